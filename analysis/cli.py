@@ -1,0 +1,143 @@
+"""The command `ncsam`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from analysis import gallery, store
+from analysis.claims import judge, write_json
+from analysis.engine import ENGINES
+from analysis.experiment import run_study
+from analysis.study import read_study
+from analysis.tables import results_table, verdicts_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status: 0, 1 if runs failed, 2 for what cannot be done as asked."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    width = None if sys.stdout.isatty() else 150
+    console = Console(width=width, soft_wrap=False)
+    try:
+        status: int = options.command(options, console)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        text = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"ncsam: error: {escape(text)}", style="red", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("\nstopped; what is finished is kept, and the same command goes on from there")
+        sys.stdout.flush()
+        # leaving the pool's clean-up out: workers end with this process, at most one epoch is lost
+        os._exit(130)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ncsam", description="Loss landscapes of learning with noisy labels: train, measure, judge, plot."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    study = commands.add_parser("study", help="train and measure every run of a study, then judge and plot")
+    study.add_argument("study", type=Path, help="a study file, such as studies/quick.toml")
+    study.add_argument("--out", type=Path, required=True, help="the study's folder; what is there is not done again")
+    study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or a GPU")
+    study.add_argument("--workers", type=int, help="worker processes (default: one a core)")
+    study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    study.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
+    study.set_defaults(command=_study)
+
+    for name, command, text in (
+        ("claims", _claims, "judge the claims on a study's results and print the verdicts"),
+        ("figures", _figures, "draw the figures of a study's results as PNG and PDF"),
+    ):
+        other = commands.add_parser(name, help=text)
+        other.add_argument("results", type=Path, help="a study's folder")
+        other.set_defaults(command=command)
+
+    info = commands.add_parser("info", help="what a run file holds")
+    info.add_argument("file", type=Path)
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _study(options: argparse.Namespace, console: Console) -> int:
+    study = read_study(options.study)
+    device = _device(options.device)
+    cores = os.cpu_count() or 1
+    workers = cores if options.workers is None else options.workers
+    if workers < 1:
+        raise ValueError(f"--workers: must be at least 1, got {workers}")
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        raise FileNotFoundError(f"--data-dir: {options.data_dir} is not a folder")
+    engine = options.engine or ("serial" if device != "cpu" or workers == 1 else "processes")
+    outcome = run_study(
+        study,
+        options.out,
+        engine=engine,
+        workers=workers,
+        device=device,
+        data_dir=options.data_dir,
+        console=console,
+    )
+    if outcome.table.empty:
+        console.print("no run has finished", style="red")
+    else:
+        _claims(argparse.Namespace(results=options.out), console)
+        _figures(argparse.Namespace(results=options.out), console)
+    for path, error in outcome.failed.items():
+        console.print(f"failed: {path}: {error}", style="red")
+    return 1 if outcome.failed else 0
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: unknown {name!r}; known: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device: unknown {name!r}; known: auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
+    return name
+
+
+def _claims(options: argparse.Namespace, console: Console) -> int:
+    table = store.read_table(options.results)
+    judgements = judge(table)
+    write_json(judgements, options.results / "claims.json")
+    console.print(results_table(table))
+    console.print(verdicts_table(judgements))
+    return 0
+
+
+def _figures(options: argparse.Namespace, console: Console) -> int:
+    with console.status("drawing figures"):
+        folder = gallery.draw_all(options.results)
+    console.print(f"figures: {folder}")
+    return 0
+
+
+def _info(options: argparse.Namespace, console: Console) -> int:
+    stored = store.read_config(options.file)
+    console.print(f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}")
+    console.print_json(data={k: stored[k] for k in ("config", "hyperparameters", "versions")})
+    for name, value in store.scalars(options.file).items():
+        if not (isinstance(value, float) and math.isnan(value)):
+            console.print(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

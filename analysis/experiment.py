@@ -1,0 +1,128 @@
+"""A whole study: choose hyper-parameters, train and measure every run, resuming what is there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from analysis import store
+from analysis.engine import run_jobs
+from analysis.progress import RunsProgress
+from analysis.run import Choice, execute
+from analysis.study import Run, Study, final_runs, selection_runs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study's call did.
+
+    Attributes:
+        table: one row a finished run.
+        executed: runs that were trained in this call, those of the selection counted.
+        failed: title of each run that failed -> its error.
+    """
+
+    table: pd.DataFrame
+    executed: int
+    failed: dict[str, str]
+
+
+def run_study(
+    study: Study,
+    root: Path,
+    *,
+    engine: str,
+    workers: int,
+    device: str,
+    data_dir: Path | None,
+    console: Console,
+) -> Outcome:
+    """Brings the study folder to completion.
+
+    Raises:
+        StoreError: the folder is another study's, or in use.
+    """
+    finals = final_runs(study)
+    trials = [trial for run in finals for trial in selection_runs(study, run)]
+    # the seeds of a method and rate share their trials
+    trials = list({trial.path: trial for trial in trials}.values())
+    with store.locked(root):
+        store.open_folder(root, study, finals + trials)
+        failed: dict[str, str] = {}
+        executed = 0
+
+        def bring_about(runs: list[tuple[Run, Choice]], title: str) -> None:
+            nonlocal executed
+            missing = [(run, choice) for run, choice in runs if not store.is_finished(root, run)]
+            executed += len(missing)
+            jobs = [
+                (run.path, partial(execute, run, choice, root, data_dir=data_dir, device=device))
+                for run, choice in missing
+            ]
+            names = {run.path: run.title for run, _ in runs}
+            finished = len(runs) - len(missing)
+            with RunsProgress(console, title, total=len(runs), finished=finished, names=names) as shown:
+
+                def done(path: str, error: BaseException | None) -> None:
+                    shown.finish(path, error)
+                    if error is not None:
+                        failed[path] = f"{type(error).__name__}: {error}"
+                        store.write_failure(root / path, failed[path])
+
+                run_jobs(jobs, engine=engine, workers=workers, on_event=shown.update, on_done=done)
+
+        bring_about([(trial, _only_choice(trial)) for trial in trials], "choosing hyper-parameters")
+        chosen = {run.path: choose(study, run, root) for run in finals}
+        for run in finals:
+            if chosen[run.path] is None:
+                failed[run.path] = "no candidate of its selection could be trained"
+        bring_about(
+            [(run, choice) for run in finals if (choice := chosen[run.path]) is not None],
+            "training and measuring",
+        )
+        table = store.write_index(root, finals)
+    return Outcome(table, executed, failed)
+
+
+def choose(study: Study, run: Run, root: Path) -> Choice | None:
+    """The candidate with the best mean score on validation samples with observed labels; None if all failed.
+
+    Of equal scores the first candidate wins. A trial that diverged or failed has the score NaN.
+    """
+    candidates = run.config["method"]["candidates"]
+    trials = selection_runs(study, run)
+    if not trials:
+        return _only_choice(run)
+    scores, errors = [], []
+    for candidate in candidates:
+        own = [trial for trial in trials if trial.config["method"]["candidates"] == [candidate]]
+        found = [_score(root, trial) for trial in own]
+        scores.append(float(np.mean([score for score, _ in found])))
+        errors.append(math.sqrt(sum(variance for _, variance in found)) / len(found))
+    if all(math.isnan(score) for score in scores):
+        return None
+    return Choice(candidates[int(np.nanargmax(scores))], candidates, scores, errors)
+
+
+def _score(root: Path, trial: Run) -> tuple[float, float]:
+    """Validation accuracy of a trial at its last epoch, and the variance of that share."""
+    if not store.is_finished(root, trial):
+        return math.nan, math.nan
+    path = root / trial.path
+    accuracy = float(store.read_history(path)["test_accuracy"].iloc[-1])
+    with store.opened(path) as file:
+        trained = len(file["labels/observed"])
+    fraction = trial.config["selection"]["validation_fraction"]
+    held_out = trained * fraction / (1 - fraction)
+    return accuracy, accuracy * (1 - accuracy) / held_out
+
+
+def _only_choice(run: Run) -> Choice:
+    candidates = run.config["method"]["candidates"]
+    return Choice(candidates[0], candidates, [], [])

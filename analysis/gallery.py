@@ -1,0 +1,79 @@
+"""Draws every figure that a study's results allow, from its files alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+import figures
+from analysis import store
+from analysis.measure import LOSSES
+
+FORMATS = ("png", "pdf")
+LOSS_NAMES = {
+    "observed": "training loss, observed labels",
+    "clean": "training loss, true labels",
+    "test": "loss on clean test data",
+}
+
+
+def draw_all(root: Path) -> Path:
+    """Writes the figures as PNG and PDF into `figures/` of the study folder, which is returned.
+
+    Raises:
+        FileNotFoundError: not a study folder.
+    """
+    runs = store.read_table(root)
+    order = list(dict.fromkeys(runs["method"]))
+    histories = store.read_histories(root)
+    histories["order"] = histories["method"].map(order.index)
+    histories = histories.sort_values(["order", "noise_rate", "seed", "epoch"], ignore_index=True)
+
+    _save(figures.training_curves(histories), root, "training_curves")
+    _save(figures.curvature(runs), root, "curvature")
+    _save(figures.sharpness_accuracy(runs), root, "sharpness_accuracy")
+    noisy = histories[(histories["noise_rate"] > 0) & histories["cos_plus_clean"].notna()]
+    compensating = list(dict.fromkeys(noisy["method"]))
+    if compensating:
+        _save(figures.alignment(histories, compensating[0]), root, "alignment")
+    _draw_landscapes(root, order)
+    return root / "figures"
+
+
+def _draw_landscapes(root: Path, order: list[str]) -> None:
+    found = {
+        name: sorted(store.read_surfaces(root, name), key=lambda pair: order.index(pair[0]["method"]))
+        for name in [*(f"line-{loss}" for loss in LOSSES), "plane-observed", "plane-test"]
+    }
+    places = {_place(identity) for pairs in found.values() for identity, _ in pairs}
+    for rate, seed in sorted(places):
+
+        def of_place(name: str, rate: float = rate, seed: int = seed) -> list[tuple[str, Any]]:
+            return [(who["method"], result) for who, result in found[name] if _place(who) == (rate, seed)]
+
+        suffix = f"_{rate:g}_seed{seed}"
+        about = f"Networks trained with {rate:.0%} wrong labels, seed {seed}, after the last epoch."
+        series = [(LOSS_NAMES[loss], of_place(f"line-{loss}")) for loss in LOSSES]
+        _save(figures.lines(series, about=about), root, f"lines{suffix}")
+        for loss in ("observed", "test"):
+            planes = of_place(f"plane-{loss}")
+            for kind, draw in (("contours", figures.contours), ("relief", figures.relief)):
+                figure = draw(planes, loss_name=LOSS_NAMES[loss], about=about)
+                _save(figure, root, f"{kind}_{loss}{suffix}")
+
+
+def _place(identity: dict[str, Any]) -> tuple[float, int]:
+    return identity["noise_rate"], identity["seed"]
+
+
+def _save(figure: Figure, root: Path, name: str) -> None:
+    for suffix in FORMATS:
+        path = root / "figures" / f"{name}.{suffix}"
+        store.replace_file(path, partial(_write, figure=figure, suffix=suffix))
+
+
+def _write(path: Path, *, figure: Figure, suffix: str) -> None:
+    figure.savefig(path, format=suffix, bbox_inches="tight")

@@ -1,0 +1,91 @@
+"""What is measured of a trained model: curvature, sharpness, lines and surfaces."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape import (
+    Objective,
+    filter_normalized_directions,
+    line,
+    sharpness,
+    surface,
+    top_eigenvalues,
+    trace,
+)
+from ncsam import NoisyLabels, Split
+
+LOSSES = ("observed", "clean", "test")
+"""The training loss with observed labels, the same with true labels, and the test loss."""
+
+
+def subset(count: int, samples: int, seed: int) -> Tensor:
+    """Positions of at most `samples` of `count` samples, drawn without replacement, ascending."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[:samples].sort().values
+
+
+def measure(
+    model: nn.Module,
+    loss_fn: Any,
+    train: Split,
+    labels: NoisyLabels,
+    test: Split,
+    settings: dict[str, Any],
+    *,
+    seed: int,
+    with_surfaces: bool,
+) -> dict[str, Any]:
+    """All measurements of one model.
+
+    Args:
+        model: trained.
+        loss_fn: (outputs, targets) -> mean loss.
+        train: the training samples to measure on.
+        labels: theirs.
+        test: the test samples to measure on.
+        settings: a study's `measure` table.
+        seed: of probes, start vectors and directions; the directions are the same draw for every model.
+        with_surfaces: lines and planes too.
+
+    Returns:
+        Group name in the run file -> result of `landscape`.
+    """
+    data = {
+        "observed": (train.inputs, labels.observed),
+        "clean": (train.inputs, labels.clean),
+        "test": (test.inputs, test.targets),
+    }
+    objectives = {name: Objective(model, loss_fn, pair, chunk_size=1000) for name, pair in data.items()}
+    results: dict[str, Any] = {}
+    for name in ("observed", "clean"):
+        objective = objectives[name]
+        eigen = top_eigenvalues(objective, settings["eigenvalues"], tol=settings["eigenvalue_tol"], seed=seed)
+        # the weights are in the file: vectors as long as the weights can be computed again
+        results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
+        results[f"curvature/{name}/trace"] = trace(
+            objective,
+            rtol=settings["trace_rtol"],
+            max_products=settings["trace_max_products"],
+            deflate=eigen,
+            seed=seed,
+        )
+        results[f"sharpness/{name}"] = sharpness(
+            objective, rho=settings["sharpness_rho"], steps=settings["sharpness_steps"], seed=seed
+        )
+    if with_surfaces:
+        directions = filter_normalized_directions(objectives["observed"], 2, seed=0)
+        extent = settings["surface_extent"]
+        for name, objective in objectives.items():
+            results[f"surface/line-{name}"] = line(
+                objective, directions, extent=extent, steps=settings["line_steps"]
+            )
+        for name in ("observed", "test"):
+            results[f"surface/plane-{name}"] = surface(
+                objectives[name], directions, extent=extent, steps=settings["surface_steps"]
+            )
+    return results

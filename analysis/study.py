@@ -1,0 +1,334 @@
+"""A TOML study -> its runs: data set x noise x method x seed, checked whole before the first run."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ncsam import DATASETS, MODELS, NOISE_KINDS, build_method, build_model, hyperparameters
+
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+MAX_RUNS = 100_000
+"""More runs than this are taken for a slip of the pen."""
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as written; the message is one line that names the field."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NoiseSettings(_Settings):
+    """Which labels are made wrong."""
+
+    kind: str = "symmetric"
+    rates: Annotated[list[Share], Field(min_length=1)]
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, NOISE_KINDS)
+
+
+class ModelSettings(_Settings):
+    """The architecture; further keys are its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, MODELS)
+
+
+class TrainingSettings(_Settings):
+    """SGD with momentum and cosine decay of the learning rate to 0 over the epochs."""
+
+    epochs: Count
+    batch_size: Count = 128
+    learning_rate: Positive = 0.05
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-3
+    alignment_batches: Annotated[int, Field(ge=0)] = 2
+
+
+class MethodSettings(_Settings):
+    """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """How tables and figures call it."""
+        return self.label or self.name
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every combination of the listed values."""
+        options = self.model_extra or {}
+        values = [value if isinstance(value, list) else [value] for value in options.values()]
+        return [dict(zip(options, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+class SelectionSettings(_Settings):
+    """How candidates are compared: accuracy on held-out training samples with their observed labels."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1000]
+
+
+class MeasureSettings(_Settings):
+    """What is measured at the end of training, on `samples` of the training set and of the test set."""
+
+    samples: Count = 1000
+    eigenvalues: Count = 3
+    eigenvalue_tol: Positive = 0.01
+    trace_rtol: Positive = 0.05
+    trace_max_products: Annotated[int, Field(ge=10)] = 60
+    sharpness_rho: Positive = 0.5
+    sharpness_steps: Count = 5
+    surface_rates: list[Share] = []
+    surface_seeds: list[Seed] = []
+    surface_extent: Positive = 1.0
+    line_steps: Annotated[int, Field(ge=2)] = 41
+    surface_steps: Annotated[int, Field(ge=2)] = 21
+
+
+class Study(_Settings):
+    """A study file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    dataset: str
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    model: ModelSettings
+    noise: NoiseSettings
+    training: TrainingSettings
+    methods: Annotated[list[MethodSettings], Field(min_length=1)]
+    selection: SelectionSettings = SelectionSettings()
+    measure: MeasureSettings = MeasureSettings()
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, DATASETS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for field, values in (("seeds", self.seeds), ("noise.rates", self.noise.rates)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{field}: holds a value twice")
+        overlap = set(self.seeds) & set(self.selection.seeds)
+        if overlap:
+            raise ValueError(f"selection.seeds: {min(overlap)} is also one of the study's seeds; choose others")
+        folders = [_slug(method.title) for method in self.methods]
+        for index, folder in enumerate(folders):
+            if not folder:
+                raise ValueError(f"methods.{index}.label: needs at least one letter or digit")
+            if folder in folders[:index]:
+                raise ValueError(f"methods.{index}.label: {self.methods[index].title!r} is there already")
+        _check_model(self.model)
+        for index, method in enumerate(self.methods):
+            _check_method(f"methods.{index}", method)
+        count = len(self.seeds) * len(self.noise.rates) * len(self.methods)
+        if count > MAX_RUNS:
+            raise ValueError(f"seeds, noise.rates, methods: make {count} runs; at most {MAX_RUNS} are allowed")
+        return self
+
+
+def _check_model(settings: ModelSettings) -> None:
+    for key, value in (settings.model_extra or {}).items():
+        if not isinstance(value, list) or not value or not all(type(v) is int and v > 0 for v in value):
+            raise ValueError(f"model.{key}: must be a list of positive widths, got {value!r}")
+    try:
+        build_model(settings.name, (1, 8, 8), 2, seed=0, **(settings.model_extra or {}))
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def _check_method(field: str, settings: MethodSettings) -> None:
+    try:
+        known = hyperparameters(settings.name)
+    except ValueError as error:
+        raise ValueError(f"{field}.name: {error}") from error
+    for key, value in (settings.model_extra or {}).items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; {settings.name!r} takes {', '.join(known) or 'none'}"
+            raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}{hint}")
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(type(v) in (int, float) for v in values):
+            raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers, got {value!r}")
+    model = torch.nn.Linear(1, 2)
+    for candidate in settings.candidates():
+        try:
+            build_method(
+                settings.name,
+                model,
+                torch.nn.functional.cross_entropy,
+                seed=0,
+                clean_targets=torch.zeros(1, dtype=torch.int64),
+                **candidate,
+            )
+        except ValueError as error:
+            raise ValueError(f"{field}.{error}") from error
+
+
+def _one_of(value: str, known: Any) -> str:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {value!r}; known: {', '.join(sorted(known))}{hint}")
+    return value
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a study file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StudyError: not TOML, or not a study; the message names file and field.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"study: {path} does not exist")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_one_line(error)}") from error
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors()
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+    more = f" (and {len(others)} more)" if others else ""
+    return (f"{field}: {message}" if field else message) + more
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Study
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) else MethodSettings
+    return list(model.model_fields)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its measurements, or one training of a candidate.
+
+    Attributes:
+        config: all that decides the result, as plain values. `method.candidates` holds what may be chosen;
+            `purpose` is `"final"` or `"selection"`.
+        path: of the result file within the study folder.
+    """
+
+    config: dict[str, Any]
+    path: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration: tells a finished run from a stale one."""
+        text = json.dumps(self.config, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """For people: method, noise, seed."""
+        noise, method = self.config["noise"], self.config["method"]
+        return f"{method['label']} {noise['kind']} {noise['rate']:.0%} seed {self.config['seed']}"
+
+
+def final_runs(study: Study) -> list[Run]:
+    """The runs whose results are judged, in the order of the study file."""
+    return [
+        _run(study, rate, method, seed, method.candidates(), purpose="final", folder="runs")
+        for rate in study.noise.rates
+        for method in study.methods
+        for seed in study.seeds
+    ]
+
+
+def selection_runs(study: Study, final: Run) -> list[Run]:
+    """The runs that decide between a final run's candidates; none if there is only one."""
+    config = final.config
+    if len(config["method"]["candidates"]) == 1:
+        return []
+    method = next(m for m in study.methods if m.title == config["method"]["label"])
+    return [
+        _run(
+            study,
+            config["noise"]["rate"],
+            method,
+            seed,
+            [candidate],
+            purpose="selection",
+            folder="selection",
+            below=_slug("-".join(f"{key}-{value}" for key, value in candidate.items())),
+        )
+        for candidate in config["method"]["candidates"]
+        for seed in study.selection.seeds
+    ]
+
+
+def _run(
+    study: Study,
+    rate: float,
+    method: MethodSettings,
+    seed: int,
+    candidates: list[dict[str, Any]],
+    *,
+    purpose: str,
+    folder: str,
+    below: str = "",
+) -> Run:
+    config = {
+        "purpose": purpose,
+        "study": study.name,
+        "dataset": study.dataset,
+        "model": study.model.model_dump(),
+        "noise": {"kind": study.noise.kind, "rate": rate},
+        "method": {"label": method.title, "name": method.name, "candidates": candidates},
+        "seed": seed,
+        "training": study.training.model_dump(),
+        "selection": study.selection.model_dump(),
+    }
+    if purpose == "final":
+        config["measure"] = study.measure.model_dump()
+    parts = [folder, study.dataset, f"{study.noise.kind}-{rate:g}", _slug(method.title), below, f"seed{seed}.h5"]
+    return Run(config, "/".join(part for part in parts if part))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")

@@ -1,0 +1,17 @@
+"""Figures from stored results alone: each a pure function from tables or surfaces to a matplotlib Figure."""
+
+from figures.alignment import alignment
+from figures.curvature import curvature
+from figures.sharpness_accuracy import sharpness_accuracy
+from figures.surfaces import contours, lines, relief
+from figures.training_curves import training_curves
+
+__all__ = [
+    "alignment",
+    "contours",
+    "curvature",
+    "lines",
+    "relief",
+    "sharpness_accuracy",
+    "training_curves",
+]

@@ -1,0 +1,54 @@
+"""How near the perturbations of training are to those that the true labels would give."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from figures.style import COLORS, RC, caption, new_figure, percent, seeds_of
+
+CURVES = (
+    ("cos_compensated_sam_clean", "SAM's perturbation and the true labels'", COLORS[1]),
+    ("cos_plus_clean", "NCSAM's (+s g*) and the true labels'", COLORS[2]),
+    ("cos_minus_clean", "opposite sign's (-s g*) and the true labels'", COLORS[3]),
+    ("cos_gstar_noise", "g* and the true noise gradient", COLORS[6]),
+)
+
+
+def alignment(histories: pd.DataFrame, method: str) -> Figure:
+    """Cosines over the epochs of one compensating method, a column for each noise rate above 0.
+
+    Args:
+        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the alignment metrics.
+        method: whose runs; all cosines are of the same batches at the same weights.
+
+    Raises:
+        ValueError: no run of that method with noise.
+    """
+    runs = histories[(histories["method"] == method) & (histories["noise_rate"] > 0)]
+    if runs.empty:
+        raise ValueError(f"method: no run of {method!r} with wrong labels")
+    rates = sorted(runs["noise_rate"].unique())
+    with mpl.rc_context(RC):
+        figure = new_figure(3.0 * len(rates) + 0.6, 3.4)
+        axes = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+        for ax, rate in zip(axes, rates, strict=True):
+            of_rate = runs[runs["noise_rate"] == rate]
+            for metric, label, color in CURVES:
+                by_epoch = of_rate.groupby("epoch")[metric]
+                mean = by_epoch.mean()
+                ax.plot(mean.index, mean, color=color, label=label, lw=1.4)
+                ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=color, alpha=0.18, lw=0)
+            ax.axhline(0, color="0.5", lw=0.8)
+            ax.set_title(percent(rate))
+            ax.set_xlabel("epoch")
+        axes[0].set_ylabel("cosine")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        caption(
+            figure,
+            f"Runs of {method}, from the end of its warm-up; mean over {seeds_of(runs['seed'])}, band: smallest to "
+            "largest. The claim: green above orange, black above 0.",
+        )
+    return figure

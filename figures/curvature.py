@@ -1,0 +1,70 @@
+"""Curvature and sharpness at the end of training against the noise rate."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from figures.style import RC, caption, looks, new_figure, seeds_of
+
+QUANTITIES = (
+    ("top_eigenvalue", "largest Hessian eigenvalue"),
+    ("trace", "Hessian trace"),
+    ("sharpness", "worst-case sharpness (nat)"),
+)
+LOSSES = (
+    ("observed", "training loss with observed labels"),
+    ("clean", "training loss with true labels"),
+)
+
+
+def curvature(runs: pd.DataFrame) -> Figure:
+    """Top eigenvalue, trace and worst-case sharpness against the noise rate, for both labels' loss.
+
+    Args:
+        runs: one row a run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the eigenvalue's
+            residual and the trace's standard error beside them.
+    """
+    style = looks(runs["method"])
+    rates = np.sort(runs["noise_rate"].unique())
+    shift = 0.08 * (np.diff(rates).min() if len(rates) > 1 else 0.1)
+    with mpl.rc_context(RC):
+        figure = new_figure(9.6, 5.6)
+        axes = figure.subplots(2, 3, sharex=True, sharey="col")
+        for row, (loss, loss_label) in enumerate(LOSSES):
+            for column, (quantity, label) in enumerate(QUANTITIES):
+                ax = axes[row, column]
+                for index, (method, of_method) in enumerate(runs.groupby("method", sort=False)):
+                    by_rate = of_method.groupby("noise_rate")[f"{quantity}_{loss}"]
+                    mean = by_rate.mean()
+                    spread = [mean - by_rate.min(), by_rate.max() - mean]
+                    at = mean.index.to_numpy() + (index - (len(style) - 1) / 2) * shift
+                    ax.errorbar(
+                        at, mean, spread, **style[str(method)], label=str(method), ms=4, lw=1.2, capsize=2
+                    )
+                if (runs[f"{quantity}_{loss}"].dropna() > 0).all():
+                    ax.set_yscale("log")
+                ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+                ax.set_xticks(rates)
+                ax.set_title(f"{label}\n{loss_label}")
+                if row == 1:
+                    ax.set_xlabel("wrong labels in training")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        rho = runs["sharpness_rho_observed"].dropna().unique()
+        radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
+        caption(
+            figure,
+            f"Mean over {seeds_of(runs['seed'])}, bars from smallest to largest; points are shifted sideways to "
+            f"be told apart. {_errors(runs)}{radius}.",
+        )
+    return figure
+
+
+def _errors(runs: pd.DataFrame) -> str:
+    eigenvalue = (runs["top_eigenvalue_residual_observed"] / runs["top_eigenvalue_observed"]).abs().max()
+    trace = (runs["trace_standard_error_observed"] / runs["trace_observed"]).abs().max()
+    return f"Largest relative error: eigenvalue {eigenvalue:.1%} (residual), trace {trace:.1%} (standard error)"

@@ -1,0 +1,52 @@
+"""Sharpness against clean test accuracy: does flatter mean better?"""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from figures.style import RC, caption, looks, new_figure, percent, seeds_of
+
+MEASURES = (
+    ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
+    ("top_eigenvalue_observed", "largest Hessian eigenvalue,\nobserved labels"),
+    ("sharpness_clean", "worst-case sharpness,\ntrue labels (nat)"),
+)
+
+
+def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
+    """One point a run, a column for each noise rate, a row for each measure.
+
+    Args:
+        runs: one row a run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
+    """
+    rates = sorted(runs["noise_rate"].unique())
+    style = looks(runs["method"])
+    with mpl.rc_context(RC):
+        figure = new_figure(2.5 * len(rates) + 0.6, 2.3 * len(MEASURES) + 0.6)
+        axes = figure.subplots(len(MEASURES), len(rates), squeeze=False, sharex="row")
+        for column, rate in enumerate(rates):
+            of_rate = runs[runs["noise_rate"] == rate]
+            for row, (measure, label) in enumerate(MEASURES):
+                ax = axes[row, column]
+                for method, points in of_rate.groupby("method", sort=False):
+                    ax.scatter(
+                        points[measure], points["test_accuracy"], **style[str(method)], label=str(method), s=24
+                    )
+                if (runs[measure].dropna() > 0).all():
+                    ax.set_xscale("log")
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+                ax.set_xlabel(label)
+                if column == 0:
+                    ax.set_ylabel("accuracy on clean test data")
+            axes[0, column].set_title(percent(rate))
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        caption(
+            figure,
+            f"One point a run at its last epoch ({seeds_of(runs['seed'])} a method). If flatter were better, "
+            "points would fall from left to right. Vertical scales differ.",
+        )
+    return figure

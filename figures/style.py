@@ -1,0 +1,54 @@
+"""The look that all figures share: one colour and marker a method, a caption that explains the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, distinguishable with any kind of colour vision
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+
+RC = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.dpi": 150,
+    "pdf.fonttype": 42,
+    "legend.frameon": False,
+}
+
+
+def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each method, by its place in the study."""
+    return {
+        method: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, method in enumerate(dict.fromkeys(methods))
+    }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, laid out so that nothing overlaps; no window, no global state."""
+    with mpl.rc_context(RC):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def caption(figure: Figure, text: str) -> None:
+    """A line below the picture that says what its marks mean."""
+    figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=8, color="0.3", wrap=False)
+
+
+def percent(rate: float) -> str:
+    """A noise rate for a title."""
+    return f"{rate:.0%} wrong labels"
+
+
+def seeds_of(runs_seed: Iterable[int]) -> str:
+    """"3 seeds", for a caption."""
+    count = len(set(runs_seed))
+    return f"{count} seed{'s' if count != 1 else ''}"

@@ -1,0 +1,56 @@
+"""Accuracy and memorisation over the epochs, by method and noise rate."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from figures.style import RC, caption, looks, new_figure, percent, seeds_of
+
+ROWS = (
+    ("test_accuracy", "accuracy on clean test data"),
+    ("memorized", "wrong labels memorised\n(share of wrongly labelled)"),
+)
+
+
+def training_curves(histories: pd.DataFrame) -> Figure:
+    """Test accuracy and memorised share over the epochs.
+
+    Args:
+        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.
+
+    Returns:
+        A column for each noise rate; mean over seeds with the range as band.
+    """
+    rates = sorted(histories["noise_rate"].unique())
+    style = looks(histories["method"])
+    with mpl.rc_context(RC):
+        figure = new_figure(2.6 * len(rates) + 0.6, 5.2)
+        axes = figure.subplots(2, len(rates), sharex=True, sharey="row", squeeze=False)
+        for column, rate in enumerate(rates):
+            of_rate = histories[histories["noise_rate"] == rate]
+            for row, (metric, label) in enumerate(ROWS):
+                ax = axes[row, column]
+                if of_rate[metric].isna().all():
+                    ax.text(0.5, 0.5, "no wrong labels", transform=ax.transAxes, ha="center", color="0.5")
+                for method, runs in of_rate.groupby("method", sort=False):
+                    _curve(ax, runs, metric, str(method), style[str(method)]["color"])
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+                if column == 0:
+                    ax.set_ylabel(label)
+            axes[0, column].set_title(percent(rate))
+            axes[1, column].set_xlabel("epoch")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        caption(figure, f"Line: mean over {seeds_of(histories['seed'])}; band: smallest to largest.")
+    return figure
+
+
+def _curve(ax: Axes, runs: pd.DataFrame, metric: str, label: str, color: str) -> None:
+    by_epoch = runs.groupby("epoch")[metric]
+    mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
+    ax.plot(mean.index, mean, color=color, label=label, lw=1.4)
+    ax.fill_between(mean.index, low, high, color=color, alpha=0.18, lw=0)

@@ -1,0 +1,30 @@
+"""How a result's fields are described: the unit, the meaning and the dimensions that storage writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def described(description: str, *, unit: str = "", dims: Sequence[str] = (), coordinate: bool = False) -> Any:
+    """A dataclass field that storage can write down.
+
+    Args:
+        description: what it is, in a few words.
+        unit: of the values; empty for plain numbers.
+        dims: names of an array's dimensions.
+        coordinate: the field holds the coordinates of the dimension of its own name.
+    """
+    metadata = {
+        "description": description,
+        "unit": unit,
+        "dims": tuple(dims),
+        "coordinate": coordinate,
+    }
+    return field(metadata=metadata)

@@ -1,0 +1,131 @@
+"""A result <-> an HDF5 group, losslessly, with units, descriptions and dimension scales.
+
+The dimension scales make the groups readable as data sets with coordinates:
+`xarray.open_dataset(path, group="surface/random", engine="h5netcdf")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.directions import Directions
+from landscape.hessian import TopEigenvalues, TraceEstimate
+from landscape.sharpness import Sharpness
+from landscape.surface import Line, Surface
+
+RESULT_TYPES: dict[str, type] = {
+    cls.__name__: cls for cls in (Directions, Line, Sharpness, Surface, TopEigenvalues, TraceEstimate)
+}
+
+
+NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
+
+
+def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
+    """Writes a result as the group `name`, replacing one of that name.
+
+    Arrays become datasets with their dimensions named, numbers and words become scalar datasets; each has
+    the attributes `description` and `units`; a field that is None is left out.
+
+    Args:
+        file: a path, made if missing, or an open file or group.
+        name: of the group; slashes nest.
+        result: one of `RESULT_TYPES`.
+
+    Raises:
+        TypeError: not a result.
+    """
+    if type(result) is not RESULT_TYPES.get(type(result).__name__):
+        known = ", ".join(sorted(RESULT_TYPES))
+        raise TypeError(f"result: can save {known}; got {type(result).__name__}")
+    if not isinstance(file, h5py.Group):
+        with h5py.File(file, "a") as opened:
+            save(opened, name, result)
+        return
+    if name in file:
+        del file[name]
+    group = file.create_group(name)
+    group.attrs["type"] = type(result).__name__
+    fields = dataclasses.fields(result)
+    for field in sorted(fields, key=lambda f: not f.metadata["coordinate"]):
+        value = getattr(result, field.name)
+        if value is None:
+            continue
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        write(group, field.name, array, **field.metadata)
+        group[field.name].attrs["tensor"] = isinstance(value, Tensor)
+
+
+def load(file: str | Path | h5py.Group, name: str) -> Any:
+    """Reads the result in the group `name`; tensors come back on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: no such group.
+        ValueError: the group does not hold a result.
+    """
+    if not isinstance(file, h5py.Group):
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"file: {file} does not exist")
+        with h5py.File(file, "r") as opened:
+            return load(opened, name)
+    group = file[name]
+    cls = RESULT_TYPES.get(str(group.attrs.get("type")))
+    if cls is None:
+        raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
+    names = [field.name for field in dataclasses.fields(cls)]
+    return cls(**{name: _read(group[name]) if name in group else None for name in names})
+
+
+def write(
+    group: h5py.Group,
+    name: str,
+    value: Any,
+    *,
+    description: str,
+    unit: str = "",
+    dims: tuple[str, ...] = (),
+    coordinate: bool = False,
+) -> None:
+    """Writes one described array or scalar, its dimensions named by dimension scales in the same group.
+
+    A dimension without coordinates gets an empty scale under the name that netCDF gives to such.
+
+    Raises:
+        ValueError: the number of dimension names is not the array's.
+    """
+    array = np.asarray(value)
+    if array.ndim != len(dims):
+        raise ValueError(f"dims: {name} has {array.ndim} dimensions, named {dims}")
+    text = array.dtype.kind == "U"
+    # one value needs no compression, and HDF5 allows none for it
+    compression = {"compression": "gzip", "shuffle": True} if array.size > 1 and not text else {}
+    dataset = group.create_dataset(name, data=str(value) if text else array, **compression)
+    dataset.attrs["description"] = description
+    dataset.attrs["units"] = unit
+    if coordinate:
+        dataset.make_scale(name)
+        return
+    for axis, dim in enumerate(dims):
+        if dim not in group:
+            length = array.shape[axis]
+            group.create_dataset(dim, shape=(length,), dtype=">f4")
+            group[dim].attrs["description"] = f"dimension {dim}, without coordinates"
+            group[dim].make_scale(f"{NO_COORDINATES}{length:10d}")
+        dataset.dims[axis].attach_scale(group[dim])
+
+
+def _read(dataset: h5py.Dataset) -> Any:
+    if dataset.attrs["tensor"]:
+        return torch.from_numpy(np.asarray(dataset[()]))
+    value = dataset[()]
+    if isinstance(value, bytes):
+        return value.decode()
+    return value if isinstance(value, np.ndarray) else value.item()

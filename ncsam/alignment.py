@@ -1,0 +1,107 @@
+"""How near the perturbation of a step is to the one that the true labels would have given.
+
+Needs the true labels, so it belongs to controlled experiments. Each quantity answers one of the paper's
+mechanism claims (arXiv:2601.19947): M1 after Eq. 9, M2 and M3 with Eq. 12, M4 with Eq. 17 and 18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ncsam.memorization import share
+from ncsam.methods.perturbation import (
+    Ascent,
+    frozen_batch_norm_statistics,
+    gradient,
+    inner_product,
+    norm,
+    projected_onto_ball,
+    scaled_to,
+)
+from ncsam.methods.plain import Plain
+
+ALIGNMENT_METRICS = {
+    "cos_sam_clean": ("", "cosine of SAM's perturbation and the one from the batch's true labels"),
+    "cos_compensated_sam_clean": ("", "cos_sam_clean in just the batches that NCSAM compensated"),
+    "cos_plus_clean": ("", "the same for NCSAM's perturbation with +s g* (the paper's sign)"),
+    "cos_minus_clean": ("", "the same for NCSAM's perturbation with -s g* (the opposite sign)"),
+    "cos_gstar_noise": ("", "cosine of g* and the gradient of the batch's wrongly labelled samples"),
+    "cos_clean_noise": ("", "cosine of the gradients of the rightly and the wrongly labelled samples"),
+    "compensation_ratio": ("", "norm of s g* divided by rho"),
+    "projected": ("", "share of batches in which the projection scaled the perturbation down"),
+    "draw_precision": ("", "share of wrongly labelled samples among those drawn for temporary labels"),
+    "temporary_label_precision": ("", "share of drawn samples whose temporary label is the true one"),
+}
+"""Name -> (unit, description) of what `perturbation_alignment` measures."""
+
+
+def cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """The cosine between two directions; NaN if either is zero."""
+    lengths = norm(first) * norm(second)
+    return (inner_product(first, second) / lengths).item() if lengths > 0 else float("nan")
+
+
+def perturbation_alignment(
+    method: Plain, inputs: Tensor, observed: Tensor, clean: Tensor, rho: float | None
+) -> dict[str, float]:
+    """Compares the perturbations of one batch at the weights where `method.backward` just was.
+
+    Call it between `method.backward` and `optimizer.step`. Costs one forward and three backward passes, which
+    do not touch `.grad`, BatchNorm statistics or the method's random state (Dropout draws masks of its own).
+
+    Args:
+        method: whose last step is examined; methods other than NCSAM leave the compensation's entries NaN.
+        inputs: (batch, ...), of that step.
+        observed: int64 (batch,), its labels.
+        clean: int64 (batch,), its true labels.
+        rho: the radius; only NCSAM's entries need it.
+
+    Returns:
+        The `ALIGNMENT_METRICS`; NaN for what the batch or the method does not define.
+    """
+    is_wrong = observed != clean
+    with frozen_batch_norm_statistics(method.model):
+        outputs = method.model(inputs)
+    with_true_labels = gradient(method.loss_fn(outputs, clean), method.model, retain_graph=True)
+
+    wrong_share = is_wrong.double().mean().item()
+    of_part = {
+        part: gradient(method.loss_fn(outputs[mask], observed[mask]), method.model, retain_graph=True)
+        for part, mask in (("clean", ~is_wrong), ("noise", is_wrong))
+        if mask.any()
+    }
+    # Eq. 3: the batch's gradient is the mean of its two parts, weighted by their sizes
+    weights = {"clean": 1 - wrong_share, "noise": wrong_share}
+    of_batch = [
+        torch.stack([weights[part] * tensor for part, tensor in zip(of_part, tensors, strict=True)]).sum(0)
+        for tensors in zip(*of_part.values(), strict=True)
+    ]
+
+    values = dict.fromkeys(ALIGNMENT_METRICS, float("nan"))
+    values["cos_sam_clean"] = cosine(of_batch, with_true_labels)
+    if len(of_part) == 2:
+        values["cos_clean_noise"] = cosine(of_part["clean"], of_part["noise"])
+    ascent: Ascent | None = getattr(method, "ascent", None)
+    if ascent is None or ascent.compensation is None or rho is None:
+        return values
+
+    simulated = ascent.compensation
+    values["cos_compensated_sam_clean"] = values["cos_sam_clean"]
+    to_rho = scaled_to(of_batch, rho)
+    size = abs(simulated.scale)
+    for name, sign in (("cos_plus_clean", 1), ("cos_minus_clean", -1)):
+        shifted = [a + sign * size * b for a, b in zip(to_rho, simulated.gradient, strict=True)]
+        values[name] = cosine(projected_onto_ball(shifted, rho)[0], with_true_labels)
+    if "noise" in of_part:
+        values["cos_gstar_noise"] = cosine(simulated.gradient, of_part["noise"])
+    drawn = simulated.drawn
+    values["compensation_ratio"] = size * norm(simulated.gradient).item() / rho
+    values["projected"] = float(simulated.projected)
+    values["draw_precision"] = is_wrong[drawn].double().mean().item()
+    values["temporary_label_precision"] = share(
+        simulated.temporary_targets == clean[drawn], torch.ones_like(drawn, dtype=torch.bool)
+    )
+    return values

@@ -1,0 +1,23 @@
+"""What a model learned from wrong labels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ncsam.label_noise import NoisyLabels
+
+
+def share(hits: Tensor, among: Tensor) -> float:
+    """The share of `hits` within `among`, both bool (n,); NaN where `among` is empty."""
+    total = int(among.sum())
+    return int((hits & among).sum()) / total if total else float("nan")
+
+
+def memorized_share(predictions: Tensor, labels: NoisyLabels) -> float:
+    """Of the wrongly labelled samples, those predicted as their wrong label; NaN if no label is wrong."""
+    return share(predictions == labels.observed, labels.is_wrong)
+
+
+def recovered_share(predictions: Tensor, labels: NoisyLabels) -> float:
+    """Of the wrongly labelled samples, those predicted as their true label; NaN if no label is wrong."""
+    return share(predictions == labels.clean, labels.is_wrong)

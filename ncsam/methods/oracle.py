@@ -1,0 +1,36 @@
+"""SAM with the perturbation that the true labels would give: the ceiling of any noise compensation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ncsam.methods.perturbation import Ascent, LossFunction, gradient, scaled_to
+from ncsam.methods.sam import SAM
+
+
+class OracleSAM(SAM):
+    """The descent gradient has the observed labels, the perturbation the true ones.
+
+    A control, not a method for use: it is told which labels are wrong. `fit()` hands over the indices.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius of the perturbation in weight space, l2.
+        clean_targets: int64 (n,), true labels of the whole training set.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, *, rho: float, clean_targets: Tensor
+    ) -> None:
+        super().__init__(model, loss_fn, rho=rho)
+        self.clean_targets = clean_targets
+
+    def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
+        """The perturbation of this batch at w, from its true labels."""
+        if indices is None:
+            raise ValueError("indices: OracleSAM looks up true labels by the samples' positions; pass them")
+        outputs = self.model(inputs)
+        with_true_labels = gradient(self.loss_fn(outputs, self.clean_targets[indices]), self.model)
+        loss = self.loss_fn(outputs.detach(), targets)
+        return Ascent(loss, with_true_labels, scaled_to(with_true_labels, self.rho))

@@ -1,0 +1,92 @@
+"""Small networks with an independent truth, shared by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+torch.set_num_threads(1)
+
+
+def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A small model with 37 samples (prime: no chunk size divides it) in float64."""
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.randint(0, 3, (37,), generator=generator)
+    images = torch.randn(37, 2, 6, 6, generator=generator, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model: nn.Module
+        if name == "mlp":
+            model = nn.Sequential(nn.Flatten(), nn.Linear(72, 5), nn.Tanh(), nn.Linear(5, 3))
+        elif name == "relu-mlp":
+            model = nn.Sequential(nn.Flatten(), nn.Linear(72, 6), nn.ReLU(), nn.Linear(6, 3))
+        elif name == "cnn-batchnorm-dropout":
+            model = nn.Sequential(
+                nn.Conv2d(2, 4, 3),
+                nn.BatchNorm2d(4),
+                nn.GELU(),
+                nn.Dropout(0.5),
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(16, 3),
+            )
+            model[1].running_mean.uniform_(-0.2, 0.2)
+            model[1].running_var.uniform_(0.5, 2)
+        elif name == "tied":
+            model = Tied()
+        elif name == "unreached":
+            model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+            model.register_parameter("unused", nn.Parameter(torch.ones(4)))
+        else:
+            raise ValueError(name)
+    return model.double(), images, targets
+
+
+class Tied(nn.Module):
+    """One weight matrix in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.again = nn.Linear(6, 6)
+        self.again.weight = self.inner.weight
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.again(torch.tanh(self.inner(x[:, 0, 0])))))
+
+
+MODEL_NAMES = ("mlp", "relu-mlp", "cnn-batchnorm-dropout", "tied", "unreached")
+
+
+@pytest.fixture(params=MODEL_NAMES)
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, Tensor]:
+    """(model, inputs, targets), for each of the small networks."""
+    return build(request.param)
+
+
+def loss_of_vector(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """The mean cross-entropy over all samples at once, as a function of the flat weights."""
+    model.eval()
+    named = dict(model.named_parameters())
+
+    def loss(theta: Tensor) -> Tensor:
+        parts = theta.split([p.numel() for p in named.values()])
+        weights = {n: part.view(p.shape) for (n, p), part in zip(named.items(), parts, strict=True)}
+        return nn.functional.cross_entropy(functional_call(model, weights, (inputs,)), targets)
+
+    return loss
+
+
+def flat(model: nn.Module) -> Tensor:
+    """The model's weights as one vector."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The Hessian of the mean cross-entropy, by torch.autograd.functional, independent of the package."""
+    return torch.autograd.functional.hessian(loss_of_vector(model, inputs, targets), flat(model))

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective, top_eigenvalues, trace
+from tests.conftest import build, dense_hessian
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_eigenvalues_are_those_of_the_dense_hessian(case, which):
+    model, inputs, targets = case
+    spectrum = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
+    key = {"largest": spectrum, "smallest": -spectrum, "magnitude": np.abs(spectrum)}[which]
+    truth = spectrum[np.argsort(-key)][:3]
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10)
+    found = top_eigenvalues(objective, 3, which=which, tol=1e-8, max_products=600)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.values, truth, atol=1e-8 * np.abs(spectrum).max())
+
+
+def test_float32_is_within_rounding_of_the_float64_truth(case):
+    model, inputs, targets = case
+    spectrum = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()[::-1]
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets), chunk_size=10)
+    found = top_eigenvalues(objective, 2, tol=1e-4)
+    assert found.converged.all()
+    # Weyl: the residual bounds the error for the float32 operator, whose own rounding is of order 1e-6 ||H||
+    np.testing.assert_allclose(found.values, spectrum[:2], atol=1e-4 * spectrum[0])
+
+
+def test_trace_is_that_of_the_dense_hessian_within_its_error(case):
+    model, inputs, targets = case
+    truth = torch.trace(dense_hessian(model, inputs, targets)).item()
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    eigen = top_eigenvalues(objective, 3)
+    estimate = trace(objective, rtol=None, max_products=100, deflate=eigen)
+    # 100 probes: the error in standard errors is nearly Gaussian, and beyond 4 once in 15,000 draws
+    assert abs(estimate.value - truth) <= 4 * estimate.standard_error + 1e-10
+    assert estimate.standard_error < 0.2 * abs(truth)
+
+
+def test_pyhessian_is_a_second_opinion_on_the_top_eigenvalue_and_the_trace():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    ours = top_eigenvalues(objective, 1, which="magnitude", tol=1e-5)
+    theirs = top_eigenvalues(objective, 1, which="magnitude", tol=1e-6, max_products=1000, method="pyhessian")
+    # power iteration stops by the change between iterations, which bounds its error only loosely
+    assert theirs.values[0] == pytest.approx(ours.values[0], rel=1e-3)
+    assert theirs.products > ours.products
+
+    estimate = trace(objective, rtol=None, max_products=200)
+    second = trace(objective, rtol=1e-9, max_products=200, method="pyhessian")
+    # both are means of as many sign probes, so their difference has sqrt(2) of our standard error
+    assert abs(second.value - estimate.value) < 4 * 2**0.5 * estimate.standard_error
+    assert np.isnan(second.standard_error)
+    assert not second.converged
+    assert second.products > 0
+
+
+def test_pyhessian_leaves_the_model_and_the_random_state_alone():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    before = torch.get_rng_state()
+    top_eigenvalues(objective, 1, which="magnitude", method="pyhessian")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is None for p in objective.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"method": "scipy"}, "method"), ({"method": "pyhessian"}, "which"), ({"k": 10_000}, "k")],
+)
+def test_bad_arguments_are_named(options, field):
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    with pytest.raises(ValueError, match=f"^{field}"):
+        top_eigenvalues(objective, **options)
+
+
+def test_pyhessian_refuses_float64_in_one_line():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    with pytest.raises(ValueError, match="^method: PyHessian"):
+        trace(objective, method="pyhessian")

@@ -1,0 +1,111 @@
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective
+from tests.conftest import build, dense_hessian, flat, loss_of_vector
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 36, 37, 100])
+def test_value_gradient_and_products_are_the_exact_mean_whatever_the_chunk_size(case, chunk_size):
+    model, inputs, targets = case
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=chunk_size)
+    truth = loss_of_vector(model, inputs, targets)
+    theta = flat(model)
+    vectors = torch.randn(len(theta), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    assert objective.value() == pytest.approx(truth(theta).item(), rel=1e-12)
+    gradient = torch.autograd.functional.jacobian(truth, theta)
+    torch.testing.assert_close(objective.gradient(), gradient, rtol=1e-10, atol=1e-12)
+    hessian = dense_hessian(model, inputs, targets)
+    torch.testing.assert_close(objective.hvp(vectors), hessian @ vectors, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(objective.hvp(vectors[:, 0]), hessian @ vectors[:, 0], rtol=1e-9, atol=1e-11)
+
+
+def test_accuracy_counts_the_largest_output():
+    model, inputs, targets = build("mlp")
+    expected = (model(inputs).argmax(1) == targets).double().mean().item()
+    assert Objective(model, cross_entropy, (inputs, targets), chunk_size=10).evaluate().accuracy == expected
+
+
+def test_an_iterable_of_uneven_batches_is_the_same_data_set():
+    model, inputs, targets = build("mlp")
+    whole = Objective(model, cross_entropy, (inputs, targets))
+    batches = Objective(model, cross_entropy, zip(inputs.split(15), targets.split(15), strict=True))
+    assert batches.value() == whole.value()
+    torch.testing.assert_close(batches.gradient(), whole.gradient())
+
+
+def test_float64_is_measured_on_request():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets), dtype=torch.float64)
+    truth = loss_of_vector(model.double(), inputs.float().double(), targets)
+    assert objective.theta.dtype == torch.float64
+    assert objective.value() == pytest.approx(truth(flat(model)).item(), rel=1e-12)
+
+
+def test_a_chosen_layer_is_a_diagonal_block_of_the_hessian():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets), parameters=lambda n: n.startswith("3."))
+    assert objective.names == ("3.weight", "3.bias")
+    block = dense_hessian(model, inputs, targets)[-18:, -18:]
+    torch.testing.assert_close(objective.hvp(torch.eye(18, dtype=torch.float64)), block)
+
+
+def test_regression_with_a_closed_form_hessian():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, 4, dtype=torch.float64, generator=generator)
+    targets = torch.randn(50, 1, dtype=torch.float64, generator=generator)
+    model = nn.Linear(4, 1, bias=False).double()
+    objective = Objective(model, nn.MSELoss(), (inputs, targets), chunk_size=7)
+    hessian = objective.hvp(torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(hessian, 2 * inputs.T @ inputs / 50, rtol=1e-12, atol=1e-14)
+    assert objective.evaluate().accuracy != objective.evaluate().accuracy  # NaN: no classes
+
+
+def test_a_loss_linear_in_the_weights_has_a_zero_hessian():
+    model = nn.Linear(3, 1)
+    data = (torch.randn(5, 3), torch.zeros(5))
+    objective = Objective(model, lambda outputs, _: outputs.mean(), data)
+    assert torch.equal(objective.hvp(torch.ones(4)), torch.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "names"),
+    [
+        (nn.CrossEntropyLoss(reduction="sum"), "loss_fn"),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)), "loss_fn"),
+        (nn.CrossEntropyLoss(reduction="none"), "loss_fn"),
+    ],
+)
+def test_a_loss_that_is_not_the_mean_over_samples_is_refused(loss_fn, names):
+    model, inputs, targets = build("mlp")
+    with pytest.raises(ValueError, match=names):
+        Objective(model, loss_fn, (inputs, targets))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"parameters": lambda _: False}, "parameters"),
+        ({"data": []}, "data"),
+        ({"data": (torch.zeros(3, 2, 6, 6), torch.zeros(2, dtype=torch.int64))}, "data"),
+    ],
+)
+def test_bad_arguments_are_named(change, field):
+    model, inputs, targets = build("mlp")
+    arguments = {"data": (inputs, targets), **change}
+    with pytest.raises(ValueError, match=f"^{field}"):
+        Objective(model, cross_entropy, **arguments)
+
+
+def test_wrong_vector_lengths_are_named():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    with pytest.raises(ValueError, match="^vectors"):
+        objective.hvp(torch.ones(3))
+    with pytest.raises(ValueError, match="^theta"):
+        objective.value(torch.ones(3))

@@ -1,0 +1,103 @@
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray
+from torch import nn
+
+from landscape import (
+    Objective,
+    filter_normalized_directions,
+    line,
+    load,
+    save,
+    sharpness,
+    surface,
+    top_eigenvalues,
+    trace,
+)
+from tests.conftest import build
+
+
+@pytest.fixture
+def objective():
+    model, inputs, targets = build("mlp")
+    return Objective(model.float(), nn.CrossEntropyLoss(), (inputs.float(), targets))
+
+
+def all_results(objective):
+    directions = filter_normalized_directions(objective, 2)
+    return {
+        "directions": directions,
+        "line": line(objective, directions, steps=3),
+        "surface": surface(objective, directions, steps=3),
+        "sharpness": sharpness(objective, steps=1),
+        "eigen": top_eigenvalues(objective, 2),
+        "trace": trace(objective, max_products=10),
+    }
+
+
+def test_every_result_comes_back_as_it_was(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    results = all_results(objective)
+    for name, result in results.items():
+        save(path, f"group/{name}", result)
+    for name, result in results.items():
+        loaded = load(path, f"group/{name}")
+        assert type(loaded) is type(result)
+        for field in dataclasses.fields(result):
+            before, after = getattr(result, field.name), getattr(loaded, field.name)
+            assert type(before) is type(after), field.name
+            if isinstance(before, torch.Tensor):
+                assert before.dtype == after.dtype
+                assert torch.equal(before, after)
+            else:
+                np.testing.assert_array_equal(before, after)
+
+
+def test_saving_again_replaces(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "a", sharpness(objective, rho=0.1, steps=1))
+    save(path, "a", sharpness(objective, rho=0.2, steps=1))
+    assert load(path, "a").rho == 0.2
+
+
+def test_xarray_reads_a_surface_with_its_coordinates_units_and_descriptions(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    result = surface(objective, filter_normalized_directions(objective, 2), steps=5, extent=0.5)
+    save(path, "surface/random", result)
+    with xarray.open_dataset(path, group="surface/random", engine="h5netcdf") as dataset:
+        assert dataset.loss.dims == ("alpha", "beta")
+        np.testing.assert_array_equal(dataset.alpha, result.alpha)
+        at_centre = dataset.loss.sel(alpha=0.0, beta=0.0)
+        assert float(at_centre) == result.center_loss
+        assert dataset.loss.attrs["units"] == "nat"
+        assert dataset.loss.attrs["description"] == "mean loss"
+
+
+def test_every_array_has_named_dimensions_and_every_field_a_description(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    for name, result in all_results(objective).items():
+        save(path, name, result)
+    with h5py.File(path) as file:
+
+        def check(_, item):
+            if isinstance(item, h5py.Dataset):
+                assert item.attrs["description"]
+                if not item.is_scale:
+                    assert all(dimension.keys() for dimension in item.dims)
+
+        file.visititems(check)
+
+
+def test_not_a_result_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="^result"):
+        save(tmp_path / "x.h5", "a", {"loss": 1})
+    with pytest.raises(FileNotFoundError, match="^file"):
+        load(tmp_path / "missing.h5", "a")
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file.create_group("other")
+    with pytest.raises(ValueError, match="^name"):
+        load(tmp_path / "x.h5", "other")
