@@ -151,13 +151,15 @@ def _title(method: str) -> str:
     }[method]
 
 
-def _trend(table: pd.DataFrame, quantity: str, method: str, *, predicted: int) -> Effect:
+def _trend(table: pd.DataFrame, quantity: str, method: str, *, predicted: int, logarithmic: bool) -> Effect:
     runs = _select(table, method)
+    values = np.log10(runs[quantity].where(runs[quantity] > 0)) if logarithmic else runs[quantity]
     return trend(
         f"{_words(quantity)} against noise rate, {_title(method)}",
         runs["noise_rate"],
-        runs[quantity],
+        values,
         predicted=predicted,
+        unit="decades per 100% wrong labels" if logarithmic else "per 100% wrong labels",
     )
 
 
@@ -193,12 +195,12 @@ register(
         "title; ours to test, the paper has no such experiment",
         "SGD's top Hessian eigenvalue and worst-case sharpness rise with the rate, for both labels' loss",
         lambda t: [
-            _trend(t, f"{quantity}_{loss}", "plain", predicted=1)
+            _trend(t, f"{quantity}_{loss}", "plain", predicted=1, logarithmic=True)
             for loss in ("observed", "clean")
             for quantity in ("top_eigenvalue", "sharpness")
         ],
         lambda t: [
-            _trend(t, f"{quantity}_clean", method, predicted=1)
+            _trend(t, f"{quantity}_clean", method, predicted=1, logarithmic=True)
             for method in ("sam", "ncsam")
             for quantity in ("top_eigenvalue", "sharpness")
         ],
@@ -220,7 +222,7 @@ register(
         "Label noise rotates SAM's perturbation away from the clean one.",
         "section 3, after Eq. 9",
         "in SAM's training the cosine of its perturbation and the true labels' falls with the noise rate (> 0)",
-        lambda t: [_trend(_noisy(t), "mean_cos_sam_clean", "sam", predicted=-1)],
+        lambda t: [_trend(_noisy(t), "mean_cos_sam_clean", "sam", predicted=-1, logarithmic=False)],
     )
 )
 register(
@@ -247,7 +249,10 @@ register(
         "NCSAM is more accurate on clean test data than SAM, and SAM than SGD.",
         "Tables I-III",
         "clean test accuracy after the last epoch, paired over noise rates above 0 and seeds",
-        lambda t: [_difference(t, "test_accuracy", "ncsam", "sam"), _difference(t, "test_accuracy", "sam", "plain")],
+        lambda t: [
+            _difference(t, "test_accuracy", "ncsam", "sam"),
+            _difference(t, "test_accuracy", "sam", "plain"),
+        ],
         lambda t: [
             _difference(t, "best_test_accuracy", "ncsam", "sam"),
             _difference(t, "test_accuracy", "ncsam-", "ncsam"),

@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.command(options, console)
     except (ValueError, FileNotFoundError, PermissionError) as error:
         text = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"ncsam: error: {escape(text)}", style="red", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"ncsam: error: {escape(text)}", style="red", highlight=False
+        )
         return 2
     except KeyboardInterrupt:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
@@ -43,13 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ncsam", description="Loss landscapes of learning with noisy labels: train, measure, judge, plot."
+        prog="ncsam",
+        description="Loss landscapes of learning with noisy labels: train, measure, judge, plot.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     study = commands.add_parser("study", help="train and measure every run of a study, then judge and plot")
     study.add_argument("study", type=Path, help="a study file, such as studies/quick.toml")
-    study.add_argument("--out", type=Path, required=True, help="the study's folder; what is there is not done again")
+    study.add_argument(
+        "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
+    )
     study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or a GPU")
     study.add_argument("--workers", type=int, help="worker processes (default: one a core)")
     study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -93,7 +98,10 @@ def _study(options: argparse.Namespace, console: Console) -> int:
         console.print("no run has finished", style="red")
     else:
         _claims(argparse.Namespace(results=options.out), console)
-        _figures(argparse.Namespace(results=options.out), console)
+        if gallery.is_current(options.out):
+            console.print(f"figures: {options.out / 'figures'} (drawn before)")
+        else:
+            _figures(argparse.Namespace(results=options.out), console)
     for path, error in outcome.failed.items():
         console.print(f"failed: {path}: {error}", style="red")
     return 1 if outcome.failed else 0
@@ -109,7 +117,9 @@ def _device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device: unknown {name!r}; known: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
+        raise ValueError(
+            f"--device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     return name
 
 

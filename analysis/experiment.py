@@ -99,15 +99,14 @@ def choose(study: Study, run: Run, root: Path) -> Choice | None:
     trials = selection_runs(study, run)
     if not trials:
         return _only_choice(run)
-    scores, errors = [], []
-    for candidate in candidates:
-        own = [trial for trial in trials if trial.config["method"]["candidates"] == [candidate]]
-        found = [_score(root, trial) for trial in own]
-        scores.append(float(np.mean([score for score, _ in found])))
-        errors.append(math.sqrt(sum(variance for _, variance in found)) / len(found))
-    if all(math.isnan(score) for score in scores):
+    # trials come candidate by candidate, in the candidates' order
+    repeats = len(trials) // len(candidates)
+    found = np.array([_score(root, trial) for trial in trials]).reshape(len(candidates), repeats, 2)
+    scores = found[:, :, 0].mean(axis=1)
+    errors = np.sqrt(found[:, :, 1].sum(axis=1)) / repeats
+    if np.isnan(scores).all():
         return None
-    return Choice(candidates[int(np.nanargmax(scores))], candidates, scores, errors)
+    return Choice(candidates[int(np.nanargmax(scores))], candidates, scores.tolist(), errors.tolist())
 
 
 def _score(root: Path, trial: Run) -> tuple[float, float]:

@@ -12,7 +12,9 @@ import figures
 from analysis import store
 from analysis.measure import LOSSES
 
-FORMATS = ("png", "pdf")
+FORMATS = ("pdf", "png")
+LAST = "training_curves"
+"""Drawn last: when it is there, so are the others."""
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
     "clean": "training loss, true labels",
@@ -32,7 +34,6 @@ def draw_all(root: Path) -> Path:
     histories["order"] = histories["method"].map(order.index)
     histories = histories.sort_values(["order", "noise_rate", "seed", "epoch"], ignore_index=True)
 
-    _save(figures.training_curves(histories), root, "training_curves")
     _save(figures.curvature(runs), root, "curvature")
     _save(figures.sharpness_accuracy(runs), root, "sharpness_accuracy")
     noisy = histories[(histories["noise_rate"] > 0) & histories["cos_plus_clean"].notna()]
@@ -40,6 +41,7 @@ def draw_all(root: Path) -> Path:
     if compensating:
         _save(figures.alignment(histories, compensating[0]), root, "alignment")
     _draw_landscapes(root, order)
+    _save(figures.training_curves(histories), root, LAST)
     return root / "figures"
 
 
@@ -69,11 +71,22 @@ def _place(identity: dict[str, Any]) -> tuple[float, int]:
     return identity["noise_rate"], identity["seed"]
 
 
+def is_current(root: Path) -> bool:
+    """The figures are there and later than every run."""
+    last = root / "figures" / f"{LAST}.png"
+    return last.is_file() and all(
+        last.stat().st_mtime >= path.stat().st_mtime for path in store.run_files(root)
+    )
+
+
 def _save(figure: Figure, root: Path, name: str) -> None:
+    # the layout is worked out once, not once a format
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix in FORMATS:
         path = root / "figures" / f"{name}.{suffix}"
         store.replace_file(path, partial(_write, figure=figure, suffix=suffix))
 
 
 def _write(path: Path, *, figure: Figure, suffix: str) -> None:
-    figure.savefig(path, format=suffix, bbox_inches="tight")
+    figure.savefig(path, format=suffix)

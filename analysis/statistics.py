@@ -11,7 +11,9 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES = 4999
+PERMUTATIONS = 4999
+RANK_CORRELATION = "rank correlation"
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 
@@ -74,48 +76,72 @@ def paired_effect(name: str, differences: ArrayLike, *, predicted: int, unit: st
     """
     values = np.asarray(differences, dtype=np.float64)
     values = values[np.isfinite(values)]
-    test = "exact sign-flip test"
     if len(values) < 2:
-        estimate = float(values.mean()) if len(values) else np.nan
-        return Effect(name, predicted, estimate, np.nan, np.nan, 1.0, test, len(values), unit)
+        return _undecided(name, predicted, len(values), unit, *values)
     low, high = _bootstrap((values,), np.mean, seed)
     exact = 2 ** len(values) <= 20_000
     p_value = scipy.stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",
-        n_resamples=np.inf if exact else 9999,
+        n_resamples=np.inf if exact else PERMUTATIONS,
+        vectorized=True,
         rng=np.random.default_rng(seed),
     ).pvalue
-    test = test if exact else "sign-flip test, 9999 draws"
-    return Effect(
-        name, predicted, float(values.mean()), low, high, float(p_value), test, len(values), unit
-    )
+    test = "exact sign-flip test" if exact else "sign-flip test"
+    return Effect(name, predicted, float(values.mean()), low, high, float(p_value), test, len(values), unit)
 
 
 def trend(
-    name: str, levels: ArrayLike, values: ArrayLike, *, predicted: int, seed: int = 0
+    name: str, levels: ArrayLike, values: ArrayLike, *, predicted: int, unit: str, seed: int = 0
 ) -> Effect:
-    """Kendall's tau-b of values against ordered levels, over independent runs.
+    """The least-squares slope of values against levels, over independent runs.
 
-    The interval resamples the runs within each level; the p-value is Kendall's, exact where there are no ties.
+    The interval resamples the runs within each level; the test permutes the levels over the runs.
+
+    Args:
+        name: what was compared.
+        levels: such as noise rates, one a run.
+        values: one a run; runs without a finite value are left out.
+        predicted: +1 or -1.
+        unit: of the slope.
+        seed: of the resampling.
     """
-    x, y = _finite(levels, values)
-    strata = np.unique(x)
-    test = "Kendall's tau"
-    if len(strata) < 2 or len(y) < 4:
-        return Effect(name, predicted, np.nan, np.nan, np.nan, 1.0, test, len(y), "tau")
-    groups = [np.flatnonzero(x == level) for level in strata]
-    low, high = _bootstrap(groups, lambda *drawn: _tau(x, y, np.concatenate(drawn)), seed)
-    p_value = scipy.stats.kendalltau(x, y).pvalue
-    everything = np.arange(len(y))
-    return Effect(name, predicted, _tau(x, y, everything), low, high, float(p_value), test, len(y), "tau")
+    x, y = np.asarray(levels, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    usable = np.isfinite(x) & np.isfinite(y)
+    x, y = x[usable], y[usable]
+    groups = [np.flatnonzero(x == level) for level in np.unique(x)]
+    if len(groups) < 2 or len(y) < 4:
+        return _undecided(name, predicted, len(y), unit)
+
+    def slope(*drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        indices = np.concatenate(drawn, axis=axis)
+        return _slope(x[indices], y[indices])
+
+    low, high = _bootstrap(groups, slope, seed)
+    p_value = scipy.stats.permutation_test(
+        (x,),
+        lambda shuffled, axis: _slope(np.moveaxis(shuffled, axis, -1), y),
+        permutation_type="pairings",
+        n_resamples=PERMUTATIONS,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+    return Effect(
+        name, predicted, float(slope(*groups)), low, high, float(p_value), "permutation test", len(y), unit
+    )
+
+
+def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares slope of y on x along the last axis."""
+    centred = x - x.mean(-1, keepdims=True)
+    return np.asarray((centred * y).sum(-1) / (centred**2).sum(-1))
 
 
 def rank_correlation_within(
     name: str, strata: ArrayLike, x: ArrayLike, y: ArrayLike, *, predicted: int, seed: int = 0
 ) -> Effect:
-    """Kendall's tau-b of x and y within each stratum, averaged over the strata.
+    """Spearman's rank correlation of x and y within each stratum, averaged over the strata.
 
     The interval resamples the runs within each stratum; the test permutes them there.
     """
@@ -124,43 +150,56 @@ def rank_correlation_within(
     usable = np.isfinite(first) & np.isfinite(second)
     groups = [np.flatnonzero(usable & (stratum == level)) for level in np.unique(stratum)]
     groups = [group for group in groups if len(group) >= 4]
-    test = "permutation within strata, 1999 draws"
     total = sum(map(len, groups))
     if not groups:
-        return Effect(name, predicted, np.nan, np.nan, np.nan, 1.0, test, total, "tau")
+        return _undecided(name, predicted, total, RANK_CORRELATION)
 
-    def mean_tau(*drawn: NDArray[np.int64]) -> float:
-        return float(np.mean([_tau(first, second, indices) for indices in drawn]))
+    def mean_correlation(*drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        aligned = [np.moveaxis(indices, axis, -1) for indices in drawn]
+        return np.mean([_spearman(first[indices], second[indices]) for indices in aligned], axis=0)
 
-    low, high = _bootstrap(groups, mean_tau, seed)
-    estimate = mean_tau(*groups)
+    low, high = _bootstrap(groups, mean_correlation, seed)
+    estimate = float(mean_correlation(*groups))
     rng = np.random.default_rng(seed)
-    null = []
-    for _ in range(1999):
-        shuffled = second.copy()
-        for group in groups:
-            shuffled[group] = rng.permutation(second[group])
-        null.append(np.mean([_tau(first, shuffled, group) for group in groups]))
-    p_value = (1 + np.sum(np.abs(null) >= abs(estimate) - 1e-12)) / (1 + len(null))
-    return Effect(name, predicted, estimate, low, high, float(p_value), test, total, "tau")
+    # SciPy permutes within strata only pair by pair; shuffled positions of one side are the same thing
+    null = np.mean(
+        [
+            _spearman(first[group], second[rng.permuted(np.tile(group, (PERMUTATIONS, 1)), axis=1)])
+            for group in groups
+        ],
+        axis=0,
+    )
+    p_value = (1 + np.sum(np.abs(null) >= abs(estimate) - 1e-12)) / (1 + PERMUTATIONS)
+    test = "permutation test within strata"
+    return Effect(name, predicted, estimate, low, high, float(p_value), test, total, RANK_CORRELATION)
 
 
-def _finite(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    usable = np.isfinite(first) & np.isfinite(second)
-    return first[usable], second[usable]
+def _undecided(name: str, predicted: int, samples: int, unit: str, estimate: float = np.nan) -> Effect:
+    """Too few values for an interval or a test."""
+    return Effect(name, predicted, estimate, np.nan, np.nan, 1.0, "too few runs", samples, unit)
 
 
-def _tau(x: NDArray[np.float64], y: NDArray[np.float64], indices: NDArray[np.int64]) -> float:
-    """Kendall's tau-b; 0 where one side is constant and no association can be seen."""
-    value = scipy.stats.kendalltau(x[indices], y[indices]).statistic
-    return 0.0 if np.isnan(value) else float(value)
+def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman's rank correlation along the last axis; 0 where one side is constant and none can be seen.
+
+    `scipy.stats.spearmanr` takes one pair at a time; here all resamples go at once.
+    """
+    first, second = scipy.stats.rankdata(x, axis=-1), scipy.stats.rankdata(y, axis=-1)
+    first = first - first.mean(-1, keepdims=True)
+    second = second - second.mean(-1, keepdims=True)
+    scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    products = (first * second).sum(-1)
+    return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
 
 
 def _bootstrap(
-    samples: Sequence[NDArray[np.int64] | NDArray[np.float64]], statistic: Callable[..., float], seed: int
+    samples: Sequence[NDArray[np.int64] | NDArray[np.float64]],
+    statistic: Callable[..., NDArray[np.float64]],
+    seed: int,
 ) -> tuple[float, float]:
-    """BCa interval; the percentile interval where every resample that BCa needs is the same."""
+    """BCa interval; the percentile interval where all of BCa's resamples agree; NaN for samples of one."""
+    if any(len(sample) < 2 for sample in samples):
+        return np.nan, np.nan
 
     def interval(method: str) -> tuple[float, float]:
         result = scipy.stats.bootstrap(
@@ -168,8 +207,9 @@ def _bootstrap(
             statistic,
             confidence_level=CONFIDENCE,
             n_resamples=RESAMPLES,
+            batch=500,
             method=method,
-            vectorized=False,
+            vectorized=True,
             rng=np.random.default_rng(seed),
         ).confidence_interval
         return float(result.low), float(result.high)

@@ -81,7 +81,9 @@ def open_folder(root: Path, study: Study, runs: list[Run]) -> None:
     if written.exists():
         name = tomllib.loads(written.read_text(encoding="utf-8")).get("name")
         if name != study.name:
-            raise StoreError(f"out: {root} holds the study {name!r}, not {study.name!r}; choose another --out")
+            raise StoreError(
+                f"out: {root} holds the study {name!r}, not {study.name!r}; choose another --out"
+            )
     elif any(entry.name != ".lock" for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
     for run in runs:
@@ -140,7 +142,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise StoreError(f"file: {path} is not a whole HDF5 file; delete it and run the study again") from error
+        raise StoreError(
+            f"file: {path} is not a whole HDF5 file; delete it and run the study again"
+        ) from error
     with file:
         if "config" not in file or "fingerprint" not in file["config"].attrs:
             raise StoreError(f"file: {path} is an HDF5 file, but not of a run")

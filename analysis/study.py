@@ -71,11 +71,16 @@ class TrainingSettings(_Settings):
 
 
 class MethodSettings(_Settings):
-    """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from."""
+    """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from.
+
+    With `like`, the title of another method of the study, what was chosen for that one is taken over, so that
+    the two differ in nothing but their own keys.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str
     label: str = ""
+    like: str | None = None
 
     @property
     def title(self) -> str:
@@ -138,7 +143,9 @@ class Study(_Settings):
                 raise ValueError(f"{field}: holds a value twice")
         overlap = set(self.seeds) & set(self.selection.seeds)
         if overlap:
-            raise ValueError(f"selection.seeds: {min(overlap)} is also one of the study's seeds; choose others")
+            raise ValueError(
+                f"selection.seeds: {min(overlap)} is also one of the study's seeds; choose others"
+            )
         folders = [_slug(method.title) for method in self.methods]
         for index, folder in enumerate(folders):
             if not folder:
@@ -147,11 +154,22 @@ class Study(_Settings):
                 raise ValueError(f"methods.{index}.label: {self.methods[index].title!r} is there already")
         _check_model(self.model)
         for index, method in enumerate(self.methods):
-            _check_method(f"methods.{index}", method)
+            _check_method(f"methods.{index}", method, self)
         count = len(self.seeds) * len(self.noise.rates) * len(self.methods)
         if count > MAX_RUNS:
-            raise ValueError(f"seeds, noise.rates, methods: make {count} runs; at most {MAX_RUNS} are allowed")
+            raise ValueError(
+                f"seeds, noise.rates, methods: make {count} runs; at most {MAX_RUNS} are allowed"
+            )
         return self
+
+
+def _candidates(study: Study, method: MethodSettings) -> list[dict[str, Any]]:
+    """What may be chosen for a method, in the order of the candidates of the one it is like."""
+    if method.like is None:
+        return method.candidates()
+    (own,) = method.candidates()
+    other = next(m for m in study.methods if m.title == method.like)
+    return [{**candidate, **own} for candidate in other.candidates()]
 
 
 def _check_model(settings: ModelSettings) -> None:
@@ -164,7 +182,15 @@ def _check_model(settings: ModelSettings) -> None:
         raise ValueError(f"model: {error}") from error
 
 
-def _check_method(field: str, settings: MethodSettings) -> None:
+def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
+    if settings.like is not None:
+        others = [m.title for m in study.methods if m.like is None]
+        if settings.like not in others:
+            raise ValueError(
+                f"{field}.like: no method {settings.like!r} to follow; there is {', '.join(others)}"
+            )
+        if len(settings.candidates()) > 1:
+            raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
     try:
         known = hyperparameters(settings.name)
     except ValueError as error:
@@ -172,13 +198,17 @@ def _check_method(field: str, settings: MethodSettings) -> None:
     for key, value in (settings.model_extra or {}).items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; {settings.name!r} takes {', '.join(known) or 'none'}"
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f"; {settings.name!r} takes {', '.join(known) or 'none'}"
+            )
             raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}{hint}")
         values = value if isinstance(value, list) else [value]
         if not values or not all(type(v) in (int, float) for v in values):
             raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers, got {value!r}")
     model = torch.nn.Linear(1, 2)
-    for candidate in settings.candidates():
+    for candidate in _candidates(study, settings):
         try:
             build_method(
                 settings.name,
@@ -273,7 +303,7 @@ class Run:
 def final_runs(study: Study) -> list[Run]:
     """The runs whose results are judged, in the order of the study file."""
     return [
-        _run(study, rate, method, seed, method.candidates(), purpose="final", folder="runs")
+        _run(study, rate, method, seed, _candidates(study, method), purpose="final", folder="runs")
         for rate in study.noise.rates
         for method in study.methods
         for seed in study.seeds
@@ -281,11 +311,15 @@ def final_runs(study: Study) -> list[Run]:
 
 
 def selection_runs(study: Study, final: Run) -> list[Run]:
-    """The runs that decide between a final run's candidates; none if there is only one."""
+    """The runs that decide between a final run's candidates; none if there is only one.
+
+    For a method that is like another they are the other's.
+    """
     config = final.config
     if len(config["method"]["candidates"]) == 1:
         return []
-    method = next(m for m in study.methods if m.title == config["method"]["label"])
+    title = config["method"]["like"] or config["method"]["label"]
+    method = next(m for m in study.methods if m.title == title)
     return [
         _run(
             study,
@@ -297,7 +331,7 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
             folder="selection",
             below=_slug("-".join(f"{key}-{value}" for key, value in candidate.items())),
         )
-        for candidate in config["method"]["candidates"]
+        for candidate in method.candidates()
         for seed in study.selection.seeds
     ]
 
@@ -319,14 +353,26 @@ def _run(
         "dataset": study.dataset,
         "model": study.model.model_dump(),
         "noise": {"kind": study.noise.kind, "rate": rate},
-        "method": {"label": method.title, "name": method.name, "candidates": candidates},
+        "method": {
+            "label": method.title,
+            "name": method.name,
+            "like": method.like,
+            "candidates": candidates,
+        },
         "seed": seed,
         "training": study.training.model_dump(),
         "selection": study.selection.model_dump(),
     }
     if purpose == "final":
         config["measure"] = study.measure.model_dump()
-    parts = [folder, study.dataset, f"{study.noise.kind}-{rate:g}", _slug(method.title), below, f"seed{seed}.h5"]
+    parts = [
+        folder,
+        study.dataset,
+        f"{study.noise.kind}-{rate:g}",
+        _slug(method.title),
+        below,
+        f"seed{seed}.h5",
+    ]
     return Run(config, "/".join(part for part in parts if part))
 
 

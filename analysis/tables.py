@@ -16,7 +16,16 @@ STYLES = {SUPPORTED: "green", CONTRADICTED: "red"}
 def results_table(table: pd.DataFrame) -> Table:
     """Mean and standard deviation over seeds for each noise rate and method, in the study's order."""
     view = Table(title="Results (mean ± standard deviation over seeds; accuracies and shares in %)")
-    columns = ("noise", "method", "chosen", "last accuracy", "best", "memorised", "λmax observed", "sharpness clean")
+    columns = (
+        "noise",
+        "method",
+        "chosen",
+        "last accuracy",
+        "best",
+        "memorised",
+        "λmax observed",
+        "sharpness clean",
+    )
     for index, name in enumerate(columns):
         view.add_column(name, justify="left" if index < 3 else "right")
     for rate, of_rate in table.groupby("noise_rate", sort=True):
@@ -50,7 +59,9 @@ def _spread(values: pd.Series, digits: int) -> str:
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
     """Each claim with its verdict, then the effects that decide it; controls in grey."""
-    view = Table(title="Verdicts (effect with 95% bootstrap interval; p of a permutation or rank test; n units)")
+    view = Table(
+        title="Verdicts (effect with 95% bootstrap interval; p of a permutation or rank test; n units)"
+    )
     for name in ("claim", "", "effect", "p", "n", "verdict"):
         view.add_column(name, justify="right" if name in ("effect", "p", "n") else "left")
     for judgement in judgements:

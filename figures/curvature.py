@@ -67,4 +67,6 @@ def curvature(runs: pd.DataFrame) -> Figure:
 def _errors(runs: pd.DataFrame) -> str:
     eigenvalue = (runs["top_eigenvalue_residual_observed"] / runs["top_eigenvalue_observed"]).abs().max()
     trace = (runs["trace_standard_error_observed"] / runs["trace_observed"]).abs().max()
-    return f"Largest relative error: eigenvalue {eigenvalue:.1%} (residual), trace {trace:.1%} (standard error)"
+    return (
+        f"Largest relative error: eigenvalue {eigenvalue:.1%} (residual), trace {trace:.1%} (standard error)"
+    )

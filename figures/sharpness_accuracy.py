@@ -33,7 +33,11 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                 ax = axes[row, column]
                 for method, points in of_rate.groupby("method", sort=False):
                     ax.scatter(
-                        points[measure], points["test_accuracy"], **style[str(method)], label=str(method), s=24
+                        points[measure],
+                        points["test_accuracy"],
+                        **style[str(method)],
+                        label=str(method),
+                        s=24,
                     )
                 if (runs[measure].dropna() > 0).all():
                     ax.set_xscale("log")

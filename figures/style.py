@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -39,8 +41,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """A line below the picture that says what its marks mean."""
-    figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=8, color="0.3", wrap=False)
+    """Lines below the picture that say what its marks mean."""
+    # about 15 characters of this size to the inch
+    width = int(15 * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize=7.5, color="0.3")
 
 
 def percent(rate: float) -> str:
@@ -49,6 +53,6 @@ def percent(rate: float) -> str:
 
 
 def seeds_of(runs_seed: Iterable[int]) -> str:
-    """"3 seeds", for a caption."""
+    """ "3 seeds", for a caption."""
     count = len(set(runs_seed))
     return f"{count} seed{'s' if count != 1 else ''}"

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from figures.style import RC, caption, looks, new_figure
 from landscape import Line, Surface
@@ -27,8 +27,9 @@ def contours(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: 
         loss_name: what the loss is, for the colour bar.
         about: which data and seed, for the caption.
     """
-    norm = _norm(surfaces)
-    levels = _levels(norm)
+    low, high = _range(surfaces)
+    norm = LogNorm(low, high)
+    levels = np.geomspace(low, high, LEVELS)
     with mpl.rc_context({**RC, "axes.grid": False}):
         figure = new_figure(2.5 * len(surfaces) + 0.9, 2.9)
         axes = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
@@ -55,18 +56,17 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
         loss_name: what the loss is, for the colour bar.
         about: which data and seed, for the caption.
     """
-    norm = _norm(surfaces)
+    low, high = _range(surfaces)
+    norm = LogNorm(low, high)
     with mpl.rc_context({**RC, "axes.grid": True}):
         figure = new_figure(3.0 * len(surfaces) + 0.9, 3.3)
-        axes = [
-            figure.add_subplot(1, len(surfaces), i + 1, projection="3d") for i in range(len(surfaces))
-        ]
+        axes = [figure.add_subplot(1, len(surfaces), i + 1, projection="3d") for i in range(len(surfaces))]
         for ax, (title, surface) in zip(axes, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
-            height = np.log10(np.where(np.isfinite(surface.loss), surface.loss, np.nan).clip(norm.vmin))
+            height = np.log10(np.where(np.isfinite(surface.loss), surface.loss, np.nan).clip(low))
             colors = colormaps[COLORMAP](norm(surface.loss))
             ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
-            ax.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
+            ax.set_zlim(np.log10(low), np.log10(high))
             ax.zaxis.set_major_formatter(lambda exponent, _: f"{10**exponent:.2g}")
             ax.set_title(title)
             ax.set_xlabel("α")
@@ -108,16 +108,13 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
 _AXES = "α, β: multiples of two filter-normalised random directions, the same draw for all models."
 
 
-def _norm(surfaces: Sequence[tuple[str, Surface]]) -> Normalize:
+def _range(surfaces: Sequence[tuple[str, Surface]]) -> tuple[float, float]:
+    """Smallest and largest finite positive loss of all surfaces."""
     values = np.concatenate([surface.loss.ravel() for _, surface in surfaces])
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         raise ValueError("surfaces: no point has a finite, positive loss")
-    return LogNorm(values.min(), max(values.max(), values.min() * 1.01))
-
-
-def _levels(norm: Normalize) -> np.ndarray:
-    return np.geomspace(norm.vmin or 1e-3, norm.vmax or 1.0, LEVELS)
+    return float(values.min()), float(max(values.max(), values.min() * 1.01))
 
 
 def _holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
@@ -125,8 +122,8 @@ def _holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
     return f"{count} points without a finite loss are left grey. " if count else ""
 
 
-def _colorbar(figure: Figure, axes: Sequence[object], norm: Normalize, name: str) -> None:
+def _colorbar(figure: Figure, axes: Sequence[object], norm: LogNorm, name: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02)  # type: ignore[arg-type]
     bar.set_label(f"{name} (nat)")
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
-    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())

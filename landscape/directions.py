@@ -55,9 +55,7 @@ def filter_normalized_directions(
     for _ in range(count):
         parts = []
         for weight in weights.values():
-            draw = torch.randn(
-                weight.shape, dtype=weight.dtype, device=weight.device, generator=generator
-            )
+            draw = torch.randn(weight.shape, dtype=weight.dtype, device=weight.device, generator=generator)
             parts.append(_normalized(draw, weight, one_dimensional).flatten())
         columns.append(torch.cat(parts))
     vectors = torch.stack(columns, 1)

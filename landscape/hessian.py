@@ -28,9 +28,7 @@ class TopEigenvalues:
     residuals: FloatArray = described(
         "||H v - value v||: an eigenvalue lies within that distance", dims=("eigenvalue",)
     )
-    converged: NDArray[np.bool_] = described(
-        "the residual is at most tol |value|", dims=("eigenvalue",)
-    )
+    converged: NDArray[np.bool_] = described("the residual is at most tol |value|", dims=("eigenvalue",))
     vectors: Tensor | None = described("orthonormal eigenvectors", dims=("parameter", "eigenvalue"))
     products: int = described("Hessian-vector products spent", unit="products")
     which: str = described("which end of the spectrum")
@@ -185,9 +183,7 @@ def _pyhessian_eigenvalues(
     )
 
 
-def _pyhessian_trace(
-    objective: Objective, rtol: float | None, max_products: int, seed: int
-) -> TraceEstimate:
+def _pyhessian_trace(objective: Objective, rtol: float | None, max_products: int, seed: int) -> TraceEstimate:
     tolerance = 0.0 if rtol is None else rtol
     values, products = _with_pyhessian(
         objective, seed, lambda h: h.trace(maxIter=max_products, tol=tolerance)

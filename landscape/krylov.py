@@ -141,7 +141,8 @@ def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 def _random_orthonormal(basis: Tensor, width: int, generator: torch.Generator) -> Tensor:
     draw = torch.randn(basis.shape[0], width, dtype=basis.dtype, device=basis.device, generator=generator)
-    return torch.linalg.qr(_orthogonalised(draw, basis)[0]).Q
+    q, _ = torch.linalg.qr(_orthogonalised(draw, basis)[0])
+    return q
 
 
 def _next_block(

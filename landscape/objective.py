@@ -191,7 +191,7 @@ class Objective:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
             batches = [data]
         else:
-            batches = list(data)  # type: ignore[arg-type]
+            batches = list(data)
         if not batches or sum(len(batch[0]) for batch in batches) == 0:
             raise ValueError("data: holds no samples")
         inputs = torch.cat([batch[0] for batch in batches])
@@ -229,6 +229,11 @@ def _derivative(
     if not of.requires_grad:
         return torch.zeros_like(by)
     (result,) = torch.autograd.grad(
-        of, by, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+        of,
+        by,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return result

@@ -53,8 +53,9 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         del file[name]
     group = file.create_group(name)
     group.attrs["type"] = type(result).__name__
-    fields = dataclasses.fields(result)
-    for field in sorted(fields, key=lambda f: not f.metadata["coordinate"]):
+    for field in sorted(
+        dataclasses.fields(RESULT_TYPES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
+    ):
         value = getattr(result, field.name)
         if value is None:
             continue

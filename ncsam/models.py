@@ -27,9 +27,7 @@ def cnn(input_shape: Sequence[int], num_classes: int, *, channels: Sequence[int]
         if block > 0:
             layers.append(nn.MaxPool2d(2))
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes))
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp}

@@ -29,9 +29,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
         raise ValueError(f"method: unknown name {name!r}; known: {', '.join(METHODS)}")
     parameters = inspect.signature(METHODS[name]).parameters.values()
     return {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN_BY_TRAINING
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN_BY_TRAINING
     }
 
 
@@ -62,7 +60,9 @@ def build_method(
     if unknown:
         allowed = ", ".join(known) or "none"
         raise ValueError(f"{unknown[0]}: not a hyper-parameter of method {name!r}; allowed: {allowed}")
-    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings]
+    missing = [
+        key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings
+    ]
     if missing:
         raise ValueError(f"{missing[0]}: method {name!r} needs it")
     given = {"seed": seed, "clean_targets": clean_targets}

@@ -20,9 +20,7 @@ class OracleSAM(SAM):
         clean_targets: int64 (n,), true labels of the whole training set.
     """
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, *, rho: float, clean_targets: Tensor
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, clean_targets: Tensor) -> None:
         super().__init__(model, loss_fn, rho=rho)
         self.clean_targets = clean_targets
 

@@ -117,8 +117,13 @@ def test_the_same_seed_gives_the_same_bits():
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"k": 0}, "k"), ({"k": 61}, "k"), ({"k": 1, "which": "top"}, "which"), ({"k": 1, "tol": 0.0}, "tol"),
-     ({"k": 3, "max_products": 5}, "max_products")],
+    [
+        ({"k": 0}, "k"),
+        ({"k": 61}, "k"),
+        ({"k": 1, "which": "top"}, "which"),
+        ({"k": 1, "tol": 0.0}, "tol"),
+        ({"k": 3, "max_products": 5}, "max_products"),
+    ],
 )
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):

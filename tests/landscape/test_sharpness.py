@@ -68,7 +68,9 @@ def test_nan_is_reported():
     assert math.isnan(found.value)
 
 
-@pytest.mark.parametrize(("options", "field"), [({"rho": 0}, "rho"), ({"kind": "mean"}, "kind"), ({"steps": -1}, "steps")])
+@pytest.mark.parametrize(
+    ("options", "field"), [({"rho": 0}, "rho"), ({"kind": "mean"}, "kind"), ({"steps": -1}, "steps")]
+)
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         sharpness(quadratic([1.0], [1.0]), **options)

@@ -75,7 +75,9 @@ def test_nan_is_reported_as_nan_and_not_converged():
     assert not result.converged
 
 
-@pytest.mark.parametrize(("options", "field"), [({"rtol": 0.0}, "rtol"), ({"max_products": 3}, "max_products")])
+@pytest.mark.parametrize(
+    ("options", "field"), [({"rtol": 0.0}, "rtol"), ({"max_products": 3}, "max_products")]
+)
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         estimate(random_symmetric(), **options)

@@ -1,0 +1,248 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ncsam import METRICS, NCSAM, SAM, Plain, Split, build_model, corrupt_labels, fit, load_dataset, predict
+from ncsam.alignment import perturbation_alignment
+from ncsam.memorization import memorized_share, recovered_share
+
+loss_fn = nn.CrossEntropyLoss()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    dataset = load_dataset("digits")
+    return dataset, corrupt_labels(dataset.train.targets, rate=0.4, seed=0)
+
+
+def setup(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
+    options = {"mlp": {"hidden": (32,)}, "cnn": {"channels": (8, 16)}}[model]
+    network = build_model(model, dataset.input_shape, dataset.num_classes, seed=0, **options)
+    if kind == "dropout":
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
+        with torch.no_grad():
+            for p in network.parameters():
+                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 0.1)
+    method = {
+        "plain": lambda: Plain(network, loss_fn),
+        "dropout": lambda: SAM(network, loss_fn, rho=0.1),
+        "sam": lambda: SAM(network, loss_fn, rho=0.1),
+        "ncsam": lambda: NCSAM(network, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
+    }[kind]()
+    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9)
+    return method, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+
+
+def train(digits, kind="ncsam", epochs=6, model="mlp", learning_rate=0.05, **options):
+    dataset, labels = digits
+    method, optimizer, scheduler = setup(dataset, kind, model, learning_rate)
+    history = fit(
+        method,
+        optimizer,
+        dataset.train,
+        labels,
+        dataset.test,
+        epochs=epochs,
+        batch_size=128,
+        seed=0,
+        scheduler=scheduler,
+        **options,
+    )
+    return history, method
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("plain", "mlp"), ("ncsam", "mlp"), ("ncsam", "cnn"), ("dropout", "mlp")]
+)
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, killed_after):
+    whole, undisturbed = train(digits, kind, model=model, alignment_batches=1)
+
+    def kill(epoch):
+        if epoch == killed_after:
+            raise Killed
+
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Killed):
+        train(digits, kind, model=model, alignment_batches=1, checkpoint=path, on_epoch=kill)
+    seen = []
+    history, method = train(
+        digits, kind, model=model, alignment_batches=1, checkpoint=path, on_epoch=seen.append
+    )
+    assert seen[0] == killed_after
+    for name, tensor in method.model.state_dict().items():
+        assert torch.equal(tensor, undisturbed.model.state_dict()[name]), name
+    for name in METRICS.keys() - {"seconds"}:
+        np.testing.assert_array_equal(history.metrics[name], whole.metrics[name])
+
+
+def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=1, checkpoint=path, fingerprint="a")
+    with pytest.raises(ValueError, match="^checkpoint"):
+        train(digits, checkpoint=path, fingerprint="b")
+
+
+def test_the_callers_random_state_is_left_alone(digits):
+    before = torch.get_rng_state()
+    train(digits, "dropout", epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_history_agrees_with_the_trained_model(digits):
+    dataset, labels = digits
+    history, method = train(digits, alignment_batches=1)
+    outputs = predict(method.model, dataset.train.inputs)
+    predictions = outputs.argmax(1)
+    wrong = labels.observed != labels.clean
+    last = {name: values[-1] for name, values in history.metrics.items()}
+    assert last["train_loss"] == pytest.approx(loss_fn(outputs, labels.observed).item())
+    assert last["train_accuracy"] == pytest.approx((predictions == labels.observed).float().mean().item())
+    assert last["train_clean_accuracy"] == pytest.approx((predictions == labels.clean).float().mean().item())
+    assert last["memorized"] == pytest.approx(
+        (predictions[wrong] == labels.observed[wrong]).float().mean().item()
+    )
+    assert last["recovered"] == pytest.approx(
+        (predictions[wrong] == labels.clean[wrong]).float().mean().item()
+    )
+    test_outputs = predict(method.model, dataset.test.inputs)
+    assert last["test_loss"] == pytest.approx(loss_fn(test_outputs, dataset.test.targets).item())
+    np.testing.assert_allclose(
+        history.metrics["learning_rate"], [0.05 * (1 + math.cos(math.pi * e / 6)) / 2 for e in range(6)]
+    )
+    # warm-up of a quarter: one epoch of plain gradients, then 2 and the drawn share, over 12 batches an epoch
+    steps = math.ceil(len(dataset.train) / 128)
+    assert history.metrics["gradients"][0] == steps
+    assert history.metrics["gradients"][1] == pytest.approx(steps + steps * 2.4, rel=0.01)
+    assert (np.diff(history.metrics["seconds"]) > 0).all()
+
+
+def test_training_learns_and_memorises(digits):
+    history, _ = train(digits, "plain", epochs=6)
+    assert history.metrics["test_accuracy"][-1] > 0.6
+    assert not history.diverged
+
+
+def test_divergence_is_recorded_and_ends_the_training(digits):
+    history, _ = train(digits, "ncsam", learning_rate=1e6)
+    assert history.diverged
+    assert history.epochs < 6
+    assert math.isnan(history.metrics["train_loss"][-1])
+    assert math.isnan(history.metrics["test_accuracy"][-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"epochs": 0}, "epochs"), ({"alignment_batches": -1}, "alignment_batches")],
+)
+def test_bad_arguments_are_named(digits, options, field):
+    with pytest.raises(ValueError, match=f"^{field}"):
+        train(digits, **options)
+
+
+def test_labels_of_another_size_are_refused(digits):
+    dataset, labels = digits
+    method, optimizer, _ = setup(dataset)
+    with pytest.raises(ValueError, match="^labels"):
+        fit(method, optimizer, dataset.test, labels, dataset.test, epochs=1, batch_size=8, seed=0)
+
+
+def test_shares_are_of_the_wrongly_labelled_and_undefined_without_them(digits):
+    labels = corrupt_labels(torch.arange(10), rate=0.5, seed=0)
+    wrong = labels.is_wrong
+    half = labels.clean.clone()
+    half[wrong.nonzero().flatten()[:2]] = labels.observed[wrong.nonzero().flatten()[:2]]
+    assert memorized_share(half, labels) == pytest.approx(2 / 5)
+    assert recovered_share(half, labels) == pytest.approx(3 / 5)
+    spotless = corrupt_labels(torch.arange(10), rate=0.0, seed=0)
+    assert math.isnan(memorized_share(half, spotless))
+
+
+class TestAlignment:
+    """Each cosine against gradients computed one by one."""
+
+    @pytest.fixture
+    def step(self, digits):
+        dataset, labels = digits
+        method, optimizer, _ = setup(dataset)
+        method.model.double()
+        method.progress = 0.6
+        indices = torch.arange(0, len(dataset.train), 20)
+        inputs = dataset.train.inputs[indices].double()
+        observed, clean = labels.observed[indices], labels.clean[indices]
+        optimizer.zero_grad()
+        method.backward(inputs, observed)
+        return method, inputs, observed, clean
+
+    def test_against_gradients_of_each_part(self, step):
+        method, inputs, observed, clean = step
+        values = perturbation_alignment(method, inputs, observed, clean, method.rho)
+        model = method.model
+
+        def flat_gradient(mask, targets):
+            loss = loss_fn(model(inputs[mask]), targets[mask])
+            return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+        everything = torch.ones_like(clean, dtype=torch.bool)
+        wrong = observed != clean
+        g, g_true = flat_gradient(everything, observed), flat_gradient(everything, clean)
+        g_noise, g_clean = flat_gradient(wrong, observed), flat_gradient(~wrong, observed)
+        compensation = method.ascent.compensation
+        g_star = torch.cat([t.flatten() for t in compensation.gradient])
+
+        def cosine(a, b):
+            return (a @ b / (a.norm() * b.norm())).item()
+
+        s = abs(compensation.scale)
+        sam = method.rho * g / g.norm()
+        assert values["cos_sam_clean"] == pytest.approx(cosine(g, g_true))
+        assert values["cos_compensated_sam_clean"] == values["cos_sam_clean"]
+        assert values["cos_plus_clean"] == pytest.approx(cosine(sam + s * g_star, g_true))
+        assert values["cos_minus_clean"] == pytest.approx(cosine(sam - s * g_star, g_true))
+        assert values["cos_gstar_noise"] == pytest.approx(cosine(g_star, g_noise))
+        assert values["cos_clean_noise"] == pytest.approx(cosine(g_clean, g_noise))
+        assert values["compensation_ratio"] == pytest.approx(s * g_star.norm().item() / method.rho)
+        drawn = compensation.drawn
+        assert values["draw_precision"] == pytest.approx(wrong[drawn].double().mean().item())
+        right = compensation.temporary_targets == clean[drawn]
+        assert values["temporary_label_precision"] == pytest.approx(right.double().mean().item())
+
+    def test_gradients_and_weights_are_left_alone(self, step):
+        method, inputs, observed, clean = step
+        before = [p.grad.clone() for p in method.model.parameters()]
+        perturbation_alignment(method, inputs, observed, clean, method.rho)
+        assert all(torch.equal(p.grad, g) for p, g in zip(method.model.parameters(), before, strict=True))
+
+    def test_without_wrong_labels_sams_perturbation_is_the_clean_one(self, step):
+        method, inputs, observed, _ = step
+        values = perturbation_alignment(method, inputs, observed, observed, method.rho)
+        assert values["cos_sam_clean"] == pytest.approx(1)
+        assert math.isnan(values["cos_gstar_noise"])
+
+    def test_recording_it_does_not_change_the_training(self, digits):
+        _, with_it = train(digits, alignment_batches=3)
+        _, without = train(digits)
+        for a, b in zip(with_it.model.parameters(), without.model.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_prediction_leaves_the_modes_of_all_modules(digits):
+    dataset, _ = digits
+    model = build_model("cnn", dataset.input_shape, 10, seed=0, channels=(4,))
+    model.train()
+    model[1].eval()
+    predict(model, dataset.test.inputs)
+    assert model.training
+    assert not model[1].training
+
+
+def test_a_split_takes_samples_in_the_asked_order():
+    split = Split(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
+    assert split.take(torch.tensor([2, 0])).targets.tolist() == [2, 0]
