@@ -7,93 +7,126 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from typing import Protocol
 
 import torch
 
 ENGINES = ("serial", "processes")
 MAX_POOLS = 4
-"""A job whose worker dies is given to a new pool, at most so often in all."""
+"""When a worker dies, what it had in hand goes to a new pool, at most so often in all."""
 
 Event = tuple[str, str, int, int]
-"""(job's title, what is being done, steps done, steps in all)."""
+"""(job's id, what is being done, steps done, steps in all)."""
 Job = tuple[str, Callable[..., None]]
-"""(title, function); the function takes `report(doing, done, total)` and must be picklable."""
+"""(id, function); the function takes `report(doing, done, total)` and must be picklable."""
+OnEvent = Callable[[Event], None]
+OnDone = Callable[[str, BaseException | None], None]
 
 
-def run_jobs(
-    jobs: Iterable[Job],
-    *,
-    engine: str,
-    workers: int,
-    on_event: Callable[[Event], None],
-    on_done: Callable[[str, BaseException | None], None],
-) -> None:
-    """Runs all jobs; one that fails does not stop the others.
+class Engine(Protocol):
+    """Runs jobs; one that fails does not stop the others."""
 
-    Args:
-        jobs: what to run.
-        engine: `"serial"` or `"processes"`.
-        workers: how many processes; this machine's threads are divided among them.
-        on_event: called here with the progress that a job reports.
-        on_done: called here with the title of each finished job and its error, if any.
-    """
-    jobs = list(jobs)
-    if not jobs:
+    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+        """Runs all jobs.
+
+        Args:
+            jobs: what to run.
+            on_event: called in this process with the progress that a job reports.
+            on_done: called in this process with the id of each finished job and its error, if any.
+        """
+
+
+@contextmanager
+def open_engine(name: str, workers: int) -> Iterator[Engine]:
+    """An engine by name; `workers` is for `"processes"`."""
+    if name == "serial":
+        yield Serial()
         return
-    if engine == "serial":
-        for title, function in jobs:
+    processes = Processes(workers)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+class Serial:
+    """One job after another, in this process."""
+
+    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+        """Runs all jobs."""
+        for job, function in jobs:
+
+            def report(doing: str, done: int, total: int, job: str = job) -> None:
+                on_event((job, doing, done, total))
+
             try:
-                function(report=lambda *event, title=title: on_event((title, *event)))
+                function(report=report)
             except Exception as error:
-                on_done(title, error)
+                on_done(job, error)
             else:
-                on_done(title, None)
-        return
-    workers = min(workers, len(jobs))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    # two busy OpenMP teams that spin at their barriers slow each other down many times over
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    context = multiprocessing.get_context("spawn")
-    events: Queue[Event] = context.Queue()
-    for attempt in range(1, MAX_POOLS + 1):
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(events, threads)
-        ) as pool:
-            pending = {pool.submit(_work, job): job for job in jobs}
-            jobs = _collect(pending, events, on_event, on_done, last_attempt=attempt == MAX_POOLS)
-        if not jobs:
-            return
+                on_done(job, None)
 
 
-def _collect(
-    pending: dict[Future[None], Job],
-    events: Queue[Event],
-    on_event: Callable[[Event], None],
-    on_done: Callable[[str, BaseException | None], None],
-    *,
-    last_attempt: bool,
-) -> list[Job]:
-    """Waits for all; returns the jobs that were lost because a worker died."""
-    lost = []
-    while pending:
-        done, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
-        while True:
-            try:
-                on_event(events.get_nowait())
-            except queue.Empty:
-                break
-        for future in done:
-            job = pending.pop(future)
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool) and not last_attempt:
-                lost.append(job)
-            else:
-                on_done(job[0], error)
-    return lost
+class Processes:
+    """One job a worker process, this machine's threads divided among them; a dead worker is replaced."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._context = multiprocessing.get_context("spawn")
+        self._events: Queue[Event] = self._context.Queue()
+        self._pool: ProcessPoolExecutor | None = None
+        # two busy OpenMP teams that spin at their barriers slow each other down many times over
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+        """Runs all jobs; those in hand when a worker dies are resumed by others."""
+        for attempt in range(1, MAX_POOLS + 1):
+            if not jobs:
+                return
+            if self._pool is None:
+                threads = max(1, (os.cpu_count() or 1) // self._workers)
+                self._pool = ProcessPoolExecutor(
+                    self._workers,
+                    mp_context=self._context,
+                    initializer=_start_worker,
+                    initargs=(self._events, threads),
+                )
+            pending = {self._pool.submit(_work, job): job for job in jobs}
+            jobs = self._collect(pending, on_event, on_done, last_attempt=attempt == MAX_POOLS)
+            if jobs:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _collect(
+        self, pending: dict[Future[None], Job], on_event: OnEvent, on_done: OnDone, *, last_attempt: bool
+    ) -> list[Job]:
+        """Waits for all; returns the jobs that were lost because a worker died."""
+        lost = []
+        while pending:
+            finished, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+            while True:
+                try:
+                    on_event(self._events.get_nowait())
+                except queue.Empty:
+                    break
+            for future in finished:
+                job = pending.pop(future)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool) and not last_attempt:
+                    lost.append(job)
+                else:
+                    on_done(job[0], error)
+        return lost
 
 
 _events: Queue[Event] | None = None
@@ -116,7 +149,7 @@ def _end_with_parent() -> None:
 
 
 def _work(job: Job) -> None:
-    title, function = job
+    identity, function = job
     events = _events
     assert events is not None
-    function(report=lambda *event: events.put((title, *event)))
+    function(report=lambda *event: events.put((identity, *event)))

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis import store
-from analysis.engine import run_jobs
+from analysis.engine import open_engine
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
 from analysis.study import Run, Study, final_runs, selection_runs
@@ -52,7 +52,7 @@ def run_study(
     trials = [trial for run in finals for trial in selection_runs(study, run)]
     # the seeds of a method and rate share their trials
     trials = list({trial.path: trial for trial in trials}.values())
-    with store.locked(root):
+    with store.locked(root), open_engine(engine, workers) as executor:
         store.open_folder(root, study, finals + trials)
         failed: dict[str, str] = {}
         executed = 0
@@ -75,7 +75,7 @@ def run_study(
                         failed[path] = f"{type(error).__name__}: {error}"
                         store.write_failure(root / path, failed[path])
 
-                run_jobs(jobs, engine=engine, workers=workers, on_event=shown.update, on_done=done)
+                executor.run(jobs, shown.update, done)
 
         bring_about([(trial, _only_choice(trial)) for trial in trials], "choosing hyper-parameters")
         chosen = {run.path: choose(study, run, root) for run in finals}

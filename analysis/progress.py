@@ -38,6 +38,7 @@ class RunsProgress:
         self._finished = finished
         self._names = names
         self._bars: dict[str, TaskID] = {}
+        self._over: set[str] = set()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,13 +64,16 @@ class RunsProgress:
     def update(self, event: Event) -> None:
         """Shows what a job reported."""
         job, doing, done, total = event
+        if job in self._over:
+            return
         text = f"  {self._names[job]}: {doing}"
         if job not in self._bars:
             self._bars[job] = self._progress.add_task(text, total=total)
         self._progress.update(self._bars[job], description=text, completed=done)
 
     def finish(self, job: str, error: BaseException | None) -> None:
-        """Takes a finished job's bar away."""
+        """Takes a finished job's bar away; what the job reported may still arrive after its end."""
+        self._over.add(job)
         if job in self._bars:
             self._progress.remove_task(self._bars.pop(job))
         self._finished += 1

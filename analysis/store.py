@@ -94,7 +94,10 @@ def open_folder(root: Path, study: Study, runs: list[Run]) -> None:
                 f"out: {root / run.path} has other settings than the study ({difference}); choose another --out, or "
                 "delete the folder to run it anew"
             )
-    content = {**study.model_dump(), "resolved": {"versions": versions(), "schema": SCHEMA_VERSION}}
+    content = {
+        **study.model_dump(exclude_none=True),
+        "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
+    }
     replace_file(written, partial(_write_bytes, content=tomli_w.dumps(content).encode()))
 
 

@@ -243,6 +243,8 @@ def read_study(path: Path) -> Study:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
+    # what a results folder's study.toml adds to the study
+    content.pop("resolved", None)
     try:
         return Study.model_validate(content)
     except ValidationError as error:

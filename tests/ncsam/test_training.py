@@ -91,8 +91,10 @@ def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
 
 
 def test_the_callers_random_state_is_left_alone(digits):
+    dataset, labels = digits
+    method, optimizer, _ = setup(dataset, "dropout")
     before = torch.get_rng_state()
-    train(digits, "dropout", epochs=1)
+    fit(method, optimizer, dataset.train, labels, dataset.test, epochs=1, batch_size=128, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 

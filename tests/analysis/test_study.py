@@ -1,0 +1,143 @@
+import re
+import tomllib
+
+import pytest
+
+from analysis.study import StudyError, final_runs, read_study, selection_runs
+
+GOOD = """
+name = "small"
+dataset = "digits"
+seeds = [0, 1]
+[model]
+name = "mlp"
+hidden = [16]
+[noise]
+rates = [0.0, 0.4]
+[training]
+epochs = 2
+[[methods]]
+name = "plain"
+label = "SGD"
+[[methods]]
+name = "sam"
+label = "SAM"
+rho = [0.1, 0.5]
+[[methods]]
+name = "oracle-sam"
+label = "oracle"
+like = "SAM"
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return read_study(path)
+
+
+def test_a_study_is_the_grid_of_rates_methods_and_seeds(tmp_path):
+    study = read(tmp_path, GOOD)
+    runs = final_runs(study)
+    assert len(runs) == 2 * 3 * 2
+    assert runs[0].path == "runs/digits/symmetric-0/sgd/seed0.h5"
+    assert len({run.path for run in runs}) == len({run.fingerprint for run in runs}) == 12
+
+
+def test_listed_values_are_candidates_to_choose_from(tmp_path):
+    study = read(tmp_path, GOOD)
+    by_label = {run.config["method"]["label"]: run for run in final_runs(study)}
+    assert selection_runs(study, by_label["SGD"]) == []
+    trials = selection_runs(study, by_label["SAM"])
+    assert [t.config["method"]["candidates"] for t in trials] == [[{"rho": 0.1}], [{"rho": 0.5}]]
+    assert {t.config["seed"] for t in trials} == {1000}
+    assert [t.path for t in selection_runs(study, by_label["oracle"])] == [t.path for t in trials]
+
+
+def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path):
+    prints = set()
+    for change in ("", "epochs = 3", "hidden = [17]", "rho = [0.1, 0.4]", "sharpness_rho = 0.1"):
+        text = GOOD
+        if change.startswith("sharpness"):
+            text += f"[measure]\n{change}\n"
+        elif change:
+            key = change.split(" =")[0]
+            text = re.sub(rf"^{key} = .*$", change, text, flags=re.M)
+        prints.add(final_runs(read(tmp_path, text))[2].fingerprint)
+    assert len(prints) == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("epochs = 2", "epoch = 2", "training.epoch"),
+        (
+            "epochs = 2",
+            "epochs = 2\nlearning_rte = 0.1",
+            "training.learning_rte: unknown key; did you mean 'learning_rate'",
+        ),
+        ("epochs = 2", "epochs = 0", "training.epochs: input should be greater than or equal to 1, got 0"),
+        ("epochs = 2", 'epochs = "2"', "training.epochs"),
+        ("epochs = 2", "epochs = 2\nlearning_rate = nan", "training.learning_rate"),
+        (
+            "rates = [0.0, 0.4]",
+            "rates = [-0.2]",
+            "noise.rates.0: input should be greater than or equal to 0, got -0.2",
+        ),
+        ("rates = [0.0, 0.4]", "rates = [1.0]", "noise.rates.0"),
+        ("rates = [0.0, 0.4]", "rates = []", "noise.rates"),
+        ("rates = [0.0, 0.4]", "rates = [0.4, 0.4]", "noise.rates: holds a value twice"),
+        (
+            "rates = [0.0, 0.4]",
+            'kind = "symetric"\nrates = [0.1]',
+            "noise.kind: unknown 'symetric'; known: symmetric; did you",
+        ),
+        (
+            'dataset = "digits"',
+            'dataset = "digitz"',
+            "dataset: unknown 'digitz'; known: digits, fashion-mnist, mnist-5k; did you",
+        ),
+        ('dataset = "digits"', "", "dataset: is missing"),
+        ('name = "small"', 'name = "../up"', "name: "),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: holds a value twice"),
+        ("seeds = [0, 1]", "seeds = [-1]", "seeds.0"),
+        ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
+        ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
+        ("hidden = [16]", "widths = [16]", "model: "),
+        ("hidden = [16]", "hidden = [0]", "model.hidden"),
+        ('name = "sam"', 'name = "sams"', "methods.1.name: "),
+        ("rho = [0.1, 0.5]", "rho = [0.1, -0.5]", "methods.1.rho: "),
+        (
+            "rho = [0.1, 0.5]",
+            "roh = 0.1",
+            "methods.1.roh: not a hyper-parameter of 'sam'; did you mean 'rho'",
+        ),
+        ("rho = [0.1, 0.5]", "", "methods.1.rho: method 'sam' needs it"),
+        ("rho = [0.1, 0.5]", 'rho = "0.1"', "methods.1.rho: must be a number"),
+        ("rho = [0.1, 0.5]", "rho = []", "methods.1.rho"),
+        ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' is there already"),
+        ('label = "SGD"', 'label = "--"', "methods.0.label"),
+        ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
+        ("[noise]", "[noise", "not a TOML file"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_that_names_the_field(tmp_path, old, new, says):
+    assert old in GOOD
+    with pytest.raises(StudyError) as caught:
+        read(tmp_path, GOOD.replace(old, new, 1))
+    message = str(caught.value)
+    assert says in message
+    assert "\n" not in message
+    assert "study.toml" in message
+
+
+def test_a_grid_too_large_is_refused_with_its_size(tmp_path):
+    text = GOOD.replace("seeds = [0, 1]", f"seeds = {list(range(2000, 52_000))}")
+    with pytest.raises(StudyError, match="300000 runs"):
+        read(tmp_path, text)
+
+
+def test_the_shipped_studies_are_valid(pytestconfig):
+    for path in (pytestconfig.rootpath / "studies").glob("*.toml"):
+        assert final_runs(read_study(path))
+        assert tomllib.loads(path.read_text())["name"] == path.stem

@@ -1,0 +1,44 @@
+"""Imports point one way, and `ncsam` and `landscape` need little."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+OURS = {"analysis", "figures", "landscape", "ncsam"}
+ALLOWED = {
+    "analysis": OURS,
+    "figures": {"figures", "landscape"},
+    "landscape": {"landscape"},
+    "ncsam": {"ncsam"},
+}
+SMALL = {"h5py", "numpy", "scipy", "torch"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_point_one_way(package, pytestconfig):
+    for path in (pytestconfig.rootpath / package).rglob("*.py"):
+        assert OURS & set(imported(path)) <= ALLOWED[package], path
+
+
+@pytest.mark.parametrize("package", ["ncsam", "landscape"])
+def test_training_and_measuring_need_no_more_than_torch_numpy_scipy_and_h5py(package):
+    code = (
+        "import sys, importlib.abc\n"
+        "class Refuse(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name.split('.')[0] in ('pandas', 'matplotlib', 'pydantic', 'rich', 'sklearn', 'mlxtend', 'pyhessian'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        f"import {package}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
