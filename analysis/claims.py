@@ -178,6 +178,7 @@ def _cosine_gain(table: pd.DataFrame, quantity: str, words: str) -> Effect:
 
 
 def _correlation(table: pd.DataFrame, quantity: str) -> Effect:
+    table = _noisy(table)
     strata = table["dataset"] + table["noise_kind"] + table["noise_rate"].astype(str)
     return rank_correlation_within(
         f"{_words(quantity)} with clean test accuracy, within noise rate",
@@ -211,7 +212,7 @@ register(
         "L3",
         "Flatter means better: sharpness and clean test accuracy fall and rise together.",
         "introduction; ours to test",
-        "within a noise rate, across methods and seeds, sharper runs have lower clean test accuracy",
+        "within a noise rate above 0, across methods and seeds, sharper runs have lower clean test accuracy",
         lambda t: [_correlation(t, "sharpness_observed"), _correlation(t, "sharpness_clean")],
         lambda t: [_correlation(t, "top_eigenvalue_observed"), _correlation(t, "trace_observed")],
     )

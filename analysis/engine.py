@@ -7,7 +7,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ OnDone = Callable[[str, BaseException | None], None]
 class Engine(Protocol):
     """Runs jobs; one that fails does not stop the others."""
 
-    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+    def run(self, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
         """Runs all jobs.
 
         Args:
@@ -57,7 +57,7 @@ def open_engine(name: str, workers: int) -> Iterator[Engine]:
 class Serial:
     """One job after another, in this process."""
 
-    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+    def run(self, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
         """Runs all jobs."""
         for job, function in jobs:
 
@@ -83,7 +83,7 @@ class Processes:
         # two busy OpenMP teams that spin at their barriers slow each other down many times over
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    def run(self, jobs: list[Job], on_event: OnEvent, on_done: OnDone) -> None:
+    def run(self, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
         """Runs all jobs; those in hand when a worker dies are resumed by others."""
         for attempt in range(1, MAX_POOLS + 1):
             if not jobs:

@@ -16,6 +16,7 @@ from analysis.engine import open_engine
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
 from analysis.study import Run, Study, final_runs, selection_runs
+from ncsam import load_dataset
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def run_study(
 
     Raises:
         StoreError: the folder is another study's, or in use.
+        FileNotFoundError, ValueError: the data set is not there, or broken.
     """
     finals = final_runs(study)
     trials = [trial for run in finals for trial in selection_runs(study, run)]
@@ -54,6 +56,9 @@ def run_study(
     trials = list({trial.path: trial for trial in trials}.values())
     with store.locked(root), open_engine(engine, workers) as executor:
         store.open_folder(root, study, finals + trials)
+        if not all(store.is_finished(root, run) for run in finals):
+            # data that cannot be read are better found here than by every worker
+            load_dataset(study.dataset, data_dir)
         failed: dict[str, str] = {}
         executed = 0
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, looks, new_figure, seeds_of
+from figures.style import RC, caption, logarithmic, looks, new_figure, seeds_of
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -46,12 +46,15 @@ def curvature(runs: pd.DataFrame) -> Figure:
                         at, mean, spread, **style[str(method)], label=str(method), ms=4, lw=1.2, capsize=2
                     )
                 if (runs[f"{quantity}_{loss}"].dropna() > 0).all():
-                    ax.set_yscale("log")
+                    logarithmic(ax.yaxis)
                 ax.xaxis.set_major_formatter(PercentFormatter(1.0))
                 ax.set_xticks(rates)
-                ax.set_title(f"{label}\n{loss_label}")
+                if row == 0:
+                    ax.set_title(label)
                 if row == 1:
                     ax.set_xlabel("wrong labels in training")
+                if column == 0:
+                    ax.set_ylabel(loss_label)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
         rho = runs["sharpness_rho_observed"].dropna().unique()

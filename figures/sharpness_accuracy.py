@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, looks, new_figure, percent, seeds_of
+from figures.style import RC, caption, logarithmic, looks, new_figure, percent, seeds_of
 
 MEASURES = (
     ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
@@ -40,8 +40,8 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                         s=24,
                     )
                 if (runs[measure].dropna() > 0).all():
-                    ax.set_xscale("log")
-                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+                    logarithmic(ax.xaxis)
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
                 ax.set_xlabel(label)
                 if column == 0:
                     ax.set_ylabel("accuracy on clean test data")

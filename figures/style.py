@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette, distinguishable with any kind of colour vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
@@ -34,10 +36,13 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches, laid out so that nothing overlaps; no window, no global state."""
+def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
+    """An empty figure in inches, laid out so that nothing overlaps; no window, no global state.
+
+    `layout="compressed"` is for axes of a fixed aspect.
+    """
     with mpl.rc_context(RC):
-        return Figure(figsize=(width, height), layout="constrained")
+        return Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
 
 
 def caption(figure: Figure, text: str) -> None:
@@ -45,6 +50,15 @@ def caption(figure: Figure, text: str) -> None:
     # about 15 characters of this size to the inch
     width = int(15 * figure.get_figwidth())
     figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize=7.5, color="0.3")
+
+
+def logarithmic(axis: XAxis | YAxis) -> None:
+    """A logarithmic scale with plain numbers: 0.5, 1, 2, 5, 10."""
+    set_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def percent(rate: float) -> str:

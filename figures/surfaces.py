@@ -10,12 +10,12 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, looks, new_figure
+from figures.style import RC, caption, logarithmic, looks, new_figure
 from landscape import Line, Surface
 
-LEVELS = 16
+LEVELS = 21
 COLORMAP = "viridis"
 
 
@@ -31,7 +31,7 @@ def contours(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: 
     norm = LogNorm(low, high)
     levels = np.geomspace(low, high, LEVELS)
     with mpl.rc_context({**RC, "axes.grid": False}):
-        figure = new_figure(2.5 * len(surfaces) + 0.9, 2.9)
+        figure = new_figure(2.4 * len(surfaces) + 0.9, 3.25, layout="compressed")
         axes = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
         for ax, (title, surface) in zip(axes, surfaces, strict=True):
             loss = np.ma.masked_invalid(surface.loss)
@@ -94,14 +94,18 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
                 axes[0, column].plot(line.alpha, line.loss, color=color, label=name, lw=1.4)
                 axes[1, column].plot(line.alpha, line.accuracy, color=color, lw=1.4)
             axes[0, column].set_title(title)
-            axes[0, column].set_yscale("log")
+            logarithmic(axes[0, column].yaxis)
             axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
-            axes[1, column].set_xlabel("α, multiple of a filter-normalised random direction")
+            axes[1, column].set_xlabel("α")
         axes[0, 0].set_ylabel("mean loss (nat)")
         axes[1, 0].set_ylabel("accuracy")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        caption(figure, f"{about} The trained model is at α = 0; the same random draw for all models.")
+        caption(
+            figure,
+            f"{about} The trained model is at α = 0; α: multiple of a filter-normalised random direction, the "
+            "same draw for all models.",
+        )
     return figure
 
 
@@ -125,5 +129,4 @@ def _holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 def _colorbar(figure: Figure, axes: Sequence[object], norm: LogNorm, name: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02)  # type: ignore[arg-type]
     bar.set_label(f"{name} (nat)")
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    logarithmic(bar.ax.yaxis)

@@ -13,7 +13,7 @@ ALLOWED = {
     "landscape": {"landscape"},
     "ncsam": {"ncsam"},
 }
-SMALL = {"h5py", "numpy", "scipy", "torch"}
+OTHERS = ("pandas", "matplotlib", "pydantic", "rich", "sklearn", "mlxtend", "pyhessian", "tomli_w")
 
 
 def imported(path):
@@ -36,7 +36,7 @@ def test_training_and_measuring_need_no_more_than_torch_numpy_scipy_and_h5py(pac
         "import sys, importlib.abc\n"
         "class Refuse(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name.split('.')[0] in ('pandas', 'matplotlib', 'pydantic', 'rich', 'sklearn', 'mlxtend', 'pyhessian'):\n"
+        f"        if name.split('.')[0] in {OTHERS!r}:\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         f"import {package}\n"

@@ -8,7 +8,7 @@ import pytest
 from analysis import cli
 
 MINIATURE = {
-    r"^seeds = .*": "seeds = [0]",
+    r"^seeds = \[0, 1, 2\]": "seeds = [0]",
     r"^epochs = .*": "epochs = 1",
     r"^rates = .*": "rates = [0.4]",
     r"^hidden = .*": "hidden = [8]",

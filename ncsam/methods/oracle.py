@@ -1,4 +1,4 @@
-"""SAM with the perturbation that the true labels would give: the ceiling of any noise compensation."""
+"""SAM with the perturbation that the true labels would give: what a perfect noise compensation would do."""
 
 from __future__ import annotations
 

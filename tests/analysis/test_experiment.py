@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,9 +281,7 @@ def test_a_folder_with_other_results_is_refused_before_any_training(
 
 
 def test_more_seeds_are_added_to_what_is_there(finished, tmp_path):
-    path, out = finished
-    import shutil
-
+    _, out = finished
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     before = {file: file.stat().st_mtime_ns for file in store.run_files(copy)}

@@ -44,6 +44,11 @@ def state_of(model):
     return digest.hexdigest()
 
 
+def repeat(measurement, objective):
+    while True:
+        measurement(objective)
+
+
 def model_in_training():
     """In train mode but for one module, with gradients of its own and a frozen parameter."""
     model, inputs, targets = build("cnn-batchnorm-dropout")
@@ -77,8 +82,7 @@ def test_so_does_one_that_fails_half_way(name):
     before = state_of(model)
     objective = Objective(model, failing, (inputs, targets), chunk_size=10)
     with pytest.raises(RuntimeError, match="out of memory"):
-        while True:
-            MEASUREMENTS[name](objective)
+        repeat(MEASUREMENTS[name], objective)
     assert state_of(model) == before
 
 
