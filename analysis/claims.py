@@ -112,12 +112,15 @@ def _sign(table: pd.DataFrame) -> pd.Series:
 
 
 def _select(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Runs of `plain`, `sam`, `oracle-sam`, `ncsam` (the paper's sign) or `ncsam-` (the opposite one)."""
+    """Runs of `plain`, `sam`, `oracle-sam`, `ncsam` (the paper's sign) or `ncsam-` (the opposite one).
+
+    Of several variants of one method the first by label, so that a pair of runs enters a claim once.
+    """
     name = method.removesuffix("-")
     chosen = table[table["method_name"] == name]
     if name == "ncsam":
         chosen = chosen[_sign(chosen) == (-1 if method.endswith("-") else 1)]
-    return chosen
+    return chosen[chosen["method"] == chosen["method"].min()]
 
 
 def _noisy(table: pd.DataFrame) -> pd.DataFrame:

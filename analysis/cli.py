@@ -22,7 +22,10 @@ from analysis.tables import results_table, verdicts_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, 1 if runs failed, 2 for what cannot be done as asked."""
+    """Runs the command and returns the exit status.
+
+    0; 1 if runs failed; 2 for what cannot be done as asked; 130 after Ctrl-C.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     width = None if sys.stdout.isatty() else 150
@@ -37,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
-        sys.stdout.flush()
-        # leaving the pool's clean-up out: workers end with this process, at most one epoch is lost
-        os._exit(130)
+        return 130
     return status
 
 
@@ -97,11 +98,11 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        _claims(argparse.Namespace(results=options.out), console)
+        _judge(options.out, console)
         if gallery.is_current(options.out):
             console.print(f"figures: {options.out / 'figures'} (drawn before)")
         else:
-            _figures(argparse.Namespace(results=options.out), console)
+            _draw(options.out, console)
     for path, error in outcome.failed.items():
         console.print(f"failed: {path}: {error}", style="red")
     return 1 if outcome.failed else 0
@@ -124,19 +125,27 @@ def _device(name: str) -> str:
 
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
-    table = store.read_table(options.results)
+    _judge(options.results, console)
+    return 0
+
+
+def _judge(root: Path, console: Console) -> None:
+    table = store.read_table(root)
     judgements = judge(table)
-    write_json(judgements, options.results / "claims.json")
+    write_json(judgements, root / "claims.json")
     console.print(results_table(table))
     console.print(verdicts_table(judgements))
-    return 0
 
 
 def _figures(options: argparse.Namespace, console: Console) -> int:
-    with console.status("drawing figures"):
-        folder = gallery.draw_all(options.results)
-    console.print(f"figures: {folder}")
+    _draw(options.results, console)
     return 0
+
+
+def _draw(root: Path, console: Console) -> None:
+    with console.status("drawing figures"):
+        folder = gallery.draw_all(root)
+    console.print(f"figures: {folder}")
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:

@@ -50,6 +50,11 @@ def open_engine(name: str, workers: int) -> Iterator[Engine]:
     processes = Processes(workers)
     try:
         yield processes
+    except BaseException:
+        # such as Ctrl-C: what a worker has in hand is in its checkpoint
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
     finally:
         processes.close()
 

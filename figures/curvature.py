@@ -45,8 +45,7 @@ def curvature(runs: pd.DataFrame) -> Figure:
                     ax.errorbar(
                         at, mean, spread, **style[str(method)], label=str(method), ms=4, lw=1.2, capsize=2
                     )
-                if (runs[f"{quantity}_{loss}"].dropna() > 0).all():
-                    logarithmic(ax.yaxis)
+                logarithmic(ax.yaxis, runs[f"{quantity}_{loss}"])
                 ax.xaxis.set_major_formatter(PercentFormatter(1.0))
                 ax.set_xticks(rates)
                 if row == 0:

@@ -39,8 +39,7 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                         label=str(method),
                         s=24,
                     )
-                if (runs[measure].dropna() > 0).all():
-                    logarithmic(ax.xaxis)
+                logarithmic(ax.xaxis, runs[measure])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))
                 ax.set_xlabel(label)
                 if column == 0:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette, distinguishable with any kind of colour vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
@@ -52,8 +54,12 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize=7.5, color="0.3")
 
 
-def logarithmic(axis: XAxis | YAxis) -> None:
-    """A logarithmic scale with plain numbers: 0.5, 1, 2, 5, 10."""
+def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
+    """A logarithmic scale with plain numbers, 0.5, 1, 2, 5, 10, if the values that are numbers are positive."""
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    if len(numbers) == 0 or numbers.min() <= 0:
+        return
     set_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     set_scale("log")
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

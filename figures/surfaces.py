@@ -94,7 +94,7 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
                 axes[0, column].plot(line.alpha, line.loss, color=color, label=name, lw=1.4)
                 axes[1, column].plot(line.alpha, line.accuracy, color=color, lw=1.4)
             axes[0, column].set_title(title)
-            logarithmic(axes[0, column].yaxis)
+            logarithmic(axes[0, column].yaxis, np.concatenate([line.loss for _, line in models]))
             axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
             axes[1, column].set_xlabel("α")
         axes[0, 0].set_ylabel("mean loss (nat)")
@@ -129,4 +129,4 @@ def _holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 def _colorbar(figure: Figure, axes: Sequence[object], norm: LogNorm, name: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02)  # type: ignore[arg-type]
     bar.set_label(f"{name} (nat)")
-    logarithmic(bar.ax.yaxis)
+    logarithmic(bar.ax.yaxis, [norm.vmin, norm.vmax])

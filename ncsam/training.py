@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def fit(
         on_epoch: called with the number of finished epochs, also once at a resume.
 
     Raises:
-        ValueError: sizes that do not fit, or a checkpoint of other settings.
+        ValueError: sizes that do not fit, or a checkpoint that is broken or of other settings.
     """
     _check(train, labels, epochs, batch_size, alignment_batches)
     rows: list[dict[str, float]] = []
@@ -255,7 +256,10 @@ def _resume(
     scheduler: LRScheduler | None,
 ) -> list[dict[str, float]]:
     device = next(method.model.parameters()).device
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
     if state["fingerprint"] != fingerprint:
         raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
     method.model.load_state_dict(state["model"])

@@ -108,6 +108,14 @@ def test_the_opposite_sign_is_not_taken_for_ncsam():
     assert verdicts(worse)["G1"] == SUPPORTED
 
 
+def test_a_second_variant_of_a_method_does_not_count_pairs_twice():
+    runs = table()
+    variant = runs[runs["method"] == "NCSAM"].assign(method="NCSAM, other strength", test_accuracy=0.0)
+    g1 = next(j for j in judge(pd.concat([runs, variant])) if j.id == "G1")
+    assert g1.effects[0].samples == 9
+    assert g1.verdict == SUPPORTED
+
+
 def test_verdicts_are_written_with_their_numbers_and_null_for_nan(tmp_path):
     path = tmp_path / "claims.json"
     write_json(judge(table().query("method != 'oracle'")), path)

@@ -247,6 +247,22 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(finished, tmp_
         assert_same_results(file, again / file.relative_to(out))
 
 
+def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(tmp_path):
+    path = write_study(tmp_path, STUDY.replace("epochs = 3", "epochs = 2000"))
+    command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--engine", "processes"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("*.ckpt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in printed
+
+
 def parent_of(entry):
     try:
         return int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])

@@ -104,6 +104,14 @@ def test_every_method_is_in_the_legend_once():
         assert [t.get_text() for t in legend.get_texts()] == list(METHODS)
 
 
+def test_a_study_in_which_every_run_diverged_can_be_drawn(tmp_path):
+    frame = runs()
+    numbers = frame.columns.difference(["method", "noise_rate", "seed"])
+    frame[numbers] = np.nan
+    for draw in (figures.curvature, figures.sharpness_accuracy):
+        draw(frame).savefig(tmp_path / "figure.png")
+
+
 def test_surfaces_side_by_side_share_one_colour_scale():
     figure = FIGURES["contours"]()
     limits = {

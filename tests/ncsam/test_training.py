@@ -90,6 +90,14 @@ def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
         train(digits, checkpoint=path, fingerprint="b")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^checkpoint: .*cannot be read"):
+        train(digits, checkpoint=path)
+
+
 def test_the_callers_random_state_is_left_alone(digits):
     dataset, labels = digits
     method, optimizer, _ = setup(dataset, "dropout")
