@@ -129,4 +129,4 @@ def _holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 def _colorbar(figure: Figure, axes: Sequence[object], norm: LogNorm, name: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02)  # type: ignore[arg-type]
     bar.set_label(f"{name} (nat)")
-    logarithmic(bar.ax.yaxis, [norm.vmin, norm.vmax])
+    logarithmic(bar.ax.yaxis, np.array([norm.vmin, norm.vmax], dtype=np.float64))
