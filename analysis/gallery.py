@@ -51,13 +51,16 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
         for name in [*(f"line-{loss}" for loss in LOSSES), "plane-observed", "plane-test"]
     }
     places = {_place(identity) for pairs in found.values() for identity, _ in pairs}
-    for rate, seed in sorted(places):
+    for place in sorted(places):
+        dataset, rate, seed = place
 
-        def of_place(name: str, rate: float = rate, seed: int = seed) -> list[tuple[str, Any]]:
-            return [(who["method"], result) for who, result in found[name] if _place(who) == (rate, seed)]
+        def of_place(name: str, place: tuple[str, float, int] = place) -> list[tuple[str, Any]]:
+            return [(who["method"], result) for who, result in found[name] if _place(who) == place]
 
         suffix = f"_{rate:g}_seed{seed}"
-        about = f"Networks trained with {rate:.0%} wrong labels, seed {seed}, after the last epoch."
+        about = (
+            f"{dataset}: networks trained with {rate:.0%} wrong labels, seed {seed}, after the last epoch."
+        )
         series = [(LOSS_NAMES[loss], of_place(f"line-{loss}")) for loss in LOSSES]
         _save(figures.lines(series, about=about), root, f"lines{suffix}")
         for loss in ("observed", "test"):
@@ -67,8 +70,8 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
                 _save(figure, root, f"{kind}_{loss}{suffix}")
 
 
-def _place(identity: dict[str, Any]) -> tuple[float, int]:
-    return identity["noise_rate"], identity["seed"]
+def _place(identity: dict[str, Any]) -> tuple[str, float, int]:
+    return identity["dataset"], identity["noise_rate"], identity["seed"]
 
 
 def is_current(root: Path) -> bool:

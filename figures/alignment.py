@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.style import COLORS, RC, caption, new_figure, percent, seeds_of
+from figures.style import COLORS, RC, caption, data_of, new_figure, percent
 
 CURVES = (
     ("cos_compensated_sam_clean", "SAM's perturbation and the true labels'", COLORS[1]),
@@ -48,7 +48,7 @@ def alignment(histories: pd.DataFrame, method: str) -> Figure:
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
         caption(
             figure,
-            f"Runs of {method}, from the end of its warm-up; mean over {seeds_of(runs['seed'])}, band: smallest to "
+            f"{data_of(runs)}: {method} from the end of its warm-up; mean over seeds, band: smallest to "
             "largest. The claim: green above orange, black above 0.",
         )
     return figure

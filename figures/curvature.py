@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, logarithmic, looks, new_figure, seeds_of
+from figures.style import RC, caption, data_of, logarithmic, looks, new_figure
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -60,7 +60,7 @@ def curvature(runs: pd.DataFrame) -> Figure:
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
         caption(
             figure,
-            f"Mean over {seeds_of(runs['seed'])}, bars from smallest to largest; points are shifted sideways to "
+            f"{data_of(runs)}: mean over seeds, bars from smallest to largest; points are shifted sideways to "
             f"be told apart. {_errors(runs)}{radius}.",
         )
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, logarithmic, looks, new_figure, percent, seeds_of
+from figures.style import RC, caption, data_of, logarithmic, looks, new_figure, percent
 
 MEASURES = (
     ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
@@ -49,7 +49,7 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
         caption(
             figure,
-            f"One point a run at its last epoch ({seeds_of(runs['seed'])} a method). If flatter were better, "
+            f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
             "points would fall from left to right. Vertical scales differ.",
         )
     return figure

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -72,7 +73,9 @@ def percent(rate: float) -> str:
     return f"{rate:.0%} wrong labels"
 
 
-def seeds_of(runs_seed: Iterable[int]) -> str:
-    """ "3 seeds", for a caption."""
-    count = len(set(runs_seed))
-    return f"{count} seed{'s' if count != 1 else ''}"
+def data_of(table: pd.DataFrame) -> str:
+    """What was trained on and how often, for a caption: "mnist-5k, symmetric label noise, 3 seeds"."""
+    names = ", ".join(map(str, table["dataset"].unique()))
+    kinds = ", ".join(map(str, table["noise_kind"].unique()))
+    count = table["seed"].nunique()
+    return f"{names}, {kinds} label noise, {count} seed{'s' if count != 1 else ''}"

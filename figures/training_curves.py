@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, looks, new_figure, percent, seeds_of
+from figures.style import RC, caption, data_of, looks, new_figure, percent
 
 ROWS = (
     ("test_accuracy", "accuracy on clean test data"),
@@ -45,7 +45,7 @@ def training_curves(histories: pd.DataFrame) -> Figure:
             axes[1, column].set_xlabel("epoch")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        caption(figure, f"Line: mean over {seeds_of(histories['seed'])}; band: smallest to largest.")
+        caption(figure, f"{data_of(histories)}. Line: mean over seeds; band: smallest to largest.")
     return figure
 
 

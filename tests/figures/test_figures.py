@@ -18,6 +18,8 @@ def runs():
         for method in METHODS:
             for seed in range(3):
                 row = {
+                    "dataset": "digits",
+                    "noise_kind": "symmetric",
                     "method": method,
                     "noise_rate": rate,
                     "seed": seed,
@@ -106,7 +108,7 @@ def test_every_method_is_in_the_legend_once():
 
 def test_a_study_in_which_every_run_diverged_can_be_drawn(tmp_path):
     frame = runs()
-    numbers = frame.columns.difference(["method", "noise_rate", "seed"])
+    numbers = frame.columns.difference(["dataset", "noise_kind", "method", "noise_rate", "seed"])
     frame[numbers] = np.nan
     for draw in (figures.curvature, figures.sharpness_accuracy):
         draw(frame).savefig(tmp_path / "figure.png")
