@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print(
             f"ncsam: error: {escape(text)}", style="red", highlight=False

@@ -101,10 +101,20 @@ class Processes:
                     initializer=_start_worker,
                     initargs=(self._events, threads),
                 )
-            pending = {self._pool.submit(_work, job): job for job in jobs}
-            jobs = self._collect(pending, on_event, on_done, last_attempt=attempt == MAX_POOLS)
+            pending: dict[Future[None], Job] = {}
+            try:
+                for job in jobs:
+                    pending[self._pool.submit(_work, job)] = job
+            except BrokenProcessPool:
+                # a worker died while it was idle: what could not be handed over waits for the next pool
+                pass
+            unsubmitted = jobs[len(pending) :]
+            lost = self._collect(pending, on_event, on_done, last_attempt=attempt == MAX_POOLS)
+            jobs = [*lost, *unsubmitted]
             if jobs:
                 self.close()
+        for identity, _ in jobs:
+            on_done(identity, BrokenProcessPool("worker processes died again and again"))
 
     def close(self) -> None:
         """Ends the workers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from analysis import store
 from analysis.engine import open_engine
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
-from analysis.study import Run, Study, final_runs, selection_runs
+from analysis.study import Run, Study, check_against_data, final_runs, selection_runs
 from ncsam import load_dataset
 
 
@@ -57,8 +56,8 @@ def run_study(
     with store.locked(root), open_engine(engine, workers) as executor:
         store.open_folder(root, study, finals + trials)
         if not all(store.is_finished(root, run) for run in finals):
-            # data that cannot be read are better found here than by every worker
-            load_dataset(study.dataset, data_dir)
+            # what does not fit the data is better found here than by every worker
+            check_against_data(study, load_dataset(study.dataset, data_dir))
         failed: dict[str, str] = {}
         executed = 0
 
@@ -86,7 +85,7 @@ def run_study(
         chosen = {run.path: choose(study, run, root) for run in finals}
         for run in finals:
             if chosen[run.path] is None:
-                failed[run.path] = "no candidate of its selection could be trained"
+                failed[run.path] = "a run of its selection failed, or all of them diverged"
         bring_about(
             [(run, choice) for run in finals if (choice := chosen[run.path]) is not None],
             "training and measuring",
@@ -96,14 +95,17 @@ def run_study(
 
 
 def choose(study: Study, run: Run, root: Path) -> Choice | None:
-    """The candidate with the best mean score on validation samples with observed labels; None if all failed.
+    """The candidate with the best mean score on validation samples with observed labels.
 
-    Of equal scores the first candidate wins. A trial that diverged or failed has the score NaN.
+    Of equal scores the first candidate wins; one that diverged has the score NaN. None if a trial is missing,
+    so that a failure that passes cannot change the choice, or if every candidate diverged.
     """
     candidates = run.config["method"]["candidates"]
     trials = selection_runs(study, run)
     if not trials:
         return _only_choice(run)
+    if not all(store.is_finished(root, trial) for trial in trials):
+        return None
     # trials come candidate by candidate, in the candidates' order
     repeats = len(trials) // len(candidates)
     found = np.array([_score(root, trial) for trial in trials]).reshape(len(candidates), repeats, 2)
@@ -116,8 +118,6 @@ def choose(study: Study, run: Run, root: Path) -> Choice | None:
 
 def _score(root: Path, trial: Run) -> tuple[float, float]:
     """Validation accuracy of a trial at its last epoch, and the variance of that share."""
-    if not store.is_finished(root, trial):
-        return math.nan, math.nan
     path = root / trial.path
     accuracy = float(store.read_history(path)["test_accuracy"].iloc[-1])
     with store.opened(path) as file:

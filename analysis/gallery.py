@@ -13,8 +13,8 @@ from analysis import store
 from analysis.measure import LOSSES
 
 FORMATS = ("pdf", "png")
-LAST = "training_curves"
-"""Drawn last: when it is there, so are the others."""
+DRAWN = "drawn"
+"""File that says of which runs the figures are; written last."""
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
     "clean": "training loss, true labels",
@@ -41,7 +41,8 @@ def draw_all(root: Path) -> Path:
     if compensating:
         _save(figures.alignment(histories, compensating[0]), root, "alignment")
     _draw_landscapes(root, order)
-    _save(figures.training_curves(histories), root, LAST)
+    _save(figures.training_curves(histories), root, "training_curves")
+    store.write_text(root / "figures" / DRAWN, store.fingerprint(root))
     return root / "figures"
 
 
@@ -75,11 +76,9 @@ def _place(identity: dict[str, Any]) -> tuple[str, float, int]:
 
 
 def is_current(root: Path) -> bool:
-    """The figures are there and later than every run."""
-    last = root / "figures" / f"{LAST}.png"
-    return last.is_file() and all(
-        last.stat().st_mtime >= path.stat().st_mtime for path in store.run_files(root)
-    )
+    """The figures are there and show just the runs of the index."""
+    drawn = root / "figures" / DRAWN
+    return drawn.is_file() and drawn.read_text(encoding="utf-8") == store.fingerprint(root)
 
 
 def _save(figure: Figure, root: Path, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from analysis import store
 from analysis.measure import measure, subset
 from analysis.study import Run
 from ncsam import Split, build_method, build_model, corrupt_labels, fit, load_dataset
+from ncsam.training import CheckpointError
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -101,7 +103,8 @@ def execute(
     epochs = training["epochs"]
     path = root / run.path
     checkpoint = path.with_name(f"{path.stem}.{run.fingerprint[:12]}.ckpt")
-    history = fit(
+    train_or_resume = partial(
+        fit,
         method,
         optimizer,
         train,
@@ -116,6 +119,12 @@ def execute(
         fingerprint=run.fingerprint,
         on_epoch=lambda epoch: report("training", epoch, epochs),
     )
+    try:
+        history = train_or_resume()
+    except CheckpointError:
+        # such as one that a power failure left: at worst the run is trained from its start
+        checkpoint.unlink()
+        history = train_or_resume()
     measurements: dict[str, Any] = {}
     measured = {}
     if config["purpose"] == "final" and not history.diverged:

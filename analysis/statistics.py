@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +31,8 @@ class Effect:
         high: upper end.
         p_value: of the null hypothesis of no effect, two-sided.
         test: which test gave the p-value.
-        samples: how many independent units (pairs of runs, or runs) entered.
+        samples: how many independent units (pairs of runs, runs, or methods) entered.
+        lost: how many could not enter, because a run diverged or was not measured.
         unit: of the estimate.
     """
 
@@ -43,11 +45,15 @@ class Effect:
     test: str
     samples: int
     unit: str
+    lost: int = 0
 
     @property
     def verdict(self) -> str:
-        """Supported or contradicted only if both the interval and the test exclude no effect."""
-        decided = (self.low > 0 or self.high < 0) and self.p_value < 1 - CONFIDENCE
+        """Supported or contradicted only if both the interval and the test exclude no effect.
+
+        Never with losses: what is left after runs diverged is a choice of the fittest.
+        """
+        decided = self.lost == 0 and (self.low > 0 or self.high < 0) and self.p_value < 1 - CONFIDENCE
         if not decided:
             return INCONCLUSIVE
         return SUPPORTED if np.sign(self.estimate) == self.predicted else CONTRADICTED
@@ -69,15 +75,16 @@ def paired_effect(name: str, differences: ArrayLike, *, predicted: int, unit: st
 
     Args:
         name: what was compared.
-        differences: one of each pair; NaN where a run is missing or diverged: such pairs are left out.
+        differences: one of each pair; NaN where a run diverged: such pairs are left out and counted as lost.
         predicted: +1 or -1.
         unit: of the differences.
         seed: of the resampling.
     """
     values = np.asarray(differences, dtype=np.float64)
+    lost = int((~np.isfinite(values)).sum())
     values = values[np.isfinite(values)]
     if len(values) < 2:
-        return _undecided(name, predicted, len(values), unit, *values)
+        return _undecided(name, predicted, len(values), unit, lost, *values)
     low, high = _bootstrap((values,), np.mean, seed)
     exact = 2 ** len(values) <= 20_000
     p_value = scipy.stats.permutation_test(
@@ -89,7 +96,9 @@ def paired_effect(name: str, differences: ArrayLike, *, predicted: int, unit: st
         rng=np.random.default_rng(seed),
     ).pvalue
     test = "exact sign-flip test" if exact else "sign-flip test"
-    return Effect(name, predicted, float(values.mean()), low, high, float(p_value), test, len(values), unit)
+    return Effect(
+        name, predicted, float(values.mean()), low, high, float(p_value), test, len(values), unit, lost
+    )
 
 
 def trend(
@@ -109,10 +118,11 @@ def trend(
     """
     x, y = np.asarray(levels, dtype=np.float64), np.asarray(values, dtype=np.float64)
     usable = np.isfinite(x) & np.isfinite(y)
+    lost = int((~usable).sum())
     x, y = x[usable], y[usable]
     groups = [np.flatnonzero(x == level) for level in np.unique(x)]
     if len(groups) < 2 or len(y) < 4:
-        return _undecided(name, predicted, len(y), unit)
+        return _undecided(name, predicted, len(y), unit, lost)
 
     def slope(*drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         indices = np.concatenate(drawn, axis=axis)
@@ -128,7 +138,16 @@ def trend(
         rng=np.random.default_rng(seed),
     ).pvalue
     return Effect(
-        name, predicted, float(slope(*groups)), low, high, float(p_value), "permutation test", len(y), unit
+        name,
+        predicted,
+        float(slope(*groups)),
+        low,
+        high,
+        float(p_value),
+        "permutation test",
+        len(y),
+        unit,
+        lost,
     )
 
 
@@ -138,45 +157,67 @@ def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
     return np.asarray((centred * y).sum(-1) / (centred**2).sum(-1))
 
 
-def rank_correlation_within(
-    name: str, strata: ArrayLike, x: ArrayLike, y: ArrayLike, *, predicted: int, seed: int = 0
+def rank_correlation_between(
+    name: str,
+    strata: ArrayLike,
+    methods: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    predicted: int,
+    seed: int = 0,
 ) -> Effect:
-    """Spearman's rank correlation of x and y within each stratum, averaged over the strata.
+    """Spearman's rank correlation of x and y over methods, within each stratum, averaged over the strata.
 
-    The interval resamples the runs within each stratum; the test permutes them there.
+    Runs of one method in one stratum are averaged first: its seeds are repetitions, not new evidence of how x
+    and y go together, and to count them as such finds a correlation in more than half of all cases where there
+    is none. For the same reason the test permutes whole methods, the same way in all strata, and the interval
+    resamples them.
+
+    Args:
+        name: what was compared.
+        strata: such as noise rates, one a run.
+        methods: one a run; methods that are not in every stratum are left out.
+        x: one a run.
+        y: one a run.
+        predicted: +1 or -1.
+        seed: of the resampling.
     """
-    stratum = np.asarray(strata)
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    usable = np.isfinite(first) & np.isfinite(second)
-    groups = [np.flatnonzero(usable & (stratum == level)) for level in np.unique(stratum)]
-    groups = [group for group in groups if len(group) >= 4]
-    total = sum(map(len, groups))
-    if not groups:
-        return _undecided(name, predicted, total, RANK_CORRELATION)
+    runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
+    finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
+    lost = int((~finite).sum())
+    means = runs[finite].groupby(["stratum", "method"])[["x", "y"]].mean().unstack("method").dropna(axis=1)
+    if means.empty or len(means["x"].columns.intersection(means["y"].columns)) < 4:
+        return _undecided(name, predicted, 0, RANK_CORRELATION, lost)
+    first, second = means["x"].to_numpy(), means["y"].to_numpy()
+    count = first.shape[1]
 
-    def mean_correlation(*drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        aligned = [np.moveaxis(indices, axis, -1) for indices in drawn]
-        return np.mean([_spearman(first[indices], second[indices]) for indices in aligned], axis=0)
+    def correlation(positions: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+        by_stratum = [_spearman(a[positions], b[others]) for a, b in zip(first, second, strict=True)]
+        return np.asarray(np.mean(by_stratum, axis=0))
 
-    low, high = _bootstrap(groups, mean_correlation, seed)
-    estimate = float(mean_correlation(*groups))
-    rng = np.random.default_rng(seed)
-    # SciPy permutes within strata only pair by pair; shuffled positions of one side are the same thing
-    null = np.mean(
-        [
-            _spearman(first[group], second[rng.permuted(np.tile(group, (PERMUTATIONS, 1)), axis=1)])
-            for group in groups
-        ],
-        axis=0,
+    everyone = np.arange(count)
+    low, high = _bootstrap(
+        [everyone], lambda drawn, axis: correlation(*[np.moveaxis(drawn, axis, -1)] * 2), seed
     )
-    p_value = (1 + np.sum(np.abs(null) >= abs(estimate) - 1e-12)) / (1 + PERMUTATIONS)
-    test = "permutation test within strata"
-    return Effect(name, predicted, estimate, low, high, float(p_value), test, total, RANK_CORRELATION)
+    p_value = scipy.stats.permutation_test(
+        (everyone,),
+        lambda shuffled, axis: correlation(everyone, np.moveaxis(shuffled, axis, -1)),
+        permutation_type="pairings",
+        n_resamples=np.inf if count <= 7 else PERMUTATIONS,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+    test = f"{'exact ' if count <= 7 else ''}permutation test of methods"
+    estimate = float(correlation(everyone, everyone))
+    return Effect(name, predicted, estimate, low, high, float(p_value), test, count, RANK_CORRELATION, lost)
 
 
-def _undecided(name: str, predicted: int, samples: int, unit: str, estimate: float = np.nan) -> Effect:
+def _undecided(
+    name: str, predicted: int, samples: int, unit: str, lost: int, estimate: float = np.nan
+) -> Effect:
     """Too few values for an interval or a test."""
-    return Effect(name, predicted, estimate, np.nan, np.nan, 1.0, "too few runs", samples, unit)
+    return Effect(name, predicted, estimate, np.nan, np.nan, 1.0, "too few runs", samples, unit, lost)
 
 
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

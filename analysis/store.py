@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -11,7 +12,6 @@ import platform
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +79,18 @@ def open_folder(root: Path, study: Study, runs: list[Run]) -> None:
     """
     written = root / "study.toml"
     if written.exists():
-        name = tomllib.loads(written.read_text(encoding="utf-8")).get("name")
+        try:
+            stored_study = tomllib.loads(written.read_text(encoding="utf-8"))
+            name, dataset = stored_study.get("name"), stored_study.get("dataset")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"out: {written} is not a TOML file ({error}); choose another --out") from error
         if name != study.name:
             raise StoreError(
                 f"out: {root} holds the study {name!r}, not {study.name!r}; choose another --out"
+            )
+        if dataset != study.dataset:
+            raise StoreError(
+                f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
     elif any(entry.name != ".lock" for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
@@ -98,7 +106,7 @@ def open_folder(root: Path, study: Study, runs: list[Run]) -> None:
         **study.model_dump(exclude_none=True),
         "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
     }
-    replace_file(written, partial(_write_bytes, content=tomli_w.dumps(content).encode()))
+    write_text(written, tomli_w.dumps(content))
 
 
 def _first_difference(stored: Any, planned: Any, field: str = "") -> str:
@@ -140,7 +148,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         FileNotFoundError: no such file.
         StoreError: not a whole run file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"file: {path} does not exist")
     try:
         file = h5py.File(path, "r")
@@ -167,8 +175,13 @@ def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write_bytes(path: Path, *, content: bytes) -> None:
-    path.write_bytes(content)
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+
+    def write_to(beside: Path) -> None:
+        beside.write_text(text, encoding="utf-8")
+
+    replace_file(path, write_to)
 
 
 def write_run(
@@ -274,7 +287,7 @@ def failure_path(path: Path) -> Path:
 
 def write_failure(path: Path, error: str) -> None:
     """Writes down why the run of the file `path` failed; a later success takes it away."""
-    replace_file(failure_path(path), partial(_write_bytes, content=f"{error}\n".encode()))
+    write_text(failure_path(path), f"{error}\n")
 
 
 def read_history(path: Path) -> pd.DataFrame:
@@ -347,6 +360,8 @@ def write_index(root: Path, runs: list[Run]) -> pd.DataFrame:
                 values = table[name]
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
+            file.attrs["fingerprint"] = _fingerprint_of(finished)
+            file.attrs["runs"] = json.dumps([run.path for run in finished])
             for run in finished:
                 file[f"links/{run.path.removesuffix('.h5')}"] = h5py.ExternalLink(run.path, "/")
 
@@ -361,9 +376,7 @@ def read_table(root: Path) -> pd.DataFrame:
         FileNotFoundError: no folder, or no index in it.
         StoreError: no run has finished.
     """
-    if not (root / "study.h5").is_file():
-        raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
-    with h5py.File(root / "study.h5", "r") as file:
+    with _index(root) as file:
         group = file["table"]
         order = json.loads(group.attrs["order"])
         columns = {
@@ -376,8 +389,36 @@ def read_table(root: Path) -> pd.DataFrame:
 
 
 def run_files(root: Path) -> list[Path]:
-    """The final runs' files, sorted."""
-    return sorted((root / "runs").rglob("seed*.h5"))
+    """The files of the runs in the index, in its order.
+
+    Raises:
+        FileNotFoundError, StoreError: no index, or a broken one.
+    """
+    with _index(root) as file:
+        return [root / path for path in json.loads(file.attrs["runs"])]
+
+
+def fingerprint(root: Path) -> str:
+    """Of all runs in the index: another one means other results."""
+    with _index(root) as file:
+        return str(file.attrs["fingerprint"])
+
+
+def _fingerprint_of(runs: list[Run]) -> str:
+    return hashlib.sha256("".join(sorted(run.fingerprint for run in runs)).encode()).hexdigest()
+
+
+@contextmanager
+def _index(root: Path) -> Iterator[h5py.File]:
+    path = root / "study.h5"
+    if not path.is_file():
+        raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise StoreError(f"results: {path} is not a whole HDF5 file; run 'ncsam study' again") from error
+    with file:
+        yield file
 
 
 def read_histories(root: Path) -> pd.DataFrame:

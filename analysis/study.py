@@ -15,14 +15,25 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ncsam import DATASETS, MODELS, NOISE_KINDS, build_method, build_model, hyperparameters
+from ncsam import (
+    DATASETS,
+    MODELS,
+    NOISE_KINDS,
+    Dataset,
+    build_method,
+    build_model,
+    hyperparameters,
+    model_options,
+    predict,
+)
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**7)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+MAX_WIDTH = 65_536
 MAX_RUNS = 100_000
 """More runs than this are taken for a slip of the pen."""
 
@@ -79,7 +90,8 @@ class MethodSettings(_Settings):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str
-    label: str = ""
+    # characters that the terminal's and the figures' markup would swallow are left out
+    label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
     like: str | None = None
 
     @property
@@ -149,9 +161,14 @@ class Study(_Settings):
         folders = [_slug(method.title) for method in self.methods]
         for index, folder in enumerate(folders):
             if not folder:
-                raise ValueError(f"methods.{index}.label: needs at least one letter or digit")
+                raise ValueError(
+                    f"methods.{index}.label: needs at least one of a-z or 0-9, for its folder's name"
+                )
             if folder in folders[:index]:
-                raise ValueError(f"methods.{index}.label: {self.methods[index].title!r} is there already")
+                title = self.methods[index].title
+                raise ValueError(
+                    f"methods.{index}.label: {title!r} has the folder {folder!r} of another; rename it"
+                )
         _check_model(self.model)
         for index, method in enumerate(self.methods):
             _check_method(f"methods.{index}", method, self)
@@ -160,6 +177,21 @@ class Study(_Settings):
             raise ValueError(
                 f"seeds, noise.rates, methods: make {count} runs; at most {MAX_RUNS} are allowed"
             )
+        for field in ("rates", "seeds"):
+            known = self.noise.rates if field == "rates" else self.seeds
+            asked = getattr(self.measure, f"surface_{field}")
+            strange = [value for value in asked if value not in known]
+            if strange:
+                raise ValueError(f"measure.surface_{field}: {strange[0]} is not one of the study's {known}")
+        runs = final_runs(self)
+        trials = {trial.path: trial.fingerprint for run in runs for trial in selection_runs(self, run)}
+        expected = sum(
+            len(self.noise.rates) * len(self.selection.seeds) * len(method.candidates())
+            for method in self.methods
+            if method.like is None and len(method.candidates()) > 1
+        )
+        if len({run.path for run in runs}) < len(runs) or len(trials) < expected:
+            raise ValueError("noise.rates, methods: two values are too close to be told apart in file names")
         return self
 
 
@@ -173,13 +205,15 @@ def _candidates(study: Study, method: MethodSettings) -> list[dict[str, Any]]:
 
 
 def _check_model(settings: ModelSettings) -> None:
+    known = model_options(settings.name)
     for key, value in (settings.model_extra or {}).items():
-        if not isinstance(value, list) or not value or not all(type(v) is int and v > 0 for v in value):
-            raise ValueError(f"model.{key}: must be a list of positive widths, got {value!r}")
-    try:
-        build_model(settings.name, (1, 8, 8), 2, seed=0, **(settings.model_extra or {}))
-    except ValueError as error:
-        raise ValueError(f"model: {error}") from error
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
+            raise ValueError(f"model.{key}: not an option of {settings.name!r}{hint}")
+        widths = value if isinstance(value, list) else []
+        if not widths or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in widths):
+            raise ValueError(f"model.{key}: must be a list of widths from 1 to {MAX_WIDTH}, got {value!r}")
 
 
 def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
@@ -205,8 +239,8 @@ def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
             )
             raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}{hint}")
         values = value if isinstance(value, list) else [value]
-        if not values or not all(type(v) in (int, float) for v in values):
-            raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers, got {value!r}")
+        if not values or not all(type(v) in (int, float) and abs(v) < 1e300 for v in values):
+            raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers")
     model = torch.nn.Linear(1, 2)
     for candidate in _candidates(study, settings):
         try:
@@ -230,6 +264,30 @@ def _one_of(value: str, known: Any) -> str:
     return value
 
 
+def check_against_data(study: Study, dataset: Dataset) -> None:
+    """Checks what can only be known with the data: that the model takes them, and all sizes fit.
+
+    Raises:
+        StudyError: naming the field.
+    """
+    options = {key: value for key, value in study.model.model_dump().items() if key != "name"}
+    model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
+    try:
+        predict(model, dataset.test.inputs[:2])
+    except RuntimeError as error:
+        raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if study.measure.eigenvalues > count:
+        raise StudyError(
+            f"measure.eigenvalues: {study.measure.eigenvalues} of a model with {count} parameters"
+        )
+    fraction = study.selection.validation_fraction
+    if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
+        raise StudyError(
+            f"selection.validation_fraction: {fraction} leaves one part of the training set empty"
+        )
+
+
 def read_study(path: Path) -> Study:
     """Reads and checks a study file.
 
@@ -237,7 +295,7 @@ def read_study(path: Path) -> Study:
         FileNotFoundError: no such file.
         StudyError: not TOML, or not a study; the message names file and field.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"study: {path} does not exist")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -331,7 +389,9 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
             [candidate],
             purpose="selection",
             folder="selection",
-            below=_slug("-".join(f"{key}-{value}" for key, value in candidate.items())),
+            below=_slug(
+                "-".join(f"{key}-{value}".replace("--", "-minus-") for key, value in candidate.items())
+            ),
         )
         for candidate in method.candidates()
         for seed in study.selection.seeds
@@ -370,7 +430,7 @@ def _run(
     parts = [
         folder,
         study.dataset,
-        f"{study.noise.kind}-{rate:g}",
+        f"{study.noise.kind}-{rate:.15g}",
         _slug(method.title),
         below,
         f"seed{seed}.h5",

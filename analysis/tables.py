@@ -59,9 +59,7 @@ def _spread(values: pd.Series, digits: int) -> str:
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
     """Each claim with its verdict, then the effects that decide it; controls in grey."""
-    view = Table(
-        title="Verdicts (effect with 95% bootstrap interval; p of a permutation or rank test; n units)"
-    )
+    view = Table(title="Verdicts (effect with 95% bootstrap interval; p of a permutation test; n units)")
     for name in ("claim", "", "effect", "p", "n", "verdict"):
         view.add_column(name, justify="right" if name in ("effect", "p", "n") else "left")
     for judgement in judgements:
@@ -81,4 +79,5 @@ def _signed(effect: Effect) -> str:
 
 def _numbers(effect: Effect) -> tuple[str, str, str]:
     interval = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
-    return interval, f"{effect.p_value:.3f}", str(effect.samples)
+    lost = f" ({effect.lost} lost)" if effect.lost else ""
+    return interval, f"{effect.p_value:.3f}", f"{effect.samples}{lost}"

@@ -28,8 +28,12 @@ class TopEigenvalues:
     residuals: FloatArray = described(
         "||H v - value v||: an eigenvalue lies within that distance", dims=("eigenvalue",)
     )
-    converged: NDArray[np.bool_] = described("the residual is at most tol |value|", dims=("eigenvalue",))
-    vectors: Tensor | None = described("orthonormal eigenvectors", dims=("parameter", "eigenvalue"))
+    converged: NDArray[np.bool_] = described(
+        "the residual is at most tol |value|, or rounding", dims=("eigenvalue",)
+    )
+    vectors: Tensor | None = described(
+        "eigenvectors, orthonormal (PyHessian's only nearly so)", dims=("parameter", "eigenvalue")
+    )
     products: int = described("Hessian-vector products spent", unit="products")
     which: str = described("which end of the spectrum")
     tol: float = described("relative residual asked for")
@@ -129,13 +133,19 @@ def trace(
     if method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "pyhessian":
+        if deflate is not None:
+            raise ValueError("deflate: PyHessian cannot use eigenvectors; leave it out")
         return _pyhessian_trace(objective, rtol, max_products, seed)
     known = None
     if deflate is not None:
+        if deflate.method != "own":
+            raise ValueError(
+                f"deflate: needs orthonormal vectors, which method {deflate.method!r} does not give"
+            )
         if deflate.vectors is None:
             raise ValueError("deflate: holds no eigenvectors; they were dropped before it was stored")
-        quotients = torch.from_numpy(deflate.values).to(deflate.vectors.device)
-        known = (deflate.vectors, quotients)
+        quotients = torch.from_numpy(deflate.values).to(objective.device)
+        known = (deflate.vectors.to(objective.device), quotients)
     estimate = hutchinson(
         objective.hvp,
         objective.n_parameters,
@@ -161,6 +171,10 @@ def _pyhessian_eigenvalues(
     if which != "magnitude":
         raise ValueError(
             f"which: PyHessian's power iteration finds the largest by magnitude; pass 'magnitude', got {which!r}"
+        )
+    if not 1 <= k <= objective.n_parameters:
+        raise ValueError(
+            f"k: must lie between 1 and the number of parameters {objective.n_parameters}, got {k}"
         )
     iterations = max(1, (100 * k if max_products is None else max_products) // k)
     found, products = _with_pyhessian(
@@ -221,6 +235,10 @@ def _with_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) 
             torch.cuda.manual_seed(seed)
         data = (objective.inputs.to(objective.device), objective.targets.to(objective.device))
         estimator = hessian(objective.independent_model(), objective.loss_fn, data=data, cuda=cuda)
+        if not all(isinstance(part, Tensor) and part.requires_grad for part in estimator.gradsH):
+            raise ValueError(
+                "method: PyHessian cannot measure a model with parameters that the loss does not reach"
+            )
         # each product sends one vector back through the kept graph of the gradient
         estimator.gradsH[0].register_hook(count)
         answer = ask(estimator)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the mean loss over the samples, a scalar."""
@@ -133,10 +134,10 @@ class Objective:
         for inputs, targets in self._chunks():
             outputs = self.outputs(theta, inputs)
             loss += self.loss_fn(outputs, targets).double() * len(inputs)
-            classifies = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
+            classifies = _are_class_scores(outputs, targets)
             if classifies:
-                correct = (outputs.argmax(1) == targets) & torch.isfinite(outputs).all(1)
-                hits += correct.sum()
+                # the largest of scores with a NaN among them is no prediction
+                hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
         accuracy = (hits / self.n_samples).item() if classifies else float("nan")
         return Evaluation((loss / self.n_samples).item(), accuracy)
 
@@ -163,8 +164,10 @@ class Objective:
         block = vectors.to(theta).reshape(self.n_parameters, -1)
         total = torch.zeros_like(block, dtype=torch.float64)
         for inputs, targets in self._chunks():
-            variable, loss = self._loss_of_chunk(theta, inputs, targets)
-            gradient = _derivative(loss, variable, create_graph=True)
+            # only the plain formula of attention can be differentiated twice
+            with sdpa_kernel(SDPBackend.MATH):
+                variable, loss = self._loss_of_chunk(theta, inputs, targets)
+                gradient = _derivative(loss, variable, create_graph=True)
             for column in range(block.shape[1]):
                 product = _derivative(gradient @ block[:, column], variable, retain_graph=True)
                 total[:, column] += product * (len(inputs) / self.n_samples)
@@ -185,13 +188,16 @@ class Objective:
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = zip(self.inputs.split(self.chunk_size), self.targets.split(self.chunk_size), strict=True)
         for inputs, targets in pairs:
-            yield inputs.to(self.device), targets.to(self.device)
+            # copies, as a model may change its inputs in place
+            yield inputs.to(self.device, copy=True), targets.to(self.device, copy=True)
 
     def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
             batches = [data]
         else:
-            batches = list(data)
+            # a DataLoader draws from the global random state, even without shuffling
+            with torch.random.fork_rng(devices=[]):
+                batches = list(data)
         if not batches or sum(len(batch[0]) for batch in batches) == 0:
             raise ValueError("data: holds no samples")
         inputs = torch.cat([batch[0] for batch in batches])
@@ -206,6 +212,13 @@ class Objective:
     @torch.no_grad()
     def _check_that_loss_is_a_mean(self) -> None:
         some = torch.linspace(0, self.n_samples - 1, min(self.n_samples, 8)).long()
+        if self.targets.ndim == 1 and not self.targets.is_floating_point():
+            # a class weight, or an ignored class, shows only on samples of that class
+            _, classes = self.targets.cpu().unique(return_inverse=True)
+            first = torch.full((int(classes.max()) + 1,), len(classes)).scatter_reduce(
+                0, classes, torch.arange(len(classes)), "amin"
+            )
+            some = torch.cat([some, first[:100]]).unique()
         targets = self.targets[some].to(self.device)
         outputs = self.outputs(self.theta, self.inputs[some].to(self.device))
         together = self.loss_fn(outputs, targets)
@@ -214,12 +227,20 @@ class Objective:
         apart = [self.loss_fn(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(some))]
         mean = torch.stack(apart).mean()
         tolerance = 100 * torch.finfo(self.dtype).eps * torch.stack(apart).abs().max()
-        if torch.isfinite(mean) and (together - mean).abs() > tolerance:
+        undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
+        if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
             raise ValueError(
                 f"loss_fn: is not the mean over the samples: {len(some)} samples together give "
                 f"{together.item():.6g}, apart their mean is {mean.item():.6g}; use reduction='mean' without class "
-                "weights"
+                "weights or ignored classes"
             )
+
+
+def _are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    return (
+        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
+    )
 
 
 def _derivative(

@@ -59,8 +59,10 @@ def sharpness(
         raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {kind!r}")
     if not 0 < rho < float("inf"):
         raise ValueError(f"rho: must be positive and finite, got {rho}")
-    if steps < 0 or restarts < 0:
-        raise ValueError(f"steps, restarts: must be at least 0, got {steps} and {restarts}")
+    if steps < 1:
+        raise ValueError(f"steps: must be at least 1, got {steps}")
+    if restarts < 0:
+        raise ValueError(f"restarts: must be at least 0, got {restarts}")
     spent = objective.gradients
     generator = torch.Generator(objective.device).manual_seed(seed)
     center = objective.value()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 Matvec = Callable[[Tensor], Tensor]
 
-MIN_PROBES = 10
+MIN_PROBES = 16
 """Below this a sample standard deviation says too little to stop by."""
 
 
@@ -54,18 +54,19 @@ def hutchinson(
     Args:
         matvec: (n, k) -> (n, k).
         dimension: n.
-        rtol: ends when the standard error is at most rtol |value|, after at least `MIN_PROBES` probes;
-            None spends the whole budget.
+        rtol: ends when the standard error is at most rtol |value|, looked at after `MIN_PROBES` probes and
+            each time their number has doubled; None spends the whole budget. Stopping so makes the error a
+            little too small: +-2 of it held the truth in 88 and 92% of 400 cases.
         max_products: budget.
         deflate: (Q, diagonal of Q^T A Q): orthonormal columns (n, q) and their Rayleigh quotients (q,).
         generator: on `device`, for the probes.
         device: of the probes.
 
     Raises:
-        ValueError: a budget below `MIN_PROBES` or an rtol that is not positive.
+        ValueError: a budget below 2 or an rtol that is not positive.
     """
-    if max_products < MIN_PROBES:
-        raise ValueError(f"max_products: must be at least {MIN_PROBES}, got {max_products}")
+    if max_products < 2:
+        raise ValueError(f"max_products: must be at least 2, got {max_products}")
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     basis, quotients = deflate or (torch.zeros(dimension, 0, device=device), torch.zeros(0, device=device))
@@ -79,7 +80,9 @@ def hutchinson(
         probe = signs - basis @ (basis.T @ signs)
         samples.append((probe * matvec(probe).double()).sum().item())
         count = len(samples)
-        if count < MIN_PROBES and math.isfinite(samples[-1]):
+        # looking at every probe would stop at the first dip of the error, and make it look too small
+        looks = count == max_products or (count >= MIN_PROBES and count & (count - 1) == 0)
+        if not looks and math.isfinite(samples[-1]):
             continue
         draws = torch.tensor(samples, dtype=torch.float64)
         value = exact + draws.mean().item()

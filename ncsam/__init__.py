@@ -8,7 +8,7 @@ method.backward(inputs, targets)        # where loss.backward() stood
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
 from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
 from ncsam.methods import METHODS, NCSAM, SAM, OracleSAM, Plain, build_method, hyperparameters
-from ncsam.models import MODELS, build_model
+from ncsam.models import MODELS, build_model, model_options
 from ncsam.training import METRICS, History, fit, predict
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "fit",
     "hyperparameters",
     "load_dataset",
+    "model_options",
     "predict",
 ]

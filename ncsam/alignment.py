@@ -50,7 +50,7 @@ def perturbation_alignment(
     """Compares the perturbations of one batch at the weights where `method.backward` just was.
 
     Call it between `method.backward` and `optimizer.step`. Costs one forward and three backward passes, which
-    do not touch `.grad`, BatchNorm statistics or the method's random state (Dropout draws masks of its own).
+    do not touch `.grad`, BatchNorm statistics or the method's random state (Dropout draws from the global one).
 
     Args:
         method: whose last step is examined; methods other than NCSAM leave the compensation's entries NaN.

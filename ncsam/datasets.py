@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -157,7 +158,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         try:
             header = file.read(4 + 4 * dimensions)
             content = file.read()
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: broken gzip file ({error})") from error
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")

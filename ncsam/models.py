@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -33,6 +34,18 @@ def cnn(input_shape: Sequence[int], num_classes: int, *, channels: Sequence[int]
 MODELS: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp}
 
 
+def model_options(name: str) -> list[str]:
+    """The options of an architecture.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model: unknown name {name!r}; known: {', '.join(sorted(MODELS))}")
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
 def build_model(
     name: str, input_shape: Sequence[int], num_classes: int, *, seed: int, **options: Sequence[int]
 ) -> nn.Module:
@@ -48,11 +61,9 @@ def build_model(
     Raises:
         ValueError: unknown name or option.
     """
-    if name not in MODELS:
-        raise ValueError(f"model: unknown name {name!r}; known: {', '.join(sorted(MODELS))}")
+    unknown = sorted(set(options) - set(known := model_options(name)))
+    if unknown:
+        raise ValueError(f"model: {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        try:
-            return MODELS[name](input_shape, num_classes, **options)
-        except TypeError as error:
-            raise ValueError(f"model: {name!r} does not take these options: {error}") from error
+        return MODELS[name](input_shape, num_classes, **options)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -41,13 +40,17 @@ METRICS = {
 """Name -> (unit, description) of what `fit` records of every epoch."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint file that cannot be read."""
+
+
 @dataclass(frozen=True)
 class History:
     """What happened in training.
 
     Attributes:
         metrics: name of each of `METRICS` -> float64 (epochs,), one value an epoch, NaN where undefined.
-        diverged: the loss or a weight stopped being finite; training ended with that epoch.
+        diverged: the outputs or the loss stopped being finite; training ended with that epoch.
     """
 
     metrics: dict[str, np.ndarray]
@@ -100,29 +103,36 @@ def fit(
         labels: observed labels to learn from, and clean ones to measure against.
         held_out: samples on which the history's test loss and accuracy are taken; never trained on.
         epochs: how many.
-        batch_size: the last batch of an epoch may be smaller.
+        batch_size: the last batch of an epoch may be smaller, or larger by one: a last single sample, which
+            BatchNorm cannot take, goes with the batch before.
         seed: of the order of samples.
         scheduler: stepped once an epoch.
         alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
-            from true labels (`ALIGNMENT_METRICS`, their mean); costs about one extra gradient each.
+            from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
+            each, and leaves the training as it is without.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
         on_epoch: called with the number of finished epochs, also once at a resume.
 
     Raises:
-        ValueError: sizes that do not fit, or a checkpoint that is broken or of other settings.
+        ValueError: sizes that do not fit, or a checkpoint of other settings.
+        CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
     _check(train, labels, epochs, batch_size, alignment_batches)
     rows: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         rows = _resume(checkpoint, fingerprint, method, optimizer, scheduler)
+        if len(rows) > epochs:
+            raise ValueError(
+                f"checkpoint: {checkpoint} has {len(rows)} epochs already, {epochs} were asked for"
+            )
         if on_epoch:
             on_epoch(len(rows))
 
     devices = [train.inputs.device] if train.inputs.is_cuda else []
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
-        started = time.perf_counter()
+        started = _now(train.inputs.device)
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         with torch.random.fork_rng(devices=devices):
@@ -133,7 +143,7 @@ def fit(
             alignment = _train_epoch(method, optimizer, train, labels, batch_size, alignment_batches)
         if scheduler is not None:
             scheduler.step()
-        seconds = time.perf_counter() - started - alignment.pop("alignment_seconds")
+        seconds = _now(train.inputs.device) - started - alignment.pop("alignment_seconds")
         rows.append(
             {
                 **_evaluate(method.model, method.loss_fn, train, labels, held_out),
@@ -177,20 +187,33 @@ def _train_epoch(
     order = torch.randperm(len(train)).to(train.inputs.device)
     compared: list[dict[str, float]] = []
     alignment_seconds = 0.0
-    for step, indices in enumerate(order.split(batch_size)):
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        # a single sample has no batch statistics
+        batches[-2:] = [torch.cat(batches[-2:])]
+    for step, indices in enumerate(batches):
         inputs, observed = train.inputs[indices], labels.observed[indices]
         optimizer.zero_grad()
         method.backward(inputs, observed, indices)
         if step < alignment_batches:
-            started = time.perf_counter()
+            started = _now(inputs.device)
             rho = getattr(method, "rho", None)
-            compared.append(perturbation_alignment(method, inputs, observed, labels.clean[indices], rho))
-            alignment_seconds += time.perf_counter() - started
+            with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], rho)
+            compared.append(alignment)
+            alignment_seconds += _now(inputs.device) - started
         optimizer.step()
     return {
         **{name: _mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "alignment_seconds": alignment_seconds,
     }
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on a clock, once all work in hand on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _mean_of_defined(values: list[float]) -> float:
@@ -204,7 +227,8 @@ def _evaluate(
     train_outputs = predict(model, train.inputs)
     test_outputs = predict(model, held_out.inputs)
     # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
-    if not (torch.isfinite(train_outputs).all() and torch.isfinite(test_outputs).all()):
+    # (minus infinity is what a model that rules a class out gives it)
+    if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
         return dict.fromkeys(EVALUATION_METRICS, float("nan"))
     predictions = train_outputs.argmax(1)
     return {
@@ -258,10 +282,17 @@ def _resume(
     device = next(method.model.parameters()).device
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
+        whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "rows"}
+    except Exception as error:  # a broken file may raise anything
+        raise CheckpointError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
+    if not whole:
+        raise CheckpointError(f"checkpoint: {path} is not one of fit(); delete it to train anew")
     if state["fingerprint"] != fingerprint:
         raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
+    if (state["scheduler"] is None) != (scheduler is None):
+        raise ValueError(
+            f"checkpoint: {path} was written with another scheduler; delete it or name another file"
+        )
     method.model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])

@@ -38,6 +38,8 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
             model[1].running_var.uniform_(0.5, 2)
         elif name == "tied":
             model = Tied()
+        elif name == "attention":
+            model = Attention()
         elif name == "unreached":
             model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
             model.register_parameter("unused", nn.Parameter(torch.ones(4)))
@@ -60,7 +62,21 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.again(torch.tanh(self.inner(x[:, 0, 0])))))
 
 
-MODEL_NAMES = ("mlp", "relu-mlp", "cnn-batchnorm-dropout", "tied", "unreached")
+class Attention(nn.Module):
+    """Tokens, embedded, one encoder layer: scaled dot product attention, LayerNorm, Dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.encoder = nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = (x[:, 0, 0] * 2).long().clamp(-2, 2) + 2
+        return self.head(self.encoder(self.embedding(tokens)).mean(1))
+
+
+MODEL_NAMES = ("mlp", "relu-mlp", "cnn-batchnorm-dropout", "tied", "unreached", "attention")
 
 
 @pytest.fixture(params=MODEL_NAMES)

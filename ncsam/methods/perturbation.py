@@ -42,7 +42,8 @@ class Ascent:
 
     Attributes:
         loss: mean loss of the batch at w, detached.
-        gradient: g_B, the gradient of that loss.
+        gradient: the gradient at w that points the perturbation: of that loss (of the true labels' for the
+            oracle).
         perturbation: epsilon, at which the second gradient is taken.
         compensation: NCSAM's simulated noise; None for other methods.
     """

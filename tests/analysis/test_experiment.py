@@ -1,6 +1,7 @@
 """A small study from its file to its figures, and what happens when it is disturbed."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,8 +18,9 @@ import xarray
 from torch import nn
 
 import landscape
-from analysis import cli, store
-from analysis.run import derived_seed
+from analysis import cli, gallery, store
+from analysis.engine import open_engine
+from analysis.run import Choice, derived_seed, execute
 from analysis.study import final_runs, read_study
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.conftest import dense_hessian
@@ -281,6 +283,7 @@ def command_of(entry):
     ("old", "new", "says"),
     [
         ('name = "small"', 'name = "other"', "holds the study 'small', not 'other'"),
+        ('dataset = "digits"', 'dataset = "mnist-5k"', "holds results on 'digits', not 'mnist-5k'"),
         ("epochs = 3", "epochs = 4", "training.epochs: 3 there, 4 now"),
     ],
 )
@@ -380,6 +383,69 @@ def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, mo
     monkeypatch.undo()
     assert study(path, out) == 0
     assert not list(out.rglob("*.failed"))
+
+
+def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monkeypatch):
+    import analysis.experiment
+
+    def failing(run, *arguments, **options):
+        if "rho-0.1" in run.path:
+            raise OSError("No space left on device")
+        return execute(run, *arguments, **options)
+
+    path = write_study(tmp_path)
+    out = tmp_path / "out"
+    monkeypatch.setattr(analysis.experiment, "execute", failing)
+    assert study(path, out) == 1
+    assert set(store.read_table(out)["method"]) == {"SGD"}
+    monkeypatch.undo()
+    assert study(path, out) == 0
+    chosen = store.read_table(out).query("method == 'NCSAM'").groupby("noise_rate")["hyperparameters"]
+    assert (chosen.nunique() == 1).all()
+
+
+def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
+    path, out = finished
+    again = tmp_path / "again"
+    run = final_runs(read_study(path))[0]
+    checkpoint = again / run.path.replace(".h5", f".{run.fingerprint[:12]}.ckpt")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("power failure")
+    execute(run, Choice({}, [{}], [], []), again, data_dir=None, device="cpu", report=lambda *event: None)
+    assert_same_results(out / run.path, again / run.path)
+
+
+def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, tmp_path):
+    _, out = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    assert study(write_study(tmp_path, STUDY.replace("seeds = [0, 1]", "seeds = [0]")), copy) == 0
+    assert set(store.read_table(copy)["seed"]) == set(store.read_histories(copy)["seed"]) == {0}
+    assert gallery.is_current(copy)
+
+
+def test_a_broken_index_is_named(finished, tmp_path, capsys):
+    _, out = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "study.h5").write_bytes(b"broken")
+    assert cli.main(["claims", str(copy)]) == 2
+    assert "study.h5 is not a whole HDF5 file" in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_while_idle_is_replaced():
+    done = {}
+    with open_engine("processes", 1) as engine:
+        for name in ("first", "second"):
+            engine.run([(name, write_nothing)], lambda event: None, done.__setitem__)
+            for child in multiprocessing.active_children():
+                child.kill()
+                child.join()
+    assert done == {"first": None, "second": None}
+
+
+def write_nothing(report):
+    report("nothing", 1, 1)
 
 
 def test_a_truncated_run_file_is_named(finished, tmp_path):

@@ -9,12 +9,13 @@ from analysis.statistics import (
     SUPPORTED,
     combined_verdict,
     paired_effect,
-    rank_correlation_within,
+    rank_correlation_between,
     trend,
 )
 
 LEVELS = np.repeat([0.0, 0.2, 0.4, 0.6], 3)
-STRATA = np.repeat([0, 1, 2, 3], 15)
+STRATA = np.tile(np.repeat([0, 1, 2], 3), 7)
+METHODS = np.repeat(list("abcdefg"), 9)
 
 
 def paired(effect, rng, n=9):
@@ -26,12 +27,13 @@ def slope(effect, rng):
 
 
 def correlation(effect, rng):
-    x = rng.normal(size=60)
-    y = effect * x + rng.normal(size=60) + 5 * STRATA
-    return rank_correlation_within("x", STRATA, x, y, predicted=1)
+    """Seven methods, three rates, three seeds; methods differ in x and y, and seeds hardly."""
+    x = np.repeat(rng.normal(size=7), 9) + 0.1 * rng.normal(size=63)
+    y = effect * x + np.repeat(rng.normal(size=7), 9) + 0.1 * rng.normal(size=63) + 5 * STRATA
+    return rank_correlation_between("x", STRATA, METHODS, x, y, predicted=1)
 
 
-@pytest.mark.parametrize(("measure", "planted"), [(paired, 2.5), (slope, 10.0), (correlation, 1.5)])
+@pytest.mark.parametrize(("measure", "planted"), [(paired, 2.5), (slope, 10.0), (correlation, 20.0)])
 def test_a_planted_effect_is_found_and_a_reversed_one_contradicted(measure, planted):
     rng = np.random.default_rng(0)
     found = [measure(planted, rng).verdict for _ in range(20)]
@@ -73,9 +75,19 @@ def test_the_slope_is_that_of_least_squares():
 
 def test_a_difference_between_strata_is_no_correlation_within_them():
     rng = np.random.default_rng(0)
-    x = STRATA * 10.0 + rng.normal(size=60)
-    y = STRATA * 10.0 + rng.normal(size=60)
-    assert rank_correlation_within("x", STRATA, x, y, predicted=1).verdict == INCONCLUSIVE
+    x = STRATA * 10.0 + rng.normal(size=63)
+    y = STRATA * 10.0 + rng.normal(size=63)
+    assert rank_correlation_between("x", STRATA, METHODS, x, y, predicted=1).verdict == INCONCLUSIVE
+
+
+def test_seeds_are_no_new_evidence_of_how_methods_go_together():
+    # four methods whose ranks agree: 2 of 24 orders are as extreme, however many seeds each has
+    strata, methods = np.zeros(400), np.repeat(list("abcd"), 100)
+    values = np.repeat([1.0, 2.0, 3.0, 4.0], 100)
+    effect = rank_correlation_between("x", strata, methods, values, values, predicted=1)
+    assert (effect.estimate, effect.samples) == (1, 4)
+    assert effect.p_value == pytest.approx(2 / 24)
+    assert effect.verdict == INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,9 @@ def test_a_difference_between_strata_is_no_correlation_within_them():
     [
         lambda v: paired_effect("x", v, predicted=1, unit=""),
         lambda v: trend("x", np.arange(len(v)), v, predicted=1, unit=""),
-        lambda v: rank_correlation_within("x", np.zeros(len(v)), np.arange(len(v)), v, predicted=1),
+        lambda v: rank_correlation_between(
+            "x", np.zeros(len(v)), np.arange(len(v)), np.arange(len(v)), v, predicted=1
+        ),
     ],
 )
 @pytest.mark.parametrize("values", [[], [1.0], [np.nan, np.nan, np.nan], [0.0] * 8])
@@ -91,9 +105,13 @@ def test_too_little_or_constant_data_is_inconclusive(effect, values):
     assert effect(values).verdict == INCONCLUSIVE
 
 
-def test_pairs_with_a_missing_run_are_left_out():
-    effect = paired_effect("x", [1.0, np.nan, 2.0, np.inf], predicted=1, unit="")
-    assert (effect.samples, effect.estimate) == (2, 1.5)
+def test_pairs_lost_to_divergence_are_counted_and_forbid_a_verdict():
+    kept = [1.0, 2.0, 1.5, 1.2, 0.7, 1.9, 1.1]
+    whole = paired_effect("x", kept, predicted=1, unit="")
+    effect = paired_effect("x", [*kept, np.nan, np.inf], predicted=1, unit="")
+    assert (effect.samples, effect.lost, effect.estimate) == (7, 2, whole.estimate)
+    assert whole.verdict == SUPPORTED
+    assert effect.verdict == INCONCLUSIVE
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ import tomllib
 
 import pytest
 
-from analysis.study import StudyError, final_runs, read_study, selection_runs
+from analysis.study import StudyError, check_against_data, final_runs, read_study, selection_runs
+from ncsam import load_dataset
 
 GOOD = """
 name = "small"
@@ -103,7 +104,20 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("seeds = [0, 1]", "seeds = [-1]", "seeds.0"),
         ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
         ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
-        ("hidden = [16]", "widths = [16]", "model: "),
+        ("hidden = [16]", "hiden = [16]", "model.hiden: not an option of 'mlp'; did you mean 'hidden'"),
+        ("hidden = [16]", "seed = [16]", "model.seed: not an option"),
+        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a list of widths"),
+        (
+            "rates = [0.0, 0.4]",
+            "rates = [0.4, 0.4000000000000001]",
+            "noise.rates, methods: two values are too close",
+        ),
+        ("rho = [0.1, 0.5]", "rho = 1" + 400 * "0", "methods.1.rho: must be a number"),
+        ('label = "SGD"', 'label = "SGD [x]"', "methods.0.label"),
+        ('label = "SGD"', f'label = "{65 * "a"}"', "methods.0.label"),
+        ("epochs = 2", "epochs = 2\nbatch_size = 1000000000000", "training.batch_size"),
+        ("[noise]", "[measure]\nsurface_rates = [0.3]\n[noise]", "measure.surface_rates: 0.3 is not one of"),
+        ("[noise]", "[measure]\nsurface_seeds = [9]\n[noise]", "measure.surface_seeds: 9 is not one of"),
         ("hidden = [16]", "hidden = [0]", "model.hidden"),
         ('name = "sam"', 'name = "sams"', "methods.1.name: "),
         ("rho = [0.1, 0.5]", "rho = [0.1, -0.5]", "methods.1.rho: "),
@@ -115,7 +129,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("rho = [0.1, 0.5]", "", "methods.1.rho: method 'sam' needs it"),
         ("rho = [0.1, 0.5]", 'rho = "0.1"', "methods.1.rho: must be a number"),
         ("rho = [0.1, 0.5]", "rho = []", "methods.1.rho"),
-        ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' is there already"),
+        ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' has the folder 'sam' of another"),
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
         ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
         ("[noise]", "[noise", "not a TOML file"),
@@ -129,6 +143,39 @@ def test_a_mistake_is_answered_in_one_line_that_names_the_field(tmp_path, old, n
     assert says in message
     assert "\n" not in message
     assert "study.toml" in message
+
+
+def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
+    text = (
+        GOOD.replace('name = "sam"', 'name = "ncsam"')
+        .replace("rho = [0.1, 0.5]", "rho = 0.1\nstrength = 0.1\nflip_ratio = 0.4\ncompensation = [1, -1]")
+        .replace('name = "oracle-sam"', 'name = "ncsam"')
+    )
+    study = read(tmp_path, text)
+    paths = {trial.path for run in final_runs(study) for trial in selection_runs(study, run)}
+    assert len(paths) == 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "[noise]",
+            "[measure]\neigenvalues = 100000\n[noise]",
+            "measure.eigenvalues: 100000 of a model with",
+        ),
+        ("[noise]", "[selection]\nvalidation_fraction = 0.99999\n[noise]", "selection.validation_fraction"),
+        (
+            'name = "mlp"\nhidden = [16]',
+            'name = "cnn"\nchannels = [2, 2, 2, 2, 2, 2]',
+            "model: does not take images",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_data_is_named(tmp_path, old, new, says):
+    assert old in GOOD
+    with pytest.raises(StudyError, match=re.escape(says)):
+        check_against_data(read(tmp_path, GOOD.replace(old, new, 1)), load_dataset("digits"))
 
 
 def test_a_grid_too_large_is_refused_with_its_size(tmp_path):

@@ -60,6 +60,41 @@ def test_pyhessian_is_a_second_opinion_on_the_top_eigenvalue_and_the_trace():
     assert second.products > 0
 
 
+def test_pyhessians_residuals_are_those_of_the_dense_hessian():
+    model, inputs, targets = build("mlp")
+    dense = dense_hessian(model, inputs, targets)
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    theirs = top_eigenvalues(objective, 2, which="magnitude", tol=1e-3, method="pyhessian")
+    truth = torch.linalg.vector_norm(
+        dense @ theirs.vectors - theirs.vectors * torch.from_numpy(theirs.values), dim=0
+    )
+    np.testing.assert_allclose(theirs.residuals, truth.numpy(), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda o: top_eigenvalues(o, 1, which="magnitude", method="pyhessian"),
+        lambda o: trace(o, method="pyhessian"),
+    ],
+)
+def test_pyhessian_refuses_unreached_parameters_in_one_line(measure):
+    model, inputs, targets = build("unreached")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    with pytest.raises(ValueError, match="^method: PyHessian"):
+        measure(objective)
+
+
+def test_only_our_own_eigenvectors_deflate():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
+    theirs = top_eigenvalues(objective, 1, which="magnitude", method="pyhessian")
+    with pytest.raises(ValueError, match="^deflate"):
+        trace(objective, deflate=theirs)
+    with pytest.raises(ValueError, match="^deflate"):
+        trace(objective, deflate=top_eigenvalues(objective, 1), method="pyhessian")
+
+
 def test_pyhessian_leaves_the_model_and_the_random_state_alone():
     model, inputs, targets = build("mlp")
     objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))

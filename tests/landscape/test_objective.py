@@ -86,6 +86,51 @@ def test_a_loss_that_is_not_the_mean_over_samples_is_refused(loss_fn, names):
         Objective(model, loss_fn, (inputs, targets))
 
 
+def test_a_class_weight_is_noticed_on_a_rare_class():
+    model, inputs, targets = build("mlp")
+    rare = torch.zeros_like(targets)
+    rare[17] = 2
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 40.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="^loss_fn"):
+        Objective(model, weighted, (inputs, rare))
+
+
+def test_an_ignored_class_is_noticed():
+    model, inputs, targets = build("mlp")
+    with pytest.raises(ValueError, match="^loss_fn"):
+        Objective(model, nn.CrossEntropyLoss(ignore_index=2), (inputs, targets))
+
+
+def test_a_single_logit_has_no_accuracy_here():
+    data = (torch.randn(9, 3), torch.tensor([0, 1, 0] * 3))
+    objective = Objective(
+        nn.Linear(3, 1), lambda z, y: nn.functional.binary_cross_entropy_with_logits(z[:, 0], y.float()), data
+    )
+    assert objective.evaluate().accuracy != objective.evaluate().accuracy
+
+
+def test_classes_ruled_out_by_minus_infinity_do_not_spoil_the_accuracy():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return torch.cat([x * self.scale, torch.full((len(x), 1), -torch.inf)], 1)
+
+    data = (torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    assert Objective(Masked(), cross_entropy, data).evaluate().accuracy == 1
+
+
+def test_a_model_that_changes_its_inputs_does_not_change_the_data():
+    class InPlace(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.add_(1))
+
+    objective = Objective(InPlace(3, 2), cross_entropy, (torch.randn(6, 3), torch.tensor([0, 1] * 3)))
+    assert objective.value() == objective.value()
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -181,6 +181,25 @@ def test_ncsam_is_algorithm_1(compensation, rho, strength):
     assert_same(grads(model), gradient_at(model, shifted(weights, eps), inputs, targets))
 
 
+def test_the_simulated_noise_may_have_a_loss_of_its_own():
+    inputs, targets = batch()
+    stars = []
+    for smoothing in (0.0, 0.1):
+        model = network()
+        smoothed = nn.CrossEntropyLoss(label_smoothing=smoothing)
+        method = NCSAM(
+            model, loss_fn, rho=0.3, flip_ratio=1.0, strength=0.2, warmup=0.0, simulated_noise_loss=smoothed
+        )
+        method.progress = 1.0
+        method.backward(inputs, targets)
+        compensation = method.ascent.compensation
+        drawn = compensation.drawn
+        loss = smoothed(model(inputs[drawn]), compensation.temporary_targets)
+        assert_same(compensation.gradient, torch.autograd.grad(loss, list(model.parameters())))
+        stars.append(compensation.gradient)
+    assert not torch.allclose(stars[0][0], stars[1][0])
+
+
 def test_ncsam_in_its_warmup_is_plain():
     inputs, targets = batch()
     model, plain = network(), network()

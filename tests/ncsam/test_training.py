@@ -90,7 +90,7 @@ def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
         train(digits, checkpoint=path, fingerprint="b")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"hello world", b"\x80\x02."])
 def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
     path = tmp_path / "run.ckpt"
     path.write_bytes(content)
@@ -155,6 +155,30 @@ def test_divergence_is_recorded_and_ends_the_training(digits):
 def test_bad_arguments_are_named(digits, options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         train(digits, **options)
+
+
+def test_a_last_single_sample_goes_with_the_batch_before(digits):
+    dataset, labels = digits
+    indices = torch.arange(65)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    history = fit(
+        Plain(model, loss_fn),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        dataset.train.take(indices),
+        labels.take(indices),
+        dataset.test,
+        epochs=1,
+        batch_size=32,
+        seed=0,
+    )
+    assert history.metrics["gradients"][0] == 2
+
+
+def test_a_checkpoint_of_a_longer_training_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=2, checkpoint=path)
+    with pytest.raises(ValueError, match="^checkpoint: .* has 2 epochs already"):
+        train(digits, epochs=1, checkpoint=path)
 
 
 def test_labels_of_another_size_are_refused(digits):
@@ -236,11 +260,12 @@ class TestAlignment:
         assert values["cos_sam_clean"] == pytest.approx(1)
         assert math.isnan(values["cos_gstar_noise"])
 
-    def test_recording_it_does_not_change_the_training(self, digits):
-        _, with_it = train(digits, alignment_batches=3)
-        _, without = train(digits)
-        for a, b in zip(with_it.model.parameters(), without.model.parameters(), strict=True):
-            assert torch.equal(a, b)
+    @pytest.mark.parametrize(("kind", "model"), [("ncsam", "mlp"), ("ncsam", "cnn"), ("dropout", "mlp")])
+    def test_recording_it_does_not_change_the_training(self, digits, kind, model):
+        _, with_it = train(digits, kind, model=model, epochs=3, alignment_batches=3)
+        _, without = train(digits, kind, model=model, epochs=3)
+        states = zip(with_it.model.state_dict().values(), without.model.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in states)
 
 
 def test_prediction_leaves_the_modes_of_all_modules(digits):
