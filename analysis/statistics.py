@@ -12,6 +12,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
 RESAMPLES = 4999
 PERMUTATIONS = 4999
 RANK_CORRELATION = "rank correlation"
@@ -53,7 +54,7 @@ class Effect:
 
         Never with losses: what is left after runs diverged is a choice of the fittest.
         """
-        decided = self.lost == 0 and (self.low > 0 or self.high < 0) and self.p_value < 1 - CONFIDENCE
+        decided = self.lost == 0 and (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANCE
         if not decided:
             return INCONCLUSIVE
         return SUPPORTED if np.sign(self.estimate) == self.predicted else CONTRADICTED

@@ -411,7 +411,7 @@ def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
     checkpoint = again / run.path.replace(".h5", f".{run.fingerprint[:12]}.ckpt")
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("power failure")
-    execute(run, Choice({}, [{}], [], []), again, data_dir=None, device="cpu", report=lambda *event: None)
+    execute(run, Choice({}, [{}], [], []), again, data_dir=None, device="cpu", report=lambda *_: None)
     assert_same_results(out / run.path, again / run.path)
 
 
@@ -437,7 +437,7 @@ def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
     with open_engine("processes", 1) as engine:
         for name in ("first", "second"):
-            engine.run([(name, write_nothing)], lambda event: None, done.__setitem__)
+            engine.run([(name, write_nothing)], lambda _: None, done.__setitem__)
             for child in multiprocessing.active_children():
                 child.kill()
                 child.join()
