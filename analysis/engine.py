@@ -90,7 +90,7 @@ class Processes:
 
     def run(self, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
         """Runs all jobs; those in hand when a worker dies are resumed by others."""
-        for attempt in range(1, MAX_POOLS + 1):
+        for _ in range(MAX_POOLS):
             if not jobs:
                 return
             if self._pool is None:
@@ -109,8 +109,7 @@ class Processes:
                 # a worker died while it was idle: what could not be handed over waits for the next pool
                 pass
             unsubmitted = jobs[len(pending) :]
-            lost = self._collect(pending, on_event, on_done, last_attempt=attempt == MAX_POOLS)
-            jobs = [*lost, *unsubmitted]
+            jobs = [*self._collect(pending, on_event, on_done), *unsubmitted]
             if jobs:
                 self.close()
         for identity, _ in jobs:
@@ -122,9 +121,7 @@ class Processes:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def _collect(
-        self, pending: dict[Future[None], Job], on_event: OnEvent, on_done: OnDone, *, last_attempt: bool
-    ) -> list[Job]:
+    def _collect(self, pending: dict[Future[None], Job], on_event: OnEvent, on_done: OnDone) -> list[Job]:
         """Waits for all; returns the jobs that were lost because a worker died."""
         lost = []
         while pending:
@@ -137,7 +134,7 @@ class Processes:
             for future in finished:
                 job = pending.pop(future)
                 error = future.exception()
-                if isinstance(error, BrokenProcessPool) and not last_attempt:
+                if isinstance(error, BrokenProcessPool):
                     lost.append(job)
                 else:
                     on_done(job[0], error)

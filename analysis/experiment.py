@@ -24,12 +24,10 @@ class Outcome:
 
     Attributes:
         table: one row a finished run.
-        executed: runs that were trained in this call, those of the selection counted.
         failed: title of each run that failed -> its error.
     """
 
     table: pd.DataFrame
-    executed: int
     failed: dict[str, str]
 
 
@@ -59,12 +57,9 @@ def run_study(
             # what does not fit the data is better found here than by every worker
             check_against_data(study, load_dataset(study.dataset, data_dir))
         failed: dict[str, str] = {}
-        executed = 0
 
         def bring_about(runs: list[tuple[Run, Choice]], title: str) -> None:
-            nonlocal executed
             missing = [(run, choice) for run, choice in runs if not store.is_finished(root, run)]
-            executed += len(missing)
             jobs = [
                 (run.path, partial(execute, run, choice, root, data_dir=data_dir, device=device))
                 for run, choice in missing
@@ -91,7 +86,7 @@ def run_study(
             "training and measuring",
         )
         table = store.write_index(root, finals)
-    return Outcome(table, executed, failed)
+    return Outcome(table, failed)
 
 
 def choose(study: Study, run: Run, root: Path) -> Choice | None:

@@ -239,14 +239,12 @@ def _write_config(group: h5py.Group, run: Run, choice: Choice, history: History,
     group.attrs["threads"] = torch.get_num_threads()
     group.attrs["diverged"] = history.diverged
     group.attrs["epochs"] = history.epochs
-    for name, values in (("score", choice.scores), ("standard_error", choice.standard_errors)):
+    for name, values, text in (
+        ("score", choice.scores, "accuracy on validation samples with observed labels"),
+        ("standard_error", choice.standard_errors, "binomial standard error of the score"),
+    ):
         if values:
-            dims = ("candidate",)
-            text = {
-                "score": "accuracy on validation samples with observed labels",
-                "standard_error": "binomial standard error of the score",
-            }[name]
-            write(group, name, np.array(values), description=text, dims=dims)
+            write(group, name, np.array(values), description=text, dims=("candidate",))
     group.attrs["candidates"] = json.dumps(choice.candidates)
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -184,7 +185,7 @@ class Study(_Settings):
             if strange:
                 raise ValueError(f"measure.surface_{field}: {strange[0]} is not one of the study's {known}")
         runs = final_runs(self)
-        trials = {trial.path: trial.fingerprint for run in runs for trial in selection_runs(self, run)}
+        trials = {trial.path for run in runs for trial in selection_runs(self, run)}
         expected = sum(
             len(self.noise.rates) * len(self.selection.seeds) * len(method.candidates())
             for method in self.methods
@@ -208,9 +209,8 @@ def _check_model(settings: ModelSettings) -> None:
     known = model_options(settings.name)
     for key, value in (settings.model_extra or {}).items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-            raise ValueError(f"model.{key}: not an option of {settings.name!r}{hint}")
+            hint = _nearest(key, known) or f"it has {', '.join(known)}"
+            raise ValueError(f"model.{key}: not an option of {settings.name!r}; {hint}")
         widths = value if isinstance(value, list) else []
         if not widths or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in widths):
             raise ValueError(f"model.{key}: must be a list of widths from 1 to {MAX_WIDTH}, got {value!r}")
@@ -231,13 +231,8 @@ def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
         raise ValueError(f"{field}.name: {error}") from error
     for key, value in (settings.model_extra or {}).items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else f"; {settings.name!r} takes {', '.join(known) or 'none'}"
-            )
-            raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}{hint}")
+            hint = _nearest(key, known) or f"{settings.name!r} takes {', '.join(known) or 'none'}"
+            raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}; {hint}")
         values = value if isinstance(value, list) else [value]
         if not values or not all(type(v) in (int, float) and abs(v) < 1e300 for v in values):
             raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers")
@@ -258,10 +253,16 @@ def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
 
 def _one_of(value: str, known: Any) -> str:
     if value not in known:
-        near = difflib.get_close_matches(value, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {value!r}; known: {', '.join(sorted(known))}{hint}")
+        hint = _nearest(value, known)
+        words = [f"unknown {value!r}", f"known: {', '.join(sorted(known))}", *([hint] if hint else [])]
+        raise ValueError("; ".join(words))
     return value
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" of the known word most like the given one; empty if none is."""
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def check_against_data(study: Study, dataset: Dataset) -> None:
@@ -315,8 +316,8 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+        hint = _nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
+        message = f"unknown key; {hint}"
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] != "value_error":

@@ -1,14 +1,7 @@
-"""A small study from its file to its figures, and what happens when it is disturbed."""
+"""A small study from its file to its figures."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,78 +12,11 @@ from torch import nn
 
 import landscape
 from analysis import cli, gallery, store
-from analysis.engine import open_engine
-from analysis.run import Choice, derived_seed, execute
+from analysis.run import derived_seed
 from analysis.study import final_runs, read_study
 from ncsam import build_model, corrupt_labels, load_dataset, predict
+from tests.analysis.small_study import STUDY, contents, study, write_study
 from tests.conftest import dense_hessian
-
-STUDY = """
-name = "small"
-dataset = "digits"
-seeds = [0, 1]
-[model]
-name = "mlp"
-hidden = [8]
-[noise]
-rates = [0.0, 0.4]
-[training]
-epochs = 3
-[[methods]]
-name = "plain"
-label = "SGD"
-[[methods]]
-name = "ncsam"
-label = "NCSAM"
-rho = [0.1, 0.3]
-strength = 0.1
-flip_ratio = 0.4
-[measure]
-samples = 150
-surface_rates = [0.4]
-surface_seeds = [0]
-surface_steps = 5
-line_steps = 5
-"""
-
-
-def write_study(folder, text=STUDY):
-    path = folder / "small.toml"
-    path.write_text(text)
-    return path
-
-
-def study(path, out, *options):
-    return cli.main(["study", str(path), "--out", str(out), "--engine", "serial", *options])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of the small study, run once in this process."""
-    folder = tmp_path_factory.mktemp("study")
-    path = write_study(folder)
-    assert study(path, folder / "out") == 0
-    return path, folder / "out"
-
-
-def contents(path):
-    """All numbers of a run file but times."""
-    found = {}
-    with h5py.File(path) as file:
-
-        def visit(name, item):
-            if isinstance(item, h5py.Dataset) and name != "history/seconds":
-                found[name] = item[()]
-
-        file.visititems(visit)
-    return found
-
-
-def assert_same_results(first, second):
-    one, other = contents(first), contents(second)
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_every_run_has_its_file_and_the_index_knows_them(finished):
@@ -199,86 +125,6 @@ def test_the_stored_study_file_is_a_study_again(finished):
     assert read_study(out / "study.toml") == read_study(path)
 
 
-def test_worker_processes_give_the_same_bits(finished, tmp_path):
-    path, out = finished
-    again = tmp_path / "again"
-    assert cli.main(["study", str(path), "--out", str(again), "--engine", "processes", "--workers", "2"]) == 0
-    for file in store.run_files(out):
-        assert_same_results(file, again / file.relative_to(out))
-
-
-@pytest.mark.parametrize("victim", ["parent", "worker"])
-def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(finished, tmp_path, victim):
-    path, out = finished
-    again = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "analysis.cli",
-        "study",
-        str(path),
-        "--out",
-        str(again),
-        "--workers",
-        "2",
-    ]
-    process = subprocess.Popen(
-        [*command, "--engine", "processes"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(again.rglob("runs/**/*.ckpt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    workers = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and parent_of(entry) == process.pid and b"spawn_main" in command_of(entry)
-    ]
-    assert workers
-    os.kill(process.pid if victim == "parent" else workers[0], signal.SIGKILL)
-    if victim == "parent":
-        process.wait(timeout=30)
-        while any(Path(f"/proc/{pid}").exists() for pid in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert study(path, again) == 0
-    else:
-        assert process.wait(timeout=120) == 0
-    for file in store.run_files(out):
-        assert_same_results(file, again / file.relative_to(out))
-
-
-def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(tmp_path):
-    path = write_study(tmp_path, STUDY.replace("epochs = 3", "epochs = 2000"))
-    command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        [*command, "--engine", "processes"], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("*.ckpt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "the same command goes on from there" in printed
-
-
-def parent_of(entry):
-    try:
-        return int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return None
-
-
-def command_of(entry):
-    try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -317,12 +163,6 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     assert "is not empty and not a study's folder" in capsys.readouterr().err
 
 
-def test_two_studies_at_once_in_one_folder_are_refused(tmp_path, capsys):
-    with store.locked(tmp_path / "out"):
-        assert study(write_study(tmp_path), tmp_path / "out") == 2
-    assert "another 'ncsam study' is at work" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -356,65 +196,6 @@ def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys,
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def test_a_run_that_diverges_is_recorded_and_the_study_goes_on(tmp_path, capsys):
-    text = STUDY.replace("epochs = 3", "epochs = 2\nlearning_rate = 1e9").replace(
-        "rho = [0.1, 0.3]", "rho = 0.1"
-    )
-    assert study(write_study(tmp_path, text), tmp_path / "out") == 0
-    table = store.read_table(tmp_path / "out")
-    assert table["diverged"].all()
-    assert table["test_accuracy"].isna().all()
-    assert table["top_eigenvalue_observed"].isna().all()
-    assert "diverged" in capsys.readouterr().out
-
-
-def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
-    import analysis.run
-
-    def failing(*arguments, seed, **options):
-        raise MemoryError("out of memory")
-
-    monkeypatch.setattr(analysis.run, "measure", failing)
-    path = write_study(tmp_path, STUDY.replace("rho = [0.1, 0.3]", "rho = 0.1"))
-    out = tmp_path / "out"
-    assert study(path, out) == 1
-    assert "MemoryError: out of memory" in capsys.readouterr().out
-    assert len(list(out.rglob("*.failed"))) == 8
-    monkeypatch.undo()
-    assert study(path, out) == 0
-    assert not list(out.rglob("*.failed"))
-
-
-def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monkeypatch):
-    import analysis.experiment
-
-    def failing(run, *arguments, **options):
-        if "rho-0.1" in run.path:
-            raise OSError("No space left on device")
-        return execute(run, *arguments, **options)
-
-    path = write_study(tmp_path)
-    out = tmp_path / "out"
-    monkeypatch.setattr(analysis.experiment, "execute", failing)
-    assert study(path, out) == 1
-    assert set(store.read_table(out)["method"]) == {"SGD"}
-    monkeypatch.undo()
-    assert study(path, out) == 0
-    chosen = store.read_table(out).query("method == 'NCSAM'").groupby("noise_rate")["hyperparameters"]
-    assert (chosen.nunique() == 1).all()
-
-
-def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
-    path, out = finished
-    again = tmp_path / "again"
-    run = final_runs(read_study(path))[0]
-    checkpoint = again / run.path.replace(".h5", f".{run.fingerprint[:12]}.ckpt")
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_text("power failure")
-    execute(run, Choice({}, [{}], [], []), again, data_dir=None, device="cpu", report=lambda *_: None)
-    assert_same_results(out / run.path, again / run.path)
-
-
 def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, tmp_path):
     _, out = finished
     copy = tmp_path / "copy"
@@ -422,53 +203,6 @@ def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, t
     assert study(write_study(tmp_path, STUDY.replace("seeds = [0, 1]", "seeds = [0]")), copy) == 0
     assert set(store.read_table(copy)["seed"]) == set(store.read_histories(copy)["seed"]) == {0}
     assert gallery.is_current(copy)
-
-
-def test_a_broken_index_is_named(finished, tmp_path, capsys):
-    _, out = finished
-    copy = tmp_path / "copy"
-    shutil.copytree(out, copy)
-    (copy / "study.h5").write_bytes(b"broken")
-    assert cli.main(["claims", str(copy)]) == 2
-    assert "study.h5 is not a whole HDF5 file" in capsys.readouterr().err
-
-
-def test_a_worker_that_dies_while_idle_is_replaced():
-    done = {}
-    with open_engine("processes", 1) as engine:
-        for name in ("first", "second"):
-            engine.run([(name, write_nothing)], lambda _: None, done.__setitem__)
-            for child in multiprocessing.active_children():
-                child.kill()
-                child.join()
-    assert done == {"first": None, "second": None}
-
-
-def write_nothing(report):
-    report("nothing", 1, 1)
-
-
-def test_a_truncated_run_file_is_named(finished, tmp_path):
-    _, out = finished
-    whole = store.run_files(out)[0].read_bytes()
-    broken = tmp_path / "broken.h5"
-    broken.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(store.StoreError, match=r"broken\.h5 is not a whole HDF5 file"):
-        store.read_config(broken)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def failing(beside):
-        beside.write_text("half")
-        raise OSError("No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        store.replace_file(path, failing)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_info_prints_what_a_run_holds(finished, capsys):
