@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) -> the mean loss over the samples, a scalar."""
+from landscape.products import PRODUCTS, Chunks, LossFunction, Memory, Products, derivative
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
@@ -26,7 +26,7 @@ class Evaluation:
 
 
 class Objective:
-    """The exact mean loss over a data set, its gradient and its Hessian-vector products.
+    """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
 
     The model is copied when the Objective is made and measured in evaluation mode (BatchNorm with its stored
     statistics, no Dropout), so the caller's model is never touched and later training does not move the
@@ -41,16 +41,27 @@ class Objective:
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
+        memory_budget: bytes that may be kept between products at the same weights; what does not fit is
+            computed again at each product.
+        linearize: whether repeated products at the same weights are traced, so that each costs a third to a
+            half of double backward; None: once the products so far have cost about as much as tracing does,
+            some seconds. True raises where a model cannot be traced, None then stays on the direct way.
+        compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
+            graphs; not compiled if not given.
+        process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,
+            and all get the mean over all of it, for one all-reduce a product.
 
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order.
         names: of the chosen parameters.
         shapes: of the chosen parameters.
+        n_samples: samples in the data set, those of all ranks.
         gradients: gradients over the data set computed so far.
-        products: Hessian-vector products over the data set computed so far.
+        products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
 
     Raises:
-        ValueError: no data, sizes that do not match, no parameter chosen, or a loss that is not a mean.
+        ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, or ranks
+            with different weights.
         TypeError: a model that cannot be copied.
     """
 
@@ -63,45 +74,55 @@ class Objective:
         chunk_size: int = 512,
         parameters: Callable[[str], bool] | None = None,
         dtype: torch.dtype | None = None,
+        memory_budget: int = 2 * 1024**3,
+        linearize: bool | None = None,
+        compile_mode: str | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         if chunk_size < 1:
             raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
+        if memory_budget < 0:
+            raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
         try:
             self.model = copy.deepcopy(model).eval()
         except (RuntimeError, TypeError) as error:
             raise TypeError(f"model: Objective keeps a copy, but it cannot be copied: {error}") from error
-        chosen = {
-            name: parameter
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad and (parameters is None or parameters(name))
-        }
-        if not chosen:
-            raise ValueError("parameters: none of the model's trainable parameters is chosen")
+        trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
-        first = next(iter(chosen.values()))
-        self.device, self.dtype = first.device, first.dtype
+        self.model.requires_grad_(False)
         self.loss_fn = loss_fn
         self.chunk_size = chunk_size
-        self.names = tuple(chosen)
-        self.shapes = tuple(parameter.shape for parameter in chosen.values())
-        self._sizes = [shape.numel() for shape in self.shapes]
-        self.theta = torch.cat([parameter.detach().flatten() for parameter in chosen.values()])
-        self.model.requires_grad_(False)
-        self.inputs, self.targets = self._collected(data)
-        self.gradients = 0
-        self.products = 0
-        self._check_that_loss_is_a_mean()
+        self.memory_budget = memory_budget
+        self.linearize = linearize
+        self.compile_mode = compile_mode
+        self.process_group = process_group
+        self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self._hold(*self._collected(data))
+
+    def subset(
+        self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
+    ) -> Objective:
+        """The Objective of some of the samples, such as the wrongly labelled ones, or of some of the parameters.
+
+        Args:
+            samples: indices or a mask of those to keep; with a process group, of this rank's. All if not given.
+            parameters: says by name which of the parameters to keep as variables. All if not given.
+
+        Raises:
+            ValueError: no sample or no parameter left.
+        """
+        part = copy.copy(self)
+        if parameters is not None:
+            part._choose([name for name in self.names if parameters(name)])
+        rows = slice(None) if samples is None else samples.to(self.inputs.device)
+        part._hold(self.inputs[rows], self.targets[rows])
+        return part
 
     @property
     def n_parameters(self) -> int:
         """Length of theta."""
         return len(self.theta)
-
-    @property
-    def n_samples(self) -> int:
-        """Samples in the data set."""
-        return len(self.inputs)
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector (n,) as tensors by parameter name; views, not copies."""
@@ -117,8 +138,7 @@ class Objective:
 
     def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
         """The model's outputs for `inputs` with the weights `theta`."""
-        result: Tensor = functional_call(self.model, self.unflatten(theta), (inputs,))
-        return result
+        return self._outputs(theta, inputs)
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
@@ -131,48 +151,68 @@ class Objective:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         hits = torch.zeros((), dtype=torch.float64, device=self.device)
         classifies = True
-        for inputs, targets in self._chunks():
+        for inputs, targets in self._chunks:
             outputs = self.outputs(theta, inputs)
             loss += self.loss_fn(outputs, targets).double() * len(inputs)
             classifies = _are_class_scores(outputs, targets)
             if classifies:
                 # the largest of scores with a NaN among them is no prediction
                 hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
-        accuracy = (hits / self.n_samples).item() if classifies else float("nan")
-        return Evaluation((loss / self.n_samples).item(), accuracy)
+        mean_loss, accuracy = (self._summed(torch.stack([loss, hits])) / self.n_samples).tolist()
+        return Evaluation(mean_loss, accuracy if classifies else float("nan"))
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         theta = self._point(theta)
         total = torch.zeros_like(theta, dtype=torch.float64)
-        for inputs, targets in self._chunks():
-            variable, loss = self._loss_of_chunk(theta, inputs, targets)
-            total += _derivative(loss, variable) * (len(inputs) / self.n_samples)
+        for inputs, targets in self._chunks:
+            variable = theta.detach().requires_grad_()
+            loss = self.loss_fn(self.outputs(variable, inputs), targets)
+            total += derivative(loss, variable) * len(inputs)
         self.gradients += 1
-        return total.to(self.dtype)
+        return (self._summed(total) / self.n_samples).to(self.dtype)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
-        """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k).
+        """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
+        return self._product("hessian", vectors, theta)
 
-        Double backward; within a chunk the gradient's graph is built once for the whole block.
+    def ggnvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
+        """The Gauss-Newton matrix of the mean loss times a vector (n,) or a block of vectors (n, k).
+
+        The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian: the
+        Hessian without the outputs' own curvature. For cross-entropy on logits it is the Fisher matrix.
         """
-        theta = self._point(theta)
+        return self._product("gauss-newton", vectors, theta)
+
+    def is_linear(self, matrix: str) -> bool:
+        """Whether products with `"hessian"` or `"gauss-newton"` are traced by now, rather than direct."""
+        return bool(self._products[matrix].linear)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that is kept for further products at the same weights."""
+        return self._memory.used
+
+    def release(self) -> None:
+        """Gives back the memory that is kept for further products."""
+        for products in self._products.values():
+            products.release()
+
+    def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
         if vectors.shape[0] != self.n_parameters or vectors.ndim > 2:
             raise ValueError(
                 f"vectors: must be ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}"
             )
-        block = vectors.to(theta).reshape(self.n_parameters, -1)
-        total = torch.zeros_like(block, dtype=torch.float64)
-        for inputs, targets in self._chunks():
-            # only the plain formula of attention can be differentiated twice
-            with sdpa_kernel(SDPBackend.MATH):
-                variable, loss = self._loss_of_chunk(theta, inputs, targets)
-                gradient = _derivative(loss, variable, create_graph=True)
-            for column in range(block.shape[1]):
-                product = _derivative(gradient @ block[:, column], variable, retain_graph=True)
-                total[:, column] += product * (len(inputs) / self.n_samples)
+        block = vectors.to(self.theta).reshape(self.n_parameters, -1)
+        total = self._summed(self._products[matrix](self._point(theta), block))
         self.products += block.shape[1]
-        return total.to(self.dtype).view(vectors.shape)
+        return (total / self.n_samples).to(self.dtype).view(vectors.shape)
+
+    def _summed(self, total: Tensor) -> Tensor:
+        """The sum over the ranks, in place."""
+        if self.process_group is not None:
+            dist.all_reduce(total, group=self.process_group)
+        return total
 
     def _point(self, theta: Tensor | None) -> Tensor:
         if theta is None:
@@ -181,15 +221,65 @@ class Objective:
             raise ValueError(f"theta: must be ({self.n_parameters},), got {tuple(theta.shape)}")
         return theta.detach().to(self.theta)
 
-    def _loss_of_chunk(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        variable = theta.detach().requires_grad_()
-        return variable, self.loss_fn(self.outputs(variable, inputs), targets)
+    def _choose(self, names: list[str]) -> None:
+        """Makes the parameters of these names the variables."""
+        if not names:
+            raise ValueError("parameters: none of the model's trainable parameters is chosen")
+        chosen = [self.model.get_parameter(name).detach() for name in names]
+        self.device, self.dtype = chosen[0].device, chosen[0].dtype
+        self.names = tuple(names)
+        self.shapes = tuple(parameter.shape for parameter in chosen)
+        self._sizes = [shape.numel() for shape in self.shapes]
+        self.theta = torch.cat([parameter.flatten() for parameter in chosen])
+        self._outputs = partial(_outputs, self.model, self.names, self.shapes)
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        pairs = zip(self.inputs.split(self.chunk_size), self.targets.split(self.chunk_size), strict=True)
-        for inputs, targets in pairs:
-            # copies, as a model may change its inputs in place
-            yield inputs.to(self.device, copy=True), targets.to(self.device, copy=True)
+    def _hold(self, inputs: Tensor, targets: Tensor) -> None:
+        """Makes these the data, with nothing computed yet."""
+        if len(inputs) == 0:
+            raise ValueError("data: holds no samples")
+        self.inputs, self.targets = inputs, targets
+        self.gradients = 0
+        self.products = 0
+        self._check_that_loss_is_a_mean()
+        self.inputs = self._in_best_layout(inputs)
+        self._chunks = Chunks(self.inputs, targets, self.chunk_size, self.device)
+        self._memory = Memory(self.memory_budget)
+        self._products = {
+            matrix: Products(
+                matrix,
+                self._outputs,
+                self.loss_fn,
+                self._chunks,
+                self._memory,
+                linearize=self.linearize,
+                compile_mode=self.compile_mode,
+            )
+            for matrix in PRODUCTS
+        }
+        self.n_samples = len(inputs)
+        if self.process_group is not None:
+            self.n_samples = int(self._summed(torch.tensor(len(inputs), device=self.device)).item())
+            self._check_that_ranks_agree()
+
+    @torch.no_grad()
+    def _in_best_layout(self, inputs: Tensor) -> Tensor:
+        """Images channels last where the model has convolutions in float32, which run faster so, and takes them."""
+        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        if not convolves or inputs.ndim != 4 or self.dtype != torch.float32:
+            return inputs
+        last = inputs.contiguous(memory_format=torch.channels_last)
+        try:
+            self.outputs(self.theta, last[:2].to(self.device))
+        except RuntimeError:
+            # such as a view that only the usual layout allows
+            return inputs
+        return last
+
+    def _check_that_ranks_agree(self) -> None:
+        extremes = torch.stack([self.theta, -self.theta])
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.process_group)
+        if not torch.equal(extremes[0], -extremes[1]):
+            raise ValueError("process_group: the ranks hold different weights; broadcast the model first")
 
     def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
@@ -211,7 +301,7 @@ class Objective:
 
     @torch.no_grad()
     def _check_that_loss_is_a_mean(self) -> None:
-        some = torch.linspace(0, self.n_samples - 1, min(self.n_samples, 8)).long()
+        some = torch.linspace(0, len(self.inputs) - 1, min(len(self.inputs), 8)).long()
         if self.targets.ndim == 1 and not self.targets.is_floating_point():
             # a class weight, or an ignored class, shows only on samples of that class
             _, classes = self.targets.cpu().unique(return_inverse=True)
@@ -236,25 +326,18 @@ class Objective:
             )
 
 
+def _outputs(
+    model: nn.Module, names: tuple[str, ...], shapes: tuple[torch.Size, ...], theta: Tensor, inputs: Tensor
+) -> Tensor:
+    """The model's outputs with the weights `theta`; no method of Objective, so that its products hold no cycle."""
+    parts = theta.split([shape.numel() for shape in shapes])
+    weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+    result: Tensor = functional_call(model, weights, (inputs,))
+    return result
+
+
 def _are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
     """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
     return (
         outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
     )
-
-
-def _derivative(
-    of: Tensor, by: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
-) -> Tensor:
-    """d of / d by, zero where `of` does not depend on `by`."""
-    if not of.requires_grad:
-        return torch.zeros_like(by)
-    (result,) = torch.autograd.grad(
-        of,
-        by,
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return result

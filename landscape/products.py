@@ -1,0 +1,276 @@
+"""Products of the Hessian or the Gauss-Newton matrix of a mean loss with blocks of vectors, chunk by chunk."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from landscape.linearize import Linearized, Outputs, Product, linearized, plain_attention
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) -> the mean loss over the samples, a scalar."""
+
+TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
+"""Floating-point operations in the time that tracing a product takes, some seconds."""
+
+VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
+"""A product of a chunk with fewer is bound by the overhead of its operations, which a block shares."""
+
+PRODUCT_COST = 7
+"""Forward passes in the time of a product by double backward, about."""
+
+
+def hessian_product(outputs: Outputs, loss_fn: LossFunction) -> Product:
+    """The Hessian of the loss times a vector, forward over reverse (Pearlmutter 1994)."""
+
+    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        gradient = grad(lambda point: loss_fn(outputs(point, inputs), targets))
+        result: Tensor = jvp(gradient, (theta,), (vector,))[1]
+        return result
+
+    return product
+
+
+def gauss_newton_product(outputs: Outputs, loss_fn: LossFunction) -> Product:
+    """J^T (Hessian of the loss in the outputs) J times a vector, J the outputs' Jacobian (Schraudolph 2002)."""
+
+    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        def forward(point: Tensor) -> Tensor:
+            return outputs(point, inputs)
+
+        reverse: Any = vjp(forward, theta)
+        scores, pullback = reverse
+        moved = jvp(forward, (theta,), (vector,))[1]
+
+        def loss(z: Tensor) -> Tensor:
+            return loss_fn(z, targets)
+
+        curved = jvp(grad(loss), (scores,), (moved,))[1]
+        result: Tensor = pullback(curved)[0]
+        return result
+
+    return product
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A data set read in chunks; every chunk is a copy on the device, as a model may change its inputs."""
+
+    inputs: Tensor
+    targets: Tensor
+    chunk_size: int
+    device: torch.device
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each chunk."""
+        return [len(targets) for targets in self.targets.split(self.chunk_size)]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rows = slice(index * self.chunk_size, (index + 1) * self.chunk_size)
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        return inputs.to(self.device, copy=True), targets.to(self.device, copy=True)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self[index] for index in range(len(self.sizes)))
+
+
+@dataclass
+class Memory:
+    """Bytes that may be kept, and are."""
+
+    budget: int
+    used: int = 0
+
+
+PRODUCTS: dict[str, Callable[[Outputs, LossFunction], Product]] = {
+    "gauss-newton": gauss_newton_product,
+    "hessian": hessian_product,
+}
+
+
+class Products:
+    """Products with one matrix, which share what they can at each point.
+
+    The first products take the direct way. Once they have cost about what tracing one costs, the product is
+    traced and cut in two (`landscape.linearize`): what the weights decide is computed once and kept, for as
+    many chunks as there is memory, and computed anew for the others. The traced product is compared with a
+    direct one before it is used; a model that cannot be traced stays on the direct way, with a warning.
+
+    Args:
+        matrix: one of `PRODUCTS`.
+        outputs: (theta, inputs) -> the model's outputs.
+        loss_fn: (outputs, targets) -> mean loss.
+        chunks: of the data, with their sizes.
+        memory: that may be used to keep what the weights decide.
+        linearize: whether to trace; None: when it pays.
+        compile_mode: of `torch.compile` for the traced product; None does not compile.
+
+    Attributes:
+        linear: whether products are traced; None as long as that is undecided.
+    """
+
+    def __init__(
+        self,
+        matrix: str,
+        outputs: Outputs,
+        loss_fn: LossFunction,
+        chunks: Chunks,
+        memory: Memory,
+        *,
+        linearize: bool | None,
+        compile_mode: str | None,
+    ) -> None:
+        self._matrix = matrix
+        self._outputs = outputs
+        self._loss_fn = loss_fn
+        self._chunks = chunks
+        self._memory = memory
+        self._linearize = linearize
+        self._compile_mode = compile_mode
+        self._given: tuple[Tensor, int] | None = None
+        self._theta = torch.empty(0)
+        self._traced: dict[tuple[torch.Size, torch.Size], Linearized] = {}
+        self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
+        self._spent_flops = 0.0
+        self._vmaps = False
+        self._kept_bytes = 0
+        self.linear = False if linearize is False else None
+
+    def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
+        """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
+        self._move_to(theta)
+        if self.linear is None:
+            self._decide(block)
+        of_chunk = self._linear if self.linear else self._direct
+        total = torch.zeros_like(block, dtype=torch.float64)
+        for index, size in enumerate(self._chunks.sizes):
+            total += of_chunk(index, block) * size
+        return total
+
+    def release(self) -> None:
+        """Gives back the memory that is kept for further products."""
+        self._kept.clear()
+        self._memory.used -= self._kept_bytes
+        self._kept_bytes = 0
+        self._given = None
+
+    def _move_to(self, theta: Tensor) -> None:
+        """Forgets what belongs to another point; the same tensor, unchanged, is known without reading it."""
+        given = (theta, theta._version)
+        if self._given is not None and (self._given[0] is theta and self._given[1] == given[1]):
+            return
+        if self._given is None or not torch.equal(theta, self._theta):
+            self.release()
+            self._theta = theta.clone()
+        self._given = given
+
+    def _direct(self, index: int, block: Tensor) -> Tensor:
+        inputs, targets = self._chunks[index]
+        with plain_attention():
+            if self._matrix == "hessian":
+                return self._double_backward(block, inputs, targets)
+            product = PRODUCTS[self._matrix](self._outputs, self._loss_fn)
+            return torch.stack([product(self._theta, column, inputs, targets) for column in block.T], 1)
+
+    def _double_backward(self, block: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Needs no forward-mode derivatives, which some operations lack; one graph for the whole block."""
+        variable = self._theta.detach().requires_grad_()
+        loss = self._loss_fn(self._outputs(variable, inputs), targets)
+        gradient = derivative(loss, variable, create_graph=True)
+        columns = [derivative(gradient @ column, variable, retain_graph=True) for column in block.T]
+        return torch.stack(columns, 1)
+
+    @torch.no_grad()
+    def _linear(self, index: int, block: Tensor) -> Tensor:
+        tangent, residuals = self._kept.get(index) or self._linearized(index)
+        columns = block.T.contiguous()
+        if self._vmaps and len(columns) > 1:
+            return vmap(lambda vector: tangent(vector, *residuals))(columns).T
+        return torch.stack([tangent(column, *residuals) for column in columns], 1)
+
+    def _linearized(self, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+        inputs, targets = self._chunks[index]
+        shapes = (inputs.shape, targets.shape)
+        if shapes not in self._traced:
+            product = PRODUCTS[self._matrix]
+            traced = linearized(
+                lambda outputs: product(outputs, self._loss_fn), self._outputs, self._theta, inputs, targets
+            )
+            if self._compile_mode is not None:
+                traced = replace(traced, tangent=torch.compile(traced.tangent, mode=self._compile_mode))
+            self._traced[shapes] = traced
+        traced = self._traced[shapes]
+        residuals = traced.primal(self._theta, inputs, targets)
+        size = _bytes(residuals, besides=self._theta)
+        if self._memory.used + size <= self._memory.budget:
+            self._kept[index] = (traced.tangent, residuals)
+            self._kept_bytes += size
+            self._memory.used += size
+        return traced.tangent, residuals
+
+    def _decide(self, block: Tensor) -> None:
+        """Takes the traced way from now on if that pays, and gives what the direct way gives."""
+        inputs, _ = self._chunks[0]
+        device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self._outputs(self._theta, inputs)
+        flops = PRODUCT_COST * counter.get_total_flops()
+        self._spent_flops += block.shape[1] * flops * len(self._chunks.sizes)
+        if self._linearize is None and self._spent_flops < TRACING_FLOPS[device]:
+            return
+        some = block[:, :2]
+        direct = self._direct(0, some)
+        if not torch.isfinite(direct).all():
+            return
+        try:
+            traced = self._linear(0, some)
+            if flops < VMAP_FLOPS[device] and self._compile_mode is None:
+                self._vmaps = True
+                traced = self._linear(0, some)
+            error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
+            if error > 0.01:
+                raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
+        except Exception as reason:
+            # tracing fails in as many ways as there are models; the direct way is right for all
+            if self._linearize:
+                raise
+            self.release()
+            self.linear = False
+            warnings.warn(
+                f"linearize: products take the slower direct way, as they cannot be traced: {reason}",
+                stacklevel=4,
+            )
+        else:
+            self.linear = True
+
+
+def derivative(
+    of: Tensor, by: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
+) -> Tensor:
+    """d of / d by, zero where `of` does not depend on `by`."""
+    if not of.requires_grad:
+        return torch.zeros_like(by)
+    (result,) = torch.autograd.grad(
+        of,
+        by,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return result
+
+
+def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
+    """Memory of the tensors, each storage counted once, that of `besides` not at all."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    storages.pop(besides.untyped_storage().data_ptr(), None)
+    return sum(storages.values())
