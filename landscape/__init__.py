@@ -2,12 +2,15 @@
 
 objective = Objective(model, loss_fn, (inputs, targets))
 eigen = top_eigenvalues(objective, k=3)          # .values .residuals .converged
-estimate = trace(objective, deflate=eigen)       # .value .standard_error
+estimate = trace(objective, deflate=eigen)       # .value .standard_error .low .high
+spectrum = spectral_density(objective)           # .density .density_error .outliers
 plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
+from landscape.allocator import tune_allocator
+from landscape.density import SpectralDensity, spectral_density, spectral_measure
 from landscape.directions import Directions, filter_normalized_directions
-from landscape.hessian import TopEigenvalues, TraceEstimate, top_eigenvalues, trace
+from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate, layer_traces, top_eigenvalues, trace
 from landscape.objective import Evaluation, Objective
 from landscape.sharpness import Sharpness, sharpness
 from landscape.storage import load, save
@@ -16,18 +19,24 @@ from landscape.surface import Line, Surface, line, surface
 __all__ = [
     "Directions",
     "Evaluation",
+    "LayerTraces",
     "Line",
     "Objective",
     "Sharpness",
+    "SpectralDensity",
     "Surface",
     "TopEigenvalues",
     "TraceEstimate",
     "filter_normalized_directions",
+    "layer_traces",
     "line",
     "load",
     "save",
     "sharpness",
+    "spectral_density",
+    "spectral_measure",
     "surface",
     "top_eigenvalues",
     "trace",
+    "tune_allocator",
 ]

@@ -1,32 +1,46 @@
-"""Leading eigenvalues and trace of an Objective's Hessian."""
+"""Leading eigenvalues and trace of an Objective's Hessian or Gauss-Newton matrix."""
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape import second_opinion
 from landscape.krylov import top_eigenpairs
 from landscape.objective import Objective
 from landscape.results import FloatArray, described
-from landscape.trace import hutchinson
+from landscape.trace import METHODS, Deflation, block_traces, moments
 
-METHODS = ("own", "pyhessian")
+MATRICES: dict[str, Callable[[Objective, Tensor], Tensor]] = {
+    "functional": lambda objective, block: objective.hvp(block) - objective.ggnvp(block),
+    "gauss-newton": lambda objective, block: objective.ggnvp(block),
+    "hessian": lambda objective, block: objective.hvp(block),
+}
+"""Matrices of an Objective by name: the Hessian is the sum of the other two.
+
+The Gauss-Newton matrix holds the curvature of the loss in the outputs and is positive semidefinite for convex
+losses; for cross-entropy it does not depend on the labels. The rest, the functional Hessian (Singh et al. 2021),
+holds the curvature of the outputs weighted by the loss's gradient: there the labels, and so their noise, enter.
+"""
 
 
 @dataclass(frozen=True)
 class TopEigenvalues:
-    """The most extreme eigenvalues of a Hessian, the most extreme first, each with its error."""
+    """The most extreme eigenvalues of a matrix, the most extreme first, each with its error."""
 
-    values: FloatArray = described("eigenvalues of the Hessian of the mean loss", dims=("eigenvalue",))
+    values: FloatArray = described("eigenvalues of the matrix of the mean loss", dims=("eigenvalue",))
     residuals: FloatArray = described(
         "||H v - value v||: an eigenvalue lies within that distance", dims=("eigenvalue",)
+    )
+    errors: FloatArray = described(
+        "of the values: residual^2 / gap to the others (Kato and Temple), at most the residual",
+        dims=("eigenvalue",),
     )
     converged: NDArray[np.bool_] = described(
         "the residual is at most tol |value|, or rounding", dims=("eigenvalue",)
@@ -34,23 +48,73 @@ class TopEigenvalues:
     vectors: Tensor | None = described(
         "eigenvectors, orthonormal (PyHessian's only nearly so)", dims=("parameter", "eigenvalue")
     )
-    products: int = described("Hessian-vector products spent", unit="products")
+    products: int = described("matrix-vector products spent", unit="products")
     which: str = described("which end of the spectrum")
     tol: float = described("relative residual asked for")
+    matrix: str = described("which matrix")
     method: str = described("who computed it")
     samples: int = described("samples in the mean loss")
 
 
 @dataclass(frozen=True)
 class TraceEstimate:
-    """The trace of a Hessian with its standard error."""
+    """The trace of a matrix and its squared Frobenius norm, with their errors."""
 
-    value: float = described("trace of the Hessian of the mean loss")
+    value: float = described("trace of the matrix of the mean loss: sum of its eigenvalues")
     standard_error: float = described("standard error of the value; NaN where the method gives none")
-    converged: bool = described("the standard error is within the tolerance asked for")
-    products: int = described("Hessian-vector products spent", unit="products")
+    low: float = described("lower end of the value's 95% interval")
+    high: float = described("upper end of the value's 95% interval")
+    squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
+    squared_norm_error: float = described("standard error of the squared norm")
+    converged: bool = described("the interval is within the tolerance asked for")
+    products: int = described("matrix-vector products spent", unit="products")
+    matrix: str = described("which matrix")
     method: str = described("who computed it")
     samples: int = described("samples in the mean loss")
+
+
+@dataclass(frozen=True)
+class LayerTraces:
+    """The traces of the blocks of a matrix that belong to one parameter tensor each."""
+
+    layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
+    values: FloatArray = described("traces of the layers' diagonal blocks", dims=("layer",))
+    standard_errors: FloatArray = described("of the values", dims=("layer",))
+    parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
+    converged: bool = described("every 95% interval is within 2 rtol of the whole trace")
+    products: int = described("matrix-vector products spent", unit="products")
+    matrix: str = described("which matrix")
+    samples: int = described("samples in the mean loss")
+
+
+def matvec_of(objective: Objective, matrix: str) -> Callable[[Tensor], Tensor]:
+    """Products with one of the objective's `MATRICES`.
+
+    Raises:
+        ValueError: unknown matrix.
+    """
+    if matrix not in MATRICES:
+        raise ValueError(f"matrix: must be one of {', '.join(MATRICES)}, got {matrix!r}")
+    return lambda block: MATRICES[matrix](objective, block)
+
+
+def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Deflation:
+    """Eigenpairs found before as the subspace to take out.
+
+    Raises:
+        ValueError: pairs without vectors, or of another matrix or size, or PyHessian's.
+    """
+    if eigen.method != "own":
+        raise ValueError(f"deflate: needs orthonormal vectors, which method {eigen.method!r} does not give")
+    if eigen.vectors is None:
+        raise ValueError("deflate: holds no eigenvectors; they were dropped before it was stored")
+    if eigen.matrix != matrix or eigen.vectors.shape[0] != objective.n_parameters:
+        raise ValueError(
+            f"deflate: holds eigenpairs of the {eigen.matrix} matrix of {eigen.vectors.shape[0]} parameters, not of "
+            f"the {matrix} matrix of {objective.n_parameters}"
+        )
+    values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
+    return Deflation(eigen.vectors.to(objective.device), values, residuals)
 
 
 def top_eigenvalues(
@@ -60,17 +124,25 @@ def top_eigenvalues(
     which: str = "largest",
     tol: float = 1e-3,
     max_products: int | None = None,
+    block: int | None = None,
+    start: TopEigenvalues | Tensor | None = None,
+    matrix: str = "hessian",
     seed: int = 0,
     method: str = "own",
 ) -> TopEigenvalues:
-    """The k most extreme eigenvalues of the Hessian at the objective's weights.
+    """The k most extreme eigenvalues of a matrix at the objective's weights.
 
     Args:
-        objective: whose Hessian.
+        objective: whose matrix.
         k: how many, from 1 to the number of parameters.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: residual asked for, relative to the eigenvalue.
-        max_products: budget of Hessian-vector products; 40 k + 60 if not given.
+        tol: residual asked for, relative to the eigenvalue. The error of the value is second order in it: with
+            0.03 it is about 0.001.
+        max_products: budget of products; 40 k + 60 if not given.
+        block: vectors multiplied at a time, k if not given: eigenvalues repeated up to so often are found as
+            often as they are there. 1 needs about half the products and finds one copy of each.
+        start: begins from these vectors (n, m), or from the eigenvectors found at weights nearby.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalisation, vectors in float64.
             `"pyhessian"`: PyHessian's power iteration, a second opinion; only for `which="magnitude"`, which is
@@ -79,29 +151,40 @@ def top_eigenvalues(
     Raises:
         ValueError: an argument out of range.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
+    if method not in ("own", "pyhessian"):
+        raise ValueError(f"method: must be one of own, pyhessian, got {method!r}")
     if method == "pyhessian":
+        if matrix != "hessian" or start is not None or block is not None:
+            raise ValueError("method: PyHessian knows no other matrix, start or block; leave them out")
         return _pyhessian_eigenvalues(objective, k, which, tol, max_products, seed)
+    vectors = start.vectors if isinstance(start, TopEigenvalues) else start
+    if isinstance(start, TopEigenvalues) and vectors is None:
+        raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
+    n = objective.n_parameters
     pairs = top_eigenpairs(
-        objective.hvp,
-        objective.n_parameters,
+        matvec_of(objective, matrix),
+        n,
         k,
         which=which,
         tol=tol,
         max_products=max_products,
+        block=block,
+        start=vectors,
+        max_vectors=min(max(4 * k, k + 20), objective.memory_budget // (8 * n)),
         generator=torch.Generator(objective.device).manual_seed(seed),
         device=objective.device,
         precision=objective.dtype,
     )
     return TopEigenvalues(
-        values=pairs.values.cpu().numpy(),
-        residuals=pairs.residuals.cpu().numpy(),
-        converged=pairs.converged.cpu().numpy(),
+        values=pairs.values.numpy(),
+        residuals=pairs.residuals.numpy(),
+        errors=pairs.errors.numpy(),
+        converged=pairs.converged.numpy(),
         vectors=pairs.vectors,
         products=pairs.products,
         which=which,
         tol=tol,
+        matrix=matrix,
         method="own",
         samples=objective.n_samples,
     )
@@ -114,53 +197,102 @@ def trace(
     max_products: int = 200,
     seed: int = 0,
     deflate: TopEigenvalues | None = None,
-    method: str = "own",
+    matrix: str = "hessian",
+    method: str | None = None,
 ) -> TraceEstimate:
-    """The trace of the Hessian at the objective's weights.
+    """The trace and the squared Frobenius norm of a matrix at the objective's weights.
 
     Args:
-        objective: whose Hessian.
-        rtol: standard error asked for, relative to the value; None spends the whole budget.
-        max_products: budget of Hessian-vector products.
+        objective: whose matrix.
+        rtol: ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
+        max_products: budget of products.
         seed: of the probes.
         deflate: eigenpairs already found of the same objective: their part of the trace is exact, and only
             the rest is sampled.
-        method: `"own"`: Hutchinson's estimate. `"pyhessian"`: PyHessian's, a second opinion; it gives no error.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.trace.moments`); XTrace if not given, as
+            far as its vectors fit the objective's memory budget, else Hutchinson's. `"pyhessian"`: PyHessian's,
+            a second opinion; it gives no error.
 
     Raises:
         ValueError: an argument out of range.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "pyhessian":
-        if deflate is not None:
-            raise ValueError("deflate: PyHessian cannot use eigenvectors; leave it out")
+        if deflate is not None or matrix != "hessian":
+            raise ValueError("deflate, matrix: PyHessian knows neither; leave them out")
         return _pyhessian_trace(objective, rtol, max_products, seed)
-    known = None
-    if deflate is not None:
-        if deflate.method != "own":
-            raise ValueError(
-                f"deflate: needs orthonormal vectors, which method {deflate.method!r} does not give"
-            )
-        if deflate.vectors is None:
-            raise ValueError("deflate: holds no eigenvectors; they were dropped before it was stored")
-        quotients = torch.from_numpy(deflate.values).to(objective.device)
-        known = (deflate.vectors.to(objective.device), quotients)
-    estimate = hutchinson(
-        objective.hvp,
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
+    if method is None:
+        # four vectors a probe, two products a probe
+        fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
+        method = "xtrace" if fits else "hutchinson"
+    found = moments(
+        matvec_of(objective, matrix),
         objective.n_parameters,
+        method=method,
         rtol=rtol,
         max_products=max_products,
-        deflate=known,
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
+        generator=torch.Generator(objective.device).manual_seed(seed),
+        device=objective.device,
+        precision=objective.dtype,
+    )
+    return TraceEstimate(
+        value=found.trace.value,
+        standard_error=found.trace.standard_error,
+        low=found.trace.low,
+        high=found.trace.high,
+        squared_norm=found.square.value,
+        squared_norm_error=found.square.standard_error,
+        converged=found.converged,
+        products=found.products,
+        matrix=matrix,
+        method=method,
+        samples=objective.n_samples,
+    )
+
+
+def layer_traces(
+    objective: Objective,
+    *,
+    rtol: float = 0.05,
+    max_products: int = 200,
+    seed: int = 0,
+    deflate: TopEigenvalues | None = None,
+    matrix: str = "hessian",
+) -> LayerTraces:
+    """The trace of each parameter tensor's diagonal block, all from the same products.
+
+    Their sum is the trace of the whole matrix. Where one layer is wanted with more precision, take
+    `trace(objective.subset(parameters=...))`.
+
+    Args:
+        objective: whose matrix.
+        rtol: ends when each 95% interval is within +-2 rtol of the whole trace.
+        max_products: budget of products.
+        seed: of the probes.
+        deflate: eigenpairs already found of the same objective, whose part is exact.
+        matrix: as for `trace`.
+    """
+    sizes = [shape.numel() for shape in objective.shapes]
+    estimates, converged, products = block_traces(
+        matvec_of(objective, matrix),
+        sizes,
+        rtol=rtol,
+        max_products=max_products,
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
         generator=torch.Generator(objective.device).manual_seed(seed),
         device=objective.device,
     )
-    return TraceEstimate(
-        value=estimate.value,
-        standard_error=estimate.standard_error,
-        converged=estimate.converged,
-        products=estimate.products,
-        method="own",
+    return LayerTraces(
+        layer=np.array(objective.names),
+        values=np.array([estimate.value for estimate in estimates]),
+        standard_errors=np.array([estimate.standard_error for estimate in estimates]),
+        parameters=np.array(sizes),
+        converged=converged,
+        products=products,
+        matrix=matrix,
         samples=objective.n_samples,
     )
 
@@ -177,7 +309,7 @@ def _pyhessian_eigenvalues(
             f"k: must lie between 1 and the number of parameters {objective.n_parameters}, got {k}"
         )
     iterations = max(1, (100 * k if max_products is None else max_products) // k)
-    found, products = _with_pyhessian(
+    found, products = second_opinion.ask_pyhessian(
         objective, seed, lambda h: h.eigenvalues(maxIter=iterations, tol=tol, top_n=k)
     )
     columns = [torch.cat([part.flatten() for part in vector]) for vector in found[1]]
@@ -187,11 +319,13 @@ def _pyhessian_eigenvalues(
     return TopEigenvalues(
         values=values.cpu().numpy(),
         residuals=residuals.cpu().numpy(),
+        errors=residuals.cpu().numpy(),
         converged=(residuals <= tol * values.abs()).cpu().numpy(),
         vectors=vectors,
         products=products + k,
         which=which,
         tol=tol,
+        matrix="hessian",
         method="pyhessian",
         samples=objective.n_samples,
     )
@@ -199,49 +333,19 @@ def _pyhessian_eigenvalues(
 
 def _pyhessian_trace(objective: Objective, rtol: float | None, max_products: int, seed: int) -> TraceEstimate:
     tolerance = 0.0 if rtol is None else rtol
-    values, products = _with_pyhessian(
+    values, products = second_opinion.ask_pyhessian(
         objective, seed, lambda h: h.trace(maxIter=max_products, tol=tolerance)
     )
     return TraceEstimate(
         value=float(np.mean(values)),
-        standard_error=float("nan"),
+        standard_error=math.nan,
+        low=math.nan,
+        high=math.nan,
+        squared_norm=math.nan,
+        squared_norm_error=math.nan,
         converged=False,
         products=products,
+        matrix="hessian",
         method="pyhessian",
         samples=objective.n_samples,
     )
-
-
-def _with_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) -> tuple[Any, int]:
-    """Asks PyHessian about a copy of the model; returns its answer and the products it spent.
-
-    PyHessian draws from the global random state, which is put back.
-    """
-    from pyhessian import hessian
-
-    if objective.dtype != torch.float32:
-        raise ValueError(f"method: PyHessian draws float32 vectors and cannot measure in {objective.dtype}")
-    spent = 0
-
-    def count(_: Tensor) -> None:
-        nonlocal spent
-        spent += 1
-
-    cuda = objective.device.type == "cuda"
-    with torch.random.fork_rng(devices=[objective.device] if cuda else []), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
-        torch.random.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        data = (objective.inputs.to(objective.device), objective.targets.to(objective.device))
-        estimator = hessian(objective.independent_model(), objective.loss_fn, data=data, cuda=cuda)
-        if not all(isinstance(part, Tensor) and part.requires_grad for part in estimator.gradsH):
-            raise ValueError(
-                "method: PyHessian cannot measure a model with parameters that the loss does not reach"
-            )
-        # each product sends one vector back through the kept graph of the gradient
-        estimator.gradsH[0].register_hook(count)
-        answer = ask(estimator)
-        # the model's gradients hold the graph that holds the model: a cycle that would keep the memory
-        estimator.model.zero_grad(set_to_none=True)
-    return answer, spent

@@ -5,6 +5,7 @@ Knows matrix-vector products only: `matvec` maps a block (n, k) to a block (n, k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,18 +27,20 @@ class Eigenpairs:
     """Approximate eigenpairs, the most extreme first.
 
     Attributes:
-        values: float64 (k,).
+        values: float64 (k,), on the CPU like the three that follow.
+        residuals: float64 (k,), ||A v - value v||: an eigenvalue of A lies within that distance of the value.
+        errors: float64 (k,), of the values: residual^2 / gap where the gap to the rest of the spectrum is seen
+            (Kato and Temple), the residual where not. Holds if no eigenvalue near the value was missed.
+        converged: bool (k,), the residual is at most tol |value|, or rounding.
         vectors: float64 (n, k), orthonormal columns.
-        residuals: float64 (k,), ||A v - value v|| from a product of its own: an eigenvalue of A lies within
-            that distance of the value.
-        converged: bool (k,).
-        products: matrix-vector products spent, those for the residuals included.
+        products: matrix-vector products spent.
     """
 
     values: Tensor
-    vectors: Tensor
     residuals: Tensor
+    errors: Tensor
     converged: Tensor
+    vectors: Tensor
     products: int
 
 
@@ -49,6 +52,9 @@ def top_eigenpairs(
     which: str = "largest",
     tol: float = 1e-3,
     max_products: int | None = None,
+    block: int | None = None,
+    start: Tensor | None = None,
+    max_vectors: int | None = None,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float64,
@@ -56,8 +62,8 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalised twice against the whole basis, so that no eigenvalue appears more often than it is there;
-    the block is k vectors wide, so that an eigenvalue repeated up to k times is found as often as it is there.
+    orthogonalised twice against the whole basis, so that no eigenvalue appears more often than it is there.
+    The vectors stay on the device; each step moves only some small matrices to the CPU.
 
     Args:
         matvec: (n, m) -> (n, m).
@@ -67,68 +73,100 @@ def top_eigenpairs(
         tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in
             `precision` leaves of an operator of this size.
         max_products: budget; 40 k + 60 if not given. What has not converged by then is returned, and said so.
-        generator: on `device`, for the start vectors.
+        block: vectors multiplied at a time, k if not given. An eigenvalue repeated up to `block` times is found
+            as often as it is there; with 1 a single copy is, in about half the products.
+        start: (n, m), to begin with, such as the eigenvectors at weights nearby; m is then the block.
+        max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
+        generator: on `device`, for random start vectors.
         device: of the vectors, which are kept in float64.
         precision: dtype in which `matvec` computes.
 
     Raises:
-        ValueError: k, which, tol or max_products out of range.
+        ValueError: an argument out of range.
     """
-    budget = 40 * k + 60 if max_products is None else max_products
     if not 1 <= k <= dimension:
         raise ValueError(f"k: must lie between 1 and the number of parameters {dimension}, got {k}")
     if which not in SELECTIONS:
         raise ValueError(f"which: must be one of {', '.join(SELECTIONS)}, got {which!r}")
     if not tol > 0:
         raise ValueError(f"tol: must be positive, got {tol}")
-    if budget < 2 * k:
-        raise ValueError(f"max_products: {k} pairs need at least {2 * k} products, got {budget}")
+    if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
+        raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
+    if start is not None and block not in (None, start.shape[1]):
+        raise ValueError(f"block: {start.shape[1]} start vectors make a block of as many, got {block}")
+    width = start.shape[1] if start is not None else (k if block is None else block)
+    if not 1 <= width <= dimension:
+        raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
+    budget = 40 * k + 60 if max_products is None else max_products
+    least = width * math.ceil(k / width)
+    if budget < least:
+        raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
+    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
+    # a restart must leave the pairs themselves, one more, and two blocks
+    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(precision).eps
-    capacity = min(dimension, max(4 * k, k + 20))
     basis = torch.zeros(dimension, capacity, dtype=torch.float64, device=device)
-    projected = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
+    projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, products = 0, 0
-    block = _random_orthonormal(basis[:, :0], k, generator)
+    columns = _first_block(basis, width, start, generator)
 
     while True:
-        last = slice(size, size + block.shape[1])
-        basis[:, last] = block
-        image = matvec(block).double()
-        products += block.shape[1]
-        if not torch.isfinite(image).all():
-            return _not_a_number(dimension, k, products, device)
+        last = slice(size, size + columns.shape[1])
+        basis[:, last] = columns
+        image = matvec(columns).double()
+        products += columns.shape[1]
         size = last.stop
         remainder, coefficients = _orthogonalised(image, basis[:, :size])
+        directions, coupling = torch.linalg.qr(remainder)
+        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
+        if not torch.isfinite(coefficients).all():
+            return _not_a_number(dimension, k, products, device)
         projected[:size, last] = coefficients
         projected[last, :size] = coefficients.T
 
         ritz, combination = torch.linalg.eigh(projected[:size, :size])
         order = key(ritz).argsort(descending=True)
         ritz, combination = ritz[order], combination[:, order]
-        scale = ritz.abs().max()
-        width = min(k, dimension - size)
-        block, coupling = _next_block(remainder, basis[:, :size], width, rounding * scale, generator)
-        estimates = torch.linalg.vector_norm(coupling @ combination[last], dim=0)[:k]
-        allowed = torch.clamp(tol * ritz[:k].abs(), min=rounding * scale)
-        # k products are kept for the residuals
-        if bool((estimates <= allowed).all()) or width == 0 or products + width > budget - k:
+        negligible = rounding * ritz.abs().max()
+        residuals = torch.linalg.vector_norm(coupling @ combination[last], dim=0)
+        allowed = torch.clamp(tol * ritz.abs(), min=negligible)
+        converged = residuals <= allowed
+        width = min(width, dimension - size)
+        found = size >= k and bool(converged[:k].all())
+        if found or width == 0 or products + width > budget:
             break
+        columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
-            kept = k + (capacity - k) // 3
-            basis[:, :kept] = basis[:, :size] @ combination[:, :kept]
+            kept = k + (capacity - width - k) // 3
+            basis[:, :kept] = basis[:, :size] @ combination[:, :kept].to(device)
             projected.zero_()
             projected[:kept, :kept] = torch.diag(ritz[:kept])
             size = kept
 
-    vectors = basis[:, :size] @ combination[:, :k]
-    image = matvec(vectors).double()
-    values = (vectors * image).sum(0)
-    residuals = torch.linalg.vector_norm(image - vectors * values, dim=0)
-    order = key(values).argsort(descending=True)
-    values, vectors, residuals = values[order], vectors[:, order], residuals[order]
-    converged = residuals <= torch.clamp(tol * values.abs(), min=rounding * scale)
-    return Eigenpairs(values, vectors, residuals, converged, products + k)
+    return Eigenpairs(
+        ritz[:k],
+        residuals[:k].clamp(min=negligible),
+        _kato_temple(ritz, residuals.clamp(min=negligible))[:k],
+        converged[:k],
+        basis[:, :size] @ combination[:, :k].to(device),
+        products,
+    )
+
+
+def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
+    """Errors of Ritz values: residual^2 / gap to the other ones, each as near as its own residual allows."""
+    gaps = (values.unsqueeze(0) - values.unsqueeze(1)).abs() - residuals.unsqueeze(0)
+    gaps.fill_diagonal_(float("inf"))
+    return torch.minimum(residuals, residuals.square() / gaps.amin(1).clamp(min=1e-300))
+
+
+def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
+    if start is None:
+        return _random_orthonormal(basis[:, :0], width, generator)
+    directions, coupling = torch.linalg.qr(start.to(basis))
+    negligible = 1e-12 * coupling.abs().max()
+    return _next_block(directions, coupling.cpu(), basis[:, :0], width, negligible, generator)
 
 
 def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,26 +184,29 @@ def _random_orthonormal(basis: Tensor, width: int, generator: torch.Generator) -
 
 
 def _next_block(
-    remainder: Tensor, basis: Tensor, width: int, negligible: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Orthonormal columns spanning the remainder, and the coupling with remainder = columns @ coupling.
+    directions: Tensor,
+    coupling: Tensor,
+    basis: Tensor,
+    width: int,
+    negligible: Tensor | float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Orthonormal columns that span the remainder = directions @ coupling, as far as it is there.
 
     Directions in which the remainder vanishes (an invariant subspace was found) are replaced by random ones
     orthogonal to the basis, so that the search goes on in the rest of the space.
     """
-    q, r = torch.linalg.qr(remainder)
-    left, sizes, right = torch.linalg.svd(r)
-    coupling = sizes.unsqueeze(1) * right
-    columns = (q @ left)[:, :width]
+    left, sizes, _ = torch.linalg.svd(coupling)
+    columns = (directions @ left.to(directions))[:, :width]
     vanishing = sizes[:width] <= negligible
     if vanishing.any():
         rest = columns[:, ~vanishing]
         fresh = _random_orthonormal(torch.cat([basis, rest], 1), int(vanishing.sum()), generator)
         columns = torch.cat([rest, fresh], 1)
-    return columns, coupling
+    return columns
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device | str) -> Eigenpairs:
-    nan = torch.full((k,), float("nan"), dtype=torch.float64, device=device)
+    nan = torch.full((k,), float("nan"), dtype=torch.float64)
     vectors = torch.full((dimension, k), float("nan"), dtype=torch.float64, device=device)
-    return Eigenpairs(nan, vectors, nan.clone(), torch.zeros(k, dtype=torch.bool, device=device), products)
+    return Eigenpairs(nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool), vectors, products)

@@ -15,13 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.density import SpectralDensity
 from landscape.directions import Directions
-from landscape.hessian import TopEigenvalues, TraceEstimate
+from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
 from landscape.sharpness import Sharpness
 from landscape.surface import Line, Surface
 
 RESULT_TYPES: dict[str, type] = {
-    cls.__name__: cls for cls in (Directions, Line, Sharpness, Surface, TopEigenvalues, TraceEstimate)
+    cls.__name__: cls
+    for cls in (
+        Directions,
+        LayerTraces,
+        Line,
+        Sharpness,
+        SpectralDensity,
+        Surface,
+        TopEigenvalues,
+        TraceEstimate,
+    )
 }
 
 

@@ -45,7 +45,55 @@ def test_extreme_eigenvalues_are_those_of_the_dense_matrix(name, which, k):
     np.testing.assert_allclose(pairs.values.numpy(), truth, atol=1e-6 * np.abs(spectrum).max() + 1e-12)
     np.testing.assert_allclose((pairs.vectors.T @ pairs.vectors).numpy(), np.eye(k), atol=1e-10)
     residuals = torch.linalg.vector_norm(matrix @ pairs.vectors - pairs.vectors * pairs.values, dim=0)
-    torch.testing.assert_close(pairs.residuals, residuals, rtol=1e-6, atol=1e-12)
+    rounding = 1e-14 * np.abs(spectrum).max()
+    torch.testing.assert_close(pairs.residuals, residuals, rtol=1e-6, atol=rounding)
+    errors = np.abs(pairs.values.numpy() - truth)
+    assert (errors <= pairs.errors.numpy() + rounding).all()
+    assert (pairs.errors <= pairs.residuals).all()
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("k", [1, 5])
+def test_single_vectors_find_each_eigenvalue_once(name, k):
+    spectrum = SPECTRA[name]
+    pairs = ask(symmetric(spectrum), min(k, len(spectrum)), tol=1e-6, max_products=2000, block=1)
+    assert pairs.converged.all()
+    distinct = np.unique(spectrum)[::-1]
+    found = distinct[np.abs(distinct - pairs.values.numpy()[:, None]).argmin(1)]
+    np.testing.assert_allclose(pairs.values.numpy(), found, atol=2e-6 * np.abs(spectrum).max() + 1e-12)
+    assert pairs.values[0] == pytest.approx(spectrum.max(), abs=1e-6 * np.abs(spectrum).max() + 1e-12)
+
+
+def test_errors_of_the_values_are_second_order_in_the_residuals():
+    spectrum = SPECTRA["decaying"]
+    pairs = ask(symmetric(spectrum), 3, tol=0.03, max_products=2000)
+    truth = np.sort(spectrum)[::-1][:3]
+    assert (np.abs(pairs.values.numpy() - truth) <= pairs.errors.numpy()).all()
+    assert (pairs.errors[:2] < 0.25 * pairs.residuals[:2]).all()
+
+
+def test_a_warm_start_saves_products_and_changes_no_value():
+    spectrum = SPECTRA["indefinite, |smallest| > largest"]
+    matrix = symmetric(spectrum)
+    cold = ask(matrix, 2, tol=1e-6)
+    nearby = matrix + 1e-3 * symmetric(np.linspace(-1, 1, len(spectrum)), seed=9)
+    again, warm = ask(nearby, 2, tol=1e-6), ask(nearby, 2, tol=1e-6, start=cold.vectors)
+    assert warm.products < again.products
+    np.testing.assert_allclose(warm.values.numpy(), again.values.numpy(), rtol=1e-8)
+    one_vector_twice = cold.vectors[:, [0, 0]]
+    np.testing.assert_allclose(
+        ask(matrix, 2, tol=1e-6, start=one_vector_twice).values.numpy(), cold.values.numpy(), rtol=1e-8
+    )
+
+
+def test_few_vectors_in_memory_need_more_products_and_find_the_same():
+    spectrum = np.concatenate([np.linspace(0, 1, 200), [1.1, 1.2, 1.3]])
+    matrix = symmetric(spectrum)
+    options = {"tol": 1e-6, "max_products": 5000, "block": 1}
+    many, few = ask(matrix, 3, **options, max_vectors=60), ask(matrix, 3, **options, max_vectors=1)
+    np.testing.assert_allclose(few.values.numpy(), [1.3, 1.2, 1.1], rtol=1e-8)
+    np.testing.assert_allclose(many.values.numpy(), [1.3, 1.2, 1.1], rtol=1e-8)
+    assert many.products < few.products
 
 
 def test_agrees_with_arpack_on_a_larger_matrix():
@@ -122,7 +170,11 @@ def test_the_same_seed_gives_the_same_bits():
         ({"k": 61}, "k"),
         ({"k": 1, "which": "top"}, "which"),
         ({"k": 1, "tol": 0.0}, "tol"),
-        ({"k": 3, "max_products": 5}, "max_products"),
+        ({"k": 3, "max_products": 2}, "max_products"),
+        ({"k": 3, "max_products": 3, "block": 2}, "max_products"),
+        ({"k": 1, "block": 0}, "block"),
+        ({"k": 1, "start": torch.zeros(5, 2)}, "start"),
+        ({"k": 1, "block": 2, "start": torch.zeros(60, 1)}, "block"),
     ],
 )
 def test_bad_arguments_are_named(options, field):

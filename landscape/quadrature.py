@@ -1,0 +1,151 @@
+"""Spectral measure of a symmetric operator by stochastic Lanczos quadrature; knows products only.
+
+The measure has a point of mass 1 / n at each of the n eigenvalues. `matvec` maps a block (n, k) to a block (n, k).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Matvec = Callable[[Tensor], Tensor]
+
+ROUNDING = 1e-13
+"""Relative length below which a Lanczos vector is nothing but rounding."""
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """A spectral measure: eigenvalues known one by one, and the rest as seen by each of several random probes.
+
+    Attributes:
+        values: of the eigenvalues known, largest first, (d,).
+        residuals: theirs, (d,).
+        nodes: of the rest, ascending, (probes, steps).
+        weights: theirs, (probes, steps); they sum to 1 for each probe.
+        products: matrix-vector products spent, besides those for eigenpairs that were given.
+    """
+
+    values: Tensor
+    residuals: Tensor
+    nodes: Tensor
+    weights: Tensor
+    products: int
+
+
+def lanczos_quadrature(
+    matvec: Matvec,
+    dimension: int,
+    *,
+    steps: int,
+    probes: int,
+    deflate: tuple[Tensor, Tensor, Tensor] | None = None,
+    tol: float = 1e-3,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    vector_dtype: torch.dtype = torch.float64,
+) -> Quadrature:
+    """Stochastic Lanczos quadrature with reorthogonalisation and deflation.
+
+    From each random start, `steps` Lanczos steps give the Gauss quadrature of the measure that the start sees
+    (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
+    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690): known eigenpairs are therefore taken
+    out of the starts and given their exact mass. If none are given, those that the first probe has converged
+    to serve, so that deflation costs no product.
+
+    Args:
+        matvec: (n, k) -> (n, k).
+        dimension: n.
+        steps: of Lanczos for each probe; no more are taken than there are dimensions left.
+        probes: random starts, at least 2, for the error is their spread.
+        deflate: known eigenpairs: orthonormal vectors (n, d), values (d,) and residuals (d,).
+        tol: relative residual up to which a pair that the first probe finds counts as known.
+        generator: on `device`.
+        device: of the vectors.
+        vector_dtype: of the `steps` vectors kept for reorthogonalisation; the arithmetic is in float64.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: must be at least 1, got {steps}")
+    if probes < 2:
+        raise ValueError(f"probes: must be at least 2, as the error is their spread, got {probes}")
+    known = torch.zeros(dimension, 0, dtype=vector_dtype, device=device)
+    values = residuals = torch.zeros(0, dtype=torch.float64)
+    if deflate is not None:
+        known, values, residuals = deflate[0].to(vector_dtype), deflate[1].cpu(), deflate[2].cpu()
+    free = dimension - known.shape[1]
+    if free < 1:
+        empty = torch.zeros(probes, 0, dtype=torch.float64)
+        return Quadrature(values, residuals, empty, empty, 0)
+    nodes = torch.zeros(probes, min(steps, free), dtype=torch.float64)
+    weights = torch.zeros_like(nodes)
+    products = 0
+    for probe in range(probes):
+        count = min(steps, dimension - known.shape[1])
+        basis, matrix, last = _lanczos(matvec, known, count, generator)
+        products += count
+        ritz, vectors = torch.linalg.eigh(matrix.nan_to_num())
+        weight = vectors[0].square()
+        if not torch.isfinite(matrix).all():
+            nodes[:], weights[:] = float("nan"), float("nan")
+            break
+        if probe == 0 and deflate is None:
+            errors = last * vectors[-1].abs()
+            found = _isolated(ritz, errors, weight, tol, free)
+            order = found.nonzero().flatten().flip(0)
+            known = (basis.double() @ vectors[:, order].to(device)).to(vector_dtype)
+            values, residuals = ritz[order], errors[order]
+            weight[order] = 0
+        nodes[probe], weights[probe] = ritz[-1], 0
+        nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
+    return Quadrature(values, residuals, nodes, weights, products)
+
+
+def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, tol: float, dimension: int) -> Tensor:
+    """Which Ritz pairs are single eigenpairs, known well enough.
+
+    A random start sees a single eigenvector with a weight of about 1 / n; 20 / n has a probability below 1e-5.
+    What has more, such as the zeros of a matrix of low rank, is a cluster of many.
+    """
+    found = (errors <= tol * ritz.abs()) & (weight <= 20 / dimension) & (ritz.abs() > tol * ritz.abs().max())
+    return found if weight[found].sum() < 0.5 else torch.zeros_like(found)
+
+
+def _lanczos(
+    matvec: Matvec, known: Tensor, steps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
+    """The Krylov basis (n, steps) of a random start orthogonal to `known`, the operator in it, and its last coupling.
+
+    Where the space is exhausted early, the rest of the basis and of the matrix is zero. The steps move nothing
+    to the CPU.
+    """
+    n = known.shape[0]
+    basis = torch.zeros(n, steps, dtype=known.dtype, device=known.device)
+    diagonal = torch.zeros(steps, dtype=torch.float64, device=known.device)
+    coupling = torch.zeros(steps, dtype=torch.float64, device=known.device)
+
+    def orthogonal(vector: Tensor, size: int) -> Tensor:
+        for _ in range(2):
+            for space in (known, basis[:, :size]):
+                vector = vector - (space @ (space.T @ vector.to(space))).double()
+        return vector
+
+    vector = orthogonal(torch.randn(n, 1, dtype=torch.float64, device=known.device, generator=generator), 0)
+    vector = vector / vector.norm()
+    for step in range(steps):
+        basis[:, step : step + 1] = vector
+        image = matvec(vector).double()
+        diagonal[step] = (vector * image).sum()
+        image = orthogonal(image, step + 1)
+        length = image.norm()
+        scale = torch.maximum(diagonal.abs().max(), coupling.max())
+        alive = length > ROUNDING * scale
+        coupling[step] = torch.where(alive, length, 0.0)
+        vector = torch.where(alive, image / length, 0.0)
+    matrix = (torch.diag(diagonal) + torch.diag(coupling[:-1], 1) + torch.diag(coupling[:-1], -1)).cpu()
+    return basis, matrix, coupling[-1].item()
