@@ -116,10 +116,13 @@ def write(
     array = np.asarray(value)
     if array.ndim != len(dims):
         raise ValueError(f"dims: {name} has {array.ndim} dimensions, named {dims}")
-    text = array.dtype.kind == "U"
-    # one value needs no compression, and HDF5 allows none for it
-    compression = {"compression": "gzip", "shuffle": True} if array.size > 1 and not text else {}
-    dataset = group.create_dataset(name, data=str(value) if text else array, **compression)
+    if array.dtype.kind == "U":
+        array = array.astype(object)
+        options: dict[str, Any] = {"dtype": h5py.string_dtype()}
+    else:
+        # one value needs no compression, and HDF5 allows none for it
+        options = {"compression": "gzip", "shuffle": True} if array.size > 1 else {}
+    dataset = group.create_dataset(name, data=array, **options)
     dataset.attrs["description"] = description
     dataset.attrs["units"] = unit
     if coordinate:
@@ -137,7 +140,8 @@ def write(
 def _read(dataset: h5py.Dataset) -> Any:
     if dataset.attrs["tensor"]:
         return torch.from_numpy(np.asarray(dataset[()]))
+    if h5py.check_string_dtype(dataset.dtype):
+        text = dataset.asstr()[()]
+        return text if isinstance(text, str) else text.astype(str)
     value = dataset[()]
-    if isinstance(value, bytes):
-        return value.decode()
     return value if isinstance(value, np.ndarray) else value.item()

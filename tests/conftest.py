@@ -108,3 +108,20 @@ def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The Hessian of the mean cross-entropy, by torch.autograd.functional, independent of the package."""
     with sdpa_kernel(SDPBackend.MATH):
         return torch.autograd.functional.hessian(loss_of_vector(model, inputs, targets), flat(model))
+
+
+def dense_gauss_newton(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean of J^T (diag p - p p^T) J, the Jacobians by autograd."""
+    theta = flat(model)
+    named = dict(model.named_parameters())
+
+    def outputs(point: Tensor) -> Tensor:
+        parts = point.split([p.numel() for p in named.values()])
+        weights = {n: part.view(p.shape) for (n, p), part in zip(named.items(), parts, strict=True)}
+        return functional_call(model.eval(), weights, (inputs,))
+
+    with sdpa_kernel(SDPBackend.MATH):
+        jacobian = torch.autograd.functional.jacobian(outputs, theta)
+        p = outputs(theta).softmax(1).detach()
+    curvature = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+    return torch.einsum("icn,icd,idm->nm", jacobian, curvature, jacobian) / len(inputs)

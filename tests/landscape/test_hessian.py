@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from landscape import Objective, top_eigenvalues, trace
-from tests.conftest import build, dense_hessian
+from landscape import Objective, layer_traces, spectral_density, top_eigenvalues, trace
+from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -121,3 +123,99 @@ def test_pyhessian_refuses_float64_in_one_line():
     objective = Objective(model, cross_entropy, (inputs, targets))
     with pytest.raises(ValueError, match="^method: PyHessian"):
         trace(objective, method="pyhessian")
+
+
+def dense_matrices(name):
+    model, inputs, targets = build(name)
+    hessian = dense_hessian(model, inputs, targets)
+    gauss_newton = dense_gauss_newton(model, inputs, targets)
+    matrices = {"hessian": hessian, "gauss-newton": gauss_newton, "functional": hessian - gauss_newton}
+    return matrices, Objective(model, cross_entropy, (inputs, targets), chunk_size=10)
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "gauss-newton", "functional"])
+def test_the_hessian_and_its_two_parts_have_their_own_spectra(matrix):
+    matrices, objective = dense_matrices("mlp")
+    spectrum = torch.linalg.eigvalsh(matrices[matrix]).numpy()
+    found = top_eigenvalues(objective, 2, which="smallest", matrix=matrix, tol=1e-8, max_products=2000)
+    np.testing.assert_allclose(found.values, spectrum[:2], atol=1e-8 * np.abs(spectrum).max())
+    estimate = trace(objective, matrix=matrix, rtol=None, max_products=400)
+    assert estimate.value == pytest.approx(spectrum.sum(), rel=1e-10)
+    assert estimate.squared_norm == pytest.approx(np.square(spectrum).sum(), rel=1e-10)
+
+
+def test_labels_enter_the_functional_part_alone():
+    model, inputs, targets = build("mlp")
+    clean = Objective(model, cross_entropy, (inputs, targets))
+    noisy = Objective(model, cross_entropy, (inputs, (targets + 1) % 3))
+    vector = torch.randn(clean.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(clean.ggnvp(vector), noisy.ggnvp(vector))
+    assert (clean.hvp(vector) - noisy.hvp(vector)).norm() > 0.01 * clean.hvp(vector).norm()
+
+
+@pytest.mark.parametrize("method", ["xtrace", "hutch++", "hutchinson"])
+def test_every_trace_method_is_within_its_error(method):
+    matrices, objective = dense_matrices("relu-mlp")
+    estimate = trace(objective, rtol=None, max_products=60, method=method)
+    assert abs(estimate.value - matrices["hessian"].trace().item()) < 4 * estimate.standard_error
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate.method == method
+
+
+def test_the_trace_falls_back_to_hutchinson_where_xtraces_vectors_do_not_fit():
+    model, inputs, targets = build("relu-mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets), memory_budget=100_000)
+    assert trace(objective, max_products=30).method == "hutchinson"
+    assert trace(objective, max_products=12).method == "xtrace"
+
+
+def test_layer_traces_are_those_of_the_layers_alone_and_sum_to_the_whole(case):
+    model, inputs, targets = case
+    hessian = dense_hessian(model, inputs, targets)
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    eigen = top_eigenvalues(objective, 3)
+    layers = layer_traces(objective, rtol=1e-9, max_products=100, deflate=eigen)
+    start = 0
+    for name, value, error, size in zip(
+        layers.layer, layers.values, layers.standard_errors, layers.parameters, strict=True
+    ):
+        truth = hessian.diag()[start : start + size].sum().item()
+        assert abs(value - truth) <= 4.5 * error + 1e-10, name
+        start += size
+    assert start == objective.n_parameters
+    assert not layers.converged or layers.standard_errors.max() < 1e-9
+
+
+def test_eigenvectors_of_nearby_weights_warm_start_a_search():
+    model, inputs, targets = build("relu-mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    before = top_eigenvalues(objective, 2, tol=1e-6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.001)
+    after = Objective(model, cross_entropy, (inputs, targets))
+    cold, warm = top_eigenvalues(after, 2, tol=1e-6), top_eigenvalues(after, 2, tol=1e-6, start=before)
+    assert warm.products < cold.products
+    np.testing.assert_allclose(warm.values, cold.values, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda o: top_eigenvalues(o, matrix="fisher"), "matrix"),
+        (lambda o: trace(o, matrix="fisher"), "matrix"),
+        (lambda o: spectral_density(o, matrix="fisher"), "matrix"),
+        (lambda o: spectral_density(o, smoothing=0.0), "smoothing"),
+        (lambda o: spectral_density(o, points=1), "points"),
+        (lambda o: trace(o, deflate=top_eigenvalues(o, 1), matrix="gauss-newton"), "deflate"),
+        (lambda o: trace(o, deflate=dataclasses.replace(top_eigenvalues(o, 1), vectors=None)), "deflate"),
+        (
+            lambda o: top_eigenvalues(o, start=dataclasses.replace(top_eigenvalues(o, 1), vectors=None)),
+            "start",
+        ),
+    ],
+)
+def test_matrices_and_vectors_that_do_not_fit_are_refused(ask, field):
+    model, inputs, targets = build("mlp")
+    with pytest.raises(ValueError, match=f"^{field}"):
+        ask(Objective(model, cross_entropy, (inputs, targets)))

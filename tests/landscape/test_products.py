@@ -6,10 +6,9 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape import Objective
-from tests.conftest import build, dense_hessian, flat
+from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -42,23 +41,6 @@ def residual_images():
     with torch.random.fork_rng():
         torch.manual_seed(2)
         return ResidualImages().double(), inputs, targets
-
-
-def dense_gauss_newton(model, inputs, targets):
-    """The mean of J^T (diag p - p p^T) J, the Jacobians by autograd."""
-    theta = flat(model)
-    named = dict(model.named_parameters())
-
-    def outputs(point):
-        parts = point.split([p.numel() for p in named.values()])
-        weights = {n: part.view(p.shape) for (n, p), part in zip(named.items(), parts, strict=True)}
-        return torch.func.functional_call(model.eval(), weights, (inputs,))
-
-    with sdpa_kernel(SDPBackend.MATH):
-        jacobian = torch.autograd.functional.jacobian(outputs, theta)
-        p = outputs(theta).softmax(1).detach()
-    curvature = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
-    return torch.einsum("icn,icd,idm->nm", jacobian, curvature, jacobian) / len(inputs)
 
 
 def some_vectors(n, k=3, dtype=torch.float64):

@@ -10,10 +10,12 @@ from torch import nn
 from landscape import (
     Objective,
     filter_normalized_directions,
+    layer_traces,
     line,
     load,
     save,
     sharpness,
+    spectral_density,
     surface,
     top_eigenvalues,
     trace,
@@ -36,6 +38,8 @@ def all_results(objective):
         "sharpness": sharpness(objective, steps=1),
         "eigen": top_eigenvalues(objective, 2),
         "trace": trace(objective, max_products=10),
+        "layers": layer_traces(objective, max_products=4),
+        "density": spectral_density(objective, steps=5, probes=2),
     }
 
 
@@ -101,3 +105,16 @@ def test_not_a_result_is_refused(tmp_path):
         file.create_group("other")
     with pytest.raises(ValueError, match="^name"):
         load(tmp_path / "x.h5", "other")
+
+
+def test_xarray_reads_a_spectral_density_with_its_band_and_traces_with_their_layers(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    results = all_results(objective)
+    for name in ("density", "layers"):
+        save(path, name, results[name])
+    with xarray.open_dataset(path, group="density", engine="h5netcdf") as density:
+        assert density.density.dims == density.density_error.dims == ("eigenvalue",)
+        np.testing.assert_array_equal(density.eigenvalue, results["density"].eigenvalue)
+    with xarray.open_dataset(path, group="layers", engine="h5netcdf") as layers:
+        assert list(layers.layer.values) == ["1.weight", "1.bias", "3.weight", "3.bias"]
+        assert layers["values"].sel(layer="3.bias") == results["layers"].values[3]

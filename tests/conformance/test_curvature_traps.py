@@ -1,0 +1,174 @@
+"""Traps of the peers in curvature: each case gives a wrong number, a crash or a ghost in at least one of them."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective, spectral_density, top_eigenvalues, trace
+from landscape.krylov import top_eigenpairs
+from tests.conftest import build, dense_hessian
+from tests.landscape.test_krylov import symmetric
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+def spectrum_of(model, inputs, targets):
+    return torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
+
+
+def diagonal(values):
+    """A model whose Hessian is the diagonal matrix of these values: the loss is sum(values theta^2) / 2."""
+
+    class Quadratic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theta = nn.Parameter(torch.linspace(0.5, 1, len(values), dtype=torch.float64))
+
+        def forward(self, x):
+            return x * (self.theta**2).unsqueeze(0)
+
+    inputs = torch.as_tensor(np.asarray(values), dtype=torch.float64).expand(5, -1) / 2
+    return Objective(Quadratic(), lambda z, _: z.sum(1).mean(), (inputs, torch.zeros(5)))
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+@pytest.mark.parametrize("chunk_size", [5, 36])
+def test_an_uneven_last_chunk_weighs_by_its_samples(chunk_size, linearize):
+    """hessian-eigenthings averages batches unweighted: 19.6% off."""
+    model, inputs, targets = build("relu-mlp")
+    truth = spectrum_of(model, inputs, targets)
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=chunk_size, linearize=linearize)
+    assert top_eigenvalues(objective, tol=1e-8).values[0] == pytest.approx(truth[-1], rel=1e-10)
+    assert trace(objective, rtol=None, max_products=1000).value == pytest.approx(truth.sum(), rel=1e-10)
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_batch_norm_in_train_mode_is_measured_with_its_stored_statistics(linearize):
+    """hessian-eigenthings and PyHessian let a product move them."""
+    model, inputs, targets = build("cnn-batchnorm-dropout")
+    truth = spectrum_of(model, inputs, targets)[-1]
+    model.train()
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=linearize)
+    for _ in range(2):
+        assert top_eigenvalues(objective, tol=1e-8).values[0] == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_unreached_parameters_are_zero_rows_and_columns(linearize):
+    """PyHessian, hessian-eigenthings and curvlinops crash."""
+    model, inputs, targets = build("unreached")
+    truth = np.sort(spectrum_of(model, inputs, targets))[::-1]
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=linearize)
+    np.testing.assert_allclose(top_eigenvalues(objective, 3, tol=1e-8).values, truth[:3], rtol=1e-9)
+    unit = torch.zeros(objective.n_parameters, dtype=torch.float64)
+    unit[list(objective.names).index("unused")] = 1
+    assert (objective.hvp(unit) == 0).all()
+
+
+def test_a_clustered_spectrum_in_float32_shows_no_ghosts_after_hundreds_of_products():
+    """hessian-eigenthings finds the top eigenvalue three times after 100 iterations."""
+    spectrum = np.r_[10, 9.99, 9.98, np.linspace(0, 1, 400)]
+    matrix = symmetric(spectrum).float()
+    pairs = top_eigenpairs(
+        lambda block: matrix @ block.float(),
+        403,
+        6,
+        tol=1e-6,
+        max_products=600,
+        block=1,
+        generator=torch.Generator().manual_seed(0),
+        precision=torch.float32,
+    )
+    np.testing.assert_allclose(pairs.values.numpy(), np.sort(spectrum)[::-1][:6], atol=2e-5)
+
+
+def test_stopped_early_the_eigenvalues_say_that_they_have_not_converged():
+    """hessian-eigenthings returns what 2 k iterations give."""
+    found = top_eigenvalues(diagonal(np.linspace(0, 1, 300)), 5, max_products=10)
+    assert not found.converged.any()
+    assert (found.residuals > 1e-3).all()
+
+
+def test_repeated_eigenvalues_are_found_as_often_as_they_are_there():
+    found = top_eigenvalues(diagonal(np.r_[3, 3, 3, 2, np.linspace(0, 1, 60)]), 4, tol=1e-8)
+    np.testing.assert_allclose(found.values, [3, 3, 3, 2], rtol=1e-9)
+
+
+def test_the_largest_is_not_the_largest_in_magnitude():
+    """Power iteration finds -9 or, asked for the largest, nothing."""
+    objective = diagonal(np.r_[-9, 5, np.linspace(-1, 1, 50)])
+    assert top_eigenvalues(objective).values[0] == pytest.approx(5)
+    assert top_eigenvalues(objective, which="smallest").values[0] == pytest.approx(-9)
+    np.testing.assert_allclose(top_eigenvalues(objective, 2, which="magnitude").values, [-9, 5], rtol=1e-5)
+
+
+def test_the_trace_of_low_rank_in_few_products_is_exact_or_says_that_it_is_not():
+    """curvlinops gives 49 to 54 for 55, with no hint of the error."""
+    objective = diagonal(np.r_[np.arange(1, 11), np.zeros(90)])
+    for products in (8, 12, 16, 24, 40):
+        estimates = [trace(objective, rtol=None, max_products=products, seed=seed) for seed in range(20)]
+        held = sum(e.low - 1e-9 <= 55 <= e.high + 1e-9 for e in estimates)
+        assert held >= 16
+    assert estimates[0].value == pytest.approx(55, rel=1e-9)
+
+
+def test_a_trace_asked_to_a_tolerance_is_within_it():
+    """PyHessian's tolerance is met in 1% of runs."""
+    objective = diagonal(np.r_[60, 35, 22, 4 * np.exp(-np.arange(400) / 20)])
+    truth = 117 + 4 * np.exp(-np.arange(400) / 20).sum()
+    errors = [trace(objective, rtol=0.01, max_products=800, seed=s).value / truth - 1 for s in range(40)]
+    assert np.mean(np.abs(errors) < 0.02) >= 0.85
+
+
+@pytest.mark.parametrize("name", ["relu-mlp", "cnn-batchnorm-dropout", "attention"])
+def test_float32_is_near_the_float64_truth(name):
+    model, inputs, targets = build(name)
+    truth = np.sort(spectrum_of(model, inputs, targets))[::-1]
+    objective = Objective(model.float(), cross_entropy, (inputs.float(), targets), linearize=True)
+    np.testing.assert_allclose(top_eigenvalues(objective, 3).values, truth[:3], rtol=1e-4)
+    estimate = trace(objective, rtol=None, max_products=2000)
+    assert estimate.value == pytest.approx(truth.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_all_eigenvalues_of_a_few_parameters(n):
+    objective = diagonal(np.arange(1.0, n + 1))
+    np.testing.assert_allclose(top_eigenvalues(objective, n).values, np.arange(n, 0, -1.0))
+    assert trace(objective).value == pytest.approx(n * (n + 1) / 2)
+    density = spectral_density(objective)
+    assert density.outliers.sum() + (density.nodes * density.weights).sum() > 0
+
+
+def test_k_near_n():
+    values = np.linspace(-1, 2, 40)
+    found = top_eigenvalues(diagonal(values), 39, tol=1e-6, max_products=400)
+    np.testing.assert_allclose(found.values, values[::-1][:39], atol=1e-8)
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_a_zero_hessian_has_zero_eigenvalues_and_trace(linearize):
+    model, inputs, targets = build("unreached")
+    objective = Objective(model, lambda z, _: z.sum(1).mean(), (inputs, targets), linearize=linearize)
+    found = top_eigenvalues(objective, 3)
+    assert (found.values == 0).all()
+    assert found.converged.all()
+    estimate = trace(objective)
+    assert (estimate.value, estimate.squared_norm, estimate.converged) == (0, 0, True)
+    density = spectral_density(objective)
+    assert density.negative_fraction == 0
+    assert len(density.outliers) == 0
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_nan_in_the_loss_is_nan_in_the_result_and_not_converged(linearize):
+    model, inputs, targets = build("mlp")
+    inputs = inputs.clone()
+    inputs[20] = float("nan")
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=linearize)
+    found = top_eigenvalues(objective, 2)
+    assert np.isnan(found.values).all()
+    assert not found.converged.any()
+    estimate = trace(objective)
+    assert np.isnan(estimate.value)
+    assert not estimate.converged
