@@ -211,6 +211,10 @@ def _check_model(settings: ModelSettings) -> None:
         if key not in known:
             hint = _nearest(key, known) or f"it has {', '.join(known)}"
             raise ValueError(f"model.{key}: not an option of {settings.name!r}; {hint}")
+        if key == "depth":
+            if type(value) is not int or not 8 <= value <= MAX_WIDTH or value % 6 != 2:
+                raise ValueError(f"model.depth: must be 8, 14, 20, ... (6 n + 2), got {value!r}")
+            continue
         widths = value if isinstance(value, list) else []
         if not widths or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in widths):
             raise ValueError(f"model.{key}: must be a list of widths from 1 to {MAX_WIDTH}, got {value!r}")
