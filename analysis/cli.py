@@ -19,6 +19,7 @@ from analysis.engine import ENGINES
 from analysis.experiment import run_study
 from analysis.study import read_study
 from analysis.tables import results_table, verdicts_table
+from landscape import tune_allocator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0; 1 if runs failed; 2 for what cannot be done as asked; 130 after Ctrl-C.
     """
+    tune_allocator()
     parser = _parser()
     options = parser.parse_args(arguments)
     width = None if sys.stdout.isatty() else 150

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import torch
 
+from landscape import tune_allocator
+
 ENGINES = ("serial", "processes")
 MAX_POOLS = 4
 """When a worker dies, what it had in hand goes to a new pool, at most so often in all."""
@@ -148,6 +150,7 @@ def _start_worker(events: Queue[Event], threads: int) -> None:
     global _events
     _events = events
     torch.set_num_threads(threads)
+    tune_allocator()
     # Ctrl-C goes to the whole group; the parent decides, and its end is a worker's end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -15,6 +15,8 @@ from analysis.measure import LOSSES
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
 """File that says of which runs the figures are; written last."""
+DENSITY = "curvature/observed/spectral_density"
+SPECTRUM_NAME = "Hessian of the training loss with observed labels"
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
     "clean": "training loss, true labels",
@@ -47,9 +49,11 @@ def draw_all(root: Path) -> Path:
 
 
 def _draw_landscapes(root: Path, order: list[str]) -> None:
+    names = [f"surface/line-{loss}" for loss in LOSSES]
+    names += ["surface/plane-observed", "surface/plane-test", DENSITY]
     found = {
-        name: sorted(store.read_surfaces(root, name), key=lambda pair: order.index(pair[0]["method"]))
-        for name in [*(f"line-{loss}" for loss in LOSSES), "plane-observed", "plane-test"]
+        name: sorted(store.read_results(root, name), key=lambda pair: order.index(pair[0]["method"]))
+        for name in names
     }
     places = {_place(identity) for pairs in found.values() for identity, _ in pairs}
     for place in sorted(places):
@@ -62,10 +66,13 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
         about = (
             f"{dataset}: networks trained with {rate:.0%} wrong labels, seed {seed}, after the last epoch."
         )
-        series = [(LOSS_NAMES[loss], of_place(f"line-{loss}")) for loss in LOSSES]
+        if densities := of_place(DENSITY):
+            figure = figures.spectra(densities, matrix_name=SPECTRUM_NAME, about=about)
+            _save(figure, root, f"spectra{suffix}")
+        series = [(LOSS_NAMES[loss], of_place(f"surface/line-{loss}")) for loss in LOSSES]
         _save(figures.lines(series, about=about), root, f"lines{suffix}")
         for loss in ("observed", "test"):
-            planes = of_place(f"plane-{loss}")
+            planes = of_place(f"surface/plane-{loss}")
             for kind, draw in (("contours", figures.contours), ("relief", figures.relief)):
                 figure = draw(planes, loss_name=LOSS_NAMES[loss], about=about)
                 _save(figure, root, f"{kind}_{loss}{suffix}")

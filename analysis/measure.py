@@ -13,6 +13,7 @@ from landscape import (
     filter_normalized_directions,
     line,
     sharpness,
+    spectral_density,
     surface,
     top_eigenvalues,
     trace,
@@ -50,7 +51,7 @@ def measure(
         test: the test samples to measure on.
         settings: a study's `measure` table.
         seed: of probes, start vectors and directions; the directions are the same draw for every model.
-        with_surfaces: lines and planes too.
+        with_surfaces: lines, planes and the spectral density too.
 
     Returns:
         Group name in the run file -> result of `landscape`.
@@ -79,6 +80,12 @@ def measure(
         )
     if with_surfaces:
         directions = filter_normalized_directions(objectives["observed"], 2, seed=0)
+        results["curvature/observed/spectral_density"] = spectral_density(
+            objectives["observed"],
+            steps=settings["density_steps"],
+            probes=settings["density_probes"],
+            seed=seed,
+        )
         extent = settings["surface_extent"]
         for name, objective in objectives.items():
             results[f"surface/line-{name}"] = line(

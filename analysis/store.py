@@ -424,11 +424,11 @@ def read_histories(root: Path) -> pd.DataFrame:
     return pd.concat([read_history(path) for path in run_files(root)], ignore_index=True)
 
 
-def read_surfaces(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
-    """(identity of the run, `surface/<name>`) of all runs that have it."""
+def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
+    """(identity of the run, result in the group `name`) of all runs that have it."""
     found = []
     for path in run_files(root):
         with opened(path) as file:
-            if f"surface/{name}" in file:
-                found.append((_identity(read_config(path)), landscape.load(file, f"surface/{name}")))
+            if name in file:
+                found.append((_identity(read_config(path)), landscape.load(file, name)))
     return found

@@ -129,6 +129,8 @@ class MeasureSettings(_Settings):
     surface_extent: Positive = 1.0
     line_steps: Annotated[int, Field(ge=2)] = 41
     surface_steps: Annotated[int, Field(ge=2)] = 21
+    density_steps: Count = 30
+    density_probes: Annotated[int, Field(ge=2)] = 5
 
 
 class Study(_Settings):

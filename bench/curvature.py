@@ -170,6 +170,7 @@ def relative(value: Tensor, truth: Tensor) -> float:
 def bench_eigenvalues(cases: dict[str, tuple[nn.Module, Tensor, Tensor]], chunk: int) -> None:
     rows = []
     for name, (model, inputs, targets) in cases.items():
+        inputs, targets = inputs[:500], targets[:500]
         exact = Objective(model, LOSS, (inputs, targets), dtype=torch.float64, chunk_size=chunk)
         truth = top_eigenvalues(exact, 5, which="magnitude", tol=1e-6, block=1, max_products=400).values
         peers = Peers(model, inputs, targets, chunk)
@@ -191,10 +192,6 @@ def bench_eigenvalues(cases: dict[str, tuple[nn.Module, Tensor, Tensor]], chunk:
                 lambda p=peers, k=k: p.kept.eigenvalues(maxIter=100, tol=1e-3, top_n=k)
             )
             rows.append(row(name, k, "PyHessian, tol 1e-3", np.array(values), truth, None, seconds, "none"))
-            (values, _), seconds = timed(
-                lambda p=peers, k=k: p.kept.eigenvalues(maxIter=400, tol=1e-5, top_n=k)
-            )
-            rows.append(row(name, k, "PyHessian, tol 1e-5", np.array(values), truth, None, seconds, "none"))
             for steps in (10, 20, 30):
                 found, seconds = timed(
                     lambda p=peers, k=k, m=steps: hessian_eigenthings.lanczos(
@@ -250,7 +247,7 @@ def row(
 
 def small_dense() -> tuple[Tensor, Tensor]:
     """The whole Hessian of a small trained CNN, in float64, and its eigenvalues."""
-    model, inputs, targets = trained("cnn", {"channels": [6, 12, 16]}, samples=1000, epochs=40)
+    model, inputs, targets = trained("cnn", {"channels": [6, 8, 12]}, samples=500, epochs=40)
     objective = Objective(
         model, LOSS, (inputs, targets), dtype=torch.float64, linearize=True, chunk_size=1000
     )
@@ -279,7 +276,8 @@ def bench_trace(matrix: Tensor, draws: int) -> None:
             values = [getattr(curvlinops, method)(matrix, usable).item() for _ in range(draws)]
             error = np.sqrt(np.mean((np.array(values) / truth - 1) ** 2))
             rows.append(["curvlinops", method, str(usable), f"{error:.2%}", "none"])
-    variance = 2 * (matrix.square().sum() - truth**2 / n).item()
+    # of random signs (Hutchinson 1990)
+    variance = 2 * (matrix.square().sum() - matrix.diag().square().sum()).item()
     rows.append(["theory", "hutchinson", f"{variance / (0.01 * truth) ** 2:.0f}", "1.00%", ""])
     header = ["who", "method", "products", "RMS error", "95% interval holds"]
     table(f"Trace of a trained CNN's Hessian, {n} parameters, {draws} draws", header, rows)

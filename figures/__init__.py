@@ -3,6 +3,7 @@
 from figures.alignment import alignment
 from figures.curvature import curvature
 from figures.sharpness_accuracy import sharpness_accuracy
+from figures.spectra import spectra
 from figures.surfaces import contours, lines, relief
 from figures.training_curves import training_curves
 
@@ -13,5 +14,6 @@ __all__ = [
     "lines",
     "relief",
     "sharpness_accuracy",
+    "spectra",
     "training_curves",
 ]

@@ -1,0 +1,81 @@
+"""Spectral densities of several models one above the other, outliers apart, on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.style import RC, caption, looks, new_figure
+from landscape import SpectralDensity
+
+LINTHRESH = 0.02
+"""Of the largest eigenvalue: nearer to zero than this the axis is linear, beyond it logarithmic."""
+
+
+def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: str, about: str) -> Figure:
+    """The cumulative count of eigenvalues above and below each value, with its band, and the outliers.
+
+    A density of thousands of eigenvalues near zero and a handful far out shows either the one or the other; the
+    number of eigenvalues further out than a value shows both, and needs no smoothing.
+
+    Args:
+        densities: (title, density) of each model.
+        matrix_name: which matrix of which loss.
+        about: which data and seed, for the caption.
+    """
+    style = looks(title for title, _ in densities)
+    low = min(min(d.eigenvalue.min(), d.outliers.min(initial=0)) for _, d in densities)
+    high = max(max(d.eigenvalue.max(), d.outliers.max(initial=0)) for _, d in densities)
+    with mpl.rc_context(RC):
+        figure = new_figure(7.2, 4.2)
+        ax = figure.subplots()
+        for title, density in densities:
+            values, below, error = _staircase(density)
+            above = density.dimension - below
+            color, marker = style[title]["color"], style[title]["marker"]
+            for side, count in ((values < 0, below), (values >= 0, above)):
+                ax.plot(values[side], count[side], color=color, lw=1.3, label=title if side[-1] else None)
+                ax.fill_between(
+                    values[side],
+                    np.maximum(count - 2 * error, 0.3)[side],
+                    np.maximum(count + 2 * error, 0.3)[side],
+                    color=color,
+                    alpha=0.2,
+                    lw=0,
+                )
+            positive = np.sort(density.outliers[density.outliers > 0])[::-1]
+            negative = np.sort(density.outliers[density.outliers < 0])
+            for outliers in (positive, negative):
+                ax.plot(outliers, np.arange(1, len(outliers) + 1), marker, color=color, ms=4)
+        ax.set_xscale("symlog", linthresh=LINTHRESH * max(high, -low), linscale=0.7)
+        ax.set_yscale("log")
+        ax.set_ylim(0.7, 1.5 * max(d.dimension for _, d in densities))
+        ax.axvline(0, color="0.5", lw=0.8)
+        ax.set_xlabel("eigenvalue")
+        ax.set_ylabel("eigenvalues further from zero")
+        ax.set_title(matrix_name)
+        ax.legend()
+        probes = max(len(d.nodes) for _, d in densities)
+        caption(
+            figure,
+            f"{about} Points: eigenvalues found one by one. Lines: the rest, by Lanczos quadrature; bands: two "
+            f"standard errors over {probes} probes. Logarithmic beyond the inner ticks.",
+        )
+    return figure
+
+
+def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues up to each value, and the count's standard error, at all nodes and outliers."""
+    values = np.unique(np.concatenate([density.nodes.ravel(), density.outliers, [0.0]]))
+    per_probe = np.array(
+        [
+            [weights[nodes <= value].sum() for value in values]
+            for nodes, weights in zip(density.nodes, density.weights, strict=True)
+        ]
+    )
+    rest = density.dimension - len(density.outliers)
+    below = rest * per_probe.mean(0) + (density.outliers <= values[:, None]).sum(1)
+    return values, below, rest * per_probe.std(0, ddof=1) / np.sqrt(len(per_probe))
