@@ -86,7 +86,7 @@ def spectral_density(
     known = None if deflate is None else deflation(deflate, objective, matrix)
     fits = 8 * n * steps <= objective.memory_budget
     found = lanczos_quadrature(
-        matvec_of(objective, matrix),
+        matvec_of(objective, matrix, expected=steps * probes),
         n,
         steps=steps,
         probes=probes,

@@ -87,14 +87,24 @@ class LayerTraces:
     samples: int = described("samples in the mean loss")
 
 
-def matvec_of(objective: Objective, matrix: str) -> Callable[[Tensor], Tensor]:
-    """Products with one of the objective's `MATRICES`.
+PARTS = {
+    "functional": ("gauss-newton", "hessian"),
+    "gauss-newton": ("gauss-newton",),
+    "hessian": ("hessian",),
+}
+"""The products that each takes."""
+
+
+def matvec_of(objective: Objective, matrix: str, *, expected: int) -> Callable[[Tensor], Tensor]:
+    """Products with one of the objective's `MATRICES`, of which at least `expected` are to come.
 
     Raises:
         ValueError: unknown matrix.
     """
     if matrix not in MATRICES:
         raise ValueError(f"matrix: must be one of {', '.join(MATRICES)}, got {matrix!r}")
+    for part in PARTS[matrix]:
+        objective.expect(part, expected)
     return lambda block: MATRICES[matrix](objective, block)
 
 
@@ -162,7 +172,7 @@ def top_eigenvalues(
         raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
     n = objective.n_parameters
     pairs = top_eigenpairs(
-        matvec_of(objective, matrix),
+        matvec_of(objective, matrix, expected=2 * k + 3),
         n,
         k,
         which=which,
@@ -228,7 +238,7 @@ def trace(
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits else "hutchinson"
     found = moments(
-        matvec_of(objective, matrix),
+        matvec_of(objective, matrix, expected=min(12, max_products)),
         objective.n_parameters,
         method=method,
         rtol=rtol,
@@ -277,7 +287,7 @@ def layer_traces(
     """
     sizes = [shape.numel() for shape in objective.shapes]
     estimates, converged, products = block_traces(
-        matvec_of(objective, matrix),
+        matvec_of(objective, matrix, expected=min(16, max_products)),
         sizes,
         rtol=rtol,
         max_products=max_products,

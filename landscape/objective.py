@@ -44,8 +44,8 @@ class Objective:
         memory_budget: bytes that may be kept between products at the same weights; what does not fit is
             computed again at each product.
         linearize: whether repeated products at the same weights are traced, so that each costs a third to a
-            half of double backward; None: once the products so far have cost about as much as tracing does,
-            some seconds. True raises where a model cannot be traced, None then stays on the direct way.
+            half of double backward; None: once the products, so far or expected, cost about as much as tracing
+            does, some seconds. True raises where a model cannot be traced, None then stays on the direct way.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
         process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,
@@ -183,6 +183,10 @@ class Objective:
         Hessian without the outputs' own curvature. For cross-entropy on logits it is the Fisher matrix.
         """
         return self._product("gauss-newton", vectors, theta)
+
+    def expect(self, matrix: str, products: int) -> None:
+        """Says that as many products with `"hessian"` or `"gauss-newton"` are to come: tracing is decided by that."""
+        self._products[matrix].expect(products)
 
     def is_linear(self, matrix: str) -> bool:
         """Whether products with `"hessian"` or `"gauss-newton"` are traced by now, rather than direct."""

@@ -99,10 +99,10 @@ PRODUCTS: dict[str, Callable[[Outputs, LossFunction], Product]] = {
 class Products:
     """Products with one matrix, which share what they can at each point.
 
-    The first products take the direct way. Once they have cost about what tracing one costs, the product is
-    traced and cut in two (`landscape.linearize`): what the weights decide is computed once and kept, for as
-    many chunks as there is memory, and computed anew for the others. The traced product is compared with a
-    direct one before it is used; a model that cannot be traced stays on the direct way, with a warning.
+    The first products take the direct way. Once they have cost about what tracing one costs, or are expected to,
+    the product is traced and cut in two (`landscape.linearize`): what the weights decide is computed once and
+    kept, for as many chunks as there is memory, and computed anew for the others. The traced product is compared
+    with a direct one before it is used; a model that cannot be traced stays on the direct way, with a warning.
 
     Args:
         matrix: one of `PRODUCTS`.
@@ -139,7 +139,7 @@ class Products:
         self._theta = torch.empty(0)
         self._traced: dict[tuple[torch.Size, torch.Size], Linearized] = {}
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
-        self._spent_flops = 0.0
+        self._columns = 0
         self._vmaps = False
         self._kept_bytes = 0
         self.linear = False if linearize is False else None
@@ -154,6 +154,10 @@ class Products:
         for index, size in enumerate(self._chunks.sizes):
             total += of_chunk(index, block) * size
         return total
+
+    def expect(self, columns: int) -> None:
+        """Says that as many products are to come, so that whether to trace can be decided now."""
+        self._columns += columns
 
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
@@ -223,10 +227,11 @@ class Products:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self._outputs(self._theta, inputs)
         flops = PRODUCT_COST * counter.get_total_flops()
-        self._spent_flops += block.shape[1] * flops * len(self._chunks.sizes)
-        if self._linearize is None and self._spent_flops < TRACING_FLOPS[device]:
+        self._columns += block.shape[1]
+        whole = self._columns * flops * len(self._chunks.sizes)
+        if self._linearize is None and whole < TRACING_FLOPS[device]:
             return
-        some = block[:, :2]
+        some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1]
         direct = self._direct(0, some)
         if not torch.isfinite(direct).all():
             return

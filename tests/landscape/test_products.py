@@ -190,6 +190,16 @@ def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
     assert ways == [False] * 4 + [True] * 3
 
 
+def test_products_that_are_expected_are_traced_at_once(monkeypatch):
+    model, inputs, targets = build("mlp")
+    monkeypatch.setattr("landscape.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)})
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    objective.expect("hessian", 5)
+    objective.hvp(objective.theta)
+    assert objective.is_linear("hessian")
+    assert not objective.is_linear("gauss-newton")
+
+
 def test_nan_in_the_loss_stays_nan_in_the_traced_product():
     model, inputs, targets = build("mlp")
     with torch.no_grad():

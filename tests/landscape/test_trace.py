@@ -175,12 +175,12 @@ def test_a_subspace_that_is_not_invariant_deflates_without_bias():
 def test_stops_when_the_tolerance_is_met_and_says_when_it_is_not(method):
     spectrum = SPECTRA["slowly decaying"]
     loose = with_spectrum(spectrum, rtol=0.2, max_products=2000, method=method)
-    tight = with_spectrum(spectrum, rtol=0.03, max_products=2000, method=method)
+    tight = with_spectrum(spectrum, rtol=0.015, max_products=2000, method=method)
     starved = with_spectrum(spectrum, rtol=1e-4, max_products=16, method=method)
     assert loose.converged
     assert tight.converged
     assert loose.products < tight.products
-    assert tight.trace.high - tight.trace.low <= 4 * 0.03 * tight.trace.value
+    assert tight.trace.high - tight.trace.low <= 4 * 0.015 * tight.trace.value
     assert not starved.converged
     assert starved.products <= 16
 
