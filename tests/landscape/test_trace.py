@@ -32,7 +32,7 @@ def random_symmetric(n=40, seed=0):
     return factor + factor.T + n * torch.eye(n, dtype=torch.float64)
 
 
-N = 300
+N = 200
 SPECTRA = {
     "outliers and bulk": np.r_[60, 35, 22, 13, 8, 6, 4 * np.exp(-np.arange(N - 6) / 15)],
     "flat": np.linspace(0.5, 1.5, N),
@@ -42,8 +42,11 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, "xtrace") for name in SPECTRA]
+    + [("outliers and bulk", "hutch++"), ("indefinite", "hutch++"), ("outliers and bulk", "hutchinson")],
+)
 def test_95_percent_intervals_hold_the_trace_in_95_percent_of_1000_draws(name, method):
     spectrum = SPECTRA[name]
     draws = [with_spectrum(spectrum, seed, method=method, rtol=None, max_products=24) for seed in range(1000)]
@@ -54,15 +57,15 @@ def test_95_percent_intervals_hold_the_trace_in_95_percent_of_1000_draws(name, m
     assert 0.925 <= covered <= 0.975
 
 
-@pytest.mark.parametrize("products", [12, 20, 30])
+@pytest.mark.parametrize("products", [12, 30])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_xtrace_and_its_variance_are_unbiased_however_few_the_products(name, products):
     spectrum = SPECTRA[name]
-    draws = [with_spectrum(spectrum, seed, rtol=None, max_products=products) for seed in range(400)]
+    draws = [with_spectrum(spectrum, seed, rtol=None, max_products=products) for seed in range(300)]
     errors = np.array([draw.trace.value for draw in draws]) - spectrum.sum()
     variances = np.array([draw.trace.standard_error for draw in draws]) ** 2
-    assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(400)
-    # a sample variance of 400 draws is known to 7 to 17%, by the kurtosis; without the covariances the
+    assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(300)
+    # a sample variance of 300 draws is known to 8 to 20%, by the kurtosis; without the covariances the
     # mean of the variances is 0.3 to 0.8 of it where the spectrum decays
     assert variances.mean() == pytest.approx((errors**2).mean(), rel=0.35)
 
