@@ -27,16 +27,17 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
         about: which data and seed, for the caption.
     """
     style = looks(title for title, _ in densities)
-    low = min(min(d.eigenvalue.min(), d.outliers.min(initial=0)) for _, d in densities)
-    high = max(max(d.eigenvalue.max(), d.outliers.max(initial=0)) for _, d in densities)
+    undefined = [title for title, density in densities if not np.isfinite(density.nodes).all()]
+    densities = [pair for pair in densities if pair[0] not in undefined]
+    low = min((min(d.nodes.min(initial=0), d.outliers.min(initial=0)) for _, d in densities), default=0)
+    high = max((max(d.nodes.max(initial=0), d.outliers.max(initial=0)) for _, d in densities), default=0)
     with mpl.rc_context(RC):
         figure = new_figure(7.2, 4.2)
         ax = figure.subplots()
         for title, density in densities:
-            values, below, error = _staircase(density)
-            above = density.dimension - below
+            values, count, error = _staircase(density)
             color, marker = style[title]["color"], style[title]["marker"]
-            for side, count in ((values < 0, below), (values >= 0, above)):
+            for side in (values < 0, values >= 0):
                 ax.plot(values[side], count[side], color=color, lw=1.3, label=title if side[-1] else None)
                 ax.fill_between(
                     values[side],
@@ -50,32 +51,39 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
             negative = np.sort(density.outliers[density.outliers < 0])
             for outliers in (positive, negative):
                 ax.plot(outliers, np.arange(1, len(outliers) + 1), marker, color=color, ms=4)
-        ax.set_xscale("symlog", linthresh=LINTHRESH * max(high, -low), linscale=0.7)
+        ax.set_xscale("symlog", linthresh=max(LINTHRESH * max(high, -low), 1e-12), linscale=0.7)
         ax.set_yscale("log")
-        ax.set_ylim(0.7, 1.5 * max(d.dimension for _, d in densities))
+        ax.set_ylim(0.7, 1.5 * max((d.dimension for _, d in densities), default=1))
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_xlabel("eigenvalue")
         ax.set_ylabel("eigenvalues further from zero")
         ax.set_title(matrix_name)
-        ax.legend()
-        probes = max(len(d.nodes) for _, d in densities)
+        if densities:
+            ax.legend()
+        probes = max((len(d.nodes) for _, d in densities), default=0)
+        missing = f" Not finite: {', '.join(undefined)}." if undefined else ""
         caption(
             figure,
             f"{about} Points: eigenvalues found one by one. Lines: the rest, by Lanczos quadrature; bands: two "
-            f"standard errors over {probes} probes. Logarithmic beyond the inner ticks.",
+            f"standard errors over {probes} probes. Logarithmic beyond the inner ticks.{missing}",
         )
     return figure
 
 
 def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues up to each value, and the count's standard error, at all nodes and outliers."""
+    """At all nodes and outliers: the eigenvalues there or further from zero, and the number's standard error."""
     values = np.unique(np.concatenate([density.nodes.ravel(), density.outliers, [0.0]]))
+    side = np.where(values < 0, -1, 1)
+
+    def further(points: np.ndarray) -> np.ndarray:
+        return side[:, None] * points >= (side * values)[:, None]
+
     per_probe = np.array(
         [
-            [weights[nodes <= value].sum() for value in values]
+            (further(nodes) * weights).sum(1)
             for nodes, weights in zip(density.nodes, density.weights, strict=True)
         ]
     )
     rest = density.dimension - len(density.outliers)
-    below = rest * per_probe.mean(0) + (density.outliers <= values[:, None]).sum(1)
-    return values, below, rest * per_probe.std(0, ddof=1) / np.sqrt(len(per_probe))
+    count = rest * per_probe.mean(0) + further(density.outliers).sum(1)
+    return values, count, rest * per_probe.std(0, ddof=1) / np.sqrt(len(per_probe))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import figures
-from landscape import Line, Surface
+from landscape import Line, SpectralDensity, Surface
 
 METHODS = ("SGD", "SAM", "NCSAM")
 
@@ -137,3 +137,55 @@ def test_a_surface_without_any_finite_loss_is_refused():
 def test_alignment_needs_runs_of_the_method():
     with pytest.raises(ValueError, match="^method"):
         figures.alignment(histories(), "BSAM")
+
+
+def spectrum(outliers, nodes, weights):
+    """A density of 100 eigenvalues as it is stored."""
+    grid = np.linspace(-1, 1, 5)
+    return SpectralDensity(
+        eigenvalue=grid,
+        density=grid,
+        density_error=grid,
+        count=grid,
+        count_error=grid,
+        outliers=np.array(outliers, dtype=float),
+        outlier_residuals=np.zeros(len(outliers)),
+        negative_fraction=0.0,
+        negative_fraction_error=0.0,
+        nodes=np.array(nodes, dtype=float),
+        weights=np.array(weights, dtype=float),
+        smoothing=0.1,
+        dimension=100,
+        products=10,
+        matrix="hessian",
+        samples=50,
+    )
+
+
+def test_spectra_count_the_eigenvalues_further_from_zero():
+    density = spectrum([5, 4, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
+    axes = figures.spectra([("SGD", density)], matrix_name="Hessian", about="").axes[0]
+    drawn = {
+        (float(x), round(float(y), 6))
+        for line in axes.lines
+        if line.get_linestyle() == "-"
+        for x, y in line.get_xydata()
+    }
+    share = 97
+    assert {(5, 1), (4, 2), (-3, 1)} <= drawn
+    assert {(1, 2 + 0.75 * share), (-1, 1 + 0.25 * share)} <= drawn
+
+
+@pytest.mark.parametrize(
+    "densities",
+    [
+        [("SGD", spectrum([], [[0, 0], [0, 0]], [[1, 0], [1, 0]]))],
+        [("SGD", spectrum([], [[1, 2], [1, 2]], [[0.5, 0.5], [0.5, 0.5]]))],
+        [("SGD", spectrum([], np.full((2, 2), np.nan), np.full((2, 2), np.nan)))],
+    ],
+    ids=["zero", "positive, no outliers", "not finite"],
+)
+def test_spectra_of_any_kind_are_drawn(densities, tmp_path):
+    figure = figures.spectra(densities, matrix_name="Hessian", about="here.")
+    figure.savefig(tmp_path / "spectra.png")
+    assert ("Not finite: SGD" in figure.get_supxlabel()) == bool(np.isnan(densities[0][1].nodes).any())
