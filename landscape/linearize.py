@@ -56,15 +56,27 @@ def linearized(
         targets: its targets.
 
     Raises:
-        RuntimeError: the model or its loss cannot be traced.
+        RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
     """
     vector = torch.zeros_like(theta)
     with torch.no_grad(), plain_attention(), _TraceableOneHot():
         forward = make_fx(functionalize(outputs))(theta, inputs)
         fold_batch_norm(forward)
         joint = make_fx(functionalize(product(forward)))(theta, vector, inputs, targets)
+    _check_that_shapes_are_fixed(joint)
     tidy(joint)
     return _cut(joint)
+
+
+def _check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
+    """A selection by a mask has as many entries as the mask, which a trace would freeze for all data."""
+    for node in module.graph.find_nodes(op="call_function", target=aten.index.Tensor):
+        if any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1]):
+            raise RuntimeError("the size of a selection by a mask depends on the data")
+    for node in module.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if node.target is not aten.index.Tensor and torch.Tag.dynamic_output_shape in tags:
+            raise RuntimeError(f"the size of the result of {node.target} depends on the data")
 
 
 @contextmanager
@@ -184,7 +196,8 @@ def _is_dense(value: Tensor, size: list[int], stride: list[int]) -> bool:
     """Whether a contiguous tensor read with this size and these strides gives all its values in order."""
     rows = torch.empty(size, device="meta").stride()
     in_order = all(length == 1 or a == b for length, a, b in zip(size, stride, rows, strict=True))
-    return in_order and value.is_contiguous() and value.numel() == math.prod(size)
+    whole = value.storage_offset() == 0 and value.numel() == math.prod(size)
+    return in_order and whole and value.is_contiguous()
 
 
 REPEATING = {

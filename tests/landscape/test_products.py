@@ -179,6 +179,20 @@ def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
         objective.hvp(objective.theta)
 
 
+def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_way(monkeypatch):
+    def hinge(outputs, targets):
+        margin = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        return margin[margin > 0].square().sum() / len(margin)
+
+    monkeypatch.setattr("landscape.products.TRACING_FLOPS", {"cpu": 0.0})
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, hinge, (inputs, targets), chunk_size=10)
+    direct = Objective(model, hinge, (inputs, targets), chunk_size=10, linearize=False)
+    with pytest.warns(UserWarning, match="depends on the data"):
+        product = objective.hvp(objective.theta)
+    torch.testing.assert_close(product, direct.hvp(direct.theta))
+
+
 def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
     model, inputs, targets = build("mlp")
     monkeypatch.setattr("landscape.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)})
