@@ -5,6 +5,7 @@ method = NCSAM(model, loss_fn, rho=0.05, flip_ratio=0.4, strength=0.1)
 method.backward(inputs, targets)        # where loss.backward() stood
 """
 
+from ncsam.augmentation import Augmentation
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
 from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
 from ncsam.methods import METHODS, NCSAM, SAM, OracleSAM, Plain, build_method, hyperparameters
@@ -19,6 +20,7 @@ __all__ = [
     "NCSAM",
     "NOISE_KINDS",
     "SAM",
+    "Augmentation",
     "Dataset",
     "History",
     "NoisyLabels",
