@@ -7,7 +7,14 @@ method.backward(inputs, targets)        # where loss.backward() stood
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
-from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
+from ncsam.label_noise import (
+    NOISE_KINDS,
+    NoisyLabels,
+    corrupt_labels,
+    human_labels,
+    noise_options,
+    read_human_labels,
+)
 from ncsam.methods import METHODS, NCSAM, SAM, OracleSAM, Plain, build_method, hyperparameters
 from ncsam.models import MODELS, build_model, model_options
 from ncsam.training import METRICS, History, fit, predict
@@ -31,8 +38,11 @@ __all__ = [
     "build_model",
     "corrupt_labels",
     "fit",
+    "human_labels",
     "hyperparameters",
     "load_dataset",
     "model_options",
+    "noise_options",
     "predict",
+    "read_human_labels",
 ]
