@@ -18,7 +18,7 @@ from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.datasets import Split
 from ncsam.label_noise import NoisyLabels
 from ncsam.memorization import memorized_share, recovered_share
-from ncsam.methods.perturbation import LossFunction
+from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain import Plain
 
 EVALUATION_METRICS = {
@@ -199,7 +199,9 @@ def _train_epoch(
             started = _now(inputs.device)
             rho = getattr(method, "rho", None)
             with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], rho)
+                alignment = perturbation_alignment(
+                    method, inputs, observed, labels.clean[indices], rho, indices
+                )
             compared.append(alignment)
             alignment_seconds += _now(inputs.device) - started
         optimizer.step()
