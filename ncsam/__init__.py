@@ -5,6 +5,7 @@ method = NCSAM(model, loss_fn, rho=0.05, flip_ratio=0.4, strength=0.1)
 method.backward(inputs, targets)        # where loss.backward() stood
 """
 
+from ncsam.augmentation import Augmentation
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
 from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
 from ncsam.losses import (
@@ -50,6 +51,7 @@ __all__ = [
     "NOISE_KINDS",
     "SAM",
     "SANER",
+    "Augmentation",
     "ClusterNCSAM",
     "CoTeaching",
     "Dataset",

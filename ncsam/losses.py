@@ -175,8 +175,8 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Mixes each sample with another one of the batch (Zhang et al. 2018, arXiv:1710.09412, section 2).
 
-    lambda ~ Beta(alpha, alpha), one a batch as in the authors' code, drawn by Jöhnk's method from the
-    generator. Cross-entropy with the mixed targets is the mixture of the cross-entropies.
+    lambda ~ Beta(alpha, alpha), one a batch as in the authors' code. Cross-entropy with the mixed targets is the
+    mixture of the cross-entropies.
 
     Args:
         inputs: (batch, ...).

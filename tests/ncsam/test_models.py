@@ -28,3 +28,29 @@ def test_every_architecture_takes_images_and_is_drawn_from_its_seed(name, shape)
 def test_depths_that_resnets_do_not_have_are_refused(depth):
     with pytest.raises(ValueError, match="^depth"):
         build_model("resnet", (3, 32, 32), 10, seed=0, depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        # (784 + 1) 64 + (64 + 1) 64 + (64 + 1) 10
+        ("mlp", {"hidden": [64, 64]}, 55_050),
+        # 9 (1 * 16 + 16 * 32 + 32 * 64) + 2 (16 + 32 + 64) + (64 + 1) 10
+        ("cnn", {}, 24_058),
+    ],
+)
+def test_models_have_the_counted_parameters_and_draw_them_from_the_seed(name, options, parameters):
+    before = torch.get_rng_state()
+    model, again, other = (build_model(name, (1, 28, 28), 10, seed=s, **options) for s in (1, 1, 2))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    pairs = list(zip(model.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not all(torch.equal(a, c) for a, _, c in pairs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("name", "options"), [("vit", {}), ("mlp", {"widths": [3]})])
+def test_unknown_models_and_options_are_named(name, options):
+    with pytest.raises(ValueError, match="^model"):
+        build_model(name, (1, 8, 8), 10, seed=0, **options)

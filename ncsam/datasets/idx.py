@@ -1,0 +1,79 @@
+"""IDX files, the format of the MNIST family: Fashion-MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncsam.datasets.split import Dataset, make_dataset
+
+FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's `dataset-fashion-mnist` puts its files."""
+
+
+def fashion_mnist(data_dir: Path | None = None) -> Dataset:
+    """60,000 + 10,000 images of 28 x 28.
+
+    Args:
+        data_dir: the folder of the IDX files, plain or gzipped, or the one that holds torchvision's
+            `FashionMNIST/raw`; Debian's package if not given.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not what it should be.
+    """
+    folders = [FASHION_MNIST_PACKAGE]
+    if data_dir is not None:
+        folders = [data_dir, data_dir / "FashionMNIST" / "raw", data_dir / "raw"]
+    folder = next((f for f in folders if _find_idx(f, "train-images-idx3-ubyte")), None)
+    if folder is None:
+        raise FileNotFoundError(
+            "dataset 'fashion-mnist': no train-images-idx3-ubyte[.gz] in "
+            + ", ".join(map(str, folders))
+            + "; pass --data-dir, or install Debian's dataset-fashion-mnist"
+        )
+    return make_dataset("fashion-mnist", *(_read_split(folder, p) for p in ("train", "t10k")))
+
+
+def _read_split(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
+    contents = []
+    for stem, dimensions in ((f"{prefix}-images-idx3-ubyte", 3), (f"{prefix}-labels-idx1-ubyte", 1)):
+        path = _find_idx(folder, stem)
+        if path is None:
+            raise FileNotFoundError(f"dataset 'fashion-mnist': {folder / stem}[.gz] is missing")
+        contents.append(read_idx(path, dimensions))
+    images, targets = contents
+    if len(images) != len(targets):
+        raise ValueError(f"{folder}: {len(images)} {prefix} images but {len(targets)} labels")
+    return images.unsqueeze(1), targets.long()
+
+
+def _find_idx(folder: Path, stem: str) -> Path | None:
+    candidates = (folder / stem, folder / f"{stem}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """Reads an IDX file of bytes, plain or gzipped, into a uint8 tensor.
+
+    Raises:
+        ValueError: not an IDX file of unsigned bytes with that many dimensions, or one that is cut short.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            header = file.read(4 + 4 * dimensions)
+            content = file.read()
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}: broken gzip file ({error})") from error
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    if len(content) != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{path}: {len(content)} bytes of data where shape {shape} needs {np.prod(shape)}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)

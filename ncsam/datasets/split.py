@@ -1,0 +1,163 @@
+"""Samples in memory: as they were stored, with the normalisation that models see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples and their labels, held on one device as they were stored and normalised batch by batch.
+
+    Images of bytes take a quarter of the memory of floats, so that a whole training set fits on a GPU.
+
+    Attributes:
+        pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating.
+        targets: int64 (n,), classes counted from 0.
+        mean: float32 (channels,), taken off each channel, in the units of `pixels`; None: no normalisation.
+        std: float32 (channels,), by which each channel is then divided; None: no normalisation.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.targets):
+            raise ValueError(f"targets: {len(self.targets)} labels for {len(self.pixels)} samples")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean, std: give both or neither")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: channels, height, width of an image."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def inputs(self) -> Tensor:
+        """All samples as a model sees them, worked out anew at each access; `batch` gives some of them."""
+        return self._normalised(self.pixels)
+
+    def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The samples at `indices` as a model sees them: float32, or the data's own floating type.
+
+        Args:
+            indices: int64 (batch,), on the split's device.
+            augment: pixels -> pixels, before they are normalised: what it pads with 0 is black.
+        """
+        pixels = self.pixels.index_select(0, indices)
+        return self._normalised(pixels if augment is None else augment(pixels))
+
+    def take(self, indices: Tensor) -> Split:
+        """The samples at `indices`, in that order."""
+        return Split(self.pixels[indices], self.targets[indices], self.mean, self.std)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same samples on `device`."""
+        mean, std = (None if tensor is None else tensor.to(device) for tensor in (self.mean, self.std))
+        return Split(self.pixels.to(device), self.targets.to(device), mean, std)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        if not pixels.is_floating_point():
+            pixels = pixels.float()
+        if self._affine is None:
+            return pixels
+        scale, shift = self._affine
+        return torch.addcmul(shift, pixels, scale)
+
+    @cached_property
+    def _affine(self) -> tuple[Tensor, Tensor] | None:
+        """1 / std and -mean / std, shaped to multiply and to add to a batch."""
+        if self.mean is None or self.std is None:
+            return None
+        shape = (-1, *(1 for _ in self.input_shape[1:]))
+        scale = 1 / self.std.view(shape)
+        return scale, -self.mean.view(shape) * scale
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split, both normalised with the statistics of the training set.
+
+    Attributes:
+        name: of the set.
+        train: the training samples with their true labels, so far as they are known.
+        test: the test samples.
+        num_classes: how many classes there are.
+        train_indices: int64 (n,), where in the whole training set each sample of `train` stands: what the
+            labels of a file that covers the whole set are indexed with.
+        observed: int64 (n,), labels that annotators gave to the training samples, where the source has them
+            beside the true ones.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    train_indices: Tensor
+    observed: Tensor | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: channels, height, width of an image."""
+        return self.train.input_shape
+
+    @property
+    def mean(self) -> Tensor | None:
+        """float32 (channels,): taken off both splits, in the units of their pixels."""
+        return self.train.mean
+
+    @property
+    def std(self) -> Tensor | None:
+        """float32 (channels,): by which both splits are divided."""
+        return self.train.std
+
+
+def make_dataset(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    num_classes: int | None = None,
+    observed: Tensor | None = None,
+) -> Dataset:
+    """A data set of two pairs (pixels, targets).
+
+    Bytes are normalised by the channels of the training set; floating data are taken as they are.
+    """
+    pixels, targets = train
+    mean, std = channel_statistics(pixels) if pixels.dtype == torch.uint8 else (None, None)
+    return Dataset(
+        name=name,
+        train=Split(pixels, targets, mean, std),
+        test=Split(*test, mean, std),
+        num_classes=int(targets.max()) + 1 if num_classes is None else num_classes,
+        train_indices=torch.arange(len(targets)),
+        observed=observed,
+    )
+
+
+def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, float32 (channels,); 1 for a channel of one value.
+
+    Args:
+        pixels: uint8 (n, channels, height, width). They are counted, so that no sum is ever rounded.
+    """
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in pixels.unbind(1):
+        counts = channel.flatten().bincount(minlength=256).double()
+        mean = (counts @ values) / counts.sum()
+        variance = (counts @ (values - mean).square()) / (counts.sum() - 1).clamp(min=1)
+        means.append(mean)
+        deviations.append(variance.sqrt() if variance > 0 else torch.ones_like(variance))
+    return torch.stack(means).float(), torch.stack(deviations).float()
