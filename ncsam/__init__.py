@@ -6,7 +6,9 @@ method.backward(inputs, targets)        # where loss.backward() stood
 """
 
 from ncsam.augmentation import Augmentation
+from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
+from ncsam.evaluation import predict
 from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
 from ncsam.losses import (
     LOSSES,
@@ -36,7 +38,7 @@ from ncsam.methods import (
     hyperparameters,
 )
 from ncsam.models import MODELS, build_model, model_options
-from ncsam.training import METRICS, History, fit, predict
+from ncsam.training import METRICS, History, fit
 
 __all__ = [
     "ASAM",
@@ -52,6 +54,7 @@ __all__ = [
     "SAM",
     "SANER",
     "Augmentation",
+    "CheckpointError",
     "ClusterNCSAM",
     "CoTeaching",
     "Dataset",
