@@ -151,13 +151,15 @@ class Passes:
         self._scale(loss).backward()
 
     def accumulate(self, gradients: list[Tensor]) -> None:
-        """Adds gradients that were put together by hand to `.grad`, as `backward` would have left them."""
-        parts = scaled(gradients, 1.0)
+        """Adds gradients that were put together by hand to `.grad`, as `backward` would have left them.
+
+        The tensors are taken over: they may become `.grad` themselves.
+        """
         if not self.average_over_ranks:
-            self._average(parts)
+            self._average(gradients)
         if self.scaler is not None:
-            parts = scaled(parts, self._scale(torch.ones_like(parts[0].flatten()[0])))
-        for parameter, part in zip(trainable_parameters(self.module), parts, strict=True):
+            gradients = scaled(gradients, self._scale(torch.ones_like(gradients[0].flatten()[0])))
+        for parameter, part in zip(trainable_parameters(self.module), gradients, strict=True):
             parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
 
     def loss(self, outputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
