@@ -15,8 +15,7 @@ from torch import nn
 from analysis import store
 from analysis.measure import measure, subset
 from analysis.study import Run
-from ncsam import Split, build_method, build_model, corrupt_labels, fit, load_dataset
-from ncsam.training import CheckpointError
+from ncsam import CheckpointError, Split, build_method, build_model, corrupt_labels, fit, load_dataset
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""

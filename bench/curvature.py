@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import multiprocessing
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import scipy.sparse.linalg
 import scipy.stats
 import torch
 from hessian_eigenthings.loss_fns import supervised_loss
+from timing import median_seconds, table
 from torch import Tensor, nn
 
 from landscape import Objective, top_eigenvalues, tune_allocator
@@ -55,30 +55,10 @@ def trained(
     return model.eval(), dataset.train.inputs[:samples], labels.observed[:samples]
 
 
-def median_seconds(tasks: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, float]:
-    """The median time of each task, the tasks taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def timed(task: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     result = task()
     return result, time.perf_counter() - start
-
-
-def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
 
 
 class Peers:

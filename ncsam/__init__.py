@@ -6,7 +6,9 @@ method.backward(inputs, targets)        # where loss.backward() stood
 """
 
 from ncsam.augmentation import Augmentation
+from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
+from ncsam.evaluation import predict
 from ncsam.label_noise import (
     NOISE_KINDS,
     NoisyLabels,
@@ -15,32 +17,75 @@ from ncsam.label_noise import (
     noise_options,
     read_human_labels,
 )
-from ncsam.methods import METHODS, NCSAM, SAM, OracleSAM, Plain, build_method, hyperparameters
+from ncsam.losses import (
+    LOSSES,
+    EarlyLearningRegularization,
+    ForwardCorrection,
+    GeneralizedCrossEntropy,
+    SymmetricCrossEntropy,
+    build_loss,
+    estimated_transition,
+    loss_options,
+    mixup,
+)
+from ncsam.methods import (
+    ASAM,
+    BSAM,
+    GSAM,
+    METHODS,
+    NCSAM,
+    SAM,
+    SANER,
+    ClusterNCSAM,
+    CoTeaching,
+    FriendlySAM,
+    OracleSAM,
+    Plain,
+    build_method,
+    hyperparameters,
+)
 from ncsam.models import MODELS, build_model, model_options
-from ncsam.training import METRICS, History, fit, predict
+from ncsam.training import METRICS, History, fit
 
 __all__ = [
+    "ASAM",
+    "BSAM",
     "DATASETS",
+    "GSAM",
+    "LOSSES",
     "METHODS",
     "METRICS",
     "MODELS",
     "NCSAM",
     "NOISE_KINDS",
     "SAM",
+    "SANER",
     "Augmentation",
+    "CheckpointError",
+    "ClusterNCSAM",
+    "CoTeaching",
     "Dataset",
+    "EarlyLearningRegularization",
+    "ForwardCorrection",
+    "FriendlySAM",
+    "GeneralizedCrossEntropy",
     "History",
     "NoisyLabels",
     "OracleSAM",
     "Plain",
     "Split",
+    "SymmetricCrossEntropy",
+    "build_loss",
     "build_method",
     "build_model",
     "corrupt_labels",
+    "estimated_transition",
     "fit",
     "human_labels",
     "hyperparameters",
     "load_dataset",
+    "loss_options",
+    "mixup",
     "model_options",
     "noise_options",
     "predict",

@@ -6,22 +6,14 @@ mechanism claims (arXiv:2601.19947): M1 after Eq. 9, M2 and M3 with Eq. 12, M4 w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ncsam.memorization import share
-from ncsam.methods.perturbation import (
-    Ascent,
-    frozen_batch_norm_statistics,
-    gradient,
-    inner_product,
-    norm,
-    projected_onto_ball,
-    scaled_to,
-)
+from ncsam.methods.passes import gradient
+from ncsam.methods.perturbation import Ascent, frozen_batch_norm_statistics
 from ncsam.methods.plain import Plain
+from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 
 ALIGNMENT_METRICS = {
     "cos_sam_clean": ("", "cosine of SAM's perturbation and the one from the batch's true labels"),
@@ -38,14 +30,13 @@ ALIGNMENT_METRICS = {
 """Name -> (unit, description) of what `perturbation_alignment` measures."""
 
 
-def cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """The cosine between two directions; NaN if either is zero."""
-    lengths = norm(first) * norm(second)
-    return (inner_product(first, second) / lengths).item() if lengths > 0 else float("nan")
-
-
 def perturbation_alignment(
-    method: Plain, inputs: Tensor, observed: Tensor, clean: Tensor, rho: float | None
+    method: Plain,
+    inputs: Tensor,
+    observed: Tensor,
+    clean: Tensor,
+    rho: float | None,
+    indices: Tensor | None = None,
 ) -> dict[str, float]:
     """Compares the perturbations of one batch at the weights where `method.backward` just was.
 
@@ -58,18 +49,25 @@ def perturbation_alignment(
         observed: int64 (batch,), its labels.
         clean: int64 (batch,), its true labels.
         rho: the radius; only NCSAM's entries need it.
+        indices: int64 (batch,), the samples' positions in the training set, for losses that remember samples.
 
     Returns:
         The `ALIGNMENT_METRICS`; NaN for what the batch or the method does not define.
     """
     is_wrong = observed != clean
+    everywhere = torch.ones_like(is_wrong)
     with frozen_batch_norm_statistics(method.model):
         outputs = method.model(inputs)
-    with_true_labels = gradient(method.loss_fn(outputs, clean), method.model, retain_graph=True)
 
+    def gradient_of(targets: Tensor, part: Tensor) -> list[Tensor]:
+        own = indices[part] if indices is not None else None
+        loss = method.passes.loss(outputs[part], targets[part], own)
+        return gradient(loss, method.model, retain_graph=True)
+
+    with_true_labels = gradient_of(clean, everywhere)
     wrong_share = is_wrong.double().mean().item()
     of_part = {
-        part: gradient(method.loss_fn(outputs[mask], observed[mask]), method.model, retain_graph=True)
+        part: gradient_of(observed, mask)
         for part, mask in (("clean", ~is_wrong), ("noise", is_wrong))
         if mask.any()
     }
@@ -92,13 +90,14 @@ def perturbation_alignment(
     values["cos_compensated_sam_clean"] = values["cos_sam_clean"]
     to_rho = scaled_to(of_batch, rho)
     size = abs(simulated.scale)
+    # the projection changes no direction
     for name, sign in (("cos_plus_clean", 1), ("cos_minus_clean", -1)):
-        shifted = [a + sign * size * b for a, b in zip(to_rho, simulated.gradient, strict=True)]
-        values[name] = cosine(projected_onto_ball(shifted, rho)[0], with_true_labels)
+        shifted = added(to_rho, simulated.gradient, alpha=sign * size)
+        values[name] = cosine(shifted, with_true_labels)
     if "noise" in of_part:
         values["cos_gstar_noise"] = cosine(simulated.gradient, of_part["noise"])
     drawn = simulated.drawn
-    values["compensation_ratio"] = size * norm(simulated.gradient).item() / rho
+    values["compensation_ratio"] = size * norm(simulated.gradient).item() / rho if rho > 0 else float("nan")
     values["projected"] = float(simulated.projected)
     values["draw_precision"] = is_wrong[drawn].double().mean().item()
     values["temporary_label_precision"] = share(

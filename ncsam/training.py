@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +14,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.augmentation import Augmentation
+from ncsam.checkpoint import load_checkpoint, save_checkpoint
 from ncsam.datasets import Split
+from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
-from ncsam.memorization import memorized_share, recovered_share
-from ncsam.methods.perturbation import LossFunction
+from ncsam.losses import mixup
 from ncsam.methods.plain import Plain
 
-EVALUATION_METRICS = {
-    "train_loss": ("nat", "mean training loss with observed labels, in evaluation mode at the epoch's end"),
-    "train_accuracy": ("", "accuracy on the training set against observed labels"),
-    "train_clean_accuracy": ("", "accuracy on the training set against true labels"),
-    "memorized": ("", "share of wrongly labelled training samples predicted as their wrong label"),
-    "recovered": ("", "share of wrongly labelled training samples predicted as their true label"),
-    "test_loss": ("nat", "mean loss on held-out samples"),
-    "test_accuracy": ("", "accuracy on held-out samples"),
-}
 METRICS = {
     **EVALUATION_METRICS,
     "learning_rate": ("", "learning rate of the epoch"),
@@ -38,10 +30,6 @@ METRICS = {
     **ALIGNMENT_METRICS,
 }
 """Name -> (unit, description) of what `fit` records of every epoch."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint file that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +50,6 @@ class History:
         return len(self.metrics["train_loss"])
 
 
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Tensor, *, batch_size: int = 2000) -> Tensor:
-    """Outputs (n, classes) in evaluation mode; the model's mode ends as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        return torch.cat([model(chunk) for chunk in inputs.split(batch_size)])
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def fit(
     method: Plain,
     optimizer: torch.optim.Optimizer,
@@ -85,6 +61,9 @@ def fit(
     batch_size: int,
     seed: int,
     scheduler: LRScheduler | None = None,
+    augmentation: Augmentation | None = None,
+    mixup_alpha: float | None = None,
+    max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
@@ -92,14 +71,15 @@ def fit(
 ) -> History:
     """Trains `method.model` on the observed labels.
 
-    All draws of an epoch (order, dropout) come from `seed` and the epoch's number; the caller's random state
-    stays as it was. A run that was killed and is called again with the same arguments ends with the same
-    weights, bit for bit, on the same kind of device with the same number of threads.
+    All draws of an epoch (order, augmentation, mixup, dropout) come from `seed` and the epoch's number; the
+    caller's random state stays as it was. A run that was killed and is called again with the same arguments
+    ends with the same weights, bit for bit, on the same kind of device with the same number of threads.
 
     Args:
-        method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1.
-        optimizer: over the model's parameters.
-        train: inputs of the training set; its targets are not read.
+        method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
+            scaling are those of `method.passes`.
+        optimizer: over `method.parameters()`.
+        train: inputs of the training set, best on the model's device; its targets are not read.
         labels: observed labels to learn from, and clean ones to measure against.
         held_out: samples on which the history's test loss and accuracy are taken; never trained on.
         epochs: how many.
@@ -107,21 +87,25 @@ def fit(
             BatchNorm cannot take, goes with the batch before.
         seed: of the order of samples.
         scheduler: stepped once an epoch.
+        augmentation: of the training images, drawn anew each epoch.
+        mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
+        max_gradient_norm: gradients longer than that are scaled down to it before each step.
         alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
             from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
-            each, and leaves the training as it is without.
+            each, and leaves the training as it is without. NaN with mixup, whose batches have no true labels.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
         on_epoch: called with the number of finished epochs, also once at a resume.
 
     Raises:
-        ValueError: sizes that do not fit, or a checkpoint of other settings.
+        ValueError: sizes or labels that do not fit, or a checkpoint of other settings.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
     _check(train, labels, epochs, batch_size, alignment_batches)
+    classes = _checked_classes(method.model, train, labels, held_out)
     rows: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
-        rows = _resume(checkpoint, fingerprint, method, optimizer, scheduler)
+        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler)
         if len(rows) > epochs:
             raise ValueError(
                 f"checkpoint: {checkpoint} has {len(rows)} epochs already, {epochs} were asked for"
@@ -129,24 +113,35 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
-    devices = [train.inputs.device] if train.inputs.is_cuda else []
+    device = train.pixels.device
+    devices = [device] if device.type == "cuda" else []
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
-        started = _now(train.inputs.device)
+        started = _now(device)
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         with torch.random.fork_rng(devices=devices):
-            epoch_seed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
-            torch.random.default_generator.manual_seed(int(epoch_seed))
+            seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
+            torch.random.default_generator.manual_seed(int(seeds[0]))
             if devices:
-                torch.cuda.manual_seed(int(epoch_seed))
-            alignment = _train_epoch(method, optimizer, train, labels, batch_size, alignment_batches)
+                torch.cuda.manual_seed(int(seeds[0]))
+            alignment = _train_epoch(
+                method,
+                optimizer,
+                train,
+                labels,
+                batch_size,
+                augment=_seeded(augmentation, device, int(seeds[1])),
+                mix=_mixing(mixup_alpha, classes, int(seeds[2])),
+                max_gradient_norm=max_gradient_norm,
+                alignment_batches=0 if mixup_alpha is not None else alignment_batches,
+            )
         if scheduler is not None:
             scheduler.step()
-        seconds = _now(train.inputs.device) - started - alignment.pop("alignment_seconds")
+        seconds = _now(device) - started - alignment.pop("alignment_seconds")
         rows.append(
             {
-                **_evaluate(method.model, method.loss_fn, train, labels, held_out),
+                **evaluate(method, train, labels, held_out),
                 "learning_rate": learning_rate,
                 "seconds": (rows[-1]["seconds"] if rows else 0.0) + seconds,
                 "gradients": method.gradient_count,
@@ -154,7 +149,7 @@ def fit(
             }
         )
         if checkpoint is not None:
-            _save(checkpoint, fingerprint, method, optimizer, scheduler, rows)
+            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows)
         if on_epoch:
             on_epoch(epoch)
 
@@ -174,17 +169,60 @@ def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alig
             raise ValueError(f"{name}: must be at least {least}, got {value}")
 
 
+def _checked_classes(model: nn.Module, train: Split, labels: NoisyLabels, held_out: Split) -> int:
+    """The model's number of outputs, once all labels are known to lie below it.
+
+    On a GPU a label out of range would end the process with a message that names neither label nor cause.
+    """
+    outputs = predict(model, train.batch(torch.zeros(1, dtype=torch.int64, device=train.pixels.device)))
+    classes = outputs.shape[-1]
+    for name, targets in (
+        ("observed", labels.observed),
+        ("clean", labels.clean),
+        ("held_out", held_out.targets),
+    ):
+        outside = torch.nonzero((targets < 0) | (targets >= classes)).flatten()
+        if len(outside):
+            first = int(outside[0])
+            raise ValueError(
+                f"labels: the {name} label of sample {first} is {int(targets[first])}; the model has {classes} "
+                f"outputs, so labels must lie in 0..{classes - 1}"
+            )
+    return classes
+
+
+Augment = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _seeded(augmentation: Augmentation | None, device: torch.device, seed: int) -> Augment | None:
+    if augmentation is None:
+        return None
+    return partial(augmentation, generator=torch.Generator(device).manual_seed(seed))
+
+
+def _mixing(alpha: float | None, classes: int, seed: int) -> Mix | None:
+    if alpha is None:
+        return None
+    return partial(mixup, classes=classes, alpha=alpha, generator=torch.Generator().manual_seed(seed))
+
+
 def _train_epoch(
     method: Plain,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
     batch_size: int,
+    *,
+    augment: Augment | None,
+    mix: Mix | None,
+    max_gradient_norm: float | None,
     alignment_batches: int,
 ) -> dict[str, float]:
     """One pass over the training set; returns the mean alignment of its first batches, and its cost."""
     method.model.train()
-    order = torch.randperm(len(train)).to(train.inputs.device)
+    device = train.pixels.device
+    order = torch.randperm(len(train)).to(device)
     compared: list[dict[str, float]] = []
     alignment_seconds = 0.0
     batches = list(order.split(batch_size))
@@ -192,21 +230,37 @@ def _train_epoch(
         # a single sample has no batch statistics
         batches[-2:] = [torch.cat(batches[-2:])]
     for step, indices in enumerate(batches):
-        inputs, observed = train.inputs[indices], labels.observed[indices]
+        inputs, observed = train.batch(indices, augment), labels.observed[indices]
+        mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
-        method.backward(inputs, observed, indices)
+        method.backward(*mixed, indices)
         if step < alignment_batches:
-            started = _now(inputs.device)
+            started = _now(device)
             rho = getattr(method, "rho", None)
-            with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], rho)
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                alignment = perturbation_alignment(
+                    method, inputs, observed, labels.clean[indices], rho, indices
+                )
             compared.append(alignment)
-            alignment_seconds += _now(inputs.device) - started
-        optimizer.step()
+            alignment_seconds += _now(device) - started
+        _step(method, optimizer, max_gradient_norm)
     return {
         **{name: _mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "alignment_seconds": alignment_seconds,
     }
+
+
+def _step(method: Plain, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
+    scaler = method.passes.scaler
+    if max_gradient_norm is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(method.parameters(), max_gradient_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
 
 
 def _now(device: torch.device) -> float:
@@ -221,82 +275,5 @@ def _mean_of_defined(values: list[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def _evaluate(
-    model: nn.Module, loss_fn: LossFunction, train: Split, labels: NoisyLabels, held_out: Split
-) -> dict[str, float]:
-    train_outputs = predict(model, train.inputs)
-    test_outputs = predict(model, held_out.inputs)
-    # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
-    # (minus infinity is what a model that rules a class out gives it)
-    if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
-        return dict.fromkeys(EVALUATION_METRICS, float("nan"))
-    predictions = train_outputs.argmax(1)
-    return {
-        "train_loss": loss_fn(train_outputs, labels.observed).item(),
-        "train_accuracy": _accuracy(predictions, labels.observed),
-        "train_clean_accuracy": _accuracy(predictions, labels.clean),
-        "memorized": memorized_share(predictions, labels),
-        "recovered": recovered_share(predictions, labels),
-        "test_loss": loss_fn(test_outputs, held_out.targets).item(),
-        "test_accuracy": _accuracy(test_outputs.argmax(1), held_out.targets),
-    }
-
-
-def _accuracy(predictions: Tensor, targets: Tensor) -> float:
-    return (predictions == targets).double().mean().item()
-
-
 def _diverged(rows: list[dict[str, float]]) -> bool:
     return bool(rows) and not np.isfinite(rows[-1]["train_loss"])
-
-
-def _save(
-    path: Path,
-    fingerprint: str,
-    method: Plain,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
-    rows: list[dict[str, float]],
-) -> None:
-    state: dict[str, Any] = {
-        "fingerprint": fingerprint,
-        "model": method.model.state_dict(),
-        "method": method.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict() if scheduler else None,
-        "rows": rows,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    torch.save(state, beside)
-    os.replace(beside, path)
-
-
-def _resume(
-    path: Path,
-    fingerprint: str,
-    method: Plain,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
-) -> list[dict[str, float]]:
-    device = next(method.model.parameters()).device
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "rows"}
-    except Exception as error:  # a broken file may raise anything
-        raise CheckpointError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
-    if not whole:
-        raise CheckpointError(f"checkpoint: {path} is not one of fit(); delete it to train anew")
-    if state["fingerprint"] != fingerprint:
-        raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
-    if (state["scheduler"] is None) != (scheduler is None):
-        raise ValueError(
-            f"checkpoint: {path} was written with another scheduler; delete it or name another file"
-        )
-    method.model.load_state_dict(state["model"])
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    if scheduler is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    rows: list[dict[str, float]] = state["rows"]
-    return rows

@@ -7,16 +7,35 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ncsam.methods.asam import ASAM
+from ncsam.methods.bsam import BSAM
+from ncsam.methods.cluster_ncsam import ClusterNCSAM
+from ncsam.methods.coteaching import CoTeaching
+from ncsam.methods.friendly_sam import FriendlySAM
+from ncsam.methods.gsam import GSAM
 from ncsam.methods.ncsam import NCSAM
 from ncsam.methods.oracle import OracleSAM
-from ncsam.methods.perturbation import LossFunction
+from ncsam.methods.passes import LossFunction, Passes, RememberingLoss
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
+from ncsam.methods.saner import SANER
 
-METHODS: dict[str, type[Plain]] = {"plain": Plain, "sam": SAM, "ncsam": NCSAM, "oracle-sam": OracleSAM}
+METHODS: dict[str, type[Plain]] = {
+    "plain": Plain,
+    "sam": SAM,
+    "asam": ASAM,
+    "gsam": GSAM,
+    "friendly-sam": FriendlySAM,
+    "bsam": BSAM,
+    "saner": SANER,
+    "ncsam": NCSAM,
+    "cluster-ncsam": ClusterNCSAM,
+    "oracle-sam": OracleSAM,
+    "co-teaching": CoTeaching,
+}
 
 # handed over by the training that builds the method, not chosen by whoever configures it
-_GIVEN_BY_TRAINING = ("seed", "clean_targets", "simulated_noise_loss")
+_GIVEN_BY_TRAINING = ("seed", "clean_targets", "peer")
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
@@ -36,10 +55,11 @@ def hyperparameters(name: str) -> dict[str, Any]:
 def build_method(
     name: str,
     model: nn.Module,
-    loss_fn: LossFunction,
+    loss_fn: LossFunction | RememberingLoss,
     *,
     seed: int,
     clean_targets: Tensor,
+    peer: nn.Module | None = None,
     **settings: Any,
 ) -> Plain:
     """Builds a method by name.
@@ -50,6 +70,7 @@ def build_method(
         loss_fn: (outputs, targets) -> mean loss.
         seed: for the methods that draw.
         clean_targets: true labels of the training set, for the oracle.
+        peer: the second network of co-teaching.
         settings: hyper-parameters, see `hyperparameters(name)`.
 
     Raises:
@@ -65,18 +86,29 @@ def build_method(
     ]
     if missing:
         raise ValueError(f"{missing[0]}: method {name!r} needs it")
-    given = {"seed": seed, "clean_targets": clean_targets}
+    given = {"seed": seed, "clean_targets": clean_targets, "peer": peer}
+    if name == "co-teaching" and peer is None:
+        raise ValueError("peer: method 'co-teaching' needs a second network")
     taken = inspect.signature(METHODS[name]).parameters
     return METHODS[name](model, loss_fn, **settings, **{k: v for k, v in given.items() if k in taken})
 
 
 __all__ = [
+    "ASAM",
+    "BSAM",
+    "GSAM",
     "METHODS",
     "NCSAM",
     "SAM",
+    "SANER",
+    "ClusterNCSAM",
+    "CoTeaching",
+    "FriendlySAM",
     "LossFunction",
     "OracleSAM",
+    "Passes",
     "Plain",
+    "RememberingLoss",
     "build_method",
     "hyperparameters",
 ]

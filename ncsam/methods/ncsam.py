@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.perturbation import (
-    Ascent,
-    Compensation,
-    LossFunction,
-    backward_at,
-    gradient,
-    projected_onto_ball,
-    scaled_to,
-)
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent, Compensation, stored_batch_norm_statistics
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
+from ncsam.methods.simulated_noise import (
+    confidence_gaps,
+    draw_probabilities,
+    draw_without_replacement,
+    temporary_labels,
+    uniform_other_labels,
+)
+from ncsam.methods.tensor_lists import added, norm, projected_onto_ball, scaled_to
 
-
-def confidence_gaps(logits: Tensor) -> Tensor:
-    """Eq. 16: the largest logit less the second largest. (batch, classes) -> (batch,)."""
-    top = logits.topk(2, dim=1).values
-    return top[:, 0] - top[:, 1]
-
-
-def draw_probabilities(gaps: Tensor) -> Tensor:
-    """Eq. 17: q_i = 1 / (1 + gap_i), normalised over the batch. (batch,) -> (batch,)."""
-    weights = 1 / (1 + gaps)
-    return weights / weights.sum()
-
-
-def draw_without_replacement(probabilities: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different positions, drawn one after another with the given probabilities.
-
-    The largest log p_i + Gumbel noise: the same law as drawing one by one without replacement, with no
-    synchronisation, and without a failure when the probabilities are NaN.
-    """
-    noise = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities.log() - noise.log()).topk(count).indices
-
-
-def temporary_labels(logits: Tensor, observed: Tensor) -> Tensor:
-    """Eq. 18: the class of the largest logit other than the observed label's. -> int64 (batch,)."""
-    return logits.scatter(1, observed.unsqueeze(1), float("-inf")).argmax(1)
+CHOICES = {
+    "draw": ("low-margin", "uniform"),
+    "labels": ("runner-up", "uniform"),
+    "direction": ("simulated", "random"),
+    "schedule": ("progressive", "constant"),
+    "warmup_with": ("plain", "sam"),
+}
 
 
 def progressive_scale(progress: float) -> float:
@@ -62,96 +45,161 @@ class NCSAM(SAM):
 
     Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch; `fit()` does.
 
+    g* takes a pass of its own over the drawn samples, as the paper's cost of 2 + flip_ratio gradients has it:
+    going back through the whole batch's graph a second time would cost more. BatchNorm then normalises by the
+    drawn samples, or by its stored statistics if there is just one.
+
     Args:
         model: in training mode, with outputs (batch, classes).
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2.
-        flip_ratio: share of the batch that is drawn, rounded down to whole samples; 0 to 1.
-        strength: kappa, in weight units per gradient unit; at least 0.
+        flip_ratio: share of the batch that is drawn, rounded down to whole samples; 0 to 1. 0 is SAM.
+        strength: kappa, in weight units per gradient unit; at least 0. 0 is SAM.
         compensation: +1, the paper's sign; -1, the ablation that moves against g*.
         warmup: share of training with plain gradients; the paper has 50 of 200 epochs.
-        seed: of the draw.
-        simulated_noise_loss: loss of g* if not `loss_fn`; the authors' later code smooths labels by 0.1 there.
+        warmup_with: `"plain"` or `"sam"` gradients in the warm-up.
+        schedule: `"progressive"`, Eq. 15; `"constant"`, s(t) = kappa (ablation of Table VII).
+        project: onto the ball of Eq. 13; the authors' later code does not.
+        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control.
+        labels: `"runner-up"`, Eq. 18; `"uniform"` over the other classes, a control.
+        direction: `"simulated"`, g*; `"random"`, a control: a Gaussian direction with the norm of g*.
+        label_smoothing: of the loss of g*, which is then cross-entropy; 0: the training loss itself. The
+            authors' later code has 0.1.
+        seed: of the draws.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction,
+        loss_fn: LossFunction | RememberingLoss,
         *,
         rho: float,
         flip_ratio: float,
         strength: float,
         compensation: int = 1,
         warmup: float = 0.25,
+        warmup_with: str = "plain",
+        schedule: str = "progressive",
+        project: bool = True,
+        draw: str = "low-margin",
+        labels: str = "runner-up",
+        direction: str = "simulated",
+        label_smoothing: float = 0.0,
         seed: int = 0,
-        simulated_noise_loss: LossFunction | None = None,
     ) -> None:
         super().__init__(model, loss_fn, rho=rho)
-        if not 0 <= flip_ratio <= 1:
-            raise ValueError(f"flip_ratio: the drawn share of a batch must lie in [0, 1], got {flip_ratio}")
+        for name, share in (
+            ("flip_ratio", flip_ratio),
+            ("warmup", warmup),
+            ("label_smoothing", label_smoothing),
+        ):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}: must be a share in [0, 1], got {share}")
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength: kappa must be at least 0 and finite, got {strength}")
         if compensation not in (1, -1):
             raise ValueError(f"compensation: the sign must be +1 or -1, got {compensation}")
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup: the share of training must lie in [0, 1], got {warmup}")
+        chosen = {
+            "draw": draw,
+            "labels": labels,
+            "direction": direction,
+            "schedule": schedule,
+            "warmup_with": warmup_with,
+        }
+        for name, value in chosen.items():
+            if value not in CHOICES[name]:
+                raise ValueError(f"{name}: must be one of {', '.join(CHOICES[name])}, got {value!r}")
         self.flip_ratio = flip_ratio
         self.strength = strength
         self.compensation = compensation
         self.warmup = warmup
-        self.simulated_noise_loss = simulated_noise_loss or loss_fn
+        self.warmup_with = warmup_with
+        self.schedule = schedule
+        self.project = project
+        self.draw = draw
+        self.labels = labels
+        self.direction = direction
+        self.label_smoothing = label_smoothing
         device = next(model.parameters()).device
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def scale(self) -> float:
         """s(t) of Eq. 15, with the compensation's sign."""
+        share = 1.0 if self.schedule == "constant" else progressive_scale(self._progress())
+        return self.compensation * self.strength * share
+
+    def _progress(self) -> float:
         if self.progress is None:
             raise ValueError(
                 "progress: NCSAM's schedule needs it; set method.progress = epoch / epochs at each epoch's start"
             )
-        return self.compensation * self.strength * progressive_scale(self.progress)
+        return self.progress
 
-    def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:  # noqa: ARG002
-        """Steps 1 to 6 of Algorithm 1; one forward pass serves both gradients at w."""
-        scale = self.scale()
-        logits = self.model(inputs)
-        loss = self.loss_fn(logits, targets)
-
-        # the guard keeps a ratio such as 0.29 of 100 from rounding to 28.999...
-        count = math.floor(self.flip_ratio * len(targets) + 1e-9)
-        at_w = gradient(loss, self.model, retain_graph=count > 0)
-        to_rho = scaled_to(at_w, self.rho)
-        if count == 0:
-            return Ascent(loss.detach(), at_w, to_rho)
-
-        fixed_logits = logits.detach()
-        probabilities = draw_probabilities(confidence_gaps(fixed_logits))
-        drawn = draw_without_replacement(probabilities, count, self.generator)
-        labels = temporary_labels(fixed_logits[drawn], targets[drawn])
-        simulated = gradient(self.simulated_noise_loss(logits[drawn], labels), self.model)
-
-        shifted = [sam + scale * g_star for sam, g_star in zip(to_rho, simulated, strict=True)]
-        perturbation, projected = projected_onto_ball(shifted, self.rho)
-        return Ascent(
-            loss.detach(), at_w, perturbation, Compensation(drawn, labels, simulated, scale, projected)
-        )
-
-    def backward(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
-        """Adds the gradient at the perturbed weights (in the warm-up: at w) to `.grad`; returns the loss at w.
+    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Steps 1 to 7 of Algorithm 1; in the warm-up the gradient of SGD or SAM.
 
         Raises:
-            ValueError: `progress` was never set.
+            ValueError: `progress` was never set, or the targets are not classes.
         """
-        self.scale()
-        if self.progress is not None and self.progress <= self.warmup:
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise ValueError(
+                f"targets: NCSAM gives classes temporary labels and needs int64 (batch,), got {targets.dtype} of "
+                f"shape {tuple(targets.shape)} (it does not go together with mixed labels)"
+            )
+        is_warmup = self._progress() <= self.warmup
+        if (is_warmup and self.warmup_with == "plain") or (self.rho == 0 and self.project):
             self.ascent = None
-            return Plain.backward(self, inputs, targets, indices)
-        self.ascent = self.ascend(inputs, targets, indices)
-        backward_at(self.model, self.loss_fn, self.ascent.perturbation, inputs, targets)
-        drawn = self.ascent.compensation.drawn if self.ascent.compensation else ()
-        self.gradient_count += 2 + len(drawn) / len(targets)
+            return Plain.fill_gradients(self, inputs, targets, indices)
+        ascend = super().ascend if is_warmup else self.ascend
+        self.ascent = ascend(inputs, targets, indices)
+        self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
+
+    def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
+        """Steps 1 to 6 of Algorithm 1; the forward pass of g_B gives the logits of the draw."""
+        loss, logits, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise ValueError(
+                f"model: NCSAM needs outputs (batch, at least 2 classes), got shape {tuple(logits.shape)}"
+            )
+        to_rho = scaled_to(at_w, self.rho)
+        drawn, labels = self.simulated_labels(logits, targets)
+        scale = self.scale()
+        if len(drawn) == 0 or scale == 0:
+            return Ascent(loss, at_w, to_rho)
+        simulated = self._simulated_gradient(inputs, indices, drawn, labels)
+        shifted = added(to_rho, simulated, alpha=scale)
+        projected = torch.zeros((), dtype=torch.bool, device=loss.device)
+        if self.project:
+            shifted, projected = projected_onto_ball(shifted, self.rho)
+        return Ascent(loss, at_w, shifted, Compensation(drawn, labels, simulated, scale, projected))
+
+    def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""
+        # the guard keeps a ratio such as 0.29 of 100 from rounding to 28.999...
+        count = math.floor(self.flip_ratio * len(targets) + 1e-9)
+        if self.draw == "uniform":
+            probabilities = torch.full_like(logits[:, 0], 1 / len(targets))
+        else:
+            probabilities = draw_probabilities(confidence_gaps(logits))
+        drawn = draw_without_replacement(probabilities, count, self.generator)
+        if self.labels == "uniform":
+            return drawn, uniform_other_labels(targets[drawn], logits.shape[1], self.generator)
+        return drawn, temporary_labels(logits[drawn], targets[drawn])
+
+    def _simulated_gradient(
+        self, inputs: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor
+    ) -> list[Tensor]:
+        """g*, or the random direction that a control puts in its place."""
+        smoothed = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing) if self.label_smoothing else None
+        own = indices[drawn] if indices is not None else None
+        # BatchNorm has no statistics of a single sample
+        with stored_batch_norm_statistics(self.passes.module) if len(drawn) == 1 else nullcontext():
+            found = self.passes.gradient(inputs[drawn], labels, own, loss_fn=smoothed)[2]
+        if self.direction == "simulated":
+            return found
+        noise = [torch.empty_like(tensor).normal_(generator=self.generator) for tensor in found]
+        return scaled_to(noise, norm(found))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: the draw's random state too."""

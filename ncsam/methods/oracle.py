@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncsam.methods.perturbation import Ascent, LossFunction, gradient, scaled_to
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM
 
 
@@ -20,7 +21,9 @@ class OracleSAM(SAM):
         clean_targets: int64 (n,), true labels of the whole training set.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, clean_targets: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, clean_targets: Tensor
+    ) -> None:
         super().__init__(model, loss_fn, rho=rho)
         self.clean_targets = clean_targets
 
@@ -28,7 +31,8 @@ class OracleSAM(SAM):
         """The perturbation of this batch at w, from its true labels."""
         if indices is None:
             raise ValueError("indices: OracleSAM looks up true labels by the samples' positions; pass them")
-        outputs = self.model(inputs)
-        with_true_labels = gradient(self.loss_fn(outputs, self.clean_targets[indices]), self.model)
-        loss = self.loss_fn(outputs.detach(), targets)
-        return Ascent(loss, with_true_labels, scaled_to(with_true_labels, self.rho))
+        _, outputs, with_true_labels = self.passes.gradient(
+            inputs, self.clean_targets[indices], indices, moves_statistics=True
+        )
+        loss = self.passes.loss(outputs, targets, indices)
+        return Ascent(loss, with_true_labels, self.perturbation(with_true_labels))

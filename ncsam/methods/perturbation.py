@@ -1,20 +1,17 @@
-"""What every sharpness-aware method shares: a gradient at w, a perturbation, the gradient at w + perturbation.
+"""What every sharpness-aware method shares: the weights moved by a perturbation, and put back bit by bit.
 
-A list of tensors below always follows the order of the model's trainable parameters.
+A list of tensors always follows the order of the model's trainable parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) -> the mean loss over the samples, a scalar."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,8 @@ class Compensation:
     Attributes:
         drawn: int64 (m,), positions in the batch of the samples that were given temporary labels.
         temporary_targets: int64 (m,), those labels.
-        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels.
+        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels (or the
+            random direction of its norm that a control puts in its place).
         scale: s(t) with its sign: what g* was multiplied by before it was added to SAM's perturbation.
         projected: the sum was longer than rho and was scaled down.
     """
@@ -59,58 +57,19 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
-    """The gradient of `loss`, zero for parameters it does not reach; `.grad` is not touched."""
-    return list(
-        torch.autograd.grad(
-            loss,
-            trainable_parameters(model),
-            retain_graph=retain_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The l2 norm of all entries together, a scalar tensor."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
-
-
-def inner_product(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """The sum of the products of all entries, a scalar tensor."""
-    return torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
-
-
-def scaled_to(tensors: Sequence[Tensor], length: float) -> list[Tensor]:
-    """The same direction with l2 norm `length`; zero stays zero. SAM's rho g / ||g|| (Eq. 9)."""
-    total = norm(tensors)
-    factor = torch.where(total == 0, torch.zeros_like(total), length / total)
-    return [tensor * factor for tensor in tensors]
-
-
-def projected_onto_ball(tensors: Sequence[Tensor], radius: float) -> tuple[list[Tensor], Tensor]:
-    """Proj of Eq. 13: scaled down to norm `radius` if longer, else unchanged; and whether it was longer."""
-    total = norm(tensors)
-    longer = total > radius
-    factor = torch.where(longer, radius / total, torch.ones_like(total))
-    return [tensor * factor for tensor in tensors], longer
-
-
 @contextmanager
-def perturbed(model: nn.Module, perturbation: Sequence[Tensor]) -> Iterator[None]:
-    """The model at w + perturbation; on leaving, also by an exception, the weights are w again, bit by bit."""
-    parameters = trainable_parameters(model)
-    saved = [parameter.detach().clone() for parameter in parameters]
+def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
+    """The model at w + perturbation; on leaving, also by an exception, the weights are w again, bit by bit.
+
+    One copy of the weights is kept meanwhile: in floating point w + e - e is not w.
+    """
+    parameters: list[Tensor] = [parameter.detach() for parameter in trainable_parameters(model)]
+    saved = torch._foreach_mul(parameters, 1.0)
     try:
-        with torch.no_grad():
-            for parameter, offset in zip(parameters, perturbation, strict=True):
-                parameter.add_(offset)
+        torch._foreach_add_(parameters, perturbation)
         yield
     finally:
-        with torch.no_grad():
-            for parameter, weights in zip(parameters, saved, strict=True):
-                parameter.copy_(weights)
+        torch._foreach_copy_(parameters, saved)
 
 
 @contextmanager
@@ -126,15 +85,20 @@ def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
-def backward_at(
-    model: nn.Module, loss_fn: LossFunction, perturbation: Sequence[Tensor], inputs: Tensor, targets: Tensor
-) -> None:
-    """Adds the gradient at w + perturbation to `.grad`; weights and BatchNorm statistics end as they were."""
-    with perturbed(model, perturbation), frozen_batch_norm_statistics(model):
-        loss_fn(model(inputs), targets).backward()
+@contextmanager
+def stored_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm layers normalise by their running statistics, as in evaluation; all else trains."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    try:
+        for layer in layers:
+            layer.eval()
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
 
 
-def check_radius(rho: float) -> None:
-    """Raises ValueError unless rho is a positive finite number."""
-    if not 0 < rho < float("inf"):
-        raise ValueError(f"rho: the perturbation's radius must be positive and finite, got {rho}")
+def check_radius(rho: float, name: str = "rho") -> None:
+    """Raises ValueError unless rho is finite and not negative."""
+    if not 0 <= rho < float("inf"):
+        raise ValueError(f"{name}: the perturbation's radius must be at least 0 and finite, got {rho}")

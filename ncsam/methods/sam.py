@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncsam.methods.perturbation import Ascent, LossFunction, backward_at, check_radius, gradient, scaled_to
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent, check_radius, perturbed
 from ncsam.methods.plain import Plain
+from ncsam.methods.tensor_lists import scaled_to
 
 
 class SAM(Plain):
@@ -17,34 +19,43 @@ class SAM(Plain):
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
-        rho: radius of the perturbation in weight space, l2.
+        rho: radius of the perturbation in weight space, l2; 0 is the ordinary gradient.
 
     Attributes:
         ascent: the first half of the last step: g, the perturbation, and the loss; None before any.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float) -> None:
+    def __init__(self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float) -> None:
         check_radius(rho)
         super().__init__(model, loss_fn)
         self.rho = rho
         self.ascent: Ascent | None = None
 
-    def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:  # noqa: ARG002
-        """The perturbation of this batch at w; moves BatchNorm statistics as one training pass does."""
-        loss = self.loss_fn(self.model(inputs), targets)
-        at_w = gradient(loss, self.model)
-        return Ascent(loss.detach(), at_w, scaled_to(at_w, self.rho))
-
-    def backward(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
-        """Adds the gradient at the perturbed weights to `.grad` and returns the loss at w, detached.
-
-        Args:
-            inputs: (batch, ...).
-            targets: int64 (batch,), observed labels.
-            indices: int64 (batch,), positions of the samples in the training set; for the methods that keep a
-                memory of samples.
-        """
+    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Ascends at w, then descends at w + perturbation."""
+        if self.rho == 0:
+            return super().fill_gradients(inputs, targets, indices)
         self.ascent = self.ascend(inputs, targets, indices)
-        backward_at(self.model, self.loss_fn, self.ascent.perturbation, inputs, targets)
-        self.gradient_count += 2
+        self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
+
+    def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
+        """The perturbation of this batch at w; moves BatchNorm statistics as one training pass does."""
+        loss, _, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
+        return Ascent(loss, at_w, self.perturbation(at_w))
+
+    def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
+        """Where to take the second gradient, less w, from the gradient at w."""
+        return scaled_to(at_w, self.rho)
+
+    def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
+        """Adds the gradient at the perturbed weights to `.grad`."""
+        with perturbed(self.passes.module, ascent.perturbation):
+            self.passes.backward(inputs, targets, indices, moves_statistics=False)
+
+    def gradient_at(
+        self, perturbation: list[Tensor], inputs: Tensor, targets: Tensor, indices: Tensor | None
+    ) -> list[Tensor]:
+        """The gradient at w + perturbation, for methods that combine several."""
+        with perturbed(self.passes.module, perturbation):
+            return self.passes.gradient(inputs, targets, indices)[2]

@@ -91,7 +91,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         (
             "rates = [0.0, 0.4]",
             'kind = "symetric"\nrates = [0.1]',
-            "noise.kind: unknown 'symetric'; known: symmetric; did you",
+            "noise.kind: unknown 'symetric'; known: asymmetric, beta, human, matrix,",
         ),
         (
             'dataset = "digits"',

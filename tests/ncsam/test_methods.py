@@ -5,63 +5,51 @@ import pytest
 import scipy.stats
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from ncsam import NCSAM, SAM, OracleSAM, Plain, build_method, hyperparameters
-from ncsam.methods.ncsam import (
+from ncsam import (
+    ASAM,
+    BSAM,
+    GSAM,
+    NCSAM,
+    SAM,
+    SANER,
+    ClusterNCSAM,
+    FriendlySAM,
+    OracleSAM,
+    Plain,
+    build_method,
+    hyperparameters,
+)
+from ncsam.methods.ncsam import progressive_scale
+from ncsam.methods.simulated_noise import (
     confidence_gaps,
     draw_probabilities,
     draw_without_replacement,
-    progressive_scale,
     temporary_labels,
 )
-from ncsam.methods.perturbation import norm, projected_onto_ball, scaled_to
+from ncsam.methods.tensor_lists import cosine, norm, projected_onto_ball, scaled_to
+from tests.ncsam.small_network import (
+    assert_same,
+    batch,
+    gradient_at,
+    grads,
+    loss_fn,
+    network,
+    shifted,
+    weights_of,
+)
 
-loss_fn = nn.CrossEntropyLoss()
-
-
-def network(batch_norm=False, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        middle = [nn.BatchNorm1d(7)] if batch_norm else []
-        return nn.Sequential(nn.Linear(5, 7), *middle, nn.ReLU(), nn.Linear(7, 4)).double()
-
-
-def batch(seed=0, size=16):
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(size, 5, dtype=torch.float64, generator=generator)
-    return inputs, torch.randint(0, 4, (size,), generator=generator)
-
-
-def gradient_at(model, weights, inputs, targets):
-    """The gradient of the batch's mean loss at the given weights, in training mode, independent of the methods."""
-    named = {name: w.clone().requires_grad_() for name, w in weights.items()}
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    loss = loss_fn(functional_call(model, {**named, **buffers}, (inputs,)), targets)
-    return list(torch.autograd.grad(loss, list(named.values())))
-
-
-def weights_of(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def shifted(weights, offsets):
-    return {name: w + e for (name, w), e in zip(weights.items(), offsets, strict=True)}
-
-
-def grads(model):
-    return [p.grad for p in model.parameters()]
-
-
-def assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
-
-
+COMPENSATED = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.1}
 METHODS = {
     "plain": lambda m: Plain(m, loss_fn),
     "sam": lambda m: SAM(m, loss_fn, rho=0.3),
-    "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.1),
+    "asam": lambda m: ASAM(m, loss_fn, rho=0.3),
+    "gsam": lambda m: GSAM(m, loss_fn, rho=0.3),
+    "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
+    "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
+    "saner": lambda m: SANER(m, loss_fn, rho=0.3),
+    "ncsam": lambda m: NCSAM(m, loss_fn, **COMPENSATED),
+    "cluster-ncsam": lambda m: ClusterNCSAM(m, loss_fn, **{**COMPENSATED, "flip_ratio": 0.9}),
     "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),
 }
 
@@ -102,21 +90,19 @@ def test_gradients_accumulate_as_those_of_loss_backward_do(name):
     assert state["gradient_count"] == method.gradient_count
 
 
-@pytest.mark.parametrize("name", ["sam", "ncsam", "oracle"])
+@pytest.mark.parametrize("name", ["sam", "ncsam", "oracle", "bsam"])
 def test_weights_are_put_back_when_the_second_pass_fails(name):
     model = network(batch_norm=True)
     calls = []
 
     def failing(outputs, targets):
         calls.append(1)
-        if len(calls) == 2 + (name == "ncsam") + (name == "oracle"):
+        if len(calls) == {"sam": 2, "ncsam": 3, "oracle": 3, "bsam": 3}[name]:
             raise RuntimeError("out of memory")
         return loss_fn(outputs, targets)
 
     method = METHODS[name](model)
-    method.loss_fn = failing
-    if name == "ncsam":
-        method.simulated_noise_loss = failing
+    method.passes.loss_fn = failing
     method.progress = 0.8
     before = weights_of(model)
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -181,23 +167,128 @@ def test_ncsam_is_algorithm_1(compensation, rho, strength):
     assert_same(grads(model), gradient_at(model, shifted(weights, eps), inputs, targets))
 
 
-def test_the_simulated_noise_may_have_a_loss_of_its_own():
-    inputs, targets = batch()
+def compensated(model, **settings):
+    """NCSAM after its last epoch's first step, with the settings changed."""
+    method = NCSAM(
+        model, loss_fn, **{"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.0, **settings}
+    )
+    method.progress = 1.0
+    method.backward(*batch())
+    return method
+
+
+def test_the_labels_of_the_simulated_noise_may_be_smoothed():
+    inputs, _ = batch()
     stars = []
     for smoothing in (0.0, 0.1):
         model = network()
-        smoothed = nn.CrossEntropyLoss(label_smoothing=smoothing)
-        method = NCSAM(
-            model, loss_fn, rho=0.3, flip_ratio=1.0, strength=0.2, warmup=0.0, simulated_noise_loss=smoothed
+        found = compensated(model, flip_ratio=1.0, label_smoothing=smoothing).ascent.compensation
+        loss = nn.CrossEntropyLoss(label_smoothing=smoothing)(
+            model(inputs[found.drawn]), found.temporary_targets
         )
-        method.progress = 1.0
-        method.backward(inputs, targets)
-        compensation = method.ascent.compensation
-        drawn = compensation.drawn
-        loss = smoothed(model(inputs[drawn]), compensation.temporary_targets)
-        assert_same(compensation.gradient, torch.autograd.grad(loss, list(model.parameters())))
-        stars.append(compensation.gradient)
+        assert_same(found.gradient, torch.autograd.grad(loss, list(model.parameters())))
+        stars.append(found.gradient)
     assert not torch.allclose(stars[0][0], stars[1][0])
+
+
+def test_without_the_projection_the_perturbation_is_the_sum_itself():
+    method = compensated(network(), rho=0.05, strength=0.9, project=False)
+    found = method.ascent
+    to_rho = scaled_to(found.gradient, 0.05)
+    assert_same(
+        found.perturbation, [a + 0.9 * b for a, b in zip(to_rho, found.compensation.gradient, strict=True)]
+    )
+    assert norm(found.perturbation) > 0.05
+    assert not found.compensation.projected
+
+
+def test_a_constant_schedule_is_kappa_throughout():
+    method = NCSAM(network(), loss_fn, **COMPENSATED, schedule="constant")
+    method.progress = 0.2
+    assert method.scale() == 0.2
+
+
+def test_the_warmup_may_be_sams():
+    model, sam = network(), network()
+    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.25, warmup_with="sam")
+    method.progress = 0.25
+    method.backward(*batch())
+    SAM(sam, loss_fn, rho=0.3).backward(*batch())
+    assert_same(grads(model), grads(sam))
+    assert method.gradient_count == 2
+
+
+def test_a_random_direction_has_the_norm_of_the_simulated_gradient():
+    simulated = compensated(network()).ascent.compensation.gradient
+    random = compensated(network(), direction="random").ascent.compensation.gradient
+    assert norm(random).item() == pytest.approx(norm(simulated).item())
+    assert abs(cosine(random, simulated)) < 0.5
+
+
+def test_uniform_draws_do_not_follow_the_margin_and_uniform_labels_are_never_the_observed_one():
+    model = network()
+    _, targets = batch()
+    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.25, strength=0.2, draw="uniform", labels="uniform")
+    gaps = torch.linspace(0, 1000, 16)  # the low-margin draw would hardly take the last ones
+    logits = torch.zeros(16, 4).index_put((torch.arange(16), targets), gaps)
+    drawn, labels = zip(*(method.simulated_labels(logits, targets) for _ in range(3000)), strict=True)
+    counts = torch.cat(drawn).bincount(minlength=16)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    shift = (torch.cat(labels) - targets[torch.cat(drawn)]) % 4
+    assert scipy.stats.chisquare(shift.bincount(minlength=4)[1:]).pvalue > 1e-3
+    assert (shift != 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("plain", "cluster-ncsam")])
+def test_a_radius_of_zero_is_exactly_plain(name):
+    model, plain = network(batch_norm=True), network(batch_norm=True)
+    method = METHODS[name](model)
+    method.rho = 0
+    method.progress = 1.0
+    method.backward(*batch(), torch.arange(16))
+    Plain(plain, loss_fn).backward(*batch())
+    assert all(torch.equal(a, b) for a, b in zip(grads(model), grads(plain), strict=True))
+    assert method.gradient_count == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_zero_gradients_stay_zero(name):
+    model = nn.Sequential(nn.Linear(5, 4)).double()
+    method = METHODS[name](model)
+    method.passes.loss_fn = lambda outputs, _: (outputs * 0).mean()
+    method.progress = 1.0
+    method.backward(*batch(), torch.arange(16))
+    assert all((g == 0).all() for g in grads(model))
+
+
+@pytest.mark.parametrize("model", [network(batch_norm=True), network()])
+def test_a_single_drawn_sample_is_no_trouble_for_batch_norm(model):
+    method = compensated(model, flip_ratio=0.07)
+    assert len(method.ascent.compensation.drawn) == 1
+    assert all(torch.isfinite(g).all() for g in grads(model))
+    assert all(module.training for module in model.modules())
+
+
+def test_a_batch_smaller_than_the_draw_is_drawn_whole_or_not_at_all():
+    for size, flip_ratio, drawn in ((1, 1.0, 1), (1, 0.9, 0), (3, 0.3, 0), (3, 0.4, 1)):
+        model = network()
+        method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=flip_ratio, strength=0.2, warmup=0.0)
+        method.progress = 1.0
+        method.backward(*batch(size=size))
+        found = method.ascent.compensation
+        assert (len(found.drawn) if found else 0) == drawn
+
+
+def test_ncsam_needs_classes_and_at_least_two():
+    inputs, targets = batch()
+    for model, labels, field in (
+        (nn.Linear(5, 1).double(), targets * 0, "model"),
+        (network(), nn.functional.one_hot(targets, 4).double(), "targets"),
+    ):
+        method = NCSAM(model, loss_fn, **COMPENSATED)
+        method.progress = 1.0
+        with pytest.raises(ValueError, match=f"^{field}"):
+            method.backward(inputs, labels)
 
 
 def test_ncsam_in_its_warmup_is_plain():
@@ -329,7 +420,22 @@ def test_a_checkpoint_of_ncsam_goes_on_with_the_same_draws():
 @pytest.mark.parametrize(
     ("name", "settings", "field"),
     [
-        ("sam", {"rho": 0.0}, "rho"),
+        ("sam", {"rho": -0.1}, "rho"),
+        ("asam", {"rho": 0.1, "eta": -1}, "eta"),
+        ("asam", {"rho": 0.1, "normalization": "layer"}, "normalization"),
+        ("gsam", {"rho": 0.1, "alpha": -1}, "alpha"),
+        ("friendly-sam", {"rho": 0.1, "sigma": -1}, "sigma"),
+        ("friendly-sam", {"rho": 0.1, "momentum": 1}, "momentum"),
+        ("bsam", {"rho": 0.1, "rho_min": -1}, "rho_min"),
+        ("saner", {"rho": 0.1, "alpha": 2}, "alpha"),
+        ("cluster-ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "clusters": 0}, "clusters"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "draw": "high"}, "draw"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "labels": "third"}, "labels"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "direction": "up"}, "direction"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "schedule": "cosine"}, "schedule"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "warmup_with": "adam"}, "warmup_with"),
+        ("ncsam", {"rho": 0.1, "flip_ratio": 0.2, "strength": 1, "label_smoothing": 2}, "label_smoothing"),
+        ("co-teaching", {"forget_rate": 0.4}, "peer"),
         ("sam", {"rho": float("inf")}, "rho"),
         ("sam", {}, "rho"),
         ("sam", {"rho": 0.1, "strength": 1}, "strength"),
@@ -347,7 +453,8 @@ def test_bad_settings_are_named(name, settings, field):
 
 
 def test_hyperparameters_are_those_of_the_signature():
-    assert list(hyperparameters("ncsam")) == ["rho", "flip_ratio", "strength", "compensation", "warmup"]
+    assert list(hyperparameters("friendly-sam")) == ["rho", "sigma", "momentum"]
+    assert "seed" not in hyperparameters("ncsam")
 
 
 def test_the_oracle_needs_the_samples_positions():

@@ -1,11 +1,27 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ncsam import METRICS, NCSAM, SAM, Plain, Split, build_model, corrupt_labels, fit, load_dataset, predict
+from ncsam import (
+    METRICS,
+    NCSAM,
+    SAM,
+    Augmentation,
+    CoTeaching,
+    EarlyLearningRegularization,
+    FriendlySAM,
+    Plain,
+    Split,
+    build_model,
+    corrupt_labels,
+    fit,
+    load_dataset,
+    predict,
+)
 from ncsam.alignment import perturbation_alignment
 from ncsam.memorization import memorized_share, recovered_share
 
@@ -26,13 +42,21 @@ def setup(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
         with torch.no_grad():
             for p in network.parameters():
                 p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 0.1)
+    peer = build_model(model, dataset.input_shape, dataset.num_classes, seed=1, **options)
     method = {
         "plain": lambda: Plain(network, loss_fn),
+        "elr": lambda: Plain(network, EarlyLearningRegularization(len(dataset.train), 10)),
+        "friendly-sam": lambda: FriendlySAM(network, loss_fn, rho=0.1),
+        "co-teaching": lambda: CoTeaching(network, loss_fn, peer=peer, forget_rate=0.4),
+        "float16": lambda: SAM(network, loss_fn, rho=0.1),
         "dropout": lambda: SAM(network, loss_fn, rho=0.1),
         "sam": lambda: SAM(network, loss_fn, rho=0.1),
         "ncsam": lambda: NCSAM(network, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
     }[kind]()
-    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9)
+    if kind == "float16":
+        method.passes.autocast_dtype = torch.float16
+        method.passes.scaler = torch.amp.GradScaler("cpu", growth_interval=7)
+    optimizer = torch.optim.SGD(method.parameters(), lr=learning_rate, momentum=0.9)
     return method, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
 
 
@@ -59,11 +83,22 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    ("kind", "model"), [("plain", "mlp"), ("ncsam", "mlp"), ("ncsam", "cnn"), ("dropout", "mlp")]
+    ("kind", "model", "options"),
+    [
+        ("plain", "mlp", {}),
+        ("ncsam", "mlp", {}),
+        ("ncsam", "cnn", {"augmentation": Augmentation(crop=1, flip=True, cutout=3)}),
+        ("dropout", "mlp", {"mixup_alpha": 0.5}),
+        ("elr", "mlp", {}),
+        ("friendly-sam", "mlp", {}),
+        ("co-teaching", "cnn", {}),
+        ("float16", "mlp", {"max_gradient_norm": 0.5}),
+    ],
 )
 @pytest.mark.parametrize("killed_after", [1, 4])
-def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, killed_after):
-    whole, undisturbed = train(digits, kind, model=model, alignment_batches=1)
+def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, options, killed_after):
+    options = {"model": model, "alignment_batches": 1, **options}
+    whole, undisturbed = train(digits, kind, **options)
 
     def kill(epoch):
         if epoch == killed_after:
@@ -71,11 +106,9 @@ def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, ki
 
     path = tmp_path / "run.ckpt"
     with pytest.raises(Killed):
-        train(digits, kind, model=model, alignment_batches=1, checkpoint=path, on_epoch=kill)
+        train(digits, kind, checkpoint=path, on_epoch=kill, **options)
     seen = []
-    history, method = train(
-        digits, kind, model=model, alignment_batches=1, checkpoint=path, on_epoch=seen.append
-    )
+    history, method = train(digits, kind, checkpoint=path, on_epoch=seen.append, **options)
     assert seen[0] == killed_after
     for name, tensor in method.model.state_dict().items():
         assert torch.equal(tensor, undisturbed.model.state_dict()[name]), name
@@ -104,6 +137,49 @@ def test_the_callers_random_state_is_left_alone(digits):
     before = torch.get_rng_state()
     fit(method, optimizer, dataset.train, labels, dataset.test, epochs=1, batch_size=128, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augmentation_mixup_and_clipping_change_the_training(digits):
+    plain = train(digits, "sam", epochs=2)[1].model.state_dict()
+    for options in (
+        {"augmentation": Augmentation(crop=1)},
+        {"mixup_alpha": 1.0},
+        {"max_gradient_norm": 0.1},
+    ):
+        changed = train(digits, "sam", epochs=2, **options)[1].model.state_dict()
+        assert not torch.equal(changed["1.weight"], plain["1.weight"]), options
+
+
+def test_mixed_batches_have_no_true_labels_to_align_with(digits):
+    history, _ = train(digits, "sam", epochs=1, alignment_batches=1, mixup_alpha=1.0)
+    assert np.isnan(history.metrics["cos_sam_clean"]).all()
+    with pytest.raises(ValueError, match="^targets: NCSAM"):
+        train(digits, "ncsam", epochs=1, mixup_alpha=1.0)
+
+
+@pytest.mark.parametrize(("name", "label"), [("observed", 10), ("clean", -1), ("held_out", 12)])
+def test_labels_outside_the_models_classes_are_named_before_the_first_step(digits, name, label):
+    dataset, labels = digits
+    method, optimizer, _ = setup(dataset)
+    before = method.model[1].weight.clone()
+    held_out = Split(dataset.test.inputs, dataset.test.targets.clone())
+    if name == "held_out":
+        held_out.targets[3] = label
+    else:
+        wrong = getattr(labels, name).clone()
+        wrong[3] = label
+        labels = replace(labels, **{name: wrong})
+    with pytest.raises(ValueError, match=f"^labels: the {name} label of sample 3 is {label};"):
+        fit(method, optimizer, dataset.train, labels, held_out, epochs=1, batch_size=128, seed=0)
+    assert torch.equal(method.model[1].weight, before)
+
+
+def test_training_with_labels_of_one_class_only_is_defined(digits):
+    dataset, labels = digits
+    same = replace(labels, observed=torch.zeros_like(labels.observed))
+    history, _ = train((dataset, same), epochs=2, alignment_batches=1)
+    assert not history.diverged
+    assert history.metrics["train_accuracy"][-1] == 1
 
 
 def test_history_agrees_with_the_trained_model(digits):

@@ -1,0 +1,87 @@
+"""The state of a training between two epochs, in a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from ncsam.methods.plain import Plain
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file that cannot be read."""
+
+
+def save_checkpoint(
+    path: Path,
+    fingerprint: str,
+    method: Plain,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    rows: list[dict[str, float]],
+) -> None:
+    """Writes the state after an epoch, whole or not at all."""
+    state: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "model": method.model.state_dict(),
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None,
+        "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
+        "loss": _loss_state(method),
+        "rows": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+def _loss_state(method: Plain) -> dict[str, Any]:
+    """What a loss remembers, such as ELR's targets."""
+    return method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {}
+
+
+def load_checkpoint(
+    path: Path,
+    fingerprint: str,
+    method: Plain,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+) -> list[dict[str, float]]:
+    """Takes up the state of a checkpoint and returns the history's rows so far.
+
+    Raises:
+        ValueError: a checkpoint of other settings.
+        CheckpointError: one that cannot be read; nothing was changed yet.
+    """
+    device = next(method.model.parameters()).device
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}
+    except Exception as error:  # a broken file may raise anything
+        raise CheckpointError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
+    if not whole:
+        raise CheckpointError(f"checkpoint: {path} is not one of fit(); delete it to train anew")
+    if state["fingerprint"] != fingerprint:
+        raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
+    if (state["scheduler"] is None) != (scheduler is None):
+        raise ValueError(
+            f"checkpoint: {path} was written with another scheduler; delete it or name another file"
+        )
+    method.model.load_state_dict(state["model"])
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    if scheduler is not None:
+        scheduler.load_state_dict(state["scheduler"])
+    if method.passes.scaler is not None and state["scaler"] is not None:
+        method.passes.scaler.load_state_dict(state["scaler"])
+    if isinstance(method.loss_fn, nn.Module):
+        method.loss_fn.load_state_dict(state["loss"])
+    rows: list[dict[str, float]] = state["rows"]
+    return rows

@@ -1,0 +1,86 @@
+"""What a model says of the training set and of held-out samples."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.datasets import Split
+from ncsam.label_noise import NoisyLabels
+from ncsam.memorization import memorized_share, recovered_share
+from ncsam.methods.plain import Plain
+
+EVALUATION_METRICS = {
+    "train_loss": (
+        "nat",
+        "mean training loss with observed labels, in evaluation mode at the epoch's end (cross-entropy for ELR)",
+    ),
+    "train_accuracy": ("", "accuracy on the training set against observed labels"),
+    "train_clean_accuracy": ("", "accuracy on the training set against true labels"),
+    "memorized": ("", "share of wrongly labelled training samples predicted as their wrong label"),
+    "recovered": ("", "share of wrongly labelled training samples predicted as their true label"),
+    "test_loss": ("nat", "mean loss on held-out samples"),
+    "test_accuracy": ("", "accuracy on held-out samples"),
+}
+"""Name -> (unit, description) of what `evaluate` measures."""
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    inputs: Tensor | Split,
+    *,
+    batch_size: int = 2000,
+    autocast_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Outputs (n, classes) in evaluation mode; the model's mode ends as it was.
+
+    Args:
+        model: any.
+        inputs: as the model sees them, or a split, which is normalised piece by piece.
+        batch_size: bounds the memory.
+        autocast_dtype: forward passes run under `torch.autocast` with this dtype.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    device = inputs.pixels.device if isinstance(inputs, Split) else inputs.device
+    pieces = torch.arange(len(inputs), device=device).split(batch_size)
+    model.eval()
+    try:
+        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+            outputs = [
+                model(inputs.batch(piece) if isinstance(inputs, Split) else inputs[piece]) for piece in pieces
+            ]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return torch.cat(outputs).float() if autocast_dtype else torch.cat(outputs)
+
+
+def evaluate(method: Plain, train: Split, labels: NoisyLabels, held_out: Split) -> dict[str, float]:
+    """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite."""
+    autocast_dtype = method.passes.autocast_dtype
+    train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
+    test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
+    # a loss that remembers training samples has nothing to say of others
+    loss_fn: Any = nn.CrossEntropyLoss() if hasattr(method.loss_fn, "remember") else method.loss_fn
+    # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
+    # (minus infinity is what a model that rules a class out gives it)
+    if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
+        return dict.fromkeys(EVALUATION_METRICS, float("nan"))
+    predictions = train_outputs.argmax(1)
+    return {
+        "train_loss": loss_fn(train_outputs, labels.observed).item(),
+        "train_accuracy": _accuracy(predictions, labels.observed),
+        "train_clean_accuracy": _accuracy(predictions, labels.clean),
+        "memorized": memorized_share(predictions, labels),
+        "recovered": recovered_share(predictions, labels),
+        "test_loss": loss_fn(test_outputs, held_out.targets).item(),
+        "test_accuracy": _accuracy(test_outputs.argmax(1), held_out.targets),
+    }
+
+
+def _accuracy(predictions: Tensor, targets: Tensor) -> float:
+    return (predictions == targets).double().mean().item()

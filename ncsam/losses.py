@@ -1,0 +1,261 @@
+"""Losses that resist label noise, as baselines; each with its paper's defaults.
+
+Every one is (outputs, targets) -> the mean over the samples, in nat where the paper has logarithms. Outputs are
+logits (batch, classes), targets int64 (batch,). ELR also takes the samples' positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss, one_hot, softmax
+
+
+def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
+    """Cross-entropy, with labels smoothed over all classes if asked (Szegedy et al. 2016, section 7).
+
+    Raises:
+        ValueError: a smoothing outside [0, 1].
+    """
+    _check_share("label_smoothing", label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+
+class GeneralizedCrossEntropy(nn.Module):
+    """GCE, (1 - p_y^q) / q (Zhang and Sabuncu 2018, arXiv:1805.07836, Eq. 6).
+
+    Args:
+        q: from cross-entropy (to 0) to the mean absolute error (1); 0.7 in the paper.
+    """
+
+    def __init__(self, *, q: float = 0.7) -> None:
+        super().__init__()
+        if not 0 < q <= 1:
+            raise ValueError(f"q: must be above 0 and at most 1, got {q}")
+        self.q = q
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss."""
+        log_p = -cross_entropy(outputs, targets, reduction="none")
+        return -torch.expm1(self.q * log_p).mean() / self.q
+
+
+class SymmetricCrossEntropy(nn.Module):
+    """SCE, alpha CE + beta RCE (Wang et al. 2019, arXiv:1908.06112, Eq. 7).
+
+    The reverse cross-entropy has log 0 replaced by A, so it is -A (1 - p_y).
+
+    Args:
+        alpha: weight of cross-entropy; 0.1 in the paper for CIFAR-10 (6 for CIFAR-100).
+        beta: weight of the reverse cross-entropy; 1 for CIFAR-10 (0.1 for CIFAR-100).
+        log_zero: A; -4 for both in the paper.
+    """
+
+    def __init__(self, *, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
+        super().__init__()
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name}: must be at least 0 and finite, got {weight}")
+        if not float("-inf") < log_zero < 0:
+            raise ValueError(f"log_zero: must be negative and finite, got {log_zero}")
+        self.alpha = alpha
+        self.beta = beta
+        self.log_zero = log_zero
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss."""
+        log_p = -cross_entropy(outputs, targets, reduction="none")
+        return (-self.alpha * log_p + self.beta * self.log_zero * torch.expm1(log_p)).mean()
+
+
+class ForwardCorrection(nn.Module):
+    """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
+
+    Args:
+        transition: (classes, classes); row i, column j the probability that class i is labelled j. Known, or
+            from `estimated_transition`.
+
+    Raises:
+        ValueError: not a square matrix with rows that sum to 1.
+    """
+
+    transition: Tensor
+
+    def __init__(self, transition: Tensor) -> None:
+        super().__init__()
+        if transition.ndim != 2 or transition.shape[0] != transition.shape[1]:
+            raise ValueError(f"transition: must be (classes, classes), got {tuple(transition.shape)}")
+        sums = transition.sum(1)
+        if (transition < 0).any() or not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+            raise ValueError("transition: rows must be probabilities that sum to 1")
+        self.register_buffer("transition", transition)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss."""
+        matrix = self.transition.to(outputs)
+        # log sum_i p_i T_iy without leaving logarithms, in which a confident p underflows
+        log_joint = log_softmax(outputs, 1).unsqueeze(2) + matrix.log()
+        return nll_loss(log_joint.logsumexp(1), targets)
+
+
+def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Tensor:
+    """The transition matrix read off a network that was trained on the noisy labels (Patrini et al. 2017, Eq. 12-13).
+
+    Row i is the prediction for the sample that looks most like class i: the one at the `quantile` of p_i, so
+    that no outlier decides.
+
+    Args:
+        probabilities: (n, classes), the network's predictions on the training inputs.
+        quantile: 0.97 in the paper for CIFAR-10; 1.0, the largest, for CIFAR-100.
+
+    Returns:
+        float64 (classes, classes), rows that sum to 1.
+    """
+    _check_share("quantile", quantile)
+    if probabilities.ndim != 2 or len(probabilities) == 0:
+        raise ValueError(f"probabilities: must be (n, classes), got {tuple(probabilities.shape)}")
+    p = probabilities.detach().cpu().double()
+    rank = min(int(quantile * len(p)), len(p) - 1)
+    anchors = p.argsort(dim=0, stable=True)[rank]
+    rows = p[anchors]
+    return rows / rows.sum(1, keepdim=True)
+
+
+class EarlyLearningRegularization(nn.Module):
+    """ELR, cross-entropy + lambda log(1 - <p, t>), t each sample's remembered predictions (Liu et al. 2020).
+
+    arXiv:2007.00151, Eq. 6 and 9. `remember` moves t <- beta t + (1 - beta) p once a step, at the unperturbed
+    weights, so that sharpness-aware methods may use it too.
+
+    Args:
+        samples: size of the training set.
+        classes: number of classes.
+        strength: lambda; 3 in the paper for CIFAR-10 (7 for CIFAR-100).
+        momentum: beta; 0.7 in the paper for CIFAR-10 (0.9 for CIFAR-100).
+    """
+
+    targets: Tensor
+
+    def __init__(self, samples: int, classes: int, *, strength: float = 3.0, momentum: float = 0.7) -> None:
+        super().__init__()
+        if not 0 <= strength < float("inf"):
+            raise ValueError(f"strength: must be at least 0 and finite, got {strength}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+        self.strength = strength
+        self.momentum = momentum
+        self.register_buffer("targets", torch.zeros(samples, classes))
+
+    @torch.no_grad()
+    def remember(self, outputs: Tensor, indices: Tensor) -> None:
+        """Moves the remembered predictions of these samples."""
+        p = _clamped(outputs)
+        p = p / p.sum(1, keepdim=True)
+        self.targets[indices] = self.momentum * self.targets[indices] + (1 - self.momentum) * p.to(
+            self.targets
+        )
+
+    def forward(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """The mean loss; `indices` are the samples' positions in the training set."""
+        agreement = (self.targets[indices].to(outputs) * _clamped(outputs)).sum(1)
+        return cross_entropy(outputs, targets) + self.strength * torch.log1p(-agreement).mean()
+
+
+def _clamped(outputs: Tensor) -> Tensor:
+    """Predictions kept from 0 and 1, as in the authors' code: the logarithm stays finite."""
+    return softmax(outputs, 1).clamp(1e-4, 1 - 1e-4)
+
+
+def mixup(
+    inputs: Tensor, targets: Tensor, *, classes: int, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mixes each sample with another one of the batch (Zhang et al. 2018, arXiv:1710.09412, section 2).
+
+    lambda ~ Beta(alpha, alpha), one a batch as in the authors' code. Cross-entropy with the mixed targets is the
+    mixture of the cross-entropies.
+
+    Args:
+        inputs: (batch, ...).
+        targets: int64 (batch,).
+        classes: number of classes.
+        alpha: of the Beta distribution; 1 in the paper for CIFAR, with 8 in its tests under label noise.
+        generator: on the CPU.
+
+    Returns:
+        Mixed inputs, and class probabilities (batch, classes) in the inputs' dtype.
+    """
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha: must be positive and finite, got {alpha}")
+    share = _beta(alpha, generator)
+    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+    classes_of = one_hot(targets, classes).to(inputs.dtype)
+    return (
+        share * inputs + (1 - share) * inputs[partner],
+        share * classes_of + (1 - share) * classes_of[partner],
+    )
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    # torch has no Beta draw from a generator: the quantile of a uniform draw is one
+    from scipy.special import betaincinv
+
+    uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
+    return float(betaincinv(alpha, alpha, uniform))
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must lie in [0, 1], got {value}")
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "cross-entropy": cross_entropy_loss,
+    "gce": GeneralizedCrossEntropy,
+    "sce": SymmetricCrossEntropy,
+    "elr": EarlyLearningRegularization,
+    "forward": ForwardCorrection,
+}
+
+
+def loss_options(name: str) -> dict[str, Any]:
+    """What can be set of a loss, with the default value.
+
+    Raises:
+        ValueError: unknown loss.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss: unknown name {name!r}; known: {', '.join(LOSSES)}")
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build_loss(
+    name: str, *, samples: int, classes: int, transition: Tensor | None = None, **options: Any
+) -> nn.Module:
+    """Builds a loss by name.
+
+    Args:
+        name: one of `LOSSES`.
+        samples: size of the training set, for ELR.
+        classes: number of classes.
+        transition: for forward correction.
+        options: see `loss_options(name)`.
+
+    Raises:
+        ValueError: unknown loss or option, an option out of range, or a missing transition matrix.
+    """
+    unknown = sorted(set(options) - set(loss_options(name)))
+    if unknown:
+        allowed = ", ".join(loss_options(name)) or "none"
+        raise ValueError(f"{unknown[0]}: not an option of loss {name!r}; allowed: {allowed}")
+    if name == "elr":
+        return LOSSES[name](samples, classes, **options)
+    if name == "forward":
+        if transition is None:
+            raise ValueError("transition: loss 'forward' needs the transition matrix")
+        return LOSSES[name](transition, **options)
+    return LOSSES[name](**options)

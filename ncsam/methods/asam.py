@@ -1,0 +1,64 @@
+"""ASAM: adaptive SAM (Kwon et al. 2021, arXiv:2102.11600, Eq. 8 and 9)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.sam import SAM
+from ncsam.methods.tensor_lists import norm
+
+NORMALIZATIONS = ("elementwise", "filterwise")
+
+
+class ASAM(SAM):
+    """SAM in a ball that scales with the weights: eps = rho T^2 g / ||T g||.
+
+    As in the authors' code T = |w| + eta for parameters whose name contains "weight" and 1 for the rest;
+    `"filterwise"` puts the norm of an output filter (of a row, in linear layers) in the place of |w|.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius of the scaled ball; the paper has 0.5 for CIFAR-10 and 1.0 for CIFAR-100.
+        eta: keeps weights near 0 movable; 0.01 in the paper.
+        normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        eta: float = 0.01,
+        normalization: str = "elementwise",
+    ) -> None:
+        super().__init__(model, loss_fn, rho=rho)
+        if not 0 <= eta < float("inf"):
+            raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"normalization: must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}"
+            )
+        self.eta = eta
+        self.normalization = normalization
+
+    @torch.no_grad()
+    def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
+        """rho T^2 g / ||T g||; zero for a zero gradient."""
+        named = [(n, p) for n, p in self.passes.module.named_parameters() if p.requires_grad]
+        scales = [self._scale(name, weights) for name, weights in named]
+        once = list(torch._foreach_mul(scales, at_w))
+        total = norm(once)
+        factor = torch.where(total == 0, torch.zeros_like(total), self.rho / total)
+        return list(torch._foreach_mul(torch._foreach_mul(scales, once), factor))
+
+    def _scale(self, name: str, weights: Tensor) -> Tensor:
+        if "weight" not in name:
+            return torch.ones_like(weights)
+        if self.normalization == "filterwise" and weights.ndim > 1:
+            of_filter = torch.linalg.vector_norm(weights.flatten(1), dim=1)
+            return (of_filter + self.eta).view(-1, *[1] * (weights.ndim - 1)).expand_as(weights)
+        return weights.abs() + self.eta

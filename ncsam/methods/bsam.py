@@ -1,0 +1,48 @@
+"""BSAM: bilateral SAM (Deng, Pang et al. 2024, arXiv:2409.13173).
+
+Not the Bayesian SAM of Möllenhoff and Khan (2023), which shares the abbreviation.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent, check_radius
+from ncsam.methods.sam import SAM
+from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+
+
+class BSAM(SAM):
+    """Flattens the loss uphill and downhill: g_max + g - (||g_max|| / ||g_min||) g_min.
+
+    g_max is the gradient at w + rho g / ||g||, g_min that at w - rho_min g / ||g||. Three gradients a step.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius uphill, l2.
+        rho_min: radius downhill; rho if not given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        rho_min: float | None = None,
+    ) -> None:
+        super().__init__(model, loss_fn, rho=rho)
+        self.rho_min = rho if rho_min is None else rho_min
+        check_radius(self.rho_min, "rho_min")
+
+    def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
+        """Adds the bilateral gradient to `.grad`."""
+        uphill = self.gradient_at(ascent.perturbation, inputs, targets, indices)
+        below = scaled_to(ascent.gradient, -self.rho_min)
+        downhill = self.gradient_at(below, inputs, targets, indices)
+        length = norm(downhill)
+        ratio = norm(uphill) / length.where(length > 0, length.new_ones(()))
+        both = added(uphill, ascent.gradient)
+        self.passes.accumulate(added(both, scaled(downhill, ratio), alpha=-1.0))

@@ -1,0 +1,92 @@
+"""Co-teaching: two networks choose each other's samples (Han et al. 2018, arXiv:1804.06872, Algorithm 1)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, Passes
+from ncsam.methods.plain import Plain
+
+
+class CoTeaching(Plain):
+    """Each network learns from the samples of the batch on which the other's loss is smallest.
+
+    The share kept falls from 1 to 1 - forget_rate over the first `gradual` of the training. The optimizer must be over
+    `method.parameters()`, which holds both networks; `model` is the one that is evaluated.
+
+    Set `method.progress = epoch / epochs` at the start of each epoch; `fit()` does.
+
+    Args:
+        model: in training mode, with outputs (batch, classes).
+        loss_fn: (outputs, targets) -> mean loss of the samples kept; samples are compared by cross-entropy.
+        peer: the second network: the same architecture, other initial weights.
+        forget_rate: the share of samples finally left out; in the paper the noise rate.
+        gradual: share of training until then; 10 of 200 epochs in the paper.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        *,
+        peer: nn.Module,
+        forget_rate: float,
+        gradual: float = 0.05,
+    ) -> None:
+        super().__init__(model, loss_fn)
+        if not 0 <= forget_rate < 1:
+            raise ValueError(f"forget_rate: must be a share of at least 0 and below 1, got {forget_rate}")
+        if not 0 < gradual <= 1:
+            raise ValueError(f"gradual: must be a share above 0 and at most 1, got {gradual}")
+        if peer is model:
+            raise ValueError("peer: must be another network than the model")
+        self.peer = Passes(peer, loss_fn)
+        self.forget_rate = forget_rate
+        self.gradual = gradual
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Those of both networks."""
+        return itertools.chain(self.model.parameters(), self.peer.model.parameters())
+
+    def kept_share(self) -> float:
+        """R(t) = 1 - forget_rate min(t / gradual, 1)."""
+        if self.progress is None:
+            raise ValueError(
+                "progress: CoTeaching's schedule needs it; set method.progress = epoch / epochs at each epoch's start"
+            )
+        return 1 - self.forget_rate * min(self.progress / self.gradual, 1)
+
+    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds to the `.grad` of both networks."""
+        if self.passes.micro_batch_size is not None:
+            raise ValueError(
+                "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
+            )
+        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+        count = max(1, int(self.kept_share() * len(targets)))
+        both = (self.passes, self.peer)
+        outputs = [passes.outputs(passes.model, inputs, indices, first=True) for passes in both]
+        kept = [
+            nn.functional.cross_entropy(output.detach(), targets, reduction="none")
+            .topk(count, largest=False)
+            .indices
+            for output in outputs
+        ]
+        for passes, output, chosen in zip(both, outputs, reversed(kept), strict=True):
+            own = indices[chosen] if indices is not None else None
+            passes.backward_of(passes.loss(output[chosen], targets[chosen], own))
+        self.passes.sample_gradients += len(targets)
+        return self.passes.loss(outputs[0].detach(), targets, indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on exactly: the second network too."""
+        return {**super().state_dict(), "peer": self.peer.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a `state_dict()` again."""
+        super().load_state_dict(state)
+        self.peer.module.load_state_dict(state["peer"])

@@ -1,0 +1,40 @@
+"""GSAM: surrogate-gap guided SAM (Zhuang et al. 2022, arXiv:2203.08065, Algorithm 1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent
+from ncsam.methods.sam import SAM
+from ncsam.methods.tensor_lists import added, inner_product, scaled
+
+
+class GSAM(SAM):
+    """Descends along g_SAM less alpha times the part of g that is orthogonal to g_SAM.
+
+    That part lowers the surrogate gap L(w + eps) - L(w) without changing the perturbed loss. The paper lets rho
+    follow the learning rate; set `method.rho` at each epoch for that.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius of the perturbation in weight space, l2.
+        alpha: weight of the orthogonal part.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, alpha: float = 0.4
+    ) -> None:
+        super().__init__(model, loss_fn, rho=rho)
+        if not 0 <= alpha < float("inf"):
+            raise ValueError(f"alpha: must be at least 0 and finite, got {alpha}")
+        self.alpha = alpha
+
+    def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
+        """Adds g_SAM - alpha (g - <g, g_SAM> g_SAM / ||g_SAM||^2) to `.grad`."""
+        sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
+        square = inner_product(sharp, sharp)
+        along = inner_product(ascent.gradient, sharp) / square.where(square > 0, square.new_ones(()))
+        orthogonal = added(ascent.gradient, scaled(sharp, along), alpha=-1.0)
+        self.passes.accumulate(added(sharp, orthogonal, alpha=-self.alpha))

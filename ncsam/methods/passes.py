@@ -1,0 +1,225 @@
+"""How the passes of a step run: in which precision, in pieces of what size, on how many ranks.
+
+A method says which gradients it needs; here they are computed. So whatever a pass may be (autocast, loss scaling,
+micro-batches, DistributedDataParallel) is written once, for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ncsam.methods.perturbation import frozen_batch_norm_statistics, trainable_parameters
+from ncsam.methods.tensor_lists import scaled
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) -> the mean loss over the samples, a scalar."""
+
+
+class RememberingLoss(Protocol):
+    """A loss that keeps something of each training sample, such as ELR's targets."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """The mean loss over the samples, a scalar; `indices` are the samples' positions in the training set."""
+
+    def remember(self, outputs: Tensor, indices: Tensor) -> None:
+        """Takes note of the outputs of a training pass; called once a step, at the unperturbed weights."""
+
+
+def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
+    """The gradient of `loss`, zero for parameters it does not reach; `.grad` is not touched."""
+    return list(
+        torch.autograd.grad(
+            loss,
+            trainable_parameters(model),
+            retain_graph=retain_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
+
+
+@dataclass
+class Passes:
+    """Forward and backward passes of one model and loss.
+
+    Attributes:
+        model: in training mode; may be wrapped in DistributedDataParallel or compiled.
+        loss_fn: (outputs, targets) -> mean loss, or a loss that remembers samples.
+        autocast_dtype: forward passes run under `torch.autocast` with this dtype; None: as the model is.
+        scaler: float16 needs one: `.grad` is then scaled as after `scaler.scale(loss).backward()`, so that
+            `scaler.step(optimizer)` goes on from there, and skips the step if any pass overflowed.
+        micro_batch_size: a batch is passed in pieces of that many samples, with the same mean gradient, to
+            save memory; BatchNorm then normalises by the piece, as in any accumulation. None: in one piece.
+        average_over_ranks: under DistributedDataParallel each rank perturbs by the gradient of its own part
+            of the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4).
+            True: every gradient is averaged over the ranks first, as if one process had the whole batch.
+        sample_gradients: gradients of one sample spent so far.
+    """
+
+    model: nn.Module
+    loss_fn: LossFunction | RememberingLoss
+    autocast_dtype: torch.dtype | None = None
+    scaler: torch.amp.GradScaler | None = None
+    micro_batch_size: int | None = None
+    average_over_ranks: bool = False
+    sample_gradients: int = 0
+
+    @property
+    def module(self) -> nn.Module:
+        """The model without DistributedDataParallel: a pass through it alone starts no all-reduce."""
+        if isinstance(self.model, DistributedDataParallel):
+            bare: nn.Module = self.model.module
+            return bare
+        return self.model
+
+    def backward(
+        self, inputs: Tensor, targets: Tensor, indices: Tensor | None, *, moves_statistics: bool
+    ) -> Tensor:
+        """Adds the gradient of the batch's mean loss to `.grad`, as `loss.backward()` does.
+
+        Args:
+            inputs: (batch, ...).
+            targets: (batch,).
+            indices: int64 (batch,), positions in the training set.
+            moves_statistics: this is the step's pass at the unperturbed weights, in which BatchNorm's running
+                statistics and the loss's memory move.
+
+        Returns:
+            The mean loss, detached.
+        """
+        losses = []
+        pieces = self._pieces(inputs, targets, indices)
+        with self._statistics(moves_statistics):
+            for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
+                model = self.model if number == len(pieces) - 1 else self.module
+                outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
+                loss = self.loss(outputs, piece_targets, piece_indices)
+                losses.append(loss.detach() * share)
+                self.backward_of(loss * share)
+        return torch.stack(losses).sum()
+
+    def gradient(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        indices: Tensor | None,
+        *,
+        moves_statistics: bool = False,
+        loss_fn: LossFunction | None = None,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The gradient of the batch's mean loss; `.grad` is not touched.
+
+        Args:
+            inputs, targets, indices, moves_statistics: as for `backward`.
+            loss_fn: another loss than the method's own.
+
+        Returns:
+            The mean loss and the outputs (batch, ...), detached, and the gradient.
+        """
+        losses, outputs, total = [], [], None
+        with self._statistics(moves_statistics):
+            for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
+                output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
+                if loss_fn is None:
+                    loss = self.loss(output, piece_targets, piece_indices)
+                else:
+                    loss = loss_fn(output, piece_targets)
+                part = gradient(self._scale(loss * share), self.module)
+                if total is None:
+                    total = part
+                else:
+                    torch._foreach_add_(total, part)
+                losses.append(loss.detach() * share)
+                outputs.append(output.detach())
+        assert total is not None
+        if self.scaler is not None:
+            total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
+        if self.average_over_ranks:
+            self._average(total)
+        return torch.stack(losses).sum(), torch.cat(outputs), total
+
+    def backward_of(self, loss: Tensor) -> None:
+        """`loss.backward()`, scaled as the scaler wants it."""
+        self._scale(loss).backward()
+
+    def accumulate(self, gradients: list[Tensor]) -> None:
+        """Adds gradients that were put together by hand to `.grad`, as `backward` would have left them.
+
+        The tensors are taken over: they may become `.grad` themselves.
+        """
+        if not self.average_over_ranks:
+            self._average(gradients)
+        if self.scaler is not None:
+            gradients = scaled(gradients, self._scale(torch.ones_like(gradients[0].flatten()[0])))
+        for parameter, part in zip(trainable_parameters(self.module), gradients, strict=True):
+            parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+
+    def loss(self, outputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """The mean loss of given outputs.
+
+        Raises:
+            ValueError: the loss remembers samples, and their indices are missing.
+        """
+        if not hasattr(self.loss_fn, "remember"):
+            return self.loss_fn(outputs, targets)
+        if indices is None:
+            raise ValueError(
+                f"indices: {type(self.loss_fn).__name__} remembers samples by position; pass them"
+            )
+        return self.loss_fn(outputs, targets, indices)  # type: ignore[call-arg]
+
+    def outputs(self, model: nn.Module, inputs: Tensor, indices: Tensor | None, *, first: bool) -> Tensor:
+        """A forward pass, counted as one gradient of each sample.
+
+        Args:
+            model: `self.model` or `self.module`.
+            inputs, indices: as for `backward`.
+            first: the step's pass at the unperturbed weights, of which the loss takes note.
+        """
+        self.sample_gradients += len(inputs)
+        with (
+            torch.autocast(inputs.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()
+        ):
+            outputs: Tensor = model(inputs)
+        if self.autocast_dtype:
+            # a loss in half precision would round away what tells samples apart
+            outputs = outputs.float()
+        if first and indices is not None and hasattr(self.loss_fn, "remember"):
+            self.loss_fn.remember(outputs.detach(), indices)
+        return outputs
+
+    def _pieces(self, *tensors: Tensor | None) -> list[list[Any]]:
+        """[share of the batch, inputs, targets, indices] of each micro-batch."""
+        inputs = tensors[0]
+        assert inputs is not None
+        if len(inputs) == 0:
+            raise ValueError("inputs: the batch is empty")
+        size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
+        if size < 1:
+            raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
+        columns = [t.split(size) if t is not None else [None] * -(-len(inputs) // size) for t in tensors]
+        return [[len(piece[0]) / len(inputs), *piece] for piece in zip(*columns, strict=True)]
+
+    def _statistics(self, move: bool) -> Any:
+        return nullcontext() if move else frozen_batch_norm_statistics(self.module)
+
+    def _scale(self, loss: Tensor) -> Tensor:
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        """The mean over the ranks, in place, by one all-reduce; nothing without DistributedDataParallel."""
+        if not isinstance(self.model, DistributedDataParallel):
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat, group=self.model.process_group)
+        flat /= dist.get_world_size(self.model.process_group)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])

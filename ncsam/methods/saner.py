@@ -1,0 +1,43 @@
+"""SANER: Sharpness-Aware Noise-Explicit Reweighting (Luong et al. 2024, arXiv:2411.17132)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.perturbation import Ascent
+from ncsam.methods.sam import SAM
+
+
+class SANER(SAM):
+    """SAM's gradient with those entries damped that SAM itself made smaller than the ordinary gradient's.
+
+    With r = g_SAM / g entry by entry, entries with 0 < r < 1 are multiplied by 1 - alpha: wrong labels are said
+    to dominate there.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius of the perturbation in weight space, l2; 0.1 in the paper.
+        alpha: the share that is taken off, 0 to 1; 0 is SAM.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, alpha: float = 0.5
+    ) -> None:
+        super().__init__(model, loss_fn, rho=rho)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: the damped share must lie in [0, 1], got {alpha}")
+        self.alpha = alpha
+
+    def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
+        """Adds the reweighted gradient to `.grad`."""
+        sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
+        # 0 < s / g < 1 without the division: the same sign and a smaller size
+        self.passes.accumulate(
+            [
+                torch.where((s.sign() == g.sign()) & (s.abs() < g.abs()), (1 - self.alpha) * s, s)
+                for s, g in zip(sharp, ascent.gradient, strict=True)
+            ]
+        )

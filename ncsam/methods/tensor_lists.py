@@ -1,0 +1,48 @@
+"""Arithmetic on lists of tensors that stand for one long vector, such as a gradient in parameter order.
+
+`torch._foreach_*` take a whole list in one kernel; `torch.optim` rests on the same functions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """The l2 norm of all entries together, a scalar tensor."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """The sum of the products of all entries, a scalar tensor."""
+    return torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum()
+
+
+def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
+    """All entries times one factor."""
+    return list(torch._foreach_mul(tensors, factor))
+
+
+def added(first: list[Tensor], second: list[Tensor], *, alpha: float = 1.0) -> list[Tensor]:
+    """first + alpha second."""
+    return list(torch._foreach_add(first, second, alpha=alpha))
+
+
+def scaled_to(tensors: list[Tensor], length: float | Tensor) -> list[Tensor]:
+    """The same direction with l2 norm `length`; zero stays zero. SAM's rho g / ||g|| (Eq. 9)."""
+    total = norm(tensors)
+    return scaled(tensors, torch.where(total == 0, torch.zeros_like(total), length / total))
+
+
+def projected_onto_ball(tensors: list[Tensor], radius: float) -> tuple[list[Tensor], Tensor]:
+    """Proj of Eq. 13: scaled down to norm `radius` if longer, else unchanged; and whether it was longer."""
+    total = norm(tensors)
+    longer = total > radius
+    return scaled(tensors, torch.where(longer, radius / total, torch.ones_like(total))), longer
+
+
+def cosine(first: list[Tensor], second: list[Tensor]) -> float:
+    """The cosine between two directions; NaN if either is zero."""
+    lengths = norm(first) * norm(second)
+    return (inner_product(first, second) / lengths).item() if lengths > 0 else float("nan")

@@ -1,0 +1,195 @@
+"""The robust losses against their formulas, and mixup against a plain loop."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+
+from ncsam import (
+    LOSSES,
+    SAM,
+    EarlyLearningRegularization,
+    ForwardCorrection,
+    GeneralizedCrossEntropy,
+    Plain,
+    SymmetricCrossEntropy,
+    build_loss,
+    estimated_transition,
+    loss_options,
+    mixup,
+)
+from tests.ncsam.small_network import batch, network
+
+
+@pytest.fixture
+def outputs():
+    logits = 3 * torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return logits, torch.arange(20) % 4
+
+
+def of_the_label(logits, targets):
+    return logits.softmax(1)[torch.arange(len(targets)), targets]
+
+
+def transition(classes=4, rate=0.3):
+    matrix = torch.full((classes, classes), rate / (classes - 1), dtype=torch.float64)
+    return matrix.fill_diagonal_(1 - rate)
+
+
+def test_generalized_cross_entropy_is_its_formula_and_lies_between_its_limits(outputs):
+    p = of_the_label(*outputs)
+    torch.testing.assert_close(GeneralizedCrossEntropy(q=0.7)(*outputs), ((1 - p**0.7) / 0.7).mean())
+    torch.testing.assert_close(GeneralizedCrossEntropy(q=1.0)(*outputs), (1 - p).mean())
+    cross_entropy = nn.functional.cross_entropy(*outputs)
+    torch.testing.assert_close(GeneralizedCrossEntropy(q=1e-9)(*outputs), cross_entropy, rtol=1e-7, atol=0)
+
+
+def test_symmetric_cross_entropy_is_its_formula(outputs):
+    logits, targets = outputs
+    p = logits.softmax(1)
+    truth = nn.functional.one_hot(targets, 4).double()
+    reverse = -(p * torch.where(truth > 0, 0.0, -4.0)).sum(1)
+    expected = 0.1 * -(truth * p.log()).sum(1) + 1.0 * reverse
+    torch.testing.assert_close(SymmetricCrossEntropy()(logits, targets), expected.mean())
+
+
+def test_forward_correction_is_the_likelihood_of_the_observed_label(outputs):
+    logits, targets = outputs
+    observed = logits.softmax(1) @ transition()
+    expected = -observed[torch.arange(20), targets].log().mean()
+    torch.testing.assert_close(ForwardCorrection(transition())(logits, targets), expected)
+
+
+def test_forward_correction_with_the_identity_is_cross_entropy_also_for_confident_float32_outputs():
+    logits = torch.tensor([[200.0, 0.0, 0.0, 0.0]])
+    loss = ForwardCorrection(transition(rate=0.0))
+    assert loss(logits, torch.tensor([1])).item() == pytest.approx(200.0)
+    logits.requires_grad_()
+    loss(logits, torch.tensor([1])).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    "matrix", [torch.ones(2, 3), torch.ones(2, 2), torch.tensor([[1.5, -0.5], [0.0, 1.0]])]
+)
+def test_what_is_no_transition_matrix_is_refused(matrix):
+    with pytest.raises(ValueError, match="^transition"):
+        ForwardCorrection(matrix)
+
+
+def test_the_transition_is_read_off_a_perfect_network_on_noisy_labels():
+    matrix = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.8, 0.1], [0.0, 0.4, 0.6]], dtype=torch.float64)
+    # samples of all kinds of doubt, among them sure ones of each class
+    shares = torch.tensor(np.random.default_rng(0).dirichlet([0.2] * 3, 2000))
+    torch.testing.assert_close(estimated_transition(shares @ matrix, quantile=1.0), matrix, atol=0.02, rtol=0)
+    robust = estimated_transition(shares @ matrix, quantile=0.97)
+    torch.testing.assert_close(robust.sum(1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(robust, matrix, atol=0.05, rtol=0)
+
+
+def test_elr_pulls_towards_the_average_of_earlier_predictions(outputs):
+    logits, targets = outputs
+    indices = torch.arange(20) + 5
+    loss = EarlyLearningRegularization(30, 4, strength=3.0, momentum=0.7).double()
+    p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
+    normed = p / p.sum(1, keepdim=True)
+    loss.remember(logits, indices)
+    loss.remember(logits, indices)
+    memory = 0.7 * (0.3 * normed) + 0.3 * normed
+    torch.testing.assert_close(loss.targets[indices], memory)
+    assert (loss.targets[:5] == 0).all()
+    expected = nn.functional.cross_entropy(logits, targets) + 3 * (1 - (memory * p).sum(1)).log().mean()
+    torch.testing.assert_close(loss(logits, targets, indices), expected)
+
+
+@pytest.mark.parametrize("method", [lambda m, loss: Plain(m, loss), lambda m, loss: SAM(m, loss, rho=0.3)])
+def test_elr_remembers_once_a_step_whatever_the_method(method):
+    model = network()
+    inputs, targets = batch()
+    loss = EarlyLearningRegularization(16, 4).double()
+    p = model(inputs).detach().softmax(1)
+    method(model, loss).backward(inputs, targets, torch.arange(16))
+    torch.testing.assert_close(loss.targets, 0.3 * p, rtol=1e-3, atol=1e-4)
+
+
+def test_elr_needs_the_samples_positions():
+    with pytest.raises(ValueError, match="^indices"):
+        Plain(network(), EarlyLearningRegularization(16, 4).double()).backward(*batch())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier(name, outputs):
+    logits, targets = outputs
+    loss = build_loss(name, samples=20, classes=4, transition=transition()).double()
+    extra = (torch.arange(20),) if name == "elr" else ()
+    apart = [loss(logits[i : i + 1], targets[i : i + 1], *(e[i : i + 1] for e in extra)) for i in range(20)]
+    torch.testing.assert_close(loss(logits, targets, *extra), torch.stack(apart).mean())
+    surer = logits + nn.functional.one_hot(targets, 4)
+    assert loss(surer, targets, *extra) < loss(logits, targets, *extra)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "field"),
+    [
+        ("mae", {}, "loss"),
+        ("gce", {"q": 0.0}, "q"),
+        ("gce", {"p": 0.5}, "p"),
+        ("sce", {"alpha": -1}, "alpha"),
+        ("sce", {"log_zero": 0.0}, "log_zero"),
+        ("elr", {"momentum": 1.0}, "momentum"),
+        ("elr", {"strength": -1.0}, "strength"),
+        ("cross-entropy", {"label_smoothing": 1.5}, "label_smoothing"),
+        ("forward", {}, "transition"),
+    ],
+)
+def test_bad_settings_are_named(name, options, field):
+    with pytest.raises(ValueError, match=f"^{field}"):
+        build_loss(name, samples=20, classes=4, **options)
+
+
+def test_options_are_those_of_the_signature():
+    assert loss_options("sce") == {"alpha": 0.1, "beta": 1.0, "log_zero": -4.0}
+
+
+class TestMixup:
+    def test_samples_and_targets_are_mixed_alike(self):
+        inputs = torch.eye(6)
+        targets = torch.arange(6)
+        mixed, probabilities = mixup(
+            inputs, targets, classes=6, alpha=1.0, generator=torch.Generator().manual_seed(1)
+        )
+        torch.testing.assert_close(mixed, probabilities)
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(6))
+        share = probabilities.diagonal().min()
+        for i in range(6):
+            values = probabilities[i][probabilities[i] > 0]
+            assert len(values) == 1 or torch.allclose(
+                values.sort().values, torch.stack([share, 1 - share]).sort().values
+            )
+
+    def test_its_loss_is_the_mixture_of_the_losses(self, outputs):
+        logits, targets = outputs
+        _, probabilities = mixup(
+            logits, targets, classes=4, alpha=1.0, generator=torch.Generator().manual_seed(0)
+        )
+        expected = -(probabilities * logits.log_softmax(1)).sum(1).mean()
+        torch.testing.assert_close(nn.functional.cross_entropy(logits, probabilities), expected)
+
+    @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+    def test_shares_follow_the_beta_distribution(self, alpha):
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        shares = []
+        while len(shares) < 500:
+            mixed, _ = mixup(inputs, torch.tensor([0, 1]), classes=2, alpha=alpha, generator=generator)
+            if mixed[0] != inputs[0]:
+                shares.append(1 - mixed[0].item())
+        assert scipy.stats.kstest(shares, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+    @pytest.mark.parametrize("alpha", [0.0, math.inf])
+    def test_bad_settings_are_named(self, alpha):
+        with pytest.raises(ValueError, match="^alpha"):
+            mixup(torch.eye(2), torch.arange(2), classes=2, alpha=alpha, generator=torch.Generator())

@@ -1,0 +1,228 @@
+"""The variants of SAM against their formulas, and against pytorch-optimizer where it has the same method."""
+
+import copy
+
+import pytest
+import pytorch_optimizer
+import torch
+from torch import nn
+
+from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM
+from ncsam.methods.cluster_ncsam import cluster, cluster_flip_rates
+from tests.ncsam.small_network import (
+    assert_same,
+    batch,
+    gradient_at,
+    grads,
+    loss_fn,
+    network,
+    shifted,
+    weights_of,
+)
+
+
+def flat(tensors):
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def like(vector, tensors):
+    return [
+        part.view_as(t) for part, t in zip(vector.split([t.numel() for t in tensors]), tensors, strict=True)
+    ]
+
+
+@pytest.fixture
+def step():
+    """A model, its batch, weights, gradient at w, and the gradient at w plus a vector."""
+    model = network()
+    inputs, targets = batch()
+    weights = weights_of(model)
+    g = gradient_at(model, weights, inputs, targets)
+
+    def at(vector):
+        return flat(gradient_at(model, shifted(weights, like(vector, g)), inputs, targets))
+
+    return model, inputs, targets, weights, flat(g), at
+
+
+@pytest.mark.parametrize("normalization", ["elementwise", "filterwise"])
+def test_asam_perturbs_in_a_ball_scaled_by_the_weights(step, normalization):
+    model, inputs, targets, weights, g, at = step
+    scales = []
+    for name, w in weights.items():
+        if "weight" not in name:
+            scales.append(torch.ones_like(w))
+        elif normalization == "elementwise":
+            scales.append(w.abs() + 0.01)
+        else:
+            scales.append((w.norm(dim=1, keepdim=True) + 0.01).expand_as(w))
+    t = flat(scales)
+    truth = at(0.3 * t**2 * g / (t * g).norm())
+    ASAM(model, loss_fn, rho=0.3, normalization=normalization).backward(inputs, targets)
+    assert_same([flat(grads(model))], [truth])
+
+
+def test_gsam_takes_off_the_part_of_g_that_is_orthogonal_to_the_perturbed_gradient(step):
+    model, inputs, targets, _, g, at = step
+    sharp = at(0.3 * g / g.norm())
+    orthogonal = g - (g @ sharp) / (sharp @ sharp) * sharp
+    assert abs(orthogonal @ sharp) < 1e-12
+    GSAM(model, loss_fn, rho=0.3, alpha=0.7).backward(inputs, targets)
+    assert_same([flat(grads(model))], [sharp - 0.7 * orthogonal])
+
+
+def test_friendly_sam_perturbs_along_what_the_average_of_earlier_gradients_lacks(step):
+    model, inputs, targets, _, g, at = step
+    method = FriendlySAM(model, loss_fn, rho=0.3, sigma=0.8, momentum=0.6)
+    method.backward(inputs, targets)
+    assert_same([flat(grads(model))], [at(0.3 * g / g.norm())])
+    model.zero_grad()
+    others = batch(seed=1)
+    h = flat(gradient_at(model, weights_of(model), *others))
+    d = h - 0.8 * g
+    method.backward(*others)
+    assert_same([flat(method.ascent.perturbation)], [0.3 * d / d.norm()])
+    assert_same([flat(method.average)], [0.6 * g + 0.4 * h])
+
+
+def test_friendly_sam_goes_on_from_its_checkpoint():
+    model = network()
+    method = FriendlySAM(model, loss_fn, rho=0.3)
+    method.backward(*batch())
+    again = FriendlySAM(model, loss_fn, rho=0.3)
+    again.load_state_dict(copy.deepcopy(method.state_dict()))
+    for m in (method, again):
+        m.backward(*batch(seed=1))
+    assert_same(method.ascent.perturbation, again.ascent.perturbation)
+
+
+@pytest.mark.parametrize("rho_min", [None, 0.1])
+def test_bsam_adds_the_uphill_gradient_and_takes_off_the_downhill_one(step, rho_min):
+    model, inputs, targets, _, g, at = step
+    uphill = at(0.3 * g / g.norm())
+    downhill = at(-(rho_min or 0.3) * g / g.norm())
+    method = BSAM(model, loss_fn, rho=0.3, rho_min=rho_min)
+    method.backward(inputs, targets)
+    assert_same([flat(grads(model))], [uphill + g - uphill.norm() / downhill.norm() * downhill])
+    assert method.gradient_count == 3
+
+
+def test_saner_damps_the_entries_that_sam_shrank(step):
+    model, inputs, targets, _, g, at = step
+    sharp = at(0.3 * g / g.norm())
+    ratio = sharp / g
+    truth = torch.where((ratio > 0) & (ratio < 1), 0.5 * sharp, sharp)
+    assert 0 < ((ratio > 0) & (ratio < 1)).sum() < len(g)
+    SANER(model, loss_fn, rho=0.3).backward(inputs, targets)
+    assert_same([flat(grads(model))], [truth])
+
+
+class TestClusterNCSAM:
+    def test_k_means_finds_groups_that_lie_apart(self):
+        centres = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+        truth = torch.arange(60) % 3
+        noise = 0.05 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+        found = [cluster(centres[truth] + noise, 3, torch.Generator().manual_seed(s)) for s in range(10)]
+        # Lloyd's iteration may end in a worse optimum from some starts
+        assert any(
+            all(len(f[truth == k].unique()) == 1 for k in range(3)) and len(f.unique()) == 3 for f in found
+        )
+        assert torch.equal(found[0], cluster(centres[truth] + noise, 3, torch.Generator().manual_seed(0)))
+
+    def test_flip_rates_are_one_less_the_mean_gap_over_the_largest(self):
+        rates = cluster_flip_rates(
+            torch.tensor([1.0, 3.0, 0.0, 0.0, 2.0]), torch.tensor([0, 0, 1, 1, 2]), 4, largest=0.4
+        )
+        torch.testing.assert_close(rates, torch.tensor([0.4 / 3, 0.4 / 3, 0.0, 0.0, 0.0]))
+
+    def test_the_simulated_gradient_is_that_of_the_samples_whose_label_changed(self):
+        model = network()
+        inputs, targets = batch()
+        method = ClusterNCSAM(model, loss_fn, rho=0.3, flip_ratio=1.0, strength=0.5, warmup=0.0, clusters=2)
+        method.progress = 1.0
+        method.backward(inputs, targets)
+        found = method.ascent.compensation
+        assert (found.temporary_targets != targets[found.drawn]).all()
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(inputs[found.drawn]), found.temporary_targets)
+        assert_same(found.gradient, torch.autograd.grad(loss, list(model.parameters())))
+        to_rho = [0.3 * t / flat(method.ascent.gradient).norm() for t in method.ascent.gradient]
+        assert_same(
+            method.ascent.perturbation, [a + 0.5 * b for a, b in zip(to_rho, found.gradient, strict=True)]
+        )
+
+    def test_a_model_without_a_linear_layer_is_refused(self):
+        with pytest.raises(ValueError, match="^model"):
+            ClusterNCSAM(nn.Conv2d(1, 2, 3), loss_fn, rho=0.3, flip_ratio=0.2, strength=0.5)
+
+
+class TestBesidePytorchOptimizer:
+    """Eight steps of SGD with momentum from the same weights.
+
+    Its `BSAM` is another method, the Bayesian SAM of Möllenhoff and Khan (2023), so it is not compared; its
+    adaptive SAM scales biases too and has no eta, so that ASAM agrees on a network without biases with eta 0.
+    It takes gradient norms in float32, and so agrees to float32's rounding, a few times over in eight steps.
+    """
+
+    def followed(self, ours, theirs_step, model, twin):
+        start = flat(model.parameters()).detach().clone()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
+        for seed in range(8):
+            inputs, targets = batch(seed)
+            optimizer.zero_grad()
+            ours.backward(inputs, targets)
+            optimizer.step()
+            theirs_step(inputs, targets)
+        assert (flat(model.parameters()) - start).abs().max() > 0.1
+        torch.testing.assert_close(flat(model.parameters()), flat(twin.parameters()), rtol=1e-6, atol=1e-6)
+
+    def closure(self, optimizer, model, inputs, targets):
+        def gradients():
+            optimizer.zero_grad()
+            loss = loss_fn(model(inputs), targets)
+            loss.backward()
+            return loss
+
+        return gradients
+
+    @pytest.mark.parametrize("name", ["sam", "friendly-sam", "asam"])
+    def test_sam_friendly_sam_and_asam_agree(self, name):
+        model = network()
+        if name == "asam":
+            for layer in (model[0], model[2]):
+                layer.bias = None
+        twin = copy.deepcopy(model)
+        settings = {"lr": 0.2, "momentum": 0.9, "weight_decay": 1e-2, "rho": 0.3}
+        if name == "sam":
+            ours = SAM(model, loss_fn, rho=0.3)
+            theirs = pytorch_optimizer.SAM(twin.parameters(), torch.optim.SGD, **settings)
+        elif name == "asam":
+            ours = ASAM(model, loss_fn, rho=0.3, eta=0.0)
+            theirs = pytorch_optimizer.SAM(twin.parameters(), torch.optim.SGD, adaptive=True, **settings)
+        else:
+            ours = FriendlySAM(model, loss_fn, rho=0.3, sigma=0.9, momentum=0.7)
+            theirs = pytorch_optimizer.FriendlySAM(
+                twin.parameters(), torch.optim.SGD, sigma=0.9, lmbda=0.7, **settings
+            )
+
+        def step(inputs, targets):
+            gradients = self.closure(theirs, twin, inputs, targets)
+            gradients()
+            theirs.step(gradients)
+
+        self.followed(ours, step, model, twin)
+
+    def test_gsam_agrees(self):
+        class Constant:
+            def step(self):
+                return 0.3
+
+        model = network()
+        twin = copy.deepcopy(model)
+        base = torch.optim.SGD(twin.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
+        theirs = pytorch_optimizer.GSAM(twin.parameters(), base, twin, Constant(), alpha=0.4)
+
+        def step(inputs, targets):
+            theirs.set_closure(loss_fn, inputs, targets)
+            theirs.step()
+
+        self.followed(GSAM(model, loss_fn, rho=0.3, alpha=0.4), step, model, twin)
