@@ -149,14 +149,14 @@ HOSTILE = {
     "OBJ": lambda victim: pickle.MARK + b"cos\nsystem\n" + text(f"touch {victim}") + pickle.OBJ + pickle.STOP,
     "codec": lambda victim: call("_codecs", "encode", victim),
     "persistent id": lambda victim: b"P" + victim.encode() + b"\n.",
-    "attribute of an allowed class": lambda victim: (
+    "attribute of an allowed class": lambda _: (
         b"\x80\x02cnumpy\nndarray\n}" + text("__setstate__") + b"cnumpy\ndtype\nsb."
     ),
-    "array larger than memory": lambda victim: (
+    "array larger than memory": lambda _: (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
         b"\x8a\x07\x00\x00\x00\x00\x00\x00\x10\x85" + text("b") + b"\x87R."
     ),
-    "extension": lambda victim: b"\x80\x02\x82\x01.",
+    "extension": lambda _: b"\x80\x02\x82\x01.",
 }
 
 
