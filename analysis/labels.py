@@ -27,7 +27,7 @@ def study_options(kind: str) -> dict[str, bool]:
     Raises:
         ValueError: unknown kind.
     """
-    keys = {}
+    keys: dict[str, bool] = {}
     for name, option in noise_options(kind).items():
         if name == "observed":
             keys |= {"file": True, "labels": False}

@@ -9,7 +9,14 @@ from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
 from ncsam.evaluation import predict
-from ncsam.label_noise import NOISE_KINDS, NoisyLabels, corrupt_labels
+from ncsam.label_noise import (
+    NOISE_KINDS,
+    NoisyLabels,
+    corrupt_labels,
+    human_labels,
+    noise_options,
+    read_human_labels,
+)
 from ncsam.losses import (
     LOSSES,
     EarlyLearningRegularization,
@@ -74,10 +81,13 @@ __all__ = [
     "corrupt_labels",
     "estimated_transition",
     "fit",
+    "human_labels",
     "hyperparameters",
     "load_dataset",
     "loss_options",
     "mixup",
     "model_options",
+    "noise_options",
     "predict",
+    "read_human_labels",
 ]

@@ -144,6 +144,9 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("rho = [0.1, 0.5]", "rho = 0.1\nmixup = 1.0\nloss = 'gce'", "methods.1.mixup: mixes classes"),
         ("epochs = 2", "epochs = 2\ncrop = -1", "training.crop"),
         ("epochs = 2", 'epochs = 2\nprecision = "half"', "training.precision"),
+        ("[noise]", '[noise]\nkind = "human"', "noise.file: kind 'human' needs it"),
+        ("[noise]", '[noise]\nkind = "human"\nfile = 3', "noise.file: must be a path"),
+        ("[noise]", '[noise]\nkind = "matrix"', "noise.transition: kind 'matrix' needs it"),
         ("[noise]", "[noise]\nconcentration = 2", "noise.concentration: 'symmetric' has no such option"),
         ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' has the folder 'sam' of another"),
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
@@ -181,6 +184,13 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
             "measure.eigenvalues: 100000 of a model with",
         ),
         ("[noise]", "[selection]\nvalidation_fraction = 0.99999\n[noise]", "selection.validation_fraction"),
+        ("[noise]", '[noise]\nkind = "superclass"', "noise."),
+        ("[noise]", '[noise]\nkind = "matrix"\ntransition = [[1.0]]', "noise.transition"),
+        (
+            "[noise]",
+            '[noise]\nkind = "human"\nfile = "nowhere.npz"',
+            "noise.file: nowhere.npz does not exist",
+        ),
         (
             'name = "mlp"\nhidden = [16]',
             'name = "cnn"\nchannels = [2, 2, 2, 2, 2, 2]',

@@ -1,33 +1,340 @@
+import hashlib
+
+import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 
-from ncsam import corrupt_labels
+from ncsam import NOISE_KINDS, corrupt_labels
+from ncsam.label_noise import TRANSITION_MATRICES, human_labels, noise_options, part_dependent
+from ncsam.label_noise.maps import CIFAR100_SUPERCLASSES
 
 targets = torch.arange(1000) % 10
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+INSTANCE_KINDS = ("part-dependent", "pmd", "beta")
+
+
+def pixels(n=1000):
+    """Images of 2 x 3 that differ from each other, from arithmetic alone."""
+    return (torch.arange(n * 6).view(n, 1, 2, 3) * 2654435761 % 251).to(torch.uint8)
+
+
+def probabilities(n=1000, classes=10):
+    raw = (torch.arange(n * classes).view(n, classes) * 2654435761 % 997 + 1).double() ** 3
+    return raw / raw.sum(1, keepdim=True)
+
+
+def corrupt(kind, clean=targets, rate=0.4, seed=0, classes=10, **changed):
+    """By any kind, with what it needs."""
+    options = {
+        "matrix": {"transition": "cifar10n-worst"},
+        "part-dependent": {"inputs": pixels(len(clean))},
+        "pmd": {"posterior": probabilities(len(clean), classes)},
+        "human": {"observed": (clean + (torch.arange(len(clean)) % 3 == 0)) % classes},
+    }.get(kind, {})
+    if kind == "superclass":
+        clean, classes = torch.arange(1000) % 100, 100
+    if kind == "human":
+        rate = None
+    return corrupt_labels(
+        clean, kind=kind, rate=rate, seed=seed, num_classes=classes, **{**options, **changed}
+    )
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.333, 0.6, 0.999])
-def test_the_realised_rate_is_the_asked_one(rate):
-    labels = corrupt_labels(targets, rate=rate, seed=1)
+@pytest.mark.parametrize("kind", ["symmetric", "pair", *INSTANCE_KINDS])
+def test_the_realised_rate_is_the_asked_one(kind, rate):
+    labels = corrupt(kind, rate=rate, seed=1)
     assert int(labels.is_wrong.sum()) == round(1000 * rate)
     assert labels.realised_rate == pytest.approx(rate, abs=0.5 / 1000)
     assert torch.equal(labels.clean, targets)
     torch.testing.assert_close(labels.transition.sum(1), torch.ones(10, dtype=torch.float64))
 
 
-def test_wrong_labels_are_uniform_over_the_other_classes():
-    many = torch.full((20_000,), 3)
-    labels = corrupt_labels(many, rate=0.9, seed=0, num_classes=10)
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.45, 0.999])
+def test_symmetric_noise_over_all_classes_spares_the_share_that_meets_its_true_class(rate):
+    labels = corrupt("symmetric-all", rate=rate)
+    assert int(labels.is_wrong.sum()) == round(1000 * rate * 0.9)
+    assert labels.rate == rate
+    expected = torch.full((10, 10), rate / 10, dtype=torch.float64) + (1 - rate) * torch.eye(10).double()
+    torch.testing.assert_close(labels.transition, expected)
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "symmetric-all", "beta"])
+def test_wrong_labels_are_uniform_over_the_other_classes(kind):
+    labels = corrupt(kind, clean=torch.full((20_000,), 3), rate=0.9)
     counts = labels.observed[labels.is_wrong].bincount(minlength=10).tolist()
     assert counts.pop(3) == 0
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_seeds_decide_the_draw():
-    first, again, other = (corrupt_labels(targets, rate=0.4, seed=s).observed for s in (1, 1, 2))
+def test_asymmetric_noise_is_cifar_10s_published_map():
+    labels = corrupt("asymmetric", rate=0.33)
+    mistakes = {
+        (CIFAR10[a], CIFAR10[b])
+        for a, b in zip(labels.clean[labels.is_wrong], labels.observed[labels.is_wrong], strict=True)
+    }
+    assert mistakes == {
+        ("truck", "automobile"),
+        ("bird", "airplane"),
+        ("deer", "horse"),
+        ("cat", "dog"),
+        ("dog", "cat"),
+    }
+    # of the 500 samples whose class has a wrong one
+    assert int(labels.is_wrong.sum()) == 165
+    assert labels.transition[9, 1] == 0.33
+    assert labels.transition[1, 1] == 1
+
+
+SUPERCLASSES = """
+beaver dolphin otter seal whale; aquarium_fish flatfish ray shark trout; orchid poppy rose sunflower tulip;
+bottle bowl can cup plate; apple mushroom orange pear sweet_pepper; clock keyboard lamp telephone television;
+bed chair couch table wardrobe; bee beetle butterfly caterpillar cockroach; bear leopard lion tiger wolf;
+bridge castle house road skyscraper; cloud forest mountain plain sea; camel cattle chimpanzee elephant kangaroo;
+fox porcupine possum raccoon skunk; crab lobster snail spider worm; baby boy girl man woman;
+crocodile dinosaur lizard snake turtle; hamster mouse rabbit shrew squirrel;
+maple_tree oak_tree palm_tree pine_tree willow_tree; bicycle bus motorcycle pickup_truck train;
+lawn_mower rocket streetcar tank tractor
+"""
+"""Of CIFAR-100 by name, in the order of its web page."""
+
+
+def test_superclass_noise_stays_within_cifar_100s_superclasses():
+    groups = [group.split() for group in SUPERCLASSES.split(";")]
+    names = sorted(name for group in groups for name in group)
+    assert [name in groups[g] for name, g in zip(names, CIFAR100_SUPERCLASSES, strict=True)] == [True] * 100
+    following = {a: b for group in groups for a, b in zip(group, group[1:] + group[:1], strict=True)}
+    labels = corrupt("superclass", rate=0.5)
+    assert int(labels.is_wrong.sum()) == 500
+    for clean, observed in zip(labels.clean, labels.observed, strict=True):
+        assert names[observed] in (names[clean], following[names[clean]])
+
+
+def test_pair_noise_takes_each_class_for_the_next():
+    labels = corrupt("pair", rate=0.45)
+    assert set((labels.observed - labels.clean).unique().tolist()) == {0, 1, -9}
+    per_class = labels.clean[labels.is_wrong].bincount(minlength=10)
+    assert set(per_class.tolist()) == {45}
+
+
+@pytest.mark.parametrize("n", [1000, 1003, 7])
+def test_a_matrix_gives_each_pair_of_classes_the_expected_count(n):
+    clean = (torch.arange(n) ** 2 + torch.arange(n)) % 10
+    labels = corrupt("matrix", clean=clean, rate=None)
+    counts = (clean * 10 + labels.observed).bincount(minlength=100).view(10, 10)
+    matrix = torch.tensor(TRANSITION_MATRICES["cifar10n-worst"], dtype=torch.float64)
+    torch.testing.assert_close(labels.transition, matrix, rtol=0, atol=1e-12)
+    expected = clean.bincount(minlength=10).double().unsqueeze(1) * matrix
+    # a class's count of wrong labels is rounded first, then each label's: up to 1 each
+    assert (counts - expected).abs().max() < 2
+    wrong = expected.sum() - expected.diagonal().sum()
+    assert int(labels.is_wrong.sum()) == round(float(wrong))
+    assert labels.rate == labels.realised_rate
+
+
+def test_chance_decides_which_of_equal_remainders_is_rounded_up():
+    # 10 classes of one sample each, of which 3 are to be wrong
+    chosen = [corrupt("pair", clean=torch.arange(10), rate=0.3, seed=s).is_wrong for s in range(1000)]
+    counts = torch.stack(chosen).sum(0)
+    assert int(counts.sum()) == 3000
+    assert scipy.stats.chisquare(counts.tolist()).pvalue > 1e-3
+
+
+def test_a_matrix_is_scaled_to_the_rate_that_is_asked_for():
+    matrix = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    clean = torch.arange(300) % 3
+    labels = corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.2, seed=0)
+    assert int(labels.is_wrong.sum()) == 60
+    off_diagonal = ~torch.eye(3, dtype=torch.bool)
+    # the matrix alone gives (0.1 + 0.3) / 3 wrong
+    torch.testing.assert_close(labels.transition[off_diagonal], 1.5 * matrix[off_diagonal])
+    with pytest.raises(ValueError, match=r"^rate: .* at most 0\.444"):
+        corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.5, seed=0)
+
+
+def test_the_matrix_of_cifar_10ns_worst_labels_is_that_of_the_published_file(pytestconfig):
+    path = pytestconfig.rootpath.parent / "shared" / "data" / "cifar10n-labels.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not here: the matrix is not compared with its source")
+    file = np.load(path, allow_pickle=False)
+    clean, worst = (torch.from_numpy(file[key].astype(np.int64)) for key in ("clean_label", "worse_label"))
+    labels = human_labels(clean, worst)
+    matrix = torch.tensor(TRANSITION_MATRICES["cifar10n-worst"], dtype=torch.float64)
+    torch.testing.assert_close(labels.transition, matrix, rtol=0, atol=1e-12)
+    drawn = corrupt_labels(clean, kind="matrix", transition="cifar10n-worst", seed=0)
+    assert drawn.realised_rate == labels.realised_rate == pytest.approx(0.40208)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
+def test_part_dependent_flip_rates_are_truncated_normal(rate):
+    drawn = part_dependent.truncated_normal(5000, rate, 0.1, torch.Generator().manual_seed(0))
+    truth = scipy.stats.truncnorm(-rate / 0.1, (1 - rate) / 0.1, loc=rate, scale=0.1)
+    assert scipy.stats.kstest(drawn.numpy(), truth.cdf).pvalue > 1e-3
+
+
+def test_part_dependent_wrong_labels_follow_the_softmax_of_projected_pixels(monkeypatch):
+    generator = np.random.default_rng(0)
+    projections = generator.normal(size=(4, 6, 4))
+    unused = iter(projections)
+    monkeypatch.setattr(part_dependent, "normal", lambda shape, _: torch.from_numpy(next(unused)))
+    image = generator.normal(size=6)
+    labels = corrupt_labels(
+        torch.full((20_000,), 2),
+        kind="part-dependent",
+        rate=0.5,
+        seed=0,
+        num_classes=4,
+        inputs=torch.from_numpy(image).expand(20_000, 6),
+    )
+    scores = image @ projections[2]
+    expected = 10_000 * scipy.special.softmax(scores[[0, 1, 3]])
+    counts = labels.observed[labels.is_wrong].bincount(minlength=4)[[0, 1, 3]]
+    assert scipy.stats.chisquare(counts.tolist(), expected).pvalue > 1e-3
+
+
+def test_part_dependent_noise_mislabels_like_images_alike():
+    images = pixels(1000)
+    images[:500] = images[0]
+    labels = corrupt("part-dependent", clean=torch.zeros(1000, dtype=torch.int64), inputs=images)
+    wrong = labels.observed[:500][labels.is_wrong[:500]]
+    # on bytes the largest score is hundreds above the next
+    assert len(wrong) > 100
+    assert len(wrong.unique()) == 1
+
+
+PMD = {1: lambda m: (1 - m**2) / 2, 2: lambda m: 1 - m**3, 3: lambda m: 1 - (m**3 + m**2 + m) / 3}
+
+
+@pytest.mark.parametrize("pmd_type", PMD)
+def test_pmd_flips_in_proportion_to_its_polynomial_of_the_margin(pmd_type):
+    # (margin, how many): the true class is the most probable
+    groups = ((0.1, 10_000), (0.6, 10_000), (1.0, 500))
+    rows = [[(1 + m) / 2, (1 - m) / 2, 0.0] for m, n in groups for _ in range(n)]
+    labels = corrupt_labels(
+        torch.zeros(20_500, dtype=torch.int64),
+        kind="pmd",
+        rate=0.2,
+        seed=0,
+        num_classes=3,
+        posterior=torch.tensor(rows),
+        pmd_type=pmd_type,
+    )
+    assert set(labels.observed.unique().tolist()) == {0, 1}
+    near, far, certain = (part.sum().item() for part in labels.is_wrong.split([n for _, n in groups]))
+    assert certain == 0
+    weights = [PMD[pmd_type](m) for m in (0.1, 0.6)]
+    assert scipy.stats.binomtest(near, near + far, weights[0] / sum(weights)).pvalue > 1e-3
+
+
+def test_pmd_mistakes_a_sample_for_the_most_probable_other_class():
+    posterior = probabilities()
+    labels = corrupt("pmd", rate=0.9)
+    for row, clean, observed in zip(posterior, labels.clean, labels.observed, strict=True):
+        others = [label for label in range(10) if label != clean]
+        assert observed in (clean, max(others, key=lambda label: row[label]))
+
+
+def test_pmd_says_how_many_samples_it_can_flip():
+    posterior = torch.eye(10)[targets]
+    posterior[:100] = 0.1
+    with pytest.raises(ValueError, match="^rate: asks for 400 wrong labels where only 100 samples"):
+        corrupt("pmd", posterior=posterior)
+    assert corrupt("pmd", posterior=posterior, rate=0.1).is_wrong[:100].all()
+    assert not corrupt("pmd", posterior=torch.eye(10)[targets], rate=0.0).is_wrong.any()
+
+
+def test_beta_noise_with_a_posterior_flips_the_samples_that_are_hardest():
+    posterior = probabilities()
+    # so little concentrated, each probability is next to 0 or to 1
+    labels = corrupt("beta", rate=0.3, concentration=1e-3, posterior=posterior)
+    true_class = posterior.gather(1, targets.unsqueeze(1)).flatten()
+    assert int(labels.is_wrong.sum()) == 300
+    assert true_class[labels.is_wrong].max() < true_class[~labels.is_wrong].quantile(0.1)
+
+
+def test_beta_noise_with_a_posterior_draws_the_wrong_label_from_it():
+    row = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    labels = corrupt_labels(
+        torch.ones(20_000, dtype=torch.int64),
+        kind="beta",
+        rate=0.5,
+        seed=0,
+        num_classes=4,
+        posterior=row.expand(20_000, 4),
+    )
+    counts = labels.observed[labels.is_wrong].bincount(minlength=4)[[0, 2, 3]]
+    expected = 10_000 * np.array([0.4, 0.2, 0.1]) / 0.7
+    assert scipy.stats.chisquare(counts.tolist(), expected).pvalue > 1e-3
+
+
+def test_human_labels_are_taken_as_they_are_with_the_matrix_they_show():
+    clean = torch.tensor([0, 0, 1, 1, 1, 3])
+    observed = torch.tensor([0, 1, 1, 1, 2, 3])
+    labels = human_labels(clean, observed, num_classes=5)
+    assert torch.equal(labels.observed, observed)
+    assert labels.rate == labels.realised_rate == pytest.approx(2 / 6)
+    assert labels.transition_kind == "empirical"
+    truth = torch.eye(5, dtype=torch.float64)
+    truth[0, :2] = torch.tensor([1, 1]) / 2
+    truth[1, 1:3] = torch.tensor([2, 1]).double() / 3
+    # classes 2 and 4 have no sample: their labels were never seen to change
+    torch.testing.assert_close(labels.transition, truth)
+
+
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_the_transition_is_recorded_and_says_where_it_is_from(kind):
+    labels = corrupt(kind)
+    empirical = kind in (*INSTANCE_KINDS, "human")
+    assert labels.transition_kind == ("empirical" if empirical else "expected")
+    counts = torch.zeros_like(labels.transition)
+    for clean, observed in zip(labels.clean, labels.observed, strict=True):
+        counts[clean, observed] += 1
+    shares = counts / counts.sum(1, keepdim=True)
+    # 100 samples a class, 10 with superclasses; where labels are drawn class by class, counts are rounded
+    tolerance = 1e-12 if empirical else (0.2 if kind.startswith(("symmetric", "superclass")) else 0.02)
+    torch.testing.assert_close(labels.transition, shares, rtol=0, atol=tolerance)
+
+
+GOLDEN = {
+    "symmetric": "be2035ad4674e8bf",
+    "symmetric-all": "cdc944d94d2cfd6d",
+    "asymmetric": "5a7ffc7db8079ce9",
+    "superclass": "d4925e5683434d3f",
+    "pair": "9ef372e8313463e3",
+    "matrix": "2f499f70fded8039",
+    "part-dependent": "151b59fead0d4a73",
+    "pmd": "caa9cf7c681b95e6",
+    "beta": "35020455ac560cc6",
+}
+"""SHA-256 of the observed labels, first 16 digits: the same on every machine."""
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_the_same_seed_gives_the_same_labels_on_every_machine(kind):
+    observed = corrupt(kind, seed=7).observed
+    assert hashlib.sha256(observed.numpy().tobytes()).hexdigest()[:16] == GOLDEN[kind]
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_seeds_decide_the_draw_and_the_global_state_stays(kind):
+    before = torch.get_rng_state()
+    first, again, other = (corrupt(kind, seed=s).observed for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NOISE_KINDS if kind not in ("superclass", "human")])
+@pytest.mark.parametrize("rate", [0.4, 0.7])
+def test_one_sample_and_empty_classes_are_no_special_case(kind, rate):
+    for clean in (torch.tensor([3]), torch.full((50,), 3), torch.tensor([3] * 30 + [9] * 20)):
+        labels = corrupt(kind, clean=clean, rate=rate)
+        assert labels.is_wrong.sum() <= torch.tensor(rate * len(clean)).ceil()
+        assert labels.observed.min() >= 0
+        assert labels.observed.max() < 10
+        assert labels.transition.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -36,13 +343,60 @@ def test_seeds_decide_the_draw():
         ({"rate": -0.1}, "rate"),
         ({"rate": 1.0}, "rate"),
         ({"rate": float("nan")}, "rate"),
+        ({"rate": None}, "rate"),
         ({"kind": "asymetric"}, "kind"),
         ({"num_classes": 5}, "targets"),
         ({"targets": torch.zeros(3)}, "targets"),
+        ({"targets": torch.zeros(0, dtype=torch.int64)}, "targets"),
+        ({"targets": torch.tensor([0, -1])}, "targets"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "num_classes"),
+        ({"inputs": pixels()}, "inputs: 'symmetric' does not take it"),
+        ({"kind": "part-dependent"}, "inputs: 'part-dependent' needs it"),
+        ({"kind": "part-dependent", "inputs": pixels(999)}, "inputs: 999 samples"),
+        ({"kind": "part-dependent", "inputs": torch.full((1000, 2), float("inf"))}, "inputs: must be finite"),
+        ({"kind": "part-dependent", "inputs": pixels(), "flip_std": 0.0}, "flip_std"),
+        ({"kind": "pmd"}, "posterior: 'pmd' needs it"),
+        ({"kind": "pmd", "posterior": probabilities(), "pmd_type": 4}, "pmd_type"),
+        ({"kind": "pmd", "posterior": probabilities(10)}, "posterior: must be of shape"),
+        ({"kind": "pmd", "posterior": -probabilities()}, "posterior: each row"),
+        ({"kind": "pmd", "posterior": probabilities() * 2}, "posterior: each row"),
+        ({"kind": "beta", "concentration": 0.0}, "concentration"),
+        ({"kind": "matrix"}, "transition: 'matrix' needs it"),
+        ({"kind": "matrix", "transition": "cifar"}, "transition: unknown matrix 'cifar'"),
+        ({"kind": "matrix", "transition": torch.eye(9)}, "transition: must be 10 x 10"),
+        ({"kind": "matrix", "transition": [[1.0], [0.5, 0.5]]}, "transition: must be a matrix"),
+        ({"kind": "matrix", "transition": torch.eye(10) * 1.1}, "transition: each row"),
+        ({"kind": "matrix", "transition": torch.eye(10) * float("nan")}, "transition: must hold"),
+        ({"kind": "matrix", "transition": torch.eye(10)}, "rate: .* at most 0,"),
+        ({"kind": "asymmetric", "targets": targets[:9]}, "num_classes: 'asymmetric'"),
+        ({"kind": "superclass"}, "num_classes: 'superclass'"),
+        ({"kind": "human"}, "observed: 'human' needs it"),
+        ({"kind": "human", "observed": targets}, "rate: 'human' labels have their own"),
+        ({"kind": "human", "rate": None, "observed": targets[1:]}, "observed: must be int64"),
+        ({"kind": "human", "rate": None, "observed": targets + 1}, r"observed: labels must lie in 0\.\.9"),
     ],
 )
 def test_bad_arguments_are_named(change, field):
     arguments = {"targets": targets, "rate": 0.2, "seed": 0, **change}
     with pytest.raises(ValueError, match=f"^{field}"):
         corrupt_labels(arguments.pop("targets"), **arguments)
+
+
+def test_the_table_tells_what_each_kind_takes():
+    assert noise_options("symmetric") == {}
+    assert noise_options("pmd")["posterior"].required
+    assert noise_options("pmd")["posterior"].per_sample
+    assert noise_options("beta")["concentration"].default == 10.0
+    assert not noise_options("matrix")["transition"].per_sample
+    with pytest.raises(ValueError, match="^kind: unknown label noise 'asymetric'; known: symmetric,"):
+        noise_options("asymetric")
+
+
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_the_tables_defaults_are_those_that_are_used(kind):
+    optional = {
+        name: option.default
+        for name, option in noise_options(kind).items()
+        if not option.required and option.default is not None
+    }
+    assert torch.equal(corrupt(kind).observed, corrupt(kind, **optional).observed)

@@ -1,0 +1,56 @@
+"""Label noise with Beta distributed flip probabilities, the NCSAM paper's model."""
+
+from __future__ import annotations
+
+import scipy.special
+import torch
+from torch import Tensor
+
+from ncsam.label_noise.draws import choose_each, sample_of_size, uniform
+from ncsam.label_noise.posterior import among_others, checked_posterior
+
+
+def beta(
+    clean: Tensor,
+    classes: int,
+    rate: float,
+    generator: torch.Generator,
+    *,
+    concentration: float = 10.0,
+    posterior: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Flip probabilities p ~ Beta(theta1, theta2) (arXiv:2601.19947, Eq. 1-2) of mean `rate`.
+
+    Exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its p. The paper
+    says neither how p is tied to the sample, nor what the wrong label is. Without a posterior p is drawn
+    independently of the sample and the wrong label uniformly from the other classes; the labels are then
+    distributed like symmetric ones. With one, the largest p go to the samples whose true class is least
+    probable, and the wrong label is drawn from the posterior over the other classes.
+
+    Args:
+        clean: int64 (n,).
+        classes: how many.
+        rate: theta1 / (theta1 + theta2), and share of wrong labels.
+        generator: of the draw.
+        concentration: theta1 + theta2, above 0: the larger, the more alike the samples' p.
+        posterior: (n, classes), class probabilities of a trained classifier.
+
+    Raises:
+        ValueError: a concentration not above 0, or rows that are not probabilities.
+    """
+    if not 0 < concentration < float("inf"):
+        raise ValueError(f"concentration: must be above 0, got {concentration}")
+    levels = uniform((len(clean),), generator)
+    # Beta(0, b) has no inverse: with rate 0 any probabilities do, none is used
+    thetas = (max(rate, 1e-6) * concentration, (1 - rate) * concentration)
+    drawn = torch.from_numpy(scipy.special.betaincinv(*thetas, levels.numpy()))
+    # one that underflows to 0 comes last, but can be flipped
+    flip_rates = drawn.clamp(min=1e-200)
+    others = torch.ones(len(clean), classes, dtype=torch.float64)
+    if posterior is not None:
+        # a class that the classifier rules out stays possible where it rules out all others too
+        others = checked_posterior(posterior, clean, classes) + 1e-300
+        hardness = 1 - others.gather(1, clean.unsqueeze(1)).flatten()
+        flip_rates[hardness.argsort(stable=True)] = flip_rates.sort().values.clone()
+    flipped = sample_of_size(flip_rates, round(rate * len(clean)), generator)
+    return torch.where(flipped, choose_each(among_others(others, clean), generator), clean), None

@@ -1,0 +1,114 @@
+"""Draws with exact counts, from integers and uniform numbers alone.
+
+A CPU generator gives both alike on every machine; normal numbers it does not, so they are made from uniform
+ones by the inverse of their distribution.
+"""
+
+from __future__ import annotations
+
+import scipy.special
+import torch
+from torch import Tensor
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform numbers from 0 to below 1, float64."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, float64."""
+    # 0 would be minus infinity: the middle of the first of the 2**53 steps stands for it
+    probabilities = uniform(shape, generator).clamp(min=2.0**-54)
+    return torch.from_numpy(scipy.special.ndtri(probabilities.numpy()))
+
+
+def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) -> Tensor:
+    """Whole numbers, int64, nearest to `quotas` with the sum `total` (Hamilton's method).
+
+    Each quota is rounded down, and those with the largest remainders get one more; chance decides between
+    equal ones.
+
+    Args:
+        quotas: float64 (k,), not negative; `total` is their sum, rounded.
+        total: of the result.
+        generator: of the ties.
+    """
+    # 0.4 * 5 falls short of 2 by a rounding error: neither floor nor tie may depend on it
+    quotas = (quotas * 2**32).round() / 2**32
+    counts = quotas.floor()
+    order = torch.randperm(len(quotas), generator=generator)
+    order = order[(quotas - counts)[order].argsort(descending=True, stable=True)]
+    counts[order[: total - int(counts.sum())]] += 1
+    return counts.long()
+
+
+def relabel_by_matrix(clean: Tensor, transition: Tensor, generator: torch.Generator) -> Tensor:
+    """Labels drawn by a transition matrix with the counts that it expects, up to rounding.
+
+    The number of wrong labels in all is the expected one rounded; it is divided among the classes, and within
+    a class among the wrong labels, by `largest_remainder`. Which samples get them is drawn.
+
+    Args:
+        clean: int64 (n,).
+        transition: float64 (classes, classes).
+        generator: of the draw.
+    """
+    classes = len(transition)
+    wrong = transition.clone().fill_diagonal_(0)
+    expected = clean.bincount(minlength=classes).double() * wrong.sum(1)
+    counts = largest_remainder(expected, round(float(expected.sum())), generator)
+    observed = clean.clone()
+    for label in torch.nonzero(counts).flatten().tolist():
+        count = int(counts[label])
+        members = torch.nonzero(clean == label).flatten()
+        chosen = members[torch.randperm(len(members), generator=generator)[:count]]
+        quotas = count * wrong[label] / wrong[label].sum()
+        observed[chosen] = torch.arange(classes).repeat_interleave(
+            largest_remainder(quotas, count, generator)
+        )
+    return observed
+
+
+def sample_of_size(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A sample of exactly `size`, each member with a probability in proportion to its weight.
+
+    The probabilities are min(1, k weight) with the k that makes their sum `size`; the draw is systematic
+    sampling in random order (Madow 1949), which keeps each of them exactly.
+
+    Args:
+        weights: float64 (n,), not negative.
+        size: how many; no more than there are positive weights.
+        generator: of the draw.
+
+    Returns:
+        bool (n,).
+    """
+    order = torch.randperm(len(weights), generator=generator)
+    ends = inclusion_probabilities(weights, size)[order].cumsum(0)
+    # the sum is a whole number but for rounding errors
+    ends[-1] = size
+    steps = (torch.cat([torch.zeros(1, dtype=torch.float64), ends]) + uniform((), generator)).floor()
+    chosen = torch.empty(len(weights), dtype=torch.bool)
+    chosen[order] = steps.diff() > 0
+    return chosen
+
+
+def inclusion_probabilities(weights: Tensor, size: int) -> Tensor:
+    """min(1, k weight) with the k that makes the sum `size`, float64 (n,)."""
+    if size == 0:
+        return torch.zeros_like(weights)
+    descending = weights.sort(descending=True).values
+    certain = torch.arange(len(weights))
+    # k if the `certain` largest have probability 1 each; the first that leaves the next one below 1 is right
+    rest = descending.flip(0).cumsum(0).flip(0)
+    factors = (size - certain) / rest
+    first = int((factors * descending <= 1 + 1e-12).int().argmax())
+    return (weights * factors[first]).clamp(max=1)
+
+
+def choose_each(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """For each row of `weights`, float64 (n, k), a column drawn in proportion to them: int64 (n,)."""
+    ends = weights.cumsum(1)
+    levels = uniform((len(weights), 1), generator) * ends[:, -1:]
+    return (ends <= levels).sum(1)

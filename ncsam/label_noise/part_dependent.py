@@ -1,0 +1,69 @@
+"""Part-dependent label noise: mistakes that follow what the image looks like."""
+
+from __future__ import annotations
+
+import scipy.special
+import torch
+from torch import Tensor
+
+from ncsam.label_noise.draws import choose_each, normal, sample_of_size, uniform
+
+
+def part_dependent(
+    clean: Tensor,
+    classes: int,
+    rate: float,
+    generator: torch.Generator,
+    *,
+    inputs: Tensor,
+    flip_std: float = 0.1,
+) -> tuple[Tensor, Tensor | None]:
+    """Instance-dependent noise as Xia et al. 2020 generate it (arXiv:2006.07836, and its code).
+
+    A sample of class y is flipped with probability q ~ N(rate, flip_std^2) truncated to [0, 1]; its wrong
+    label is drawn from the softmax, over the other classes, of its pixels times a random normal matrix of
+    class y. Here exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its
+    q, so that the truncation does not shift the rate.
+
+    Args:
+        clean: int64 (n,).
+        classes: how many.
+        rate: mean of q, and share of wrong labels.
+        generator: of the draw.
+        inputs: (n, ...), finite. The authors' code takes the stored bytes, `split.pixels`; the scores are then
+            so far apart that the softmax is all but the largest one's.
+        flip_std: standard deviation of q before it is truncated.
+
+    Raises:
+        ValueError: inputs that do not fit the labels or are not finite, or a `flip_std` not above 0.
+    """
+    if not 0 < flip_std < float("inf"):
+        raise ValueError(f"flip_std: must be above 0, got {flip_std}")
+    if len(inputs) != len(clean):
+        raise ValueError(f"inputs: {len(inputs)} samples for {len(clean)} labels")
+    flip_rates = truncated_normal(len(clean), rate, flip_std, generator)
+    flipped = sample_of_size(flip_rates, round(rate * len(clean)), generator)
+    return torch.where(flipped, _wrong_labels(clean, classes, inputs, generator), clean), None
+
+
+def truncated_normal(count: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
+    """Numbers of N(mean, std^2) given that they are between 0 and 1, float64 (count,)."""
+    low, high = (scipy.special.ndtr((bound - mean) / std) for bound in (0, 1))
+    levels = low + (high - low) * uniform((count,), generator).numpy()
+    # 0 itself would forbid what is only unlikely
+    return (mean + std * torch.from_numpy(scipy.special.ndtri(levels))).clamp(1e-200, 1)
+
+
+def _wrong_labels(clean: Tensor, classes: int, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    weights = torch.zeros(len(clean), classes, dtype=torch.float64)
+    for label in range(classes):
+        # drawn for every class, so that it does not depend on which classes there are
+        projection = normal((inputs[0].numel(), classes), generator)
+        members = torch.nonzero(clean == label).flatten()
+        features = inputs[members.to(inputs.device)].flatten(1).cpu().double()
+        if not bool(features.isfinite().all()):
+            raise ValueError("inputs: must be finite")
+        scores = features @ projection
+        scores[:, label] = -float("inf")
+        weights[members] = scores.softmax(1)
+    return choose_each(weights, generator)

@@ -1,0 +1,62 @@
+"""Polynomial-margin diminishing label noise: the nearer to a decision boundary, the likelier a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ncsam.label_noise.draws import sample_of_size
+from ncsam.label_noise.posterior import among_others, checked_posterior
+
+FLIP_RATES: dict[int, Callable[[Tensor], Tensor]] = {
+    1: lambda margin: (1 - margin**2) / 2,
+    2: lambda margin: 1 - margin**3,
+    3: lambda margin: 1 - (margin**3 + margin**2 + margin) / 3,
+}
+"""Type -> flip rate as a function of the margin between the two most probable classes."""
+
+
+def pmd(
+    clean: Tensor,
+    classes: int,
+    rate: float,
+    generator: torch.Generator,
+    *,
+    posterior: Tensor,
+    pmd_type: int = 1,
+) -> tuple[Tensor, Tensor | None]:
+    """PMD noise of Zhang et al. 2021 (arXiv:2103.07756, section 4.1), types I to III.
+
+    A sample with the margin m between its two most probable classes is flipped with a probability in
+    proportion to (1 - m^2) / 2, 1 - m^3, or 1 - (m^3 + m^2 + m) / 3: the factor, which the paper adapts to the
+    noise level, is the one that flips exactly `round(rate * n)` samples, where no probability exceeds 1. The
+    wrong label is the most probable class other than the true one: for a sample that the classifier gets
+    right the second, as in the paper. (There labels are first drawn anew from the posterior; here they start
+    from the true ones.)
+
+    Args:
+        clean: int64 (n,).
+        classes: how many.
+        rate: share of wrong labels.
+        generator: of the draw.
+        posterior: (n, classes), class probabilities of a trained classifier.
+        pmd_type: 1, 2 or 3.
+
+    Raises:
+        ValueError: another type, rows that are not probabilities, or so many samples with the margin 1 that
+            the rate is out of reach.
+    """
+    if pmd_type not in FLIP_RATES:
+        raise ValueError(f"pmd_type: must be 1, 2 or 3, got {pmd_type!r}")
+    found = checked_posterior(posterior, clean, classes)
+    first, second = found.topk(2, dim=1).values.unbind(1)
+    flip_rates = FLIP_RATES[pmd_type]((first - second).clamp(0, 1))
+    count, possible = round(rate * len(clean)), int((flip_rates > 0).sum())
+    if count > possible:
+        raise ValueError(
+            f"rate: asks for {count} wrong labels where only {possible} samples have a margin below 1"
+        )
+    flipped = sample_of_size(flip_rates, count, generator)
+    return torch.where(flipped, among_others(found, clean).argmax(1), clean), None

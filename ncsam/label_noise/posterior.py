@@ -1,0 +1,29 @@
+"""What the kinds of label noise that follow a classifier's class probabilities share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def checked_posterior(posterior: Tensor, clean: Tensor, classes: int) -> Tensor:
+    """Class probabilities as float64 (n, classes) on the CPU.
+
+    Raises:
+        ValueError: of another shape, or rows that are not probabilities.
+    """
+    if posterior.shape != (len(clean), classes):
+        raise ValueError(
+            f"posterior: must be of shape {(len(clean), classes)}, samples x classes, "
+            f"got {tuple(posterior.shape)}"
+        )
+    found = posterior.detach().cpu().double()
+    # a softmax in float16 is off by up to some 1e-3
+    if not bool((found >= 0).all()) or not bool(((found.sum(1) - 1).abs() < 1e-2).all()):
+        raise ValueError("posterior: each row must be probabilities that sum to 1")
+    return found
+
+
+def among_others(posterior: Tensor, clean: Tensor) -> Tensor:
+    """The probabilities with that of each sample's true class set to 0, float64 (n, classes)."""
+    return posterior.scatter(1, clean.unsqueeze(1), torch.zeros(len(clean), 1, dtype=torch.float64))

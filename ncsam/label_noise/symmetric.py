@@ -1,0 +1,38 @@
+"""Wrong labels spread evenly over the classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def symmetric(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Exactly `round(rate * n)` samples get a label drawn uniformly from the *other* classes."""
+    return _spread(clean, classes, rate, generator), _transition(classes, rate)
+
+
+def symmetric_all(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A share `rate` of the labels is drawn anew from *all* classes, the true one included.
+
+    So the NCSAM authors and many others count: only `rate * (1 - 1 / classes)` of the labels become wrong,
+    and it is that share which is met exactly.
+    """
+    wrong = rate * (1 - 1 / classes)
+    return _spread(clean, classes, wrong, generator), _transition(classes, wrong)
+
+
+def _spread(clean: Tensor, classes: int, wrong: float, generator: torch.Generator) -> Tensor:
+    chosen = torch.randperm(len(clean), generator=generator)[: round(wrong * len(clean))]
+    shift = torch.randint(1, classes, (len(chosen),), generator=generator)
+    observed = clean.clone()
+    observed[chosen] = (clean[chosen] + shift) % classes
+    return observed
+
+
+def _transition(classes: int, wrong: float) -> Tensor:
+    transition = torch.full((classes, classes), wrong / (classes - 1), dtype=torch.float64)
+    return transition.fill_diagonal_(1 - wrong)
