@@ -67,7 +67,7 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
         rows = np.load(_below(data_dir, options["posterior"]), allow_pickle=False)
         options["posterior"] = _of_samples(torch.from_numpy(rows), dataset, "noise.posterior")
     if "inputs" in noise_options(kind):
-        options["inputs"] = dataset.train.inputs
+        options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
 
 
