@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ncsam.label_noise.human import PACKAGED
 from torch import Tensor
 
 from analysis.seeds import derived_seed
 from ncsam import Dataset, NoisyLabels, corrupt_labels
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
+from ncsam.label_noise.human import PACKAGED
 
 RATE_TOLERANCE = 0.02
 """How far the rate that a study names may be from that of its human labels, of which it may take a part."""

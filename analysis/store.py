@@ -267,7 +267,7 @@ def _write_history(group: h5py.Group, history: History) -> None:
     epochs = np.arange(1, history.epochs + 1)
     write(group, "epoch", epochs, description="epochs finished", dims=("epoch",), coordinate=True)
     for name, values in history.metrics.items():
-        unit, description = METRICS[name]
+        unit, description = history.described[name]
         write(group, name, values, description=description, unit=unit, dims=("epoch",))
 
 
