@@ -10,11 +10,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import Effect, combined_verdict, paired_effect, rank_correlation_between, trend
+from ncsam import hyperparameters
 
 POINTS = "share"
 
@@ -107,19 +109,31 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _sign(table: pd.DataFrame) -> pd.Series:
-    return table["hyperparameters"].map(lambda text: json.loads(text).get("compensation", 1))
+VARIATIONS = ("draw", "labels", "direction", "schedule", "project", "warmup_with", "label_smoothing")
+"""Hyper-parameters by which a run of NCSAM is a control and no longer the paper's method."""
+
+
+def _is_the_papers(settings: dict[str, Any], sign: int) -> bool:
+    defaults = hyperparameters("ncsam")
+    return settings.get("compensation", 1) == sign and all(
+        settings.get(name, defaults[name]) == defaults[name] for name in VARIATIONS
+    )
 
 
 def _select(table: pd.DataFrame, method: str) -> pd.DataFrame:
     """Runs of `plain`, `sam`, `oracle-sam`, `ncsam` (the paper's sign) or `ncsam-` (the opposite one).
 
-    Of several variants of one method the first by label, so that a pair of runs enters a claim once.
+    With cross-entropy and unmixed labels. Of several variants of one method the first by label, so that a pair of
+    runs enters a claim once.
     """
     name = method.removesuffix("-")
-    chosen = table[table["method_name"] == name]
+    chosen = table[
+        (table["method_name"] == name) & (table["loss"] == "cross-entropy") & (table["mixup"] == 0)
+    ]
     if name == "ncsam":
-        chosen = chosen[_sign(chosen) == (-1 if method.endswith("-") else 1)]
+        sign = -1 if method.endswith("-") else 1
+        papers = [_is_the_papers(json.loads(text), sign) for text in chosen["hyperparameters"]]
+        chosen = chosen[np.array(papers, dtype=bool)]
     return chosen[chosen["method"] == chosen["method"].min()]
 
 

@@ -85,8 +85,8 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     workers = cores if options.workers is None else options.workers
     if workers < 1:
         raise ValueError(f"--workers: must be at least 1, got {workers}")
-    if options.data_dir is not None and not options.data_dir.is_dir():
-        raise FileNotFoundError(f"--data-dir: {options.data_dir} is not a folder")
+    if options.data_dir is not None and not options.data_dir.exists():
+        raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
     engine = options.engine or ("serial" if device != "cpu" or workers == 1 else "processes")
     outcome = run_study(
         study,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,12 @@ import torch
 from torch import nn
 
 from analysis import store
+from analysis.labels import observed_labels
 from analysis.measure import measure, subset
+from analysis.seeds import derived_seed
 from analysis.study import Run
-from ncsam import CheckpointError, Split, build_method, build_model, corrupt_labels, fit, load_dataset
+from analysis.training import Training
+from ncsam import NoisyLabels, Split, load_dataset
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -39,17 +41,6 @@ class Choice:
     standard_errors: list[float]
 
 
-def derived_seed(config: dict[str, Any], purpose: str) -> int:
-    """The seed of one kind of draw in a run.
-
-    It depends on data set, noise and seed but not on the method, so that runs of different methods are paired:
-    same wrong labels, same initial weights, same order of samples.
-    """
-    noise = config["noise"]
-    key = f"{config['dataset']}|{noise['kind']}|{noise['rate']!r}|{config['seed']}|{purpose}"
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
-
-
 def execute(
     run: Run, choice: Choice, root: Path, *, data_dir: Path | None, device: str, report: Report
 ) -> None:
@@ -59,15 +50,8 @@ def execute(
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
-    training = config["training"]
-    dataset = load_dataset(config["dataset"], data_dir)
-    labels = corrupt_labels(
-        dataset.train.targets,
-        kind=config["noise"]["kind"],
-        rate=config["noise"]["rate"],
-        seed=derived_seed(config, "labels"),
-        num_classes=dataset.num_classes,
-    )
+    dataset = load_dataset(config["dataset"], data_dir, train_samples=config["train_samples"])
+    labels = observed_labels(config, dataset, data_dir)
     train, held_out = dataset.train, dataset.test
     if config["purpose"] == "selection":
         # test data take no part: candidates are judged on training samples held out, as they were labelled
@@ -76,82 +60,50 @@ def execute(
         )
     train, labels, held_out = train.to(device), labels.to(device), held_out.to(device)
 
-    options = {key: value for key, value in config["model"].items() if key != "name"}
-    model = build_model(
-        config["model"]["name"],
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=derived_seed(config, "weights"),
-        **options,
-    ).to(device)
-    loss_fn = nn.CrossEntropyLoss()
-    method = build_method(
-        config["method"]["name"],
-        model,
-        loss_fn,
-        seed=derived_seed(config, "method"),
-        clean_targets=labels.clean,
-        **choice.hyperparameters,
-    )
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=training["learning_rate"],
-        momentum=training["momentum"],
-        weight_decay=training["weight_decay"],
-    )
-    epochs = training["epochs"]
     path = root / run.path
     checkpoint = path.with_name(f"{path.stem}.{run.fingerprint[:12]}.ckpt")
-    train_or_resume = partial(
-        fit,
-        method,
-        optimizer,
-        train,
-        labels,
-        held_out,
-        epochs=epochs,
-        batch_size=training["batch_size"],
-        seed=derived_seed(config, "order"),
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
-        alignment_batches=training["alignment_batches"] if config["purpose"] == "final" else 0,
-        checkpoint=checkpoint,
-        fingerprint=run.fingerprint,
-        on_epoch=lambda epoch: report("training", epoch, epochs),
-    )
-    try:
-        history = train_or_resume()
-    except CheckpointError:
-        # such as one that a power failure left: at worst the run is trained from its start
-        checkpoint.unlink()
-        history = train_or_resume()
+    training = Training(config, dataset, train, labels, held_out, device, run.fingerprint)
+    spent = 0.0
+    transition = labels.transition
+    if config["method"]["loss"]["transition"] == "estimated":
+        first = checkpoint.with_suffix(".transition.ckpt")
+        transition, spent = training.estimated_transition(first, partial(report, "estimating transitions"))
+    model = training.new_model("weights")
+    method = training.method(model, transition, choice.hyperparameters)
+    method.gradient_count = spent
+    history = training.fit(method, checkpoint, partial(report, "training"))
+
     measurements: dict[str, Any] = {}
     measured = {}
     if config["purpose"] == "final" and not history.diverged:
-        report("measuring", epochs, epochs)
+        report("measuring", history.epochs, history.epochs)
         settings = config["measure"]
-        chosen = {
+        measured = {
             name: subset(len(split), settings["samples"], derived_seed(config, f"measured {name} samples"))
             for name, split in (("train", train), ("test", held_out))
         }
-        measured = chosen
         measurements = measure(
             model,
-            loss_fn,
-            train.take(chosen["train"]),
-            labels.take(chosen["train"]),
-            held_out.take(chosen["test"]),
+            # one loss for every method, so that landscapes can be compared
+            nn.CrossEntropyLoss(),
+            train.take(measured["train"]),
+            labels.take(measured["train"]),
+            held_out.take(measured["test"]),
             settings,
             seed=derived_seed(config, "measurement"),
             with_surfaces=config["noise"]["rate"] in settings["surface_rates"]
             and config["seed"] in settings["surface_seeds"],
         )
     store.write_run(path, run, choice, labels, history, model, measurements, measured, device=device)
-    checkpoint.unlink(missing_ok=True)
+    for left_over in path.parent.glob(f"{checkpoint.stem}*.ckpt"):
+        left_over.unlink()
 
 
-def _validation_split(train: Split, labels: Any, fraction: float, seed: int) -> tuple[Split, Any, Split]:
+def _validation_split(
+    train: Split, labels: NoisyLabels, fraction: float, seed: int
+) -> tuple[Split, NoisyLabels, Split]:
     count = max(1, round(fraction * len(train)))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     kept, held = order[count:].sort().values, order[:count].sort().values
-    held_out = Split(train.inputs[held], labels.observed[held])
+    held_out = replace(train.take(held), targets=labels.observed[held])
     return train.take(kept), labels.take(kept), held_out

@@ -267,7 +267,7 @@ def _write_history(group: h5py.Group, history: History) -> None:
     epochs = np.arange(1, history.epochs + 1)
     write(group, "epoch", epochs, description="epochs finished", dims=("epoch",), coordinate=True)
     for name, values in history.metrics.items():
-        unit, description = METRICS[name]
+        unit, description = history.described[name]
         write(group, name, values, description=description, unit=unit, dims=("epoch",))
 
 
@@ -311,7 +311,10 @@ def scalars(path: Path) -> dict[str, Any]:
     stored = read_config(path)
     history = read_history(path)
     row: dict[str, Any] = _identity(stored)
-    row["method_name"] = stored["config"]["method"]["name"]
+    method = stored["config"]["method"]
+    row["method_name"] = method["name"]
+    row["loss"] = method["loss"]["name"]
+    row["mixup"] = method["mixup"] or 0.0
     row["diverged"] = bool(stored["diverged"])
     row["epochs"] = int(stored["epochs"])
     row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
@@ -323,6 +326,8 @@ def scalars(path: Path) -> dict[str, Any]:
         # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
         row[f"mean_{name}"] = float(history[name].mean())
     with opened(path) as file:
+        wrong = file["labels/clean"][()] != file["labels/observed"][()]
+        row["realised_noise_rate"] = float(wrong.mean())
         for loss in ("observed", "clean"):
             row.update(_measured_scalars(file, loss))
     return row

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ncsam import (
-    DATASETS,
-    MODELS,
-    NOISE_KINDS,
-    Dataset,
-    build_method,
-    build_model,
-    hyperparameters,
-    model_options,
-    predict,
-)
+from analysis.checks import StudyError, check_loss, check_method, check_model, check_noise, nearest, one_of
+from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,13 +22,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**7)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
-MAX_WIDTH = 65_536
 MAX_RUNS = 100_000
 """More runs than this are taken for a slip of the pen."""
-
-
-class StudyError(ValueError):
-    """A study that cannot be run as written; the message is one line that names the field."""
 
 
 class _Settings(BaseModel):
@@ -48,15 +31,19 @@ class _Settings(BaseModel):
 
 
 class NoiseSettings(_Settings):
-    """Which labels are made wrong."""
+    """Which labels are made wrong; further keys are options of the kind of noise.
 
+    Human labels have the rate they have: `rates` then names it, or 0 for the true labels.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: str = "symmetric"
     rates: Annotated[list[Share], Field(min_length=1)]
 
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _one_of(value, NOISE_KINDS)
+        return one_of(value, NOISE_KINDS)
 
 
 class ModelSettings(_Settings):
@@ -68,22 +55,51 @@ class ModelSettings(_Settings):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _one_of(value, MODELS)
+        return one_of(value, MODELS)
 
 
 class TrainingSettings(_Settings):
-    """SGD with momentum and cosine decay of the learning rate to 0 over the epochs."""
+    """SGD with momentum and cosine decay of the learning rate to 0 over the epochs.
+
+    `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
+    that of the forward passes in training; measurements are made in float32.
+    """
 
     epochs: Count
     batch_size: Count = 128
     learning_rate: Positive = 0.05
     momentum: Share = 0.9
     weight_decay: NotNegative = 1e-3
+    max_gradient_norm: Positive | None = None
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: bool = False
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     alignment_batches: Annotated[int, Field(ge=0)] = 2
+
+
+class LossSettings(_Settings):
+    """A loss of `ncsam.losses`; further keys are its options.
+
+    Forward correction takes the transition matrix that made the labels (`transition = "known"`) or estimates it with
+    a first training on cross-entropy (`"estimated"`).
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str = "cross-entropy"
+    transition: Literal["known", "estimated"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, LOSSES)
 
 
 class MethodSettings(_Settings):
     """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from.
+
+    `mixup` is the alpha with which batches are mixed.
 
     With `like`, the title of another method of the study, what was chosen for that one is taken over, so that
     the two differ in nothing but their own keys.
@@ -94,6 +110,13 @@ class MethodSettings(_Settings):
     # characters that the terminal's and the figures' markup would swallow are left out
     label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
     like: str | None = None
+    loss: LossSettings = LossSettings()
+    mixup: Positive | None = None
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def title(self) -> str:
@@ -138,6 +161,7 @@ class Study(_Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     dataset: str
+    train_samples: Count | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     model: ModelSettings
     noise: NoiseSettings
@@ -149,7 +173,7 @@ class Study(_Settings):
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _one_of(value, DATASETS)
+        return one_of(value, DATASETS)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -172,9 +196,22 @@ class Study(_Settings):
                 raise ValueError(
                     f"methods.{index}.label: {title!r} has the folder {folder!r} of another; rename it"
                 )
-        _check_model(self.model)
+        check_model(self.model.name, self.model.model_extra or {})
+        check_noise(self.noise.kind, self.noise.model_extra or {})
         for index, method in enumerate(self.methods):
-            _check_method(f"methods.{index}", method, self)
+            field = f"methods.{index}"
+            if method.like is not None:
+                _check_likeness(field, method, self)
+            check_method(field, method.name, method.model_extra or {}, _candidates(self, method))
+            check_loss(
+                f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition
+            )
+            if method.mixup is not None and (
+                method.loss.name != "cross-entropy" or method.name.endswith("ncsam")
+            ):
+                raise ValueError(
+                    f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary labels"
+                )
         count = len(self.seeds) * len(self.noise.rates) * len(self.methods)
         if count > MAX_RUNS:
             raise ValueError(
@@ -207,92 +244,12 @@ def _candidates(study: Study, method: MethodSettings) -> list[dict[str, Any]]:
     return [{**candidate, **own} for candidate in other.candidates()]
 
 
-def _check_model(settings: ModelSettings) -> None:
-    known = model_options(settings.name)
-    for key, value in (settings.model_extra or {}).items():
-        if key not in known:
-            hint = _nearest(key, known) or f"it has {', '.join(known)}"
-            raise ValueError(f"model.{key}: not an option of {settings.name!r}; {hint}")
-        if key == "depth":
-            if type(value) is not int or not 8 <= value <= MAX_WIDTH or value % 6 != 2:
-                raise ValueError(f"model.depth: must be 8, 14, 20, ... (6 n + 2), got {value!r}")
-            continue
-        widths = value if isinstance(value, list) else []
-        if not widths or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in widths):
-            raise ValueError(f"model.{key}: must be a list of widths from 1 to {MAX_WIDTH}, got {value!r}")
-
-
-def _check_method(field: str, settings: MethodSettings, study: Study) -> None:
-    if settings.like is not None:
-        others = [m.title for m in study.methods if m.like is None]
-        if settings.like not in others:
-            raise ValueError(
-                f"{field}.like: no method {settings.like!r} to follow; there is {', '.join(others)}"
-            )
-        if len(settings.candidates()) > 1:
-            raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
-    try:
-        known = hyperparameters(settings.name)
-    except ValueError as error:
-        raise ValueError(f"{field}.name: {error}") from error
-    for key, value in (settings.model_extra or {}).items():
-        if key not in known:
-            hint = _nearest(key, known) or f"{settings.name!r} takes {', '.join(known) or 'none'}"
-            raise ValueError(f"{field}.{key}: not a hyper-parameter of {settings.name!r}; {hint}")
-        values = value if isinstance(value, list) else [value]
-        if not values or not all(type(v) in (int, float) and abs(v) < 1e300 for v in values):
-            raise ValueError(f"{field}.{key}: must be a number or a list of candidate numbers")
-    model = torch.nn.Linear(1, 2)
-    for candidate in _candidates(study, settings):
-        try:
-            build_method(
-                settings.name,
-                model,
-                torch.nn.functional.cross_entropy,
-                seed=0,
-                clean_targets=torch.zeros(1, dtype=torch.int64),
-                **candidate,
-            )
-        except ValueError as error:
-            raise ValueError(f"{field}.{error}") from error
-
-
-def _one_of(value: str, known: Any) -> str:
-    if value not in known:
-        hint = _nearest(value, known)
-        words = [f"unknown {value!r}", f"known: {', '.join(sorted(known))}", *([hint] if hint else [])]
-        raise ValueError("; ".join(words))
-    return value
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    """ "did you mean ...?" of the known word most like the given one; empty if none is."""
-    near = difflib.get_close_matches(given, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else ""
-
-
-def check_against_data(study: Study, dataset: Dataset) -> None:
-    """Checks what can only be known with the data: that the model takes them, and all sizes fit.
-
-    Raises:
-        StudyError: naming the field.
-    """
-    options = {key: value for key, value in study.model.model_dump().items() if key != "name"}
-    model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
-    try:
-        predict(model, dataset.test.inputs[:2])
-    except RuntimeError as error:
-        raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if study.measure.eigenvalues > count:
-        raise StudyError(
-            f"measure.eigenvalues: {study.measure.eigenvalues} of a model with {count} parameters"
-        )
-    fraction = study.selection.validation_fraction
-    if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
-        raise StudyError(
-            f"selection.validation_fraction: {fraction} leaves one part of the training set empty"
-        )
+def _check_likeness(field: str, method: MethodSettings, study: Study) -> None:
+    others = [m.title for m in study.methods if m.like is None]
+    if method.like not in others:
+        raise ValueError(f"{field}.like: no method {method.like!r} to follow; there is {', '.join(others)}")
+    if len(method.candidates()) > 1:
+        raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
 
 
 def read_study(path: Path) -> Study:
@@ -322,7 +279,7 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1])
-        hint = _nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
+        hint = nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
         message = f"unknown key; {hint}"
     elif first["type"] == "missing":
         message = "is missing"
@@ -420,13 +377,16 @@ def _run(
         "purpose": purpose,
         "study": study.name,
         "dataset": study.dataset,
+        "train_samples": study.train_samples,
         "model": study.model.model_dump(),
-        "noise": {"kind": study.noise.kind, "rate": rate},
+        "noise": {"kind": study.noise.kind, "rate": rate, "options": study.noise.model_extra or {}},
         "method": {
             "label": method.title,
             "name": method.name,
             "like": method.like,
             "candidates": candidates,
+            "loss": method.loss.model_dump(),
+            "mixup": method.mixup,
         },
         "seed": seed,
         "training": study.training.model_dump(),

@@ -47,7 +47,9 @@ def results_table(table: pd.DataFrame) -> Table:
 
 def _chosen(text: str) -> str:
     settings = json.loads(text)
-    return " ".join(f"{name} {settings[name]:g}" for name in ("rho", "strength") if name in settings)
+    return " ".join(
+        f"{name} {settings[name]:g}" for name in ("rho", "strength", "flip_ratio") if name in settings
+    )
 
 
 def _spread(values: pd.Series, digits: int) -> str:

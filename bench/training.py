@@ -131,9 +131,9 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
 
 def plain_loop(
-    model: nn.Module, loader: DataLoader[Any], split: Split, epochs: int, device: str
+    model: nn.Module, loader: DataLoader[Any], splits: tuple[Split, Split], epochs: int, device: str
 ) -> Callable[[], None]:
-    """Epochs of the loop that most users write, with an evaluation after each, as `fit` makes it."""
+    """Epochs of the loop that most users write, evaluated on the training and the test set, as `fit` does."""
 
     def run() -> None:
         optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.05, momentum=0.9)
@@ -141,7 +141,8 @@ def plain_loop(
             model.train()
             for inputs, targets in loader:
                 davda54_step(optimizer, model, inputs.to(device), targets.to(device))
-            accuracy(model, split)
+            for split in splits:
+                accuracy(model, split)
 
     return run
 
@@ -205,7 +206,9 @@ def epochs_of_fit(arguments: argparse.Namespace) -> None:
                 )
 
             tasks = {
-                "plain": plain_loop(model, loader, on_device[2], arguments.epochs, arguments.device),
+                "plain": plain_loop(
+                    model, loader, (on_device[0], on_device[2]), arguments.epochs, arguments.device
+                ),
                 "fit": fitted,
             }
             for key, value in median_seconds(tasks, 1, arguments.device).items():
@@ -240,10 +243,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=("steps", "epochs"))
+    parser.add_argument("--default-allocator", action="store_true", help="glibc's malloc as it comes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    tune_allocator()
-    print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}")
+    if not arguments.default_allocator:
+        tune_allocator()
+    allocator = "default" if arguments.default_allocator else "tuned"
+    print(
+        f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, {allocator} allocator"
+    )
     if arguments.only != "epochs":
         costs_of_steps(arguments)
     if arguments.only != "steps":

@@ -21,5 +21,5 @@ def in_fastest_layout(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d)
     ]
     if max(widths, default=0) >= MIN_CHANNELS:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

@@ -68,7 +68,7 @@ def test_the_example_study_is_valid(readme, tmp_path):
     (example,) = blocks(readme, "toml")
     path = tmp_path / "example.toml"
     path.write_text(example)
-    assert len(final_runs(read_study(path))) == 5 * 2 * 3
+    assert len(final_runs(read_study(path))) == 5 * 2 * 4
 
 
 def test_make_targets_named_exist(readme, pytestconfig):

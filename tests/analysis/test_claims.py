@@ -35,6 +35,8 @@ def table(seed=0, noise=1e-3, **planted):
                     "method": method,
                     "seed": number,
                     "method_name": name,
+                    "loss": "cross-entropy",
+                    "mixup": 0,
                     "hyperparameters": json.dumps(settings),
                     "test_accuracy": 0.9 - 0.5 * rate + flat,
                     "best_test_accuracy": 0.95 - 0.2 * rate,

@@ -12,7 +12,7 @@ from torch import nn
 
 import landscape
 from analysis import cli, gallery, store
-from analysis.run import derived_seed
+from analysis.seeds import derived_seed
 from analysis.study import final_runs, read_study
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.analysis.small_study import STUDY, contents, study, write_study

@@ -3,7 +3,9 @@ import tomllib
 
 import pytest
 
-from analysis.study import StudyError, check_against_data, final_runs, read_study, selection_runs
+from analysis.checks import StudyError
+from analysis.data_checks import check_against_data
+from analysis.study import final_runs, read_study, selection_runs
 from ncsam import load_dataset
 
 GOOD = """
@@ -104,9 +106,9 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("seeds = [0, 1]", "seeds = [-1]", "seeds.0"),
         ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
         ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
-        ("hidden = [16]", "hiden = [16]", "model.hiden: not an option of 'mlp'; did you mean 'hidden'"),
-        ("hidden = [16]", "seed = [16]", "model.seed: not an option"),
-        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a list of widths"),
+        ("hidden = [16]", "hiden = [16]", "model.hiden: 'mlp' has no such option; did you mean 'hidden'"),
+        ("hidden = [16]", "seed = [16]", "model.seed: 'mlp' has no such option"),
+        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a whole number from 1"),
         (
             "rates = [0.0, 0.4]",
             "rates = [0.4, 0.4000000000000001]",
@@ -124,11 +126,28 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         (
             "rho = [0.1, 0.5]",
             "roh = 0.1",
-            "methods.1.roh: not a hyper-parameter of 'sam'; did you mean 'rho'",
+            "methods.1.roh: 'sam' has no such option; did you mean 'rho'",
         ),
         ("rho = [0.1, 0.5]", "", "methods.1.rho: method 'sam' needs it"),
         ("rho = [0.1, 0.5]", 'rho = "0.1"', "methods.1.rho: must be a number"),
         ("rho = [0.1, 0.5]", "rho = []", "methods.1.rho"),
+        ("rho = [0.1, 0.5]", "rho = true", "methods.1.rho: must be a number"),
+        ("rho = [0.1, 0.5]", "rho = [0.1, 0.1]", "methods.1.rho: holds a candidate twice"),
+        ("rho = [0.1, 0.5]", 'rho = 0.1\nloss = "gec"', "methods.1.loss.name: unknown 'gec'"),
+        ("rho = [0.1, 0.5]", "rho = 0.1\nloss = {name = 'gce', q = 2}", "methods.1.loss.q: must be above 0"),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\nloss = {name = 'gce', p = 2}",
+            "methods.1.loss.p: 'gce' has no such",
+        ),
+        ("rho = [0.1, 0.5]", 'rho = 0.1\nloss = "forward"', "methods.1.loss.transition"),
+        ("rho = [0.1, 0.5]", "rho = 0.1\nmixup = 1.0\nloss = 'gce'", "methods.1.mixup: mixes classes"),
+        ("epochs = 2", "epochs = 2\ncrop = -1", "training.crop"),
+        ("epochs = 2", 'epochs = 2\nprecision = "half"', "training.precision"),
+        ("[noise]", '[noise]\nkind = "human"', "noise.file: kind 'human' needs it"),
+        ("[noise]", '[noise]\nkind = "human"\nfile = 3', "noise.file: must be a path"),
+        ("[noise]", '[noise]\nkind = "matrix"', "noise.transition: kind 'matrix' needs it"),
+        ("[noise]", "[noise]\nconcentration = 2", "noise.concentration: 'symmetric' has no such option"),
         ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' has the folder 'sam' of another"),
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
         ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
@@ -165,6 +184,13 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
             "measure.eigenvalues: 100000 of a model with",
         ),
         ("[noise]", "[selection]\nvalidation_fraction = 0.99999\n[noise]", "selection.validation_fraction"),
+        ("[noise]", '[noise]\nkind = "superclass"', "noise."),
+        ("[noise]", '[noise]\nkind = "matrix"\ntransition = [[1.0]]', "noise.transition"),
+        (
+            "[noise]",
+            '[noise]\nkind = "human"\nfile = "nowhere.npz"',
+            "noise.file: nowhere.npz does not exist",
+        ),
         (
             'name = "mlp"\nhidden = [16]',
             'name = "cnn"\nchannels = [2, 2, 2, 2, 2, 2]',
@@ -175,7 +201,7 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
 def test_what_does_not_fit_the_data_is_named(tmp_path, old, new, says):
     assert old in GOOD
     with pytest.raises(StudyError, match=re.escape(says)):
-        check_against_data(read(tmp_path, GOOD.replace(old, new, 1)), load_dataset("digits"))
+        check_against_data(read(tmp_path, GOOD.replace(old, new, 1)), load_dataset("digits"), None)
 
 
 def test_a_grid_too_large_is_refused_with_its_size(tmp_path):

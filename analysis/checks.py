@@ -1,0 +1,141 @@
+"""What makes a study's settings impossible, said before any run: names, types and ranges of free-form options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args, get_type_hints
+
+import torch
+
+from analysis.labels import study_options
+from ncsam import (
+    METHODS,
+    build_loss,
+    build_method,
+    hyperparameters,
+    loss_options,
+    model_options,
+)
+
+MAX_WIDTH = 65_536
+MAX_NUMBER = 1e300
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as written; the message is one line that names the field."""
+
+
+def one_of(value: str, known: Any) -> str:
+    """The value, if it is known.
+
+    Raises:
+        ValueError: it is not; says what is, and which of these looks most like it.
+    """
+    if value not in known:
+        hint = nearest(value, known)
+        words = [f"unknown {value!r}", f"known: {', '.join(sorted(known))}", *([hint] if hint else [])]
+        raise ValueError("; ".join(words))
+    return value
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" of the known word most like the given one; empty if none is."""
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _check_keys(field: str, given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) or f"{owner} takes {', '.join(known) or 'none'}"
+            raise ValueError(f"{field}.{key}: {owner} has no such option; {hint}")
+
+
+def check_model(name: str, options: dict[str, Any]) -> None:
+    """Raises ValueError unless the options are whole numbers, or lists of them, of a plausible size."""
+    _check_keys("model", options, model_options(name), repr(name))
+    for key, value in options.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in numbers):
+            raise ValueError(
+                f"model.{key}: must be a whole number from 1 to {MAX_WIDTH}, or a list of such, got {value!r}"
+            )
+
+
+def check_noise(kind: str, options: dict[str, Any]) -> None:
+    """Raises ValueError unless the kind of noise has these options, and no other must be given."""
+    known = study_options(kind)
+    _check_keys("noise", options, known, repr(kind))
+    missing = [key for key, required in known.items() if required and key not in options]
+    if missing:
+        raise ValueError(f"noise.{missing[0]}: kind {kind!r} needs it")
+    for key in ("file", "labels", "posterior"):
+        if key in options and not isinstance(options[key], str):
+            raise ValueError(f"noise.{key}: must be a path or a name, got {options[key]!r}")
+
+
+def check_method(
+    field: str, name: str, settings: dict[str, Any], candidates: Iterable[dict[str, Any]]
+) -> None:
+    """Raises ValueError unless every candidate builds the method."""
+    try:
+        known = hyperparameters(name)
+    except ValueError as error:
+        raise ValueError(f"{field}.name: {error}") from error
+    _check_keys(field, settings, known, repr(name))
+    hints = get_type_hints(METHODS[name].__init__)
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(_fits(v, hints[key]) for v in values):
+            raise ValueError(f"{field}.{key}: must be {_words(hints[key])} or a list of such, got {value!r}")
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError(f"{field}.{key}: holds a candidate twice")
+    model, peer = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
+    for candidate in candidates:
+        try:
+            build_method(
+                name,
+                model,
+                torch.nn.functional.cross_entropy,
+                seed=0,
+                clean_targets=torch.zeros(1, dtype=torch.int64),
+                peer=peer,
+                **candidate,
+            )
+        except ValueError as error:
+            raise ValueError(f"{field}.{error}") from error
+
+
+KINDS = {
+    float: ((int, float), "a number"),
+    int: ((int,), "a whole number"),
+    str: ((str,), "a word"),
+    bool: ((bool,), "true or false"),
+}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    types, _ = KINDS[_base(hint)]
+    return type(value) in types and (type(value) not in (int, float) or abs(value) < MAX_NUMBER)
+
+
+def _words(hint: Any) -> str:
+    return KINDS[_base(hint)][1]
+
+
+def _base(hint: Any) -> Any:
+    """The type itself of `float | None` and the like."""
+    return next((part for part in get_args(hint) if part is not type(None)), hint)
+
+
+def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:
+    """Raises ValueError unless the options build the loss, and a transition matrix is named just where it is needed."""
+    _check_keys(field, options, loss_options(name), repr(name))
+    if (transition is not None) != (name == "forward"):
+        raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
+    try:
+        build_loss(name, samples=1, classes=2, transition=torch.eye(2), **options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{field}.{error}") from error

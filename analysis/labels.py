@@ -1,0 +1,85 @@
+"""The labels that a run trains on, from its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.seeds import derived_seed
+from ncsam import Dataset, NoisyLabels, corrupt_labels
+from ncsam.label_noise import human_labels, noise_options, read_human_labels
+from ncsam.label_noise.human import PACKAGED
+
+RATE_TOLERANCE = 0.02
+"""How far the rate that a study names may be from that of its human labels, of which it may take a part."""
+
+
+def study_options(kind: str) -> dict[str, bool]:
+    """The keys of a study's `noise` table for a kind of noise, and whether they must be given.
+
+    What has a value for each sample comes from the data set (`inputs`) or from a file (`posterior`, a .npy file
+    (n, classes); human labels: `file` and, if it holds several, `labels`).
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    keys: dict[str, bool] = {}
+    for name, option in noise_options(kind).items():
+        if name == "observed":
+            keys |= {"file": True, "labels": False}
+        elif name != "inputs":
+            keys[name] = option.required
+    return keys
+
+
+def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> NoisyLabels:
+    """The labels of the training set, true and observed.
+
+    Args:
+        config: of the run.
+        dataset: whose training samples may be a part of the whole training set.
+        data_dir: relative paths of files are looked up in it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or human labels whose
+            rate is not the one that the study names.
+    """
+    noise = config["noise"]
+    kind, rate, options = noise["kind"], noise["rate"], dict(noise["options"])
+    clean, seed = dataset.train.targets, derived_seed(config, "labels")
+    if rate == 0:
+        return corrupt_labels(clean, rate=0, seed=seed, num_classes=dataset.num_classes)
+    if kind == "human":
+        source = options["file"]
+        path = source if source in PACKAGED else _below(data_dir, source)
+        labels = _of_samples(read_human_labels(path, options.get("labels")), dataset, "noise.file")
+        found = human_labels(clean, labels, num_classes=dataset.num_classes)
+        if abs(found.realised_rate - rate) > RATE_TOLERANCE:
+            raise ValueError(
+                f"noise.rates: {found.realised_rate:.1%} of these human labels are wrong; name that rate, not {rate}"
+            )
+        return found
+    if "posterior" in options:
+        rows = np.load(_below(data_dir, options["posterior"]), allow_pickle=False)
+        options["posterior"] = _of_samples(torch.from_numpy(rows), dataset, "noise.posterior")
+    if "inputs" in noise_options(kind):
+        options["inputs"] = dataset.train.pixels
+    return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
+
+
+def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:
+    """The rows of the samples that the training set holds, of a file on the whole of it."""
+    last = int(dataset.train_indices.max())
+    if last >= len(rows):
+        raise ValueError(f"{field}: holds {len(rows)} rows, too few for training sample {last}")
+    return rows[dataset.train_indices]
+
+
+def _below(data_dir: Path | None, path: str) -> Path:
+    if data_dir is None:
+        return Path(path)
+    return (data_dir if data_dir.is_dir() else data_dir.parent) / path

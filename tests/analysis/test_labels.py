@@ -1,0 +1,69 @@
+"""Labels that a study's noise table asks for."""
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.labels import observed_labels, study_options
+from ncsam import NOISE_KINDS, load_dataset
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return load_dataset("digits")
+
+
+@pytest.fixture
+def people(whole, tmp_path):
+    """A file of labels of the whole training set, a quarter of them wrong."""
+    clean = whole.train.targets.numpy()
+    rough = np.where(np.arange(len(clean)) % 4 == 0, (clean + 3) % 10, clean)
+    np.savez(tmp_path / "people.npz", rough=rough, good=clean)
+    return tmp_path
+
+
+def labels(dataset, kind, rate, data_dir=None, **options):
+    config = {
+        "dataset": "digits",
+        "seed": 0,
+        "noise": {"kind": kind, "rate": rate, "options": options},
+    }
+    return observed_labels(config, dataset, data_dir)
+
+
+def test_human_labels_are_those_of_the_training_samples_that_are_used(whole, people):
+    part = load_dataset("digits", train_samples=400, seed=1)
+    found = labels(part, "human", 0.25, people, file="people.npz", labels="rough")
+    clean = whole.train.targets[part.train_indices]
+    assert torch.equal(found.clean, clean)
+    expected = torch.where(part.train_indices % 4 == 0, (clean + 3) % 10, clean)
+    assert torch.equal(found.observed, expected)
+
+
+def test_human_labels_of_another_rate_than_the_study_says_are_refused(whole, people):
+    with pytest.raises(ValueError, match=r"^noise\.rates: 25\.0% of these human labels are wrong"):
+        labels(whole, "human", 0.4, people, file="people.npz", labels="rough")
+
+
+def test_a_rate_of_zero_is_the_true_labels_whatever_the_kind(whole, people):
+    for kind in ("human", "symmetric", "matrix"):
+        assert not labels(whole, kind, 0.0, people).is_wrong.any()
+
+
+def test_a_file_too_short_for_the_training_set_is_named(whole, tmp_path):
+    np.save(tmp_path / "few.npy", np.zeros(10, dtype=np.int64))
+    with pytest.raises(ValueError, match=r"^noise\.file: holds 10 rows"):
+        labels(whole, "human", 0.9, tmp_path, file="few.npy")
+
+
+def test_posteriors_come_from_a_file_and_inputs_from_the_data_set(whole, tmp_path):
+    posterior = torch.rand(len(whole.train), 10, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "posterior.npy", (posterior / posterior.sum(1, keepdim=True)).numpy())
+    for kind, options in (("pmd", {"posterior": "posterior.npy"}), ("part-dependent", {})):
+        found = labels(whole, kind, 0.3, tmp_path, **options)
+        assert found.realised_rate == pytest.approx(0.3, abs=0.001)
+
+
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_no_option_of_a_study_is_a_tensor_of_samples(kind):
+    assert not {"inputs", "observed"} & set(study_options(kind))

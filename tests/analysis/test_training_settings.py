@@ -1,0 +1,120 @@
+"""What a study file may say of losses, label baselines, augmentation and noise reaches the training."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from analysis import store
+from tests.analysis.small_study import study, write_study
+
+STUDY = """
+name = "settings"
+dataset = "digits"
+train_samples = 300
+seeds = [0]
+[model]
+name = "cnn"
+channels = [4, 8]
+[noise]
+kind = "pair"
+rates = [0.3]
+[training]
+epochs = 2
+crop = 1
+flip = true
+max_gradient_norm = 1.0
+precision = "bfloat16"
+[[methods]]
+name = "plain"
+label = "SGD"
+[[methods]]
+name = "plain"
+label = "GCE"
+loss = { name = "gce", q = 0.5 }
+[[methods]]
+name = "sam"
+label = "ELR with SAM"
+loss = "elr"
+rho = 0.1
+[[methods]]
+name = "plain"
+label = "forward"
+loss = { name = "forward", transition = "known" }
+[[methods]]
+name = "plain"
+label = "forward, estimated"
+loss = { name = "forward", transition = "estimated" }
+[[methods]]
+name = "plain"
+label = "mixup"
+mixup = 1.0
+[[methods]]
+name = "co-teaching"
+forget_rate = [0.2, 0.3]
+[[methods]]
+name = "ncsam"
+label = "NCSAM"
+rho = 0.1
+strength = 0.1
+flip_ratio = [0.2, 0.4]
+[[methods]]
+name = "ncsam"
+label = "random flips"
+like = "NCSAM"
+draw = "uniform"
+labels = "uniform"
+[measure]
+samples = 50
+eigenvalues = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("settings")
+    assert study(write_study(folder, STUDY), folder / "out") == 0
+    return folder / "out"
+
+
+def test_every_kind_of_method_trains_and_differs_from_the_others(finished):
+    table = store.read_table(finished)
+    assert len(table) == 9
+    assert not table["diverged"].any()
+    assert table["train_loss"].nunique() == 9
+    assert dict(zip(table["method"], table["loss"], strict=True))["forward, estimated"] == "forward"
+
+
+def test_gradients_count_the_second_network_and_the_training_that_estimates(finished):
+    spent = store.read_table(finished).set_index("method")["gradients"]
+    assert spent["SGD"] == 2 * 3
+    assert spent["forward, estimated"] == spent["co-teaching"] == 2 * spent["SGD"]
+    assert spent["mixup"] == spent["forward"] == spent["SGD"]
+
+
+def test_shares_to_flip_and_to_forget_are_chosen_like_radii(finished):
+    chosen = store.read_table(finished).set_index("method")["hyperparameters"].map(json.loads)
+    assert chosen["NCSAM"]["flip_ratio"] in (0.2, 0.4)
+    assert chosen["random flips"] == {**chosen["NCSAM"], "draw": "uniform", "labels": "uniform"}
+    assert chosen["co-teaching"]["forget_rate"] in (0.2, 0.3)
+
+
+def test_labels_are_of_the_kind_and_the_subset_that_the_study_names(finished):
+    with h5py.File(finished / "runs/digits/pair-0.3/sgd/seed0.h5") as file:
+        clean, observed = file["labels/clean"][:], file["labels/observed"][:]
+        transition = file["labels/transition"][:]
+    wrong = clean != observed
+    assert len(clean) == 300
+    assert wrong.sum() == 90
+    assert (observed[wrong] == (clean[wrong] + 1) % 10).all()
+    np.testing.assert_allclose(transition.sum(1), 1)
+    assert transition[3, 4] == pytest.approx(0.3)
+
+
+def test_the_file_holds_every_setting(finished):
+    stored = store.read_config(finished / "runs/digits/pair-0.3/gce/seed0.h5")
+    assert stored["config"]["method"]["loss"] == {"name": "gce", "q": 0.5, "transition": None}
+    assert stored["config"]["train_samples"] == 300
+    assert stored["config"]["training"]["crop"] == 1
+    assert stored["config"]["training"]["precision"] == "bfloat16"

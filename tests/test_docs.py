@@ -1,0 +1,24 @@
+"""Every snippet of the pages in docs/ runs, and what they point at exists."""
+
+import re
+
+import pytest
+
+PAGES = ("curvature.md", "findings.md", "training.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_snippets_run_in_the_order_of_the_page(page, pytestconfig, tmp_path, monkeypatch):
+    text = (pytestconfig.rootpath / "docs" / page).read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+        exec(compile(snippet, page, "exec"), names)
+
+
+def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
+    folder = pytestconfig.rootpath / "docs"
+    assert sorted(path.name for path in folder.glob("*.md")) == sorted(PAGES)
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", (folder / page).read_text()):
+            assert (folder / target).resolve().exists(), (page, target)
