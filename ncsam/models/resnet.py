@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from ncsam.models.stages import convolution_norm_relu, mean_and_linear, residual_stages
+from ncsam.models.stages import BasicBlock, convolution_norm_relu, mean_and_linear, residual_stages
 
 
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut that pads new channels with zeros (He et al. 2016, option A)."""
+class PaddedShortcut(nn.Module):
+    """Every `stride`-th row and column, with new channels of zeros (He et al. 2016, option A)."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, stride: int, new_channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(after)
         self.stride = stride
-        self.new_channels = after - before
+        self.new_channels = new_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output; half the height and width of the input with stride 2."""
-        y = torch.relu(self.norm1(self.conv1(x)))
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
-        return torch.relu(self.norm2(self.conv2(y)) + shortcut)
+        """(n, channels, height, width) -> (n, channels + new, height / stride, width / stride)."""
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
+
+
+def _block(before: int, after: int, stride: int) -> nn.Module:
+    return BasicBlock(before, after, stride, PaddedShortcut(stride, after - before))
 
 
 def resnet(input_shape: Sequence[int], num_classes: int, *, depth: int = 20, width: int = 16) -> nn.Module:
@@ -41,6 +38,6 @@ def resnet(input_shape: Sequence[int], num_classes: int, *, depth: int = 20, wid
     channels = (width, 2 * width, 4 * width)
     return nn.Sequential(
         *convolution_norm_relu(input_shape[0], width),
-        *residual_stages(ResidualBlock, width, channels, 3 * [(depth - 2) // 6]),
+        *residual_stages(_block, width, channels, 3 * [(depth - 2) // 6]),
         *mean_and_linear(channels[-1], num_classes),
     )

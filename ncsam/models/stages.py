@@ -1,10 +1,28 @@
-"""What residual networks share: stages of blocks that halve the image and widen it, and the head."""
+"""What residual networks share: the basic block, stages that halve the image and widen it, stem and head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions with BatchNorm beside a shortcut (He et al. 2016, figure 2)."""
+
+    def __init__(self, before: int, after: int, stride: int, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(after)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output; half the height and width of the input with stride 2."""
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 def residual_stages(
