@@ -13,7 +13,10 @@ from pathlib import Path
 
 import torch
 
+from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
+from ncsam.datasets.images import images
+from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
 from ncsam.datasets.split import Dataset, Split, make_dataset
 
@@ -27,25 +30,35 @@ __all__ = [
     "read_idx",
 ]
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
     "digits": digits,
     "fashion-mnist": fashion_mnist,
+    "images": images,
     "mnist-5k": mnist_5k,
+    "npz": npz,
 }
 """Name -> what loads the set from a folder; each says where it looks and what it splits."""
 
 
 def load_dataset(
-    name: str, data_dir: str | Path | None = None, *, train_samples: int | None = None, seed: int = 0
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    train_samples: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
 ) -> Dataset:
     """Loads a data set by name.
 
     Args:
         name: one of `DATASETS`.
-        data_dir: where to look for its files; the packaged sets need none.
+        data_dir: the folder of its files, or the file itself of `"npz"`; the packaged sets need none.
         train_samples: how many training samples to keep, drawn without regard to their classes; all if not
             given. The normalisation stays that of the whole training set. `train_indices` tells which.
         seed: of that draw.
+        image_size: pixels of a side to which the files of `"images"` are resized.
 
     Raises:
         ValueError: unknown name, more samples than there are, or a file that is not what it should be.
@@ -53,15 +66,19 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset: unknown name {name!r}; known: {', '.join(sorted(DATASETS))}")
-    if data_dir is not None and not Path(data_dir).is_dir():
+    if image_size is not None and name != "images":
+        raise ValueError(f"image_size: only 'images' is resized, got {image_size} for {name!r}")
+    folder = None if data_dir is None else Path(data_dir)
+    if folder is not None and not (folder.is_dir() or (name == "npz" and folder.is_file())):
         raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
-    dataset = _load(name, Path(data_dir) if data_dir is not None else None)
+    dataset = _load(name, folder, image_size)
     return dataset if train_samples is None else _keep(dataset, train_samples, seed)
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, data_dir: Path | None) -> Dataset:
-    return DATASETS[name](data_dir)
+def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
+    options = {} if image_size is None else {"size": image_size}
+    return DATASETS[name](data_dir, **options)
 
 
 def _keep(dataset: Dataset, train_samples: int, seed: int) -> Dataset:
