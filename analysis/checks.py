@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from analysis.labels import study_options
+from analysis.data import study_options
 from ncsam import (
     METHODS,
     build_loss,

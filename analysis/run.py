@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from analysis import store
-from analysis.labels import observed_labels
+from analysis.data import load_data, observed_labels
 from analysis.measure import measure, subset
 from analysis.seeds import derived_seed
 from analysis.study import Run
 from analysis.training import Training
-from ncsam import NoisyLabels, Split, load_dataset
+from ncsam import NoisyLabels, Split
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -50,7 +50,7 @@ def execute(
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
-    dataset = load_dataset(config["dataset"], data_dir, train_samples=config["train_samples"])
+    dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     train, held_out = dataset.train, dataset.test
     if config["purpose"] == "selection":

@@ -162,6 +162,8 @@ class Study(_Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     dataset: str
     train_samples: Count | None = None
+    test_samples: Count | None = None
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     model: ModelSettings
     noise: NoiseSettings
@@ -378,6 +380,8 @@ def _run(
         "study": study.name,
         "dataset": study.dataset,
         "train_samples": study.train_samples,
+        "test_samples": study.test_samples,
+        "image_size": study.image_size,
         "model": study.model.model_dump(),
         "noise": {"kind": study.noise.kind, "rate": rate, "options": study.noise.model_extra or {}},
         "method": {

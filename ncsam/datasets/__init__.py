@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
@@ -47,6 +48,7 @@ def load_dataset(
     data_dir: str | Path | None = None,
     *,
     train_samples: int | None = None,
+    test_samples: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
 ) -> Dataset:
@@ -57,7 +59,8 @@ def load_dataset(
         data_dir: the folder of its files, or the file itself of `"npz"`; the packaged sets need none.
         train_samples: how many training samples to keep, drawn without regard to their classes; all if not
             given. The normalisation stays that of the whole training set. `train_indices` tells which.
-        seed: of that draw.
+        test_samples: how many test samples to keep, drawn likewise.
+        seed: of those draws.
         image_size: pixels of a side to which the files of `"images"` are resized.
 
     Raises:
@@ -72,7 +75,18 @@ def load_dataset(
     if folder is not None and not (folder.is_dir() or (name == "npz" and folder.is_file())):
         raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
     dataset = _load(name, folder, image_size)
-    return dataset if train_samples is None else _keep(dataset, train_samples, seed)
+    if train_samples is not None:
+        kept = _drawn("train_samples", train_samples, len(dataset.train), seed)
+        dataset = replace(
+            dataset,
+            train=dataset.train.take(kept),
+            train_indices=dataset.train_indices[kept],
+            observed=None if dataset.observed is None else dataset.observed[kept],
+        )
+    if test_samples is not None:
+        kept = _drawn("test_samples", test_samples, len(dataset.test), seed)
+        dataset = replace(dataset, test=dataset.test.take(kept))
+    return dataset
 
 
 @lru_cache(maxsize=2)
@@ -81,15 +95,9 @@ def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
     return DATASETS[name](data_dir, **options)
 
 
-def _keep(dataset: Dataset, train_samples: int, seed: int) -> Dataset:
-    count = len(dataset.train)
-    if not 1 <= train_samples <= count:
-        raise ValueError(f"train_samples: must be from 1 to the {count} there are, got {train_samples}")
+def _drawn(field: str, samples: int, count: int, seed: int) -> Tensor:
+    """Positions of `samples` of `count` samples, ascending."""
+    if not 1 <= samples <= count:
+        raise ValueError(f"{field}: must be from 1 to the {count} there are, got {samples}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    kept = order[:train_samples].sort().values
-    return replace(
-        dataset,
-        train=dataset.train.take(kept),
-        train_indices=dataset.train_indices[kept],
-        observed=None if dataset.observed is None else dataset.observed[kept],
-    )
+    return order[:samples].sort().values
