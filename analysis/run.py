@@ -14,6 +14,7 @@ from torch import nn
 from analysis import store
 from analysis.data import load_data, observed_labels
 from analysis.measure import measure, subset
+from analysis.probes import study_probes
 from analysis.seeds import derived_seed
 from analysis.study import Run
 from analysis.training import Training
@@ -71,7 +72,8 @@ def execute(
     model = training.new_model("weights")
     method = training.method(model, transition, choice.hyperparameters)
     method.gradient_count = spent
-    history = training.fit(method, checkpoint, partial(report, "training"))
+    probes = study_probes(config, method, model, train, labels) if config["purpose"] == "final" else []
+    history = training.fit(method, checkpoint, partial(report, "training"), probes)
 
     measurements: dict[str, Any] = {}
     measured = {}

@@ -62,7 +62,8 @@ class TrainingSettings(_Settings):
     """SGD with momentum and cosine decay of the learning rate to 0 over the epochs.
 
     `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
-    that of the forward passes in training; measurements are made in float32.
+    that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
+    perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
     """
 
     epochs: Count
@@ -77,6 +78,8 @@ class TrainingSettings(_Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     alignment_batches: Annotated[int, Field(ge=0)] = 2
+    probe_epochs: list[Count] = []
+    probe_samples: Annotated[int, Field(ge=2)] = 500
 
 
 class LossSettings(_Settings):
