@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, data_of, logarithmic, looks, new_figure
+from figures.style import RC, caption, data_of, legend_above, logarithmic, looks, new_figure
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -54,8 +54,7 @@ def curvature(runs: pd.DataFrame) -> Figure:
                     ax.set_xlabel("wrong labels in training")
                 if column == 0:
                     ax.set_ylabel(loss_label)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        legend_above(figure, axes[0, 0])
         rho = runs["sharpness_rho_observed"].dropna().unique()
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
         caption(

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, data_of, logarithmic, looks, new_figure, percent
+from figures.style import RC, caption, data_of, legend_above, logarithmic, looks, new_figure, percent
 
 MEASURES = (
     ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
@@ -25,19 +25,23 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
     rates = sorted(runs["noise_rate"].unique())
     style = looks(runs["method"])
     with mpl.rc_context(RC):
-        figure = new_figure(2.5 * len(rates) + 0.6, 2.3 * len(MEASURES) + 0.6)
+        figure = new_figure(max(2.5 * len(rates) + 0.6, 6.0), 2.3 * len(MEASURES) + 0.6)
         axes = figure.subplots(len(MEASURES), len(rates), squeeze=False, sharex="row")
         for column, rate in enumerate(rates):
             of_rate = runs[runs["noise_rate"] == rate]
             for row, (measure, label) in enumerate(MEASURES):
                 ax = axes[row, column]
                 for method, points in of_rate.groupby("method", sort=False):
+                    look = style[str(method)]
                     ax.scatter(
                         points[measure],
                         points["test_accuracy"],
-                        **style[str(method)],
+                        color=look["color"],
+                        marker=look["marker"],
+                        # an outline tells apart what shares colour and marker
+                        edgecolors="none" if look["linestyle"] == "-" else "black",
                         label=str(method),
-                        s=24,
+                        s=28,
                     )
                 logarithmic(ax.xaxis, runs[measure])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -45,8 +49,7 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                 if column == 0:
                     ax.set_ylabel("accuracy on clean test data")
             axes[0, column].set_title(percent(rate))
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        legend_above(figure, axes[0, 0])
         caption(
             figure,
             f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "

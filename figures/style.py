@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -31,12 +32,30 @@ RC: dict[Any, Any] = {
 }
 
 
+LINES = ("-", "--", ":", "-.")
+
+
 def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Colour and marker of each method, by its place in the study."""
+    """Colour, marker and line of each method, by its place in the study; lines tell apart what shares a colour."""
     return {
-        method: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+        method: {
+            "color": COLORS[i % len(COLORS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i // len(COLORS) % len(LINES)],
+        }
         for i, method in enumerate(dict.fromkeys(methods))
     }
+
+
+def legend_above(figure: Figure, ax: Axes) -> None:
+    """What the marks of `ax` stand for, above all panels, in as many columns as fit; the figure grows by their rows."""
+    handles, labels = ax.get_legend_handles_labels()
+    # about 14 characters of this size to the inch, and half an inch for the mark
+    inches = max(map(len, labels), default=0) / 14 + 0.5
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, data_of, looks, new_figure, percent
+from figures.style import RC, caption, data_of, legend_above, looks, new_figure, percent
 
 ROWS = (
     ("test_accuracy", "accuracy on clean test data"),
@@ -28,7 +28,7 @@ def training_curves(histories: pd.DataFrame) -> Figure:
     rates = sorted(histories["noise_rate"].unique())
     style = looks(histories["method"])
     with mpl.rc_context(RC):
-        figure = new_figure(2.6 * len(rates) + 0.6, 5.2)
+        figure = new_figure(max(2.6 * len(rates) + 0.6, 6.0), 5.2)
         axes = figure.subplots(2, len(rates), sharex=True, sharey="row", squeeze=False)
         for column, rate in enumerate(rates):
             of_rate = histories[histories["noise_rate"] == rate]
@@ -37,20 +37,19 @@ def training_curves(histories: pd.DataFrame) -> Figure:
                 if of_rate[metric].isna().all():
                     ax.text(0.5, 0.5, "no wrong labels", transform=ax.transAxes, ha="center", color="0.5")
                 for method, runs in of_rate.groupby("method", sort=False):
-                    _curve(ax, runs, metric, str(method), style[str(method)]["color"])
+                    _curve(ax, runs, metric, str(method), style[str(method)])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))
                 if column == 0:
                     ax.set_ylabel(label)
             axes[0, column].set_title(percent(rate))
             axes[1, column].set_xlabel("epoch")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        legend_above(figure, axes[0, 0])
         caption(figure, f"{data_of(histories)}. Line: mean over seeds; band: smallest to largest.")
     return figure
 
 
-def _curve(ax: Axes, runs: pd.DataFrame, metric: str, label: str, color: str) -> None:
+def _curve(ax: Axes, runs: pd.DataFrame, metric: str, label: str, look: dict[str, str]) -> None:
     by_epoch = runs.groupby("epoch")[metric]
     mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-    ax.plot(mean.index, mean, color=color, label=label, lw=1.4)
-    ax.fill_between(mean.index, low, high, color=color, alpha=0.18, lw=0)
+    ax.plot(mean.index, mean, look["linestyle"], color=look["color"], label=label, lw=1.4)
+    ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.18, lw=0)
