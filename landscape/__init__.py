@@ -9,12 +9,24 @@ plane = surface(objective, filter_normalized_directions(objective, 2))
 
 from landscape.allocator import tune_allocator
 from landscape.density import SpectralDensity, spectral_density, spectral_measure
-from landscape.directions import Directions, filter_normalized_directions
+from landscape.directions import (
+    Directions,
+    combined,
+    direction_to,
+    eigenvector_directions,
+    filter_normalized_directions,
+    given_direction,
+    gradient_direction,
+    normalized,
+    orthogonalized,
+    random_directions,
+)
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate, layer_traces, top_eigenvalues, trace
 from landscape.objective import Evaluation, Objective
 from landscape.sharpness import Sharpness, sharpness
 from landscape.storage import load, save
-from landscape.surface import Line, Surface, line, surface
+from landscape.surface import Line, Surface, line, lines, surface, surfaces
+from landscape.trajectory import Trajectory, projected_trajectory, trajectory_directions
 
 __all__ = [
     "Directions",
@@ -27,16 +39,29 @@ __all__ = [
     "Surface",
     "TopEigenvalues",
     "TraceEstimate",
+    "Trajectory",
+    "combined",
+    "direction_to",
+    "eigenvector_directions",
     "filter_normalized_directions",
+    "given_direction",
+    "gradient_direction",
     "layer_traces",
     "line",
+    "lines",
     "load",
+    "normalized",
+    "orthogonalized",
+    "projected_trajectory",
+    "random_directions",
     "save",
     "sharpness",
     "spectral_density",
     "spectral_measure",
     "surface",
+    "surfaces",
     "top_eigenvalues",
     "trace",
+    "trajectory_directions",
     "tune_allocator",
 ]

@@ -20,6 +20,7 @@ from landscape.directions import Directions
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
 from landscape.sharpness import Sharpness
 from landscape.surface import Line, Surface
+from landscape.trajectory import Trajectory
 
 RESULT_TYPES: dict[str, type] = {
     cls.__name__: cls
@@ -32,6 +33,7 @@ RESULT_TYPES: dict[str, type] = {
         Surface,
         TopEigenvalues,
         TraceEstimate,
+        Trajectory,
     )
 }
 
@@ -92,8 +94,11 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     cls = RESULT_TYPES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
-    names = [field.name for field in dataclasses.fields(cls)]
-    return cls(**{name: _read(group[name]) if name in group else None for name in names})
+    stored = {
+        field.name: _read(group[field.name]) for field in dataclasses.fields(cls) if field.name in group
+    }
+    required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+    return cls(**{**dict.fromkeys(required), **stored})
 
 
 def write(
