@@ -22,18 +22,23 @@ from landscape.directions import (
     random_directions,
 )
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate, layer_traces, top_eigenvalues, trace
+from landscape.matching import Matching, matched
 from landscape.objective import Evaluation, Objective
+from landscape.paths import Bend, Path, low_loss_bend, path, paths
 from landscape.sharpness import Sharpness, sharpness
 from landscape.storage import load, save
 from landscape.surface import Line, Surface, line, lines, surface, surfaces
 from landscape.trajectory import Trajectory, projected_trajectory, trajectory_directions
 
 __all__ = [
+    "Bend",
     "Directions",
     "Evaluation",
     "LayerTraces",
     "Line",
+    "Matching",
     "Objective",
+    "Path",
     "Sharpness",
     "SpectralDensity",
     "Surface",
@@ -50,8 +55,12 @@ __all__ = [
     "line",
     "lines",
     "load",
+    "low_loss_bend",
+    "matched",
     "normalized",
     "orthogonalized",
+    "path",
+    "paths",
     "projected_trajectory",
     "random_directions",
     "save",

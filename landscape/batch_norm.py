@@ -58,10 +58,20 @@ class BatchStatistics:
 
     def at(self, theta: Tensor) -> dict[str, Tensor]:
         """The statistics by name, with the weights `theta`."""
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        buffers = self._fresh_buffers()
         weights = self._objective.unflatten(theta)
         functional_call(self._model, {**weights, **buffers}, (self._inputs.clone(),))
         return {name: buffers[name] for name in self._names}
+
+    def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
+        """The model's outputs with the weights `theta`, each layer normalised by this batch of inputs."""
+        weights = {**self._objective.unflatten(theta), **self._fresh_buffers()}
+        result: Tensor = functional_call(self._model, weights, (inputs,))
+        return result
+
+    def _fresh_buffers(self) -> dict[str, Tensor]:
+        """Copies, as the pass moves them."""
+        return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
 
 def keeps_statistics(module: torch.nn.Module) -> bool:

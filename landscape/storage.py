@@ -18,6 +18,9 @@ from torch import Tensor
 from landscape.density import SpectralDensity
 from landscape.directions import Directions
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
+from landscape.matching import Matching
+from landscape.paths import Bend
+from landscape.paths import Path as WeightPath
 from landscape.sharpness import Sharpness
 from landscape.surface import Line, Surface
 from landscape.trajectory import Trajectory
@@ -25,9 +28,12 @@ from landscape.trajectory import Trajectory
 RESULT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
+        Bend,
         Directions,
         LayerTraces,
         Line,
+        Matching,
+        WeightPath,
         Sharpness,
         SpectralDensity,
         Surface,
