@@ -117,7 +117,9 @@ class Evaluator:
         with torch.inference_mode():
             for start in range(0, len(moved), self.block):
                 index = moved[start : start + self.block]
-                sums[torch.from_numpy(index).to(sums.device)] = self._sums(multiples[index])
+                sums[torch.from_numpy(index).to(sums.device)] = self._sums(
+                    self._points(multiples[index]), multiples[index]
+                )
                 if progress:
                     progress(len(multiples) - len(moved) + start + len(index))
         values = self._means(sums)
@@ -127,9 +129,14 @@ class Evaluator:
                 of_points[(multiples == 0).all(1)] = of_model
         return values
 
-    def _sums(self, multiples: FloatArray) -> Tensor:
+    def at(self, theta: Tensor) -> Values:
+        """The values at any weights (points, n)."""
+        with torch.inference_mode():
+            parts = [self._sums(block, None) for block in theta.split(self.block)]
+        return self._means(torch.cat(parts))
+
+    def _sums(self, theta: Tensor, multiples: FloatArray | None) -> Tensor:
         """(points, losses, 4) sums over the samples."""
-        theta = self._points(multiples)
         buffers = None if self._statistics is None else self._statistics.at(theta[0])
         parts = [part.sums(theta, multiples, buffers) for part in self._passes]
         order = torch.tensor(self._columns, device=theta.device).argsort()
@@ -147,7 +154,11 @@ class Evaluator:
         with torch.inference_mode():
             for part in self._passes:
                 part.remember_center(None if self._statistics is None else self._statistics.at(self._theta))
-            values = self._means(self._sums(zero)) if self._errors or self._statistics is not None else None
+            values = (
+                self._means(self._sums(self._points(zero), zero))
+                if self._errors or self._statistics is not None
+                else None
+            )
         if self._statistics is not None and values is not None:
             return values
         own = [objective.evaluate() for objective in self._objectives]
@@ -227,7 +238,7 @@ class _Pass:
             if flops < BLOCK_FLOPS[device]:
                 self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
 
-    def sums(self, theta: Tensor, multiples: FloatArray, buffers: dict[str, Tensor] | None) -> Tensor:
+    def sums(self, theta: Tensor, multiples: FloatArray | None, buffers: dict[str, Tensor] | None) -> Tensor:
         """(points, losses, 4): loss, hits, squared loss and squared rise, summed over the samples."""
         total = torch.zeros(len(theta), len(self._objectives), 4, dtype=torch.float64, device=theta.device)
         for index, (_, targets) in enumerate(self._chunks):
@@ -268,7 +279,7 @@ class _Pass:
         return inputs.clone() if self._changes_inputs else inputs
 
     def _scores(
-        self, theta: Tensor, multiples: FloatArray, index: int, buffers: dict[str, Tensor] | None
+        self, theta: Tensor, multiples: FloatArray | None, index: int, buffers: dict[str, Tensor] | None
     ) -> Tensor:
         """(points, samples of the chunk, ...)."""
         inputs = self._inputs(index)
@@ -276,7 +287,7 @@ class _Pass:
         if forward is None:
             return self._direct(theta, inputs, buffers)
         first = self._first[index]
-        if first is None:
+        if first is None or multiples is None:
             started = [forward.first(point, inputs) for point in theta]
             combined = [torch.stack(parts) for parts in zip(*started, strict=True)]
         else:

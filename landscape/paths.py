@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,7 @@ from landscape.results import FloatArray, described
 class Path:
     """Loss and accuracy from one solution, at position 0, to another, at position 1."""
 
-    position: FloatArray = described(
-        "place on the path, from 0 to 1", dims=("position",), coordinate=True
-    )
+    position: FloatArray = described("place on the path, from 0 to 1", dims=("position",), coordinate=True)
     loss: FloatArray = described("mean loss", unit="nat", dims=("position",))
     accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=("position",))
     barrier: float = described(
@@ -162,7 +160,7 @@ def low_loss_bend(
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     start, end = objective.theta, as_vector(objective, other)
-    outputs = objective.outputs
+    outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
     if _choice_for(objective) == "recalibrate":
         outputs = BatchStatistics(objective).outputs
     report = as_progress(progress, "bend")

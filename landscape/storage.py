@@ -17,10 +17,13 @@ from torch import Tensor
 
 from landscape.density import SpectralDensity
 from landscape.directions import Directions
+from landscape.flatness import RelativeFlatness
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
 from landscape.matching import Matching
+from landscape.noise import AverageSharpness, NoiseTolerance
 from landscape.paths import Bend
 from landscape.paths import Path as WeightPath
+from landscape.profile import SharpnessProfile
 from landscape.sharpness import Sharpness
 from landscape.surface import Line, Surface
 from landscape.trajectory import Trajectory
@@ -28,18 +31,22 @@ from landscape.trajectory import Trajectory
 RESULT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
+        AverageSharpness,
         Bend,
         Directions,
         LayerTraces,
         Line,
         Matching,
-        WeightPath,
+        NoiseTolerance,
+        RelativeFlatness,
         Sharpness,
+        SharpnessProfile,
         SpectralDensity,
         Surface,
         TopEigenvalues,
         TraceEstimate,
         Trajectory,
+        WeightPath,
     )
 }
 

@@ -158,7 +158,8 @@ class Chunked(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "model", [Attention(), Shared(), Chunked(), nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2))]
+    "model",
+    [Attention(), Shared(), Chunked(), nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2))],
 )
 def test_a_network_whose_units_cannot_be_followed_is_refused(model):
     with pytest.raises(ValueError, match="^model: .*cannot be followed"):

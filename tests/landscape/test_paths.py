@@ -78,7 +78,9 @@ def test_every_point_of_a_bezier_path_is_on_the_curve():
 def test_a_bend_lowers_the_loss_between_two_networks():
     model, inputs, targets = build("relu-mlp")
     first = Objective(model, cross_entropy, (inputs, targets))
-    other = 3 * torch.randn(first.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    other = 3 * torch.randn(
+        first.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     bend = low_loss_bend(first, other, steps=100, batch_size=37, learning_rate=0.1)
     straight = path(first, other).loss.mean()
     assert path(first, other, bend=bend).loss.mean() < 0.7 * straight
