@@ -129,10 +129,11 @@ def loss_landscapes(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, 
 
 def landscaper(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, int]:
     # the package's own __init__ needs topopy and nglpy, which do not build
-    found = importlib.util.find_spec("landscaper")
-    package = types.ModuleType("landscaper")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["landscaper"] = package
+    if "landscaper" not in sys.modules:
+        found = importlib.util.find_spec("landscaper")
+        package = types.ModuleType("landscaper")
+        package.__path__ = list(found.submodule_search_locations)
+        sys.modules["landscaper"] = package
     from landscaper.compute import compute_loss_landscape
 
     generator = torch.Generator().manual_seed(0)
