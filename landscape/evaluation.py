@@ -6,17 +6,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from landscape.batch_norm import BatchStatistics
 from landscape.forward import Forward, traced_forward
 from landscape.objective import Objective, are_class_scores
+from landscape.resident import held_chunks
 from landscape.results import FloatArray
 
 BATCH_NORM = ("eval", "recalibrate")
@@ -209,7 +209,7 @@ class _Pass:
         self._errors = errors
         self._center: list[list[Tensor]] = []
         self.center_means = [0.0] * len(objectives)
-        self._chunks = _held_chunks(objectives)
+        self._chunks = held_chunks(objectives)
         inputs, targets = self._chunks[0]
         copied = inputs.clone()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -235,7 +235,9 @@ class _Pass:
                 self._traced = {}
             flops = counter.get_total_flops() * len(self._chunks)
             device = theta.device.type if theta.device.type in BLOCK_FLOPS else "cpu"
-            if flops < BLOCK_FLOPS[device]:
+            # on the CPU vmap does convolutions one by one
+            convolves = any(isinstance(module, nn.Conv2d) for module in lead.model.modules())
+            if flops < BLOCK_FLOPS[device] and not (device == "cpu" and convolves):
                 self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
 
     def sums(self, theta: Tensor, multiples: FloatArray | None, buffers: dict[str, Tensor] | None) -> Tensor:
@@ -388,30 +390,6 @@ def _can_be_mapped(objective: Objective, scores: Tensor, targets: Tensor) -> boo
     except Exception:
         return False
     return torch.allclose(mapped, apart, rtol=1e-4, equal_nan=True)
-
-
-def _held_chunks(objectives: list[Objective]) -> Any:
-    """[(inputs, (targets of each objective))] of each chunk, on the device where they fit the memory budget."""
-    lead = objectives[0]
-    device = lead.device if lead.inputs.nbytes <= lead.memory_budget else lead.inputs.device
-    inputs = lead.inputs.to(device).split(lead.chunk_size)
-    targets = [objective.targets.to(device).split(lead.chunk_size) for objective in objectives]
-    return _OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), lead.device)
-
-
-@dataclass(frozen=True)
-class _OnDevice:
-    """Chunks that lie wherever there is room, and are on the device when read."""
-
-    chunks: list[tuple[Tensor, tuple[Tensor, ...]]]
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        inputs, targets = self.chunks[index]
-        return inputs.to(self.device), tuple(target.to(self.device) for target in targets)
 
 
 def _with_equal_inputs(objectives: list[Objective]) -> list[list[int]]:
