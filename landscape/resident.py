@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,9 @@ class OnDevice:
 
     def __len__(self) -> int:
         return len(self.chunks)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         inputs, targets = self.chunks[index]
