@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def draw_all(root: Path) -> Path:
 
 def _draw_landscapes(root: Path, order: list[str]) -> None:
     names = [f"surface/line-{loss}" for loss in LOSSES]
-    names += ["surface/plane-observed", "surface/plane-test", DENSITY]
+    names += [*(f"surface/plane-{loss}" for loss in LOSSES), DENSITY]
     found = {
         name: sorted(store.read_results(root, name), key=lambda pair: order.index(pair[0]["method"]))
         for name in names
@@ -71,11 +72,15 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
             _save(figure, root, f"spectra{suffix}")
         series = [(LOSS_NAMES[loss], of_place(f"surface/line-{loss}")) for loss in LOSSES]
         _save(figures.lines(series, about=about), root, f"lines{suffix}")
-        for loss in ("observed", "test"):
-            planes = of_place(f"surface/plane-{loss}")
+        for loss in LOSSES:
+            if not (planes := of_place(f"surface/plane-{loss}")):
+                continue
             for kind, draw in (("contours", figures.contours), ("relief", figures.relief)):
                 figure = draw(planes, loss_name=LOSS_NAMES[loss], about=about)
                 _save(figure, root, f"{kind}_{loss}{suffix}")
+            if importlib.util.find_spec("plotly"):
+                page = figures.interactive(planes, loss_name=LOSS_NAMES[loss], about=about)
+                store.write_text(root / "figures" / f"relief_{loss}{suffix}.html", page)
 
 
 def _place(identity: dict[str, Any]) -> tuple[str, float, int]:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from landscape import (
     Objective,
     filter_normalized_directions,
-    line,
+    lines,
     sharpness,
     spectral_density,
-    surface,
+    surfaces,
     top_eigenvalues,
     trace,
 )
@@ -87,12 +87,18 @@ def measure(
             seed=seed,
         )
         extent = settings["surface_extent"]
-        for name, objective in objectives.items():
-            results[f"surface/line-{name}"] = line(
-                objective, directions, extent=extent, steps=settings["line_steps"]
-            )
-        for name in ("observed", "test"):
-            results[f"surface/plane-{name}"] = surface(
-                objectives[name], directions, extent=extent, steps=settings["surface_steps"]
-            )
+        batch_norm = settings["surface_batch_norm"]
+        profiles = lines(
+            objectives, directions, extent=extent, steps=settings["line_steps"], batch_norm=batch_norm
+        )
+        results |= {f"surface/line-{name}": profile for name, profile in profiles.items()}
+        planes = surfaces(
+            objectives,
+            directions,
+            extent=extent,
+            steps=settings["surface_steps"],
+            adaptive=settings["surface_adaptive"],
+            batch_norm=batch_norm,
+        )
+        results |= {f"surface/plane-{name}": plane for name, plane in planes.items()}
     return results

@@ -155,6 +155,8 @@ class MeasureSettings(_Settings):
     surface_extent: Positive = 1.0
     line_steps: Annotated[int, Field(ge=2)] = 41
     surface_steps: Annotated[int, Field(ge=2)] = 21
+    surface_adaptive: bool = False
+    surface_batch_norm: Literal["eval", "recalibrate"] = "eval"
     density_steps: Count = 30
     density_probes: Annotated[int, Field(ge=2)] = 5
 

@@ -2,6 +2,8 @@
 
 from figures.alignment import alignment
 from figures.curvature import curvature
+from figures.interactive import interactive
+from figures.paths import paths
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
 from figures.surfaces import contours, lines, relief
@@ -11,7 +13,9 @@ __all__ = [
     "alignment",
     "contours",
     "curvature",
+    "interactive",
     "lines",
+    "paths",
     "relief",
     "sharpness_accuracy",
     "spectra",

@@ -9,34 +9,79 @@ plane = surface(objective, filter_normalized_directions(objective, 2))
 
 from landscape.allocator import tune_allocator
 from landscape.density import SpectralDensity, spectral_density, spectral_measure
-from landscape.directions import Directions, filter_normalized_directions
+from landscape.directions import (
+    Directions,
+    combined,
+    direction_to,
+    eigenvector_directions,
+    filter_normalized_directions,
+    given_direction,
+    gradient_direction,
+    normalized,
+    orthogonalized,
+    random_directions,
+)
+from landscape.flatness import RelativeFlatness, relative_flatness
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate, layer_traces, top_eigenvalues, trace
+from landscape.matching import Matching, matched
+from landscape.noise import AverageSharpness, NoiseTolerance, average_sharpness, pac_bayes_sigma
 from landscape.objective import Evaluation, Objective
+from landscape.paths import Bend, Path, low_loss_bend, path, paths
+from landscape.profile import SharpnessProfile, sharpness_profile
 from landscape.sharpness import Sharpness, sharpness
 from landscape.storage import load, save
-from landscape.surface import Line, Surface, line, surface
+from landscape.surface import Line, Surface, line, lines, surface, surfaces
+from landscape.trajectory import Trajectory, projected_trajectory, trajectory_directions
 
 __all__ = [
+    "AverageSharpness",
+    "Bend",
     "Directions",
     "Evaluation",
     "LayerTraces",
     "Line",
+    "Matching",
+    "NoiseTolerance",
     "Objective",
+    "Path",
+    "RelativeFlatness",
     "Sharpness",
+    "SharpnessProfile",
     "SpectralDensity",
     "Surface",
     "TopEigenvalues",
     "TraceEstimate",
+    "Trajectory",
+    "average_sharpness",
+    "combined",
+    "direction_to",
+    "eigenvector_directions",
     "filter_normalized_directions",
+    "given_direction",
+    "gradient_direction",
     "layer_traces",
     "line",
+    "lines",
     "load",
+    "low_loss_bend",
+    "matched",
+    "normalized",
+    "orthogonalized",
+    "pac_bayes_sigma",
+    "path",
+    "paths",
+    "projected_trajectory",
+    "random_directions",
+    "relative_flatness",
     "save",
     "sharpness",
+    "sharpness_profile",
     "spectral_density",
     "spectral_measure",
     "surface",
+    "surfaces",
     "top_eigenvalues",
     "trace",
+    "trajectory_directions",
     "tune_allocator",
 ]

@@ -63,13 +63,17 @@ def linearized(
         forward = make_fx(functionalize(outputs))(theta, inputs)
         fold_batch_norm(forward)
         joint = make_fx(functionalize(product(forward)))(theta, vector, inputs, targets)
-    _check_that_shapes_are_fixed(joint)
+    check_that_shapes_are_fixed(joint)
     tidy(joint)
     return _cut(joint)
 
 
-def _check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
-    """A selection by a mask has as many entries as the mask, which a trace would freeze for all data."""
+def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
+    """A selection by a mask has as many entries as the mask, which a trace would freeze for all data.
+
+    Raises:
+        RuntimeError: such a shape.
+    """
     for node in module.graph.find_nodes(op="call_function", target=aten.index.Tensor):
         if any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1]):
             raise RuntimeError("the size of a selection by a mask depends on the data")

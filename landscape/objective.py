@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -136,9 +136,12 @@ class Objective:
             parameter.requires_grad_(name in self.names)
         return model
 
-    def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """The model's outputs for `inputs` with the weights `theta`."""
-        return self._outputs(theta, inputs)
+    def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
+        if buffers is None:
+            return self._outputs(theta, inputs)
+        result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
+        return result
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
@@ -154,23 +157,30 @@ class Objective:
         for inputs, targets in self._chunks:
             outputs = self.outputs(theta, inputs)
             loss += self.loss_fn(outputs, targets).double() * len(inputs)
-            classifies = _are_class_scores(outputs, targets)
+            classifies = are_class_scores(outputs, targets)
             if classifies:
                 # the largest of scores with a NaN among them is no prediction
                 hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
-        mean_loss, accuracy = (self._summed(torch.stack([loss, hits])) / self.n_samples).tolist()
+        mean_loss, accuracy = (self.summed(torch.stack([loss, hits])) / self.n_samples).tolist()
         return Evaluation(mean_loss, accuracy if classifies else float("nan"))
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
+        return self.value_and_gradient(theta)[1]
+
+    def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass."""
         theta = self._point(theta)
-        total = torch.zeros_like(theta, dtype=torch.float64)
+        # the loss in the last place
+        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
         for inputs, targets in self._chunks:
             variable = theta.detach().requires_grad_()
             loss = self.loss_fn(self.outputs(variable, inputs), targets)
-            total += derivative(loss, variable) * len(inputs)
+            total[:-1] += derivative(loss, variable) * len(inputs)
+            total[-1] += loss.detach() * len(inputs)
         self.gradients += 1
-        return (self._summed(total) / self.n_samples).to(self.dtype)
+        mean = self.summed(total) / self.n_samples
+        return mean[-1], mean[:-1].to(self.dtype)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -208,12 +218,12 @@ class Objective:
                 f"vectors: must be ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}"
             )
         block = vectors.to(self.theta).reshape(self.n_parameters, -1)
-        total = self._summed(self._products[matrix](self._point(theta), block))
+        total = self.summed(self._products[matrix](self._point(theta), block))
         self.products += block.shape[1]
         return (total / self.n_samples).to(self.dtype).view(vectors.shape)
 
-    def _summed(self, total: Tensor) -> Tensor:
-        """The sum over the ranks, in place."""
+    def summed(self, total: Tensor) -> Tensor:
+        """The sum of each rank's `total`, in place; itself without a process group."""
         if self.process_group is not None:
             dist.all_reduce(total, group=self.process_group)
         return total
@@ -262,7 +272,7 @@ class Objective:
         }
         self.n_samples = len(inputs)
         if self.process_group is not None:
-            self.n_samples = int(self._summed(torch.tensor(len(inputs), device=self.device)).item())
+            self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
             self._check_that_ranks_agree()
 
     @torch.no_grad()
@@ -272,6 +282,10 @@ class Objective:
         if not convolves or inputs.ndim != 4 or self.dtype != torch.float32:
             return inputs
         last = inputs.contiguous(memory_format=torch.channels_last)
+        if inputs.shape[1] == 1:
+            # strides that torch takes for channels last; of one channel both layouts are the same in memory
+            height, width = inputs.shape[2:]
+            last = last.as_strided(inputs.shape, (height * width, 1, width, 1))
         try:
             self.outputs(self.theta, last[:2].to(self.device))
         except RuntimeError:
@@ -340,7 +354,7 @@ def _outputs(
     return result
 
 
-def _are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
     """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
     return (
         outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
-def described(description: str, *, unit: str = "", dims: Sequence[str] = (), coordinate: bool = False) -> Any:
+def described(
+    description: str,
+    *,
+    unit: str = "",
+    dims: Sequence[str] = (),
+    coordinate: bool = False,
+    default: Any = dataclasses.MISSING,
+) -> Any:
     """A dataclass field that storage can write down.
 
     Args:
@@ -20,6 +27,7 @@ def described(description: str, *, unit: str = "", dims: Sequence[str] = (), coo
         unit: of the values; empty for plain numbers.
         dims: names of an array's dimensions.
         coordinate: the field holds the coordinates of the dimension of its own name.
+        default: value where it is not given, as in files from before the field was there.
     """
     metadata = {
         "description": description,
@@ -27,4 +35,4 @@ def described(description: str, *, unit: str = "", dims: Sequence[str] = (), coo
         "dims": tuple(dims),
         "coordinate": coordinate,
     }
-    return field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)

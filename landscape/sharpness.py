@@ -1,4 +1,4 @@
-"""How much the loss rises near the weights."""
+"""How much the loss rises at worst near the weights."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ import torch
 from torch import Tensor
 
 from landscape.objective import Objective
-from landscape.results import described
+from landscape.results import FloatArray, described
+from landscape.scales import scale_of
 
 KINDS = ("worst",)
+NORMS = ("l2", "linf")
 
 
 @dataclass(frozen=True)
 class Sharpness:
-    """The largest rise of the loss that was found in a ball around the weights: a lower bound of the largest."""
+    """The largest rise of the loss that was found near the weights: a lower bound of the largest there is."""
 
-    value: float = described("largest rise of the mean loss found in the ball: a lower bound", unit="nat")
-    one_step: float = described("rise at rho g / ||g||, SAM's one-step estimate", unit="nat")
+    value: float = described("largest rise of the mean loss found: a lower bound", unit="nat")
+    one_step: float = described(
+        "rise after one step of the gradient to the border, as SAM and ASAM take it", unit="nat"
+    )
     center_loss: float = described("mean loss of the model itself", unit="nat")
-    rho: float = described("radius of the ball in weight space, l2")
+    rho: float = described("radius of the neighbourhood")
     kind: str = described("which sharpness")
     steps: int = described("ascent steps from each start")
     restarts: int = described("random starts beside the gradient's")
     gradients: int = described("gradients spent", unit="gradients")
     samples: int = described("samples in the mean loss")
+    norm: str = described("l2: a ball; linf: a box", default="l2")
+    adaptive: str = described("what the radius is relative to", default="none")
+    starts: FloatArray | None = described(
+        "largest rise found from each start, the gradient's first", unit="nat", dims=("start",), default=None
+    )
 
 
 def sharpness(
@@ -33,23 +42,32 @@ def sharpness(
     *,
     kind: str = "worst",
     rho: float = 0.05,
+    norm: str = "l2",
+    adaptive: str = "none",
     steps: int = 10,
     restarts: int = 1,
     seed: int = 0,
 ) -> Sharpness:
-    """Worst-case sharpness max_{||e|| <= rho} L(theta + e) - L(theta) by projected gradient ascent.
+    """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by projected gradient ascent.
 
-    From SAM's point rho g / ||g|| and from random points of the sphere, each step moves to
-    Proj(e + step g(theta + e) / ||g(theta + e)||) with a step that falls from rho to rho / steps. The largest
-    rise at any point visited is a lower bound of the maximum (definition: Foret et al. 2021, Keskar et al.
-    2017).
+    From the point that one step of the gradient reaches (SAM's rho g / ||g|| in the plain ball) and from random
+    points of the border, each step goes along the gradient, or its sign in the box, and back into the
+    neighbourhood, with a length that falls from rho to rho / steps. The largest rise at any point visited is a
+    lower bound of the maximum; how far the starts agree is a hint of how good it is.
+
+    Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
+    Andriushchenko et al. 2023 (all of them, by ascent). Cost: 1 + (1 + restarts) steps gradients, and an
+    evaluation a start.
 
     Args:
         objective: whose loss, in evaluation mode.
-        kind: `"worst"`.
-        rho: radius of the ball in weight space, l2.
+        kind: `"worst"`; the average case is `average_sharpness`.
+        rho: radius.
+        norm: `"l2"`, a ball, or `"linf"`, a box.
+        adaptive: what the radius is relative to: `"none"` (T = 1), `"elementwise"` (T = |theta|) or `"filter"` (T =
+            norm of each weight's filter or row, |theta| of one-dimensional parameters).
         steps: gradient steps from each start.
-        restarts: random starts beside SAM's point.
+        restarts: random starts beside the gradient's.
         seed: of the random starts.
 
     Raises:
@@ -57,53 +75,110 @@ def sharpness(
     """
     if kind not in KINDS:
         raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {kind!r}")
-    if not 0 < rho < float("inf"):
-        raise ValueError(f"rho: must be positive and finite, got {rho}")
-    if steps < 1:
-        raise ValueError(f"steps: must be at least 1, got {steps}")
-    if restarts < 0:
-        raise ValueError(f"restarts: must be at least 0, got {restarts}")
+    check_ascent(rho, norm, steps, restarts)
     spent = objective.gradients
-    generator = torch.Generator(objective.device).manual_seed(seed)
-    center = objective.value()
-    one_step = _of_length(objective.gradient(), rho)
-    starts = [one_step]
-    for _ in range(restarts):
-        draw = torch.randn(
-            objective.n_parameters, dtype=objective.dtype, device=objective.device, generator=generator
-        )
-        starts.append(_of_length(draw, rho))
-
-    at_one_step = objective.value(objective.theta + one_step)
-    best = max([center, at_one_step], key=_with_nan_first)
-    for offset in starts:
-        for step in range(steps):
-            ascent = objective.gradient(objective.theta + offset)
-            offset = _into_ball(offset + _of_length(ascent, rho * (steps - step) / steps), rho)
-            best = max([best, objective.value(objective.theta + offset)], key=_with_nan_first)
+    scale = scale_of(objective, adaptive)
+    center, gradient = objective.value_and_gradient()
+    one_step, starts = worst_rises(
+        objective,
+        center,
+        gradient,
+        scale=scale,
+        rho=rho,
+        norm=norm,
+        steps=steps,
+        restarts=restarts,
+        seed=seed,
+    )
     return Sharpness(
-        value=best - center,
-        one_step=at_one_step - center,
-        center_loss=center,
+        value=float(torch.clamp(starts.max(), min=0)),
+        one_step=float(one_step),
+        center_loss=float(center),
         rho=rho,
         kind=kind,
         steps=steps,
         restarts=restarts,
         gradients=objective.gradients - spent,
         samples=objective.n_samples,
+        norm=norm,
+        adaptive=adaptive,
+        starts=starts.cpu().numpy(),
     )
 
 
-def _with_nan_first(loss: float) -> float:
-    """A loss that is not a number counts as the largest, so that it is reported and not passed over."""
-    return float("inf") if loss != loss else loss
+def check_ascent(rho: float, norm: str, steps: int, restarts: int) -> None:
+    """Checks the arguments of an ascent.
+
+    Raises:
+        ValueError: one out of range.
+    """
+    if not 0 < rho < float("inf"):
+        raise ValueError(f"rho: must be positive and finite, got {rho}")
+    if norm not in NORMS:
+        raise ValueError(f"norm: must be one of {', '.join(NORMS)}, got {norm!r}")
+    if steps < 1:
+        raise ValueError(f"steps: must be at least 1, got {steps}")
+    if restarts < 0:
+        raise ValueError(f"restarts: must be at least 0, got {restarts}")
 
 
-def _of_length(vector: Tensor, length: float) -> Tensor:
-    total = torch.linalg.vector_norm(vector)
-    return vector * torch.where(total == 0, torch.zeros_like(total), length / total)
+def worst_rises(
+    objective: Objective,
+    center: Tensor,
+    gradient: Tensor,
+    *,
+    scale: Tensor | float,
+    rho: float,
+    norm: str,
+    steps: int,
+    restarts: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """The rise after one step of the gradient, and the largest found from each start, on the device.
+
+    Args:
+        objective: whose loss.
+        center: the loss at its weights.
+        gradient: the gradient there.
+        scale: T, of which the neighbourhood's points are multiples.
+        rho, norm, steps, restarts, seed: as for `sharpness`.
+    """
+    generator = torch.Generator(objective.device).manual_seed(seed)
+    starts = [_to_border(scale * gradient, rho, norm)]
+    for _ in range(restarts):
+        draw = torch.randn(
+            objective.n_parameters, dtype=objective.dtype, device=objective.device, generator=generator
+        )
+        starts.append(_to_border(draw, rho, norm))
+    found = []
+    one_step = torch.zeros_like(center)
+    for index, offset in enumerate(starts):
+        losses = []
+        for step in range(steps):
+            loss, ascent = objective.value_and_gradient(objective.theta + scale * offset)
+            losses.append(loss)
+            length = rho * (steps - step) / steps
+            offset = _into(offset + _to_border(scale * ascent, length, norm), rho, norm)
+        last = objective.value(objective.theta + scale * offset)
+        losses.append(torch.full_like(center, last))
+        if index == 0:
+            one_step = losses[0] - center
+        # NaN is the largest, so that it is reported and not passed over
+        found.append(torch.stack(losses).max() - center)
+    return one_step, torch.stack(found)
 
 
-def _into_ball(vector: Tensor, radius: float) -> Tensor:
-    total = torch.linalg.vector_norm(vector)
-    return vector * torch.where(total > radius, radius / total, torch.ones_like(total))
+def _to_border(direction: Tensor, rho: float, norm: str) -> Tensor:
+    """The point of the border where a linear function with this gradient is largest."""
+    if norm == "linf":
+        return direction.sign() * rho
+    total = torch.linalg.vector_norm(direction)
+    return direction * torch.where(total == 0, torch.zeros_like(total), rho / total)
+
+
+def _into(point: Tensor, rho: float, norm: str) -> Tensor:
+    """The nearest point of the neighbourhood."""
+    if norm == "linf":
+        return point.clamp(-rho, rho)
+    total = torch.linalg.vector_norm(point)
+    return point * torch.where(total > rho, rho / total, torch.ones_like(total))

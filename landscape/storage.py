@@ -17,21 +17,36 @@ from torch import Tensor
 
 from landscape.density import SpectralDensity
 from landscape.directions import Directions
+from landscape.flatness import RelativeFlatness
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
+from landscape.matching import Matching
+from landscape.noise import AverageSharpness, NoiseTolerance
+from landscape.paths import Bend
+from landscape.paths import Path as WeightPath
+from landscape.profile import SharpnessProfile
 from landscape.sharpness import Sharpness
 from landscape.surface import Line, Surface
+from landscape.trajectory import Trajectory
 
 RESULT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
+        AverageSharpness,
+        Bend,
         Directions,
         LayerTraces,
         Line,
+        Matching,
+        NoiseTolerance,
+        RelativeFlatness,
         Sharpness,
+        SharpnessProfile,
         SpectralDensity,
         Surface,
         TopEigenvalues,
         TraceEstimate,
+        Trajectory,
+        WeightPath,
     )
 }
 
@@ -92,8 +107,11 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     cls = RESULT_TYPES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
-    names = [field.name for field in dataclasses.fields(cls)]
-    return cls(**{name: _read(group[name]) if name in group else None for name in names})
+    stored = {
+        field.name: _read(group[field.name]) for field in dataclasses.fields(cls) if field.name in group
+    }
+    required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+    return cls(**{**dict.fromkeys(required), **stored})
 
 
 def write(

@@ -75,7 +75,7 @@ def test_so_does_one_that_fails_half_way(name):
 
     def failing(outputs, targets_):
         calls.append(1)
-        if len(calls) == 12:
+        if len(calls) >= 12:
             raise RuntimeError("out of memory")
         return cross_entropy(outputs, targets_)
 

@@ -1,12 +1,16 @@
 """Figures say what they show, and draw holes as holes."""
 
+import dataclasses
+import re
+import sys
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 import figures
-from landscape import Line, SpectralDensity, Surface
+from landscape import Line, Path, SpectralDensity, Surface, Trajectory
 
 METHODS = ("SGD", "SAM", "NCSAM")
 
@@ -125,6 +129,83 @@ def test_surfaces_side_by_side_share_one_colour_scale():
 def test_points_without_a_finite_loss_are_holes_and_counted():
     figure = figures.contours([("SGD", plane(hole=True))], loss_name="loss", about="Seed 0.")
     assert "2 points without a finite loss" in figure._supxlabel.get_text().replace("\n", " ")
+
+
+def outlying(factor):
+    """A bowl of losses from 0.1 to 3.1, one corner far above all."""
+    surface = plane()
+    surface.loss[-1, -1] *= factor
+    return surface
+
+
+def test_one_outlier_does_not_flatten_the_basin_and_is_counted():
+    figure = figures.contours([("SGD", outlying(1e8))], loss_name="loss", about="Seed 0.")
+    assert min(c.norm.vmax for c in figure.axes[0].collections if c.norm.vmax) < 100
+    assert "1 points beyond" in figure._supxlabel.get_text().replace("\n", " ")
+    usual = figures.contours([("SGD", outlying(3))], loss_name="loss", about="Seed 0.")
+    assert "beyond" not in usual._supxlabel.get_text()
+
+
+@pytest.mark.parametrize("shift", [-0.1, -2.0])
+def test_losses_of_zero_and_below_are_drawn(shift, tmp_path):
+    surface = plane()
+    surface.loss[:] += shift
+    for draw in (figures.contours, figures.relief):
+        draw([("SGD", surface)], loss_name="loss", about="").savefig(tmp_path / "figure.png")
+
+
+def test_the_lowest_point_and_the_path_of_the_training_are_marked():
+    surface = plane()
+    surface.loss[1, 3] = 0.01
+    walk = Trajectory(np.array([[1.0, 0.5], [0.0, 0.0]]), np.zeros(2), np.full(2, 0.5))
+    figure = figures.contours([("SGD", surface)], loss_name="loss", about="", trajectories={"SGD": walk})
+    drawn = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert [[-0.5, 0.5]] in drawn
+    assert [[1.0, 0.5], [0.0, 0.0]] in drawn
+    assert "path" in figure._supxlabel.get_text()
+
+
+def test_a_refined_surface_says_how_much_of_it_was_evaluated():
+    surface = plane()
+    evaluated = np.zeros((5, 5), dtype=bool)
+    evaluated[0] = True
+    refined = dataclasses.replace(
+        surface, evaluated=evaluated, loss_interpolation_error=np.where(evaluated, 0, 0.03)
+    )
+    text = figures.contours([("SGD", refined)], loss_name="loss", about="")._supxlabel.get_text()
+    assert "20% of the points are evaluated, the others within about 0.03" in text.replace("\n", " ")
+
+
+def test_the_interactive_page_stands_alone_and_counts_its_holes():
+    page = figures.interactive(
+        [("SGD & co", plane(hole=True)), ("SAM", plane(3))], loss_name="loss", about="Seed 0."
+    )
+    assert "2 points without a finite loss" in page
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", page)
+    assert page.count("Plotly.newPlot(") == 1
+    # JSON has no NaN: a hole is null
+    assert "NaN" not in page[page.index("Plotly.newPlot(") :]
+
+
+def test_without_plotly_the_page_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ModuleNotFoundError, match=r"ncsam\[plots\]"):
+        figures.interactive([("SGD", plane())], loss_name="loss", about="")
+
+
+def test_a_line_with_standard_errors_has_a_band():
+    line = dataclasses.replace(profile(), loss_error=np.full(5, 0.1))
+    figure = figures.lines([("train", [("SGD", line)])], about="")
+    assert len(figure.axes[0].collections) == 1
+    assert "two standard errors" in figure._supxlabel.get_text().replace("\n", " ")
+
+
+def test_paths_show_their_barriers():
+    position = np.linspace(0, 1, 5)
+    path = Path(position, position, position, 0.25, 0.5, "straight", 2.0, 2.0, "eval", 0, 10)
+    figure = figures.paths([("apart", path)], loss_name="loss", about="")
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["apart: barrier 0.25 nat"]
 
 
 def test_a_surface_without_any_finite_loss_is_refused():

@@ -9,16 +9,24 @@ from torch import nn
 
 from landscape import (
     Objective,
+    average_sharpness,
     filter_normalized_directions,
     layer_traces,
     line,
     load,
+    low_loss_bend,
+    matched,
+    pac_bayes_sigma,
+    path,
+    relative_flatness,
     save,
     sharpness,
+    sharpness_profile,
     spectral_density,
     surface,
     top_eigenvalues,
     trace,
+    trajectory_directions,
 )
 from tests.conftest import build
 
@@ -35,7 +43,18 @@ def all_results(objective):
         "directions": directions,
         "line": line(objective, directions, steps=3),
         "surface": surface(objective, directions, steps=3),
+        "line of some": line(objective, directions, steps=3, samples=20),
+        "surface of some": surface(objective, directions, steps=3, samples=20),
+        "refined surface": surface(objective, directions, steps=12, adaptive=True),
+        "trajectory": trajectory_directions(objective, [objective.theta * s for s in (0.5, 1, 2)], 1)[1],
         "sharpness": sharpness(objective, steps=1),
+        "average": average_sharpness(objective, max_draws=8),
+        "tolerance": pac_bayes_sigma(objective, max_draws=8),
+        "flatness": relative_flatness(objective, max_products=12),
+        "profile": sharpness_profile(objective, steps=1, max_draws=8, max_products=12),
+        "path": path(objective, objective.theta + 1, steps=3),
+        "bend": low_loss_bend(objective, objective.theta + 1, steps=2, batch_size=5),
+        "matching": matched(objective.model, objective.model)[1],
         "eigen": top_eigenvalues(objective, 2),
         "trace": trace(objective, max_products=10),
         "layers": layer_traces(objective, max_products=4),
@@ -59,6 +78,19 @@ def test_every_result_comes_back_as_it_was(objective, tmp_path):
                 assert torch.equal(before, after)
             else:
                 np.testing.assert_array_equal(before, after)
+
+
+def test_a_surface_from_before_there_were_standard_errors_is_read(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    result = surface(objective, filter_normalized_directions(objective, 2), steps=3)
+    save(path, "plane", result)
+    with h5py.File(path, "a") as file:
+        for name in ("population", "angle", "batch_norm", "calibration_samples", "evaluations"):
+            del file[f"plane/{name}"]
+        del file["plane/direction_kind"], file["plane/one_dimensional"]
+    old = load(path, "plane")
+    np.testing.assert_array_equal(old.loss, result.loss)
+    assert (old.batch_norm, old.loss_error, old.evaluated) == ("eval", None, None)
 
 
 def test_saving_again_replaces(objective, tmp_path):

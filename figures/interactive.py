@@ -1,0 +1,89 @@
+"""Surfaces in three dimensions as one self-contained page to turn and zoom, without a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from figures.scale import height_of, holes, robust_range, what_levels_say
+from landscape import Surface
+
+
+def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> str:
+    """The text of an HTML page with the surfaces of several models on one scale, one shown at a time or all.
+
+    Points without a finite loss are holes, counted below. The script that draws is part of the page (some 4
+    MB), which therefore needs no network.
+
+    Args:
+        surfaces: (title, surface) of each model.
+        loss_name: what the loss is.
+        about: which data and seed.
+
+    Raises:
+        ModuleNotFoundError: plotly is not installed.
+        ValueError: no point has a finite loss.
+    """
+    try:
+        import plotly.graph_objects as plotly
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the interactive page needs plotly: pip install 'ncsam[plots]'") from error
+    low, high = robust_range([surface.loss for _, surface in surfaces])
+    bottom, top = height_of(np.array([low, high]), low, high)
+    ticks = np.linspace(bottom, top, 6)
+    labels = [f"{10**tick if low > 0 else tick:.2g}" for tick in ticks]
+    figure = plotly.Figure()
+    for index, (title, surface) in enumerate(surfaces):
+        # plotly's rows are the second axis
+        height, loss = height_of(surface.loss, low, high).T, surface.loss.T
+        text = [[f"loss {value:.4g}" for value in row] for row in loss]
+        figure.add_surface(
+            x=surface.alpha,
+            y=surface.beta,
+            z=height,
+            text=text,
+            hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + html.escape(title) + "</extra>",
+            cmin=bottom,
+            cmax=top,
+            colorscale="Viridis",
+            colorbar={"title": loss_name, "tickvals": ticks, "ticktext": labels},
+            name=title,
+            visible=index == 0,
+        )
+        figure.add_scatter3d(
+            x=[0],
+            y=[0],
+            z=height_of(np.array([surface.center_loss]), low, high),
+            mode="markers",
+            marker={"color": "red", "size": 4},
+            hovertemplate=f"the model: loss {surface.center_loss:.4g}<extra></extra>",
+            name=title,
+            showlegend=False,
+            visible=index == 0,
+        )
+    figure.update_layout(
+        updatemenus=[{"buttons": _buttons([title for title, _ in surfaces]), "x": 0.02, "xanchor": "left"}],
+        scene={
+            "xaxis_title": "α",
+            "yaxis_title": "β",
+            "zaxis": {"title": loss_name, "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
+        },
+        margin={"l": 0, "r": 0, "t": 30, "b": 0},
+    )
+    plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height="82vh")
+    note = f"{about} Red: the trained model. {what_levels_say(surfaces, high)}{holes(surfaces)}"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(loss_name)}</title>'
+        f'</head>\n<body style="font-family: sans-serif">\n{plot}\n<p>{html.escape(note)}</p>\n</body></html>\n'
+    )
+
+
+def _buttons(titles: Sequence[str]) -> list[dict[str, object]]:
+    """Shows one model, or all above one another; each is a surface and a mark."""
+    shown = [[i == index for i in range(len(titles)) for _ in range(2)] for index in range(len(titles))]
+    named = list(zip(titles, shown, strict=True))
+    if len(titles) > 1:
+        named.append(("all", [True] * (2 * len(titles))))
+    return [{"label": title, "method": "update", "args": [{"visible": seen}]} for title, seen in named]

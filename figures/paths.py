@@ -1,0 +1,44 @@
+"""Loss and accuracy on the way from one solution to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from figures.style import RC, caption, looks, new_figure
+from landscape import Path
+
+
+def paths(named: Sequence[tuple[str, Path]], *, loss_name: str, about: str) -> Figure:
+    """One curve a path, its barrier in the legend.
+
+    Args:
+        named: (title, path) of each.
+        loss_name: what the loss is.
+        about: which data and models, for the caption.
+    """
+    style = looks(title for title, _ in named)
+    with mpl.rc_context(RC):
+        figure = new_figure(7.4, 3.4)
+        left, right = figure.subplots(1, 2)
+        for title, path in named:
+            color = style[title]["color"]
+            label = f"{title}: barrier {path.barrier:.2g} nat"
+            left.plot(path.position, path.loss, color=color, label=label, lw=1.4)
+            right.plot(path.position, path.accuracy, color=color, lw=1.4)
+        left.set_ylabel(f"{loss_name} (nat)")
+        right.set_ylabel("accuracy")
+        right.yaxis.set_major_formatter(PercentFormatter(1.0))
+        for ax in (left, right):
+            ax.set_xlabel("position on the path")
+        figure.legend(loc="outside upper center", ncols=len(named) if len(named) < 3 else 2)
+        batch_norm = ", ".join(dict.fromkeys(path.batch_norm for _, path in named))
+        caption(
+            figure,
+            f"{about} Barrier: largest loss above the straight line between the ends' losses. BatchNorm: "
+            f"{batch_norm}.",
+        )
+    return figure

@@ -1,0 +1,68 @@
+"""One scale for the losses of several surfaces: logarithmic, and not spoiled by a few outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from numpy.typing import NDArray
+
+from landscape import Surface
+
+LEVELS = 21
+OUTLIERS = 25.0
+"""A largest loss of so many times the 90th percentile is an outlier, and ends no scale."""
+
+
+def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The range of the finite losses; where the largest are outliers, it ends at `OUTLIERS` times the 90th percentile.
+
+    Raises:
+        ValueError: no loss is finite.
+    """
+    values = np.concatenate([loss.ravel() for loss in losses])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError("surfaces: no point has a finite loss")
+    low, high = float(values.min()), float(values.max())
+    if low == 0:
+        # zero itself is drawn as the smallest loss above it
+        low = float(values[values > 0].min(initial=np.inf)) if (values > 0).any() else 0.0
+    if low > 0:
+        high = min(high, max(OUTLIERS * float(np.quantile(values, 0.9)), 1.01 * low))
+    width = abs(high) * 0.01 or 1.0
+    return low, max(high, low + width)
+
+
+def loss_scale(low: float, high: float) -> tuple[Normalize, NDArray[np.float64]]:
+    """Colours and levels between two losses: logarithmic where both are positive, else linear."""
+    if low > 0:
+        return LogNorm(low, high), np.geomspace(low, high, LEVELS)
+    return Normalize(low, high), np.linspace(low, high, LEVELS)
+
+
+def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Losses as heights of a relief, logarithms where the scale is; NaN where they are not finite."""
+    finite = np.where(np.isfinite(loss), loss, np.nan).clip(low, high)
+    return np.asarray(np.log10(finite) if low > 0 else finite)
+
+
+def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str:
+    """How many points lie beyond the scale, and which were interpolated, for a caption."""
+    beyond = sum(int((s.loss[np.isfinite(s.loss)] > high * (1 + 1e-9)).sum()) for _, s in surfaces)
+    said = f"{beyond} points beyond {high:.3g} are drawn as that. " if beyond else ""
+    refined = [s for _, s in surfaces if s.evaluated is not None]
+    if refined:
+        share = np.mean([s.evaluated.mean() for s in refined if s.evaluated is not None])
+        errors = [
+            np.nanmax(s.loss_interpolation_error) for s in refined if s.loss_interpolation_error is not None
+        ]
+        said += f"{share:.0%} of the points are evaluated, the others within about {max(errors):.2g} nat. "
+    return said
+
+
+def holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
+    """How many points have no finite loss, for a caption; empty if all have."""
+    count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
+    return f"{count} points without a finite loss are left grey. " if count else ""

@@ -1,0 +1,143 @@
+"""The points that a long evaluation has finished, in an HDF5 file, so that it goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from landscape.evaluation import Evaluator, Values
+from landscape.objective import Objective
+from landscape.results import FloatArray
+
+FIELDS = [field.name for field in dataclasses.fields(Values)]
+
+CHUNK = 16
+"""Points that are finished together, at least."""
+
+
+def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
+    """Digests of all that decides the values, by what it is; two evaluations with the same may share points."""
+    lead = next(iter(objectives.values()))
+    data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
+    return {
+        "weights": _digest([lead.theta, *lead.model.state_dict().values()]),
+        "directions": _digest(vectors),
+        "data": _digest(data),
+        "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
+    }
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """Evaluates points, keeps their values in a file, and takes those that are there from it.
+
+    The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
+
+    Args:
+        path: of the HDF5 file, made if missing. It is this evaluation's own.
+        evaluator: that evaluates.
+        known: the `fingerprint` of the evaluation.
+        every: seconds between two writes.
+
+    Raises:
+        ValueError: the file is not such a checkpoint, or one of another evaluation.
+    """
+
+    def __init__(
+        self, path: str | Path, evaluator: Evaluator, known: Mapping[str, str], *, every: float = 10.0
+    ) -> None:
+        self._path = Path(path)
+        self._evaluator = evaluator
+        self._known = dict(known)
+        self._every = every
+        self._values: dict[tuple[float, ...], FloatArray] = {}
+        if self._path.exists():
+            self._read()
+        self._written = time.monotonic()
+
+    def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
+        """As the evaluator's, and in the file; points are finished in the same portions whenever it is called."""
+        size = self._evaluator.block * max(1, CHUNK // self._evaluator.block)
+        for start in range(0, len(multiples), size):
+            portion = multiples[start : start + size]
+            if any(tuple(point) not in self._values for point in portion.tolist()):
+                self._evaluate(portion)
+            if progress:
+                progress(start + len(portion))
+            if time.monotonic() - self._written > self._every:
+                self._write()
+        self._write()
+        columns = np.stack([self._values[tuple(point)] for point in multiples.tolist()], 1)
+        return _values(columns)
+
+    def _evaluate(self, portion: FloatArray) -> None:
+        found = _columns(self._evaluator(portion))
+        for index, point in enumerate(portion.tolist()):
+            self._values[tuple(point)] = found[:, index]
+
+    def _read(self) -> None:
+        try:
+            with h5py.File(self._path, "r") as file:
+                known = dict(file["finished"].attrs)
+                points = file["finished/multiples"][()]
+                values = file["finished/values"][()]
+                center = file["finished/center"][()]
+        except (OSError, KeyError) as error:
+            raise ValueError(f"checkpoint: {self._path} is not a checkpoint of a surface") from error
+        for name, digest in self._known.items():
+            if known.get(name) != digest:
+                raise ValueError(
+                    f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
+                )
+        # the loss function and the model's code have no digest, but a value
+        own = _columns(self._evaluator.center)
+        if not np.allclose(center, own, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
+        for index, point in enumerate(points.tolist()):
+            self._values[tuple(point)] = values[:, index]
+
+    def _write(self) -> None:
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        try:
+            with h5py.File(beside, "w") as file:
+                group = file.create_group("finished")
+                group.attrs.update(self._known)
+                group["multiples"] = np.array(list(self._values), dtype=np.float64)
+                group["values"] = np.stack(list(self._values.values()), 1)
+                group["center"] = _columns(self._evaluator.center)
+                group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, self._path)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._written = time.monotonic()
+
+
+def _columns(values: Values) -> FloatArray:
+    """(fields, points, losses); NaN where a field was not asked for."""
+    fields = [getattr(values, name) for name in FIELDS]
+    shape = values.loss.shape
+    return np.stack([np.full(shape, np.nan) if field is None else field for field in fields])
+
+
+def _values(columns: FloatArray) -> Values:
+    loss, accuracy, *errors = columns
+    asked = not all(np.isnan(error).all() for error in errors)
+    return Values(loss, accuracy, *(errors if asked else (None, None)))

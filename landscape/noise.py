@@ -1,0 +1,285 @@
+"""How much the loss rises under Gaussian noise on the weights, and how much noise it bears."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import torch
+
+from landscape.evaluation import Evaluator
+from landscape.objective import Objective
+from landscape.results import FloatArray, described
+from landscape.scales import scale_of
+
+CONFIDENCE = 0.975
+MIN_PAIRS = 4
+DOUBLINGS = 60
+
+
+@dataclass(frozen=True)
+class AverageSharpness:
+    """The mean rise of the loss under Gaussian noise on the weights."""
+
+    value: float = described("mean rise of the loss", unit="nat")
+    standard_error: float = described("of the value, from the spread of the draws", unit="nat")
+    sigma: float = described("standard deviation of the noise")
+    adaptive: str = described("what the noise is relative to")
+    center_loss: float = described("mean loss of the model itself", unit="nat")
+    converged: bool = described("the standard error is within the tolerance asked for")
+    draws: int = described("draws of the noise, half of them the negatives of the others")
+    samples: int = described("samples in the mean loss")
+
+
+@dataclass(frozen=True)
+class NoiseTolerance:
+    """The largest Gaussian noise on the weights that keeps the mean rise of the loss under a given value."""
+
+    sigma: float = described("standard deviation of the noise")
+    low: float = described("largest noise found to raise the loss by less, with 97.5% confidence")
+    high: float = described("smallest noise found to raise the loss by more, with 97.5% confidence")
+    increase: float = described("rise of the loss", unit="nat")
+    adaptive: str = described("what the noise is relative to")
+    converged: bool = described("low and high are within the tolerance asked for")
+    evaluations: int = described("passes over the data", unit="evaluations")
+    samples: int = described("samples in the mean loss")
+
+
+class NoiseRises:
+    """Rises of several losses under the same draws of noise, at any size of it, each evaluated once.
+
+    Draws come as pairs z and -z, which cancel the gradient's part of the spread. The same draws serve all sizes,
+    so that the mean rise is a smooth function of the size.
+
+    Args:
+        objectives: of one model, as for `surfaces`.
+        adaptive: what the noise is relative to.
+        seed: of the draws.
+        expected: about how many evaluations are to come.
+
+    Attributes:
+        center: losses of the model itself, (losses,).
+        evaluations: passes over the data so far.
+    """
+
+    def __init__(
+        self, objectives: Mapping[str, Objective], *, adaptive: str, seed: int, expected: int
+    ) -> None:
+        self._evaluator = Evaluator(objectives, [], expected=expected)
+        self._lead = next(iter(objectives.values()))
+        self._scale = scale_of(self._lead, adaptive)
+        self._seed = seed
+        self._rises: dict[float, FloatArray] = {}
+        self.center = self._evaluator.center.loss[0]
+        self.evaluations = 0
+
+    def at(self, sigma: float, pairs: int) -> FloatArray:
+        """(pairs, losses): the mean rise over each of the first pairs of draws, at least as many as asked for."""
+        known = self._rises.get(sigma, np.zeros((0, len(self.center))))
+        # as many pairs together as the evaluator takes points
+        together = max(1, self._evaluator.block // 2)
+        while len(known) < pairs:
+            indices = range(len(known), min(len(known) + together, pairs))
+            known = np.concatenate([known, self._of_pairs(sigma, indices)])
+            self._rises[sigma] = known
+        return known[:pairs]
+
+    def _of_pairs(self, sigma: float, indices: range) -> FloatArray:
+        theta = self._lead.theta
+        noises = []
+        for index in indices:
+            # each pair by its own seed, so that none needs to be kept
+            generator = torch.Generator(theta.device).manual_seed(self._seed + 1_000_003 * index)
+            noise = torch.randn(theta.shape, dtype=theta.dtype, device=theta.device, generator=generator)
+            noises.append(noise * (sigma * self._scale))
+        offsets = torch.stack(noises)
+        losses = self._evaluator.at(torch.cat([theta + offsets, theta - offsets])).loss
+        self.evaluations += len(losses)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(losses.reshape(2, len(indices), -1).mean(0) - self.center)
+
+
+def average_sharpness(
+    objective: Objective,
+    *,
+    sigma: float = 0.01,
+    adaptive: str = "none",
+    rtol: float = 0.1,
+    max_draws: int = 200,
+    seed: int = 0,
+) -> AverageSharpness:
+    """Average-case sharpness E L(theta + sigma T z) - L(theta), z standard normal.
+
+    Sources: Neyshabur et al. 2017; Andriushchenko et al. 2023, equation 2 (adaptive). Cost: an evaluation a draw.
+
+    Args:
+        objective: whose loss, in evaluation mode.
+        sigma: standard deviation of the noise.
+        adaptive: `"none"` (T = 1), `"elementwise"` or `"filter"`, as for `sharpness`.
+        rtol: ends when the standard error is at most rtol |value|.
+        max_draws: budget.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    check_noise(sigma, max_draws)
+    if not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    rises = NoiseRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=max_draws)
+    value, error, pairs, converged = mean_rises(rises, sigma, rtol, max_draws // 2)
+    return AverageSharpness(
+        value=float(value[0]),
+        standard_error=float(error[0]),
+        sigma=sigma,
+        adaptive=adaptive,
+        center_loss=float(rises.center[0]),
+        converged=converged,
+        draws=2 * pairs,
+        samples=objective.n_samples,
+    )
+
+
+def check_noise(sigma: float, max_draws: int) -> None:
+    """Checks the arguments of an average over noise.
+
+    Raises:
+        ValueError: one out of range.
+    """
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma: must be positive and finite, got {sigma}")
+    if max_draws < 2 * MIN_PAIRS:
+        raise ValueError(f"max_draws: must be at least {2 * MIN_PAIRS}, got {max_draws}")
+
+
+def mean_rises(
+    rises: NoiseRises, sigma: float, rtol: float, max_pairs: int
+) -> tuple[FloatArray, FloatArray, int, bool]:
+    """Means (losses,) and standard errors, the pairs of draws taken, and whether the errors are within rtol."""
+    pairs = MIN_PAIRS
+    while True:
+        found = rises.at(sigma, pairs)
+        with np.errstate(invalid="ignore"):
+            value, error = found.mean(0), found.std(0, ddof=1) / math.sqrt(pairs)
+        converged = bool((error <= rtol * np.abs(value)).all())
+        if converged or pairs >= max_pairs or not np.isfinite(value).all():
+            return value, error, pairs, converged
+        pairs = min(2 * pairs, max_pairs)
+
+
+def pac_bayes_sigma(
+    objective: Objective,
+    *,
+    increase: float = 0.1,
+    adaptive: str = "none",
+    rtol: float = 0.05,
+    max_draws: int = 200,
+    seed: int = 0,
+) -> NoiseTolerance:
+    """The largest sigma with E L(theta + sigma T z) - L(theta) <= increase, by bisection.
+
+    At each sigma so many draws are taken as tell on which side it lies, with 97.5% confidence; where the budget
+    does not suffice for that, the bisection ends with the bracket it has.
+
+    Sources: Neyshabur et al. 2017; Jiang et al. 2020, section C.5 (sigma by search; theirs bounds the accuracy). Cost:
+    about 10 sizes of noise, an evaluation a draw.
+
+    Args:
+        objective: whose loss, in evaluation mode.
+        increase: rise of the mean loss that is borne.
+        adaptive: `"none"` (T = 1), `"elementwise"` (Jiang et al.'s magnitude-aware sigma) or `"filter"`.
+        rtol: ends when the bracket's ends differ by less, relative to the lower one.
+        max_draws: budget at each sigma.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    check_tolerance(increase, rtol, max_draws)
+    rises = NoiseRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=10 * max_draws)
+    low, high = tolerated(rises, 0, increase, rtol, max_draws // 2, first_sigma(objective, adaptive))
+    return NoiseTolerance(
+        increase=increase,
+        adaptive=adaptive,
+        evaluations=rises.evaluations,
+        samples=objective.n_samples,
+        **bracket(low, high, rtol),
+    )
+
+
+def check_tolerance(increase: float, rtol: float, max_draws: int) -> None:
+    """Checks the arguments of a search for sigma.
+
+    Raises:
+        ValueError: one out of range.
+    """
+    if not 0 < increase < math.inf:
+        raise ValueError(f"increase: must be positive and finite, got {increase}")
+    if not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_noise(1.0, max_draws)
+
+
+def first_sigma(objective: Objective, adaptive: str) -> float:
+    """Where the search begins: a tenth of a weight's size."""
+    if adaptive != "none":
+        return 0.1
+    size = objective.theta.double().square().mean().sqrt().item()
+    # a power of two, so that losses whose searches meet share their evaluations
+    return float(2.0 ** round(math.log2(0.1 * size))) if 0 < size < math.inf else 0.1
+
+
+def tolerated(
+    rises: NoiseRises, column: int, increase: float, rtol: float, max_pairs: int, start: float
+) -> tuple[float, float]:
+    """(low, high) between which the mean rise of one loss passes `increase`."""
+    low, high = 0.0, math.inf
+    sigma = start
+    for _ in range(DOUBLINGS):
+        side = _side(rises, sigma, column, increase, max_pairs)
+        if side == 0:
+            # its neighbours may still be told apart
+            below = _side(rises, sigma / 2, column, increase, max_pairs) < 0
+            above = _side(rises, sigma * 2, column, increase, max_pairs) > 0
+            return (sigma / 2 if below else low, sigma * 2 if above else high)
+        low, high = (max(low, sigma), high) if side < 0 else (low, min(high, sigma))
+        if low > 0 and high < math.inf:
+            break
+        sigma = sigma * 2 if side < 0 else sigma / 2
+    while low > 0 and high < math.inf and high > (1 + rtol) * low:
+        middle = math.sqrt(low * high)
+        side = _side(rises, middle, column, increase, max_pairs)
+        if side == 0:
+            break
+        low, high = (middle, high) if side < 0 else (low, middle)
+    return low, high
+
+
+def _side(rises: NoiseRises, sigma: float, column: int, increase: float, max_pairs: int) -> int:
+    """-1: the mean rise is below, 1: above, 0: more draws than allowed would be needed to tell."""
+    pairs = MIN_PAIRS
+    while True:
+        found = rises.at(sigma, pairs)[:, column]
+        if not np.isfinite(found).all():
+            return 1
+        margin = scipy.stats.t.ppf(CONFIDENCE, pairs - 1) * found.std(ddof=1) / math.sqrt(pairs)
+        if abs(found.mean() - increase) > margin:
+            return 1 if found.mean() > increase else -1
+        if pairs >= max_pairs:
+            return 0
+        pairs = min(2 * pairs, max_pairs)
+
+
+def bracket(low: float, high: float, rtol: float) -> dict[str, Any]:
+    """A bracket as fields: its geometric middle, its ends, and whether they are near enough."""
+    known = low > 0 and high < math.inf
+    return {
+        "sigma": math.sqrt(low * high) if known else (high if low == 0 else low),
+        "low": low,
+        "high": high,
+        "converged": known and high <= (1 + rtol) * low,
+    }

@@ -1,0 +1,40 @@
+"""How far a long measurement is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]
+"""(points done, points in all)."""
+
+
+def on_terminal(title: str) -> Progress:
+    """A line on standard error that is written anew as the points go by, once a second at most."""
+    began = time.monotonic()
+    written = began - 1
+
+    def show(done: int, total: int) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if done < total and now - written < 1:
+            return
+        written = now
+        left = (now - began) * (total - done) / max(done, 1)
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\r{title}: {done} of {total} points, {left:.0f} s left \x1b[K{end}")
+        sys.stderr.flush()
+
+    return show
+
+
+def as_progress(given: Progress | bool | None, title: str) -> Progress:
+    """What was given as `progress`: a function, True for a line on the terminal, or nothing."""
+    if callable(given):
+        return given
+    return on_terminal(title) if given else _silent
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,119 @@
+"""Average-case sharpness and PAC-Bayes sigma against closed forms on quadratics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective, average_sharpness, pac_bayes_sigma
+from landscape.noise import NoiseRises, mean_rises
+from tests.conftest import build
+from tests.landscape.test_sharpness import quadratic
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3])
+def test_the_mean_rise_of_a_quadratic_is_sigma_squared_times_the_trace(sigma):
+    found = average_sharpness(
+        quadratic([3.0, 1.0, -2.0, 4.0], [1.0, 2.0, 0.0, 5.0]), sigma=sigma, rtol=0.01, max_draws=400
+    )
+    truth = sigma**2 * 6.0
+    assert abs(found.value - truth) < 4 * found.standard_error
+    assert found.standard_error < 0.15 * truth
+
+
+def test_the_standard_error_covers_the_truth_as_often_as_it_should():
+    objective = quadratic([1.0, 2.0, 0.5, 3.0], [1.0, 0.0, 2.0, 0.0])
+    held = []
+    for seed in range(100):
+        found = average_sharpness(objective, sigma=0.1, max_draws=32, rtol=1e-9, seed=seed)
+        held.append(abs(found.value - 0.01 * 6.5) < 2.13 * found.standard_error)
+    # Student's t with 15 degrees of freedom: 95%; skewed squares, and 100 draws of it
+    assert 0.85 <= np.mean(held) <= 1
+
+
+def test_pairs_cancel_the_slope():
+    steep = average_sharpness(quadratic([1.0, 1.0], [1e4, 0.0]), sigma=0.01, max_draws=8, rtol=1e-9)
+    flat = average_sharpness(quadratic([1.0, 1.0], [0.0, 0.0]), sigma=0.01, max_draws=8, rtol=1e-9)
+    assert steep.value == pytest.approx(flat.value, rel=1e-4)
+
+
+@pytest.mark.parametrize("increase", [0.1, 2.0])
+def test_sigma_of_a_quadratic_is_the_root_of_the_rise_over_the_trace(increase):
+    objective = quadratic(list(np.linspace(1, 3, 60)), [0.0] * 60)
+    found = pac_bayes_sigma(objective, increase=increase, rtol=0.02, max_draws=2000)
+    truth = math.sqrt(increase / 120)
+    assert found.low <= truth <= found.high
+    assert found.sigma == pytest.approx(truth, rel=0.03)
+    assert found.converged == (found.high <= 1.02 * found.low)
+
+
+def test_with_few_draws_the_bracket_stays_open_and_still_holds_the_truth():
+    eigenvalues, held = [5.0, 0.1, 0.1], []
+    for seed in range(30):
+        found = pac_bayes_sigma(quadratic(eigenvalues, [0.0] * 3), rtol=0.001, max_draws=8, seed=seed)
+        assert not found.converged
+        held.append(found.low <= math.sqrt(0.1 / 5.2) <= found.high)
+    # several decisions at 97.5% each, of skewed squares
+    assert np.mean(held) >= 0.75
+
+
+def test_a_loss_that_no_noise_raises_bears_any():
+    found = pac_bayes_sigma(quadratic([0.0, 0.0], [0.0, 0.0]))
+    assert found.high == math.inf
+    assert not found.converged
+
+
+def test_a_loss_that_is_not_finite_nearby_bears_less():
+    objective = quadratic([1.0, 1.0], [0.0, 0.0])
+    inner = objective.loss_fn
+    objective.loss_fn = lambda z, y: torch.where(z.abs().max() > 1e-3, torch.nan, inner(z, y))
+    assert pac_bayes_sigma(objective).high < 1e-2
+    assert math.isnan(average_sharpness(objective, sigma=0.1).value)
+
+
+@pytest.mark.parametrize("adaptive", ["elementwise", "filter"])
+def test_adaptive_measures_are_unmoved_by_rescaling_a_relu_network(adaptive):
+    found = []
+    for factor in (1.0, 5.0):
+        model, inputs, targets = build("relu-mlp")
+        with torch.no_grad():
+            for parameter in model[1].parameters():
+                parameter.mul_(factor)
+            model[3].weight.div_(factor)
+        objective = Objective(model, cross_entropy, (inputs, targets))
+        found.append(
+            (
+                average_sharpness(objective, sigma=0.1, adaptive=adaptive, max_draws=16).value,
+                pac_bayes_sigma(objective, adaptive=adaptive, max_draws=16).sigma,
+            )
+        )
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+def test_each_size_of_noise_is_evaluated_once():
+    rises = NoiseRises({"a": quadratic([1.0], [0.0])}, adaptive="none", seed=0, expected=100)
+    first, *_ = mean_rises(rises, 0.1, 1e-9, 8)
+    spent = rises.evaluations
+    again, *_ = mean_rises(rises, 0.1, 1e-9, 8)
+    assert (first, spent) == (again, rises.evaluations)
+    assert spent == 16
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "field"),
+    [
+        (average_sharpness, {"sigma": 0}, "sigma"),
+        (average_sharpness, {"adaptive": "layer"}, "adaptive"),
+        (average_sharpness, {"max_draws": 7}, "max_draws"),
+        (average_sharpness, {"rtol": 0}, "rtol"),
+        (pac_bayes_sigma, {"increase": math.inf}, "increase"),
+        (pac_bayes_sigma, {"rtol": -1}, "rtol"),
+    ],
+)
+def test_bad_arguments_are_named(call, options, field):
+    with pytest.raises(ValueError, match=f"^{field}"):
+        call(quadratic([1.0], [1.0]), **options)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import scipy.integrate
+import torch
+from torch import nn
+
+from landscape import Objective, low_loss_bend, path, paths
+from tests.conftest import build
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+def ring():
+    """L = (|w|^2 - 1)^2 of two weights, at (-1, 0): minima on a circle, with a barrier of 1 across."""
+
+    class Weights(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[-1.0], [0.0]], dtype=torch.float64))
+
+        def forward(self, x):
+            return self.weight.T.expand(len(x), -1)
+
+    def loss_fn(z, _):
+        return ((z.square().sum(1) - 1) ** 2).mean()
+
+    return Objective(Weights(), loss_fn, (torch.zeros(4, 1), torch.zeros(4)))
+
+
+OTHER_SIDE = torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+
+def test_a_straight_path_has_the_loss_of_each_point_and_its_barrier():
+    found = path(ring(), OTHER_SIDE, steps=21)
+    np.testing.assert_allclose(found.loss, ((2 * found.position - 1) ** 2 - 1) ** 2, atol=1e-15)
+    assert (found.barrier, found.barrier_position) == (1, 0.5)
+    assert found.distance == found.length == 2
+
+
+def test_the_barrier_is_measured_from_the_line_between_unequal_ends():
+    far = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    found = path(ring(), far, steps=31)
+    t = found.position
+    truth = (((3 * t - 1) ** 2 - 1) ** 2) - 9 * t
+    assert found.barrier == pytest.approx(truth.max(), abs=1e-12)
+
+
+def test_a_bent_path_goes_round_the_barrier():
+    objective = ring()
+    # Adam in two weights needs a push off the symmetric line
+    start = torch.tensor([1.0, 1e-3], dtype=torch.float64)
+    bend = low_loss_bend(objective, start, steps=400, batch_size=4, learning_rate=0.05)
+    found = path(objective, start, bend=bend, steps=51)
+    # the best quadratic through the ends of a half circle stays within a few percent
+    assert found.barrier < 0.2
+    assert found.kind == "quadratic Bezier"
+
+    def speed(t):
+        a, b, c = objective.theta.numpy(), bend.vector.numpy(), start.numpy()
+        return np.linalg.norm(2 * (1 - t) * (b - a) + 2 * t * (c - b))
+
+    assert found.length == pytest.approx(scipy.integrate.quad(speed, 0, 1)[0], rel=1e-5)
+    again = low_loss_bend(objective, start, steps=400, batch_size=4, learning_rate=0.05)
+    assert torch.equal(bend.vector, again.vector)
+
+
+def test_every_point_of_a_bezier_path_is_on_the_curve():
+    model, inputs, targets = build("relu-mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    other = objective.theta.flip(0)
+    bend = low_loss_bend(objective, other, steps=5, batch_size=20)
+    found = path(objective, other, bend=bend, steps=4)
+    for t, loss in zip(found.position, found.loss, strict=True):
+        point = (1 - t) ** 2 * objective.theta + 2 * t * (1 - t) * bend.vector + t**2 * other
+        assert loss == pytest.approx(objective.value(point), rel=1e-10)
+
+
+def test_a_bend_lowers_the_loss_between_two_networks():
+    model, inputs, targets = build("relu-mlp")
+    first = Objective(model, cross_entropy, (inputs, targets))
+    other = 3 * torch.randn(
+        first.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    bend = low_loss_bend(first, other, steps=100, batch_size=37, learning_rate=0.1)
+    straight = path(first, other).loss.mean()
+    assert path(first, other, bend=bend).loss.mean() < 0.7 * straight
+
+
+def test_batch_norm_is_recalibrated_so_that_both_ends_are_right():
+    model, inputs, targets = build("cnn-batchnorm-dropout")
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    other, _, _ = build("cnn-batchnorm-dropout")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(-1.5)
+    found = paths({"train": objective}, other, steps=3)["train"]
+    assert found.batch_norm == "recalibrate"
+    other[1].train()
+    other[1].momentum = 1.0
+    with torch.no_grad():
+        other(inputs)
+        truth = cross_entropy(other.eval()(inputs), targets).item()
+    assert found.loss[-1] == pytest.approx(truth, rel=1e-10)
+    assert path(objective, other, steps=3, batch_norm="eval").batch_norm == "eval"
+    # its training is with the batch's statistics, and moves none that are stored
+    before = objective.model[1].running_mean.clone()
+    low_loss_bend(objective, other, steps=2, batch_size=10)
+    assert torch.equal(objective.model[1].running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda o: path(o, o.theta, steps=1), "steps"),
+        (lambda o: paths({}, o.theta), "objectives"),
+        (lambda o: path(o, o.theta[:1]), "weights"),
+        (lambda o: low_loss_bend(o, o.theta, steps=0), "steps"),
+        (lambda o: low_loss_bend(o, o.theta, batch_size=5), "batch_size"),
+        (lambda o: low_loss_bend(o, o.theta, batch_size=2, learning_rate=0), "learning_rate"),
+    ],
+)
+def test_bad_arguments_are_named(call, field):
+    with pytest.raises(ValueError, match=f"^{field}"):
+        call(ring())
