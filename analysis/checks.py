@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from analysis.labels import study_options
+from analysis.data import study_options
 from ncsam import (
     METHODS,
     build_loss,
@@ -54,14 +54,19 @@ def _check_keys(field: str, given: Iterable[str], known: Iterable[str], owner: s
 
 
 def check_model(name: str, options: dict[str, Any]) -> None:
-    """Raises ValueError unless the options are whole numbers, or lists of them, of a plausible size."""
-    _check_keys("model", options, model_options(name), repr(name))
+    """Raises ValueError unless each option is of the kind of its default and of a plausible size."""
+    defaults = model_options(name)
+    _check_keys("model", options, defaults, repr(name))
     for key, value in options.items():
-        numbers = value if isinstance(value, list) else [value]
+        if isinstance(defaults[key], float):
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {value!r}")
+            continue
+        is_list = isinstance(defaults[key], list | tuple)
+        numbers = value if is_list and isinstance(value, list) else [value]
         if not numbers or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in numbers):
-            raise ValueError(
-                f"model.{key}: must be a whole number from 1 to {MAX_WIDTH}, or a list of such, got {value!r}"
-            )
+            words = "a list of whole numbers" if is_list else "a whole number"
+            raise ValueError(f"model.{key}: must be {words} from 1 to {MAX_WIDTH}, got {value!r}")
 
 
 def check_noise(kind: str, options: dict[str, Any]) -> None:

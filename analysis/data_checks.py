@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from analysis.checks import StudyError
-from analysis.labels import observed_labels
+from analysis.data import observed_labels
 from analysis.study import Study, final_runs
 from ncsam import Dataset, build_model, predict
 

@@ -11,12 +11,12 @@ import pandas as pd
 from rich.console import Console
 
 from analysis import store
+from analysis.data import load_data
 from analysis.data_checks import check_against_data
 from analysis.engine import open_engine
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
 from analysis.study import Run, Study, final_runs, selection_runs
-from ncsam import load_dataset
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def run_study(
         store.open_folder(root, study, finals + trials)
         if not all(store.is_finished(root, run) for run in finals):
             # what does not fit the data is better found here than by every worker
-            check_against_data(
-                study, load_dataset(study.dataset, data_dir, train_samples=study.train_samples), data_dir
-            )
+            check_against_data(study, load_data(finals[0].config, data_dir), data_dir)
         failed: dict[str, str] = {}
 
         def bring_about(runs: list[tuple[Run, Choice]], title: str) -> None:

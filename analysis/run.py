@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from analysis import store
-from analysis.labels import observed_labels
+from analysis.data import load_data, observed_labels
 from analysis.measure import measure, subset
+from analysis.probes import study_probes
 from analysis.seeds import derived_seed
 from analysis.study import Run
 from analysis.training import Training
-from ncsam import NoisyLabels, Split, load_dataset
+from ncsam import NoisyLabels, Split
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -50,7 +51,7 @@ def execute(
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
-    dataset = load_dataset(config["dataset"], data_dir, train_samples=config["train_samples"])
+    dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     train, held_out = dataset.train, dataset.test
     if config["purpose"] == "selection":
@@ -71,7 +72,8 @@ def execute(
     model = training.new_model("weights")
     method = training.method(model, transition, choice.hyperparameters)
     method.gradient_count = spent
-    history = training.fit(method, checkpoint, partial(report, "training"))
+    probes = study_probes(config, method, model, train, labels) if config["purpose"] == "final" else []
+    history = training.fit(method, checkpoint, partial(report, "training"), probes)
 
     measurements: dict[str, Any] = {}
     measured = {}

@@ -261,13 +261,15 @@ def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
         description="probability that a sample of the row's class is labelled as the column's",
         dims=("clean_class", "observed_class"),
     )
+    # of the model that the labels were drawn from, or the shares found in these labels
+    group["transition"].attrs["kind"] = labels.transition_kind
 
 
 def _write_history(group: h5py.Group, history: History) -> None:
     epochs = np.arange(1, history.epochs + 1)
     write(group, "epoch", epochs, description="epochs finished", dims=("epoch",), coordinate=True)
     for name, values in history.metrics.items():
-        unit, description = METRICS[name]
+        unit, description = history.described[name]
         write(group, name, values, description=description, unit=unit, dims=("epoch",))
 
 

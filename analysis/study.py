@@ -62,7 +62,8 @@ class TrainingSettings(_Settings):
     """SGD with momentum and cosine decay of the learning rate to 0 over the epochs.
 
     `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
-    that of the forward passes in training; measurements are made in float32.
+    that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
+    perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
     """
 
     epochs: Count
@@ -77,6 +78,8 @@ class TrainingSettings(_Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     alignment_batches: Annotated[int, Field(ge=0)] = 2
+    probe_epochs: list[Count] = []
+    probe_samples: Annotated[int, Field(ge=2)] = 500
 
 
 class LossSettings(_Settings):
@@ -162,6 +165,8 @@ class Study(_Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     dataset: str
     train_samples: Count | None = None
+    test_samples: Count | None = None
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     model: ModelSettings
     noise: NoiseSettings
@@ -378,6 +383,8 @@ def _run(
         "study": study.name,
         "dataset": study.dataset,
         "train_samples": study.train_samples,
+        "test_samples": study.test_samples,
+        "image_size": study.image_size,
         "model": study.model.model_dump(),
         "noise": {"kind": study.noise.kind, "rate": rate, "options": study.noise.model_extra or {}},
         "method": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ncsam import (
     predict,
 )
 from ncsam.layout import in_fastest_layout
+from ncsam.probes import Probe
 
 OnEpoch = Callable[[int, int], None]
 """(epochs done, epochs in all)."""
@@ -98,7 +99,9 @@ class Training:
         self.fit(method, checkpoint, on_epoch)
         return estimated_transition(predict(model, self.train).softmax(1)), method.gradient_count
 
-    def fit(self, method: Plain, checkpoint: Path, on_epoch: OnEpoch) -> History:
+    def fit(
+        self, method: Plain, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
+    ) -> History:
         """Trains, or goes on from the checkpoint."""
         settings = self.config["training"]
         epochs = settings["epochs"]
@@ -125,6 +128,7 @@ class Training:
                 mixup_alpha=self.config["method"]["mixup"],
                 max_gradient_norm=settings["max_gradient_norm"],
                 alignment_batches=settings["alignment_batches"] if self.config["purpose"] == "final" else 0,
+                probes=probes,
                 checkpoint=checkpoint,
                 fingerprint=self.fingerprint,
                 on_epoch=lambda epoch: on_epoch(epoch, epochs),

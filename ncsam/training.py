@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.plain import Plain
+from ncsam.probes import Probe
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -37,12 +38,14 @@ class History:
     """What happened in training.
 
     Attributes:
-        metrics: name of each of `METRICS` -> float64 (epochs,), one value an epoch, NaN where undefined.
+        metrics: name -> float64 (epochs,), one value an epoch, NaN where undefined.
         diverged: the outputs or the loss stopped being finite; training ended with that epoch.
+        described: name of each metric -> (unit, description): `METRICS` and those of the probes.
     """
 
     metrics: dict[str, np.ndarray]
     diverged: bool
+    described: dict[str, tuple[str, str]]
 
     @property
     def epochs(self) -> int:
@@ -65,6 +68,7 @@ def fit(
     mixup_alpha: float | None = None,
     max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
+    probes: Sequence[Probe] = (),
     checkpoint: Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[int], None] | None = None,
@@ -93,6 +97,7 @@ def fit(
         alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
             from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
             each, and leaves the training as it is without. NaN with mixup, whose batches have no true labels.
+        probes: what else to measure, and in which epochs.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
         on_epoch: called with the number of finished epochs, also once at a resume.
@@ -146,6 +151,7 @@ def fit(
                 "seconds": (rows[-1]["seconds"] if rows else 0.0) + seconds,
                 "gradients": method.gradient_count,
                 **alignment,
+                **_probed(probes, epoch),
             }
         )
         if checkpoint is not None:
@@ -153,8 +159,16 @@ def fit(
         if on_epoch:
             on_epoch(epoch)
 
-    metrics = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METRICS}
-    return History(metrics, diverged=_diverged(rows))
+    described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
+    metrics = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in described}
+    return History(metrics, _diverged(rows), described)
+
+
+def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for probe in probes:
+        values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
+    return values
 
 
 def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int) -> None:

@@ -13,7 +13,7 @@ ALLOWED = {
     "landscape": {"landscape"},
     "ncsam": {"ncsam"},
 }
-OTHERS = ("pandas", "matplotlib", "pydantic", "rich", "sklearn", "mlxtend", "pyhessian", "tomli_w")
+OTHERS = ("pandas", "matplotlib", "pydantic", "rich", "sklearn", "mlxtend", "PIL", "pyhessian", "tomli_w")
 
 
 def imported(path):

@@ -12,8 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
+from ncsam.datasets.images import images
+from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
 from ncsam.datasets.split import Dataset, Split, make_dataset
 
@@ -27,25 +31,37 @@ __all__ = [
     "read_idx",
 ]
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
     "digits": digits,
     "fashion-mnist": fashion_mnist,
+    "images": images,
     "mnist-5k": mnist_5k,
+    "npz": npz,
 }
 """Name -> what loads the set from a folder; each says where it looks and what it splits."""
 
 
 def load_dataset(
-    name: str, data_dir: str | Path | None = None, *, train_samples: int | None = None, seed: int = 0
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    train_samples: int | None = None,
+    test_samples: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
 ) -> Dataset:
     """Loads a data set by name.
 
     Args:
         name: one of `DATASETS`.
-        data_dir: where to look for its files; the packaged sets need none.
+        data_dir: the folder of its files, or the file itself of `"npz"`; the packaged sets need none.
         train_samples: how many training samples to keep, drawn without regard to their classes; all if not
             given. The normalisation stays that of the whole training set. `train_indices` tells which.
-        seed: of that draw.
+        test_samples: how many test samples to keep, drawn likewise.
+        seed: of those draws.
+        image_size: pixels of a side to which the files of `"images"` are resized.
 
     Raises:
         ValueError: unknown name, more samples than there are, or a file that is not what it should be.
@@ -53,26 +69,35 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset: unknown name {name!r}; known: {', '.join(sorted(DATASETS))}")
-    if data_dir is not None and not Path(data_dir).is_dir():
+    if image_size is not None and name != "images":
+        raise ValueError(f"image_size: only 'images' is resized, got {image_size} for {name!r}")
+    folder = None if data_dir is None else Path(data_dir)
+    if folder is not None and not (folder.is_dir() or (name == "npz" and folder.is_file())):
         raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
-    dataset = _load(name, Path(data_dir) if data_dir is not None else None)
-    return dataset if train_samples is None else _keep(dataset, train_samples, seed)
+    dataset = _load(name, folder, image_size)
+    if train_samples is not None:
+        kept = _drawn("train_samples", train_samples, len(dataset.train), seed)
+        dataset = replace(
+            dataset,
+            train=dataset.train.take(kept),
+            train_indices=dataset.train_indices[kept],
+            observed=None if dataset.observed is None else dataset.observed[kept],
+        )
+    if test_samples is not None:
+        kept = _drawn("test_samples", test_samples, len(dataset.test), seed)
+        dataset = replace(dataset, test=dataset.test.take(kept))
+    return dataset
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, data_dir: Path | None) -> Dataset:
-    return DATASETS[name](data_dir)
+def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
+    options = {} if image_size is None else {"size": image_size}
+    return DATASETS[name](data_dir, **options)
 
 
-def _keep(dataset: Dataset, train_samples: int, seed: int) -> Dataset:
-    count = len(dataset.train)
-    if not 1 <= train_samples <= count:
-        raise ValueError(f"train_samples: must be from 1 to the {count} there are, got {train_samples}")
+def _drawn(field: str, samples: int, count: int, seed: int) -> Tensor:
+    """Positions of `samples` of `count` samples, ascending."""
+    if not 1 <= samples <= count:
+        raise ValueError(f"{field}: must be from 1 to the {count} there are, got {samples}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    kept = order[:train_samples].sort().values
-    return replace(
-        dataset,
-        train=dataset.train.take(kept),
-        train_indices=dataset.train_indices[kept],
-        observed=None if dataset.observed is None else dataset.observed[kept],
-    )
+    return order[:samples].sort().values

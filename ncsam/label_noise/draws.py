@@ -34,7 +34,7 @@ def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) ->
         total: of the result.
         generator: of the ties.
     """
-    # 0.4 * 5 falls short of 2 by a rounding error: neither floor nor tie may depend on it
+    # (1 - 0.9) * 10 falls short of 1 by a rounding error: neither floors nor ties may depend on such
     quotas = (quotas * 2**32).round() / 2**32
     counts = quotas.floor()
     order = torch.randperm(len(quotas), generator=generator)

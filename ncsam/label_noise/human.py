@@ -132,10 +132,12 @@ def _read_torch(file: BinaryIO, where: str) -> Mapping[str, np.ndarray]:
 
 
 def _pick(arrays: Mapping[str, np.ndarray], name: str | None, source: str | Path) -> tuple[str, np.ndarray]:
+    known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.items()))
-    for key in (name, SHORT_NAMES.get(name or "")):
-        if key is not None and key in arrays:
+    if name is None:
+        raise ValueError(f"labels: {source} holds several; name one of {known}")
+    for key in (name, SHORT_NAMES.get(name, "")):
+        if key in arrays:
             return key, arrays[key]
-    known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
     raise ValueError(f"labels: {source} has no {name!r}; it has {known}")

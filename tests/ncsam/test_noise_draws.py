@@ -37,7 +37,7 @@ def test_the_largest_remainders_are_rounded_up(seed):
 
 
 def test_a_rounding_error_takes_nothing_from_a_whole_quota():
-    # 3 * 0.1 * 10 is 3.0000000000000004 and (1 - 0.9) * 10 is 0.9999999999999998
+    # in floating point the first is a little above 3, the second a little below 1
     quotas = torch.tensor([3 * 0.1 * 10, (1 - 0.9) * 10, 0.0], dtype=torch.float64)
     assert largest_remainder(quotas, 4, seeded()).tolist() == [3, 1, 0]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.labels import observed_labels, study_options
+from analysis.data import observed_labels, study_options
 from ncsam import NOISE_KINDS, load_dataset
 
 

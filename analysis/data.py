@@ -1,4 +1,4 @@
-"""The labels that a run trains on, from its configuration."""
+"""The data and the labels that a run trains on, from its configuration."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from ncsam.label_noise.human import PACKAGED
 from torch import Tensor
 
 from analysis.seeds import derived_seed
-from ncsam import Dataset, NoisyLabels, corrupt_labels
+from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
+from ncsam.label_noise.human import PACKAGED
 
 RATE_TOLERANCE = 0.02
 """How far the rate that a study names may be from that of its human labels, of which it may take a part."""
+
+
+def load_data(config: dict[str, Any], data_dir: Path | None) -> Dataset:
+    """The data set of a run, or the part of it that the run takes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_dataset` does.
+    """
+    options = {name: config[name] for name in ("train_samples", "test_samples", "image_size")}
+    return load_dataset(config["dataset"], data_dir, **options)
 
 
 def study_options(kind: str) -> dict[str, bool]:
@@ -67,7 +77,7 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
         rows = np.load(_below(data_dir, options["posterior"]), allow_pickle=False)
         options["posterior"] = _of_samples(torch.from_numpy(rows), dataset, "noise.posterior")
     if "inputs" in noise_options(kind):
-        options["inputs"] = dataset.train.inputs
+        options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
 
 

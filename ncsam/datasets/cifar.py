@@ -1,0 +1,151 @@
+"""CIFAR-10 and CIFAR-100 in the Python version of their files, read without executing anything in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncsam.datasets.split import Dataset, make_dataset
+
+BYTES_PER_IMAGE = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The files of one set, as its authors publish them and torchvision lists them.
+
+    Attributes:
+        folder: that the archive unpacks to.
+        train: file -> MD5 checksum.
+        test: file -> MD5 checksum.
+        labels: key of the labels within a file.
+        num_classes: how many classes there are.
+    """
+
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    labels: str
+    num_classes: int
+
+
+CIFAR10 = Archive(
+    folder="cifar-10-batches-py",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    labels="labels",
+    num_classes=10,
+)
+CIFAR100 = Archive(
+    folder="cifar-100-python",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    labels="fine_labels",
+    num_classes=100,
+)
+
+
+def cifar10(data_dir: Path | None = None, *, verify: bool = True) -> Dataset:
+    """50,000 + 10,000 images of 3 x 32 x 32 in 10 classes (Krizhevsky 2009).
+
+    Args:
+        data_dir: the folder `cifar-10-batches-py`, or the one that holds it, as torchvision's `root` does.
+        verify: whether each file must have its published MD5 checksum; without, files of other images in the
+            same format are read.
+
+    Raises:
+        FileNotFoundError: no folder was given, or a file is missing.
+        ValueError: a file that is not the published one, or holds more than its arrays.
+    """
+    return _read("cifar10", CIFAR10, data_dir, verify)
+
+
+def cifar100(data_dir: Path | None = None, *, verify: bool = True) -> Dataset:
+    """50,000 + 10,000 images of 3 x 32 x 32 in 100 classes, in folder `cifar-100-python`; as `cifar10`."""
+    return _read("cifar100", CIFAR100, data_dir, verify)
+
+
+def _read(name: str, archive: Archive, data_dir: Path | None, verify: bool) -> Dataset:
+    if data_dir is None:
+        raise FileNotFoundError(f"dataset {name!r}: pass --data-dir, the folder that holds {archive.folder}")
+    folder = data_dir if data_dir.name == archive.folder else data_dir / archive.folder
+    train, test = (
+        _read_split(folder, checksums if verify else dict.fromkeys(checksums, ""), archive)
+        for checksums in (archive.train, archive.test)
+    )
+    return make_dataset(name, train, test, num_classes=archive.num_classes)
+
+
+def _read_split(folder: Path, checksums: dict[str, str], archive: Archive) -> tuple[Tensor, Tensor]:
+    """The images and labels of all files together; an empty checksum is not compared."""
+    parts = [_read_batch(folder / name, checksum, archive) for name, checksum in checksums.items()]
+    pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.from_numpy(targets)
+
+
+def _read_batch(path: Path, checksum: str, archive: Archive) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir: {path} is missing")
+    content = path.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if checksum and found != checksum:
+        raise ValueError(f"{path}: its MD5 checksum is {found}, that of the published file {checksum}")
+    batch = load_arrays(content, path)
+    pixels, labels = batch.get("data"), batch.get(archive.labels)
+    if not (
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype == np.uint8
+        and pixels.ndim == 2
+        and pixels.shape[1] == BYTES_PER_IMAGE
+        and isinstance(labels, list)
+        and len(labels) == len(pixels) > 0
+    ):
+        raise ValueError(
+            f"{path}: must hold 'data', bytes of shape (n, {BYTES_PER_IMAGE}), and n {archive.labels!r}"
+        )
+    if not all(type(label) is int and 0 <= label < archive.num_classes for label in labels):
+        raise ValueError(
+            f"{path}: {archive.labels!r} must be whole numbers from 0 to {archive.num_classes - 1}"
+        )
+    return np.ascontiguousarray(pixels), np.array(labels, dtype=np.int64)
+
+
+def load_arrays(content: bytes, path: Path) -> dict[str, Any]:
+    """Unpickles a dictionary of arrays, lists, numbers and strings, of Python 2 or 3; nothing else.
+
+    Raises:
+        ValueError: a pickle that asks for anything else, before anything of it is called; or a broken one.
+    """
+    try:
+        # Python 2's strings, the pixels among them, are bytes: as latin-1 each is one character
+        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except Exception as error:  # a broken or hostile pickle may raise anything
+        raise ValueError(f"{path}: is refused, it is broken or holds more than arrays: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must hold a dictionary, holds {type(found).__name__}")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): v for key, v in found.items()}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Knows three names and no other: what a pickled array is made of. All are immutable built-ins."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.zeros(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")

@@ -1,0 +1,96 @@
+"""Architectures by name, one file a family; each a plain `torch.nn.Module`.
+
+model = build_model("resnet18", dataset.input_shape, dataset.num_classes, seed=0)
+
+Every model's last module, `list(model.modules())[-1]`, is its linear head, and that module's input is the
+penultimate features: a forward pre-hook on it sees them. No module works in place, so that all of them run under
+`torch.func`, forward mode included.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ncsam.models.cnn import cnn
+from ncsam.models.lenet import lenet
+from ncsam.models.mlp import mlp
+from ncsam.models.preact_resnet import preact_resnet18, preact_resnet34
+from ncsam.models.resnet import resnet
+from ncsam.models.resnet18 import resnet18, resnet34
+from ncsam.models.vgg import vgg19_bn
+from ncsam.models.wide_resnet import wide_resnet
+
+__all__ = ["MODELS", "build_model", "model_options"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cnn": cnn,
+    "lenet": lenet,
+    "mlp": mlp,
+    "preact-resnet18": preact_resnet18,
+    "preact-resnet34": preact_resnet34,
+    "resnet": resnet,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "vgg19-bn": vgg19_bn,
+    "wrn": wide_resnet,
+}
+"""Name -> (input_shape, num_classes, **options) -> model."""
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """The options of an architecture with their defaults, which show their type: a list, an int or a float.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model: unknown name {name!r}; known: {', '.join(sorted(MODELS))}")
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build_model(
+    name: str,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    seed: int,
+    **options: Sequence[int] | int | float,
+) -> nn.Module:
+    """Builds a model with weights drawn from `seed`; the global random state stays as it was.
+
+    Args:
+        name: one of `MODELS`.
+        input_shape: channels, height, width of one input.
+        num_classes: number of outputs.
+        seed: of the initial weights.
+        options: of the architecture, as `model_options` lists them.
+
+    Raises:
+        ValueError: unknown name or option, or a value that it cannot have.
+    """
+    known = model_options(name)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        takes = ", ".join(known) or "none"
+        raise ValueError(f"model: {name!r} has no option {unknown[0]!r}; it has {takes}")
+    for option, value in options.items():
+        _check_whole(option, value, known[option])
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return MODELS[name](input_shape, num_classes, **options)
+
+
+def _check_whole(option: str, value: Any, default: Any) -> None:
+    """Widths and depths are whole numbers from 1; shares are checked by the architectures that have them."""
+    if isinstance(default, float):
+        return
+    values = [value] if isinstance(default, int) else value
+    if not isinstance(values, Sequence) or not all(type(v) is int and v > 0 for v in values):
+        kind = "a whole number" if isinstance(default, int) else "a list of whole numbers"
+        raise ValueError(f"{option}: must be {kind} from 1, got {value!r}")

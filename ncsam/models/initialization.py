@@ -1,0 +1,18 @@
+"""Initial weights as the published networks draw them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def he_normal(model: nn.Module) -> nn.Module:
+    """Draws the weights of all convolutions from N(0, 2 / fan_out), their biases 0; returns the model.
+
+    He et al. 2015 (arXiv:1502.01852), eq. 14: the variance that keeps the backward signal's size.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model

@@ -1,0 +1,28 @@
+"""VGG networks for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ncsam.models.initialization import he_normal
+from ncsam.models.stages import mean_and_linear
+
+
+def vgg19_bn(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -> nn.Module:
+    """VGG-19 (Simonyan and Zisserman 2015, configuration E) with BatchNorm and one linear layer as its head.
+
+    So it is used on CIFAR: 16 convolutions with bias, each with BatchNorm and ReLU, five times halved by max
+    pooling, then a mean over what pixels are left. An odd row or column is pooled alone, so that 28 pixels
+    come to one as 32 do.
+    """
+    layers: list[nn.Module] = []
+    before = input_shape[0]
+    for stage, depth in zip((1, 2, 4, 8, 8), (2, 2, 4, 4, 4), strict=True):
+        for _ in range(depth):
+            after = stage * width
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            before = after
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))
+    return he_normal(nn.Sequential(*layers, *mean_and_linear(before, num_classes)))

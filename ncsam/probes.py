@@ -1,0 +1,152 @@
+"""Looks at a training from within: at chosen epochs, on one large batch whose true labels are known."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.methods.perturbation import perturbed
+from ncsam.methods.plain import Plain
+from ncsam.methods.sam import SAM
+from ncsam.methods.simulated_noise import confidence_gaps
+from ncsam.methods.tensor_lists import norm
+
+GROUPS = {
+    "wrong": "wrongly labelled samples",
+    "ambiguous": "rightly labelled samples with a margin below their median",
+    "confident": "rightly labelled samples with a margin of at least their median",
+}
+GRADIENT_METRICS = {
+    **{f"probe_{name}": description for name, description in ALIGNMENT_METRICS.items()},
+    **{
+        f"probe_gradient_{group}": ("", f"norm of the mean gradient at w of the {words}")
+        for group, words in GROUPS.items()
+    },
+    **{
+        f"probe_perturbed_gradient_{group}": (
+            "",
+            f"norm of the mean gradient at w + perturbation of the {words}",
+        )
+        for group, words in GROUPS.items()
+    },
+}
+"""Name -> (unit, description) of what `gradient_probe` measures."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something to measure at the end of some epochs; `fit` records it in the history, NaN in the other epochs.
+
+    Attributes:
+        epochs: in which, counted from 1.
+        measure: () -> the metrics; must leave the training as it was.
+        metrics: name -> (unit, description) of all that `measure` returns.
+    """
+
+    epochs: Collection[int]
+    measure: Callable[[], dict[str, float]]
+    metrics: dict[str, tuple[str, str]]
+
+
+def gradient_probe(
+    method: Plain,
+    inputs: Tensor,
+    observed: Tensor,
+    clean: Tensor,
+    indices: Tensor,
+    *,
+    epochs: Collection[int],
+) -> Probe:
+    """What the method's next perturbation would be on a fixed batch, beside that of the true labels.
+
+    The `ALIGNMENT_METRICS`, and the gradient's norm on three groups of samples before and after the perturbation:
+    whether NCSAM damps wrongly labelled samples, or ambiguous ones of either kind. Costs about 8 gradients of
+    the batch for a method that perturbs, 4 for another.
+
+    Args:
+        method: in training.
+        inputs: (batch, ...); some hundred samples or more.
+        observed: int64 (batch,), their labels.
+        clean: int64 (batch,), their true labels.
+        indices: int64 (batch,), their positions in the training set.
+        epochs: when.
+    """
+
+    def measure() -> dict[str, float]:
+        with _undone(method):
+            return _gradient_metrics(method, inputs, observed, clean, indices)
+
+    return Probe(epochs, measure, GRADIENT_METRICS)
+
+
+def _gradient_metrics(
+    method: Plain, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor
+) -> dict[str, float]:
+    method.model.train()
+    # the batch's gradient, and what the method makes of it
+    method.fill_gradients(inputs, observed, indices)
+    aligned = perturbation_alignment(method, inputs, observed, clean, getattr(method, "rho", None), indices)
+    metrics = {f"probe_{name}": value for name, value in aligned.items()}
+    logits = method.passes.gradient(inputs, observed, indices)[1]
+    for group, members in _groups(logits, observed, clean).items():
+        found = _norms(method, inputs[members], observed[members], indices[members])
+        metrics[f"probe_gradient_{group}"], metrics[f"probe_perturbed_gradient_{group}"] = found
+    return metrics
+
+
+def _groups(logits: Tensor, observed: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """bool (batch,) of each of `GROUPS`."""
+    is_wrong = observed != clean
+    if logits.ndim != 2 or logits.shape[1] < 2 or is_wrong.all():
+        nobody = torch.zeros_like(is_wrong)
+        return {"wrong": is_wrong, "ambiguous": nobody, "confident": nobody}
+    gaps = confidence_gaps(logits)
+    is_ambiguous = gaps < gaps[~is_wrong].median()
+    return {"wrong": is_wrong, "ambiguous": ~is_wrong & is_ambiguous, "confident": ~is_wrong & ~is_ambiguous}
+
+
+def _norms(method: Plain, inputs: Tensor, observed: Tensor, indices: Tensor) -> tuple[float, float]:
+    """Norm of the samples' mean gradient at w, and at w + the method's perturbation; NaN where there is none."""
+    if len(inputs) < 2:
+        return float("nan"), float("nan")
+    at_w = norm(method.passes.gradient(inputs, observed, indices)[2]).item()
+    if not isinstance(method, SAM) or method.ascent is None:
+        return at_w, float("nan")
+    with perturbed(method.passes.module, method.ascent.perturbation):
+        return at_w, norm(method.passes.gradient(inputs, observed, indices)[2]).item()
+
+
+@contextmanager
+def _undone(method: Plain) -> Iterator[None]:
+    """Puts back all that passes move: statistics, memories, random states, counts and `.grad`."""
+    parameters = list(method.parameters())
+    gradients = [parameter.grad for parameter in parameters]
+    modules = [method.model, *([method.loss_fn] if isinstance(method.loss_fn, nn.Module) else [])]
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    state = copy.deepcopy(method.state_dict())
+    modes = [(module, module.training) for module in method.model.modules()]
+    ascent, spent = getattr(method, "ascent", None), method.passes.sample_gradients
+    device = parameters[0].device
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode
+        method.load_state_dict(state)
+        method.passes.sample_gradients = spent
+        if isinstance(method, SAM):
+            method.ascent = ascent

@@ -1,0 +1,125 @@
+"""Probes measure what they say, and leave the training as it is without them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ncsam import (
+    ASAM,
+    NCSAM,
+    SAM,
+    CoTeaching,
+    EarlyLearningRegularization,
+    FriendlySAM,
+    Plain,
+    build_model,
+    corrupt_labels,
+    fit,
+    load_dataset,
+)
+from ncsam.probes import GRADIENT_METRICS, gradient_probe
+from tests.ncsam.small_network import batch, gradient_at, loss_fn, network, shifted, weights_of
+
+
+def length(tensors):
+    return math.sqrt(sum(t.square().sum().item() for t in tensors))
+
+
+def probed(method, observed, clean, inputs):
+    return gradient_probe(method, inputs, observed, clean, torch.arange(len(inputs)), epochs=[1]).measure()
+
+
+@pytest.fixture
+def samples():
+    inputs, clean = batch(size=60)
+    observed = torch.where(torch.arange(60) % 3 == 0, (clean + 1) % 4, clean)
+    return inputs, observed, clean
+
+
+def test_group_gradients_are_those_of_the_groups_before_and_after_the_perturbation(samples):
+    inputs, observed, clean = samples
+    model = network()
+    found = probed(SAM(model, loss_fn, rho=0.3), observed, clean, inputs)
+    weights = weights_of(model)
+    g = gradient_at(model, weights, inputs, observed)
+    moved = shifted(weights, [0.3 * t / length(g) for t in g])
+    top = model(inputs).topk(2, dim=1).values
+    gaps = (top[:, 0] - top[:, 1]).detach()
+    right = observed == clean
+    close = gaps < gaps[right].median()
+    for group, members in (("wrong", ~right), ("ambiguous", right & close), ("confident", right & ~close)):
+        at_w = length(gradient_at(model, weights, inputs[members], observed[members]))
+        there = length(gradient_at(model, moved, inputs[members], observed[members]))
+        assert found[f"probe_gradient_{group}"] == pytest.approx(at_w)
+        assert found[f"probe_perturbed_gradient_{group}"] == pytest.approx(there)
+
+
+def test_the_cosines_are_those_of_the_batch(samples):
+    inputs, observed, clean = samples
+    model = network()
+    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.0)
+    method.progress = 1.0
+    found = probed(method, observed, clean, inputs)
+    g, g_clean = (
+        torch.cat([t.flatten() for t in gradient_at(model, weights_of(model), inputs, labels)])
+        for labels in (observed, clean)
+    )
+    assert found["probe_cos_sam_clean"] == pytest.approx((g @ g_clean / g.norm() / g_clean.norm()).item())
+    assert 0 <= found["probe_draw_precision"] <= 1
+    assert set(found) == set(GRADIENT_METRICS)
+
+
+def test_without_a_perturbation_and_without_wrong_labels_there_is_nothing_to_say(samples):
+    inputs, _, clean = samples
+    found = probed(Plain(network(), loss_fn), clean, clean, inputs)
+    assert math.isnan(found["probe_gradient_wrong"])
+    assert math.isnan(found["probe_perturbed_gradient_confident"])
+    assert found["probe_cos_sam_clean"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["plain", "asam", "ncsam", "friendly-sam", "elr", "co-teaching", "dropout"])
+def test_training_is_bit_for_bit_as_without_probes(kind):
+    data = load_dataset("digits", train_samples=400)
+    labels = corrupt_labels(data.train.targets, rate=0.4, seed=0)
+    weights = []
+    for with_probe in (True, False):
+        model = build_model("cnn", data.input_shape, 10, seed=0, channels=(4, 8))
+        if kind == "dropout":
+            model.insert(len(model) - 1, nn.Dropout(0.5))
+        method = {
+            "plain": lambda m: Plain(m, loss_fn),
+            "dropout": lambda m: SAM(m, loss_fn, rho=0.1),
+            "asam": lambda m: ASAM(m, loss_fn, rho=0.5),
+            "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
+            "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.1),
+            "elr": lambda m: SAM(m, EarlyLearningRegularization(400, 10), rho=0.1),
+            "co-teaching": lambda m: CoTeaching(
+                m,
+                loss_fn,
+                peer=build_model("cnn", data.input_shape, 10, seed=1, channels=(4, 8)),
+                forget_rate=0.4,
+            ),
+        }[kind](model)
+        some = torch.arange(100)
+        probe = gradient_probe(
+            method, data.train.batch(some), labels.observed[some], labels.clean[some], some, epochs=[1, 3]
+        )
+        history = fit(
+            method,
+            torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9),
+            data.train,
+            labels,
+            data.test,
+            epochs=3,
+            batch_size=64,
+            seed=0,
+            probes=[probe] if with_probe else [],
+        )
+        weights.append(model.state_dict())
+        if with_probe:
+            assert np.isnan(history.metrics["probe_cos_sam_clean"]).tolist() == [False, True, False]
+            assert history.described["probe_gradient_wrong"][1].startswith("norm of")
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
