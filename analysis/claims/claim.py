@@ -116,7 +116,9 @@ def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]
     found = [[prediction.effect(table) for prediction in predictions] for _, predictions in asked]
     families = list(dict.fromkeys(claim.family for claim, _ in asked))
     corrected = {
-        family: iter(adjusted([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family]))
+        family: iter(
+            adjusted([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family])
+        )
         for family in families
     }
     return [

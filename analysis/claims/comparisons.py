@@ -271,9 +271,7 @@ class Best:
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return (
-            f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
-        )
+        return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over seeds; a seed in which a run diverged is lost."""

@@ -35,7 +35,10 @@ CLAIMS = (
         "H2",
         "NCSAM is as accurate as SAM with a larger radius, and as with a random direction of the same norm.",
         "rival to Tables I-III: ||s g*|| is far above rho",
-        [Difference("test_accuracy", LARGER_SAM, NCSAM, 0), Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0)],
+        [
+            Difference("test_accuracy", LARGER_SAM, NCSAM, 0),
+            Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0),
+        ],
         controls=[
             Difference("test_accuracy", RANDOM_FLIPS, NCSAM, 0),
             Difference("test_accuracy", NOT_PROJECTED, NCSAM, 1),

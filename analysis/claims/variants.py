@@ -79,7 +79,9 @@ def select(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
         return _with_larger_radius(table, runs, variant)
     if runs.empty:
         return runs
-    return runs[runs["method"] == min(runs["method"].unique(), key=lambda label: (-_candidates(runs, label), label))]
+    return runs[
+        runs["method"] == min(runs["method"].unique(), key=lambda label: (-_candidates(runs, label), label))
+    ]
 
 
 def _candidates(runs: pd.DataFrame, label: str) -> int:

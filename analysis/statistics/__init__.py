@@ -18,7 +18,7 @@ from analysis.statistics.effect import (
 from analysis.statistics.family import adjusted
 from analysis.statistics.paired import paired_effect
 from analysis.statistics.power import POWER, detectable_effect, samples_needed
-from analysis.statistics.trend import trend
+from analysis.statistics.trends import trend
 
 __all__ = [
     "CONTRADICTED",

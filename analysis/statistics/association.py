@@ -141,4 +141,3 @@ def _residuals(matrix: Values, z: Values) -> Values:
     size = (z**2).sum((-1, -2), keepdims=True)
     share = (matrix * z).sum((-1, -2), keepdims=True)
     return np.asarray(matrix - np.divide(share, size, out=np.zeros_like(share), where=size > 0) * z)
-

@@ -151,6 +151,4 @@ def combined_verdict(verdicts: Sequence[str]) -> str:
 def not_measured(name: str, predicted: int, unit: str, needs: str) -> Effect:
     """A prediction whose runs or measurements are not there."""
     nothing = math.nan
-    return Effect(
-        name, predicted, nothing, nothing, nothing, nothing, "none", 0, "runs", unit, needs=needs
-    )
+    return Effect(name, predicted, nothing, nothing, nothing, nothing, "none", 0, "runs", unit, needs=needs)

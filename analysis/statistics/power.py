@@ -50,7 +50,8 @@ def samples_needed(effect: Effect, size: float) -> float:
     if _power(standardised, fewest, level) >= POWER:
         return fewest + _used(effect)
     found = brentq(lambda n: _power(standardised, n, level) - POWER, fewest, MOST)
-    return math.ceil(found) + _used(effect)
+    # the root is known to about 1e-12 only
+    return math.ceil(found - 1e-6) + _used(effect)
 
 
 def _used(effect: Effect) -> int:
