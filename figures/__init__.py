@@ -2,6 +2,7 @@
 
 from figures.alignment import alignment
 from figures.curvature import curvature
+from figures.forest import forest
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
 from figures.surfaces import contours, lines, relief
@@ -11,6 +12,7 @@ __all__ = [
     "alignment",
     "contours",
     "curvature",
+    "forest",
     "lines",
     "relief",
     "sharpness_accuracy",

@@ -55,7 +55,7 @@ def _cells(effect: Effect) -> str:
 
 def _mixed(effect: Effect) -> str:
     if effect.violations:
-        return f"Does not hold in {effect.violations} runs."
+        return f"Does not hold in {effect.violations} run{'s' if effect.violations > 1 else ''}."
     return f"The sign depends on the noise rate ({by_part(effect)})."
 
 

@@ -90,9 +90,15 @@ def _part(name: str, values: Values) -> Part:
 
 
 def _equivalence_p(values: Values, margin: float) -> float:
-    """Of two one-sided t tests (Schuirmann 1987); NaN where the values show no spread to test by."""
-    if len(values) < 2 or not np.isfinite(margin) or values.std() == 0:
+    """Of two one-sided t tests (Schuirmann 1987).
+
+    Where all values are the same, which leaves a t test no spread: if the median were beyond the margin, each
+    would lie within it with a probability of at most a half.
+    """
+    if len(values) < 2 or not np.isfinite(margin):
         return np.nan
+    if values.std() == 0:
+        return float(0.5 ** len(values)) if abs(values[0]) < margin else 1.0
     return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
 
 

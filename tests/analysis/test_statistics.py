@@ -20,19 +20,11 @@ from analysis.statistics import (
     not_measured,
     paired_effect,
     rank_association,
-    resampling,
     samples_needed,
     trend,
 )
 
-
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch):
-    """Enough for error rates over many draws; no test compares an interval closely."""
-    monkeypatch.setattr(resampling, "RESAMPLES", 499)
-    # statsmodels collects all garbage at each correction, a tenth of a second with PyTorch loaded
-    monkeypatch.setattr("statsmodels.stats.multitest.gc.collect", lambda: 0)
-
+pytestmark = pytest.mark.usefixtures("quick_judgements")
 
 LEVELS = np.repeat([0.0, 0.2, 0.4, 0.6], 3)
 STRATA = np.tile(np.repeat([0, 1, 2], 3), 6)
@@ -134,6 +126,12 @@ def test_equivalence_is_that_of_two_one_sided_t_tests():
     ]
     effect = paired_effect("x", values, predicted=0, unit="", margin=0.8)
     assert effect.equivalence_p == pytest.approx(max(one_sided))
+
+
+def test_identical_values_within_the_margin_are_equivalent_once_there_are_five():
+    # chance puts each of n values on one side of the median with probability 1/2
+    assert paired_effect("x", [0.0] * 5, predicted=0, unit="", margin=0.1).verdict == SUPPORTED
+    assert paired_effect("x", [0.0] * 4, predicted=0, unit="", margin=0.1).verdict == INCONCLUSIVE
 
 
 def test_a_predicted_absence_of_a_difference_is_supported_by_equivalence_and_contradicted_by_a_difference():
@@ -280,10 +278,10 @@ def test_pairs_lost_to_divergence_are_counted_and_forbid_a_verdict():
 
 def test_a_family_of_true_nulls_gives_a_wrong_verdict_in_at_most_one_of_twenty_cases():
     rng = np.random.default_rng(11)
-    draws = 60
+    draws = 40
     wrong = 0
     for _ in range(draws):
-        family = adjusted([paired(0.0, rng) for _ in range(6)])
+        family = adjusted([paired(0.0, rng) for _ in range(4)])
         wrong += any(effect.verdict != INCONCLUSIVE for effect in family)
     assert wrong <= at_most(draws)
 
@@ -300,13 +298,13 @@ def test_holm_multiplies_by_the_hypotheses_left_and_skips_what_could_not_be_test
 
 
 def test_an_effect_of_the_detectable_size_is_found_four_times_in_five():
-    effect = replace(paired(0.0, np.random.default_rng(12), n=12), spread=1.0)
+    effect = replace(paired(0.0, np.random.default_rng(12), n=9), spread=1.0)
     size = detectable_effect(effect)
-    assert samples_needed(effect, size) == 12
+    assert samples_needed(effect, size) == 9
     rng = np.random.default_rng(13)
-    found = [paired(size, rng, n=12).verdict for _ in range(200)]
-    # 200 draws at 80% have a standard deviation of 0.03, and the sign-flip test is no t test
-    assert found.count(SUPPORTED) / 200 == pytest.approx(0.8, abs=0.1)
+    found = [paired(size, rng, n=9).verdict for _ in range(150)]
+    # 150 draws at 80% have a standard deviation of 0.03, and the sign-flip test is no t test
+    assert found.count(SUPPORTED) / 150 == pytest.approx(0.8, abs=0.1)
 
 
 def test_five_pairs_can_find_nothing_and_the_answer_says_how_many_can():
