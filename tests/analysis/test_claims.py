@@ -37,7 +37,7 @@ def verdict(runs, name):
 
 
 def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_neither_rival():
-    found = {name: judgement.verdict for name, judgement in judged(table()).items()}
+    found = {name: judgement.verdict for name, judgement in judged(table(seeds=7)).items()}
     assert found == dict.fromkeys(PAPERS, SUPPORTED) | {"H1": CONTRADICTED, "H2": CONTRADICTED}
 
 
