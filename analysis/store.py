@@ -325,7 +325,7 @@ def scalars(path: Path) -> dict[str, Any]:
         row[name] = float(history[name].iloc[-1])
     row["best_test_accuracy"] = float(history["test_accuracy"].max())
     row["best_epoch"] = int(history["test_accuracy"].fillna(-1).argmax()) + 1
-    probed = [name for name in history if name.startswith("probe_")]
+    probed = [name for name in map(str, history.columns) if name.startswith("probe_")]
     for name in (*ALIGNMENT_METRICS, *probed):
         # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
         row[f"mean_{name}"] = float(history[name].mean())

@@ -118,7 +118,7 @@ class Level:
             return not_measured(self.describe(), self.sign, what.unit, lacking)
         found = runs[CELL].assign(value=what.values(runs))
         # a run that diverged makes the whole cell NaN
-        cells = found.groupby(CELL, as_index=False)["value"].agg(lambda values: values.mean(skipna=False))
+        cells = found.groupby(CELL)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
         effect = paired_effect(
             self.describe(),
             cells["value"],

@@ -41,14 +41,16 @@ def trend(
         margin: slopes smaller than that do not matter.
         seed: of the resampling.
     """
-    runs = pd.DataFrame({"level": levels, "value": values}).astype(np.float64)
+    runs = pd.DataFrame(
+        {name: np.asarray(v, dtype=np.float64) for name, v in (("level", levels), ("value", values))}
+    )
     runs["stratum"] = 0 if strata is None else np.asarray(strata)
     runs["block"] = 0 if blocks is None else np.asarray(blocks)
     finite = np.isfinite(runs[["level", "value"]]).all(axis=1)
     lost = int((~finite).sum())
-    runs = runs[finite]
+    runs = runs.loc[finite]
     # a stratum of one level says nothing of a trend
-    runs = runs[runs.groupby("stratum")["level"].transform("nunique") > 1].reset_index(drop=True)
+    runs = runs.loc[runs.groupby("stratum")["level"].transform("nunique") > 1].reset_index(drop=True)
     if len(runs) < 4:
         nothing = np.nan
         return Effect(

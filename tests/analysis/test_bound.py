@@ -96,7 +96,9 @@ def test_the_perturbed_0_1_loss_is_that_of_a_gaussian_margin():
 
 def test_results_are_saved_and_loaded_as_landscape_results(tmp_path):
     results = measure_bounds(linear((0.3, 0.0)), (X, OBSERVED), OBSERVED != RIGHT, (X, RIGHT), draws=3)
-    assert sorted(results) == [f"{kind}/{loss}" for kind in ("assumption", "bound") for loss in sorted(LOSSES)]
+    assert sorted(results) == [
+        f"{kind}/{loss}" for kind in ("assumption", "bound") for loss in sorted(LOSSES)
+    ]
     for name, result in results.items():
         landscape.save(tmp_path / "run.h5", name, result)
         assert landscape.load(tmp_path / "run.h5", name) == result
@@ -109,7 +111,7 @@ def test_results_are_saved_and_loaded_as_landscape_results(tmp_path):
         (lambda training, test: theorem_1(training, test, 5, loss="x"), "right_labels"),
         (lambda training, test: theorem_1(training, test, 3, loss="x", rho=0.0), "rho"),
         (lambda training, test: theorem_1(training, test, 3, loss="x", delta=1.0), "delta"),
-        (lambda training, test: assumption_1(test, 3, loss="x", draws=1), "draws"),
+        (lambda _, test: assumption_1(test, 3, loss="x", draws=1), "draws"),
     ],
 )
 def test_what_the_bound_does_not_cover_is_refused(call, field):
