@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from analysis import gallery, store
-from analysis.claims import judge, write_json
+from analysis.claims import CLAIMS, judge, read_claims, write_json
 from analysis.engine import ENGINES
 from analysis.experiment import run_study
+from analysis.report import write_report
 from analysis.study import read_study
-from analysis.tables import results_table, verdicts_table
+from analysis.tables import claims_table, results_table, verdicts_table
 from landscape import tune_allocator
 
 
@@ -64,13 +65,35 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
     study.set_defaults(command=_study)
 
-    for name, command, text in (
-        ("claims", _claims, "judge the claims on a study's results and print the verdicts"),
-        ("figures", _figures, "draw the figures of a study's results as PNG and PDF"),
-    ):
-        other = commands.add_parser(name, help=text)
-        other.add_argument("results", type=Path, help="a study's folder")
-        other.set_defaults(command=command)
+    claims = commands.add_parser(
+        "claims", help="judge the claims on a study's results and print the verdicts"
+    )
+    claims.add_argument("results", type=Path, nargs="?", help="a study's folder")
+    claims.add_argument("--list", action="store_true", help="print what each claim predicts and needs")
+    claims.add_argument(
+        "--claim", action="append", metavar="ID", help="print only this claim (may be repeated)"
+    )
+    claims.set_defaults(command=_claims)
+
+    report = commands.add_parser(
+        "report", help="write report.html, a Markdown table of the verdicts and a CSV of all runs"
+    )
+    report.add_argument("results", type=Path, help="a study's folder")
+    report.set_defaults(command=_report)
+    for reading in (claims, report):
+        reading.add_argument(
+            "--with",
+            dest="own",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a Python file that registers claims of your own",
+        )
+
+    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
+    drawing.add_argument("results", type=Path, help="a study's folder")
+    drawing.set_defaults(command=_figures)
 
     info = commands.add_parser("info", help="what a run file holds")
     info.add_argument("file", type=Path)
@@ -127,16 +150,38 @@ def _device(name: str) -> str:
 
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
-    _judge(options.results, console)
+    for path in options.own:
+        read_claims(path)
+    unknown = [name for name in options.claim or [] if name not in CLAIMS]
+    if unknown:
+        raise ValueError(f"--claim: unknown {unknown[0]!r}; known: {', '.join(CLAIMS)}")
+    asked = options.claim or list(CLAIMS)
+    if options.list:
+        console.print(claims_table(CLAIMS[name] for name in asked))
+        return 0
+    if options.results is None:
+        raise ValueError("results: name a study's folder, or --list the claims")
+    _judge(options.results, console, asked)
     return 0
 
 
-def _judge(root: Path, console: Console) -> None:
+def _judge(root: Path, console: Console, asked: Sequence[str] = ()) -> None:
     table = store.read_table(root)
     judgements = judge(table)
     write_json(judgements, root / "claims.json")
-    console.print(results_table(table))
-    console.print(verdicts_table(judgements))
+    if not asked or set(asked) == set(CLAIMS):
+        console.print(results_table(table))
+    console.print(verdicts_table([j for j in judgements if not asked or j.claim.id in asked]))
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    for path in options.own:
+        read_claims(path)
+    with console.status("writing the report"):
+        written = write_report(options.results)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
+    return 0
 
 
 def _figures(options: argparse.Namespace, console: Console) -> int:

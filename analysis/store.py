@@ -317,6 +317,7 @@ def scalars(path: Path) -> dict[str, Any]:
     row["method_name"] = method["name"]
     row["loss"] = method["loss"]["name"]
     row["mixup"] = method["mixup"] or 0.0
+    row["candidates"] = len(method["candidates"])
     row["diverged"] = bool(stored["diverged"])
     row["epochs"] = int(stored["epochs"])
     row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
@@ -324,14 +325,17 @@ def scalars(path: Path) -> dict[str, Any]:
         row[name] = float(history[name].iloc[-1])
     row["best_test_accuracy"] = float(history["test_accuracy"].max())
     row["best_epoch"] = int(history["test_accuracy"].fillna(-1).argmax()) + 1
-    for name in ALIGNMENT_METRICS:
+    probed = [name for name in map(str, history.columns) if name.startswith("probe_")]
+    for name in (*ALIGNMENT_METRICS, *probed):
         # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
         row[f"mean_{name}"] = float(history[name].mean())
     with opened(path) as file:
         wrong = file["labels/clean"][()] != file["labels/observed"][()]
         row["realised_noise_rate"] = float(wrong.mean())
+        row["classes"] = len(file["labels/transition"])
         for loss in ("observed", "clean"):
             row.update(_measured_scalars(file, loss))
+        row.update(_bound_scalars(file))
     return row
 
 
@@ -350,6 +354,22 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
     return {
         f"{name}_{loss}": float(np.ravel(file[group][field][()])[0]) if group in file else math.nan
         for name, (group, field) in groups.items()
+    }
+
+
+def _bound_scalars(file: h5py.File) -> dict[str, float]:
+    """Theorem 1 and Assumption 1 with both losses, NaN where they were not measured."""
+    fields = {
+        "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
+        "assumption": ("gap", "standard_error"),
+    }
+    return {
+        f"{group}_{loss}_{field}": float(file[f"{group}/{loss}/{field}"][()])
+        if f"{group}/{loss}" in file
+        else math.nan
+        for group, names in fields.items()
+        for loss in ("zero_one", "cross_entropy")
+        for field in names
     }
 
 

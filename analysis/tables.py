@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
-from analysis.claims import Judgement
-from analysis.statistics import CONTRADICTED, SUPPORTED, Effect
+from analysis.claims import Claim, Judgement
+from analysis.statistics import CONTRADICTED, NOT_MEASURED, SUPPORTED, Effect
 
 STYLES = {SUPPORTED: "green", CONTRADICTED: "red"}
 
@@ -34,25 +37,27 @@ def results_table(table: pd.DataFrame) -> Table:
             view.add_row(
                 f"{rate:.0%}" if index == 0 else "",
                 str(method) + (f" ({diverged} diverged)" if diverged else ""),
-                _chosen(runs["hyperparameters"].iloc[0]),
-                _spread(100 * runs["test_accuracy"], 1),
-                _spread(100 * runs["best_test_accuracy"], 1),
-                _spread(100 * runs["memorized"], 0),
-                _spread(runs["top_eigenvalue_observed"], 1),
-                _spread(runs["sharpness_clean"], 2),
+                chosen(runs["hyperparameters"].iloc[0]),
+                spread(100 * runs["test_accuracy"], 1),
+                spread(100 * runs["best_test_accuracy"], 1),
+                spread(100 * runs["memorized"], 0),
+                spread(runs["top_eigenvalue_observed"], 1),
+                spread(runs["sharpness_clean"], 2),
             )
         view.add_section()
     return view
 
 
-def _chosen(text: str) -> str:
+def chosen(text: str) -> str:
+    """The tuned hyper-parameters of a run, in a few words."""
     settings = json.loads(text)
     return " ".join(
         f"{name} {settings[name]:g}" for name in ("rho", "strength", "flip_ratio") if name in settings
     )
 
 
-def _spread(values: pd.Series, digits: int) -> str:
+def spread(values: pd.Series, digits: int) -> str:
+    """Mean ± standard deviation over runs; a dash where there is no number."""
     if values.isna().all():
         return "-"
     spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
@@ -61,25 +66,51 @@ def _spread(values: pd.Series, digits: int) -> str:
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
     """Each claim with its verdict, then the effects that decide it; controls in grey."""
-    view = Table(title="Verdicts (effect with 95% bootstrap interval; p of a permutation test; n units)")
+    view = Table(
+        title="Verdicts (effect with 95% BCa interval; p after Holm's correction over the family; n units)"
+    )
     for name in ("claim", "", "effect", "p", "n", "verdict"):
         view.add_column(name, justify="right" if name in ("effect", "p", "n") else "left")
     for judgement in judgements:
         style = STYLES.get(judgement.verdict, "yellow")
-        view.add_row(judgement.id, judgement.statement, "", "", "", f"[bold {style}]{judgement.verdict}[/]")
-        for effect in judgement.effects:
-            view.add_row("", f"  {_signed(effect)}", *_numbers(effect), effect.verdict)
+        claim = judgement.claim
+        view.add_row(claim.id, claim.statement, "", "", "", f"[bold {style}]{judgement.verdict}[/]")
+        for effect, said in zip(judgement.effects, judgement.conclusions, strict=True):
+            view.add_row("", f"  {escape(effect.name)}", *_numbers(effect), effect.verdict)
+            if said:
+                view.add_row("", f"    {escape(said)}", "", "", "", "", style="italic")
         for effect in judgement.controls:
-            view.add_row("", f"  control: {effect.name}", *_numbers(effect), "", style="dim")
+            if effect.verdict != NOT_MEASURED:
+                view.add_row(
+                    "", f"  control: {escape(effect.name)}", *_numbers(effect), effect.verdict, style="dim"
+                )
+        for text in judgement.missing:
+            view.add_row("", f"  missing: {escape(text)}", "", "", "", "", style="dim")
         view.add_section()
     return view
 
 
-def _signed(effect: Effect) -> str:
-    return f"{effect.name} {'>' if effect.predicted > 0 else '<'} 0"
+def claims_table(claims: Iterable[Claim]) -> Table:
+    """What is claimed, where, what it predicts of measured quantities, and the runs that it needs."""
+    view = Table(title="Claims: what each predicts, written before the data")
+    for name in ("claim", "statement and predictions", "needs"):
+        view.add_column(name)
+    for claim in claims:
+        view.add_row(claim.id, f"[bold]{escape(claim.statement)}[/] ({escape(claim.place)})", "")
+        for prediction in claim.predictions:
+            view.add_row("", f"  {escape(prediction.describe())}", escape(prediction.runs()))
+        for prediction in claim.controls:
+            view.add_row(
+                "", f"  control: {escape(prediction.describe())}", escape(prediction.runs()), style="dim"
+            )
+        view.add_section()
+    return view
 
 
 def _numbers(effect: Effect) -> tuple[str, str, str]:
+    if math.isnan(effect.estimate):
+        return "-", "-", "-"
     interval = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
     lost = f" ({effect.lost} lost)" if effect.lost else ""
-    return interval, f"{effect.p_value:.3f}", f"{effect.samples}{lost}"
+    p = effect.adjusted[0] if effect.adjusted else effect.p_value
+    return interval, f"{p:.3f}", f"{effect.samples}{lost}"

@@ -2,6 +2,7 @@
 
 from figures.alignment import alignment
 from figures.curvature import curvature
+from figures.forest import forest
 from figures.interactive import interactive
 from figures.paths import paths
 from figures.sharpness_accuracy import sharpness_accuracy
@@ -13,6 +14,7 @@ __all__ = [
     "alignment",
     "contours",
     "curvature",
+    "forest",
     "interactive",
     "lines",
     "paths",

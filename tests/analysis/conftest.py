@@ -1,5 +1,6 @@
 import pytest
 
+from analysis.statistics import resampling
 from tests.analysis.small_study import study, write_study
 
 
@@ -10,3 +11,13 @@ def finished(tmp_path_factory):
     path = write_study(folder)
     assert study(path, folder / "out") == 0
     return path, folder / "out"
+
+
+@pytest.fixture
+def quick_judgements(monkeypatch):
+    """Fewer resamples for intervals that no test compares closely, and corrections that collect no garbage.
+
+    statsmodels does so each time, which takes a tenth of a second with PyTorch loaded.
+    """
+    monkeypatch.setattr(resampling, "RESAMPLES", 499)
+    monkeypatch.setattr("gc.collect", lambda *_: 0)

@@ -1,3 +1,5 @@
+"""The claims on studies with a known truth."""
+
 import json
 
 import numpy as np
@@ -5,71 +7,38 @@ import pandas as pd
 import pytest
 
 from analysis import claims
-from analysis.claims import Claim, judge, register, write_json
-from analysis.statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED, paired_effect
-from ncsam.alignment import ALIGNMENT_METRICS
+from analysis.claims import CLAIMS, SAM, SGD, Claim, Difference, judge, read_claims, register, write_json
+from analysis.claims.variants import LARGER_SAM, NCSAM, select, series_over
+from analysis.statistics import (
+    CONTRADICTED,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    MIXED,
+    NOT_MEASURED,
+    SUPPORTED,
+)
+from tests.analysis.synthetic_study import METHODS, table
 
-METHODS = {
-    "SGD": ("plain", {}),
-    "SAM": ("sam", {"rho": 0.2}),
-    "NCSAM": ("ncsam", {"rho": 0.2, "strength": 0.1}),
-    "opposite": ("ncsam", {"rho": 0.2, "strength": 0.1, "compensation": -1}),
-    "oracle": ("oracle-sam", {"rho": 0.2}),
-}
-
-
-def table(seed=0, noise=1e-3, **planted):
-    """A study of 5 methods, 4 rates and 3 seeds in which every claim of the paper is true, but for `planted`."""
-    rng = np.random.default_rng(seed)
-    quality = {"SGD": 0.0, "SAM": 0.1, "NCSAM": 0.2, "opposite": 0.05, "oracle": 0.25}
-    quality.update(planted.get("quality", {}))
-    rows = []
-    for method, (name, settings) in METHODS.items():
-        for rate in (0.0, 0.2, 0.4, 0.6):
-            for number in range(3):
-                flat = quality[method] * rate
-                row = {
-                    "dataset": "d",
-                    "noise_kind": "symmetric",
-                    "noise_rate": rate,
-                    "method": method,
-                    "seed": number,
-                    "method_name": name,
-                    "loss": "cross-entropy",
-                    "mixup": 0,
-                    "hyperparameters": json.dumps(settings),
-                    "test_accuracy": 0.9 - 0.5 * rate + flat,
-                    "best_test_accuracy": 0.95 - 0.2 * rate,
-                    "memorized": rate - flat,
-                    "recovered": 0.3 + flat,
-                }
-                for loss in ("observed", "clean"):
-                    growth = planted.get("growth", 1.0)
-                    row[f"top_eigenvalue_{loss}"] = 2 + growth * 10 * rate - 10 * flat
-                    row[f"sharpness_{loss}"] = 2 + growth * 5 * rate - 5 * flat
-                    row[f"trace_{loss}"] = 20 + 50 * rate
-                row |= {f"mean_{metric}": np.nan for metric in ALIGNMENT_METRICS}
-                row["mean_cos_sam_clean"] = 1 - rate
-                if name == "ncsam":
-                    row["mean_cos_compensated_sam_clean"] = 1 - rate
-                    row["mean_cos_plus_clean"] = 1 - rate + planted.get("gain", 0.2)
-                    row["mean_cos_minus_clean"] = 1 - rate - 0.2
-                    row["mean_cos_gstar_noise"] = planted.get("gstar", 0.3)
-                rows.append(
-                    {
-                        k: v + noise * rng.normal() if isinstance(v, float) and k != "noise_rate" else v
-                        for k, v in row.items()
-                    }
-                )
-    return pd.DataFrame(rows)
+PAPERS = [
+    *("T1", "T2", "T3", "M1", "M2", "M3", "M4", "L1", "L2", "L3"),
+    *("G1", "G2", "G3", "A1", "A2", "A3"),
+]
 
 
-def verdicts(runs):
-    return {judgement.id: judgement.verdict for judgement in judge(runs)}
+pytestmark = pytest.mark.usefixtures("quick_judgements")
 
 
-def test_a_study_in_which_every_claim_holds_supports_every_claim():
-    assert verdicts(table()) == dict.fromkeys(["L1", "L3", "M2", "M3", "G1", "G2", "G3"], SUPPORTED)
+def judged(runs, *names):
+    return {j.claim.id: j for j in judge(runs, [CLAIMS[name] for name in names] if names else None)}
+
+
+def verdict(runs, name):
+    return judged(runs, name)[name].verdict
+
+
+def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_neither_rival():
+    found = {name: judgement.verdict for name, judgement in judged(table(seeds=7)).items()}
+    assert found == dict.fromkeys(PAPERS, SUPPORTED) | {"H1": CONTRADICTED, "H2": CONTRADICTED}
 
 
 @pytest.mark.parametrize(
@@ -81,65 +50,183 @@ def test_a_study_in_which_every_claim_holds_supports_every_claim():
         ({"quality": {"NCSAM": -0.1}}, "G1"),
         ({"quality": {"NCSAM": -0.1}}, "G2"),
         ({"quality": {"NCSAM": -0.1}}, "G3"),
+        ({"quality": {"constant": 0.3}}, "A2"),
+        ({"slack": -5.0}, "T1"),
+        ({"gap": -0.05}, "T2"),
     ],
 )
 def test_a_reversed_effect_contradicts_its_claim(planted, claim):
-    assert verdicts(table(**planted))[claim] == CONTRADICTED
+    assert verdict(table(**planted), claim) == CONTRADICTED
 
 
-def test_pure_noise_decides_nothing_about_methods():
-    assert verdicts(table(quality=dict.fromkeys(METHODS, 0.0), noise=0.05))["G1"] == INCONCLUSIVE
+def test_without_a_difference_the_answer_is_open_with_much_noise_and_equivalence_with_little():
+    same = dict.fromkeys(METHODS, 0.0)
+    assert verdict(table(quality=same, noise=0.05), "G1") == INCONCLUSIVE
+    assert verdict(table(quality=same, noise=0.003), "G1") == EQUIVALENT
 
 
-def test_the_order_of_runs_does_not_matter():
-    runs = table(noise=0.05)
-    shuffled = runs.sample(frac=1, random_state=3)
-    for one, other in zip(judge(runs), judge(shuffled), strict=True):
-        assert [vars(e) for e in one.effects] == [vars(e) for e in other.effects]
+def test_rivals_are_supported_by_controls_that_do_as_well():
+    same = dict.fromkeys(METHODS, 0.2)
+    assert verdict(table(quality=same), "H2") == SUPPORTED
 
 
-def test_missing_methods_leave_a_claim_inconclusive():
-    found = verdicts(table().query("method in ['SGD', 'SAM']"))
-    assert found["M3"] == found["G2"] == found["G3"] == INCONCLUSIVE
-    assert found["M2"] == SUPPORTED
-
-
-def test_the_opposite_sign_is_not_taken_for_ncsam():
+def test_an_effect_that_reverses_over_noise_rates_is_shown_by_rate():
     runs = table()
-    worse = runs.assign(test_accuracy=runs["test_accuracy"].where(runs["method"] != "opposite", 0.0))
-    assert verdicts(worse)["G1"] == SUPPORTED
+    shift = runs["noise_rate"].map({0.0: 0.0, 0.2: -0.3, 0.4: 0.0, 0.6: 0.1})
+    runs["mean_cos_plus_clean"] = runs["mean_cos_compensated_sam_clean"] + shift
+    judgement = judged(runs, "M3")["M3"]
+    assert judgement.verdict == MIXED
+    assert "20%: -0.3" in judgement.conclusions[0]
+    assert [part.estimate for part in judgement.effects[0].parts] == pytest.approx([-0.3, 0, 0.1], abs=0.01)
 
 
-def test_a_second_variant_of_a_method_does_not_count_pairs_twice():
+def test_a_bound_that_fails_in_one_run_is_mixed():
     runs = table()
-    variant = runs[runs["method"] == "NCSAM"].assign(method="NCSAM, other strength", test_accuracy=0.0)
-    g1 = next(j for j in judge(pd.concat([runs, variant])) if j.id == "G1")
-    assert g1.effects[0].samples == 9
-    assert g1.verdict == SUPPORTED
+    runs.loc[5, "bound_zero_one_slack"] = -0.1
+    judgement = judged(runs, "T1")["T1"]
+    assert judgement.verdict == MIXED
+    assert judgement.conclusions[0] == "Does not hold in 1 run."
+
+
+def test_neither_the_order_of_runs_nor_that_of_columns_matters():
+    runs = table(noise=0.05, seeds=3)
+    shuffled = runs.sample(frac=1, random_state=3)[sorted(runs.columns)]
+    # each kind of comparison
+    some = [CLAIMS[name] for name in ("T1", "M3", "L3", "G3", "A1", "A3")]
+    for one, other in zip(judge(runs, some), judge(shuffled, some), strict=True):
+        np.testing.assert_equal([vars(e) for e in one.effects], [vars(e) for e in other.effects])
+        np.testing.assert_equal([vars(e) for e in one.controls], [vars(e) for e in other.controls])
+
+
+def test_missing_methods_are_named():
+    found = judged(table().query("method in ['SGD', 'SAM']"), "M2", "M3", "G1", "H1")
+    assert found["M2"].verdict == SUPPORTED
+    assert found["M3"].verdict == NOT_MEASURED
+    assert found["G1"].verdict == INCONCLUSIVE
+    assert found["G1"].conclusions[0] == "Not measured: needs runs of NCSAM."
+
+
+@pytest.mark.parametrize(
+    ("claim", "columns", "needs"),
+    [
+        ("M1", "mean_cos_", "training.alignment_batches above 0"),
+        ("H1", "mean_probe_", "training.probe_epochs"),
+        ("T1", "bound_", "the bound of Theorem 1"),
+    ],
+)
+def test_measurements_that_are_not_there_are_asked_for(claim, columns, needs):
+    runs = table()
+    lacking = runs.drop(columns=[name for name in runs if name.startswith(columns)])
+    assert needs in " ".join(judged(lacking, claim)[claim].conclusions)
+
+
+def test_holes_in_the_grid_are_named_and_the_rest_is_judged():
+    runs = table().query("not (method == 'NCSAM' and noise_rate == 0.4 and seed in [1, 2])")
+    judgement = judged(runs, "G1")["G1"]
+    assert judgement.missing == ["NCSAM, d, symmetric 40%, seed 1, 2: no run"]
+    assert judgement.effects[0].samples == 16
+    assert judgement.verdict == SUPPORTED
+    assert judgement.conclusions[0].startswith("Holds for the 16 pairs that are there")
+
+
+def test_a_diverged_run_forbids_a_verdict_and_says_what_is_left():
+    runs = table()
+    broken = (runs["method"] == "NCSAM") & (runs["noise_rate"] == 0.6) & (runs["seed"] == 3)
+    runs.loc[broken, ["test_accuracy", "diverged"]] = [np.nan, True]
+    judgement = judged(runs, "G1")["G1"]
+    assert judgement.verdict == INCONCLUSIVE
+    assert judgement.missing == ["NCSAM, d, symmetric 60%, seed 3: diverged"]
+    assert "the 17 left would say: supported" in judgement.conclusions[0]
+
+
+def test_too_few_runs_for_a_verdict_say_how_many_it_takes():
+    runs = table(seeds=2).query("noise_rate <= 0.4")
+    said = judged(runs, "G1")["G1"].conclusions[0]
+    assert "4 pairs cannot decide: p cannot be below 0.12" in said
+
+
+def test_the_opposite_sign_and_other_controls_are_not_taken_for_ncsam():
+    runs = table()
+    controls = ["opposite", "constant", "random"]
+    worse = runs.assign(test_accuracy=runs["test_accuracy"].where(~runs["method"].isin(controls), 0.0))
+    assert verdict(worse, "G1") == SUPPORTED
+
+
+def test_other_losses_and_mixed_labels_are_not_taken_for_sgd():
+    runs = table()
+    others = runs[runs["method"] == "SGD"].assign(test_accuracy=1.0)
+    gce, mixed = others.assign(method="AAA", loss="gce"), others.assign(method="AAB", mixup=1.0)
+    assert set(select(pd.concat([runs, gce, mixed]), SGD)["method"]) == {"SGD"}
+
+
+def test_of_two_variants_of_a_method_the_one_chosen_from_more_candidates_is_compared():
+    runs = table()
+    by_hand = runs[runs["method"] == "SAM"].assign(method="AAA", candidates=1, test_accuracy=0.0)
+    both = pd.concat([runs, by_hand])
+    assert set(select(both, SAM)["method"]) == {"SAM"}
+    assert judged(both, "G1")["G1"].effects[0].samples == 18
+
+
+def test_a_larger_radius_is_told_by_its_size():
+    assert set(select(table(), LARGER_SAM)["method"]) == {"SAM, rho 0.5"}
+    assert select(table().query("method != 'SAM, rho 0.5'"), LARGER_SAM).empty
+
+
+def test_a_series_over_a_hyper_parameter_changes_nothing_else():
+    runs = series_over(table(), NCSAM, "flip_ratio")
+    assert set(runs["method"]) == {"NCSAM", "flip 0.2", "flip 0.3", "flip 0.5"}
+    assert set(series_over(table(), NCSAM, "strength")["method"]) == {"NCSAM", "kappa 0.2", "kappa 0.4"}
 
 
 def test_verdicts_are_written_with_their_numbers_and_null_for_nan(tmp_path):
     path = tmp_path / "claims.json"
-    write_json(judge(table().query("method != 'oracle'")), path)
-    stored = {claim["id"]: claim for claim in json.loads(path.read_text())}
-    effect = stored["G1"]["effects"][0]
+    write_json(judge(table().query("method != 'oracle'"), [CLAIMS["G1"]]), path)
+    (stored,) = json.loads(path.read_text())
+    effect = stored["effects"][0]
     assert effect["verdict"] == SUPPORTED
     assert effect["low"] < effect["estimate"] < effect["high"]
-    assert effect["samples"] == 9
-    oracle = stored["G1"]["controls"][2]
-    assert oracle["estimate"] is None
+    assert effect["samples"] == 18
+    assert [part["name"] for part in effect["parts"]] == ["20%", "40%", "60%"]
+    assert stored["controls"][-1]["needs"] == "runs of SAM, oracle"
+    assert stored["controls"][-1]["estimate"] is None
 
 
-def test_a_claim_of_ones_own_is_judged_too(monkeypatch):
-    monkeypatch.setattr(claims, "CLAIMS", dict(claims.CLAIMS))
-    own = Claim(
-        "X1",
-        "SGD is accurate.",
-        "here",
-        "above one half",
-        lambda t: [paired_effect("x", t[t.method == "SGD"].test_accuracy - 0.5, predicted=1, unit="share")],
+OWN = """
+from analysis.claims import SAM, SGD, Claim, Difference, register
+
+register(
+    Claim(
+        id="X1",
+        statement="SAM ends with a lower test loss than SGD.",
+        place="my notebook",
+        predictions=[Difference("test_loss", SAM, SGD, sign=-1)],
     )
-    register(own)
-    assert verdicts(table())["X1"] == SUPPORTED
-    with pytest.raises(ValueError, match="^id"):
-        register(own)
+)
+"""
+
+
+def test_a_claim_of_ones_own_is_read_from_a_file_and_judged(monkeypatch, tmp_path):
+    monkeypatch.setattr(claims.claim, "CLAIMS", dict(CLAIMS))
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    read_claims(path)
+    (judgement,) = judge(table(), [claims.claim.CLAIMS["X1"]])
+    assert judgement.verdict == SUPPORTED
+    with pytest.raises(ValueError, match="^--with: .*mine.py fails: ValueError: id"):
+        read_claims(path)
+
+
+def test_a_claim_has_to_predict_something():
+    with pytest.raises(ValueError, match="^predictions: claim 'X2' has none"):
+        register(Claim("X2", "It is so.", "here", []))
+
+
+def test_every_claim_says_what_it_predicts_and_needs_before_any_data():
+    for claim in CLAIMS.values():
+        for prediction in (*claim.predictions, *claim.controls):
+            assert prediction.describe()
+            assert prediction.runs()
+    assert (
+        Difference("test_accuracy", SAM, SGD, 1).describe()
+        == "clean test accuracy, last epoch: SAM less SGD > 0"
+    )

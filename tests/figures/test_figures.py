@@ -270,3 +270,21 @@ def test_spectra_of_any_kind_are_drawn(densities, tmp_path):
     figure = figures.spectra(densities, matrix_name="Hessian", about="here.")
     figure.savefig(tmp_path / "spectra.png")
     assert ("Not finite: SGD" in figure.get_supxlabel()) == bool(np.isnan(densities[0][1].nodes).any())
+
+
+def test_the_forest_has_a_panel_for_each_unit_and_a_mark_for_each_estimate():
+    common = {"low": -0.1, "high": 0.3, "margin": 0.01, "verdict": "supported"}
+    effects = pd.DataFrame(
+        [
+            {"name": "accuracy", "estimate": 0.1, "unit": "share", "is_part": False, **common},
+            {"name": "20%", "estimate": 0.2, "unit": "share", "is_part": True, **common},
+            {"name": "cosine", "estimate": -0.1, "unit": "cosine", "is_part": False, **common},
+            {"name": "none", "estimate": np.nan, "unit": "nat", "is_part": False, **common},
+        ]
+    )
+    panels = figures.forest(effects).axes
+    assert [panel.get_xlabel() for panel in panels] == ["share", "cosine"]
+    marks = [[line.get_xdata()[0] for line in p.lines if line.get_marker() == "o"] for p in panels]
+    assert marks == [[0.1, 0.2], [-0.1]]
+    with pytest.raises(ValueError, match="^effects: "):
+        figures.forest(effects.iloc[3:])

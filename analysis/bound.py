@@ -1,0 +1,249 @@
+"""Theorem 1 of arXiv:2601.19947 and its assumption, term by term, for one trained model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from landscape import Objective, sharpness
+from landscape.results import described
+from landscape.storage import RESULT_TYPES
+
+DELTA = 0.05
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Eq. 6: `clean_loss` <= `empirical` + `sampling` + `complexity`, with probability 1 - `delta`.
+
+    The maximum in the empirical term is the largest loss that was found, so the right side is bounded from
+    below: where the bound holds as given here, it holds.
+    """
+
+    loss: str = described("loss in [0, 1]: zero-one, or cross-entropy clipped at 1 nat")
+    clean_loss: float = described("left side: mean loss on clean test data")
+    training_loss: float = described("mean loss on the training set with observed labels")
+    worst_loss: float = described("largest mean training loss found within the radius: a lower bound")
+    empirical: float = described("worst_loss / (1 - noise_rate)")
+    sampling: float = described("1 / ((1 - noise_rate) sqrt(right_labels))")
+    complexity: float = described("sqrt(X / (right_labels - 1))")
+    right: float = described("right side: the sum of the three terms")
+    slack: float = described("right side less left side; negative where the bound does not hold")
+    vacuous: bool = described("the right side is at least 1, which any loss in [0, 1] is below")
+    dominant: str = described("the largest of the three terms")
+    rho: float = described("radius in weight space, l2")
+    delta: float = described("probability with which the bound may fail")
+    noise_rate: float = described("alpha: share of wrong labels in the training set")
+    right_labels: int = described("n_s: training samples whose label is right")
+    weights: int = described("K: number of trainable weights")
+    weight_norm: float = described("l2 norm of the weights")
+    steps: int = described("steps of projected ascent from each start")
+    restarts: int = described("random starts beside the gradient's")
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Assumption 1: `clean_loss` <= `perturbed_loss`, the mean under Gaussian perturbation of the weights."""
+
+    loss: str = described("loss in [0, 1]: zero-one, or cross-entropy clipped at 1 nat")
+    clean_loss: float = described("left side: mean loss on clean test data")
+    perturbed_loss: float = described("right side: the same, averaged over the draws")
+    gap: float = described("right side less left side; negative where the assumption does not hold")
+    standard_error: float = described("of the right side, over the draws")
+    sigma: float = described("standard deviation of the perturbation of each weight, Eq. 5")
+    rho: float = described("radius from which sigma follows, l2")
+    draws: int = described("perturbations drawn")
+
+
+# landscape saves and loads what is registered there, and need not know what it means
+RESULT_TYPES |= {cls.__name__: cls for cls in (Bound, Assumption)}
+
+
+def zero_one(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of wrong predictions, with the gradient of cross-entropy, along which it can be ascended."""
+    loss = functional.cross_entropy(outputs, targets)
+    wrong = (outputs.argmax(1) != targets) | outputs.isnan().any(1)
+    return wrong.to(loss.dtype).mean() + (loss - loss.detach())
+
+
+def clipped_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean of min(cross-entropy, 1), with the gradient of cross-entropy, so that clipped samples go on rising."""
+    losses = functional.cross_entropy(outputs, targets, reduction="none")
+    return losses.detach().clamp(max=1).mean() + (losses.mean() - losses.mean().detach())
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "zero_one": zero_one,
+    "cross_entropy": clipped_cross_entropy,
+}
+"""Name -> (outputs, targets) -> mean of a loss in [0, 1]; its gradient is that of cross-entropy."""
+
+
+def complexity(weights: int, weight_norm: float, right_labels: int, rho: float, delta: float) -> float:
+    """The last term of Eq. 6, sqrt(X / (n_s - 1)).
+
+    X = K/4 log(1 + ||w||^2 / rho^2 (1 + sqrt(log n_s / K))^2) + 1/4 + log(n_s / delta) + 2 log(6 n_s + 3 K).
+    """
+    inner = 1 + (weight_norm / rho * _widening(weights, right_labels)) ** 2
+    of_weights = weights / 4 * math.log(inner)
+    of_samples = math.log(right_labels / delta) + 2 * math.log(6 * right_labels + 3 * weights)
+    return math.sqrt((of_weights + 0.25 + of_samples) / (right_labels - 1))
+
+
+def perturbation_scale(weights: int, right_labels: int, rho: float) -> float:
+    """Sigma of Eq. 5: rho / (sqrt(K) (1 + sqrt(log n_s / K)))."""
+    return rho / (math.sqrt(weights) * _widening(weights, right_labels))
+
+
+def _widening(weights: int, right_labels: int) -> float:
+    return 1 + math.sqrt(math.log(right_labels) / weights)
+
+
+def theorem_1(
+    training: Objective,
+    test: Objective,
+    right_labels: int,
+    *,
+    loss: str,
+    rho: float = 0.05,
+    delta: float = DELTA,
+    steps: int = 10,
+    restarts: int = 1,
+    seed: int = 0,
+) -> Bound:
+    """Both sides of Eq. 6 for a trained model.
+
+    Args:
+        training: the loss over the whole training set with its observed labels.
+        test: the same loss over clean test data.
+        right_labels: n_s, how many of the training labels are right.
+        loss: what the loss is called.
+        rho: radius, l2.
+        delta: probability with which the bound may fail.
+        steps: of projected ascent from each start.
+        restarts: random starts beside the gradient's.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: fewer than two right labels, or more than there are samples; delta or rho out of range.
+    """
+    _check(training, right_labels, rho)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: must be a probability above 0 and below 1, got {delta}")
+    found = sharpness(training, rho=rho, steps=steps, restarts=restarts, seed=seed)
+    alpha = 1 - right_labels / training.n_samples
+    norm = float(torch.linalg.vector_norm(training.theta.double()))
+    terms = {
+        "empirical": (found.center_loss + found.value) / (1 - alpha),
+        "sampling": 1 / ((1 - alpha) * math.sqrt(right_labels)),
+        "complexity": complexity(training.n_parameters, norm, right_labels, rho, delta),
+    }
+    left, right = test.value(), sum(terms.values())
+    return Bound(
+        loss=loss,
+        clean_loss=left,
+        training_loss=found.center_loss,
+        worst_loss=found.center_loss + found.value,
+        **terms,
+        right=right,
+        slack=right - left,
+        vacuous=not right < 1,
+        dominant=max(terms, key=lambda name: terms[name]),
+        rho=rho,
+        delta=delta,
+        noise_rate=alpha,
+        right_labels=right_labels,
+        weights=training.n_parameters,
+        weight_norm=norm,
+        steps=steps,
+        restarts=restarts,
+    )
+
+
+def assumption_1(
+    test: Objective, right_labels: int, *, loss: str, rho: float = 0.05, draws: int = 30, seed: int = 0
+) -> Assumption:
+    """Both sides of Assumption 1 on clean test data, the right one by Monte Carlo.
+
+    Args:
+        test: the loss over clean test data.
+        right_labels: n_s, on which sigma depends.
+        loss: what the loss is called.
+        rho: radius from which sigma follows, l2.
+        draws: of the perturbation.
+        seed: of the draws.
+
+    Raises:
+        ValueError: fewer than two right labels or two draws; rho out of range.
+    """
+    _check(test, right_labels, rho, within=False)
+    if draws < 2:
+        raise ValueError(f"draws: must be at least 2 for a standard error, got {draws}")
+    sigma = perturbation_scale(test.n_parameters, right_labels, rho)
+    generator = torch.Generator(test.device).manual_seed(seed)
+    losses = torch.empty(draws, dtype=torch.float64)
+    for draw in range(draws):
+        noise = torch.empty_like(test.theta).normal_(generator=generator)
+        losses[draw] = test.value(test.theta + sigma * noise)
+    left, right = test.value(), float(losses.mean())
+    return Assumption(
+        loss=loss,
+        clean_loss=left,
+        perturbed_loss=right,
+        gap=right - left,
+        standard_error=float(losses.std()) / math.sqrt(draws),
+        sigma=sigma,
+        rho=rho,
+        draws=draws,
+    )
+
+
+def _check(objective: Objective, right_labels: int, rho: float, *, within: bool = True) -> None:
+    if right_labels < 2:
+        raise ValueError(f"right_labels: the bound needs at least 2 right labels, got {right_labels}")
+    if within and right_labels > objective.n_samples:
+        raise ValueError(f"right_labels: {right_labels} of {objective.n_samples} training samples")
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho: must be positive and finite, got {rho}")
+
+
+def measure_bounds(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    is_wrong: Tensor,
+    test: tuple[Tensor, Tensor],
+    *,
+    rho: float = 0.05,
+    steps: int = 10,
+    draws: int = 30,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Theorem 1 and Assumption 1 with both losses: group in the run file -> result.
+
+    Args:
+        model: trained.
+        train: inputs and observed labels of the whole training set: the bound is about all of it.
+        is_wrong: (n,) which of these labels are wrong.
+        test: inputs and true labels.
+        rho: radius, l2.
+        steps: of projected ascent.
+        draws: of the Gaussian perturbation.
+        seed: of all draws.
+    """
+    right_labels = int((~is_wrong).sum())
+    results: dict[str, Any] = {}
+    for name, loss_fn in LOSSES.items():
+        training, clean = (Objective(model, loss_fn, data, chunk_size=1000) for data in (train, test))
+        results[f"bound/{name}"] = theorem_1(
+            training, clean, right_labels, loss=name, rho=rho, steps=steps, seed=seed
+        )
+        results[f"assumption/{name}"] = assumption_1(
+            clean, right_labels, loss=name, rho=rho, draws=draws, seed=seed
+        )
+    return results

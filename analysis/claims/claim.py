@@ -1,0 +1,156 @@
+"""A claim, and its judgement on a study's table of runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.comparisons import Prediction
+from analysis.claims.wording import conclusion
+from analysis.statistics import Effect, adjusted, combined_verdict
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that data can contradict.
+
+    Attributes:
+        id: as in the project's list of claims; its letters name the family over which Holm's correction is made.
+        statement: what is claimed, in one sentence.
+        place: where.
+        predictions: what it means for measured quantities; all of them decide.
+        controls: effects that explain it but do not enter the verdict.
+    """
+
+    id: str
+    statement: str
+    place: str
+    predictions: Sequence[Prediction]
+    controls: Sequence[Prediction] = ()
+
+    @property
+    def family(self) -> str:
+        """The claims that are corrected together."""
+        return self.id.rstrip("0123456789")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its effects and verdict."""
+
+    claim: Claim
+    verdict: str
+    effects: list[Effect]
+    controls: list[Effect]
+
+    @property
+    def conclusions(self) -> list[str]:
+        """What each prediction's verdict rests on, or what would be needed for one."""
+        return [conclusion(effect) for effect in self.effects]
+
+    @property
+    def missing(self) -> list[str]:
+        """Runs of the grid that are not there or were lost, over all predictions."""
+        return list(dict.fromkeys(text for effect in self.effects for text in effect.missing))
+
+
+CLAIMS: dict[str, Claim] = {}
+"""Id -> claim, of all that are judged."""
+
+
+def register(claim: Claim) -> Claim:
+    """Adds a claim to those that `judge` tests.
+
+    Raises:
+        ValueError: the id is taken, or the claim predicts nothing.
+    """
+    if claim.id in CLAIMS:
+        raise ValueError(f"id: claim {claim.id!r} is registered already")
+    if not claim.predictions:
+        raise ValueError(f"predictions: claim {claim.id!r} has none, so that no data could contradict it")
+    CLAIMS[claim.id] = claim
+    return claim
+
+
+def read_claims(path: Path) -> None:
+    """Runs a Python file that registers claims of one's own.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not Python, or fails.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--with: {path} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--with: {path} is not a Python file")
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        raise ValueError(f"--with: {path} fails: {type(error).__name__}: {error}") from error
+
+
+def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:
+    """Tests claims, all that are registered if not given; neither the order of rows nor that of files matters.
+
+    The predictions of a family share an error rate of 5% (Holm); controls are corrected apart from them.
+    """
+    table = table.sort_values(["dataset", "noise_kind", "noise_rate", "method", "seed"], ignore_index=True)
+    chosen = list(CLAIMS.values() if claims is None else claims)
+    deciding = _judged(table, [(claim, claim.predictions) for claim in chosen])
+    controls = _judged(table, [(claim, claim.controls) for claim in chosen])
+    return [
+        Judgement(claim, combined_verdict([effect.verdict for effect in effects]), effects, others)
+        for claim, effects, others in zip(chosen, deciding, controls, strict=True)
+    ]
+
+
+def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]) -> list[list[Effect]]:
+    """The effects of each claim's predictions, corrected over its family."""
+    found = [[prediction.effect(table) for prediction in predictions] for _, predictions in asked]
+    families = list(dict.fromkeys(claim.family for claim, _ in asked))
+    corrected = {
+        family: iter(
+            adjusted([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family])
+        )
+        for family in families
+    }
+    return [
+        [next(corrected[claim.family]) for _ in effects]
+        for (claim, _), effects in zip(asked, found, strict=True)
+    ]
+
+
+def write_json(judgements: list[Judgement], path: Path) -> None:
+    """Writes verdicts with all their numbers; NaN and infinity become null."""
+    content = [
+        {
+            "id": judgement.claim.id,
+            "statement": judgement.claim.statement,
+            "place": judgement.claim.place,
+            "verdict": judgement.verdict,
+            "missing": judgement.missing,
+            "effects": [_plain(effect) for effect in judgement.effects],
+            "controls": [_plain(effect) for effect in judgement.controls],
+        }
+        for judgement in judgements
+    ]
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(effect: Effect) -> dict[str, object]:
+    numbers = {key: _without_nan(value) for key, value in asdict(effect).items() if key != "parts"}
+    parts = [{key: _without_nan(value) for key, value in asdict(part).items()} for part in effect.parts]
+    return {**numbers, "parts": parts, "verdict": effect.verdict, "conclusion": conclusion(effect)}
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

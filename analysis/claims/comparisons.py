@@ -1,0 +1,339 @@
+"""The kinds of predictions: which quantity, which sign, over which comparison, and the effect in a table of runs.
+
+Each is a small value with `describe()`, what it predicts in words, written before the data; `runs()`, the runs it
+needs; and `effect(table)`, what the data say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.quantities import quantity
+from analysis.claims.variants import CELL, Variant, select, series_over
+from analysis.statistics import Effect, not_measured, paired_effect, rank_association, trend
+
+SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
+NEEDS_NOISE = "runs with wrong labels"
+
+
+class Prediction(Protocol):
+    """What a claim predicts of a measured quantity."""
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """Estimate, interval and test."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A quantity of one method less that of another, paired by data set, noise and seed, where labels are wrong.
+
+    The effect at each noise rate is shown beside the pooled one, and whether it reverses is tested.
+    """
+
+    quantity: str
+    more: Variant
+    less: Variant
+    sign: int
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return f"{quantity(self.quantity).words}: {self.more.title} less {self.less.title} {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.more.title} and {self.less.title} with the same wrong labels and seeds"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean of the paired differences."""
+        what = quantity(self.quantity)
+        noisy = _noisy(table)
+        more, less = select(noisy, self.more), select(noisy, self.less)
+        lacking = _lacking(what.lacks(table), noisy, (self.more, more), (self.less, less))
+        if lacking:
+            return not_measured(self.describe(), self.sign, what.unit, lacking)
+        first = more[CELL].assign(more=what.values(more))
+        pairs = first.merge(less[CELL].assign(less=what.values(less)), on=CELL)
+        effect = paired_effect(
+            self.describe(),
+            pairs["more"] - pairs["less"],
+            predicted=self.sign,
+            unit=what.unit,
+            margin=what.margin,
+            strata=_noise_of(pairs),
+        )
+        return replace(
+            effect,
+            missing=(
+                *_missing(noisy, more, self.more.title, what.values(more)),
+                *_missing(noisy, less, self.less.title, what.values(less)),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Level:
+    """The sign of a quantity itself, in the runs of one method, or of all, averaged for each data set, noise and seed.
+
+    Attributes:
+        method: whose runs; None: all.
+        everywhere: it has to have that sign in each single run, at every noise rate, 0 among them.
+    """
+
+    quantity: str
+    method: Variant | None
+    sign: int
+    everywhere: bool = False
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        where = f", {self.method.title}" if self.method else ""
+        return f"{quantity(self.quantity).words}{where} {SIGNS[self.sign]}{' in every run' if self.everywhere else ''}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        who = self.method.title if self.method else "any method"
+        return who if self.everywhere else f"{who} with wrong labels"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean over data sets, noise and seeds."""
+        what = quantity(self.quantity)
+        table = table if self.everywhere else _noisy(table)
+        runs = table if self.method is None else select(table, self.method)
+        named = [(self.method, runs)] if self.method else []
+        lacking = _lacking(what.lacks(table), table, *named)
+        if not lacking:
+            lacking = what.lacks(runs)
+        if lacking:
+            return not_measured(self.describe(), self.sign, what.unit, lacking)
+        found = runs[CELL].assign(value=what.values(runs))
+        # a run that diverged makes the whole cell NaN
+        cells = found.groupby(CELL)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
+        effect = paired_effect(
+            self.describe(),
+            cells["value"],
+            predicted=self.sign,
+            unit=what.unit,
+            margin=what.margin,
+            strata=_noise_of(cells),
+        )
+        wrong = int((found["value"] * self.sign <= 0).sum()) if self.everywhere else 0
+        title = self.method.title if self.method else "any method"
+        return replace(effect, violations=wrong, missing=_missing(table, runs, title, what.values(runs)))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How a quantity of one method goes with the noise rate, or with a hyper-parameter of it, within data sets.
+
+    Attributes:
+        against: `"noise_rate"`, or a hyper-parameter: over runs that differ in nothing but it and the seed.
+        noisy: only rates above 0.
+        noise_kind: only noise of that kind, if given.
+    """
+
+    quantity: str
+    method: Variant
+    sign: int
+    against: str = "noise_rate"
+    noisy: bool = False
+    noise_kind: str | None = None
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return (
+            f"{quantity(self.quantity).words} against {self.against.replace('_', ' ')}, {self.method.title} "
+            f"{SIGNS[self.sign]}"
+        )
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        kind = f" of {self.noise_kind} noise" if self.noise_kind else ""
+        if self.against == "noise_rate":
+            return f"{self.method.title} at two or more noise rates{' above 0' if self.noisy else ''}{kind}"
+        return f"{self.method.title} with two or more values of {self.against}, other things equal{kind}"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The slope within data sets and kinds of noise, or, against a hyper-parameter, within noise rates too."""
+        what = quantity(self.quantity)
+        by_rate = self.against == "noise_rate"
+        table = _noisy(table) if self.noisy or not by_rate else table
+        if self.noise_kind:
+            table = table[table["noise_kind"] == self.noise_kind]
+        if by_rate:
+            runs = select(table, self.method)
+            levels = runs["noise_rate"]
+        else:
+            runs = series_over(table, self.method, self.against)
+            levels = runs["option"] if len(runs) else pd.Series(dtype=float)
+        unit = f"{what.unit} per {'100% wrong labels' if by_rate else 'unit of ' + self.against}".strip()
+        lacking = what.lacks(table) if len(runs) else self.runs()
+        if not lacking and levels.nunique() < 2:
+            lacking = self.runs()
+        if lacking:
+            return not_measured(self.describe(), self.sign, unit, lacking)
+        effect = trend(
+            self.describe(),
+            levels,
+            what.values(runs),
+            predicted=self.sign,
+            unit=unit,
+            strata=_join(runs, ["dataset", "noise_kind"] if by_rate else CELL[:3]),
+            blocks=None if by_rate else runs["seed"],
+            margin=what.margin if by_rate else np.nan,
+        )
+        missing = _missing(table, runs, self.method.title, what.values(runs)) if by_rate else ()
+        return replace(effect, missing=missing)
+
+
+@dataclass(frozen=True)
+class Association:
+    """Kendall's tau of two quantities over methods, within data set and noise; `given` makes it partial."""
+
+    quantity: str
+    outcome: str
+    sign: int
+    given: str | None = None
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        words, outcome = quantity(self.quantity).words, quantity(self.outcome).words
+        given = f", given {quantity(self.given).words}" if self.given else ""
+        return f"{words} with {outcome} over methods, within noise rate{given} {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return "four or more methods (five for a verdict) at each noise rate above 0"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean tau over data sets and noise."""
+        noisy = _noisy(table)
+        names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
+        quantities = [quantity(name) for name in names]
+        lacking = _lacking(next((q.lacks(table) for q in quantities if q.lacks(table)), ""), noisy)
+        if lacking:
+            return not_measured(self.describe(), self.sign, "Kendall's tau", lacking)
+        values = [q.values(noisy) for q in quantities]
+        effect = rank_association(
+            self.describe(),
+            _join(noisy, CELL[:3]),
+            noisy["method"],
+            values[0],
+            values[1],
+            given=values[2] if self.given else None,
+            predicted=self.sign,
+        )
+        defined = pd.concat(values, axis=1).sum(axis=1, skipna=False)
+        titles = sorted(noisy["method"].unique())
+        missing = [
+            text
+            for title in titles
+            for text in _missing(
+                noisy, noisy[noisy["method"] == title], title, defined[noisy["method"] == title]
+            )
+        ]
+        return replace(effect, missing=tuple(missing))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The value of a hyper-parameter with the best outcome, less the noise rate, at one noise rate, seed by seed.
+
+    Attributes:
+        option: a hyper-parameter, three or more values of which were run with nothing else changed.
+        rate: the noise rate.
+        sign: 0: the best value is the noise rate, within `margin`.
+    """
+
+    option: str
+    outcome: str
+    method: Variant
+    rate: float
+    sign: int
+    margin: float = np.nan
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return (
+            f"best {self.option.replace('_', ' ')} of {self.method.title} by {quantity(self.outcome).words}, less the "
+            f"noise rate, at {self.rate:.0%} {SIGNS[self.sign]}"
+        )
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean over seeds; a seed in which a run diverged is lost."""
+        what = quantity(self.outcome)
+        at_rate = table[np.isclose(table["noise_rate"], self.rate)]
+        runs = series_over(at_rate, self.method, self.option)
+        if runs.empty or runs["option"].nunique() < 3:
+            return not_measured(self.describe(), self.sign, "share", self.runs())
+        outcomes = runs.assign(outcome=what.values(runs)).pivot(
+            index=CELL, columns="option", values="outcome"
+        )
+        best = outcomes.dropna().idxmax(axis=1).reindex(outcomes.index)
+        effect = paired_effect(
+            self.describe(),
+            best.to_numpy(dtype=np.float64) - self.rate,
+            predicted=self.sign,
+            unit="share",
+            margin=self.margin,
+        )
+        return replace(effect, missing=_missing(at_rate, runs, self.method.title, what.values(runs)))
+
+
+def _noisy(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["noise_rate"] > 0]
+
+
+def _join(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    return table[list(columns)].astype(str).agg("|".join, axis=1) if len(table) else pd.Series(dtype=str)
+
+
+def _noise_of(cells: pd.DataFrame) -> pd.Series:
+    """The rate, as in "40%", with data set and kind of noise where there are several."""
+    rate = cells["noise_rate"].map("{:.0%}".format)
+    several = [name for name in ("dataset", "noise_kind") if cells[name].nunique() > 1]
+    return rate + ", " + _join(cells, several) if several else rate
+
+
+def _lacking(columns: str, noisy: pd.DataFrame, *of_methods: tuple[Variant, pd.DataFrame]) -> str:
+    """What is not there at all: measurements, wrong labels, or a method's runs."""
+    if noisy.empty:
+        return NEEDS_NOISE
+    absent = [variant.title for variant, runs in of_methods if runs.empty]
+    if absent:
+        return f"runs of {' and of '.join(absent)}"
+    return columns
+
+
+def _missing(table: pd.DataFrame, runs: pd.DataFrame, title: str, values: pd.Series) -> tuple[str, ...]:
+    """The cells of the study's grid in which a method has no run, or one without a finite value, by noise."""
+    states = dict.fromkeys(_cells(table), "no run")
+    diverged = runs["diverged"].astype(bool) if "diverged" in runs else pd.Series(False, index=runs.index)
+    for cell, value, broke in zip(_cells(runs), values, diverged, strict=True):
+        states[cell] = "" if np.isfinite(value) else "diverged" if broke else "not measured"
+    seeds: dict[tuple[Any, ...], list[str]] = {}
+    for (*noise, seed), state in sorted(states.items()):
+        if state:
+            seeds.setdefault((*noise, state), []).append(str(seed))
+    return tuple(
+        f"{title}, {dataset}, {kind} {rate:.0%}, seed {', '.join(of_state)}: {state}"
+        for (dataset, kind, rate, state), of_state in seeds.items()
+    )
+
+
+def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(runs[name].tolist() for name in CELL), strict=True))

@@ -1,0 +1,52 @@
+"""L: the link of the paper's title between flatness and label noise, which it never measures."""
+
+from __future__ import annotations
+
+from analysis.claims.claim import Claim
+from analysis.claims.comparisons import Association, Difference, Trend
+from analysis.claims.quantities import LABELS, MEASURES
+from analysis.claims.variants import NCSAM, SAM, SGD
+
+CLAIMS = (
+    Claim(
+        "L1",
+        "Curvature and sharpness at the end of training grow with the noise rate.",
+        "title; ours to test, the paper has no such experiment",
+        [Trend(f"{m}_{loss}", SGD, 1) for loss in LABELS for m in ("top_eigenvalue", "sharpness")],
+        controls=[
+            *(Trend(f"trace_{loss}", SGD, 1) for loss in LABELS),
+            *(Trend(f"{m}_clean", v, 1) for v in (SAM, NCSAM) for m in ("top_eigenvalue", "sharpness")),
+        ],
+    ),
+    Claim(
+        "L2",
+        "SAM under noise flattens the noisy landscape more than the clean one; NCSAM's clean one is flatter.",
+        "introduction and section 3; ours to test",
+        [
+            Difference("sharpness_observed", SAM, SGD, -1),
+            Difference("sharpness_clean_to_observed", SAM, SGD, 1),
+            Difference("sharpness_clean", NCSAM, SAM, -1),
+        ],
+        controls=[
+            Difference("sharpness_clean", SAM, SGD, -1),
+            *(Difference(f"{m}_clean_to_observed", SAM, SGD, 1) for m in ("top_eigenvalue", "trace")),
+            *(Difference(f"{m}_clean", NCSAM, SAM, -1) for m in ("top_eigenvalue", "trace")),
+        ],
+    ),
+    Claim(
+        "L3",
+        "Flatter means better: at a fixed noise rate sharper methods are less accurate on clean test data.",
+        "introduction; ours to test",
+        [
+            Association(f"sharpness_{loss}", "test_accuracy", -1, given=given)
+            for given in (None, "train_loss")
+            for loss in LABELS
+        ],
+        controls=[
+            Association(f"{measure}_{loss}", "test_accuracy", -1)
+            for measure in MEASURES
+            if measure != "sharpness"
+            for loss in LABELS
+        ],
+    ),
+)

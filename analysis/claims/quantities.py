@@ -1,0 +1,220 @@
+"""What claims are about: columns of the table of runs, in words, with the margin below which nothing matters.
+
+A claim may name any column of the table. Those here have words, a unit and a margin, or are worked out from columns.
+Columns that a table lacks, or that hold nothing but NaN, make a claim say what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ncsam.probes import GROUPS
+
+MEASURES = ("top_eigenvalue", "trace", "sharpness")
+LABELS = {"observed": "observed labels", "clean": "true labels"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of each run.
+
+    Attributes:
+        words: what it is.
+        columns: of the table, from which it is worked out.
+        unit: of the number.
+        of: the columns in that order -> the number; the first column as it is if not given.
+        margin: smallest difference that matters, in that unit; NaN if even the smallest does.
+        needs: what brings the columns, for those who lack them.
+    """
+
+    words: str
+    columns: tuple[str, ...]
+    unit: str = ""
+    of: Callable[..., pd.Series] | None = None
+    margin: float = np.nan
+    needs: str = ""
+
+    def values(self, table: pd.DataFrame) -> pd.Series:
+        """One number a run, NaN where undefined."""
+        columns = [table[name] for name in self.columns]
+        return self.of(*columns) if self.of else columns[0]
+
+    def lacks(self, table: pd.DataFrame) -> str:
+        """What the table would need for it; empty if it is there."""
+        absent = [name for name in self.columns if name not in table or table[name].isna().all()]
+        if not absent:
+            return ""
+        return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+
+
+def quantity(name: str) -> Quantity:
+    """One of `QUANTITIES`, or the column of that name as it is."""
+    return QUANTITIES.get(name, Quantity(name.replace("_", " "), (name,)))
+
+
+def log10(values: pd.Series) -> pd.Series:
+    """NaN where there is no logarithm."""
+    return np.log10(values.where(values > 0))
+
+
+def _ratio(first: pd.Series, second: pd.Series) -> pd.Series:
+    return log10(first) - log10(second)
+
+
+def _less(first: pd.Series, second: pd.Series) -> pd.Series:
+    return first - second
+
+
+DECADES = "decades"
+# 0.05 decades are 12%, about what the estimates of curvature vary by between subsets of samples
+DECADES_MARGIN = 0.05
+POINT = 0.01
+COSINE = 0.02
+
+ALIGNMENT = "training.alignment_batches above 0"
+BOUND = "the bound of Theorem 1 (analysis.bound) in the run files"
+PROBES = "training.probe_epochs"
+
+QUANTITIES: dict[str, Quantity] = {
+    "test_accuracy": Quantity("clean test accuracy, last epoch", ("test_accuracy",), "share", margin=POINT),
+    "best_test_accuracy": Quantity(
+        "clean test accuracy, best epoch", ("best_test_accuracy",), "share", margin=POINT
+    ),
+    "late_decay": Quantity(
+        "best epoch's clean test accuracy less the last one's",
+        ("best_test_accuracy", "test_accuracy"),
+        "share",
+        of=_less,
+        margin=POINT,
+    ),
+    "memorized": Quantity("wrong labels memorised", ("memorized",), "share", margin=2 * POINT),
+    "recovered": Quantity(
+        "true labels of wrongly labelled samples recovered", ("recovered",), "share", margin=2 * POINT
+    ),
+    "clean_noise_cosine": Quantity(
+        "cosine of g_clean and g_noise",
+        ("mean_cos_clean_noise",),
+        "cosine",
+        margin=COSINE,
+        needs=ALIGNMENT,
+    ),
+    "sam_clean_cosine": Quantity(
+        "cosine of eps_SAM and eps_clean", ("mean_cos_sam_clean",), "cosine", margin=COSINE, needs=ALIGNMENT
+    ),
+    "gstar_noise_cosine": Quantity(
+        "cosine of g* and g_noise", ("mean_cos_gstar_noise",), "cosine", margin=COSINE, needs=ALIGNMENT
+    ),
+    "gain_plus": Quantity(
+        "cosine with eps_clean gained by +s g* over SAM, same batches",
+        ("mean_cos_plus_clean", "mean_cos_compensated_sam_clean"),
+        "cosine",
+        of=_less,
+        margin=COSINE,
+        needs=ALIGNMENT,
+    ),
+    "gain_minus": Quantity(
+        "cosine with eps_clean gained by -s g* over SAM, same batches",
+        ("mean_cos_minus_clean", "mean_cos_compensated_sam_clean"),
+        "cosine",
+        of=_less,
+        margin=COSINE,
+        needs=ALIGNMENT,
+    ),
+    "draw_gain": Quantity(
+        "share of wrong labels among the drawn samples less that among all",
+        ("mean_draw_precision", "realised_noise_rate"),
+        "share",
+        of=_less,
+        margin=2 * POINT,
+        needs=ALIGNMENT,
+    ),
+    "temporary_label_gain": Quantity(
+        # a label drawn from the others is the true one of a wrongly labelled sample once in classes - 1 times
+        "share of drawn samples given their true label less that of random labels",
+        ("mean_temporary_label_precision", "mean_draw_precision", "classes"),
+        "share",
+        of=lambda found, wrong, classes: found - wrong / (classes - 1),
+        margin=2 * POINT,
+        needs=ALIGNMENT,
+    ),
+    **{
+        f"{measure}_{loss}": Quantity(
+            f"{measure.replace('_', ' ')}, {words}",
+            (f"{measure}_{loss}",),
+            DECADES,
+            of=log10,
+            margin=DECADES_MARGIN,
+        )
+        for measure in MEASURES
+        for loss, words in LABELS.items()
+    },
+    **{
+        f"{measure}_clean_to_observed": Quantity(
+            f"{measure.replace('_', ' ')}, ratio of true to observed labels",
+            (f"{measure}_clean", f"{measure}_observed"),
+            DECADES,
+            of=_ratio,
+            margin=DECADES_MARGIN,
+        )
+        for measure in MEASURES
+    },
+    **{
+        f"bound_{loss}_{term}": Quantity(f"{words}, {name}", (f"bound_{loss}_{term}",), "", needs=BOUND)
+        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for term, words in (
+            ("slack", "bound less clean test loss"),
+            ("right", "bound of Theorem 1"),
+            ("empirical", "empirical term of the bound"),
+            ("sampling", "sampling term of the bound"),
+            ("complexity", "complexity term of the bound"),
+        )
+    },
+    **{
+        f"bound_{loss}_excess": Quantity(
+            f"bound less 1, above which it says nothing, {name}",
+            (f"bound_{loss}_right",),
+            "",
+            of=lambda right: right - 1,
+            needs=BOUND,
+        )
+        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+    },
+    **{
+        f"assumption_{loss}_gap": Quantity(
+            f"test loss under Gaussian perturbation less without, {name}",
+            (f"assumption_{loss}_gap",),
+            "",
+            needs=BOUND,
+        )
+        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+    },
+    **{
+        f"damping_{group}": Quantity(
+            f"norm of the gradient at w + eps to that at w, {words}",
+            (f"mean_probe_perturbed_gradient_{group}", f"mean_probe_gradient_{group}"),
+            DECADES,
+            of=_ratio,
+            margin=DECADES_MARGIN,
+            needs=PROBES,
+        )
+        for group, words in GROUPS.items()
+    },
+    "damping_contrast": Quantity(
+        "norm of the gradient at w + eps to that at w, ambiguous to confident samples",
+        tuple(
+            f"mean_probe_{at}gradient_{group}"
+            for group in ("ambiguous", "confident")
+            for at in ("perturbed_", "")
+        ),
+        DECADES,
+        of=lambda a, at_w, b, b_at_w: _ratio(a, at_w) - _ratio(b, b_at_w),
+        margin=DECADES_MARGIN,
+        needs=PROBES,
+    ),
+    "train_loss": Quantity("training loss", ("train_loss",), "nat"),
+}
+"""Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs."""

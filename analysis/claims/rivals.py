@@ -1,0 +1,48 @@
+"""H: what would explain NCSAM's results instead of the paper's account."""
+
+from __future__ import annotations
+
+from analysis.claims.claim import Claim
+from analysis.claims.comparisons import Difference, Level
+from analysis.claims.variants import (
+    LARGER_SAM,
+    NCSAM,
+    NOT_PROJECTED,
+    OPPOSITE_SIGN,
+    RANDOM_DIRECTION,
+    RANDOM_FLIPS,
+    SAM,
+)
+
+CLAIMS = (
+    Claim(
+        "H1",
+        "NCSAM down-weights ambiguous samples, clean or wrong, rather than restoring clean flatness.",
+        "rival to Eq. 11-13: to first order +s g* descends on the observed labels of ambiguous samples",
+        [
+            Level("gstar_noise_cosine", NCSAM, -1),
+            Difference("damping_wrong", NCSAM, SAM, -1),
+            Difference("damping_ambiguous", NCSAM, SAM, -1),
+            Difference("damping_contrast", NCSAM, SAM, -1),
+        ],
+        controls=[
+            Difference("damping_confident", NCSAM, SAM, -1),
+            Difference("damping_contrast", OPPOSITE_SIGN, SAM, 1),
+            Difference("damping_contrast", RANDOM_FLIPS, SAM, -1),
+        ],
+    ),
+    Claim(
+        "H2",
+        "NCSAM is as accurate as SAM with a larger radius, and as with a random direction of the same norm.",
+        "rival to Tables I-III: ||s g*|| is far above rho",
+        [
+            Difference("test_accuracy", LARGER_SAM, NCSAM, 0),
+            Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0),
+        ],
+        controls=[
+            Difference("test_accuracy", RANDOM_FLIPS, NCSAM, 0),
+            Difference("test_accuracy", NOT_PROJECTED, NCSAM, 1),
+            Difference("memorized", RANDOM_DIRECTION, NCSAM, 0),
+        ],
+    ),
+)

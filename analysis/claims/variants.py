@@ -1,0 +1,126 @@
+"""Which runs are a method's: methods are found by what they are, not by how a study labels them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import Parameter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ncsam import hyperparameters
+
+TUNED = ("rho", "flip_ratio", "strength", "warmup")
+"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant."""
+
+CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
+"""Columns that tell which runs are paired."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with settings.
+
+    Attributes:
+        title: for people.
+        name: of the method, as in `ncsam.METHODS`.
+        settings: hyper-parameters that differ from the method's defaults; those in `TUNED` may have any value.
+        larger_radius: only runs whose rho is larger than that of the method's own runs in the same cell.
+    """
+
+    title: str
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    larger_radius: bool = False
+
+
+SGD = Variant("SGD", "plain")
+SAM = Variant("SAM", "sam")
+LARGER_SAM = Variant("SAM with a larger radius", "sam", larger_radius=True)
+ORACLE = Variant("SAM, oracle", "oracle-sam")
+NCSAM = Variant("NCSAM", "ncsam")
+OPPOSITE_SIGN = Variant("NCSAM, opposite sign", "ncsam", {"compensation": -1})
+RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labels": "uniform"})
+RANDOM_DIRECTION = Variant("NCSAM, random direction", "ncsam", {"direction": "random"})
+CONSTANT_SCHEDULE = Variant("NCSAM, constant schedule", "ncsam", {"schedule": "constant"})
+NOT_PROJECTED = Variant("NCSAM, not projected", "ncsam", {"project": False})
+
+
+def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
+    """The runs of a variant with cross-entropy and unmixed labels, whatever their tuned hyper-parameters."""
+    named = table[
+        (table["method_name"] == variant.name) & (table["loss"] == "cross-entropy") & (table["mixup"] == 0)
+    ]
+    is_variant = [_has_settings(variant, json.loads(text)) for text in named["hyperparameters"]]
+    return named[np.array(is_variant, dtype=bool)]
+
+
+def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
+    defaults = {name: value for name, value in hyperparameters(variant.name).items() if name not in TUNED}
+    wanted = {**defaults, **variant.settings}
+    return all(
+        value is Parameter.empty or settings.get(name, defaults.get(name)) == value
+        for name, value in wanted.items()
+    )
+
+
+def select(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
+    """The runs of a variant that enter a claim: of several labels one, so that a pair of runs enters once.
+
+    The label whose hyper-parameters were chosen from most candidates, so that a tuned method goes before one
+    with values set by hand; of equal ones the first by name. With `larger_radius` the label with the smallest
+    mean rho of those that are larger.
+    """
+    runs = runs_of(table, variant)
+    if variant.larger_radius:
+        return _with_larger_radius(table, runs, variant)
+    if runs.empty:
+        return runs
+    return runs[
+        runs["method"] == min(runs["method"].unique(), key=lambda label: (-_candidates(runs, label), label))
+    ]
+
+
+def _candidates(runs: pd.DataFrame, label: str) -> int:
+    # tables written before there was such a column
+    return int(runs.loc[runs["method"] == label, "candidates"].max()) if "candidates" in runs else 1
+
+
+def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
+    own = select(table, Variant(variant.title, variant.name, variant.settings))
+    radius = own.assign(own_rho=option_of(own, "rho"))[[*CELL, "own_rho"]]
+    rho = option_of(runs, "rho").to_numpy()
+    compared = runs[CELL].merge(radius, on=CELL, how="left")["own_rho"].to_numpy()
+    larger, rho = runs[rho > compared], rho[rho > compared]
+    if larger.empty:
+        return larger
+    mean = larger.assign(rho=rho).groupby("method")["rho"].mean()
+    return larger[larger["method"] == min(mean.index, key=lambda label: (mean[label], label))]
+
+
+def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
+    """A hyper-parameter of each run; NaN where it has none of that name."""
+    values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
+    return pd.Series(values, index=runs.index, dtype=np.float64)
+
+
+def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:
+    """The runs of a variant that differ in nothing but one hyper-parameter, which becomes the column `option`.
+
+    Of several such series the one with most values; of equal ones the first by its other hyper-parameters.
+    """
+    runs = runs_of(table, variant)
+    runs = runs.assign(option=option_of(runs, option))
+    others = []
+    for text in runs["hyperparameters"]:
+        settings = json.loads(text)
+        settings.pop(option, None)
+        others.append(json.dumps(settings, sort_keys=True))
+    runs = runs.assign(others=others).dropna(subset="option").drop_duplicates([*CELL, "option", "others"])
+    if runs.empty:
+        return runs
+    counts = runs.groupby("others")["option"].nunique()
+    return runs[runs["others"] == min(counts.index, key=lambda text: (-counts[text], text))]

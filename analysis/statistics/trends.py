@@ -1,0 +1,173 @@
+"""Whether a quantity grows with the noise rate: slope, and the rank tests of Jonckheere and of Page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from analysis.statistics.effect import Effect
+from analysis.statistics.resampling import PERMUTATIONS, Indices, Values, bootstrap_interval
+
+
+def trend(
+    name: str,
+    levels: ArrayLike,
+    values: ArrayLike,
+    *,
+    predicted: int,
+    unit: str,
+    strata: ArrayLike | None = None,
+    blocks: ArrayLike | None = None,
+    margin: float = np.nan,
+    seed: int = 0,
+) -> Effect:
+    """The least-squares slope of values against levels within strata, and a test of a monotone trend.
+
+    Runs at different noise rates share nothing, whatever their seeds: Jonckheere's statistic, tested by
+    permuting the levels over the runs of each stratum. Runs of different settings with one seed are paired:
+    Page's test within blocks, where each block holds every level once and there are three or more; else
+    Jonckheere's. The interval resamples the runs within each stratum and level.
+
+    Args:
+        name: what was compared.
+        levels: such as noise rates, one a run.
+        values: one a run; runs without a finite value are left out and counted as lost.
+        predicted: +1 or -1.
+        unit: of the slope.
+        strata: such as data sets, one a run: only differences within them count.
+        blocks: such as seeds, one a run, if runs of one block are paired.
+        margin: slopes smaller than that do not matter.
+        seed: of the resampling.
+    """
+    runs = pd.DataFrame(
+        {name: np.asarray(v, dtype=np.float64) for name, v in (("level", levels), ("value", values))}
+    )
+    runs["stratum"] = 0 if strata is None else np.asarray(strata)
+    runs["block"] = 0 if blocks is None else np.asarray(blocks)
+    finite = np.isfinite(runs[["level", "value"]]).all(axis=1)
+    lost = int((~finite).sum())
+    runs = runs.loc[finite]
+    # a stratum of one level says nothing of a trend
+    runs = runs.loc[runs.groupby("stratum")["level"].transform("nunique") > 1].reset_index(drop=True)
+    if len(runs) < 4:
+        nothing = np.nan
+        return Effect(
+            name,
+            predicted,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            "too few runs",
+            len(runs),
+            "runs",
+            unit,
+            lost=lost,
+            margin=margin,
+            smallest_p=1.0,
+        )
+    strata_of, x, y = (runs[column].to_numpy() for column in ("stratum", "level", "value"))
+
+    def slope(*drawn: Indices, axis: int = -1) -> Values:
+        indices = np.concatenate(drawn, axis=axis)
+        return _slope_within(strata_of[indices], x[indices], y[indices])
+
+    cells = [index.to_numpy() for index in runs.groupby(["stratum", "level"]).groups.values()]
+    low, high = bootstrap_interval(cells, slope, seed)
+    estimate = float(slope(*cells))
+    error, freedom = _standard_error(strata_of, x, y, estimate)
+    paired = _in_complete_blocks(runs) if blocks is not None else None
+    p_value = _jonckheere(strata_of, x, y, seed) if paired is None else _page(paired)
+    return Effect(
+        name,
+        predicted,
+        estimate,
+        low,
+        high,
+        p_value,
+        "permutation test of Jonckheere's statistic" if paired is None else "Page's test",
+        len(runs),
+        "runs",
+        unit,
+        lost=lost,
+        margin=margin,
+        equivalence_p=_equivalence_p(estimate, error, freedom, margin),
+        spread=error * len(runs) ** 0.5,
+    )
+
+
+def _slope_within(strata: np.ndarray, x: Values, y: Values) -> Values:
+    """Least-squares slope along the last axis with an intercept for each stratum; each row has the same strata."""
+    first = strata.reshape(-1, strata.shape[-1])[0]
+    top, bottom = 0.0, 0.0
+    for stratum in np.unique(first):
+        columns = first == stratum
+        centred = x[..., columns] - x[..., columns].mean(-1, keepdims=True)
+        top = top + (centred * y[..., columns]).sum(-1)
+        bottom = bottom + (centred**2).sum(-1)
+    return np.asarray(top / bottom)
+
+
+def _standard_error(strata: np.ndarray, x: Values, y: Values, slope: float) -> tuple[float, int]:
+    """Of the slope, from the residuals, and its degrees of freedom."""
+    frame = pd.DataFrame({"stratum": strata, "x": x, "y": y})
+    centred = frame[["x", "y"]] - frame.groupby("stratum")[["x", "y"]].transform("mean")
+    freedom = len(frame) - frame["stratum"].nunique() - 1
+    if freedom < 1:
+        return np.nan, 0
+    residuals = centred["y"] - slope * centred["x"]
+    return float(np.sqrt((residuals**2).sum() / freedom / (centred["x"] ** 2).sum())), freedom
+
+
+def _equivalence_p(estimate: float, error: float, freedom: int, margin: float) -> float:
+    """Of two one-sided t tests of the slope; NaN where the runs show no spread to test by."""
+    if not np.isfinite(margin) or not error > 0:
+        return np.nan
+    return float(scipy.stats.t.sf((margin - abs(estimate)) / error, freedom))
+
+
+def _in_complete_blocks(runs: pd.DataFrame) -> Values | None:
+    """The values as (blocks, levels ascending), if each block holds each level once and there are three or more."""
+    if runs.duplicated(["stratum", "block", "level"]).any():
+        return None
+    matrix = runs.pivot(index=["stratum", "block"], columns="level", values="value").to_numpy()
+    complete = np.isfinite(matrix).all() and matrix.shape[0] > 1 and matrix.shape[1] > 2
+    return matrix if complete else None
+
+
+def _page(matrix: Values) -> float:
+    """Two-sided p-value of Page's test, which SciPy has one-sided."""
+    ranks = np.arange(1, matrix.shape[1] + 1)
+    sides = [scipy.stats.page_trend_test(matrix, predicted_ranks=r).pvalue for r in (ranks, ranks[::-1])]
+    return min(1.0, 2 * min(sides))
+
+
+def _jonckheere(strata: np.ndarray, x: Values, y: Values, seed: int) -> float:
+    """Two-sided p-value of Jonckheere's statistic, the concordant pairs of runs less the discordant ones.
+
+    Summed over the strata, within which the levels are permuted; ties in either count 0.
+    """
+    groups = [strata == stratum for stratum in np.unique(strata)]
+    signs = [np.sign(y[group][:, None] - y[group]) for group in groups]
+
+    def concordance(*levels: Values, axis: int) -> Values:
+        total = 0.0
+        for of_stratum, sign in zip(levels, signs, strict=True):
+            of_stratum = np.moveaxis(of_stratum, axis, -1)
+            rises = np.sign(of_stratum[..., :, None] - of_stratum[..., None, :])
+            total = total + (rises * sign).sum((-1, -2)) / 2
+        return np.asarray(total)
+
+    return float(
+        scipy.stats.permutation_test(
+            [x[group] for group in groups],
+            concordance,
+            permutation_type="pairings",
+            n_resamples=PERMUTATIONS,
+            batch=500,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        ).pvalue
+    )

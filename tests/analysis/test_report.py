@@ -1,0 +1,88 @@
+"""The report of the small study, and the commands that print claims."""
+
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from analysis import cli, store
+from analysis.claims import CLAIMS, claim
+from analysis.study import final_runs, read_study
+from tests.analysis.test_claims import OWN
+
+pytestmark = pytest.mark.usefixtures("quick_judgements")
+
+
+@pytest.fixture
+def with_losses(finished, tmp_path):
+    """A copy of the small study in which one run failed and another was never run."""
+    root = tmp_path / "out"
+    shutil.copytree(finished[1], root)
+    failed, absent = (root / f"runs/digits/symmetric-0.4/{name}/seed1.h5" for name in ("sgd", "ncsam"))
+    failed.unlink()
+    absent.unlink()
+    store.write_failure(failed, "RuntimeError: <out of memory>")
+    store.write_index(root, final_runs(read_study(root / "study.toml")))
+    return root
+
+
+def test_the_report_is_one_page_that_asks_nothing_of_the_network_and_names_every_loss(with_losses, capsys):
+    assert cli.main(["report", str(with_losses)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    page = (with_losses / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    for name in CLAIMS:
+        assert f'<h2 id="{name}">' in page
+    assert page.index("<table>") < page.index("<h2")
+    assert "failed: runs/digits/symmetric-0.4/sgd/seed1.failed: RuntimeError: &lt;out of memory&gt;" in page
+    assert "not run: NCSAM symmetric 40% seed 1" in page
+
+
+def test_the_same_results_give_the_same_report(finished, tmp_path):
+    root = tmp_path / "out"
+    shutil.copytree(finished[1], root)
+    written = []
+    for _ in range(2):
+        assert cli.main(["report", str(root)]) == 0
+        written.append((root / "report.html").read_bytes())
+    assert written[0] == written[1]
+    runs = pd.read_csv(root / "runs.csv")
+    pd.testing.assert_frame_equal(runs, store.read_table(root), check_dtype=False)
+    lines = (root / "claims.md").read_text().splitlines()
+    assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_claims_are_listed_without_any_results(capsys):
+    assert cli.main(["claims", "--list"]) == 0
+    shown = capsys.readouterr().out
+    for name in CLAIMS:
+        assert f" {name} " in shown
+
+
+def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(claim, "CLAIMS", dict(CLAIMS))
+    monkeypatch.setattr(cli, "CLAIMS", claim.CLAIMS)
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    assert cli.main(["claims", str(finished[1]), "--with", str(path), "--claim", "X1"]) == 0
+    shown = capsys.readouterr().out
+    assert "SAM ends with a lower test loss than SGD." in shown
+    assert "needs runs of SAM" in shown
+    assert "Theorem" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["claims"], "results: name a study's folder, or --list"),
+        (["claims", "--list", "--claim", "Z9"], "--claim: unknown 'Z9'"),
+        (["claims", "--list", "--with", "nowhere.py"], "--with: nowhere.py does not exist"),
+        (["report", "nowhere"], "results: nowhere holds no study.h5"),
+    ],
+)
+def test_what_cannot_be_reported_is_said_in_one_line(arguments, says, capsys):
+    assert cli.main(arguments) == 2
+    assert says in capsys.readouterr().err
