@@ -435,4 +435,4 @@ def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
     """
     if vector.shape != objective.theta.shape:
         raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")
-    return vector.detach().to(objective.theta)
+    return vector.detach().to(objective.theta).contiguous()

@@ -54,7 +54,6 @@ def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
     fold_batch_norm(module)
     if inputs.device.type == "cpu":
         _pool_by_comparison(module.graph)
-    _rectify_in_place(module.graph)
     return _cut(module)
 
 
@@ -136,4 +135,6 @@ def _cut(module: fx.GraphModule) -> Forward:
         if node not in copies:
             copies[node] = rest.node_copy(node, copies.__getitem__)
     rest.eliminate_dead_code()
+    # not before the cut: what overwrites is never taken for dead, and the first layers would be rectified
+    _rectify_in_place(rest)
     return Forward(fx.GraphModule(module, first), fx.GraphModule(module, rest))
