@@ -160,8 +160,7 @@ def _shown(effect: Effect) -> dict[str, str]:
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
             + f"; p {p if p.startswith('<') else '= ' + p} ({effect.test}, Holm over {effect.tests}); "
-            f"n = {effect.samples} {effect.counted}"
-            + (f"; equivalence p = {effect.adjusted[1]:.3f}" if _has_equivalence(effect) else "")
+            f"n = {effect.samples} {effect.counted}" + _equivalence(effect)
         )
     return {
         "name": effect.name,
@@ -173,8 +172,10 @@ def _shown(effect: Effect) -> dict[str, str]:
     }
 
 
-def _has_equivalence(effect: Effect) -> bool:
-    return effect.adjusted is not None and bool(np.isfinite(effect.adjusted[1]))
+def _equivalence(effect: Effect) -> str:
+    if effect.adjusted is None or not np.isfinite(effect.adjusted[1]):
+        return ""
+    return f"; equivalence p = {effect.adjusted[1]:.3f}"
 
 
 def _forest(effects: list[Effect]) -> str:
