@@ -157,11 +157,12 @@ def _shown(effect: Effect) -> dict[str, str]:
     numbers = ""
     if np.isfinite(effect.estimate):
         p = p_value(effect)
+        equivalence = effect.adjusted[1] if effect.adjusted else effect.equivalence_p
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
             + f"; p {p if p.startswith('<') else '= ' + p} ({effect.test}, Holm over {effect.tests}); "
             f"n = {effect.samples} {effect.counted}"
-            + (f"; equivalence p = {effect.adjusted[1]:.3f}" if _has_equivalence(effect) else "")
+            + (f"; equivalence p = {equivalence:.3f}" if np.isfinite(equivalence) else "")
         )
     return {
         "name": effect.name,
@@ -171,10 +172,6 @@ def _shown(effect: Effect) -> dict[str, str]:
         "p": p_value(effect),
         "conclusion": conclusion(effect),
     }
-
-
-def _has_equivalence(effect: Effect) -> bool:
-    return effect.adjusted is not None and bool(np.isfinite(effect.adjusted[1]))
 
 
 def _forest(effects: list[Effect]) -> str:
