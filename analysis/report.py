@@ -157,10 +157,12 @@ def _shown(effect: Effect) -> dict[str, str]:
     numbers = ""
     if np.isfinite(effect.estimate):
         p = p_value(effect)
+        equivalence = effect.adjusted[1] if effect.adjusted else effect.equivalence_p
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
             + f"; p {p if p.startswith('<') else '= ' + p} ({effect.test}, Holm over {effect.tests}); "
-            f"n = {effect.samples} {effect.counted}" + _equivalence(effect)
+            f"n = {effect.samples} {effect.counted}"
+            + (f"; equivalence p = {equivalence:.3f}" if np.isfinite(equivalence) else "")
         )
     return {
         "name": effect.name,
@@ -170,12 +172,6 @@ def _shown(effect: Effect) -> dict[str, str]:
         "p": p_value(effect),
         "conclusion": conclusion(effect),
     }
-
-
-def _equivalence(effect: Effect) -> str:
-    if effect.adjusted is None or not np.isfinite(effect.adjusted[1]):
-        return ""
-    return f"; equivalence p = {effect.adjusted[1]:.3f}"
 
 
 def _forest(effects: list[Effect]) -> str:

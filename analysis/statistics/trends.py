@@ -46,7 +46,7 @@ def trend(
     )
     runs["stratum"] = 0 if strata is None else np.asarray(strata)
     runs["block"] = 0 if blocks is None else np.asarray(blocks)
-    finite = runs[["level", "value"]].apply(np.isfinite).all(axis=1)
+    finite = np.isfinite(runs["level"]) & np.isfinite(runs["value"])
     lost = int((~finite).sum())
     runs = runs.loc[finite]
     # a stratum of one level says nothing of a trend
