@@ -1,6 +1,7 @@
 import pytest
 
 from tests.analysis.small_study import study, write_study
+from tests.analysis.tiny_study import run_tiny
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +11,12 @@ def finished(tmp_path_factory):
     path = write_study(folder)
     assert study(path, folder / "out") == 0
     return path, folder / "out"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The folder of the tiny study, run without any mishap."""
+    folder = tmp_path_factory.mktemp("tiny")
+    outcome, _ = run_tiny(folder, folder / "out")
+    assert not outcome.failed
+    return folder / "out"
