@@ -13,7 +13,7 @@ from rich.console import Console
 from analysis import store
 from analysis.data import load_data
 from analysis.data_checks import check_against_data
-from analysis.engine import open_engine
+from analysis.engine import open_engine, run_jobs
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
 from analysis.study import Run, Study, final_runs, selection_runs
@@ -41,11 +41,25 @@ def run_study(
     device: str,
     data_dir: Path | None,
     console: Console,
+    threads: int | None = None,
+    scheduler: str | None = None,
 ) -> Outcome:
     """Brings the study folder to completion.
 
+    Args:
+        study: what to do.
+        root: the study folder.
+        engine: one of `ENGINES`, with `workers`, `threads` and `scheduler` as `open_engine` takes them.
+        workers: how many.
+        device: where to train and measure.
+        data_dir: where data files are.
+        console: where progress is shown.
+        threads: of torch in each run; results are the same bit for bit only with the same number.
+        scheduler: of Dask.
+
     Raises:
         StoreError: the folder is another study's, or in use.
+        EngineError: no such engine here, or it is gone.
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
     finals = final_runs(study)
@@ -57,7 +71,10 @@ def run_study(
     def tell(line: str) -> None:
         console.print(line, style="yellow", markup=False, highlight=False)
 
-    with store.locked(root), open_engine(engine, workers) as executor:
+    with (
+        store.locked(root),
+        open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
+    ):
         records = store.open_folder(root, study, finals + trials, tell)
         if not all(run.path in records for run in finals):
             # what does not fit the data is better found here than by every worker
@@ -83,7 +100,7 @@ def run_study(
                     store.check_writable(root)
                     store.write_failure(root / path, failed[path])
 
-                executor.run(jobs, shown.update, done)
+                run_jobs(executor, jobs, shown.update, done)
 
         bring_about([(trial, _only_choice(trial)) for trial in trials], "choosing hyper-parameters")
         chosen = {run.path: choose(study, run, records) for run in finals}
