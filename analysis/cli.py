@@ -59,8 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
     )
-    study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or a GPU")
-    study.add_argument("--workers", type=int, help="worker processes (default: one a core)")
+    study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
+    study.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
+    study.add_argument(
+        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
+    )
+    study.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
     study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     study.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
     study.set_defaults(command=_study)
@@ -104,13 +108,16 @@ def _parser() -> argparse.ArgumentParser:
 def _study(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     device = _device(options.device)
-    cores = os.cpu_count() or 1
-    workers = cores if options.workers is None else options.workers
-    if workers < 1:
-        raise ValueError(f"--workers: must be at least 1, got {workers}")
+    places = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
+    workers = places if options.workers is None else options.workers
+    for name, value in (("workers", workers), ("threads", options.threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}: must be at least 1, got {value}")
+    if options.scheduler is not None and options.engine != "dask":
+        raise ValueError("--scheduler: is for --engine dask")
     if options.data_dir is not None and not options.data_dir.exists():
         raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
-    engine = options.engine or ("serial" if device != "cpu" or workers == 1 else "processes")
+    engine = options.engine or ("serial" if workers == 1 or device.startswith("cuda:") else "processes")
     outcome = run_study(
         study,
         options.out,
@@ -119,6 +126,8 @@ def _study(options: argparse.Namespace, console: Console) -> int:
         device=device,
         data_dir=options.data_dir,
         console=console,
+        threads=options.threads,
+        scheduler=options.scheduler,
     )
     if outcome.table.empty:
         console.print("no run has finished", style="red")

@@ -13,7 +13,7 @@ from rich.console import Console
 from analysis import store
 from analysis.data import load_data
 from analysis.data_checks import check_against_data
-from analysis.engine import open_engine
+from analysis.engine import open_engine, run_jobs
 from analysis.progress import RunsProgress
 from analysis.run import Choice, execute
 from analysis.study import Run, Study, final_runs, selection_runs
@@ -41,26 +41,47 @@ def run_study(
     device: str,
     data_dir: Path | None,
     console: Console,
+    threads: int | None = None,
+    scheduler: str | None = None,
 ) -> Outcome:
     """Brings the study folder to completion.
 
+    Args:
+        study: what to do.
+        root: the study folder.
+        engine: one of `ENGINES`, with `workers`, `threads` and `scheduler` as `open_engine` takes them.
+        workers: how many.
+        device: where to train and measure.
+        data_dir: where data files are.
+        console: where progress is shown.
+        threads: of torch in each run; results are the same bit for bit only with the same number.
+        scheduler: of Dask.
+
     Raises:
         StoreError: the folder is another study's, or in use.
+        EngineError: no such engine here, or it is gone.
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
     finals = final_runs(study)
     trials = [trial for run in finals for trial in selection_runs(study, run)]
     # the seeds of a method and rate share their trials
     trials = list({trial.path: trial for trial in trials}.values())
-    with store.locked(root), open_engine(engine, workers) as executor:
-        store.open_folder(root, study, finals + trials)
-        if not all(store.is_finished(root, run) for run in finals):
+    failed: dict[str, str] = {}
+
+    def tell(line: str) -> None:
+        console.print(line, style="yellow", markup=False, highlight=False)
+
+    with (
+        store.locked(root),
+        open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
+    ):
+        records = store.open_folder(root, study, finals + trials, tell)
+        if not all(run.path in records for run in finals):
             # what does not fit the data is better found here than by every worker
             check_against_data(study, load_data(finals[0].config, data_dir), data_dir)
-        failed: dict[str, str] = {}
 
         def bring_about(runs: list[tuple[Run, Choice]], title: str) -> None:
-            missing = [(run, choice) for run, choice in runs if not store.is_finished(root, run)]
+            missing = [(run, choice) for run, choice in runs if run.path not in records]
             jobs = [
                 (run.path, partial(execute, run, choice, root, data_dir=data_dir, device=device))
                 for run, choice in missing
@@ -71,14 +92,18 @@ def run_study(
 
                 def done(path: str, error: BaseException | None) -> None:
                     shown.finish(path, error)
-                    if error is not None:
-                        failed[path] = f"{type(error).__name__}: {error}"
-                        store.write_failure(root / path, failed[path])
+                    if error is None:
+                        records[path] = store.read_record(root / path)
+                        return
+                    failed[path] = f"{type(error).__name__}: {error}"
+                    # on a full disk every other run would fail as well, each after its training
+                    store.check_writable(root)
+                    store.write_failure(root / path, failed[path])
 
-                executor.run(jobs, shown.update, done)
+                run_jobs(executor, jobs, shown.update, done)
 
         bring_about([(trial, _only_choice(trial)) for trial in trials], "choosing hyper-parameters")
-        chosen = {run.path: choose(study, run, root) for run in finals}
+        chosen = {run.path: choose(study, run, records) for run in finals}
         for run in finals:
             if chosen[run.path] is None:
                 failed[run.path] = "a run of its selection failed, or all of them diverged"
@@ -86,11 +111,11 @@ def run_study(
             [(run, choice) for run in finals if (choice := chosen[run.path]) is not None],
             "training and measuring",
         )
-        table = store.write_index(root, finals)
+        table = store.write_index(root, finals, records)
     return Outcome(table, failed)
 
 
-def choose(study: Study, run: Run, root: Path) -> Choice | None:
+def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:
     """The candidate with the best mean score on validation samples with observed labels.
 
     Of equal scores the first candidate wins; one that diverged has the score NaN. None if a trial is missing,
@@ -100,11 +125,12 @@ def choose(study: Study, run: Run, root: Path) -> Choice | None:
     trials = selection_runs(study, run)
     if not trials:
         return _only_choice(run)
-    if not all(store.is_finished(root, trial) for trial in trials):
+    if not all(trial.path in records for trial in trials):
         return None
     # trials come candidate by candidate, in the candidates' order
     repeats = len(trials) // len(candidates)
-    found = np.array([_score(root, trial) for trial in trials]).reshape(len(candidates), repeats, 2)
+    found = np.array([_score(trial, records[trial.path]) for trial in trials])
+    found = found.reshape(len(candidates), repeats, 2)
     scores = found[:, :, 0].mean(axis=1)
     errors = np.sqrt(found[:, :, 1].sum(axis=1)) / repeats
     if np.isnan(scores).all():
@@ -112,14 +138,11 @@ def choose(study: Study, run: Run, root: Path) -> Choice | None:
     return Choice(candidates[int(np.nanargmax(scores))], candidates, scores.tolist(), errors.tolist())
 
 
-def _score(root: Path, trial: Run) -> tuple[float, float]:
+def _score(trial: Run, record: store.Record) -> tuple[float, float]:
     """Validation accuracy of a trial at its last epoch, and the variance of that share."""
-    path = root / trial.path
-    accuracy = float(store.read_history(path)["test_accuracy"].iloc[-1])
-    with store.opened(path) as file:
-        trained = len(file["labels/observed"])
+    accuracy = record.row["test_accuracy"]
     fraction = trial.config["selection"]["validation_fraction"]
-    held_out = trained * fraction / (1 - fraction)
+    held_out = record.trained * fraction / (1 - fraction)
     return accuracy, accuracy * (1 - accuracy) / held_out
 
 

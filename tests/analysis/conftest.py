@@ -2,6 +2,7 @@ import pytest
 
 from analysis.statistics import resampling
 from tests.analysis.small_study import study, write_study
+from tests.analysis.tiny_study import run_tiny
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,12 @@ def quick_judgements(monkeypatch):
     """
     monkeypatch.setattr(resampling, "RESAMPLES", 499)
     monkeypatch.setattr("gc.collect", lambda *_: 0)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The folder of the tiny study, run without any mishap."""
+    folder = tmp_path_factory.mktemp("tiny")
+    outcome, _ = run_tiny(folder, folder / "out")
+    assert not outcome.failed
+    return folder / "out"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis import cli, store
-from analysis.engine import open_engine
+from analysis.engine import open_engine, run_jobs
 from analysis.run import Choice, execute
 from analysis.study import final_runs, read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
@@ -176,7 +176,7 @@ def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
     with open_engine("processes", 1) as engine:
         for name in ("first", "second"):
-            engine.run([(name, write_nothing)], lambda _: None, done.__setitem__)
+            run_jobs(engine, [(name, write_nothing)], lambda _: None, done.__setitem__)
             for child in multiprocessing.active_children():
                 child.kill()
                 child.join()

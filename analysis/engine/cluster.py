@@ -1,0 +1,94 @@
+"""A Dask cluster: the workers of a scheduler's address, or some started on this machine."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+
+from analysis.engine.jobs import EngineError, Event, Job, OnEvent
+from analysis.engine.processes import gpus_of_workers, threads_of_each, wait_passively
+
+IN_HAND = 1000
+"""Enough for a cluster that grows with what waits, few enough for the memory."""
+SECONDS_TO_ANSWER = 10
+
+
+class Cluster:
+    """Jobs as Dask tasks. Dask itself gives the job of a dead worker to another, and gives up after a few deaths."""
+
+    slots = IN_HAND
+    lost: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, workers: int, threads: int | None, device: str, scheduler: str | None) -> None:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
+        is_gpu = torch.device(device).type == "cuda"
+        self._cluster = None
+        self._gpus: list[int] = []
+        self._threads = threads
+        if scheduler is None:
+            wait_passively()
+            self._threads = threads or threads_of_each(workers)
+            self._gpus = gpus_of_workers(workers, device)
+            self._cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                # a machine's own name may lead through a firewall
+                host="127.0.0.1",
+                resources={"GPU": 1} if is_gpu else None,
+            )
+        try:
+            self._client = Client(self._cluster or scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}") from error
+        self._executor = self._client.get_executor(
+            pure=False, **({"resources": {"GPU": 1}} if is_gpu else {})
+        )
+        self._topic = f"ncsam-{secrets.token_hex(6)}"
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._client.subscribe_topic(self._topic, lambda event: self._events.put(tuple(event[1])))
+
+    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:  # noqa: ARG002
+        """Hands a job to the scheduler."""
+        future: Future[None] = self._executor.submit(_work, job, self._topic, self._threads, self._gpus)
+        return future
+
+    def deliver(self, on_event: OnEvent) -> None:
+        """Passes on what the workers have logged."""
+        while not self._events.empty():
+            on_event(self._events.get())
+
+    def renew(self) -> None:
+        """Dask replaces its workers itself."""
+
+    def close(self, *, at_once: bool) -> None:
+        """Lets go of the jobs, and ends the workers if they were started here."""
+        self._executor.shutdown(wait=not at_once)
+        self._client.close(timeout=1 if at_once else SECONDS_TO_ANSWER)
+        if self._cluster is not None:
+            self._cluster.close(timeout=1 if at_once else SECONDS_TO_ANSWER)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Threads of a worker share torch's random state and its number of threads, so that they take turns."""
+
+
+def _work(job: Job, topic: str, threads: int | None, gpus: list[int]) -> None:
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    identity, function = job
+    with _ONE_AT_A_TIME:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if gpus:
+            torch.cuda.set_device(gpus[int(worker.name)])
+        function(report=lambda *event: worker.log_event(topic, (identity, *event)))

@@ -1,0 +1,114 @@
+"""Jobs handed to an engine, a bounded number at a time, and what becomes of those whose worker dies."""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import Protocol
+
+MAX_LOSSES = 3
+"""Workers that a job may outlive. The last one has it alone, so that no other job is blamed for that death."""
+SECONDS_BETWEEN_LOOKS = 0.1
+
+Event = tuple[str, str, int, int]
+"""(job's id, what is being done, steps done, steps in all)."""
+Job = tuple[str, Callable[..., None]]
+"""(id, function); the function takes `report(doing, done, total)` and must be picklable."""
+OnEvent = Callable[[Event], None]
+OnDone = Callable[[str, BaseException | None], None]
+
+
+class EngineError(ValueError):
+    """An engine that cannot be had, or is gone; the message is one line."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A job that took its workers with it, such as by using up the memory."""
+
+
+class Engine(Protocol):
+    """A `concurrent.futures` executor that outlives its workers and passes on what they report."""
+
+    slots: int
+    """Jobs that it can have in hand without one waiting for long."""
+    lost: tuple[type[BaseException], ...]
+    """What a future ends with when its worker died."""
+
+    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:
+        """Starts a job."""
+
+    def deliver(self, on_event: OnEvent) -> None:
+        """Passes on what jobs have reported."""
+
+    def renew(self) -> None:
+        """Replaces workers that died."""
+
+    def close(self, *, at_once: bool) -> None:
+        """Ends the workers, in the midst of their jobs if need be."""
+
+
+def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
+    """Runs all jobs; one that fails does not stop the others, one whose worker dies is started again.
+
+    Args:
+        engine: where.
+        jobs: what to run.
+        on_event: called in this process with the progress that a job reports.
+        on_done: called in this process with the id of each finished job and its error, if any.
+
+    Raises:
+        EngineError: the engine is gone.
+    """
+    waiting = deque(jobs)
+    in_hand: dict[Future[None], Job] = {}
+    finished: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+    losses: Counter[str] = Counter()
+
+    def is_suspect(job: Job) -> bool:
+        return losses[job[0]] == MAX_LOSSES - 1
+
+    def may_start(job: Job) -> bool:
+        if is_suspect(job) or any(map(is_suspect, in_hand.values())):
+            return not in_hand
+        return len(in_hand) < engine.slots
+
+    while waiting or in_hand:
+        while waiting and may_start(waiting[0]):
+            job = waiting.popleft()
+            try:
+                future = engine.submit(job, on_event)
+            except engine.lost:
+                # a worker died while it was idle
+                engine.renew()
+                future = engine.submit(job, on_event)
+            in_hand[future] = job
+            future.add_done_callback(finished.put)
+        try:
+            future = finished.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except queue.Empty:
+            engine.deliver(on_event)
+            continue
+        engine.deliver(on_event)
+        job = in_hand.pop(future)
+        error = _error_of(future)
+        if not isinstance(error, engine.lost):
+            on_done(job[0], error)
+            continue
+        losses[job[0]] += 1
+        engine.renew()
+        if losses[job[0]] < MAX_LOSSES:
+            waiting.append(job)
+        else:
+            on_done(job[0], WorkerDiedError(f"its worker was killed {MAX_LOSSES} times; was memory used up?"))
+
+
+def _error_of(future: Future[None]) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError:
+        raise EngineError(
+            "--scheduler: the Dask scheduler is gone; what is finished is kept, and the same command goes on from "
+            "there with a new one"
+        ) from None

@@ -1,0 +1,120 @@
+"""A pool of worker processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue
+
+import torch
+
+from analysis.engine.jobs import Event, Job, OnEvent
+from landscape import tune_allocator
+
+
+class Processes:
+    """One job a worker process, this machine's threads divided among them; dead workers are replaced."""
+
+    lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+
+    def __init__(self, workers: int, threads: int | None, device: str) -> None:
+        self._workers = workers
+        # one more than there are workers, so that none waits while this process looks at a result
+        self.slots = workers + 1
+        self._threads = threads or threads_of_each(workers)
+        self._gpus = gpus_of_workers(workers, device)
+        self._context = multiprocessing.get_context("spawn")
+        self._events: Queue[Event] = self._context.Queue()
+        self._pool: ProcessPoolExecutor | None = None
+        wait_passively()
+
+    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:  # noqa: ARG002
+        """Hands a job to the next free worker."""
+        if self._pool is None:
+            gpus: Queue[int] = self._context.Queue()
+            for index in self._gpus:
+                gpus.put(index)
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=self._context,
+                initializer=_start_worker,
+                initargs=(self._events, self._threads, gpus if self._gpus else None),
+            )
+        return self._pool.submit(_work, job)
+
+    def deliver(self, on_event: OnEvent) -> None:
+        """Passes on what the workers have put into the queue."""
+        while True:
+            try:
+                on_event(self._events.get_nowait())
+            except queue.Empty:
+                return
+
+    def renew(self) -> None:
+        """The next job opens a new pool; of a broken one every worker is ended."""
+        if self._pool is not None and self._pool._broken:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def close(self, *, at_once: bool) -> None:
+        """Ends the workers."""
+        if at_once:
+            for child in multiprocessing.active_children():
+                child.kill()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def threads_of_each(workers: int) -> int:
+    """This machine's cores divided among workers."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def gpus_of_workers(workers: int, device: str) -> list[int]:
+    """For each worker the index of its GPU; empty where there is nothing to divide."""
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    return [index % count for index in range(workers)] if count > 1 else []
+
+
+def wait_passively() -> None:
+    """For processes started from here on: it must stand in their environment before they import torch.
+
+    Two busy OpenMP teams that spin at their barriers slow each other down many times over.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+_events: Queue[Event] | None = None
+
+
+def _start_worker(events: Queue[Event], threads: int, gpus: Queue[int] | None) -> None:
+    global _events
+    _events = events
+    torch.set_num_threads(threads)
+    if gpus is not None:
+        # "cuda" then means this one, and the files say the same whichever it was
+        torch.cuda.set_device(gpus.get())
+    tune_allocator()
+    # Ctrl-C goes to the whole group; the parent decides, and its end is a worker's end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(job: Job) -> None:
+    identity, function = job
+    events = _events
+    assert events is not None
+    function(report=lambda *event: events.put((identity, *event)))

@@ -1,0 +1,41 @@
+"""One job after another, in this process."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+import torch
+
+from analysis.engine.jobs import Job, OnEvent
+
+
+class Serial:
+    """Each job runs while it is submitted."""
+
+    slots = 1
+    lost: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:
+        """Runs a job to its end."""
+        identity, function = job
+        future: Future[None] = Future()
+        try:
+            function(report=lambda *event: on_event((identity, *event)))
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+    def deliver(self, on_event: OnEvent) -> None:
+        """Nothing is left to pass on."""
+
+    def renew(self) -> None:
+        """This process is the worker."""
+
+    def close(self, *, at_once: bool) -> None:
+        """Nothing is left to end."""

@@ -1,0 +1,98 @@
+"""Files written whole or not at all, sealed with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+BEFORE_DIGEST = b"\nsha256:"
+SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
+TEMPORARY = ".tmp"
+
+
+class StoreError(ValueError):
+    """A study folder that cannot be used as asked; the message is one line."""
+
+
+class BrokenFileError(StoreError):
+    """A file that is not what was written, or not to be trusted."""
+
+
+def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
+    """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # processes of two machines may have one number
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
+    try:
+        write_to(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _flush_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A new name outlives a power failure only once its folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+
+    def write_to(beside: Path) -> None:
+        beside.write_text(text, encoding="utf-8")
+
+    replace_file(path, write_to)
+
+
+def remove_temporary_files(root: Path) -> None:
+    """Takes away what writers that were killed left; nobody else may be at work in the folder."""
+    for left_over in root.rglob(f"*{TEMPORARY}"):
+        left_over.unlink(missing_ok=True)
+
+
+def sealed(content: bytes) -> bytes:
+    """The content with its SHA-256 in a line behind it, which HDF5 readers pass over."""
+    return content + BEFORE_DIGEST + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def is_sealed(path: Path) -> bool:
+    """The file ends with a checksum, and it is that of the file.
+
+    Raises:
+        BrokenFileError: it is another one.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(max(0, size - SEAL_LENGTH))
+        seal = file.read()
+        if not (seal.startswith(BEFORE_DIGEST) and len(seal) == SEAL_LENGTH):
+            return False
+        file.seek(0)
+        left = size - SEAL_LENGTH
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    if seal[len(BEFORE_DIGEST) : -1] != digest.hexdigest().encode():
+        raise BrokenFileError(f"file: {path} does not have its checksum: bytes of it have changed")
+    return True
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a broken file, so that it is out of the way and not lost; returns its new name."""
+    for number in range(1, 1000):
+        aside = path.with_name(f"{path.name}.broken-{number}")
+        if not aside.exists():
+            os.replace(path, aside)
+            return aside
+    raise StoreError(f"out: {path} was found broken a thousand times; look at the disk")

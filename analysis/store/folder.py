@@ -1,0 +1,133 @@
+"""The study folder: whose it is, who works in it, and what is in it already."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, set_aside, write_text
+from analysis.store.index import Record, read_record
+from analysis.store.run_file import read_config, versions
+from analysis.store.schema import SCHEMA_VERSION
+from analysis.study import Run, Study
+
+EMPTY = (".lock", "lost+found")
+"""What a folder may hold and still count as empty; a file system of its own has the second."""
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """The study folder, made if missing, for this process alone.
+
+    Raises:
+        StoreError: another process works in it, or it cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+        check_writable(root)
+    except OSError as error:
+        raise StoreError(f"out: cannot write to {root}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
+        yield
+
+
+def check_writable(root: Path) -> None:
+    """Tries the folder by a file of 64 KiB.
+
+    Raises:
+        StoreError: it cannot be written, such as for a full disk or one that was remounted read-only.
+    """
+    probe = root / f".probe.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(1 << 16))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(
+            f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
+            "from there once that is mended"
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str], None]) -> dict[str, Record]:
+    """Checks that the folder is this study's, writes down the study in it, and looks at every run that is there.
+
+    Args:
+        root: the folder, locked.
+        study: to be worked on.
+        runs: its runs; each file is opened once.
+        tell: takes a line for each broken file, which is set aside so that its run is done again.
+
+    Returns:
+        Path of each finished run -> what its file says.
+
+    Raises:
+        StoreError: it holds something else, another study, or runs of this one with other settings.
+    """
+    _check_owner(root, study)
+    remove_temporary_files(root)
+    records = {}
+    for run in runs:
+        if (root / run.path).exists():
+            try:
+                record = read_record(root / run.path)
+            except BrokenFileError as error:
+                tell(f"{error}; set aside as {set_aside(root / run.path).name}, its run is done again")
+                continue
+            if record.fingerprint != run.fingerprint:
+                stored = read_config(root / run.path)
+                difference = _first_difference(stored["config"], run.config)
+                raise StoreError(
+                    f"out: {root / run.path} has other settings than the study ({difference}); choose another --out, "
+                    "or delete the folder to run it anew"
+                )
+            records[run.path] = record
+    content = {
+        **study.model_dump(exclude_none=True),
+        "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
+    }
+    write_text(root / "study.toml", tomli_w.dumps(content))
+    return records
+
+
+def _check_owner(root: Path, study: Study) -> None:
+    written = root / "study.toml"
+    if written.exists():
+        try:
+            stored_study = tomllib.loads(written.read_text(encoding="utf-8"))
+            name, dataset = stored_study.get("name"), stored_study.get("dataset")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"out: {written} is not a TOML file ({error}); choose another --out") from error
+        if name != study.name:
+            raise StoreError(
+                f"out: {root} holds the study {name!r}, not {study.name!r}; choose another --out"
+            )
+        if dataset != study.dataset:
+            raise StoreError(
+                f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
+            )
+    elif any(entry.name not in EMPTY for entry in root.iterdir()):
+        raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
+
+
+def _first_difference(stored: Any, planned: Any, field: str = "") -> str:
+    if isinstance(stored, dict) and isinstance(planned, dict):
+        for key in sorted(stored.keys() | planned.keys()):
+            if stored.get(key) != planned.get(key):
+                return _first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
+    return f"{field}: {stored!r} there, {planned!r} now"

@@ -1,0 +1,165 @@
+"""The index of a study: a table of all runs' scalars, and links to their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+
+import landscape
+from analysis.store.files import StoreError, replace_file
+from analysis.store.run_file import config_of, identity, opened, read_history
+from analysis.store.scalars import scalars_of
+from analysis.study import Run
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a study needs to know of a finished run, read from its file at one opening.
+
+    Attributes:
+        fingerprint: of its configuration.
+        row: its scalars.
+        trained: number of its training samples.
+    """
+
+    fingerprint: str
+    row: dict[str, Any]
+    trained: int
+
+
+def read_record(path: Path) -> Record:
+    """Reads a run file's record.
+
+    Raises:
+        FileNotFoundError: no such file.
+        BrokenFileError: not a whole run file.
+    """
+    with opened(path) as file:
+        return Record(str(config_of(file)["fingerprint"]), scalars_of(file), len(file["labels/observed"]))
+
+
+def scalars(path: Path) -> dict[str, Any]:
+    """A run's numbers for the table of all runs."""
+    return read_record(path).row
+
+
+def is_finished(root: Path, run: Run) -> bool:
+    """The run's file is there and has the run's configuration."""
+    path = root / run.path
+    return path.exists() and read_record(path).fingerprint == run.fingerprint
+
+
+def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
+    """Writes `study.h5`: a table of all finished runs' scalars, and links to their files. Returns the table.
+
+    Args:
+        root: the study folder.
+        runs: in the order of the table.
+        records: of those that have finished, by path.
+    """
+    finished = [run.path for run in runs if run.path in records]
+    table = pd.DataFrame([records[path].row for path in finished])
+
+    def write_to(beside: Path) -> None:
+        with h5py.File(beside, "w", driver="core", backing_store=False) as file:
+            columns = file.create_group("table")
+            for name in table.columns:
+                values = table[name]
+                columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
+            columns.attrs["order"] = json.dumps(list(table.columns))
+            file.attrs["fingerprint"] = _fingerprint_of([records[path].fingerprint for path in finished])
+            # thousands of paths are more than an attribute holds
+            file.create_dataset("runs", data=finished, dtype=h5py.string_dtype())
+            for path in finished:
+                file[f"links/{path.removesuffix('.h5')}"] = h5py.ExternalLink(path, "/")
+            file.flush()
+            content = file.id.get_file_image()
+        beside.write_bytes(content)
+
+    replace_file(root / "study.h5", write_to)
+    return table
+
+
+def read_table(root: Path) -> pd.DataFrame:
+    """The table of all runs' scalars, one row a run.
+
+    Raises:
+        FileNotFoundError: no folder, or no index in it.
+        StoreError: no run has finished.
+    """
+    with _index(root) as file:
+        group = file["table"]
+        order = json.loads(group.attrs["order"])
+        columns = {
+            name: group[name].asstr()[()] if h5py.check_string_dtype(group[name].dtype) else group[name][()]
+            for name in order
+        }
+    if not columns:
+        raise StoreError(f"results: no run of {root} has finished")
+    return pd.DataFrame(columns)
+
+
+def run_files(root: Path) -> list[Path]:
+    """The files of the runs in the index, in its order.
+
+    Raises:
+        FileNotFoundError, StoreError: no index, or a broken one, or one that leads out of the folder.
+    """
+    with _index(root) as file:
+        paths = file["runs"].asstr()[()].tolist() if "runs" in file else json.loads(file.attrs["runs"])
+    inside = root.resolve()
+    for path in paths:
+        if not (root / path).resolve().is_relative_to(inside):
+            raise StoreError(
+                f"results: {root / 'study.h5'} names {path!r}, which lies outside the study's folder"
+            )
+    return [root / path for path in paths]
+
+
+def fingerprint(root: Path) -> str:
+    """Of all runs in the index: another one means other results."""
+    with _index(root) as file:
+        return str(file.attrs["fingerprint"])
+
+
+def _fingerprint_of(fingerprints: list[str]) -> str:
+    return hashlib.sha256("".join(sorted(fingerprints)).encode()).hexdigest()
+
+
+@contextmanager
+def _index(root: Path) -> Iterator[h5py.File]:
+    path = root / "study.h5"
+    if not path.is_file():
+        raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError) as error:
+        raise StoreError(f"results: {path} is not a whole HDF5 file; run 'ncsam study' again") from error
+    with file:
+        try:
+            yield file
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise StoreError(f"results: {path} is not a study's index; run 'ncsam study' again") from error
+
+
+def read_histories(root: Path) -> pd.DataFrame:
+    """All final runs' histories, one row an epoch."""
+    return pd.concat([read_history(path) for path in run_files(root)], ignore_index=True)
+
+
+def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
+    """(identity of the run, result in the group `name`) of all runs that have it."""
+    found = []
+    for path in run_files(root):
+        with opened(path) as file:
+            if name in file:
+                found.append((identity(config_of(file)), landscape.load(file, name)))
+    return found

@@ -1,0 +1,78 @@
+"""A run's numbers for the table of all runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+
+from analysis.store.run_file import config_of, history_of, identity
+from ncsam.alignment import ALIGNMENT_METRICS
+from ncsam.training import METRICS
+
+
+def scalars_of(file: h5py.File) -> dict[str, Any]:
+    """One row of the table, from an open run file."""
+    stored = config_of(file)
+    history = history_of(file)
+    row: dict[str, Any] = identity(stored)
+    method = stored["config"]["method"]
+    row["method_name"] = method["name"]
+    row["loss"] = method["loss"]["name"]
+    row["mixup"] = method["mixup"] or 0.0
+    row["candidates"] = len(method["candidates"])
+    row["diverged"] = bool(stored["diverged"])
+    row["epochs"] = int(stored["epochs"])
+    row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
+    for name in METRICS:
+        row[name] = float(history[name].iloc[-1])
+    row["best_test_accuracy"] = float(history["test_accuracy"].max())
+    row["best_epoch"] = int(history["test_accuracy"].fillna(-1).argmax()) + 1
+    probed = [name for name in map(str, history.columns) if name.startswith("probe_")]
+    for name in (*ALIGNMENT_METRICS, *probed):
+        # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
+        row[f"mean_{name}"] = float(history[name].mean())
+    wrong = file["labels/clean"][()] != file["labels/observed"][()]
+    row["realised_noise_rate"] = float(wrong.mean())
+    row["classes"] = len(file["labels/transition"])
+    for loss in ("observed", "clean"):
+        row.update(_measured_scalars(file, loss))
+    row.update(_bound_scalars(file))
+    return row
+
+
+def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
+    groups = {
+        "top_eigenvalue": (f"curvature/{loss}/top_eigenvalues", "values"),
+        "top_eigenvalue_residual": (f"curvature/{loss}/top_eigenvalues", "residuals"),
+        "top_eigenvalue_converged": (f"curvature/{loss}/top_eigenvalues", "converged"),
+        "trace": (f"curvature/{loss}/trace", "value"),
+        "trace_standard_error": (f"curvature/{loss}/trace", "standard_error"),
+        "trace_converged": (f"curvature/{loss}/trace", "converged"),
+        "sharpness": (f"sharpness/{loss}", "value"),
+        "sharpness_one_step": (f"sharpness/{loss}", "one_step"),
+        "sharpness_rho": (f"sharpness/{loss}", "rho"),
+    }
+    return {
+        f"{name}_{loss}": float(np.ravel(file[group][field][()])[0]) if group in file else math.nan
+        for name, (group, field) in groups.items()
+    }
+
+
+def _bound_scalars(file: h5py.File) -> dict[str, float]:
+    """Theorem 1 and Assumption 1 with both losses, NaN where they were not measured."""
+    fields = {
+        "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
+        "assumption": ("gap", "standard_error"),
+    }
+    return {
+        f"{group}_{loss}_{field}": float(file[f"{group}/{loss}/{field}"][()])
+        if f"{group}/{loss}" in file
+        else math.nan
+        for group, names in fields.items()
+        for loss in ("zero_one", "cross_entropy")
+        for field in names
+    }

@@ -1,0 +1,52 @@
+"""A disk that is full, and a folder that cannot be written; root is let through by permissions, so these are mounts."""
+
+import subprocess
+
+import pytest
+
+from analysis.store import StoreError
+from tests.analysis.small_study import assert_same_results
+from tests.analysis.tiny_study import run_tiny
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of its own, and how to change it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options):
+        subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
+
+    try:
+        mount("-t", "tmpfs", "-o", "size=160k", "tmpfs")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"NOT TESTED: mounting is not allowed here ({error})")
+    yield folder, mount
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(disk, undisturbed, tmp_path):
+    out, mount = disk
+    with pytest.raises(
+        StoreError, match=r"cannot write to .*: No space left on device; what is finished is kept"
+    ):
+        run_tiny(tmp_path, out)
+    for path in out.rglob("seed*.h5"):
+        assert_same_results(path, undisturbed / path.relative_to(out))
+    mount("-o", "remount,size=4m")
+    outcome, _ = run_tiny(tmp_path, out)
+    assert not outcome.failed
+    for path in undisturbed.rglob("seed*.h5"):
+        assert_same_results(out / path.relative_to(undisturbed), path)
+
+
+def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path):
+    out, mount = disk
+    mount("-o", "remount,size=4m")
+    run_tiny(tmp_path, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    mount("-o", "remount,ro")
+    with pytest.raises(StoreError, match=r"cannot write to .*: Read-only file system"):
+        run_tiny(tmp_path, out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

@@ -1,0 +1,85 @@
+"""kill -9 at the worst moments, in a process that is one moment's copy of this one."""
+
+import os
+import time
+
+import pytest
+
+import analysis.run
+import ncsam.training
+from analysis.store import files
+from tests.analysis.small_study import assert_same_results
+from tests.analysis.tiny_study import killed_at, mark_and_wait, run_tiny
+
+
+def in_training(monkeypatch, mark):
+    save = ncsam.training.save_checkpoint
+
+    def saved(*arguments):
+        save(*arguments)
+        mark_and_wait(mark)
+
+    monkeypatch.setattr(ncsam.training, "save_checkpoint", saved)
+
+
+def in_measuring(monkeypatch, mark):
+    monkeypatch.setattr(analysis.run, "measure", lambda *_, **__: mark_and_wait(mark))
+
+
+def in_writing(monkeypatch, mark):
+    """The file lies there under its passing name, half of it."""
+
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        mark_and_wait(mark)
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
+
+
+def before_the_rename(monkeypatch, mark):
+    def waiting(beside, path):
+        if path.suffix == ".h5":
+            mark_and_wait(mark)
+        os.rename(beside, path)
+
+    monkeypatch.setattr(files.os, "replace", waiting)
+
+
+def in_writing_the_index(monkeypatch, mark):
+    def waiting(beside, path):
+        if path.name == "study.h5":
+            mark_and_wait(mark)
+        os.rename(beside, path)
+
+    monkeypatch.setattr(files.os, "replace", waiting)
+
+
+@pytest.mark.parametrize(
+    "moment", [in_training, in_measuring, in_writing, before_the_rename, in_writing_the_index]
+)
+def test_a_kill_loses_nothing_finished_and_takes_nothing_half_done(undisturbed, tmp_path, moment):
+    out, mark = tmp_path / "out", tmp_path / "mark"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        moment(monkeypatch, mark)
+        killed_at(mark, lambda: run_tiny(tmp_path, out))
+    there = {path: path.stat().st_mtime_ns for path in out.rglob("seed*.h5")}
+    assert len(there) == (2 if moment is in_writing_the_index else 0)
+    outcome, _ = run_tiny(tmp_path, out)
+    assert not outcome.failed
+    for path in undisturbed.rglob("seed*.h5"):
+        assert_same_results(out / path.relative_to(undisturbed), path)
+    assert all(path.stat().st_mtime_ns == time_ for path, time_ in there.items())
+    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".ckpt")]
+
+
+def test_a_clock_that_jumps_changes_no_number(undisturbed, tmp_path, monkeypatch):
+    jumping = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(jumping)))
+    out = tmp_path / "out"
+    run_tiny(tmp_path, out)
+    for path in out.rglob("seed*.h5"):
+        assert_same_results(path, undisturbed / path.relative_to(out))
+        os.utime(path, (4e9, 4e9))
+    _, printed = run_tiny(tmp_path, out)
+    assert "2 of 2 runs are there" in printed

@@ -1,0 +1,76 @@
+"""A study of two runs that take a moment, for tests that run it again and again."""
+
+import io
+import os
+import signal
+import time
+
+from rich.console import Console
+
+from analysis.experiment import run_study
+from analysis.study import read_study
+
+TINY = """
+name = "tiny"
+dataset = "digits"
+train_samples = 200
+test_samples = 100
+seeds = [0, 1]
+[model]
+name = "mlp"
+hidden = [4]
+[noise]
+rates = [0.4]
+[training]
+epochs = 3
+alignment_batches = 0
+[[methods]]
+name = "plain"
+label = "SGD"
+[measure]
+samples = 20
+eigenvalues = 1
+trace_max_products = 10
+sharpness_steps = 1
+"""
+
+
+def run_tiny(folder, out, text=TINY, engine="serial", workers=1):
+    """(what the study's call did, what it printed)."""
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    printed = io.StringIO()
+    outcome = run_study(
+        read_study(path),
+        out,
+        engine=engine,
+        workers=workers,
+        device="cpu",
+        data_dir=None,
+        console=Console(file=printed, width=300),
+    )
+    return outcome, printed.getvalue()
+
+
+def killed_at(mark, work):
+    """Does the work in a process of its own, and kills it when it has made the file `mark`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 60
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "ended before it came to the mark"
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    mark.unlink()
+
+
+def mark_and_wait(mark):
+    """What a process does to be killed just here."""
+    mark.touch()
+    time.sleep(60)
