@@ -6,7 +6,7 @@ import pytest
 
 from analysis.claims import claim
 
-PAGES = ("claims.md", "curvature.md", "findings.md", "training.md")
+PAGES = ("claims.md", "curvature.md", "findings.md", "surfaces.md", "training.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
