@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -247,3 +248,19 @@ def measure_bounds(
             clean, right_labels, loss=name, rho=rho, draws=draws, seed=seed
         )
     return results
+
+
+def bound_scalars(file: h5py.File) -> dict[str, float]:
+    """A run file's numbers of Theorem 1 and Assumption 1 for the table of runs, NaN where they were not measured."""
+    fields = {
+        "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
+        "assumption": ("gap", "standard_error"),
+    }
+    return {
+        f"{group}_{loss}_{field}": float(file[f"{group}/{loss}/{field}"][()])
+        if f"{group}/{loss}" in file
+        else math.nan
+        for group, names in fields.items()
+        for loss in LOSSES
+        for field in names
+    }

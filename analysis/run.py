@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from analysis import store
+from analysis.bound import measure_bounds
 from analysis.data import load_data, observed_labels
 from analysis.measure import measure, subset
 from analysis.probes import study_probes
@@ -96,6 +97,14 @@ def execute(
             with_surfaces=config["noise"]["rate"] in settings["surface_rates"]
             and config["seed"] in settings["surface_seeds"],
         )
+        if settings["bound"]:
+            measurements |= measure_bounds(
+                model,
+                (train.inputs, labels.observed),
+                labels.is_wrong,
+                (held_out.inputs, held_out.targets),
+                seed=derived_seed(config, "bound"),
+            )
     store.write_run(path, run, choice, labels, history, model, measurements, measured, device=device)
     for left_over in path.parent.glob(f"{checkpoint.stem}*.ckpt"):
         left_over.unlink()

@@ -141,7 +141,10 @@ class SelectionSettings(_Settings):
 
 
 class MeasureSettings(_Settings):
-    """What is measured at the end of training, on `samples` of the training set and of the test set."""
+    """What is measured at the end of training, on `samples` of the training set and of the test set.
+
+    `bound`: Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
+    """
 
     samples: Count = 1000
     eigenvalues: Count = 3
@@ -159,6 +162,7 @@ class MeasureSettings(_Settings):
     surface_batch_norm: Literal["eval", "recalibrate"] = "eval"
     density_steps: Count = 30
     density_probes: Annotated[int, Field(ge=2)] = 5
+    bound: bool = False
 
 
 class Study(_Settings):

@@ -63,7 +63,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str) -> None:
             y -= 1
             _mark(ax, row, y, color="0.55", size=3, width=0.9)
             ax.text(
-                1.0, y, row["name"], transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7
+                1.02, y, row["name"], transform=ax.get_yaxis_transform(), ha="left", va="center", fontsize=7
             )
             continue
         for line in textwrap.wrap(row["name"], LINE):

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from analysis.bound import bound_scalars
 from analysis.store.run_file import config_of, history_of, identity
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.training import METRICS
@@ -40,7 +41,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["classes"] = len(file["labels/transition"])
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
-    row.update(_bound_scalars(file))
+    row.update(bound_scalars(file))
     return row
 
 
@@ -59,20 +60,4 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
     return {
         f"{name}_{loss}": float(np.ravel(file[group][field][()])[0]) if group in file else math.nan
         for name, (group, field) in groups.items()
-    }
-
-
-def _bound_scalars(file: h5py.File) -> dict[str, float]:
-    """Theorem 1 and Assumption 1 with both losses, NaN where they were not measured."""
-    fields = {
-        "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
-        "assumption": ("gap", "standard_error"),
-    }
-    return {
-        f"{group}_{loss}_{field}": float(file[f"{group}/{loss}/{field}"][()])
-        if f"{group}/{loss}" in file
-        else math.nan
-        for group, names in fields.items()
-        for loss in ("zero_one", "cross_entropy")
-        for field in names
     }

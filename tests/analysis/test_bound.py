@@ -2,6 +2,7 @@
 
 import math
 
+import h5py
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ import landscape
 from analysis.bound import (
     LOSSES,
     assumption_1,
+    bound_scalars,
     clipped_cross_entropy,
     complexity,
     measure_bounds,
@@ -117,3 +119,14 @@ def test_results_are_saved_and_loaded_as_landscape_results(tmp_path):
 def test_what_the_bound_does_not_cover_is_refused(call, field):
     with pytest.raises(ValueError, match=f"^{field}: "):
         call(*objectives("zero_one"))
+
+
+def test_the_table_of_runs_has_what_was_measured_and_nan_for_the_rest(tmp_path):
+    training, test = objectives("zero_one")
+    bound = theorem_1(training, test, 3, loss="zero_one")
+    landscape.save(tmp_path / "run.h5", "bound/zero_one", bound)
+    with h5py.File(tmp_path / "run.h5") as file:
+        row = bound_scalars(file)
+    assert row["bound_zero_one_slack"] == bound.slack
+    assert math.isnan(row["bound_cross_entropy_slack"])
+    assert math.isnan(row["assumption_zero_one_gap"])

@@ -26,6 +26,8 @@ crop = 1
 flip = true
 max_gradient_norm = 1.0
 precision = "bfloat16"
+probe_epochs = [2]
+probe_samples = 100
 [[methods]]
 name = "plain"
 label = "SGD"
@@ -68,6 +70,7 @@ labels = "uniform"
 [measure]
 samples = 50
 eigenvalues = 1
+bound = true
 """
 
 
@@ -118,3 +121,15 @@ def test_the_file_holds_every_setting(finished):
     assert stored["config"]["train_samples"] == 300
     assert stored["config"]["training"]["crop"] == 1
     assert stored["config"]["training"]["precision"] == "bfloat16"
+
+
+def test_probes_and_the_bound_are_stored_and_reach_the_table(finished):
+    table = store.read_table(finished).set_index("method")
+    with h5py.File(finished / "runs/digits/pair-0.3/ncsam/seed0.h5") as file:
+        assert np.isnan(file["history/probe_gradient_wrong"][:]).tolist() == [True, False]
+        assert file["history/probe_top_eigenvalue_clean"][-1] > 0
+        assert "labels" in file["history/probe_sharpness_observed"].attrs["description"]
+    assert (table["mean_probe_perturbed_gradient_wrong"].drop(["SGD", "GCE"]).notna()).sum() >= 3
+    # far more weights than samples: the bound says nothing, and says so
+    assert (table["bound_zero_one_right"] > 1).all()
+    assert table["assumption_cross_entropy_gap"].notna().all()
