@@ -78,10 +78,11 @@ class Checkpoint:
             portion = multiples[start : start + size]
             if any(tuple(point) not in self._values for point in portion.tolist()):
                 self._evaluate(portion)
-            if progress:
-                progress(start + len(portion))
+            # written before it is told: the caller may stop there
             if time.monotonic() - self._written > self._every:
                 self._write()
+            if progress:
+                progress(start + len(portion))
         self._write()
         columns = np.stack([self._values[tuple(point)] for point in multiples.tolist()], 1)
         return _values(columns)

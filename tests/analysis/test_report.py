@@ -23,7 +23,9 @@ def with_losses(finished, tmp_path):
     failed.unlink()
     absent.unlink()
     store.write_failure(failed, "RuntimeError: <out of memory>")
-    store.write_index(root, final_runs(read_study(root / "study.toml")))
+    runs = final_runs(read_study(root / "study.toml"))
+    records = {run.path: store.read_record(root / run.path) for run in runs if (root / run.path).exists()}
+    store.write_index(root, runs, records)
     return root
 
 
