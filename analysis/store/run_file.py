@@ -118,7 +118,7 @@ def write_run(
     *,
     device: str,
 ) -> None:
-    """Writes a finished run, checked by reopening before it takes its name.
+    """Writes a finished run; its checksum is that of what is read back before it takes its name.
 
     HDF5 writes to memory and the disk sees one stream of bytes: a full disk is then an error like any other, where
     HDF5 would leave a file that it cannot close.
@@ -150,7 +150,7 @@ def write_run(
             file.flush()
             content = file.id.get_file_image()
         beside.write_bytes(sealed(content))
-        if read_config(beside)["fingerprint"] != run.fingerprint:
+        if not is_sealed(beside):
             raise StoreError(f"file: {beside} did not reach the disk whole")
 
     replace_file(path, write_to)
