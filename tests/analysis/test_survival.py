@@ -72,7 +72,12 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(tmp_path):
     path = write_study(tmp_path, STUDY.replace("epochs = 3", "epochs = 2000"))
     command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
-        [*command, "--engine", "processes"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--engine", "processes"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background jobs, and so these tests if they are one, have Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("*.ckpt")):
