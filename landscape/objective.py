@@ -282,10 +282,6 @@ class Objective:
         if not convolves or inputs.ndim != 4 or self.dtype != torch.float32:
             return inputs
         last = inputs.contiguous(memory_format=torch.channels_last)
-        if inputs.shape[1] == 1:
-            # strides that torch takes for channels last; of one channel both layouts are the same in memory
-            height, width = inputs.shape[2:]
-            last = last.as_strided(inputs.shape, (height * width, 1, width, 1))
         try:
             self.outputs(self.theta, last[:2].to(self.device))
         except RuntimeError:
