@@ -279,7 +279,8 @@ class Objective:
     def _in_best_layout(self, inputs: Tensor) -> Tensor:
         """Images channels last where the model has convolutions in float32, which run faster so, and takes them."""
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
-        if not convolves or inputs.ndim != 4 or self.dtype != torch.float32:
+        # on some CPUs oneDNN's double backward of channels last frees a wrong pointer and ends the process
+        if not convolves or inputs.ndim != 4 or self.dtype != torch.float32 or self.device.type == "cpu":
             return inputs
         last = inputs.contiguous(memory_format=torch.channels_last)
         try:
