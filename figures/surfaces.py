@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from figures.scale import height_of, holes, loss_scale, robust_range, what_levels_say
-from figures.style import RC, caption, logarithmic, looks, new_figure
+from figures.style import RC, caption, legend_above, logarithmic, looks, new_figure
 from landscape import Line, Surface, Trajectory
 
 COLORMAP = "viridis"
@@ -128,8 +128,7 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
             axes[1, column].set_xlabel("α")
         axes[0, 0].set_ylabel("mean loss (nat)")
         axes[1, 0].set_ylabel("accuracy")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        legend_above(figure, axes[0, 0])
         bands = "Bands: two standard errors. " if estimated else ""
         caption(
             figure,
