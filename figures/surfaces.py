@@ -115,9 +115,9 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
         axes = figure.subplots(2, len(series), sharex=True, sharey="row", squeeze=False)
         for column, (title, models) in enumerate(series):
             for name, line in models:
-                color = style[name]["color"]
-                axes[0, column].plot(line.alpha, line.loss, color=color, label=name, lw=1.4)
-                axes[1, column].plot(line.alpha, line.accuracy, color=color, lw=1.4)
+                color, stroke = style[name]["color"], style[name]["linestyle"]
+                axes[0, column].plot(line.alpha, line.loss, stroke, color=color, label=name, lw=1.4)
+                axes[1, column].plot(line.alpha, line.accuracy, stroke, color=color, lw=1.4)
                 if line.loss_error is not None:
                     estimated = True
                     band = line.loss - 2 * line.loss_error, line.loss + 2 * line.loss_error

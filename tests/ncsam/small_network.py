@@ -5,6 +5,7 @@ from torch import nn
 from torch.func import functional_call
 
 loss_fn = nn.CrossEntropyLoss()
+COMPENSATED = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.1}
 
 
 def network(batch_norm=False, seed=0):

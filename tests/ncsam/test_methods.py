@@ -1,8 +1,6 @@
 import copy
 
-import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch import nn
 
@@ -20,15 +18,9 @@ from ncsam import (
     build_method,
     hyperparameters,
 )
-from ncsam.methods.ncsam import progressive_scale
-from ncsam.methods.simulated_noise import (
-    confidence_gaps,
-    draw_probabilities,
-    draw_without_replacement,
-    temporary_labels,
-)
-from ncsam.methods.tensor_lists import cosine, norm, projected_onto_ball, scaled_to
+from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
 from tests.ncsam.small_network import (
+    COMPENSATED,
     assert_same,
     batch,
     gradient_at,
@@ -39,7 +31,6 @@ from tests.ncsam.small_network import (
     weights_of,
 )
 
-COMPENSATED = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.1}
 METHODS = {
     "plain": lambda m: Plain(m, loss_fn),
     "sam": lambda m: SAM(m, loss_fn, rho=0.3),
@@ -134,111 +125,6 @@ def test_the_oracle_perturbs_with_true_labels_and_descends_with_observed_ones():
     assert_same(grads(model), truth)
 
 
-@pytest.mark.parametrize("compensation", [1, -1])
-@pytest.mark.parametrize(("rho", "strength"), [(0.3, 0.05), (0.05, 0.9)])
-def test_ncsam_is_algorithm_1(compensation, rho, strength):
-    model = network()
-    inputs, targets = batch()
-    weights = weights_of(model)
-    method = NCSAM(
-        model, loss_fn, rho=rho, flip_ratio=0.4, strength=strength, compensation=compensation, warmup=0.1
-    )
-    method.progress = 0.4
-    method.backward(inputs, targets)
-    drawn = method.ascent.compensation.drawn
-    assert len(drawn) == 6  # floor(0.4 * 16)
-    assert len(drawn.unique()) == 6
-
-    logits = model(inputs).detach()
-    flipped = [
-        max((c for c in range(4) if c != targets[i]), key=lambda c: logits[i, c].item())
-        for i in drawn.tolist()
-    ]
-    g_star = gradient_at(model, weights, inputs[drawn], torch.tensor(flipped))
-    g = gradient_at(model, weights, inputs, targets)
-    length = torch.sqrt(sum(t.square().sum() for t in g))
-    s = compensation * strength * min(1.0, 2 * (3 - 2 * 0.4) * 0.4**2)
-    eps = [rho * a / length + s * b for a, b in zip(g, g_star, strict=True)]
-    total = torch.sqrt(sum(t.square().sum() for t in eps))
-    if total > rho:
-        eps = [t * rho / total for t in eps]
-    assert bool(method.ascent.compensation.projected) == bool(total > rho)
-    assert_same(method.ascent.perturbation, eps)
-    assert_same(grads(model), gradient_at(model, shifted(weights, eps), inputs, targets))
-
-
-def compensated(model, **settings):
-    """NCSAM after its last epoch's first step, with the settings changed."""
-    method = NCSAM(
-        model, loss_fn, **{"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.0, **settings}
-    )
-    method.progress = 1.0
-    method.backward(*batch())
-    return method
-
-
-def test_the_labels_of_the_simulated_noise_may_be_smoothed():
-    inputs, _ = batch()
-    stars = []
-    for smoothing in (0.0, 0.1):
-        model = network()
-        found = compensated(model, flip_ratio=1.0, label_smoothing=smoothing).ascent.compensation
-        loss = nn.CrossEntropyLoss(label_smoothing=smoothing)(
-            model(inputs[found.drawn]), found.temporary_targets
-        )
-        assert_same(found.gradient, torch.autograd.grad(loss, list(model.parameters())))
-        stars.append(found.gradient)
-    assert not torch.allclose(stars[0][0], stars[1][0])
-
-
-def test_without_the_projection_the_perturbation_is_the_sum_itself():
-    method = compensated(network(), rho=0.05, strength=0.9, project=False)
-    found = method.ascent
-    to_rho = scaled_to(found.gradient, 0.05)
-    assert_same(
-        found.perturbation, [a + 0.9 * b for a, b in zip(to_rho, found.compensation.gradient, strict=True)]
-    )
-    assert norm(found.perturbation) > 0.05
-    assert not found.compensation.projected
-
-
-def test_a_constant_schedule_is_kappa_throughout():
-    method = NCSAM(network(), loss_fn, **COMPENSATED, schedule="constant")
-    method.progress = 0.2
-    assert method.scale() == 0.2
-
-
-def test_the_warmup_may_be_sams():
-    model, sam = network(), network()
-    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.25, warmup_with="sam")
-    method.progress = 0.25
-    method.backward(*batch())
-    SAM(sam, loss_fn, rho=0.3).backward(*batch())
-    assert_same(grads(model), grads(sam))
-    assert method.gradient_count == 2
-
-
-def test_a_random_direction_has_the_norm_of_the_simulated_gradient():
-    simulated = compensated(network()).ascent.compensation.gradient
-    random = compensated(network(), direction="random").ascent.compensation.gradient
-    assert norm(random).item() == pytest.approx(norm(simulated).item())
-    assert abs(cosine(random, simulated)) < 0.5
-
-
-def test_uniform_draws_do_not_follow_the_margin_and_uniform_labels_are_never_the_observed_one():
-    model = network()
-    _, targets = batch()
-    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.25, strength=0.2, draw="uniform", labels="uniform")
-    gaps = torch.linspace(0, 1000, 16)  # the low-margin draw would hardly take the last ones
-    logits = torch.zeros(16, 4).index_put((torch.arange(16), targets), gaps)
-    drawn, labels = zip(*(method.simulated_labels(logits, targets) for _ in range(3000)), strict=True)
-    counts = torch.cat(drawn).bincount(minlength=16)
-    assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    shift = (torch.cat(labels) - targets[torch.cat(drawn)]) % 4
-    assert scipy.stats.chisquare(shift.bincount(minlength=4)[1:]).pvalue > 1e-3
-    assert (shift != 0).all()
-
-
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("plain", "cluster-ncsam")])
 def test_a_radius_of_zero_is_exactly_plain(name):
     model, plain = network(batch_norm=True), network(batch_norm=True)
@@ -259,106 +145,6 @@ def test_all_zero_gradients_stay_zero(name):
     method.progress = 1.0
     method.backward(*batch(), torch.arange(16))
     assert all((g == 0).all() for g in grads(model))
-
-
-@pytest.mark.parametrize("model", [network(batch_norm=True), network()])
-def test_a_single_drawn_sample_is_no_trouble_for_batch_norm(model):
-    method = compensated(model, flip_ratio=0.07)
-    assert len(method.ascent.compensation.drawn) == 1
-    assert all(torch.isfinite(g).all() for g in grads(model))
-    assert all(module.training for module in model.modules())
-
-
-def test_a_batch_smaller_than_the_draw_is_drawn_whole_or_not_at_all():
-    for size, flip_ratio, drawn in ((1, 1.0, 1), (1, 0.9, 0), (3, 0.3, 0), (3, 0.4, 1)):
-        model = network()
-        method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=flip_ratio, strength=0.2, warmup=0.0)
-        method.progress = 1.0
-        method.backward(*batch(size=size))
-        found = method.ascent.compensation
-        assert (len(found.drawn) if found else 0) == drawn
-
-
-def test_ncsam_needs_classes_and_at_least_two():
-    inputs, targets = batch()
-    for model, labels, field in (
-        (nn.Linear(5, 1).double(), targets * 0, "model"),
-        (network(), nn.functional.one_hot(targets, 4).double(), "targets"),
-    ):
-        method = NCSAM(model, loss_fn, **COMPENSATED)
-        method.progress = 1.0
-        with pytest.raises(ValueError, match=f"^{field}"):
-            method.backward(inputs, labels)
-
-
-def test_ncsam_in_its_warmup_is_plain():
-    inputs, targets = batch()
-    model, plain = network(), network()
-    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.25)
-    method.progress = 0.25
-    method.backward(inputs, targets)
-    Plain(plain, loss_fn).backward(inputs, targets)
-    assert_same(grads(model), grads(plain))
-    assert method.gradient_count == 1
-    method.progress = 0.26
-    method.backward(inputs, targets)
-    assert method.gradient_count == pytest.approx(1 + 2 + 6 / 16)
-
-
-@pytest.mark.parametrize("change", [{"flip_ratio": 0.0}, {"strength": 0.0}])
-def test_ncsam_without_flips_or_strength_is_sam(change):
-    inputs, targets = batch()
-    model, sam = network(), network()
-    settings = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.0, **change}
-    method = NCSAM(model, loss_fn, **settings)
-    method.progress = 1.0
-    method.backward(inputs, targets)
-    SAM(sam, loss_fn, rho=0.3).backward(inputs, targets)
-    assert_same(grads(model), grads(sam))
-
-
-def test_ncsam_asks_for_its_progress():
-    method = NCSAM(network(), loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2)
-    with pytest.raises(ValueError, match="^progress"):
-        method.backward(*batch())
-
-
-def test_gaps_are_the_two_largest_logits_apart():
-    logits = torch.tensor([[1.0, 4.0, 2.5], [0.0, 0.0, -1.0]])
-    assert confidence_gaps(logits).tolist() == [1.5, 0.0]
-
-
-def test_draw_probabilities_fall_with_the_gap():
-    torch.testing.assert_close(
-        draw_probabilities(torch.tensor([0.0, 1.0, 3.0])), torch.tensor([1.0, 0.5, 0.25]) / 1.75
-    )
-
-
-def test_draws_follow_successive_sampling_without_replacement():
-    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    generator = torch.Generator().manual_seed(0)
-    pairs = [tuple(draw_without_replacement(p, 2, generator).tolist()) for _ in range(20_000)]
-    kinds = [(i, j) for i in range(4) for j in range(4) if i != j]
-    observed = [pairs.count(kind) for kind in kinds]
-    expected = [20_000 * (p[i] * p[j] / (1 - p[i])).item() for i, j in kinds]
-    assert scipy.stats.chisquare(observed, np.array(expected) * 20_000 / sum(expected)).pvalue > 1e-3
-
-
-def test_drawing_from_nan_does_not_fail():
-    drawn = draw_without_replacement(torch.full((5,), float("nan")), 2, torch.Generator().manual_seed(0))
-    assert len(drawn) == 2
-
-
-def test_the_temporary_label_is_the_best_class_but_the_observed_one():
-    logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [-5.0, -9.0, -7.0]])
-    assert temporary_labels(logits, torch.tensor([0, 1, 0])).tolist() == [1, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("progress", "scale"), [(0.0, 0.0), (0.25, 0.3125), (0.5, 1.0), (0.7, 1.0), (1.0, 1.0)]
-)
-def test_the_schedule_is_that_of_equation_15(progress, scale):
-    assert progressive_scale(progress) == pytest.approx(scale)
 
 
 @pytest.mark.parametrize(("length", "result"), [(2.0, 1.0), (1.0, 1.0), (0.4, 0.4), (0.0, 0.0)])
@@ -399,22 +185,6 @@ def test_a_parameter_the_loss_does_not_reach_is_left_alone():
     model.register_parameter("unused", nn.Parameter(torch.ones(3, dtype=torch.float64)))
     SAM(model, loss_fn, rho=0.1).backward(*batch())
     assert torch.equal(model.unused, torch.ones(3, dtype=torch.float64))
-
-
-def test_a_checkpoint_of_ncsam_goes_on_with_the_same_draws():
-    inputs, targets = batch()
-    model = network()
-    method = METHODS["ncsam"](model)
-    method.progress = 1.0
-    method.backward(inputs, targets)
-    state = copy.deepcopy(method.state_dict())
-    method.backward(inputs, targets)
-    again = METHODS["ncsam"](model)
-    again.progress = 1.0
-    again.load_state_dict(state)
-    again.backward(inputs, targets)
-    assert torch.equal(method.ascent.compensation.drawn, again.ascent.compensation.drawn)
-    assert again.gradient_count == method.gradient_count
 
 
 @pytest.mark.parametrize(
