@@ -50,8 +50,8 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
 def legend_above(figure: Figure, ax: Axes) -> None:
     """What the marks of `ax` stand for, above all panels, in as many columns as fit; the figure grows by their rows."""
     handles, labels = ax.get_legend_handles_labels()
-    # about 14 characters of this size to the inch, and half an inch for the mark
-    inches = max(map(len, labels), default=0) / 14 + 0.5
+    # about 15 characters of this size to the inch, and half an inch for the mark
+    inches = max(map(len, labels), default=0) / 15 + 0.5
     columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
     rows = -(-len(labels) // columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
