@@ -76,7 +76,7 @@ POINT = 0.01
 COSINE = 0.02
 
 ALIGNMENT = "training.alignment_batches above 0"
-BOUND = "measure.bound = true"
+BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
 PROBES = "training.probe_epochs"
 
 QUANTITIES: dict[str, Quantity] = {
