@@ -24,9 +24,9 @@ from ncsam import (
     build_model,
     estimated_transition,
     fit,
+    in_fastest_layout,
     predict,
 )
-from ncsam.layout import in_fastest_layout
 from ncsam.probes import Probe
 
 OnEpoch = Callable[[int, int], None]

@@ -26,8 +26,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from landscape import tune_allocator
-from ncsam import SAM, Augmentation, Split, build_method, build_model, corrupt_labels, fit, load_dataset
-from ncsam.layout import in_fastest_layout
+from ncsam import (
+    SAM,
+    Augmentation,
+    Split,
+    build_method,
+    build_model,
+    corrupt_labels,
+    fit,
+    in_fastest_layout,
+    load_dataset,
+)
 
 LOSS = nn.CrossEntropyLoss()
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,6 +91,15 @@ def davda54_step(optimizer: Any, model: nn.Module, inputs: Tensor, targets: Tens
     optimizer.second_step(zero_grad=True)
 
 
+def gradient_alone(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
+    """What NCSAM cannot do without beside SAM's step: the gradient of the drawn samples, and nothing else."""
+
+    def run() -> None:
+        torch.autograd.grad(LOSS(model(inputs), targets), list(model.parameters()))
+
+    return run
+
+
 def costs_of_steps(arguments: argparse.Namespace) -> None:
     shapes = {"mlp": (1, 28, 28), "lenet": (1, 28, 28)}
     rows = []
@@ -96,14 +114,16 @@ def costs_of_steps(arguments: argparse.Namespace) -> None:
             tasks[method] = stepper(method_name, settings, in_fastest_layout(model), inputs, targets)
         model = in_fastest_layout(build_model(name, shape, 10, seed=0, **options).to(arguments.device))
         tasks["pytorch-optimizer's SAM"] = davda54_stepper(model, inputs, targets)
+        drawn = int(FLIP_RATIO * arguments.batch_size)
+        tasks["g*"] = gradient_alone(model, inputs[:drawn].clone(), targets[:drawn])
         for task in tasks.values():
             task()
         seconds = median_seconds(tasks, arguments.rounds, arguments.device)
         rows.append(
             [title, f"{1e3 * seconds['SGD']:.1f}", *(f"{s / seconds['SGD']:.2f}" for s in seconds.values())]
         )
-    gradients = ["", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2"]
-    header = ["model", "ms a step of SGD", "SGD", *METHODS, "pytorch-optimizer's SAM"]
+    gradients = ["", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2", f"{FLIP_RATIO:g}"]
+    header = ["model", "ms a step of SGD", "SGD", *METHODS, "pytorch-optimizer's SAM", "gradient of g* alone"]
     table(
         f"Cost of a step in steps of SGD, batches of {arguments.batch_size} (first row: gradients)",
         header,

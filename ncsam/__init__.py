@@ -17,6 +17,7 @@ from ncsam.label_noise import (
     noise_options,
     read_human_labels,
 )
+from ncsam.layout import in_fastest_layout
 from ncsam.losses import (
     LOSSES,
     EarlyLearningRegularization,
@@ -82,6 +83,7 @@ __all__ = [
     "estimated_transition",
     "fit",
     "human_labels",
+    "in_fastest_layout",
     "hyperparameters",
     "load_dataset",
     "loss_options",
