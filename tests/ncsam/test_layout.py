@@ -16,7 +16,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name, options, shape, is_wide", CASES)
+@pytest.mark.parametrize(("name", "options", "shape", "is_wide"), CASES)
 def test_only_wide_convolutions_are_put_channels_last(name, options, shape, is_wide):
     model = in_fastest_layout(build_model(name, shape, 10, seed=0, **options))
     # both layouts of a single channel, or of a kernel of one, are the same
@@ -26,7 +26,7 @@ def test_only_wide_convolutions_are_put_channels_last(name, options, shape, is_w
     assert bool(weights) == (name != "mlp")
 
 
-@pytest.mark.parametrize("name, options, shape, is_wide", CASES)
+@pytest.mark.parametrize(("name", "options", "shape", "is_wide"), CASES)
 def test_a_step_is_the_same_in_either_layout(name, options, shape, is_wide):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(16, *shape, generator=generator, dtype=torch.float64)
