@@ -103,7 +103,7 @@ def plain_loop(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, int]:
 def ours(model: nn.Module, data: Any, steps: int, *, adaptive: bool = False) -> tuple[Any, Any, int]:
     from landscape import Objective, filter_normalized_directions, surface
 
-    objective = Objective(model, LOSS, data, chunk_size=CHUNK)
+    objective = Objective(model, LOSS, data)
     directions = filter_normalized_directions(objective, 2, seed=0)
     plane = surface(objective, directions, extent=REACH, steps=steps, adaptive=adaptive)
     step = 2 * REACH / (steps - 1)

@@ -138,7 +138,8 @@ class Evaluator:
     def _sums(self, theta: Tensor, multiples: FloatArray | None) -> Tensor:
         """(points, losses, 4) sums over the samples."""
         buffers = None if self._statistics is None else self._statistics.at(theta[0])
-        parts = [part.sums(theta, multiples, buffers) for part in self._passes]
+        weights = None if multiples is None else _weights(multiples, theta)
+        parts = [part.sums(theta, weights, buffers) for part in self._passes]
         order = torch.tensor(self._columns, device=theta.device).argsort()
         return torch.cat(parts, 1)[:, order]
 
@@ -240,11 +241,17 @@ class _Pass:
             if flops < BLOCK_FLOPS[device] and not (device == "cpu" and convolves):
                 self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
 
-    def sums(self, theta: Tensor, multiples: FloatArray | None, buffers: dict[str, Tensor] | None) -> Tensor:
-        """(points, losses, 4): loss, hits, squared loss and squared rise, summed over the samples."""
+    def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
+        """(points, losses, 4): loss, hits, squared loss and squared rise, summed over the samples.
+
+        Args:
+            theta: (points, n).
+            weights: of the points, see `_weights`; None where they are no combinations of the vectors.
+            buffers: BatchNorm's statistics at the point.
+        """
         total = torch.zeros(len(theta), len(self._objectives), 4, dtype=torch.float64, device=theta.device)
         for index, (_, targets) in enumerate(self._chunks):
-            scores = self._scores(theta, multiples, index, buffers)
+            scores = self._scores(theta, weights, index, buffers)
             for column, target in enumerate(targets):
                 total[:, column] += self._of_chunk(scores, target, column, index)
         return total
@@ -281,7 +288,7 @@ class _Pass:
         return inputs.clone() if self._changes_inputs else inputs
 
     def _scores(
-        self, theta: Tensor, multiples: FloatArray | None, index: int, buffers: dict[str, Tensor] | None
+        self, theta: Tensor, weights: Tensor | None, index: int, buffers: dict[str, Tensor] | None
     ) -> Tensor:
         """(points, samples of the chunk, ...)."""
         inputs = self._inputs(index)
@@ -289,11 +296,10 @@ class _Pass:
         if forward is None:
             return self._direct(theta, inputs, buffers)
         first = self._first[index]
-        if first is None or multiples is None:
+        if first is None or weights is None:
             started = [forward.first(point, inputs) for point in theta]
             combined = [torch.stack(parts) for parts in zip(*started, strict=True)]
         else:
-            weights = torch.from_numpy(np.insert(multiples, 0, 1.0, axis=1)).to(theta)
             combined = [torch.tensordot(weights, part, 1) for part in first]
         if len(theta) == 1:
             return forward.rest(theta[0], inputs, *(part[0] for part in combined)).unsqueeze(0)
@@ -334,7 +340,8 @@ class _Pass:
                 # vmap warns of operations that it does one by one
                 warnings.simplefilter("error")
                 if self._agrees(theta, vectors, block):
-                    self.sums(theta.repeat(2, 1), np.zeros((2, len(vectors))), None)
+                    points = theta.repeat(2, 1)
+                    self.sums(points, _weights(np.zeros((2, len(vectors))), points), None)
                     self.block = block
         except Exception:
             # an operation, in the model or in the loss, that vmap does not know
@@ -347,11 +354,16 @@ class _Pass:
         for vector in vectors:
             points.add_(vector, alpha=0.1)
         direct = self._direct(points[:1], self._inputs(0), None)
-        prepared = self._scores(points, multiples, 0, None)
+        prepared = self._scores(points, _weights(multiples, points), 0, None)
         allowed = 1e3 * torch.finfo(theta.dtype).eps * direct.abs().max().nan_to_num(posinf=1.0)
         return torch.allclose(
             prepared, direct.expand_as(prepared), rtol=0, atol=float(allowed), equal_nan=True
         )
+
+
+def _weights(multiples: FloatArray, theta: Tensor) -> Tensor:
+    """What the model and each vector count for at the points, (points, 1 + vectors), in the dtype of theta."""
+    return torch.from_numpy(np.insert(multiples, 0, 1.0, axis=1)).to(theta)
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:

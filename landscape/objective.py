@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape.layout import in_fastest_layout
 from landscape.products import PRODUCTS, Chunks, LossFunction, Memory, Products, derivative
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
@@ -277,18 +278,12 @@ class Objective:
 
     @torch.no_grad()
     def _in_best_layout(self, inputs: Tensor) -> Tensor:
-        """Images channels last where the model has convolutions in float32, which run faster so, and takes them."""
-        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
         # on some CPUs oneDNN's double backward of channels last frees a wrong pointer and ends the process
-        if not convolves or inputs.ndim != 4 or self.dtype != torch.float32 or self.device.type == "cpu":
+        if self.device.type == "cpu":
             return inputs
-        last = inputs.contiguous(memory_format=torch.channels_last)
-        try:
-            self.outputs(self.theta, last[:2].to(self.device))
-        except RuntimeError:
-            # such as a view that only the usual layout allows
-            return inputs
-        return last
+        return in_fastest_layout(
+            inputs, self.model, lambda some: self.outputs(self.theta, some.to(self.device))
+        )
 
     def _check_that_ranks_agree(self) -> None:
         extremes = torch.stack([self.theta, -self.theta])

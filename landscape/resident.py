@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from landscape.layout import in_fastest_layout
 from landscape.objective import Objective
 
 
@@ -30,9 +32,18 @@ class OnDevice:
 
 
 def held_chunks(objectives: list[Objective]) -> OnDevice:
-    """[(inputs, (targets of each objective))] of each chunk, on the device where they fit the memory budget."""
+    """[(inputs, (targets of each objective))] of each chunk, on the device where they fit the memory budget.
+
+    For forward passes alone: in the layout in which these run fastest.
+    """
     lead = objectives[0]
     device = lead.device if lead.inputs.nbytes <= lead.memory_budget else lead.inputs.device
-    inputs = lead.inputs.to(device).split(lead.chunk_size)
-    targets = [objective.targets.to(device).split(lead.chunk_size) for objective in objectives]
+    with torch.no_grad():
+        images = in_fastest_layout(
+            lead.inputs.to(device), lead.model, lambda some: lead.outputs(lead.theta, some.to(lead.device))
+        )
+    # chunks of equal size, as far as may be: another size is traced anew
+    size = math.ceil(len(images) / math.ceil(len(images) / lead.chunk_size))
+    inputs = images.split(size)
+    targets = [objective.targets.to(device).split(size) for objective in objectives]
     return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), lead.device)
