@@ -45,10 +45,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
             z=height,
             text=text,
             hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + html.escape(title) + "</extra>",
-            cmin=bottom,
-            cmax=top,
-            colorscale="Viridis",
-            colorbar={"title": loss_name, "tickvals": ticks, "ticktext": labels},
+            coloraxis="coloraxis",
             name=title,
             visible=index == 0,
         )
@@ -65,15 +62,33 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
         )
     figure.update_layout(
         updatemenus=[{"buttons": _buttons([title for title, _ in surfaces]), "x": 0.02, "xanchor": "left"}],
+        # one scale for all, also when several are shown
+        coloraxis={
+            "cmin": bottom,
+            "cmax": top,
+            "colorscale": "Viridis",
+            "colorbar": {
+                "title": {"text": loss_name, "side": "right"},
+                "tickvals": ticks,
+                "ticktext": labels,
+                "len": 0.8,
+            },
+        },
         scene={
             "xaxis_title": "α",
             "yaxis_title": "β",
-            "zaxis": {"title": loss_name, "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
+            "zaxis": {"title": "loss", "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
+            # the same box whichever surfaces are shown
+            "aspectmode": "manual",
+            "aspectratio": {"x": 1, "y": 1, "z": 0.7},
+            # far enough for the near corner to be in the picture
+            "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}},
         },
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
     )
     plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height="82vh")
-    note = f"{about} Red: the trained model. {what_levels_say(surfaces, high)}{holes(surfaces)}"
+    scale = "logarithmic" if low > 0 else "linear"
+    note = f"{about} Red: the trained model. Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(loss_name)}</title>'
         f'</head>\n<body style="font-family: sans-serif">\n{plot}\n<p>{html.escape(note)}</p>\n</body></html>\n'

@@ -65,4 +65,4 @@ def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str
 def holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
     """How many points have no finite loss, for a caption; empty if all have."""
     count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
-    return f"{count} points without a finite loss are left grey. " if count else ""
+    return f"{count} points without a finite loss are left out. " if count else ""
