@@ -279,7 +279,8 @@ class Objective:
     def _in_best_layout(self, inputs: Tensor) -> Tensor:
         """Images channels last where the model has convolutions in float32, which run faster so, and takes them."""
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
-        # on some CPUs oneDNN's double backward of channels last frees a wrong pointer and ends the process
+        # oneDNN 3.12 writes past its workspace in the weights' gradient, channels last, of 1x1 convolutions with a
+        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process
         if not convolves or inputs.ndim != 4 or self.dtype != torch.float32 or self.device.type == "cpu":
             return inputs
         last = inputs.contiguous(memory_format=torch.channels_last)
