@@ -277,11 +277,15 @@ class Objective:
 
     @torch.no_grad()
     def _in_best_layout(self, inputs: Tensor) -> Tensor:
-        """Images channels last where the model has convolutions in float32, which run faster so, and takes them."""
+        """Images channels last where a GPU's convolutions in float32 run faster so and the model takes them."""
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        if inputs.ndim != 4:
+            return inputs
         # oneDNN 3.12 writes past its workspace in the weights' gradient, channels last, of 1x1 convolutions with a
         # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process
-        if not convolves or inputs.ndim != 4 or self.dtype != torch.float32 or self.device.type == "cpu":
+        if self.device.type == "cpu":
+            return inputs.contiguous()
+        if not convolves or self.dtype != torch.float32:
             return inputs
         last = inputs.contiguous(memory_format=torch.channels_last)
         try:
