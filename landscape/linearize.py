@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -58,11 +59,16 @@ def linearized(
     Raises:
         RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
     """
-    vector = torch.zeros_like(theta)
-    with torch.no_grad(), plain_attention(), _TraceableOneHot():
-        forward = make_fx(functionalize(outputs))(theta, inputs)
-        fold_batch_norm(forward)
-        joint = make_fx(functionalize(product(forward)))(theta, vector, inputs, targets)
+    # tensors of shapes without values: nothing is computed, and `make_fx` has no fakes to make of real ones
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
+    try:
+        with torch.no_grad(), plain_attention(), _TraceableOneHot(), fakes:
+            forward = make_fx(functionalize(outputs))(theta, inputs)
+            fold_batch_norm(forward)
+            joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
+    except DynamicOutputShapeException as error:
+        raise RuntimeError(f"the size of the result of {error.func} depends on the data") from error
     check_that_shapes_are_fixed(joint)
     tidy(joint)
     return _cut(joint)

@@ -278,9 +278,10 @@ class Objective:
 
     @torch.no_grad()
     def _in_best_layout(self, inputs: Tensor) -> Tensor:
-        # on some CPUs oneDNN's double backward of channels last frees a wrong pointer and ends the process
+        # oneDNN 3.12 writes past its workspace in the weights' gradient, channels last, of 1x1 convolutions with a
+        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process
         if self.device.type == "cpu":
-            return inputs
+            return inputs.contiguous()
         return in_fastest_layout(
             inputs, self.model, lambda some: self.outputs(self.theta, some.to(self.device))
         )

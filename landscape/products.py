@@ -59,6 +59,37 @@ def gauss_newton_product(outputs: Outputs, loss_fn: LossFunction) -> Product:
     return product
 
 
+def hessian_by_reverse(
+    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """The Hessian of `loss(outputs)` in `theta` times a vector, by double backward: one graph for all vectors.
+
+    Needs no forward-mode derivatives, which some operations lack.
+    """
+    gradient = derivative(loss(outputs), theta, create_graph=True)
+    return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
+
+
+def gauss_newton_by_reverse(
+    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """The Gauss-Newton matrix of `loss(outputs)` in `theta` times a vector, without forward-mode derivatives.
+
+    J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u (Townsend 2017).
+    """
+    scores = outputs.detach().clone().requires_grad_()
+    slope = derivative(loss(scores.clone()), scores, create_graph=True)
+    direction = torch.zeros_like(outputs, requires_grad=True)
+    pulled = derivative((outputs * direction).sum(), theta, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        moved = derivative(pulled @ vector, direction, retain_graph=True)
+        curved = derivative((slope * moved).sum(), scores, retain_graph=True)
+        return derivative((outputs * curved).sum(), theta, retain_graph=True)
+
+    return product
+
+
 @dataclass(frozen=True)
 class Chunks:
     """A data set read in chunks; every chunk is a copy on the device, as a model may change its inputs."""
@@ -178,19 +209,12 @@ class Products:
 
     def _direct(self, index: int, block: Tensor) -> Tensor:
         inputs, targets = self._chunks[index]
-        with plain_attention():
-            if self._matrix == "hessian":
-                return self._double_backward(block, inputs, targets)
-            product = PRODUCTS[self._matrix](self._outputs, self._loss_fn)
-            return torch.stack([product(self._theta, column, inputs, targets) for column in block.T], 1)
-
-    def _double_backward(self, block: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Needs no forward-mode derivatives, which some operations lack; one graph for the whole block."""
         variable = self._theta.detach().requires_grad_()
-        loss = self._loss_fn(self._outputs(variable, inputs), targets)
-        gradient = derivative(loss, variable, create_graph=True)
-        columns = [derivative(gradient @ column, variable, retain_graph=True) for column in block.T]
-        return torch.stack(columns, 1)
+        with plain_attention():
+            outputs = self._outputs(variable, inputs)
+            by_reverse = hessian_by_reverse if self._matrix == "hessian" else gauss_newton_by_reverse
+            product = by_reverse(variable, outputs, lambda scores: self._loss_fn(scores, targets))
+            return torch.stack([product(column) for column in block.T], 1)
 
     @torch.no_grad()
     def _linear(self, index: int, block: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Traps of the peers in curvature: each case gives a wrong number, a crash or a ghost in at least one of them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -172,3 +175,31 @@ def test_nan_in_the_loss_is_nan_in_the_result_and_not_converged(linearize):
     estimate = trace(objective)
     assert np.isnan(estimate.value)
     assert not estimate.converged
+
+
+NARROW_SHORTCUT = """
+import torch
+from torch import nn
+from landscape import Objective
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 4, 1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+for parameter in model.parameters():
+    nn.init.normal_(parameter, std=0.3, generator=generator)
+inputs = torch.randn(10, 3, 6, 6, generator=generator).contiguous(memory_format=torch.channels_last)
+data = (inputs, torch.arange(10) % 3)
+exact = Objective(model, nn.CrossEntropyLoss(), data, dtype=torch.float64, linearize=False)
+vector = torch.randn(exact.n_parameters, generator=generator)
+truth = exact.hvp(vector.double())
+for linearize in (False, True):
+    objective = Objective(model, nn.CrossEntropyLoss(), data, linearize=linearize)
+    for _ in range(20):
+        product = objective.hvp(vector).double()
+    assert (product - truth).norm() < 1e-5 * truth.norm(), (product, truth)
+"""
+
+
+def test_narrow_strided_1x1_convolutions_of_channels_last_images_do_not_end_the_process():
+    """oneDNN writes past its workspace there (uxlfoundation/oneDNN issue 6035): plain PyTorch aborts."""
+    run = subprocess.run([sys.executable, "-c", NARROW_SHORTCUT], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

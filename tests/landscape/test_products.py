@@ -73,6 +73,31 @@ def test_batch_norm_folded_into_convolutions_changes_no_product(dtype):
     assert (product - hessian @ vectors).norm() <= tolerance * (hessian @ vectors).norm()
 
 
+class NormalisedInPlace(nn.Module):
+    """Weight normalisation has no forward-mode derivative; the inputs change in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.utils.parametrizations.weight_norm(nn.Linear(72, 4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.inner(x.mul_(0.5).flatten(1))))
+
+
+def test_the_direct_gauss_newton_product_needs_no_forward_mode_and_allows_inputs_changed_in_place():
+    _, inputs, targets = build("mlp")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = NormalisedInPlace().double()
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=False)
+    vectors = some_vectors(objective.n_parameters)
+    # the truth's own passes would change the inputs again and again
+    model.forward = lambda x: NormalisedInPlace.forward(model, x.clone())
+    expected = dense_gauss_newton(model, inputs, targets) @ vectors
+    torch.testing.assert_close(objective.ggnvp(vectors), expected, rtol=1e-9, atol=1e-11)
+
+
 LOSSES = {
     "label smoothing": nn.CrossEntropyLoss(label_smoothing=0.1),
     "mean squared error of the softmax": lambda z, y: (

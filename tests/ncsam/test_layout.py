@@ -37,3 +37,11 @@ def test_a_step_is_the_same_in_either_layout(name, options, shape, is_wide):
         SAM(model, nn.CrossEntropyLoss(), rho=0.1).backward(inputs, targets)
         gradients.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_narrow_strided_shortcut_keeps_the_usual_layout():
+    # oneDNN's gradient of such a convolution with channels last overwrites memory
+    for channels, is_last in ((8, False), (16, True)):
+        model = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 16, 1, stride=2))
+        weight = in_fastest_layout(model)[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == is_last
