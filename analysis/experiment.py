@@ -90,10 +90,10 @@ def run_study(
             finished = len(runs) - len(missing)
             with RunsProgress(console, title, total=len(runs), finished=finished, names=names) as shown:
 
-                def done(path: str, error: BaseException | None) -> None:
+                def done(path: str, record: store.Record | None, error: BaseException | None) -> None:
                     shown.finish(path, error)
-                    if error is None:
-                        records[path] = store.read_record(root / path)
+                    if record is not None:
+                        records[path] = record
                         return
                     failed[path] = f"{type(error).__name__}: {error}"
                     # on a full disk every other run would fail as well, each after its training

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ class Processes:
         self._pool: ProcessPoolExecutor | None = None
         wait_passively()
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:  # noqa: ARG002
+    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the next free worker."""
         if self._pool is None:
             gpus: Queue[int] = self._context.Queue()
@@ -113,8 +114,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job) -> None:
+def _work(job: Job) -> Any:
     identity, function = job
     events = _events
     assert events is not None
-    function(report=lambda *event: events.put((identity, *event)))
+    return function(report=lambda *event: events.put((identity, *event)))

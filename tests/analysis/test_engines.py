@@ -18,7 +18,7 @@ distributed = pytest.importorskip("distributed")
 def jobs_done(engine, jobs):
     """(id -> error of every job, all events)."""
     done, events = {}, []
-    run_jobs(engine, jobs, events.append, done.__setitem__)
+    run_jobs(engine, jobs, events.append, lambda job, _, error: done.__setitem__(job, error))
     return done, events
 
 

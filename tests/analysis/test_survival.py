@@ -181,7 +181,12 @@ def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
     with open_engine("processes", 1) as engine:
         for name in ("first", "second"):
-            run_jobs(engine, [(name, write_nothing)], lambda _: None, done.__setitem__)
+            run_jobs(
+                engine,
+                [(name, write_nothing)],
+                lambda _: None,
+                lambda job, _, error: done.__setitem__(job, error),
+            )
             for child in multiprocessing.active_children():
                 child.kill()
                 child.join()
