@@ -55,6 +55,7 @@ def execute(
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
+    report("loading", 0, config["training"]["epochs"])
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     train, held_out = dataset.train, dataset.test
@@ -99,8 +100,7 @@ def execute(
             held_out.take(measured["test"]),
             settings,
             seed=derived_seed(config, "measurement"),
-            with_surfaces=config["noise"]["rate"] in settings["surface_rates"]
-            and config["seed"] in settings["surface_seeds"],
+            with_surfaces=has_surfaces(config),
         )
         if settings["bound"]:
             measurements |= measure_bounds(
@@ -114,6 +114,14 @@ def execute(
     for left_over in (checkpoint, checkpoint_of_estimate):
         left_over.unlink(missing_ok=True)
     return record
+
+
+def has_surfaces(config: dict[str, Any]) -> bool:
+    """Lines, planes and the spectral density are measured of this final run."""
+    settings = config["measure"]
+    return (
+        config["noise"]["rate"] in settings["surface_rates"] and config["seed"] in settings["surface_seeds"]
+    )
 
 
 def _validation_split(

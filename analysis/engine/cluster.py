@@ -56,6 +56,14 @@ class Cluster:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(tuple(event[1])))
 
+    @property
+    def workers(self) -> int:
+        """Those that the scheduler knows just now; none if it is gone."""
+        try:
+            return len(self._client.nthreads())
+        except OSError:
+            return 0
+
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the scheduler."""
         future: Future[Any] = self._executor.submit(_work, job, self._topic, self._threads, self._gpus)

@@ -32,6 +32,10 @@ class WorkerDiedError(RuntimeError):
 class Engine(Protocol):
     """A `concurrent.futures` executor that outlives its workers and passes on what they report."""
 
+    @property
+    def workers(self) -> int:
+        """Jobs that are done at the same time."""
+
     slots: int
     """Jobs that it can have in hand without one waiting for long."""
     lost: tuple[type[BaseException], ...]

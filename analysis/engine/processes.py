@@ -24,7 +24,7 @@ class Processes:
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self, workers: int, threads: int | None, device: str) -> None:
-        self._workers = workers
+        self.workers = workers
         # one more than there are workers, so that none waits while this process looks at a result
         self.slots = workers + 1
         self._threads = threads or threads_of_each(workers)
@@ -41,7 +41,7 @@ class Processes:
             for index in self._gpus:
                 gpus.put(index)
             self._pool = ProcessPoolExecutor(
-                self._workers,
+                self.workers,
                 mp_context=self._context,
                 initializer=_start_worker,
                 initargs=(self._events, self._threads, gpus if self._gpus else None),

@@ -13,6 +13,7 @@ from analysis.engine.jobs import Job, OnEvent
 class Serial:
     """Each job runs while it is submitted."""
 
+    workers = 1
     slots = 1
     lost: tuple[type[BaseException], ...] = ()
 
