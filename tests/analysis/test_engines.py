@@ -12,10 +12,7 @@ from analysis.engine.processes import gpus_of_workers
 from analysis.progress import RunsProgress
 from tests.analysis.jobs import Die, do_nothing, use_up_the_memory
 from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import TINY, run_tiny
-
-LONGER = TINY.replace("epochs = 3", "epochs = 200")
-"""Long enough to be killed in."""
+from tests.analysis.tiny_study import LONGER, run_tiny
 
 distributed = pytest.importorskip("distributed")
 

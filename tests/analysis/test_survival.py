@@ -16,7 +16,7 @@ from analysis.engine import open_engine, run_jobs
 from analysis.run import Choice, execute
 from analysis.study import final_runs, read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
-from tests.analysis.tiny_study import TINY, run_tiny
+from tests.analysis.tiny_study import LONGER, TINY, run_tiny
 
 
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
@@ -29,13 +29,13 @@ def test_worker_processes_give_the_same_bits(finished, tmp_path):
 
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])
-def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, tmp_path, victim):
+def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(tmp_path, victim):
     again = tmp_path / "killed"
     code = (
         "import sys, pathlib\n"
-        "from tests.analysis.tiny_study import run_tiny\n"
+        "from tests.analysis.tiny_study import LONGER, run_tiny\n"
         "folder, out = map(pathlib.Path, sys.argv[1:])\n"
-        "run_tiny(folder, out, engine='processes')\n"
+        "run_tiny(folder, out, LONGER, engine='processes')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), str(again)],
@@ -58,9 +58,11 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, t
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        run_tiny(tmp_path, again)
+        run_tiny(tmp_path, again, LONGER)
     else:
         assert process.wait(timeout=120) == 0
+    undisturbed = tmp_path / "undisturbed"
+    run_tiny(tmp_path, undisturbed, LONGER)
     for file in store.run_files(undisturbed):
         assert_same_results(file, again / file.relative_to(undisturbed))
 

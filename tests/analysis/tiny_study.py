@@ -34,6 +34,9 @@ trace_max_products = 10
 sharpness_steps = 1
 """
 
+LONGER = TINY.replace("epochs = 3", "epochs = 200")
+"""Long enough to be killed in."""
+
 
 def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None):
     """(what the study's call did, what it printed)."""
