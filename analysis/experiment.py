@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,8 @@ from analysis import store
 from analysis.data import load_data
 from analysis.data_checks import check_against_data
 from analysis.engine import open_engine, run_jobs
-from analysis.progress import RunsProgress
-from analysis.run import Choice, execute
+from analysis.progress import Planned, RunsProgress
+from analysis.run import Choice, execute, has_surfaces
 from analysis.study import Run, Study, final_runs, selection_runs
 
 
@@ -80,39 +83,61 @@ def run_study(
             # what does not fit the data is better found here than by every worker
             check_against_data(study, load_data(finals[0].config, data_dir), data_dir)
 
-        def bring_about(runs: list[tuple[Run, Choice]], title: str) -> None:
-            missing = [(run, choice) for run, choice in runs if run.path not in records]
-            jobs = [
-                (run.path, partial(execute, run, choice, root, data_dir=data_dir, device=device))
-                for run, choice in missing
-            ]
-            names = {run.path: run.title for run, _ in runs}
-            finished = len(runs) - len(missing)
-            with RunsProgress(console, title, total=len(runs), finished=finished, names=names) as shown:
+        planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
+        with RunsProgress(console, planned, records, lambda: executor.workers) as shown:
 
-                def done(path: str, error: BaseException | None) -> None:
-                    shown.finish(path, error)
-                    if error is None:
-                        records[path] = store.read_record(root / path)
-                        return
-                    failed[path] = f"{type(error).__name__}: {error}"
-                    # on a full disk every other run would fail as well, each after its training
-                    store.check_writable(root)
-                    store.write_failure(root / path, failed[path])
+            def done(path: str, result: Timed | None, error: BaseException | None) -> None:
+                shown.finish(path, result.seconds if result else None, error)
+                if result is not None:
+                    records[path] = result.record
+                    return
+                failed[path] = f"{type(error).__name__}: {error}"
+                # on a full disk every other run would fail as well, each after its training
+                store.check_writable(root)
+                store.write_failure(root / path, failed[path])
 
+            def bring_about(runs: list[tuple[Run, Choice]]) -> None:
+                jobs = [
+                    (run.path, partial(timed, execute, run, choice, root, data_dir=data_dir, device=device))
+                    for run, choice in runs
+                    if run.path not in records
+                ]
                 run_jobs(executor, jobs, shown.update, done)
 
-        bring_about([(trial, _only_choice(trial)) for trial in trials], "choosing hyper-parameters")
-        chosen = {run.path: choose(study, run, records) for run in finals}
-        for run in finals:
-            if chosen[run.path] is None:
+            bring_about([(trial, _only_choice(trial)) for trial in trials])
+            decided = []
+            for run in finals:
+                choice = choose(study, run, records)
+                if choice is not None:
+                    decided.append((run, choice))
+                    continue
                 failed[run.path] = "a run of its selection failed, or all of them diverged"
-        bring_about(
-            [(run, choice) for run in finals if (choice := chosen[run.path]) is not None],
-            "training and measuring",
-        )
+                shown.leave_out(run.path)
+            bring_about(decided)
         table = store.write_index(root, finals, records)
     return Outcome(table, failed)
+
+
+class Timed(NamedTuple):
+    """What a run left, and the seconds that it took."""
+
+    record: store.Record
+    seconds: float
+
+
+def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
+    """Calls the function where the run is done, and looks at the clock there."""
+    start = time.perf_counter()
+    record = function(*arguments, **options)
+    return Timed(record, time.perf_counter() - start)
+
+
+def kind_of(run: Run) -> str:
+    """Runs that take about the same time: of one method, trials apart, and those apart that compute surfaces."""
+    method = run.config["method"]["label"]
+    if run.config["purpose"] == "selection":
+        return f"{method}, to choose"
+    return f"{method}, with surfaces" if has_surfaces(run.config) else method
 
 
 def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:

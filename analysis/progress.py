@@ -2,87 +2,139 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
+from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from analysis.engine import Event
+from analysis.time_left import in_words, time_left
+
+
+class Planned(NamedTuple):
+    """A run as people see it: its name, and what kind it is of; runs of a kind take about the same time."""
+
+    name: str
+    kind: str
+
+
+class InHand(NamedTuple):
+    """What is known of a run at work."""
+
+    started: float
+    doing: str
+    done: int
+    total: int
 
 
 class RunsProgress:
-    """A bar for all runs and one for each run in hand; plain lines where there is no terminal.
+    """One live table of all runs with the time left; plain lines where there is no terminal.
 
     Args:
         console: where to.
-        title: of the whole.
-        total: runs in all.
-        finished: runs that were there already.
-        names: id of a job -> what to call it.
+        planned: id of each run -> the run, in the order in which they are done.
+        finished: ids of those that were there already.
+        workers: tells how many share the work; asked again at each run's end, for a cluster may grow.
     """
 
     def __init__(
-        self, console: Console, title: str, *, total: int, finished: int, names: dict[str, str]
+        self,
+        console: Console,
+        planned: Mapping[str, Planned],
+        finished: Collection[str],
+        workers: Callable[[], int],
     ) -> None:
         self._console = console
-        self._title = title
-        self._total = total
-        self._finished = finished
-        self._names = names
-        self._bars: dict[str, TaskID] = {}
-        self._over: set[str] = set()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._whole = self._progress.add_task(title, total=total, completed=finished)
+        self._planned = planned
+        self._ask_workers = workers
+        self._workers = workers()
+        self._total = Counter(run.kind for run in planned.values())
+        self._over = {job for job in planned if job in finished}
+        self._ended = Counter(planned[job].kind for job in self._over)
+        self._failed = 0
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._in_hand: dict[str, InHand] = {}
+        self._live = Live(console=console, get_renderable=self._shown, transient=True)
 
     def __enter__(self) -> RunsProgress:
-        if not self._console.is_terminal:
-            self._console.print(f"{self._title}: {self._finished} of {self._total} runs are there")
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._console.print(f"{len(self._over)} of {len(self._planned)} runs are there")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._live.stop()
+            self._console.print(self._summary())
 
     def update(self, event: Event) -> None:
-        """Shows what a job reported."""
+        """Takes up what a run reported."""
         job, doing, done, total = event
         if job in self._over:
+            # what a run reported may still arrive after its end
             return
-        text = f"  {self._names[job]}: {doing}"
-        if job not in self._bars:
-            self._bars[job] = self._progress.add_task(text, total=total)
-        self._progress.update(self._bars[job], description=text, completed=done)
+        known = self._in_hand.get(job)
+        self._in_hand[job] = InHand(known.started if known else time.monotonic(), doing, done, total)
 
-    def finish(self, job: str, error: BaseException | None) -> None:
-        """Takes a finished job's bar away; what the job reported may still arrive after its end."""
-        self._over.add(job)
-        if job in self._bars:
-            self._progress.remove_task(self._bars.pop(job))
-        self._finished += 1
-        self._progress.update(self._whole, completed=self._finished)
+    def finish(self, job: str, seconds: float | None, error: BaseException | None) -> None:
+        """Takes up that a run has ended, after so many seconds or with an error."""
+        name, kind = self._planned[job]
+        self._end(job)
+        self._workers = self._ask_workers()
         if error is not None:
-            self._console.print(f"{self._names[job]} failed: {type(error).__name__}: {error}", style="red")
-        elif not self._console.is_terminal and self._is_worth_a_line():
-            self._console.print(f"{self._title}: {self._finished} of {self._total} runs done")
+            self._failed += 1
+            self._console.print(
+                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False, highlight=False
+            )
+        elif seconds is not None:
+            self._seconds[kind].append(seconds)
+        if not self._console.is_terminal and self._is_worth_a_line():
+            self._console.print(self._summary())
+
+    def leave_out(self, job: str) -> None:
+        """Takes up that a run cannot be done, for want of another."""
+        self._failed += 1
+        self._end(job)
+
+    def _end(self, job: str) -> None:
+        self._over.add(job)
+        self._ended[self._planned[job].kind] += 1
+        self._in_hand.pop(job, None)
+
+    def _summary(self) -> Text:
+        failed = f", {self._failed} failed" if self._failed else ""
+        line = f"{len(self._over) - self._failed} of {len(self._planned)} runs done{failed}"
+        return Text(line if len(self._over) == len(self._planned) else f"{line}; time left: {self._left()}")
+
+    def _left(self) -> str:
+        now = time.monotonic()
+        left = {kind: count - self._ended[kind] for kind, count in self._total.items()}
+        in_hand = [(self._planned[job].kind, now - run.started) for job, run in list(self._in_hand.items())]
+        return in_words(time_left(self._seconds, left, in_hand, self._workers))
+
+    def _shown(self) -> RenderableType:
+        kinds = Table("runs", "done", "seconds each")
+        for kind, total in self._total.items():
+            seconds = self._seconds.get(kind)
+            mean = f"{sum(seconds) / len(seconds):.1f}" if seconds else "not yet known"
+            kinds.add_row(Text(kind), f"{self._ended[kind]} of {total}", mean)
+        kinds.add_section()
+        now = time.monotonic()
+        # a copy: this is called by the thread that draws
+        for job, run in list(self._in_hand.items()):
+            name = Text(f"  {self._planned[job].name}: {run.doing}")
+            kinds.add_row(name, f"{run.done} of {run.total}", f"{now - run.started:.0f} so far")
+        return Group(kinds, self._summary())
 
     def _is_worth_a_line(self) -> bool:
-        tenth = max(1, self._total // 10)
-        return self._finished % tenth == 0 or self._finished == self._total
+        tenth = max(1, len(self._planned) // 10)
+        return len(self._over) % tenth == 0 or len(self._over) == len(self._planned)

@@ -45,13 +45,17 @@ class Choice:
 
 def execute(
     run: Run, choice: Choice, root: Path, *, data_dir: Path | None, device: str, report: Report
-) -> None:
+) -> store.Record:
     """Trains and measures one run and writes its file, resuming from its checkpoint if there is one.
+
+    Returns:
+        What the study needs to know of the run.
 
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
+    report("loading", 0, config["training"]["epochs"])
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     train, held_out = dataset.train, dataset.test
@@ -64,12 +68,14 @@ def execute(
 
     path = root / run.path
     checkpoint = path.with_name(f"{path.stem}.{run.fingerprint[:12]}.ckpt")
+    checkpoint_of_estimate = checkpoint.with_suffix(".transition.ckpt")
     training = Training(config, dataset, train, labels, held_out, device, run.fingerprint)
     spent = 0.0
     transition = labels.transition
     if config["method"]["loss"]["transition"] == "estimated":
-        first = checkpoint.with_suffix(".transition.ckpt")
-        transition, spent = training.estimated_transition(first, partial(report, "estimating transitions"))
+        transition, spent = training.estimated_transition(
+            checkpoint_of_estimate, partial(report, "estimating transitions")
+        )
     model = training.new_model("weights")
     method = training.method(model, transition, choice.hyperparameters)
     method.gradient_count = spent
@@ -94,8 +100,7 @@ def execute(
             held_out.take(measured["test"]),
             settings,
             seed=derived_seed(config, "measurement"),
-            with_surfaces=config["noise"]["rate"] in settings["surface_rates"]
-            and config["seed"] in settings["surface_seeds"],
+            with_surfaces=has_surfaces(config),
         )
         if settings["bound"]:
             measurements |= measure_bounds(
@@ -105,9 +110,18 @@ def execute(
                 (held_out.inputs, held_out.targets),
                 seed=derived_seed(config, "bound"),
             )
-    store.write_run(path, run, choice, labels, history, model, measurements, measured, device=device)
-    for left_over in path.parent.glob(f"{checkpoint.stem}*.ckpt"):
-        left_over.unlink()
+    record = store.write_run(path, run, choice, labels, history, model, measurements, measured, device=device)
+    for left_over in (checkpoint, checkpoint_of_estimate):
+        left_over.unlink(missing_ok=True)
+    return record
+
+
+def has_surfaces(config: dict[str, Any]) -> bool:
+    """Lines, planes and the spectral density are measured of this final run."""
+    settings = config["measure"]
+    return (
+        config["noise"]["rate"] in settings["surface_rates"] and config["seed"] in settings["surface_seeds"]
+    )
 
 
 def _validation_split(

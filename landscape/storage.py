@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 from torch import Tensor
 
 from landscape.density import SpectralDensity
@@ -52,6 +53,18 @@ RESULT_TYPES: dict[str, type] = {
 
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
+INDEX_OF_CHUNKS = 2048
+"""Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
+
+# A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
+# for one to replace and work out the types each time: most of the time of a short run went there.
+PLAIN = h5p.create(h5p.DATASET_CREATE)
+PLAIN.set_obj_track_times(False)
+SCALAR = h5s.create(h5s.SCALAR)
+ATTRIBUTE_TYPES = {
+    str: h5t.py_create(h5py.string_dtype(), logical=True),
+    bool: h5t.py_create(np.dtype(bool), logical=True),
+}
 
 
 def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
@@ -86,8 +99,7 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         if value is None:
             continue
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        write(group, field.name, array, **field.metadata)
-        group[field.name].attrs["tensor"] = isinstance(value, Tensor)
+        write(group, field.name, array, **field.metadata, tensor=isinstance(value, Tensor))
 
 
 def load(file: str | Path | h5py.Group, name: str) -> Any:
@@ -123,10 +135,12 @@ def write(
     unit: str = "",
     dims: tuple[str, ...] = (),
     coordinate: bool = False,
+    **flags: bool,
 ) -> None:
     """Writes one described array or scalar, its dimensions named by dimension scales in the same group.
 
-    A dimension without coordinates gets an empty scale under the name that netCDF gives to such.
+    A dimension without coordinates gets an empty scale under the name that netCDF gives to such. `flags` become
+    further attributes.
 
     Raises:
         ValueError: the number of dimension names is not the array's.
@@ -134,25 +148,36 @@ def write(
     array = np.asarray(value)
     if array.ndim != len(dims):
         raise ValueError(f"dims: {name} has {array.ndim} dimensions, named {dims}")
-    if array.dtype.kind == "U":
-        array = array.astype(object)
-        options: dict[str, Any] = {"dtype": h5py.string_dtype()}
-    else:
-        # one value needs no compression, and HDF5 allows none for it
-        options = {"compression": "gzip", "shuffle": True} if array.size > 1 else {}
-    dataset = group.create_dataset(name, data=array, **options)
-    dataset.attrs["description"] = description
-    dataset.attrs["units"] = unit
+    dataset = _new_dataset(group, name, array)
+    _set_attributes(dataset, description=description, units=unit, **flags)
     if coordinate:
-        dataset.make_scale(name)
+        h5ds.set_scale(dataset, name.encode())
         return
     for axis, dim in enumerate(dims):
-        if dim not in group:
+        key = dim.encode()
+        if key not in group.id:
             length = array.shape[axis]
-            group.create_dataset(dim, shape=(length,), dtype=">f4")
-            group[dim].attrs["description"] = f"dimension {dim}, without coordinates"
-            group[dim].make_scale(f"{NO_COORDINATES}{length:10d}")
-        dataset.dims[axis].attach_scale(group[dim])
+            scale = h5d.create(group.id, key, h5t.IEEE_F32BE, h5s.create_simple((length,)), PLAIN)
+            _set_attributes(scale, description=f"dimension {dim}, without coordinates")
+            h5ds.set_scale(scale, f"{NO_COORDINATES}{length:10d}".encode())
+        h5ds.attach_scale(dataset, h5d.open(group.id, key), axis)
+
+
+def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.DatasetID:
+    if array.dtype.kind == "U":
+        return group.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype()).id
+    if array.nbytes > INDEX_OF_CHUNKS:
+        return group.create_dataset(name, data=array, compression="gzip", shuffle=True).id
+    stored_type, space = h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
+    dataset = h5d.create(group.id, name.encode(), stored_type, space if array.ndim else SCALAR, PLAIN)
+    dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array).reshape(array.shape))
+    return dataset
+
+
+def _set_attributes(dataset: h5d.DatasetID, **values: str | bool) -> None:
+    for name, value in values.items():
+        attribute = h5a.create(dataset, name.encode(), ATTRIBUTE_TYPES[type(value)], SCALAR)
+        attribute.write(np.array(value, dtype=object if isinstance(value, str) else None))
 
 
 def _read(dataset: h5py.Dataset) -> Any:

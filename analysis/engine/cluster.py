@@ -56,9 +56,17 @@ class Cluster:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(tuple(event[1])))
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:  # noqa: ARG002
+    @property
+    def workers(self) -> int:
+        """Those that the scheduler knows just now; none if it is gone."""
+        try:
+            return len(self._client.nthreads())
+        except OSError:
+            return 0
+
+    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the scheduler."""
-        future: Future[None] = self._executor.submit(_work, job, self._topic, self._threads, self._gpus)
+        future: Future[Any] = self._executor.submit(_work, job, self._topic, self._threads, self._gpus)
         return future
 
     def deliver(self, on_event: OnEvent) -> None:
@@ -81,7 +89,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """Threads of a worker share torch's random state and its number of threads, so that they take turns."""
 
 
-def _work(job: Job, topic: str, threads: int | None, gpus: list[int]) -> None:
+def _work(job: Job, topic: str, threads: int | None, gpus: list[int]) -> Any:
     from distributed import get_worker
 
     worker: Any = get_worker()
@@ -91,4 +99,4 @@ def _work(job: Job, topic: str, threads: int | None, gpus: list[int]) -> None:
             torch.set_num_threads(threads)
         if gpus:
             torch.cuda.set_device(gpus[int(worker.name)])
-        function(report=lambda *event: worker.log_event(topic, (identity, *event)))
+        return function(report=lambda *event: worker.log_event(topic, (identity, *event)))

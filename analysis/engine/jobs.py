@@ -6,7 +6,7 @@ import queue
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Protocol
+from typing import Any, Protocol
 
 MAX_LOSSES = 3
 """Workers that a job may outlive. The last one has it alone, so that no other job is blamed for that death."""
@@ -14,10 +14,11 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 Event = tuple[str, str, int, int]
 """(job's id, what is being done, steps done, steps in all)."""
-Job = tuple[str, Callable[..., None]]
-"""(id, function); the function takes `report(doing, done, total)` and must be picklable."""
+Job = tuple[str, Callable[..., Any]]
+"""(id, function); the function takes `report(doing, done, total)`; it and what it returns must be picklable."""
 OnEvent = Callable[[Event], None]
-OnDone = Callable[[str, BaseException | None], None]
+OnDone = Callable[[str, Any, BaseException | None], None]
+"""(job's id, what it returned, its error); one of the last two is None."""
 
 
 class EngineError(ValueError):
@@ -31,12 +32,16 @@ class WorkerDiedError(RuntimeError):
 class Engine(Protocol):
     """A `concurrent.futures` executor that outlives its workers and passes on what they report."""
 
+    @property
+    def workers(self) -> int:
+        """Jobs that are done at the same time."""
+
     slots: int
     """Jobs that it can have in hand without one waiting for long."""
     lost: tuple[type[BaseException], ...]
     """What a future ends with when its worker died."""
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:
+    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:
         """Starts a job."""
 
     def deliver(self, on_event: OnEvent) -> None:
@@ -56,14 +61,14 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: On
         engine: where.
         jobs: what to run.
         on_event: called in this process with the progress that a job reports.
-        on_done: called in this process with the id of each finished job and its error, if any.
+        on_done: called in this process for each finished job.
 
     Raises:
         EngineError: the engine is gone.
     """
     waiting = deque(jobs)
-    in_hand: dict[Future[None], Job] = {}
-    finished: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+    in_hand: dict[Future[Any], Job] = {}
+    finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     losses: Counter[str] = Counter()
 
     def is_suspect(job: Job) -> bool:
@@ -94,17 +99,18 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: On
         job = in_hand.pop(future)
         error = _error_of(future)
         if not isinstance(error, engine.lost):
-            on_done(job[0], error)
+            on_done(job[0], None if error else future.result(), error)
             continue
         losses[job[0]] += 1
         engine.renew()
         if losses[job[0]] < MAX_LOSSES:
             waiting.append(job)
         else:
-            on_done(job[0], WorkerDiedError(f"its worker was killed {MAX_LOSSES} times; was memory used up?"))
+            died = WorkerDiedError(f"its worker was killed {MAX_LOSSES} times; was memory used up?")
+            on_done(job[0], None, died)
 
 
-def _error_of(future: Future[None]) -> BaseException | None:
+def _error_of(future: Future[Any]) -> BaseException | None:
     try:
         return future.exception()
     except CancelledError:

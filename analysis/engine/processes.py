@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class Processes:
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self, workers: int, threads: int | None, device: str) -> None:
-        self._workers = workers
+        self.workers = workers
         # one more than there are workers, so that none waits while this process looks at a result
         self.slots = workers + 1
         self._threads = threads or threads_of_each(workers)
@@ -33,14 +34,14 @@ class Processes:
         self._pool: ProcessPoolExecutor | None = None
         wait_passively()
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:  # noqa: ARG002
+    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the next free worker."""
         if self._pool is None:
             gpus: Queue[int] = self._context.Queue()
             for index in self._gpus:
                 gpus.put(index)
             self._pool = ProcessPoolExecutor(
-                self._workers,
+                self.workers,
                 mp_context=self._context,
                 initializer=_start_worker,
                 initargs=(self._events, self._threads, gpus if self._gpus else None),
@@ -113,8 +114,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job) -> None:
+def _work(job: Job) -> Any:
     identity, function = job
     events = _events
     assert events is not None
-    function(report=lambda *event: events.put((identity, *event)))
+    return function(report=lambda *event: events.put((identity, *event)))

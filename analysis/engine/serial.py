@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from analysis.engine.jobs import Job, OnEvent
 class Serial:
     """Each job runs while it is submitted."""
 
+    workers = 1
     slots = 1
     lost: tuple[type[BaseException], ...] = ()
 
@@ -19,16 +21,16 @@ class Serial:
         if threads is not None:
             torch.set_num_threads(threads)
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[None]:
+    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:
         """Runs a job to its end."""
         identity, function = job
-        future: Future[None] = Future()
+        future: Future[Any] = Future()
         try:
-            function(report=lambda *event: on_event((identity, *event)))
+            result = function(report=lambda *event: on_event((identity, *event)))
         except Exception as error:
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
         return future
 
     def deliver(self, on_event: OnEvent) -> None:

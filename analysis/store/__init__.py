@@ -3,28 +3,24 @@
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
 from analysis.store.folder import check_writable, locked, open_folder
 from analysis.store.index import (
-    Record,
     fingerprint,
-    is_finished,
     read_histories,
-    read_record,
     read_results,
     read_table,
     run_files,
-    scalars,
     write_index,
 )
+from analysis.store.record import Record, is_finished, read_record, scalars
 from analysis.store.run_file import (
     failure_path,
     load_weights,
     opened,
     read_config,
     read_history,
-    versions,
     write_failure,
-    write_run,
 )
 from analysis.store.schema import SCHEMA_VERSION
+from analysis.store.writing import versions, write_run
 
 __all__ = [
     "SCHEMA_VERSION",

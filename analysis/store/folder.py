@@ -13,9 +13,10 @@ from typing import Any
 import tomli_w
 
 from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, set_aside, write_text
-from analysis.store.index import Record, read_record
-from analysis.store.run_file import read_config, versions
+from analysis.store.record import Record, read_record
+from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
+from analysis.store.writing import versions
 from analysis.study import Run, Study
 
 EMPTY = (".lock", "lost+found")

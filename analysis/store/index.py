@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +14,9 @@ import pandas as pd
 
 import landscape
 from analysis.store.files import StoreError, replace_file
+from analysis.store.record import Record
 from analysis.store.run_file import config_of, identity, opened, read_history
-from analysis.store.scalars import scalars_of
 from analysis.study import Run
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a study needs to know of a finished run, read from its file at one opening.
-
-    Attributes:
-        fingerprint: of its configuration.
-        row: its scalars.
-        trained: number of its training samples.
-    """
-
-    fingerprint: str
-    row: dict[str, Any]
-    trained: int
-
-
-def read_record(path: Path) -> Record:
-    """Reads a run file's record.
-
-    Raises:
-        FileNotFoundError: no such file.
-        BrokenFileError: not a whole run file.
-    """
-    with opened(path) as file:
-        return Record(str(config_of(file)["fingerprint"]), scalars_of(file), len(file["labels/observed"]))
-
-
-def scalars(path: Path) -> dict[str, Any]:
-    """A run's numbers for the table of all runs."""
-    return read_record(path).row
-
-
-def is_finished(root: Path, run: Run) -> bool:
-    """The run's file is there and has the run's configuration."""
-    path = root / run.path
-    return path.exists() and read_record(path).fingerprint == run.fingerprint
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:

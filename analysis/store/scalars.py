@@ -58,6 +58,6 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
         "sharpness_rho": (f"sharpness/{loss}", "rho"),
     }
     return {
-        f"{name}_{loss}": float(np.ravel(file[group][field][()])[0]) if group in file else math.nan
+        f"{name}_{loss}": float(np.ravel(file[f"{group}/{field}"][()])[0]) if group in file else math.nan
         for name, (group, field) in groups.items()
     }

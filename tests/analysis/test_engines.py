@@ -1,7 +1,6 @@
 """One study on every engine: the same files; and what each does when its workers die."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,8 +8,11 @@ import time
 import pytest
 
 from analysis.engine import EngineError, open_engine, run_jobs
+from analysis.engine.processes import gpus_of_workers
+from analysis.progress import RunsProgress
+from tests.analysis.jobs import Die, do_nothing, use_up_the_memory
 from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import run_tiny
+from tests.analysis.tiny_study import LONGER, run_tiny
 
 distributed = pytest.importorskip("distributed")
 
@@ -18,30 +20,8 @@ distributed = pytest.importorskip("distributed")
 def jobs_done(engine, jobs):
     """(id -> error of every job, all events)."""
     done, events = {}, []
-    run_jobs(engine, jobs, events.append, done.__setitem__)
+    run_jobs(engine, jobs, events.append, lambda job, _, error: done.__setitem__(job, error))
     return done, events
-
-
-class Die:
-    """A job that kills its worker, always or but once."""
-
-    def __init__(self, once_at=None):
-        self.once_at = once_at
-
-    def __call__(self, report):  # noqa: ARG002
-        if self.once_at is not None:
-            if self.once_at.exists():
-                return
-            self.once_at.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def do_nothing(report):
-    report("nothing", 1, 1)
-
-
-def use_up_the_memory(report):
-    raise MemoryError("tried to allocate 1 TiB")
 
 
 def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_path):
@@ -78,31 +58,76 @@ def test_a_study_on_a_dask_cluster_gives_the_same_bits(undisturbed, tmp_path):
         assert_same_results(out / path.relative_to(undisturbed), path)
 
 
-def test_a_killed_scheduler_ends_the_study_with_a_word(tmp_path):
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler in a process of its own, its worker a thread there; and what kills it."""
     ready = tmp_path / "ready"
     code = (
-        "import sys, pathlib, time\n"
+        "import os, sys, pathlib, time\n"
         "from distributed import LocalCluster\n"
         "if __name__ == '__main__':\n"
         "    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol='tcp',\n"
         "        host='127.0.0.1', dashboard_address=None)\n"
-        "    pathlib.Path(sys.argv[1]).write_text(cluster.scheduler_address)\n"
+        "    pathlib.Path(sys.argv[1] + '.part').write_text(cluster.scheduler_address)\n"
+        "    os.replace(sys.argv[1] + '.part', sys.argv[1])\n"
         "    time.sleep(300)\n"
     )
-    scheduler = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code, str(ready)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     try:
-        while not (ready.exists() and ready.read_text()):
-            assert scheduler.poll() is None
+        while not ready.exists():
+            assert process.poll() is None
             time.sleep(0.05)
-        with pytest.raises(EngineError, match="scheduler is gone; what is finished is kept"):  # noqa: SIM117
-            with open_engine("dask", scheduler=ready.read_text()) as engine:
-                # the worker is a thread of the scheduler's process
-                jobs_done(engine, [("killer", Die())])
+        yield ready.read_text(), process.kill
     finally:
-        scheduler.kill()
-        scheduler.wait()
+        process.kill()
+        process.wait()
+
+
+def test_a_scheduler_killed_in_mid_study_ends_it_with_a_word_and_a_new_start_ends_with_the_same_numbers(
+    scheduler, tmp_path, monkeypatch
+):
+    address, kill = scheduler
+    out = tmp_path / "out"
+
+    class Killing(RunsProgress):
+        """Kills the scheduler once a run is done and the next is in training."""
+
+        def update(self, event):
+            if list(out.rglob("seed*.h5")) and event[1] == "training" and 0 < event[2] < event[3]:
+                kill()
+            super().update(event)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("analysis.experiment.RunsProgress", Killing)
+        with pytest.raises(EngineError, match="scheduler is gone; what is finished is kept"):
+            run_tiny(tmp_path, out, LONGER, engine="dask", scheduler=address)
+    (finished,) = out.rglob("seed*.h5")
+    before = finished.stat().st_mtime_ns
+    outcome, printed = run_tiny(tmp_path, out, LONGER)
+    assert "1 of 2 runs are there" in printed
+    assert not outcome.failed
+    assert finished.stat().st_mtime_ns == before
+    run_tiny(tmp_path, tmp_path / "undisturbed", LONGER)
+    for path in out.rglob("seed*.h5"):
+        assert_same_results(path, tmp_path / "undisturbed" / path.relative_to(out))
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "gpus", "indices"),
+    [
+        (3, "cuda", 4, [0, 1, 2]),
+        (4, "cuda", 2, [0, 1, 0, 1]),
+        (2, "cuda", 1, []),
+        (2, "cuda:1", 4, []),
+        (2, "cpu", 4, []),
+    ],
+    ids=["one each", "shared in turn", "nothing to divide", "one that was named", "none asked for"],
+)
+def test_workers_get_gpus_by_index(monkeypatch, workers, device, gpus, indices):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert gpus_of_workers(workers, device) == indices
 
 
 def test_an_address_where_nobody_answers_is_an_error_in_a_line(monkeypatch):

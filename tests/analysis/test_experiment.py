@@ -5,6 +5,7 @@ import shutil
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray
@@ -17,6 +18,7 @@ from analysis.seeds import derived_seed
 from analysis.study import final_runs, read_study
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.analysis.small_study import STUDY, contents, study, write_study
+from tests.analysis.tiny_study import TINY, run_tiny
 from tests.conftest import dense_hessian
 
 
@@ -113,6 +115,14 @@ def test_results_verdicts_and_figures_are_there(finished):
         assert {f"{name}.png", f"{name}.pdf"} <= names
 
 
+def test_the_table_of_a_study_is_what_its_files_say(finished):
+    path, out = finished
+    # the runs of the study were never read: their workers told what they had written
+    told = store.read_table(out)
+    read = pd.DataFrame([store.scalars(out / run.path) for run in final_runs(read_study(path))])
+    pd.testing.assert_frame_equal(told, read, check_exact=True)
+
+
 def test_a_second_call_trains_nothing(finished, capsys):
     path, out = finished
     before = {file: file.stat().st_mtime_ns for file in store.run_files(out)}
@@ -146,13 +156,13 @@ def test_a_folder_with_other_results_is_refused_before_any_training(
     assert error.count("\n") == 1
 
 
-def test_more_seeds_are_added_to_what_is_there(finished, tmp_path):
-    _, out = finished
+def test_more_seeds_are_added_to_what_is_there(undisturbed, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(out, copy)
+    shutil.copytree(undisturbed, copy)
     before = {file: file.stat().st_mtime_ns for file in store.run_files(copy)}
-    assert study(write_study(tmp_path, STUDY.replace("seeds = [0, 1]", "seeds = [0, 1, 2]")), copy) == 0
-    assert len(store.run_files(copy)) == 12
+    outcome, _ = run_tiny(tmp_path, copy, TINY.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+    assert outcome.table["seed"].tolist() == [0, 1, 2]
+    assert len(store.run_files(copy)) == 3
     assert all(file.stat().st_mtime_ns == time_ for file, time_ in before.items())
 
 
@@ -197,13 +207,16 @@ def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys,
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, tmp_path):
+def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, tmp_path, monkeypatch):
     _, out = finished
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
+    assert gallery.is_current(copy)
+    drawn = []
+    monkeypatch.setattr(gallery, "draw_all", lambda root: drawn.append((root, gallery.is_current(root))))
     assert study(write_study(tmp_path, STUDY.replace("seeds = [0, 1]", "seeds = [0]")), copy) == 0
     assert set(store.read_table(copy)["seed"]) == set(store.read_histories(copy)["seed"]) == {0}
-    assert gallery.is_current(copy)
+    assert drawn == [(copy, False)]
 
 
 def test_info_prints_what_a_run_holds(finished, capsys):

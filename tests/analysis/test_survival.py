@@ -16,33 +16,30 @@ from analysis.engine import open_engine, run_jobs
 from analysis.run import Choice, execute
 from analysis.study import final_runs, read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
+from tests.analysis.tiny_study import LONGER, TINY, run_tiny
 
 
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
-    path, out = finished
+    _, out = finished
     again = tmp_path / "again"
-    assert cli.main(["study", str(path), "--out", str(again), "--engine", "processes", "--workers", "2"]) == 0
+    outcome, _ = run_tiny(tmp_path, again, STUDY, engine="processes", workers=2)
+    assert not outcome.failed
     for file in store.run_files(out):
         assert_same_results(file, again / file.relative_to(out))
 
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])
-def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(finished, tmp_path, victim):
-    path, out = finished
+def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(tmp_path, victim):
     again = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "analysis.cli",
-        "study",
-        str(path),
-        "--out",
-        str(again),
-        "--workers",
-        "2",
-    ]
+    code = (
+        "import sys, pathlib\n"
+        "from tests.analysis.tiny_study import LONGER, run_tiny\n"
+        "folder, out = map(pathlib.Path, sys.argv[1:])\n"
+        "run_tiny(folder, out, LONGER, engine='processes')\n"
+    )
     process = subprocess.Popen(
-        [*command, "--engine", "processes"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code, str(tmp_path), str(again)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     deadline = time.monotonic() + 120
     while not list(again.rglob("runs/**/*.ckpt")):
@@ -61,18 +58,20 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(finished, tmp_
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert study(path, again) == 0
+        run_tiny(tmp_path, again, LONGER)
     else:
         assert process.wait(timeout=120) == 0
-    for file in store.run_files(out):
-        assert_same_results(file, again / file.relative_to(out))
+    undisturbed = tmp_path / "undisturbed"
+    run_tiny(tmp_path, undisturbed, LONGER)
+    for file in store.run_files(undisturbed):
+        assert_same_results(file, again / file.relative_to(undisturbed))
 
 
 def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(tmp_path):
-    path = write_study(tmp_path, STUDY.replace("epochs = 3", "epochs = 2000"))
+    path = write_study(tmp_path, TINY.replace("epochs = 3", "epochs = 2000"))
     command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
-        [*command, "--engine", "processes"],
+        [*command, "--engine", "processes", "--workers", "1"],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -110,9 +109,7 @@ def test_two_studies_at_once_in_one_folder_are_refused(tmp_path, capsys):
 
 
 def test_a_run_that_diverges_is_recorded_and_the_study_goes_on(tmp_path, capsys):
-    text = STUDY.replace("epochs = 3", "epochs = 2\nlearning_rate = 1e9").replace(
-        "rho = [0.1, 0.3]", "rho = 0.1"
-    )
+    text = TINY.replace("epochs = 3", "epochs = 2\nlearning_rate = 1e9")
     assert study(write_study(tmp_path, text), tmp_path / "out") == 0
     table = store.read_table(tmp_path / "out")
     assert table["diverged"].all()
@@ -128,13 +125,14 @@ def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, mo
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(analysis.run, "measure", failing)
-    path = write_study(tmp_path, STUDY.replace("rho = [0.1, 0.3]", "rho = 0.1"))
     out = tmp_path / "out"
-    assert study(path, out) == 1
+    assert study(write_study(tmp_path, TINY), out) == 1
     assert "MemoryError: out of memory" in capsys.readouterr().out
-    assert len(list(out.rglob("*.failed"))) == 8
+    assert len(list(out.rglob("*.failed"))) == 2
     monkeypatch.undo()
-    assert study(path, out) == 0
+    outcome, _ = run_tiny(tmp_path, out)
+    assert not outcome.failed
+    assert len(outcome.table) == 2
     assert not list(out.rglob("*.failed"))
 
 
@@ -146,14 +144,16 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
             raise OSError("No space left on device")
         return execute(run, *arguments, **options)
 
-    path = write_study(tmp_path)
+    text = TINY + '[[methods]]\nname = "sam"\nlabel = "SAM"\nrho = [0.1, 0.3]\n'
     out = tmp_path / "out"
     monkeypatch.setattr(analysis.experiment, "execute", failing)
-    assert study(path, out) == 1
+    outcome, _ = run_tiny(tmp_path, out, text)
+    assert sum("a run of its selection failed" in error for error in outcome.failed.values()) == 2
     assert set(store.read_table(out)["method"]) == {"SGD"}
     monkeypatch.undo()
-    assert study(path, out) == 0
-    chosen = store.read_table(out).query("method == 'NCSAM'").groupby("noise_rate")["hyperparameters"]
+    outcome, _ = run_tiny(tmp_path, out, text)
+    assert not outcome.failed
+    chosen = store.read_table(out).query("method == 'SAM'").groupby("noise_rate")["hyperparameters"]
     assert (chosen.nunique() == 1).all()
 
 
@@ -181,7 +181,12 @@ def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
     with open_engine("processes", 1) as engine:
         for name in ("first", "second"):
-            run_jobs(engine, [(name, write_nothing)], lambda _: None, done.__setitem__)
+            run_jobs(
+                engine,
+                [(name, write_nothing)],
+                lambda _: None,
+                lambda job, _, error: done.__setitem__(job, error),
+            )
             for child in multiprocessing.active_children():
                 child.kill()
                 child.join()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis import store
-from tests.analysis.small_study import study, write_study
+from tests.analysis.tiny_study import run_tiny
 
 STUDY = """
 name = "settings"
@@ -77,7 +77,8 @@ bound = true
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
-    assert study(write_study(folder, STUDY), folder / "out") == 0
+    outcome, _ = run_tiny(folder, folder / "out", STUDY)
+    assert not outcome.failed
     return folder / "out"
 
 

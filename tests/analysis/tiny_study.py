@@ -34,8 +34,11 @@ trace_max_products = 10
 sharpness_steps = 1
 """
 
+LONGER = TINY.replace("epochs = 3", "epochs = 200")
+"""Long enough to be killed in."""
 
-def run_tiny(folder, out, text=TINY, engine="serial", workers=1):
+
+def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None):
     """(what the study's call did, what it printed)."""
     path = folder / "tiny.toml"
     path.write_text(text)
@@ -48,6 +51,9 @@ def run_tiny(folder, out, text=TINY, engine="serial", workers=1):
         device="cpu",
         data_dir=None,
         console=Console(file=printed, width=300),
+        # as many as these tests' own process has: the same bits need the same number
+        threads=1,
+        scheduler=scheduler,
     )
     return outcome, printed.getvalue()
 

@@ -1,0 +1,93 @@
+"""How long a study still takes, as far as the runs that are done tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+PROBABILITY = 0.9
+"""Of the range, were the seconds of a kind's runs normal and independent."""
+UNCERTAINTY_OF_ONE = 2.0
+"""Factor either way while no kind has two finished runs, which is what it takes to see how they scatter."""
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """A range of seconds.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end; None if runs are left of a kind of which none is finished.
+        untimed: those kinds.
+    """
+
+    low: float
+    high: float | None
+    untimed: tuple[str, ...] = ()
+
+
+def time_left(
+    done: Mapping[str, Sequence[float]],
+    left: Mapping[str, int],
+    in_hand: Sequence[tuple[str, float]],
+    workers: int,
+) -> TimeLeft | None:
+    """The time until the last run is finished; None while nothing is known.
+
+    The prediction interval of a sum of runs, each kind with its own mean and all with one relative spread, divided
+    among the workers. At the end some of them wait for the last one: for at most as long as the longest run takes.
+
+    Args:
+        done: kind of run -> seconds of each that is finished.
+        left: kind of run -> how many are not, those in hand among them.
+        in_hand: kind, and seconds since the start, of each that a worker has.
+        workers: that share the work.
+    """
+    left = {kind: count for kind, count in left.items() if count}
+    means = {kind: sum(seconds) / len(seconds) for kind, seconds in done.items() if seconds}
+    untimed = tuple(kind for kind in left if kind not in means)
+    timed = [kind for kind in left if kind in means]
+    if untimed and not timed:
+        return None
+    spent = sum(min(seconds, means[kind]) for kind, seconds in in_hand if kind in means)
+    work = sum(left[kind] * means[kind] for kind in timed) - spent
+    variance = sum(means[kind] ** 2 * (left[kind] + left[kind] ** 2 / len(done[kind])) for kind in timed)
+    freedom, spread = _relative_spread(done)
+    if freedom:
+        margin = float(stdtrit(freedom, (1 + PROBABILITY) / 2)) * spread * math.sqrt(variance)
+        low, high = max(0.0, work - margin), work + margin
+    else:
+        low, high = work / UNCERTAINTY_OF_ONE, work * UNCERTAINTY_OF_ONE
+    busy = max(1, min(workers, sum(left.values())))
+    waiting = max((means[kind] for kind in timed), default=0.0) * (1 - 1 / busy)
+    return TimeLeft(low / busy, None if untimed else high / busy + waiting, untimed)
+
+
+def _relative_spread(done: Mapping[str, Sequence[float]]) -> tuple[int, float]:
+    """(degrees of freedom, standard deviation) of seconds relative to their kind's mean."""
+    freedom, squares = 0, 0.0
+    for seconds in done.values():
+        if len(seconds) > 1:
+            mean = sum(seconds) / len(seconds)
+            freedom += len(seconds) - 1
+            squares += sum((value / mean - 1) ** 2 for value in seconds)
+    return freedom, math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def in_words(estimate: TimeLeft | None) -> str:
+    """For people."""
+    if estimate is None:
+        return "unknown"
+    if estimate.high is None:
+        return f"at least {_duration(estimate.low)} (not yet timed: {', '.join(estimate.untimed)})"
+    low, high = _duration(estimate.low), _duration(estimate.high)
+    return high if low == high else f"{low} to {high}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

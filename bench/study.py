@@ -1,0 +1,238 @@
+"""A study of thousands of tiny runs: what a run costs beside its training and measuring, and what grows with them.
+
+    python bench/study.py                # 2,000 runs, some 10 minutes on 2 cores
+    python bench/study.py --runs 200
+
+The study grows in one folder from an eighth of its runs to all of them, as a user's would by more seeds. Overhead is
+what a worker does from the end of one run to the end of the next, less training (checkpoints are overhead) and
+measuring: on the clock, which counts waiting for the disk and for others on the machine, and in CPU time, which does
+not. The parent's CPU time leaves out its reading of the runs that were there; its memory is the largest until then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from timing import table
+
+import analysis.experiment
+import analysis.run
+import analysis.training
+import ncsam.training
+from analysis import store
+from analysis.study import final_runs, read_study
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS_OF_2000 = 100
+STUDY = """
+name = "load"
+dataset = "digits"
+train_samples = 200
+test_samples = 100
+seeds = {seeds}
+[model]
+name = "mlp"
+hidden = [4]
+[noise]
+rates = [0.0, 0.2, 0.4, 0.6]
+[training]
+epochs = 2
+[[methods]]
+name = "plain"
+label = "SGD"
+[[methods]]
+name = "sam"
+label = "SAM"
+rho = 0.2
+[[methods]]
+name = "ncsam"
+label = "NCSAM"
+rho = 0.2
+strength = 0.1
+flip_ratio = 0.4
+[[methods]]
+name = "ncsam"
+label = "opposite"
+rho = 0.2
+strength = 0.1
+flip_ratio = 0.4
+compensation = -1
+[[methods]]
+name = "ncsam"
+label = "random"
+rho = 0.2
+strength = 0.1
+flip_ratio = 0.4
+direction = "random"
+[measure]
+samples = 50
+eigenvalues = 1
+trace_max_products = 10
+sharpness_steps = 1
+"""
+
+
+class Stopwatch:
+    """Seconds on the clock and of CPU, added up over calls; those of calls to be left out are taken off."""
+
+    def __init__(self) -> None:
+        self.spent = np.zeros(2)
+
+    def around(self, owner: Any, name: str, sign: int = 1) -> None:
+        """Times every call of a function from now on."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            start = now()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.spent += sign * (now() - start)
+
+        setattr(owner, name, timed)
+
+
+def now() -> np.ndarray:
+    """The clock and this process's CPU time."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+@functools.cache
+def stopwatch() -> Stopwatch:
+    """Of this worker's training without checkpoints, and measuring."""
+    watch = Stopwatch()
+    watch.around(analysis.training.Training, "fit")
+    watch.around(ncsam.training, "save_checkpoint", sign=-1)
+    watch.around(analysis.run, "measure")
+    return watch
+
+
+last_end: np.ndarray | None = None
+
+
+def execute_watched(*arguments: Any, log: Path, **options: Any) -> Any:
+    """A run whose overhead is written down; the first of a worker, which imports and loads all, is left out."""
+    global last_end
+    watch = stopwatch()
+    watch.spent[:] = 0
+    record = analysis.run.execute(*arguments, **options)
+    end = now()
+    if last_end is not None:
+        with (log / str(os.getpid())).open("a") as file:
+            print(*(end - last_end - watch.spent), *watch.spent, file=file)
+    last_end = end
+    return record
+
+
+def bring_to(count: int, folder: Path, workers: int) -> list[str]:
+    """Lets the study in the folder grow to so many runs, and measures that; a row of the table."""
+    seeds = list(range(max(1, count * SEEDS_OF_2000 // 2000)))
+    path = folder / "study.toml"
+    path.write_text(STUDY.format(seeds=seeds))
+    study, log = read_study(path), folder / f"log-{count}"
+    log.mkdir()
+    analysis.experiment.execute = functools.partial(execute_watched, log=log)
+    there = len(list((folder / "out").rglob("seed*.h5")))
+    reading = Stopwatch()
+    reading.around(store, "open_folder")
+    before, start = time.process_time(), time.perf_counter()
+    outcome = analysis.experiment.run_study(
+        study,
+        folder / "out",
+        engine="processes",
+        workers=workers,
+        device="cpu",
+        data_dir=None,
+        console=Console(stderr=True),
+        threads=1,
+    )
+    assert not outcome.failed
+    wall, parent = time.perf_counter() - start, time.process_time() - before - reading.spent[1]
+    rows = np.concatenate([np.loadtxt(file, ndmin=2) for file in log.iterdir()])
+    overhead, overhead_cpu, useful, useful_cpu = 1e3 * rows.mean(axis=0)
+    runs = len(outcome.table)
+    return [
+        f"{runs:,}",
+        f"{overhead:.0f}",
+        f"{overhead_cpu:.0f}",
+        f"{useful:.0f}",
+        f"{useful_cpu:.0f}",
+        f"{1e3 * parent / (runs - there):.1f}",
+        f"{wall:.0f}",
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}",
+    ]
+
+
+def seconds_of(task: Callable[[], Any]) -> tuple[float, float]:
+    """On the clock, and of CPU in this process and those that it waited for."""
+
+    def cpu() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    start, before = time.perf_counter(), cpu()
+    task()
+    return time.perf_counter() - start, cpu() - before
+
+
+def judge(out: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "analysis.cli", "claims", str(out)]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=2000, help="a multiple of 160 (default: 2000)")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [bring_to(args.runs // part, folder, args.workers) for part in (8, 4, 2, 1)]
+        header = ["runs", "overhead, ms", "of CPU", "training and measuring, ms", "of CPU"]
+        table(
+            f"{args.workers} workers, one thread each, torch {torch.__version__}",
+            [*header, "parent's CPU, ms a run", "s in all", "parent's memory, MiB"],
+            rows,
+        )
+        out = folder / "out"
+        runs = final_runs(read_study(folder / "study.toml"))
+        records: dict[str, store.Record] = {}
+        tasks: dict[str, Callable[[], Any]] = {
+            "read and check every file, as a resumed study does": lambda: records.update(
+                {run.path: store.read_record(out / run.path) for run in runs}
+            ),
+            "write the index": lambda: store.write_index(out, runs, records),
+            "read the index": lambda: store.read_table(out),
+            "`ncsam claims`, with the start of Python": lambda: judge(out),
+        }
+        seconds = {name: seconds_of(task) for name, task in tasks.items()}
+        table(
+            f"{len(runs):,} finished runs",
+            ["what", "s", "of CPU"],
+            [[name, f"{wall:.1f}", f"{cpu:.1f}"] for name, (wall, cpu) in seconds.items()],
+        )
+        sizes = [(out / run.path).stat().st_size for run in runs]
+        index = (out / "study.h5").stat().st_size
+        print(f"A run's file: {np.mean(sizes) / 1024:.0f} KiB; the index: {index / 1024:.0f} KiB.")
+
+
+if __name__ == "__main__":
+    main()
