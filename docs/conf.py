@@ -1,0 +1,50 @@
+"""The documentation site: `make docs` builds it into site/."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = PROJECT["name"]
+release = version = PROJECT["version"]
+copyright = "the authors of ncsam"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
+myst_heading_anchors = 3
+autodoc_member_order = "groupwise"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+napoleon_numpy_docstring = False
+
+
+def _list_described_fields(
+    _app: Any, what: str, _name: str, item: Any, _options: Any, lines: list[str]
+) -> None:
+    """Results describe their fields where they are declared, for storage too; nothing else would show them."""
+    if what != "class" or not dataclasses.is_dataclass(item):
+        return
+    described = [field for field in dataclasses.fields(item) if "description" in field.metadata]
+    for field in described:
+        about = field.metadata
+        shape = f" ({', '.join(about['dims'])})" if about["dims"] else ""
+        unit = f", in {about['unit']}" if about["unit"] else ""
+        lines += [
+            "",
+            f":ivar {field.name}: {about['description']}{unit}{shape}",
+            f":vartype {field.name}: {field.type}",
+        ]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _list_described_fields)
