@@ -6,7 +6,10 @@ import pytest
 
 from analysis.claims import claim
 
-PAGES = ("claims.md", "curvature.md", "findings.md", "surfaces.md", "training.md")
+PAGES = (
+    *("claims.md", "curvature.md", "findings.md", "moving.md", "results.md", "studies.md", "surfaces.md", "training.md"),
+    "index.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
