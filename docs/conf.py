@@ -14,6 +14,7 @@ project = PROJECT["name"]
 release = version = PROJECT["version"]
 copyright = "the authors of ncsam"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+default_role = "code"  # single backticks in docstrings
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["static"]

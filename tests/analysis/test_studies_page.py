@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-import tomli_w
 from pydantic_core import PydanticUndefined
 
 from analysis.data import study_options
@@ -47,7 +46,7 @@ def default_of(name, field):
         return "required"
     if name in IN_WORDS:
         return IN_WORDS[name]
-    return "none" if field.default is None else f"`{tomli_w.dumps({'x': field.default}).removeprefix('x = ').strip()}`"
+    return "none" if field.default is None else f"`{json.dumps(field.default)}`"
 
 
 def test_every_table_has_its_keys_and_their_defaults(page):
