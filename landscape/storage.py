@@ -51,6 +51,8 @@ RESULT_TYPES: dict[str, type] = {
 }
 
 
+WORTH_COMPRESSING = 1024
+"""Bytes: HDF5's index of a compressed data set alone takes twice as many (docs/results.md)."""
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 
 
@@ -138,8 +140,7 @@ def write(
         array = array.astype(object)
         options: dict[str, Any] = {"dtype": h5py.string_dtype()}
     else:
-        # one value needs no compression, and HDF5 allows none for it
-        options = {"compression": "gzip", "shuffle": True} if array.size > 1 else {}
+        options = {"compression": "gzip", "shuffle": True} if array.nbytes >= WORTH_COMPRESSING else {}
     dataset = group.create_dataset(name, data=array, **options)
     dataset.attrs["description"] = description
     dataset.attrs["units"] = unit

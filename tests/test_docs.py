@@ -7,7 +7,16 @@ import pytest
 from analysis.claims import claim
 
 PAGES = (
-    *("claims.md", "curvature.md", "findings.md", "moving.md", "results.md", "studies.md", "surfaces.md", "training.md"),
+    *(
+        "claims.md",
+        "curvature.md",
+        "findings.md",
+        "moving.md",
+        "results.md",
+        "studies.md",
+        "surfaces.md",
+        "training.md",
+    ),
     "index.md",
 )
 

@@ -20,7 +20,16 @@ from analysis.study import (
     final_runs,
     read_study,
 )
-from ncsam import LOSSES, METHODS, MODELS, NOISE_KINDS, hyperparameters, loss_options, model_options, noise_options
+from ncsam import (
+    LOSSES,
+    METHODS,
+    MODELS,
+    NOISE_KINDS,
+    hyperparameters,
+    loss_options,
+    model_options,
+    noise_options,
+)
 
 TABLES = (
     Study,
@@ -60,7 +69,8 @@ def in_words(options):
     """`a` (required), `b` = 0.1, `c`."""
     empty = inspect.Parameter.empty
     return ", ".join(
-        f"`{name}`" + (" (required)" if value is empty else "" if value is None else f" = {json.dumps(value)}")
+        f"`{name}`"
+        + (" (required)" if value is empty else "" if value is None else f" = {json.dumps(value)}")
         for name, value in options.items()
     )
 
