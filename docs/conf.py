@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,24 +29,27 @@ napoleon_use_ivar = True
 napoleon_numpy_docstring = False
 
 
-def _list_described_fields(
-    _app: Any, what: str, _name: str, item: Any, _options: Any, lines: list[str]
-) -> None:
-    """Results describe their fields where they are declared, for storage too; nothing else would show them."""
-    if what != "class" or not dataclasses.is_dataclass(item):
-        return
-    described = [field for field in dataclasses.fields(item) if "description" in field.metadata]
-    for field in described:
-        about = field.metadata
-        shape = f" ({', '.join(about['dims'])})" if about["dims"] else ""
-        unit = f", in {about['unit']}" if about["unit"] else ""
-        lines += [
-            "",
-            f":ivar {field.name}: {about['description']}{unit}{shape}",
-            f":vartype {field.name}: {field.type}",
-        ]
+def _complete(_app: Any, what: str, _name: str, item: Any, _options: Any, lines: list[str]) -> None:
+    """Makes a docstring what Sphinx expects.
+
+    Norms |x| and ||x|| are not its substitutions. Results describe their fields where they are declared, for storage
+    too; nothing else would show them.
+    """
+    lines[:] = [re.sub(r"\|(?=\S)", r"\\|", line) for line in lines]
+    if what == "class" and dataclasses.is_dataclass(item):
+        lines += [line for field in dataclasses.fields(item) for line in _described(field)]
+
+
+def _described(field: dataclasses.Field[Any]) -> list[str]:
+    about = field.metadata
+    if "description" not in about:
+        return []
+    unit = f", in {about['unit']}" if about["unit"] else ""
+    shape = f" ({', '.join(about['dims'])})" if about["dims"] else ""
+    words = about["description"].replace("|", r"\|")
+    return ["", f":ivar {field.name}: {words}{unit}; ``{field.type}``{shape}"]
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", _list_described_fields)
+    app.connect("autodoc-process-docstring", _complete)

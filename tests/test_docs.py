@@ -29,7 +29,7 @@ def test_snippets_run_in_the_order_of_the_page(page, pytestconfig, tmp_path, mon
     monkeypatch.setattr(claim, "CLAIMS", dict(claim.CLAIMS))
     names = {}
     # in moving.md the right column of every table is our code too
-    cells = r"|^\| [^\n]* \| `([^`|\n]+)` \|$" if page == "moving.md" else r"|(?!)()"
+    cells = r"|^\|[^\n]* \| `([^`|\n]+)` \|$" if page == "moving.md" else r"|(?!)()"
     for block, cell in re.findall(rf"```python\n(.*?)```{cells}", text, flags=re.S | re.M):
         exec(compile(block or cell, page, "exec"), names)
 
