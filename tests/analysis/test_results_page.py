@@ -129,6 +129,8 @@ def test_xarray_opens_every_group_with_its_dimensions(run):
     found = {}
     for path, (_, shape, *_) in datasets(run).items():
         group, _, name = path.rpartition("/")
+        if "clean" in group:
+            continue  # as "observed"
         found.setdefault(group, {})[name] = tuple(
             part for part in re.findall(r"\w+", shape) if part != "scalar"
         )
