@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # such as PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu", which saves gigabytes of CUDA on Linux
 PIP_ARGS ?=
 
-.PHONY: study test lint clean
+.PHONY: study test lint docs clean
 
 study: $(VENV)/.study
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
@@ -20,8 +20,13 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# -W: a warning, such as a link that leads nowhere, is an error
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -b html docs site
+	@echo "written: site/index.html"
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
 
 # Byte-compiling on all cores afterwards takes half the time of pip's own, and leaves out the packages' tests.
 define install
@@ -42,3 +47,7 @@ $(VENV)/.test: pyproject.toml constraints.txt
 $(VENV)/.lint: pyproject.toml constraints.txt
 	@echo "installing into $(VENV)"
 	$(call install,lint)
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	@echo "installing into $(VENV)"
+	$(call install,docs)

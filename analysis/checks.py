@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
@@ -17,13 +18,66 @@ from ncsam import (
     loss_options,
     model_options,
 )
+from ncsam.label_noise import noise_options
 
 MAX_WIDTH = 65_536
 MAX_NUMBER = 1e300
 
 
+MAX_DEPTH = 6
+MAX_WORD = 500
+
+
 class StudyError(ValueError):
     """A study that cannot be run as written; the message is one line that names the field."""
+
+
+def check_plain(settings: dict[str, Any]) -> None:
+    """Raises ValueError unless all values are what a setting can be.
+
+    Those are finite numbers of 64 bits, true or false, short printable words, and lists and tables of these that
+    nest a few levels deep. What comes later can then compare, print and store every value.
+    """
+    left: list[tuple[tuple[str, ...], Any]] = [((), settings)]
+    while left:
+        place, value = left.pop()
+        field = ".".join(place)
+        if len(place) > MAX_DEPTH:
+            raise ValueError(f"{field}: nests too deeply; no setting has more than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for key in value:
+                if not key or not _is_plain(key):
+                    raise ValueError(
+                        f"{field or 'study'}: has the key {key[:40]!r}; give the name of a setting"
+                    )
+            left += [((*place, key), part) for key, part in reversed(value.items())]
+        elif isinstance(value, list):
+            left += [((*place, str(index)), part) for index, part in reversed([*enumerate(value)])]
+        elif isinstance(value, str):
+            if not _is_plain(value):
+                raise ValueError(
+                    f"{field}: must be at most {MAX_WORD} printable characters, got {len(value)}: {value[:40]!r}"
+                )
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError(f"{field}: must be a number that is finite, got {value}")
+        elif isinstance(value, int):
+            if value.bit_length() > 63:
+                raise ValueError(
+                    f"{field}: must be a number of at most 63 bits, got {value.bit_length()} bits"
+                )
+        else:
+            raise ValueError(f"{field}: must not be a date or a time, got {value}")
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= MAX_WORD and text.isprintable()
+
+
+def shortened(value: Any) -> str:
+    """The value as an error can quote it."""
+    text = repr(value)
+    return text if len(text) <= 2 * MAX_WORD else f"{text[:MAX_WORD]} ..."
 
 
 def one_of(value: str, known: Any) -> str:
@@ -60,13 +114,13 @@ def check_model(name: str, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if isinstance(defaults[key], float):
             if type(value) not in (int, float) or not 0 <= value < 1:
-                raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {value!r}")
+                raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {shortened(value)}")
             continue
         is_list = isinstance(defaults[key], list | tuple)
         numbers = value if is_list and isinstance(value, list) else [value]
         if not numbers or not all(type(v) is int and 0 < v <= MAX_WIDTH for v in numbers):
             words = "a list of whole numbers" if is_list else "a whole number"
-            raise ValueError(f"model.{key}: must be {words} from 1 to {MAX_WIDTH}, got {value!r}")
+            raise ValueError(f"model.{key}: must be {words} from 1 to {MAX_WIDTH}, got {shortened(value)}")
 
 
 def check_noise(kind: str, options: dict[str, Any]) -> None:
@@ -76,9 +130,17 @@ def check_noise(kind: str, options: dict[str, Any]) -> None:
     missing = [key for key, required in known.items() if required and key not in options]
     if missing:
         raise ValueError(f"noise.{missing[0]}: kind {kind!r} needs it")
+    for key, option in noise_options(kind).items():
+        numeric = type(option.default)
+        if key in options and numeric in (int, float) and not _fits(options[key], numeric):
+            raise ValueError(f"noise.{key}: must be {_words(numeric)}, got {shortened(options[key])}")
+    if not isinstance(options.get("transition", ""), str | list):
+        raise ValueError(
+            f"noise.transition: must be a list of rows or a name, got {shortened(options['transition'])}"
+        )
     for key in ("file", "labels", "posterior"):
         if key in options and not isinstance(options[key], str):
-            raise ValueError(f"noise.{key}: must be a path or a name, got {options[key]!r}")
+            raise ValueError(f"noise.{key}: must be a path or a name, got {shortened(options[key])}")
 
 
 def check_method(
@@ -94,7 +156,9 @@ def check_method(
     for key, value in settings.items():
         values = value if isinstance(value, list) else [value]
         if not values or not all(_fits(v, hints[key]) for v in values):
-            raise ValueError(f"{field}.{key}: must be {_words(hints[key])} or a list of such, got {value!r}")
+            raise ValueError(
+                f"{field}.{key}: must be {_words(hints[key])} or a list of such, got {shortened(value)}"
+            )
         if len(set(map(repr, values))) < len(values):
             raise ValueError(f"{field}.{key}: holds a candidate twice")
     model, peer = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from analysis.checks import StudyError, check_loss, check_method, check_model, check_noise, nearest, one_of
+from analysis.checks import (
+    StudyError,
+    check_loss,
+    check_method,
+    check_model,
+    check_noise,
+    check_plain,
+    nearest,
+    one_of,
+    shortened,
+)
 from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -24,6 +35,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MAX_RUNS = 100_000
 """More runs than this are taken for a slip of the pen."""
+MAX_BYTES = 1 << 20
+"""A study file is a page or two of text."""
+MAX_FILE_NAME = 200
+"""File systems take 255 bytes; a checkpoint and a file being written have longer names than the run's file."""
 
 
 class _Settings(BaseModel):
@@ -77,9 +92,9 @@ class TrainingSettings(_Settings):
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
-    alignment_batches: Annotated[int, Field(ge=0)] = 2
+    alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
     probe_epochs: list[Count] = []
-    probe_samples: Annotated[int, Field(ge=2)] = 500
+    probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
 
 
 class LossSettings(_Settings):
@@ -126,6 +141,11 @@ class MethodSettings(_Settings):
         """How tables and figures call it."""
         return self.label or self.name
 
+    @property
+    def candidate_count(self) -> int:
+        """How many `candidates()` there are, without making them."""
+        return math.prod(len(value) for value in (self.model_extra or {}).values() if isinstance(value, list))
+
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the listed values."""
         options = self.model_extra or {}
@@ -150,18 +170,18 @@ class MeasureSettings(_Settings):
     eigenvalues: Count = 3
     eigenvalue_tol: Positive = 0.01
     trace_rtol: Positive = 0.05
-    trace_max_products: Annotated[int, Field(ge=10)] = 60
+    trace_max_products: Annotated[int, Field(ge=10, le=10**6)] = 60
     sharpness_rho: Positive = 0.5
     sharpness_steps: Count = 5
     surface_rates: list[Share] = []
     surface_seeds: list[Seed] = []
     surface_extent: Positive = 1.0
-    line_steps: Annotated[int, Field(ge=2)] = 41
-    surface_steps: Annotated[int, Field(ge=2)] = 21
+    line_steps: Annotated[int, Field(ge=2, le=10_000)] = 41
+    surface_steps: Annotated[int, Field(ge=2, le=1_000)] = 21
     surface_adaptive: bool = False
     surface_batch_norm: Literal["eval", "recalibrate"] = "eval"
-    density_steps: Count = 30
-    density_probes: Annotated[int, Field(ge=2)] = 5
+    density_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
+    density_probes: Annotated[int, Field(ge=2, le=10_000)] = 5
     bound: bool = False
 
 
@@ -177,7 +197,7 @@ class Study(_Settings):
     model: ModelSettings
     noise: NoiseSettings
     training: TrainingSettings
-    methods: Annotated[list[MethodSettings], Field(min_length=1)]
+    methods: Annotated[list[MethodSettings], Field(min_length=1, max_length=1000)]
     selection: SelectionSettings = SelectionSettings()
     measure: MeasureSettings = MeasureSettings()
 
@@ -191,6 +211,21 @@ class Study(_Settings):
         for field, values in (("seeds", self.seeds), ("noise.rates", self.noise.rates)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{field}: holds a value twice")
+        trial_count = (
+            len(self.noise.rates)
+            * len(self.selection.seeds)
+            * sum(
+                method.candidate_count
+                for method in self.methods
+                if method.like is None and method.candidate_count > 1
+            )
+        )
+        final_count = len(self.seeds) * len(self.noise.rates) * len(self.methods)
+        if final_count + trial_count > MAX_RUNS:
+            raise ValueError(
+                f"seeds, noise.rates, methods: make {final_count} runs and {trial_count} to choose between "
+                f"candidates; at most {MAX_RUNS} are allowed, give fewer values"
+            )
         overlap = set(self.seeds) & set(self.selection.seeds)
         if overlap:
             raise ValueError(
@@ -223,11 +258,6 @@ class Study(_Settings):
                 raise ValueError(
                     f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary labels"
                 )
-        count = len(self.seeds) * len(self.noise.rates) * len(self.methods)
-        if count > MAX_RUNS:
-            raise ValueError(
-                f"seeds, noise.rates, methods: make {count} runs; at most {MAX_RUNS} are allowed"
-            )
         for field in ("rates", "seeds"):
             known = self.noise.rates if field == "rates" else self.seeds
             asked = getattr(self.measure, f"surface_{field}")
@@ -236,13 +266,14 @@ class Study(_Settings):
                 raise ValueError(f"measure.surface_{field}: {strange[0]} is not one of the study's {known}")
         runs = final_runs(self)
         trials = {trial.path for run in runs for trial in selection_runs(self, run)}
-        expected = sum(
-            len(self.noise.rates) * len(self.selection.seeds) * len(method.candidates())
-            for method in self.methods
-            if method.like is None and len(method.candidates()) > 1
-        )
-        if len({run.path for run in runs}) < len(runs) or len(trials) < expected:
+        if len({run.path for run in runs}) < len(runs) or len(trials) < trial_count:
             raise ValueError("noise.rates, methods: two values are too close to be told apart in file names")
+        longest = max((part for path in trials for part in path.split("/")), key=len, default="")
+        if len(longest) > MAX_FILE_NAME:
+            raise ValueError(
+                f"methods: a candidate's file name would have {len(longest)} characters, at most {MAX_FILE_NAME} are "
+                "allowed; give single values for what need not be chosen"
+            )
         return self
 
 
@@ -259,7 +290,7 @@ def _check_likeness(field: str, method: MethodSettings, study: Study) -> None:
     others = [m.title for m in study.methods if m.like is None]
     if method.like not in others:
         raise ValueError(f"{field}.like: no method {method.like!r} to follow; there is {', '.join(others)}")
-    if len(method.candidates()) > 1:
+    if method.candidate_count > 1:
         raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
 
 
@@ -268,20 +299,33 @@ def read_study(path: Path) -> Study:
 
     Raises:
         FileNotFoundError: no such file.
-        StudyError: not TOML, or not a study; the message names file and field.
+        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"study: {path} does not exist")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"study: {path} does not exist") from error
+    except OSError as error:
+        raise StudyError(f"study: cannot read {path}: {error.strerror}; name a TOML file") from error
+    if len(content) > MAX_BYTES:
+        raise StudyError(f"study: {path} has more than {MAX_BYTES} bytes; name a TOML file of a study")
+    try:
+        settings = tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise StudyError(f"{path}: not a TOML file of a study: nests too deeply") from error
+    # not only TOMLDecodeError: bytes that are not UTF-8, and numbers of more digits than Python converts
+    except ValueError as error:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
     # what a results folder's study.toml adds to the study
-    content.pop("resolved", None)
+    settings.pop("resolved", None)
     try:
-        return Study.model_validate(content)
+        check_plain(settings)
+        return Study.model_validate(settings)
     except ValidationError as error:
         raise StudyError(f"{path}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise StudyError(f"{path}: {error}") from error
 
 
 def _one_line(error: ValidationError) -> str:
@@ -294,8 +338,10 @@ def _one_line(error: ValidationError) -> str:
         message = f"unknown key; {hint}"
     elif first["type"] == "missing":
         message = "is missing"
+    elif first["type"] == "model_type":
+        message = f"must be a table, got {shortened(first['input'])}"
     elif first["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+        message = f"{message[0].lower()}{message[1:]}, got {shortened(first['input'])}"
     more = f" (and {len(others)} more)" if others else ""
     return (f"{field}: {message}" if field else message) + more
 

@@ -1,10 +1,12 @@
 """The loss landscape around a trained model: curvature, surfaces, sharpness, each with its error.
 
-objective = Objective(model, loss_fn, (inputs, targets))
-eigen = top_eigenvalues(objective, k=3)          # .values .residuals .converged
-estimate = trace(objective, deflate=eigen)       # .value .standard_error .low .high
-spectrum = spectral_density(objective)           # .density .density_error .outliers
-plane = surface(objective, filter_normalized_directions(objective, 2))
+::
+
+    objective = Objective(model, loss_fn, (inputs, targets))
+    eigen = top_eigenvalues(objective, k=3)          # .values .residuals .converged
+    estimate = trace(objective, deflate=eigen)       # .value .standard_error .low .high
+    spectrum = spectral_density(objective)           # .density .density_error .outliers
+    plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
 from landscape.allocator import tune_allocator

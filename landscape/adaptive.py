@@ -14,9 +14,8 @@ from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
 
 from landscape.evaluation import Values
 from landscape.progress import Progress
@@ -131,7 +130,7 @@ def _interpolated(
     if usable.sum() > 3 and open_.any():
         cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
-        _, nearest = KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
+        _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
         near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
         filled[open_] = np.where(near[:, None], cubic, np.nan)
         estimate = SAFETY * np.maximum(np.abs(cubic - thin), np.abs(left_out)[nearest].max(1))
@@ -147,7 +146,7 @@ def _interpolated(
 
 def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.bool_]) -> FloatArray:
     """How far the farthest of the nearest neighbours is: more than among all if one of these is left out."""
-    distance, _ = KDTree(unit[some]).query(unit[points], NEIGHBOURS)
+    distance, _ = scipy.spatial.KDTree(unit[some]).query(unit[points], NEIGHBOURS)
     return np.asarray(distance[:, -1])
 
 
@@ -158,10 +157,14 @@ def _fit(
     n = len(at)
     trend = np.column_stack([np.ones(n), at])
     system = np.zeros((n + 3, n + 3))
-    system[:n, :n], system[:n, n:], system[n:, :n] = basis(cdist(at, at)), trend, trend.T
+    system[:n, :n], system[:n, n:], system[n:, :n] = (
+        basis(scipy.spatial.distance.cdist(at, at)),
+        trend,
+        trend.T,
+    )
     inverse = np.linalg.inv(system)
     coefficients = inverse[:, :n] @ values
-    rows = np.column_stack([basis(cdist(points, at)), np.ones(len(points)), points])
+    rows = np.column_stack([basis(scipy.spatial.distance.cdist(points, at)), np.ones(len(points)), points])
     return rows @ coefficients, coefficients[:n] / inverse.diagonal()[:n, None]
 
 

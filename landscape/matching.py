@@ -6,9 +6,9 @@ import copy
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from landscape.results import described
@@ -69,7 +69,7 @@ def matched(
         for index in torch.randperm(len(structure.groups), generator=generator).tolist():
             group = structure.groups[index]
             gains = _similarity(wanted, given, structure, permutations, group).cpu().numpy()
-            best = torch.from_numpy(linear_sum_assignment(gains, maximize=True)[1])
+            best = torch.from_numpy(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
             rows = np.arange(group.size)
             gain = gains[rows, best].sum() - gains[rows, permutations[group]].sum()
             # equal assignments must not take turns for ever

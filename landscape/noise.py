@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 import torch
 
 from landscape.evaluation import Evaluator
@@ -266,7 +266,7 @@ def _side(rises: NoiseRises, sigma: float, column: int, increase: float, max_pai
         found = rises.at(sigma, pairs)[:, column]
         if not np.isfinite(found).all():
             return 1
-        margin = scipy.stats.t.ppf(CONFIDENCE, pairs - 1) * found.std(ddof=1) / math.sqrt(pairs)
+        margin = scipy.special.stdtrit(pairs - 1, CONFIDENCE) * found.std(ddof=1) / math.sqrt(pairs)
         if abs(found.mean() - increase) > margin:
             return 1 if found.mean() > increase else -1
         if pairs >= max_pairs:

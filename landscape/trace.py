@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 Matvec = Callable[[Tensor], Tensor]
@@ -174,7 +174,7 @@ def _estimate(exact: float, values: Tensor, covariance: Tensor, rounding: Tensor
     """The mean of the probes' values, with Student's interval."""
     value = exact + values.mean().item()
     error = math.sqrt((values.var() / len(values) + covariance + rounding.square()).item())
-    margin = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    margin = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * error
     return Estimate(value, error, value - margin, value + margin)
 
 
@@ -364,7 +364,7 @@ def block_traces(
             samples = torch.cat([samples, torch.stack(parts).unsqueeze(0)])
         means = (exact + samples.mean(0)).cpu()
         errors = (samples.std(0) / math.sqrt(wanted)).cpu()
-        margins = float(stats.t.ppf(0.975, wanted - 1)) * errors
+        margins = float(scipy.special.stdtrit(wanted - 1, 0.975)) * errors
         met = bool((margins <= 2 * rtol * means.sum().abs()).all())
         if met or wanted >= max_products or not bool(torch.isfinite(means).all()):
             columns = (means, errors, means - margins, means + margins)

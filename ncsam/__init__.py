@@ -1,8 +1,10 @@
 """Training under label noise with sharpness-aware methods.
 
-noisy = corrupt_labels(train.targets, kind="symmetric", rate=0.4, seed=0)
-method = NCSAM(model, loss_fn, rho=0.05, flip_ratio=0.4, strength=0.1)
-method.backward(inputs, targets)        # where loss.backward() stood
+::
+
+    noisy = corrupt_labels(train.targets, kind="symmetric", rate=0.4, seed=0)
+    method = NCSAM(model, loss_fn, rho=0.05, flip_ratio=0.4, strength=0.1)
+    method.backward(inputs, targets)        # where loss.backward() stood
 """
 
 from ncsam.augmentation import Augmentation

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import scipy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, nll_loss, one_hot, softmax
@@ -201,10 +202,8 @@ def mixup(
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
     # torch has no Beta draw from a generator: the quantile of a uniform draw is one
-    from scipy.special import betaincinv
-
     uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
-    return float(betaincinv(alpha, alpha, uniform))
+    return float(scipy.special.betaincinv(alpha, alpha, uniform))
 
 
 def _check_share(name: str, value: float) -> None:

@@ -6,7 +6,19 @@ import pytest
 
 from analysis.claims import claim
 
-PAGES = ("claims.md", "curvature.md", "findings.md", "surfaces.md", "training.md")
+PAGES = (
+    *(
+        "claims.md",
+        "curvature.md",
+        "findings.md",
+        "moving.md",
+        "results.md",
+        "studies.md",
+        "surfaces.md",
+        "training.md",
+    ),
+    "index.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -16,8 +28,10 @@ def test_snippets_run_in_the_order_of_the_page(page, pytestconfig, tmp_path, mon
     # a page may register claims of its own
     monkeypatch.setattr(claim, "CLAIMS", dict(claim.CLAIMS))
     names = {}
-    for snippet in re.findall(r"```python\n(.*?)```", text, flags=re.S):
-        exec(compile(snippet, page, "exec"), names)
+    # in moving.md the right column of every table is our code too
+    cells = r"|^\|[^\n]* \| `([^`|\n]+)` \|$" if page == "moving.md" else r"|(?!)()"
+    for block, cell in re.findall(rf"```python\n(.*?)```{cells}", text, flags=re.S | re.M):
+        exec(compile(block or cell, page, "exec"), names)
 
 
 def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
@@ -26,3 +40,11 @@ def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", (folder / page).read_text()):
             assert (folder / target).resolve().exists(), (page, target)
+
+
+def test_the_site_leads_to_every_page(pytestconfig):
+    folder = pytestconfig.rootpath / "docs"
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", (folder / "index.md").read_text(), flags=re.S)
+    named = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
+    pages = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.md")}
+    assert named == pages - {"index"}

@@ -82,7 +82,9 @@ def write_run(
         for name, result in measurements.items():
             landscape.save(file, name, result)
         for name, indices in measured.items():
-            file[f"measured_samples/{name}"] = indices.numpy()
+            text = f"positions in the {name} set of the samples that were measured on"
+            group = file.require_group("measured_samples")
+            write(group, name, indices.numpy(), description=text, dims=(f"{name}_sample",))
         file.flush()
         content, record = file.id.get_file_image(), record_of(file)
 

@@ -38,7 +38,7 @@ class NoiseKind:
     """A kind of label noise.
 
     Attributes:
-        draw: (clean, classes, rate, generator, **options) -> the observed labels, and the transition matrix
+        draw: (clean, classes, rate, generator, options by name) -> the observed labels, and the transition matrix
             they were drawn from, or None where it is not a matrix that decides.
         options: what it takes beside the rate.
         rate: whether the share of wrong labels must, may or must not be given.

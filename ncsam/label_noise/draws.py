@@ -6,7 +6,7 @@ ones by the inverse of their distribution.
 
 from __future__ import annotations
 
-import scipy.special
+import scipy
 import torch
 from torch import Tensor
 

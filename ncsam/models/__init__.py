@@ -39,7 +39,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg19-bn": vgg19_bn,
     "wrn": wide_resnet,
 }
-"""Name -> (input_shape, num_classes, **options) -> model."""
+"""Name -> (input_shape, num_classes, options by name) -> model."""
 
 
 def model_options(name: str) -> dict[str, Any]:

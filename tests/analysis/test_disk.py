@@ -19,7 +19,7 @@ def disk(tmp_path):
         subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
 
     try:
-        mount("-t", "tmpfs", "-o", "size=160k", "tmpfs")
+        mount("-t", "tmpfs", "-o", "size=128k", "tmpfs")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"NOT TESTED: mounting is not allowed here ({error})")
     yield folder, mount
