@@ -63,7 +63,7 @@ def linearized(
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
     try:
-        with torch.no_grad(), plain_attention(), _TraceableOneHot(), fakes:
+        with torch.no_grad(), twice_differentiable(), _TraceableOneHot(), fakes:
             forward = make_fx(functionalize(outputs))(theta, inputs)
             fold_batch_norm(forward)
             joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
@@ -90,15 +90,30 @@ def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
 
 
 @contextmanager
-def plain_attention() -> Iterator[None]:
-    """The plain formula of attention, as its fused kernels cannot be differentiated twice."""
+def twice_differentiable() -> Iterator[None]:
+    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly (weight norm)."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), _PlainWeightNorm():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class _PlainWeightNorm(TorchFunctionMode):
+    """Weight normalisation as v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+            if dim == -1:
+                return v * (g / torch.linalg.vector_norm(v))
+            others = [axis for axis in range(v.ndim) if axis != dim]
+            return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+
+        return (weight_norm if func is torch._weight_norm else func)(*args, **(kwargs or {}))
 
 
 class _TraceableOneHot(TorchFunctionMode):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from landscape.linearize import Linearized, Outputs, Product, linearized, plain_attention
+from landscape.linearize import Linearized, Outputs, Product, linearized, twice_differentiable
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the mean loss over the samples, a scalar."""
@@ -210,7 +210,7 @@ class Products:
     def _direct(self, index: int, block: Tensor) -> Tensor:
         inputs, targets = self._chunks[index]
         variable = self._theta.detach().requires_grad_()
-        with plain_attention():
+        with twice_differentiable():
             outputs = self._outputs(variable, inputs)
             by_reverse = hessian_by_reverse if self._matrix == "hessian" else gauss_newton_by_reverse
             product = by_reverse(variable, outputs, lambda scores: self._loss_fn(scores, targets))
