@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from analysis.measure import subset
 from analysis.seeds import derived_seed
@@ -44,22 +44,21 @@ def study_probes(
     ]
 
 
-def landscape_probe(
-    config: dict[str, Any], model: nn.Module, inputs: torch.Tensor, labels: NoisyLabels
-) -> Probe:
+def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, labels: NoisyLabels) -> Probe:
     """Sharpness and top eigenvalue of the cross-entropy with observed and with true labels."""
 
     def measure() -> dict[str, float]:
         metrics: dict[str, float] = {}
+        found: Tensor | float = 0.0
         for loss, targets in (("observed", labels.observed), ("clean", labels.clean)):
             objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            # the two Hessians share their Gauss-Newton part; the gradient keeps what is not shared from being missed
+            start = found + functional.normalize(objective.gradient().double(), dim=0)
             eigen = top_eigenvalues(
-                objective,
-                1,
-                tol=EIGENVALUE_TOL,
-                max_products=MAX_PRODUCTS,
-                seed=derived_seed(config, "probe"),
+                objective, 1, tol=EIGENVALUE_TOL, max_products=MAX_PRODUCTS, start=start[:, None]
             )
+            assert eigen.vectors is not None
+            found = eigen.vectors[:, 0]
             worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], steps=2, restarts=0)
             metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])
             metrics[f"probe_top_eigenvalue_residual_{loss}"] = float(eigen.residuals[0])

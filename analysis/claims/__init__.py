@@ -18,6 +18,8 @@ from analysis.claims.variants import (
     RANDOM_DIRECTION,
     RANDOM_FLIPS,
     SAM,
+    SAM_AS_LONG,
+    SAM_AS_LONG_AS_NOT_PROJECTED,
     SGD,
     Variant,
 )
@@ -44,6 +46,8 @@ __all__ = [
     "RANDOM_DIRECTION",
     "RANDOM_FLIPS",
     "SAM",
+    "SAM_AS_LONG",
+    "SAM_AS_LONG_AS_NOT_PROJECTED",
     "SGD",
     "Association",
     "Best",

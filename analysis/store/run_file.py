@@ -23,7 +23,7 @@ from analysis.store.trust import check_trusted
 from analysis.study import Run
 from landscape.storage import write
 from ncsam.label_noise import NoisyLabels
-from ncsam.training import History
+from ncsam.training import METRICS, History
 
 if TYPE_CHECKING:
     from analysis.run import Choice
@@ -225,8 +225,9 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def history_of(file: h5py.File) -> pd.DataFrame:
-    """One row an epoch, from an open run file."""
-    return pd.DataFrame({name: data[()] for name, data in file["history"].items()})
+    """One row an epoch, from an open run file; a metric that came after it was written is NaN."""
+    found = pd.DataFrame({name: data[()] for name, data in file["history"].items()})
+    return found.reindex(columns=[*found.columns, *(name for name in METRICS if name not in found)])
 
 
 def identity(stored: dict[str, Any]) -> dict[str, Any]:
