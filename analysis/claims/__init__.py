@@ -6,7 +6,7 @@ are a method's, `quantities.py` what is measured; one file a family holds the cl
 
 from analysis.claims import ablations, generalisation, landscapes, mechanism, rivals, theory
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
-from analysis.claims.comparisons import Association, Best, Difference, Level, Trend
+from analysis.claims.comparisons import Association, Best, Difference, Information, Level, Trend
 from analysis.claims.quantities import QUANTITIES, Quantity
 from analysis.claims.variants import (
     CONSTANT_SCHEDULE,
@@ -53,6 +53,7 @@ __all__ = [
     "Best",
     "Claim",
     "Difference",
+    "Information",
     "Judgement",
     "Level",
     "Quantity",

@@ -120,7 +120,7 @@ def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     noise = CELL[:3]
     aim = others.groupby(noise)[norm].mean().rename("aim").reset_index()
     found = runs.groupby([*noise, "method"])[norm].mean().reset_index().merge(aim, on=noise)
-    found["apart"] = np.log(found[norm] / found["aim"]).abs()
+    found["apart"] = np.abs(np.log(found[norm] / found["aim"]))
     near = found[found["apart"] < np.log(SAME_NORM)].sort_values(["apart", "method"])
     chosen = near.drop_duplicates(noise)[[*noise, "method"]]
     kept = pd.MultiIndex.from_frame(runs[[*noise, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
@@ -131,6 +131,13 @@ def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
     """A hyper-parameter of each run; NaN where it has none of that name."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
     return pd.Series(values, index=runs.index, dtype=np.float64)
+
+
+def hyperparameters_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """What may explain how runs differ, one column each: the method's name and every hyper-parameter that varies."""
+    settings = pd.DataFrame([json.loads(text) for text in runs["hyperparameters"]], index=runs.index)
+    found = settings.assign(method_name=runs["method_name"]).astype(str)
+    return found[sorted(str(name) for name in found if found[name].nunique() > 1)]
 
 
 def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:

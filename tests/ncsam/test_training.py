@@ -357,3 +357,31 @@ def test_prediction_leaves_the_modes_of_all_modules(digits):
 def test_a_split_takes_samples_in_the_asked_order():
     split = Split(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
     assert split.take(torch.tensor([2, 0])).targets.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "norms"), [("plain", [math.nan] * 4), ("sam", [0.1] * 4), ("ncsam", [math.nan, 0.1, 0.1, 0.1])]
+)
+def test_the_perturbations_norm_is_recorded_where_there_is_one(digits, kind, norms):
+    # the first quarter is NCSAM's warm-up
+    _, history = train(digits, kind, epochs=4)
+    assert history.metrics["perturbation_norm"] == pytest.approx(norms, rel=1e-5, nan_ok=True)
+
+
+def test_without_projection_the_perturbation_may_be_longer_than_rho(digits):
+    dataset, labels = digits
+    method, optimizer, _ = setup(dataset)
+    method.project, method.warmup, method.progress = False, 0.0, 1.0
+    norms = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure=None):
+            norms.append(math.sqrt(sum(t.square().sum().item() for t in method.ascent.perturbation)))
+            return super().step(closure)
+
+    optimizer = Recording(method.parameters(), lr=0.05)
+    history = fit(method, optimizer, dataset.train, labels, dataset.test, epochs=2, batch_size=128, seed=0)
+    steps = len(norms) // 2
+    expected = [np.mean(norms[:steps]), np.mean(norms[steps:])]
+    assert history.metrics["perturbation_norm"] == pytest.approx(expected, rel=1e-5)
+    assert max(norms) > 0.1
