@@ -100,7 +100,8 @@ def conditional_information(
         name,
         1,
         estimate,
-        *(estimate - spread).tolist(),
+        float(estimate - spread[0]),
+        float(estimate - spread[1]),
         float(p_values.max()),
         f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
         count,
@@ -150,11 +151,12 @@ def information_share(pairs: Codes, x: Values, y: Values) -> Values:
     """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 where y is certain."""
     shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
     cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
-    pairs, x, y = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
-    # ties in y, a resampled method with itself among them, say nothing
-    used = (pairs >= 0) & (y != 0)
-    codes = ((np.arange(batch)[:, None] * cells + pairs) * 3 + x.astype(np.int64) + 1) * 2 + (y > 0)
-    counts = np.bincount(codes[used], minlength=batch * cells * 6).reshape(batch, cells, 3, 2)
+    given, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
+    # ties in y say nothing
+    used = (given >= 0) & (second != 0)
+    codes = ((np.arange(batch)[:, None] * cells + given) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
+    counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
+    counts = counts.reshape(batch, cells, 3, 2)
     without, with_x = _uncertainty(counts.sum(2)), _uncertainty(counts)
     share = np.divide(without - with_x, without, out=np.zeros_like(without), where=without > 0)
     return np.asarray(share.reshape(shape[:-3]))

@@ -149,20 +149,22 @@ def _jonckheere(strata: np.ndarray, x: Values, y: Values, seed: int) -> float:
 
     Summed over the strata, within which the levels are permuted; ties in either count 0.
     """
-    groups = [strata == stratum for stratum in np.unique(strata)]
+    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     signs = [np.sign(y[group][:, None] - y[group]) for group in groups]
 
-    def concordance(*levels: Values, axis: int) -> Values:
+    def concordance(order: Indices, axis: int) -> Values:
+        order = np.moveaxis(order, axis, -1)
         total = 0.0
-        for of_stratum, sign in zip(levels, signs, strict=True):
-            of_stratum = np.moveaxis(of_stratum, axis, -1)
-            rises = np.sign(of_stratum[..., :, None] - of_stratum[..., None, :])
+        for group, sign in zip(groups, signs, strict=True):
+            # how a permutation of all runs orders those of a stratum is a permutation of the stratum
+            levels = x[group][order[..., group].argsort(-1)]
+            rises = np.sign(levels[..., :, None] - levels[..., None, :])
             total = total + (rises * sign).sum((-1, -2)) / 2
         return np.asarray(total)
 
     return float(
         scipy.stats.permutation_test(
-            [x[group] for group in groups],
+            [np.arange(len(x))],
             concordance,
             permutation_type="pairings",
             n_resamples=PERMUTATIONS,
