@@ -182,8 +182,6 @@ def _shown(effect: Effect) -> dict[str, str]:
         "name": effect.name,
         "verdict": effect.verdict,
         "numbers": numbers,
-        "interval": f"{interval(effect)} {effect.unit}".rstrip(),
-        "p": p_value(effect),
         "conclusion": conclusion(effect),
     }
 

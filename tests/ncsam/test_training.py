@@ -360,12 +360,13 @@ def test_a_split_takes_samples_in_the_asked_order():
 
 
 @pytest.mark.parametrize(
-    ("kind", "norms"), [("plain", [math.nan] * 4), ("sam", [0.1] * 4), ("ncsam", [math.nan, 0.1, 0.1, 0.1])]
+    ("kind", "norms", "within"),
+    [("plain", [math.nan] * 4, 0), ("sam", [0.1] * 4, 1e-5), ("ncsam", [math.nan, 0.1, 0.1, 0.1], 0.05)],
 )
-def test_the_perturbations_norm_is_recorded_where_there_is_one(digits, kind, norms):
-    # the first quarter is NCSAM's warm-up
-    _, history = train(digits, kind, epochs=4)
-    assert history.metrics["perturbation_norm"] == pytest.approx(norms, rel=1e-5, nan_ok=True)
+def test_the_perturbations_norm_is_recorded_where_there_is_one(digits, kind, norms, within):
+    # the first quarter is NCSAM's warm-up; after it the projection shortens most perturbations to rho
+    history, _ = train(digits, kind, epochs=4)
+    assert history.metrics["perturbation_norm"] == pytest.approx(norms, rel=within, nan_ok=True)
 
 
 def test_without_projection_the_perturbation_may_be_longer_than_rho(digits):
