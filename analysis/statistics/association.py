@@ -46,7 +46,8 @@ def rank_association(
     Args:
         name: what was compared.
         strata: such as noise rates, one a run.
-        methods: one a run; methods that are not in every stratum are left out.
+        methods: one a run; methods that are not in every stratum are left out, and those with a run that has no
+            number are lost.
         x: one a run.
         y: one a run.
         given: one a run.
@@ -56,8 +57,10 @@ def rank_association(
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
     runs = pd.DataFrame({"stratum": strata, "method": methods, **columns})
     finite = np.isfinite(runs[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
-    lost = int((~finite).sum())
-    means = runs[finite].groupby(["stratum", "method"])[list(columns)].mean().unstack("method").dropna(axis=1)
+    broken = runs.loc[~finite, "method"].unique()
+    whole = runs[~runs["method"].isin(broken)]
+    lost = len(broken)
+    means = whole.groupby(["stratum", "method"])[list(columns)].mean().unstack("method").dropna(axis=1)
     count = 0 if means.empty else means["x"].shape[1]
     if count < FEWEST:
         nothing = np.nan

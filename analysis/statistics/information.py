@@ -52,7 +52,7 @@ def conditional_information(
         name: what was compared.
         strata: such as noise rates, one a run.
         methods: one a run; runs of one method in one stratum are averaged, and methods that are not in every
-            stratum are left out.
+            stratum are left out, and those with a run that has no number are lost.
         x: the measure, one a run.
         y: the outcome, one a run.
         hyperparameters: one row a run, one column each, of values that can be compared with each other.
@@ -61,8 +61,10 @@ def conditional_information(
     runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
     options = hyperparameters.apply(lambda column: pd.factorize(column, sort=True)[0]).set_axis(runs.index)
     finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
-    lost = int((~finite).sum())
-    runs, options = runs[finite], options[finite]
+    broken = runs.loc[~finite, "method"].unique()
+    whole = ~runs["method"].isin(broken)
+    lost = len(broken)
+    runs, options = runs[whole], options[whole]
     cell = [runs["stratum"], runs["method"]]
     means = runs.groupby(cell)[["x", "y"]].mean().unstack("method").dropna(axis=1)
     count = 0 if means.empty else means["x"].shape[1]
