@@ -166,7 +166,10 @@ def fit(
             on_epoch(epoch)
 
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
-    metrics = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in described}
+    # epochs of a checkpoint that an earlier version left lack what is newer
+    metrics = {
+        name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described
+    }
     return History(metrics, _diverged(rows), described)
 
 

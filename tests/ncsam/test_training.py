@@ -116,6 +116,17 @@ def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, op
         np.testing.assert_array_equal(history.metrics[name], whole.metrics[name])
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on_without_what_it_did_not_record(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, "sam", epochs=1, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["rows"][0]["perturbation_norm"]
+    torch.save(state, path)
+    history, _ = train(digits, "sam", epochs=2, checkpoint=path)
+    assert history.metrics["perturbation_norm"] == pytest.approx([math.nan, 0.1], nan_ok=True)
+    assert np.isfinite(history.metrics["train_loss"]).all()
+
+
 def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
     path = tmp_path / "run.ckpt"
     train(digits, epochs=1, checkpoint=path, fingerprint="a")
