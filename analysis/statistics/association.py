@@ -58,9 +58,11 @@ def rank_association(
     runs = pd.DataFrame({"stratum": strata, "method": methods, **columns})
     finite = np.isfinite(runs[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
-    whole = runs[~runs["method"].isin(broken)]
     lost = len(broken)
-    means = whole.groupby(["stratum", "method"])[list(columns)].mean().unstack("method").dropna(axis=1)
+    whole = ~np.isin(runs["method"], broken)
+    means = (
+        runs.loc[whole].pivot_table(index="stratum", columns="method", values=list(columns)).dropna(axis=1)
+    )
     count = 0 if means.empty else means["x"].shape[1]
     if count < FEWEST:
         nothing = np.nan

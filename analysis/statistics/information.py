@@ -62,16 +62,16 @@ def conditional_information(
     options = hyperparameters.apply(lambda column: pd.factorize(column, sort=True)[0]).set_axis(runs.index)
     finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
-    whole = ~runs["method"].isin(broken)
     lost = len(broken)
-    runs, options = runs[whole], options[whole]
+    whole = ~np.isin(runs["method"], broken)
+    runs, options = runs.loc[whole], options.loc[whole]
     cell = [runs["stratum"], runs["method"]]
-    means = runs.groupby(cell)[["x", "y"]].mean().unstack("method").dropna(axis=1)
+    means = runs.pivot_table(index="stratum", columns="method", values=["x", "y"]).dropna(axis=1)
     count = 0 if means.empty else means["x"].shape[1]
     if count < FEWEST:
         return _nothing(name, "too few methods", count, lost)
     rises, outcome = (sign_matrices(means[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
-    held = options.groupby(cell).first().unstack("method")
+    held = pd.DataFrame(options.groupby(cell).first().unstack("method"))
     given = [
         condition
         for size in range(LARGEST_SET + 1)
@@ -133,11 +133,11 @@ def _condition(
 ) -> _Condition | None:
     """None where nothing is left to tell."""
     count = len(methods)
-    values = np.zeros((len(held), count), dtype=np.int64)
+    values = np.zeros((len(outcome), count), dtype=np.int64)
     for option in names:
         found = held[option][methods].to_numpy(dtype=np.int64)
         values = values * (found.max() + 1) + found
-    stratum = np.arange(len(held))[:, None, None]
+    stratum = np.arange(len(outcome))[:, None, None]
     size = values.max() + 1
     codes = (stratum * size + values[:, :, None]) * size + values[:, None, :]
     codes = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
