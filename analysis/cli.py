@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from analysis import gallery, store
-from analysis.claims import CLAIMS, judge, read_claims, write_json
+from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
 from analysis.engine import ENGINES
 from analysis.experiment import run_study
-from analysis.report import write_report
+from analysis.report import markdown, write_report
 from analysis.study import read_study
 from analysis.tables import claims_table, results_table, verdicts_table
 from landscape import tune_allocator
@@ -72,10 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     claims = commands.add_parser(
         "claims", help="judge the claims on a study's results and print the verdicts"
     )
-    claims.add_argument("results", type=Path, nargs="?", help="a study's folder")
+    claims.add_argument(
+        "results", type=Path, nargs="*", help="a study's folder, or several that are judged as one study"
+    )
     claims.add_argument("--list", action="store_true", help="print what each claim predicts and needs")
     claims.add_argument(
         "--claim", action="append", metavar="ID", help="print only this claim (may be repeated)"
+    )
+    claims.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
     )
     claims.set_defaults(command=_claims)
 
@@ -83,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write report.html, a Markdown table of the verdicts and a CSV of all runs"
     )
     report.add_argument("results", type=Path, help="a study's folder")
+    report.add_argument(
+        "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
+    )
     report.set_defaults(command=_report)
     for reading in (claims, report):
         reading.add_argument(
@@ -132,7 +140,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        _judge(options.out, console)
+        _judge([options.out], console)
         if gallery.is_current(options.out):
             console.print(f"figures: {options.out / 'figures'} (drawn before)")
         else:
@@ -168,26 +176,33 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     if options.list:
         console.print(claims_table(CLAIMS[name] for name in asked))
         return 0
-    if options.results is None:
+    if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
-    _judge(options.results, console, asked)
+    judgements = _judge(options.results, console, asked)
+    if options.markdown:
+        store.write_text(options.markdown, markdown(judgements))
+        console.print(f"written: {options.markdown}", soft_wrap=True)
     return 0
 
 
-def _judge(root: Path, console: Console, asked: Sequence[str] = ()) -> None:
-    table = store.read_table(root)
+def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -> list[Judgement]:
+    """Prints verdicts, and leaves them in the folder if there is just one."""
+    table = store.read_tables(roots)
     judgements = judge(table)
-    write_json(judgements, root / "claims.json")
+    if len(roots) == 1:
+        write_json(judgements, roots[0] / "claims.json")
     if not asked or set(asked) == set(CLAIMS):
         console.print(results_table(table))
-    console.print(verdicts_table([j for j in judgements if not asked or j.claim.id in asked]))
+    printed = [j for j in judgements if not asked or j.claim.id in asked]
+    console.print(verdicts_table(printed))
+    return printed
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
         read_claims(path)
     with console.status("writing the report"):
-        written = write_report(options.results)
+        written = write_report(options.results, parquet=options.parquet)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
     return 0

@@ -1,8 +1,9 @@
-"""The report of a study: one self-contained HTML page, a Markdown table for an appendix, a tidy CSV of all runs."""
+"""The report of a study: one self-contained HTML page, a Markdown table for an appendix, a tidy table of all runs."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,13 +42,20 @@ FIGURES: dict[str, Draw] = {
 """Claim -> the figure that shows its data, beside that of its effects."""
 
 
-def write_report(root: Path) -> list[Path]:
+def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
     """Writes `report.html`, `claims.md` and `runs.csv` into a study's folder, from its files alone.
+
+    Args:
+        root: the study's folder.
+        parquet: the runs as `runs.parquet` too: the same table, with its types.
 
     Raises:
         FileNotFoundError: not a study folder.
         StoreError: no run has finished.
+        ValueError: Parquet is asked for, and nothing that writes it is installed.
     """
+    if parquet and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
     judgements = judge(table)
     outputs = {
@@ -57,7 +65,13 @@ def write_report(root: Path) -> list[Path]:
     }
     for name, text in outputs.items():
         store.write_text(root / name, text)
-    return [root / name for name in outputs]
+    written = [root / name for name in outputs]
+    if parquet:
+        written.append(root / "runs.parquet")
+        store.replace_file(
+            written[-1], lambda beside: table.to_parquet(beside, engine="pyarrow", index=False)
+        )
+    return written
 
 
 def markdown(judgements: list[Judgement]) -> str:
@@ -168,8 +182,6 @@ def _shown(effect: Effect) -> dict[str, str]:
         "name": effect.name,
         "verdict": effect.verdict,
         "numbers": numbers,
-        "interval": f"{interval(effect)} {effect.unit}".rstrip(),
-        "p": p_value(effect),
         "conclusion": conclusion(effect),
     }
 

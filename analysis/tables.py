@@ -31,11 +31,12 @@ def results_table(table: pd.DataFrame) -> Table:
     )
     for index, name in enumerate(columns):
         view.add_column(name, justify="left" if index < 3 else "right")
-    for rate, of_rate in table.groupby("noise_rate", sort=True):
-        for index, (method, runs) in enumerate(of_rate.groupby("method", sort=False)):
+    several = [name for name in ("dataset", "noise_kind") if table[name].nunique() > 1]
+    for noise, of_noise in table.groupby([*several, "noise_rate"], sort=True):
+        for index, (method, runs) in enumerate(of_noise.groupby("method", sort=False)):
             diverged = int(runs["diverged"].sum())
             view.add_row(
-                f"{rate:.0%}" if index == 0 else "",
+                ", ".join([*map(str, noise[:-1]), f"{noise[-1]:.0%}"]) if index == 0 else "",
                 str(method) + (f" ({diverged} diverged)" if diverged else ""),
                 chosen(runs["hyperparameters"].iloc[0]),
                 spread(100 * runs["test_accuracy"], 1),

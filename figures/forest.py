@@ -19,6 +19,8 @@ VERDICT_COLORS = {
     "mixed": COLORS[4],
     "inconclusive": "0.35",
 }
+BACKGROUND = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
+"""Of labels, through which lines of the plot would go."""
 LINE = 42
 """Characters to a line of a label: the figure stays narrow enough for a phone."""
 
@@ -68,7 +70,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str) -> None:
             continue
         for line in textwrap.wrap(row["name"], LINE):
             y -= 1
-            ax.text(0.0, y, line, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+            ax.text(
+                0.0, y, line, transform=ax.get_yaxis_transform(), va="center", fontsize=8, bbox=BACKGROUND
+            )
         y -= 1
         _mark(ax, row, y, color=color, size=6, width=2)
         y -= 0.4

@@ -21,6 +21,7 @@ from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.plain import Plain
+from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
 
 METRICS = {
@@ -28,6 +29,11 @@ METRICS = {
     "learning_rate": ("", "learning rate of the epoch"),
     "seconds": ("s", "time spent in training steps since the start, evaluation not counted"),
     "gradients": ("batch gradients", "gradients spent in training steps since the start"),
+    "perturbation_norm": (
+        "",
+        "norm of what is added to the weights for a step's second gradient, mean over the epoch's steps that add "
+        "something",
+    ),
     **ALIGNMENT_METRICS,
 }
 """Name -> (unit, description) of what `fit` records of every epoch."""
@@ -130,7 +136,7 @@ def fit(
             torch.random.default_generator.manual_seed(int(seeds[0]))
             if devices:
                 torch.cuda.manual_seed(int(seeds[0]))
-            alignment = _train_epoch(
+            steps = _train_epoch(
                 method,
                 optimizer,
                 train,
@@ -143,14 +149,14 @@ def fit(
             )
         if scheduler is not None:
             scheduler.step()
-        seconds = _now(device) - started - alignment.pop("alignment_seconds")
+        seconds = _now(device) - started - steps.pop("alignment_seconds")
         rows.append(
             {
                 **evaluate(method, train, labels, held_out),
                 "learning_rate": learning_rate,
                 "seconds": (rows[-1]["seconds"] if rows else 0.0) + seconds,
                 "gradients": method.gradient_count,
-                **alignment,
+                **steps,
                 **_probed(probes, epoch),
             }
         )
@@ -160,7 +166,10 @@ def fit(
             on_epoch(epoch)
 
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
-    metrics = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in described}
+    # epochs of a checkpoint that an earlier version left lack what is newer
+    metrics = {
+        name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described
+    }
     return History(metrics, _diverged(rows), described)
 
 
@@ -233,11 +242,12 @@ def _train_epoch(
     max_gradient_norm: float | None,
     alignment_batches: int,
 ) -> dict[str, float]:
-    """One pass over the training set; returns the mean alignment of its first batches, and its cost."""
+    """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, its cost."""
     method.model.train()
     device = train.pixels.device
     order = torch.randperm(len(train)).to(device)
     compared: list[dict[str, float]] = []
+    norms: list[Tensor] = []
     alignment_seconds = 0.0
     batches = list(order.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -248,6 +258,8 @@ def _train_epoch(
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)
+        if (ascent := getattr(method, "ascent", None)) is not None:
+            norms.append(norm(ascent.perturbation))
         if step < alignment_batches:
             started = _now(device)
             rho = getattr(method, "rho", None)
@@ -260,6 +272,7 @@ def _train_epoch(
         _step(method, optimizer, max_gradient_norm)
     return {
         **{name: _mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
+        "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
         "alignment_seconds": alignment_seconds,
     }
 

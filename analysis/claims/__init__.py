@@ -6,7 +6,7 @@ are a method's, `quantities.py` what is measured; one file a family holds the cl
 
 from analysis.claims import ablations, generalisation, landscapes, mechanism, rivals, theory
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
-from analysis.claims.comparisons import Association, Best, Difference, Level, Trend
+from analysis.claims.comparisons import Association, Best, Difference, Information, Level, Trend
 from analysis.claims.quantities import QUANTITIES, Quantity
 from analysis.claims.variants import (
     CONSTANT_SCHEDULE,
@@ -18,6 +18,8 @@ from analysis.claims.variants import (
     RANDOM_DIRECTION,
     RANDOM_FLIPS,
     SAM,
+    SAM_AS_LONG,
+    SAM_AS_LONG_AS_NOT_PROJECTED,
     SGD,
     Variant,
 )
@@ -44,11 +46,14 @@ __all__ = [
     "RANDOM_DIRECTION",
     "RANDOM_FLIPS",
     "SAM",
+    "SAM_AS_LONG",
+    "SAM_AS_LONG_AS_NOT_PROJECTED",
     "SGD",
     "Association",
     "Best",
     "Claim",
     "Difference",
+    "Information",
     "Judgement",
     "Level",
     "Quantity",

@@ -14,8 +14,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, Variant, select, series_over
-from analysis.statistics import Effect, not_measured, paired_effect, rank_association, trend
+from analysis.claims.variants import CELL, Variant, hyperparameters_of, select, series_over
+from analysis.statistics import (
+    Effect,
+    conditional_information,
+    not_measured,
+    paired_effect,
+    rank_association,
+    trend,
+)
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"
@@ -233,16 +240,39 @@ class Association:
             given=values[2] if self.given else None,
             predicted=self.sign,
         )
-        defined = pd.concat(values, axis=1).sum(axis=1, skipna=False)
-        titles = sorted(noisy["method"].unique())
-        missing = [
-            text
-            for title in titles
-            for text in _missing(
-                noisy, noisy[noisy["method"] == title], title, defined[noisy["method"] == title]
-            )
-        ]
-        return replace(effect, missing=tuple(missing))
+        return replace(effect, missing=_missing_of_all(noisy, values))
+
+
+@dataclass(frozen=True)
+class Information:
+    """What a quantity tells of another's order over methods, within data set and noise, beyond hyper-parameters."""
+
+    quantity: str
+    outcome: str
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        words, outcome = quantity(self.quantity).words, quantity(self.outcome).words
+        return f"what {words} tells of {outcome} within noise rate, whatever hyper-parameters are given {SIGNS[1]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return (
+            "four or more methods at each noise rate above 0, several of them with the same hyper-parameter"
+        )
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The least normalised conditional mutual information, above chance."""
+        noisy = _noisy(table)
+        measure, outcome = quantity(self.quantity), quantity(self.outcome)
+        lacking = _lacking(measure.lacks(table) or outcome.lacks(table), noisy)
+        if lacking:
+            return not_measured(self.describe(), 1, "share of entropy", lacking)
+        x, y = measure.values(noisy), outcome.values(noisy)
+        effect = conditional_information(
+            self.describe(), _join(noisy, CELL[:3]), noisy["method"], x, y, hyperparameters_of(noisy)
+        )
+        return replace(effect, missing=_missing_of_all(noisy, [x, y]))
 
 
 @dataclass(frozen=True)
@@ -332,6 +362,16 @@ def _missing(table: pd.DataFrame, runs: pd.DataFrame, title: str, values: pd.Ser
     return tuple(
         f"{title}, {dataset}, {kind} {rate:.0%}, seed {', '.join(of_state)}: {state}"
         for (dataset, kind, rate, state), of_state in seeds.items()
+    )
+
+
+def _missing_of_all(table: pd.DataFrame, values: Sequence[pd.Series]) -> tuple[str, ...]:
+    """The cells in which any method of the table has no run, or one without all of the values."""
+    defined = pd.concat(values, axis=1).sum(axis=1, skipna=False)
+    return tuple(
+        text
+        for title, runs in table.groupby("method", sort=True)
+        for text in _missing(table, runs, str(title), defined[runs.index])
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Association, Difference, Trend
+from analysis.claims.comparisons import Association, Difference, Information, Trend
 from analysis.claims.quantities import LABELS, MEASURES
 from analysis.claims.variants import NCSAM, SAM, SGD
 
@@ -46,6 +46,11 @@ CLAIMS = (
             Association(f"{measure}_{loss}", "test_accuracy", -1)
             for measure in MEASURES
             if measure != "sharpness"
+            for loss in LABELS
+        ]
+        + [
+            Information(f"{measure}_{loss}", "test_accuracy")
+            for measure in ("sharpness", "top_eigenvalue")
             for loss in LABELS
         ],
     ),

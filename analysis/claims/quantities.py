@@ -215,6 +215,14 @@ QUANTITIES: dict[str, Quantity] = {
         margin=DECADES_MARGIN,
         needs=PROBES,
     ),
+    "perturbation_norm": Quantity(
+        "norm of the perturbation, mean over training",
+        ("mean_perturbation_norm",),
+        DECADES,
+        of=log10,
+        margin=DECADES_MARGIN,
+        needs="a study run by a version that records the perturbation's norm",
+    ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),
 }
 """Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs."""

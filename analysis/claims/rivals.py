@@ -12,6 +12,8 @@ from analysis.claims.variants import (
     RANDOM_DIRECTION,
     RANDOM_FLIPS,
     SAM,
+    SAM_AS_LONG,
+    SAM_AS_LONG_AS_NOT_PROJECTED,
 )
 
 CLAIMS = (
@@ -33,13 +35,16 @@ CLAIMS = (
     ),
     Claim(
         "H2",
-        "NCSAM is as accurate as SAM with a larger radius, and as with a random direction of the same norm.",
+        "NCSAM is as accurate as SAM with perturbations as long, and as with a random direction in place of g*.",
         "rival to Tables I-III: ||s g*|| is far above rho",
         [
-            Difference("test_accuracy", LARGER_SAM, NCSAM, 0),
+            Difference("test_accuracy", SAM_AS_LONG, NCSAM, 0),
             Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0),
         ],
         controls=[
+            *(Difference("perturbation_norm", other, NCSAM, 0) for other in (SAM_AS_LONG, RANDOM_DIRECTION)),
+            Difference("test_accuracy", LARGER_SAM, NCSAM, 0),
+            Difference("test_accuracy", SAM_AS_LONG_AS_NOT_PROJECTED, NOT_PROJECTED, 0),
             Difference("test_accuracy", RANDOM_FLIPS, NCSAM, 0),
             Difference("test_accuracy", NOT_PROJECTED, NCSAM, 1),
             Difference("memorized", RANDOM_DIRECTION, NCSAM, 0),

@@ -16,6 +16,9 @@ from ncsam import hyperparameters
 TUNED = ("rho", "flip_ratio", "strength", "warmup")
 """Hyper-parameters that a study chooses; with another value in any other one a run is of another variant."""
 
+SAME_NORM = 1.25
+"""Perturbations whose mean norms differ by less than this factor are as long as each other."""
+
 CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
 """Columns that tell which runs are paired."""
 
@@ -29,12 +32,14 @@ class Variant:
         name: of the method, as in `ncsam.METHODS`.
         settings: hyper-parameters that differ from the method's defaults; those in `TUNED` may have any value.
         larger_radius: only runs whose rho is larger than that of the method's own runs in the same cell.
+        as_long_as: only runs whose perturbations are as long as those of that variant with the same noise.
     """
 
     title: str
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     larger_radius: bool = False
+    as_long_as: Variant | None = None
 
 
 SGD = Variant("SGD", "plain")
@@ -47,6 +52,10 @@ RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labe
 RANDOM_DIRECTION = Variant("NCSAM, random direction", "ncsam", {"direction": "random"})
 CONSTANT_SCHEDULE = Variant("NCSAM, constant schedule", "ncsam", {"schedule": "constant"})
 NOT_PROJECTED = Variant("NCSAM, not projected", "ncsam", {"project": False})
+SAM_AS_LONG = Variant("SAM with perturbations as long as NCSAM's", "sam", as_long_as=NCSAM)
+SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
+    "SAM with perturbations as long as not projected NCSAM's", "sam", as_long_as=NOT_PROJECTED
+)
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
@@ -72,11 +81,13 @@ def select(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
 
     The label whose hyper-parameters were chosen from most candidates, so that a tuned method goes before one
     with values set by hand; of equal ones the first by name. With `larger_radius` the label with the smallest
-    mean rho of those that are larger.
+    mean rho of those that are larger; with `as_long_as` the label whose mean norm is nearest, noise by noise.
     """
     runs = runs_of(table, variant)
     if variant.larger_radius:
         return _with_larger_radius(table, runs, variant)
+    if variant.as_long_as is not None:
+        return _as_long(runs, select(table, variant.as_long_as))
     if runs.empty:
         return runs
     return runs[
@@ -101,10 +112,32 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
     return larger[larger["method"] == min(mean.index, key=lambda label: (mean[label], label))]
 
 
+def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Of each noise the runs of the label whose mean perturbation norm is nearest to that of the others."""
+    norm = "mean_perturbation_norm"
+    if norm not in runs:
+        return runs.iloc[:0]
+    noise = CELL[:3]
+    aim = others.groupby(noise)[norm].mean().rename("aim").reset_index()
+    found = runs.groupby([*noise, "method"])[norm].mean().reset_index().merge(aim, on=noise)
+    found["apart"] = np.abs(np.log(found[norm] / found["aim"]))
+    near = found[found["apart"] < np.log(SAME_NORM)].sort_values(["apart", "method"])
+    chosen = near.drop_duplicates(noise)[[*noise, "method"]]
+    kept = pd.MultiIndex.from_frame(runs[[*noise, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
+    return runs[kept]
+
+
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
     """A hyper-parameter of each run; NaN where it has none of that name."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
     return pd.Series(values, index=runs.index, dtype=np.float64)
+
+
+def hyperparameters_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """What may explain how runs differ, one column each: the method's name and every hyper-parameter that varies."""
+    settings = pd.DataFrame([json.loads(text) for text in runs["hyperparameters"]], index=runs.index)
+    found = settings.assign(method_name=runs["method_name"]).astype(str)
+    return found[sorted(str(name) for name in found if found[name].nunique() > 1)]
 
 
 def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from analysis.statistics.effect import (
     not_measured,
 )
 from analysis.statistics.family import adjusted
+from analysis.statistics.information import conditional_information
 from analysis.statistics.paired import paired_effect
 from analysis.statistics.power import POWER, detectable_effect, samples_needed
 from analysis.statistics.trends import trend
@@ -34,6 +35,7 @@ __all__ = [
     "Part",
     "adjusted",
     "combined_verdict",
+    "conditional_information",
     "detectable_effect",
     "not_measured",
     "paired_effect",

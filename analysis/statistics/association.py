@@ -11,6 +11,7 @@ from scipy.stats import permutation_test
 
 from analysis.statistics.effect import Effect
 from analysis.statistics.resampling import PERMUTATIONS, Indices, Values, bootstrap_interval
+from analysis.statistics.signs import reordered, sign_matrices
 
 TAU = "Kendall's tau"
 FEWEST = 4
@@ -45,7 +46,8 @@ def rank_association(
     Args:
         name: what was compared.
         strata: such as noise rates, one a run.
-        methods: one a run; methods that are not in every stratum are left out.
+        methods: one a run; methods that are not in every stratum are left out, and those with a run that has no
+            number are lost.
         x: one a run.
         y: one a run.
         given: one a run.
@@ -55,8 +57,12 @@ def rank_association(
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
     runs = pd.DataFrame({"stratum": strata, "method": methods, **columns})
     finite = np.isfinite(runs[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
-    lost = int((~finite).sum())
-    means = runs[finite].groupby(["stratum", "method"])[list(columns)].mean().unstack("method").dropna(axis=1)
+    broken = runs.loc[~finite, "method"].unique()
+    lost = len(broken)
+    whole = ~np.isin(runs["method"], broken)
+    means = (
+        runs.loc[whole].pivot_table(index="stratum", columns="method", values=list(columns)).dropna(axis=1)
+    )
     count = 0 if means.empty else means["x"].shape[1]
     if count < FEWEST:
         nothing = np.nan
@@ -74,18 +80,18 @@ def rank_association(
             lost=lost,
             smallest_p=1.0,
         )
-    signs = {c: np.stack([_signs(row) for row in means[c].to_numpy(dtype=np.float64)]) for c in columns}
+    signs = {c: sign_matrices(means[c].to_numpy(dtype=np.float64)) for c in columns}
     everyone = np.arange(count)
 
     def resampled(drawn: Indices, axis: int) -> Values:
         order = np.moveaxis(drawn, axis, -1)
-        third = _reordered(signs["z"], order) if given is not None else None
-        return _tau(_reordered(signs["x"], order), _reordered(signs["y"], order), third)
+        third = reordered(signs["z"], order) if given is not None else None
+        return _tau(reordered(signs["x"], order), reordered(signs["y"], order), third)
 
     first = signs["x"] if given is None else _residuals(signs["x"], signs["z"])
 
     def permuted(drawn: Indices, axis: int) -> Values:
-        return _tau(_reordered(first, np.moveaxis(drawn, axis, -1)), signs["y"], signs.get("z"))
+        return _tau(reordered(first, np.moveaxis(drawn, axis, -1)), signs["y"], signs.get("z"))
 
     exact = count <= EXACT_UP_TO
     low, high = bootstrap_interval([everyone], resampled, seed)
@@ -113,16 +119,6 @@ def rank_association(
         spread=SPREAD,
         smallest_p=2 / math.factorial(count) if exact else 2 / (PERMUTATIONS + 1),
     )
-
-
-def _signs(values: Values) -> Values:
-    """(n,) -> (n, n), the sign of each difference."""
-    return np.sign(values[:, None] - values)
-
-
-def _reordered(matrices: Values, order: Indices) -> Values:
-    """Rows and columns of (strata, n, n) in the orders (..., n) -> (..., strata, n, n)."""
-    return np.moveaxis(matrices[:, order[..., :, None], order[..., None, :]], 0, -3)
 
 
 def _tau(x: Values, y: Values, z: Values | None) -> Values:

@@ -149,15 +149,18 @@ def _jonckheere(strata: np.ndarray, x: Values, y: Values, seed: int) -> float:
 
     Summed over the strata, within which the levels are permuted; ties in either count 0.
     """
-    groups = [strata == stratum for stratum in np.unique(strata)]
+    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
 
-    def concordance(*levels: Values, axis: int) -> Values:
+    def concordance(order: Indices, axis: int) -> Values:
+        order = np.moveaxis(order, axis, -1)
+        # how a permutation of all runs orders those of a stratum is a permutation of the stratum
+        levels = [x[group][order[..., group].argsort(-1)] for group in groups]
         pairs = zip(levels, groups, strict=True)
-        return np.asarray(sum(_concordance(np.moveaxis(x, axis, -1), y[group]) for x, group in pairs))
+        return np.asarray(sum(_concordance(of_stratum, y[group]) for of_stratum, group in pairs))
 
     return float(
         scipy.stats.permutation_test(
-            [x[group] for group in groups],
+            [np.arange(len(x))],
             concordance,
             permutation_type="pairings",
             n_resamples=PERMUTATIONS,

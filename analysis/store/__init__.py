@@ -7,6 +7,7 @@ from analysis.store.index import (
     read_histories,
     read_results,
     read_table,
+    read_tables,
     run_files,
     write_index,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "read_record",
     "read_results",
     "read_table",
+    "read_tables",
     "replace_file",
     "run_files",
     "scalars",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,27 @@ def read_table(root: Path) -> pd.DataFrame:
     if not columns:
         raise StoreError(f"results: no run of {root} has finished")
     return pd.DataFrame(columns)
+
+
+def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
+    """The tables of several studies as one.
+
+    Raises:
+        FileNotFoundError, StoreError: as `read_table` does; or two studies hold runs that a claim could not tell
+            apart: of the same method, data, noise and seed.
+    """
+    tables = [read_table(root).assign(study=str(root)) for root in roots]
+    joined = pd.concat(tables, ignore_index=True)
+    which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
+    again = joined[joined.duplicated(which)]
+    if len(again):
+        first = again.iloc[0]
+        before = joined[(joined[which] == first[which]).all(axis=1)]["study"].iloc[0]
+        raise StoreError(
+            f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
+            f"{first['noise_kind']} {first['noise_rate']:.0%}, seed {first['seed']}; judge them apart"
+        )
+    return joined.drop(columns="study")
 
 
 def run_files(root: Path) -> list[Path]:

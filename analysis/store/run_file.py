@@ -18,6 +18,7 @@ from analysis.store.files import BrokenFileError, StoreError, is_sealed, write_t
 from analysis.store.schema import FIRST_SEALED, SCHEMA_VERSION, upgraded
 from analysis.store.trust import check_trusted
 from analysis.study import Run
+from ncsam.training import METRICS
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -109,8 +110,9 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def history_of(file: h5py.File) -> pd.DataFrame:
-    """One row an epoch, from an open run file."""
-    return pd.DataFrame({name: data[()] for name, data in file["history"].items()})
+    """One row an epoch, from an open run file; a metric that came after it was written is NaN."""
+    found = pd.DataFrame({name: data[()] for name, data in file["history"].items()})
+    return found.reindex(columns=[*found.columns, *(name for name in METRICS if name not in found)])
 
 
 def identity(stored: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["best_test_accuracy"] = float(history["test_accuracy"].max())
     row["best_epoch"] = int(history["test_accuracy"].fillna(-1).argmax()) + 1
     probed = [name for name in map(str, history.columns) if name.startswith("probe_")]
-    for name in (*ALIGNMENT_METRICS, *probed):
+    for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
         # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
         row[f"mean_{name}"] = float(history[name].mean())
     wrong = file["labels/clean"][()] != file["labels/observed"][()]

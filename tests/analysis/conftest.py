@@ -1,6 +1,6 @@
 import pytest
 
-from analysis.statistics import resampling
+from analysis.statistics import information, resampling
 from tests.analysis.small_study import study, write_study
 from tests.analysis.tiny_study import run_tiny
 
@@ -16,11 +16,12 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def quick_judgements(monkeypatch):
-    """Fewer resamples for intervals that no test compares closely, and corrections that collect no garbage.
+    """Fewer resamples and permutations where no test compares closely, and corrections that collect no garbage.
 
     statsmodels does so each time, which takes a tenth of a second with PyTorch loaded.
     """
     monkeypatch.setattr(resampling, "RESAMPLES", 499)
+    monkeypatch.setattr(information, "PERMUTATIONS", 199)
     monkeypatch.setattr("gc.collect", lambda *_: 0)
 
 

@@ -86,6 +86,7 @@ def _row(label, rate, number, quality, planted):
         row[f"sharpness_{loss}"] = (3 + growth * 5 * rate) * 10 ** (-2 * flat) / share
         row[f"trace_{loss}"] = 20 + 50 * rate
     row |= {f"mean_{metric}": np.nan for metric in ALIGNMENT_METRICS}
+    row["mean_perturbation_norm"] = settings.get("rho", np.nan)
     row |= {"mean_cos_sam_clean": 1 - rate, "mean_cos_clean_noise": -0.2 - 0.1 * rate}
     for group in GROUPS:
         row[f"mean_probe_gradient_{group}"] = 1.0

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import claims
 from analysis.claims import CLAIMS, SAM, SGD, Claim, Difference, judge, read_claims, register, write_json
-from analysis.claims.variants import LARGER_SAM, NCSAM, select, series_over
+from analysis.claims.variants import LARGER_SAM, NCSAM, SAM_AS_LONG, select, series_over
 from analysis.statistics import (
     CONTRADICTED,
     EQUIVALENT,
@@ -98,6 +98,14 @@ def test_neither_the_order_of_runs_nor_that_of_columns_matters():
         np.testing.assert_equal([vars(e) for e in one.controls], [vars(e) for e in other.controls])
 
 
+def test_neither_does_the_order_of_studies_that_are_judged_together():
+    one, other = table(noise=0.05, seeds=3), table(seed=1, noise=0.05, seeds=3).assign(noise_kind="pair")
+    some = [CLAIMS[name] for name in ("M3", "L1", "G1")]
+    together = [judge(pd.concat(both, ignore_index=True), some) for both in ((one, other), (other, one))]
+    for first, second in zip(*together, strict=True):
+        np.testing.assert_equal([vars(e) for e in first.effects], [vars(e) for e in second.effects])
+
+
 def test_missing_methods_are_named():
     found = judged(table().query("method in ['SGD', 'SAM']"), "M2", "M3", "G1", "H1")
     assert found["M2"].verdict == SUPPORTED
@@ -170,6 +178,22 @@ def test_of_two_variants_of_a_method_the_one_chosen_from_more_candidates_is_comp
 def test_a_larger_radius_is_told_by_its_size():
     assert set(select(table(), LARGER_SAM)["method"]) == {"SAM, rho 0.5"}
     assert select(table().query("method != 'SAM, rho 0.5'"), LARGER_SAM).empty
+
+
+def test_sam_with_perturbations_as_long_is_told_by_their_recorded_norm_noise_by_noise():
+    runs = table()
+    assert set(select(runs, SAM_AS_LONG)["method"]) == {"SAM"}
+    at_40 = (runs["method"] == "NCSAM") & (runs["noise_rate"] == 0.4)
+    longer = runs.assign(mean_perturbation_norm=runs["mean_perturbation_norm"].mask(at_40, 0.45))
+    chosen = select(longer, SAM_AS_LONG).groupby("noise_rate")["method"].unique()
+    assert [list(methods) for methods in chosen] == [["SAM"], ["SAM"], ["SAM, rho 0.5"], ["SAM"]]
+    none_as_long = runs.assign(mean_perturbation_norm=runs["mean_perturbation_norm"].mask(at_40, 1.0))
+    judgement = judged(none_as_long, "H2")["H2"]
+    assert judgement.missing == [
+        "SAM with perturbations as long as NCSAM's, d, symmetric 40%, seed 0, 1, 2, 3, 4, 5: no run"
+    ]
+    before = runs.drop(columns="mean_perturbation_norm")
+    assert judged(before, "H2")["H2"].effects[0].needs == "runs of SAM with perturbations as long as NCSAM's"
 
 
 def test_a_series_over_a_hyper_parameter_changes_nothing_else():

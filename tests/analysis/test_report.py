@@ -50,11 +50,42 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
         assert cli.main(["report", str(root)]) == 0
         written.append((root / "report.html").read_bytes())
     assert written[0] == written[1]
-    runs = pd.read_csv(root / "runs.csv")
-    pd.testing.assert_frame_equal(runs, store.read_table(root), check_dtype=False)
+    table = store.read_table(root)
+    pd.testing.assert_frame_equal(pd.read_csv(root / "runs.csv"), table, check_dtype=False)
     lines = (root / "claims.md").read_text().splitlines()
     assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_runs_can_be_had_as_parquet_with_their_types(finished, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "out"
+    shutil.copytree(finished[1], root)
+    assert cli.main(["report", str(root), "--parquet"]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(root / "runs.parquet"), store.read_table(root))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert cli.main(["report", str(root), "--parquet"]) == 2
+    assert "--parquet: needs pyarrow; install 'ncsam[parquet]'" in capsys.readouterr().err
+
+
+def test_several_studies_are_judged_as_one_and_runs_that_are_in_two_are_refused(
+    finished, tmp_path, capsys, monkeypatch
+):
+    one, other = finished[1], tmp_path / "other"
+    shutil.copytree(one, other)
+    assert cli.main(["claims", str(one), str(other)]) == 2
+    assert (
+        f"results: {one} and {other} both hold SGD, digits, symmetric 0%, seed 0; judge them apart"
+        in " ".join(capsys.readouterr().err.split())
+    )
+    read = store.index.read_table
+    monkeypatch.setattr(
+        store.index,
+        "read_table",
+        lambda root: read(root).assign(dataset=root.name) if root == other else read(root),
+    )
+    written = tmp_path / "verdicts.md"
+    assert cli.main(["claims", str(one), str(other), "--claim", "G1", "--markdown", str(written)]) == 0
+    assert written.read_text().count("| G1 |") == 2
 
 
 def test_claims_are_listed_without_any_results(capsys):

@@ -181,6 +181,24 @@ def test_jonckheeres_test_counts_concordant_pairs_in_all_orders():
     assert trend("x", levels, values, predicted=1, unit="").p_value == pytest.approx(expected)
 
 
+def test_jonckheeres_test_permutes_within_strata_of_any_size():
+    levels, strata = np.array([0, 0, 1, 1, 0, 1, 1, 1]), np.array(list("aaaabbbb"))
+    values = np.array([0.3, 1.0, 0.7, 2.0, 4.0, 4.5, 4.4, 3.9])
+    for kept in (np.arange(8), np.arange(7)):
+        x, y, group = levels[kept], values[kept], strata[kept]
+
+        def concordance(order, y=y, group=group):
+            pairs = [(i, j) for i, j in itertools.combinations(range(len(y)), 2) if group[i] == group[j]]
+            return sum(np.sign((order[i] - order[j]) * (y[i] - y[j])) for i, j in pairs)
+
+        orders = itertools.product(*(itertools.permutations(x[group == name]) for name in "ab"))
+        all_orders = np.array([concordance([*first, *second]) for first, second in orders])
+        sides = [np.mean(all_orders >= concordance(x)), np.mean(all_orders <= concordance(x))]
+        found = trend("x", x, y, strata=group, predicted=1, unit="").p_value
+        # of 4,999 permutations
+        assert found == pytest.approx(min(1, 2 * min(sides)), abs=0.04)
+
+
 def test_paired_runs_are_tested_by_page():
     rng = np.random.default_rng(8)
     matrix = rng.normal(size=(4, 3)) + np.arange(3)

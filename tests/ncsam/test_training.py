@@ -116,6 +116,17 @@ def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, op
         np.testing.assert_array_equal(history.metrics[name], whole.metrics[name])
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on_without_what_it_did_not_record(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, "sam", epochs=1, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["rows"][0]["perturbation_norm"]
+    torch.save(state, path)
+    history, _ = train(digits, "sam", epochs=2, checkpoint=path)
+    assert history.metrics["perturbation_norm"] == pytest.approx([math.nan, 0.1], nan_ok=True)
+    assert np.isfinite(history.metrics["train_loss"]).all()
+
+
 def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
     path = tmp_path / "run.ckpt"
     train(digits, epochs=1, checkpoint=path, fingerprint="a")
@@ -357,3 +368,32 @@ def test_prediction_leaves_the_modes_of_all_modules(digits):
 def test_a_split_takes_samples_in_the_asked_order():
     split = Split(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
     assert split.take(torch.tensor([2, 0])).targets.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "norms", "within"),
+    [("plain", [math.nan] * 4, 0), ("sam", [0.1] * 4, 1e-5), ("ncsam", [math.nan, 0.1, 0.1, 0.1], 0.05)],
+)
+def test_the_perturbations_norm_is_recorded_where_there_is_one(digits, kind, norms, within):
+    # the first quarter is NCSAM's warm-up; after it the projection shortens most perturbations to rho
+    history, _ = train(digits, kind, epochs=4)
+    assert history.metrics["perturbation_norm"] == pytest.approx(norms, rel=within, nan_ok=True)
+
+
+def test_without_projection_the_perturbation_may_be_longer_than_rho(digits):
+    dataset, labels = digits
+    method, optimizer, _ = setup(dataset)
+    method.project, method.warmup, method.progress = False, 0.0, 1.0
+    norms = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure=None):
+            norms.append(math.sqrt(sum(t.square().sum().item() for t in method.ascent.perturbation)))
+            return super().step(closure)
+
+    optimizer = Recording(method.parameters(), lr=0.05)
+    history = fit(method, optimizer, dataset.train, labels, dataset.test, epochs=2, batch_size=128, seed=0)
+    steps = len(norms) // 2
+    expected = [np.mean(norms[:steps]), np.mean(norms[steps:])]
+    assert history.metrics["perturbation_norm"] == pytest.approx(expected, rel=1e-5)
+    assert max(norms) > 0.1

@@ -1,0 +1,181 @@
+"""What a measure tells of an outcome that hyper-parameters do not: conditional mutual information."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.special
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.statistics.effect import Effect
+from analysis.statistics.resampling import CONFIDENCE, PERMUTATIONS, Values
+from analysis.statistics.signs import reordered, sign_matrices
+
+LARGEST_SET = 2
+"""Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
+FEWEST = 4
+BATCHES = 10
+"""In which the permutations are done, to bound the memory."""
+UNIT = "share of entropy"
+
+Codes = NDArray[np.int64]
+
+
+def conditional_information(
+    name: str,
+    strata: ArrayLike,
+    methods: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    hyperparameters: pd.DataFrame,
+    *,
+    seed: int = 0,
+) -> Effect:
+    """How much the order of two methods in x tells of their order in y, whatever hyper-parameters are held fixed.
+
+    For a set S of hyper-parameters, and pairs of methods in one stratum,
+    I(sgn(x_i - x_j); sgn(y_i - y_j) | S of i, S of j) / H(sgn(y_i - y_j) | S of i, S of j)
+    is the share of the uncertainty about y that x takes away among pairs with the same hyper-parameters in S, 0 to 1
+    (Jiang et al. 2020, arXiv:1912.02178). A measure that does no more than follow a hyper-parameter has
+    0 given that one. The estimate is the least over all sets of at most two, less what it is by chance: the mean
+    over permutations of methods, since shares of few pairs are too large. It has no sign: that is Kendall's tau's.
+    The interval is as wide as 95% of the permutations: resampled methods would be paired with themselves.
+
+    The test permutes whole methods, the same way in all strata (see `rank_association`), and takes the largest p-value
+    over the sets: x has to tell something given each of them. Permuting also breaks how x follows S, which makes the
+    test conservative for measures that do. Sets that leave nothing uncertain about y are left out.
+
+    Args:
+        name: what was compared.
+        strata: such as noise rates, one a run.
+        methods: one a run; runs of one method in one stratum are averaged, and methods that are not in every
+            stratum are left out, and those with a run that has no number are lost.
+        x: the measure, one a run.
+        y: the outcome, one a run.
+        hyperparameters: one row a run, one column each, of values that can be compared with each other.
+        seed: of the resampling.
+    """
+    runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
+    options = hyperparameters.apply(lambda column: pd.factorize(column, sort=True)[0]).set_axis(runs.index)
+    finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
+    broken = runs.loc[~finite, "method"].unique()
+    lost = len(broken)
+    whole = ~np.isin(runs["method"], broken)
+    runs, options = runs.loc[whole], options.loc[whole]
+    cell = [runs["stratum"], runs["method"]]
+    means = runs.pivot_table(index="stratum", columns="method", values=["x", "y"]).dropna(axis=1)
+    count = 0 if means.empty else means["x"].shape[1]
+    if count < FEWEST:
+        return _nothing(name, "too few methods", count, lost)
+    rises, outcome = (sign_matrices(means[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
+    held = pd.DataFrame(options.groupby(cell).first().unstack("method"))
+    given = [
+        condition
+        for size in range(LARGEST_SET + 1)
+        for names in itertools.combinations(options.columns, size)
+        if (condition := _condition(names, held, means["x"].columns, outcome)) is not None
+    ]
+    if not given:
+        return _nothing(name, "hyper-parameters leave nothing to tell", count, lost)
+
+    everyone = np.arange(count)
+    orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
+    found = np.array([information_share(condition.pairs, rises, outcome) for condition in given])
+    random = np.hstack(
+        [
+            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in given]
+            for some in np.array_split(orders, BATCHES)
+        ]
+    )
+    chance = random.mean(1)
+    # the order that was observed is one of the permutations
+    p_values = (1 + (random >= found[:, None] - 1e-12).sum(1)) / (1 + PERMUTATIONS)
+    least = given[int((found - chance).argmin())]
+
+    estimate = float((found - chance).min())
+    by_chance = (random - chance[:, None]).min(0)
+    spread = np.quantile(by_chance, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]) - by_chance.mean()
+    return Effect(
+        name,
+        1,
+        estimate,
+        float(estimate - spread[0]),
+        float(estimate - spread[1]),
+        float(p_values.max()),
+        f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
+        count,
+        "methods",
+        UNIT,
+        lost=lost,
+        smallest_p=1 / (1 + PERMUTATIONS),
+    )
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """Hyper-parameters that are held fixed.
+
+    Attributes:
+        names: of them.
+        pairs: int64 (strata, n, n): which pairs of methods have the same values of them; -1 for pairs that cannot tell
+            anything, because all that are like them are ordered in the same way.
+    """
+
+    names: tuple[str, ...]
+    pairs: Codes
+
+
+def _condition(
+    names: tuple[str, ...], held: pd.DataFrame, methods: pd.Index, outcome: Values
+) -> _Condition | None:
+    """None where nothing is left to tell."""
+    count = len(methods)
+    values = np.zeros((len(outcome), count), dtype=np.int64)
+    for option in names:
+        found = held[option][methods].to_numpy(dtype=np.int64)
+        values = values * (found.max() + 1) + found
+    stratum = np.arange(len(outcome))[:, None, None]
+    size = values.max() + 1
+    codes = (stratum * size + values[:, :, None]) * size + values[:, None, :]
+    codes = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
+    rising, falling = (np.bincount(codes[outcome == sign], minlength=codes.max() + 1) for sign in (1, -1))
+    open_cells = (rising > 0) & (falling > 0)
+    if not open_cells.any():
+        return None
+    renumbered = np.where(open_cells, np.cumsum(open_cells) - 1, -1)
+    return _Condition(names, renumbered[codes])
+
+
+def information_share(pairs: Codes, x: Values, y: Values) -> Values:
+    """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 where y is certain."""
+    shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
+    cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
+    given, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
+    # ties in y say nothing
+    used = (given >= 0) & (second != 0)
+    codes = ((np.arange(batch)[:, None] * cells + given) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
+    counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
+    counts = counts.reshape(batch, cells, 3, 2)
+    without, with_x = _uncertainty(counts.sum(2)), _uncertainty(counts)
+    share = np.divide(without - with_x, without, out=np.zeros_like(without), where=without > 0)
+    return np.asarray(share.reshape(shape[:-3]))
+
+
+def _uncertainty(counts: Codes) -> Values:
+    """Entropy of the last axis given those between it and the first, times the number of pairs: (batch, ..., 2)."""
+    inner = tuple(range(1, counts.ndim))
+    return np.asarray(_xlogx(counts.sum(-1)).sum(inner[:-1]) - _xlogx(counts).sum(inner))
+
+
+def _xlogx(counts: Codes) -> Values:
+    return np.asarray(scipy.special.xlogy(counts, counts))
+
+
+def _nothing(name: str, why: str, count: int, lost: int) -> Effect:
+    nothing = np.nan
+    return Effect(
+        name, 1, nothing, nothing, nothing, nothing, why, count, "methods", UNIT, lost=lost, smallest_p=1.0
+    )

@@ -1,0 +1,20 @@
+"""Sign matrices: for each two methods, which of them has the larger value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.statistics.resampling import Indices, Values
+
+
+def sign_matrices(values: Values) -> Values:
+    """(strata, n) -> (strata, n, n), the sign of each difference within a stratum."""
+    return np.sign(values[:, :, None] - values[:, None, :])
+
+
+def reordered(matrices: NDArray[Any], order: Indices) -> NDArray[Any]:
+    """Rows and columns of (strata, n, n) in the orders (..., n) -> (..., strata, n, n)."""
+    return np.moveaxis(matrices[:, order[..., :, None], order[..., None, :]], 0, -3)

@@ -1,0 +1,63 @@
+"""The study files that ship can be run as they are, say how much there is to run, and can decide what they are for."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.claims import CLAIMS, QUANTITIES, judge
+from analysis.statistics import NOT_MEASURED, SIGNIFICANCE
+from analysis.study import final_runs, read_study, selection_runs
+
+pytestmark = pytest.mark.usefixtures("quick_judgements")
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_file_is_valid_and_its_head_counts_its_runs(path):
+    study = read_study(path)
+    runs = final_runs(study)
+    trials = {trial.path for run in runs for trial in selection_runs(study, run)}
+    assert study.name == path.stem
+    head = path.read_text().split("\nname =")[0]
+    said = f"{len(runs)} runs and {len(trials)} more to choose" if trials else f"{len(runs)} runs"
+    assert re.search(rf"\b{said}\b", head)
+    assert f"ncsam study studies/{path.name} --out results/{path.stem}" in head
+
+
+def table_of(path):
+    """What the study's runs would leave, with numbers that mean nothing."""
+    rng = np.random.default_rng(0)
+    columns = sorted({column for quantity in QUANTITIES.values() for column in quantity.columns})
+    rows = []
+    for run in final_runs(read_study(path)):
+        config, method = run.config, run.config["method"]
+        chosen = method["candidates"][0]
+        rows.append(
+            dict(zip(columns, rng.uniform(0.1, 0.9, len(columns)), strict=True))
+            | {name: config[name] for name in ("dataset", "seed")}
+            | {"noise_kind": config["noise"]["kind"], "noise_rate": config["noise"]["rate"], "classes": 10}
+            | {"method": method["label"], "method_name": method["name"], "loss": method["loss"]["name"]}
+            | {"mixup": 0.0, "diverged": False, "candidates": len(method["candidates"])}
+            | {"hyperparameters": json.dumps(chosen), "mean_perturbation_norm": chosen.get("rho", np.nan)}
+        )
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("study", "families"),
+    [("mechanism", "MH"), ("ablations", "A"), *((s.stem, "L") for s in STUDIES if "landscape" in s.stem)],
+)
+def test_a_study_has_the_runs_that_its_claims_need_and_enough_of_them_for_verdicts(study, families):
+    found = judge(
+        table_of(STUDIES[0].with_name(f"{study}.toml")), [c for c in CLAIMS.values() if c.family in families]
+    )
+    effects = [effect for judgement in found for effect in judgement.effects]
+    assert [
+        e.needs for e in effects + [c for j in found for c in j.controls] if e.verdict == NOT_MEASURED
+    ] == []
+    assert [effect.name for effect in effects if effect.smallest_p >= SIGNIFICANCE / effect.tests] == []
