@@ -59,7 +59,8 @@ def conditional_information(
         seed: of the resampling.
     """
     runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
-    options = hyperparameters.apply(lambda column: pd.factorize(column, sort=True)[0]).set_axis(runs.index)
+    codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}
+    options = pd.DataFrame(codes, index=runs.index)
     finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
     lost = len(broken)

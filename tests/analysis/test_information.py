@@ -67,6 +67,14 @@ def test_a_measure_that_follows_a_hyper_parameter_tells_nothing_given_that_one()
     assert effect.p_value > 0.5
 
 
+def test_without_hyper_parameters_a_measure_is_found_too():
+    x, y = planted(np.random.default_rng(0))
+    none = pd.DataFrame(index=GRID.index)
+    effect = conditional_information("x", GRID["stratum"], GRID["method"], x, y, none)
+    assert effect.verdict == SUPPORTED
+    assert "given nothing" in effect.test
+
+
 def test_the_share_is_that_of_the_pairs_counted_one_by_one():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(2, 2, 7))
