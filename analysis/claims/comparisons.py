@@ -329,7 +329,8 @@ def _noisy(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _join(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    return table[list(columns)].astype(str).agg("|".join, axis=1) if len(table) else pd.Series(dtype=str)
+    first, *others = (table[name].astype(str) for name in columns)
+    return first.str.cat(others, sep="|") if len(table) else pd.Series(dtype=str)
 
 
 def _noise_of(cells: pd.DataFrame) -> pd.Series:

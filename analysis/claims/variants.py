@@ -63,8 +63,9 @@ def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
     named = table[
         (table["method_name"] == variant.name) & (table["loss"] == "cross-entropy") & (table["mixup"] == 0)
     ]
-    is_variant = [_has_settings(variant, json.loads(text)) for text in named["hyperparameters"]]
-    return named[np.array(is_variant, dtype=bool)]
+    texts = named["hyperparameters"]
+    is_variant = {text: _has_settings(variant, json.loads(text)) for text in texts.unique()}
+    return named[texts.map(is_variant).astype(bool)]
 
 
 def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics.effect import Effect
 from analysis.statistics.resampling import Values
@@ -19,7 +18,7 @@ def adjusted(effects: Sequence[Effect]) -> list[Effect]:
     verdicts of that kind can be wrong. Tests that were not possible do not count.
     """
     by_kind = [
-        _holm(np.array([getattr(effect, field) for effect in effects], dtype=np.float64))
+        holm(np.array([getattr(effect, field) for effect in effects], dtype=np.float64))
         for field in ("p_value", "equivalence_p", "reversal_p")
     ]
     tests = int(np.isfinite([effect.p_value for effect in effects]).sum())
@@ -29,10 +28,12 @@ def adjusted(effects: Sequence[Effect]) -> list[Effect]:
     ]
 
 
-def _holm(p_values: Values) -> Values:
-    known = np.isfinite(p_values)
-    if known.sum() < 2:
-        return p_values
+def holm(p_values: Values) -> Values:
+    """Holm's adjusted p-values; NaN stays NaN and does not count."""
+    # statsmodels' multipletests has it, and collects garbage at every call: 4 s for the claims on 2,000 runs
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[p_values[known].argsort()]
     result = np.full_like(p_values, np.nan)
-    result[known] = multipletests(p_values[known], method="holm")[1]
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    result[order] = np.maximum.accumulate(stepped).clip(max=1)
     return result

@@ -16,13 +16,9 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def quick_judgements(monkeypatch):
-    """Fewer resamples and permutations where no test compares closely, and corrections that collect no garbage.
-
-    statsmodels does so each time, which takes a tenth of a second with PyTorch loaded.
-    """
+    """Fewer resamples and permutations, where no test compares closely."""
     monkeypatch.setattr(resampling, "RESAMPLES", 499)
     monkeypatch.setattr(information, "PERMUTATIONS", 199)
-    monkeypatch.setattr("gc.collect", lambda *_: 0)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import (
     CONTRADICTED,
@@ -23,6 +24,7 @@ from analysis.statistics import (
     samples_needed,
     trend,
 )
+from analysis.statistics.family import holm
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -313,6 +315,14 @@ def test_holm_multiplies_by_the_hypotheses_left_and_skips_what_could_not_be_test
     assert second.adjusted[0] == pytest.approx(2 / 2**6)
     assert np.isnan(third.adjusted[0])
     assert [effect.tests for effect in (first, second, third)] == [2, 2, 2]
+
+
+def test_holms_correction_is_that_of_statsmodels():
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 2, 9):
+        p_values = rng.uniform(size=count) ** 3
+        expected = multipletests(p_values, method="holm")[1] if count else p_values
+        np.testing.assert_allclose(holm(p_values), expected)
 
 
 def test_an_effect_of_the_detectable_size_is_found_four_times_in_five():
