@@ -330,7 +330,9 @@ def _noisy(table: pd.DataFrame) -> pd.DataFrame:
 
 def _join(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     first, *others = (table[name].astype(str) for name in columns)
-    return first.str.cat(others, sep="|") if len(table) else pd.Series(dtype=str)
+    for other in others:
+        first = first + "|" + other
+    return first
 
 
 def _noise_of(cells: pd.DataFrame) -> pd.Series:
