@@ -63,7 +63,12 @@ def linearized(
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
     try:
-        with torch.no_grad(), twice_differentiable(), _TraceableOneHot(), fakes:
+        with (
+            torch.no_grad(),
+            twice_differentiable(),
+            _Instead({torch.nn.functional.one_hot: _one_hot}),
+            fakes,
+        ):
             forward = make_fx(functionalize(outputs))(theta, inputs)
             fold_batch_norm(forward)
             joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
@@ -95,39 +100,38 @@ def twice_differentiable() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), _PlainWeightNorm():
+        with sdpa_kernel(SDPBackend.MATH), _Instead({torch._weight_norm: _weight_norm}):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-class _PlainWeightNorm(TorchFunctionMode):
-    """Weight normalisation as v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+class _Instead(TorchFunctionMode):
+    """Other functions in place of some of torch's."""
+
+    def __init__(self, replacements: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._replacements = replacements
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-            if dim == -1:
-                return v * (g / torch.linalg.vector_norm(v))
-            others = [axis for axis in range(v.ndim) if axis != dim]
-            return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
-
-        return (weight_norm if func is torch._weight_norm else func)(*args, **(kwargs or {}))
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
 
 
-class _TraceableOneHot(TorchFunctionMode):
-    """`one_hot` without its check of the values, which a trace cannot make and many losses would need."""
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+    if dim == -1:
+        return v * (g / torch.linalg.vector_norm(v))
+    others = [axis for axis in range(v.ndim) if axis != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        def one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
-            if num_classes < 1:
-                return torch.nn.functional.one_hot(classes, num_classes)
-            return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()
 
-        return (one_hot if func is torch.nn.functional.one_hot else func)(*args, **(kwargs or {}))
+def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
+    """Without torch's check of the values, which a trace cannot make and many losses would need."""
+    if num_classes < 1:
+        return torch.nn.functional.one_hot(classes, num_classes)
+    return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()
 
 
 def fold_batch_norm(module: fx.GraphModule) -> None:
