@@ -15,14 +15,22 @@ from typing import Any
 import h5py
 from timing import table
 
+from landscape.storage import INDEX_OF_CHUNKS
+
 GZIP = {"compression": "gzip", "shuffle": True}
 BINDINGS = ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME")
 """Attributes that belong to one file's dimension scales; they are left out of every copy alike."""
+
+
+def _is_weight(data: h5py.Dataset) -> bool:
+    return bool(data.name.startswith("/weights/"))
+
+
 WAYS: dict[str, Callable[[h5py.Dataset], bool]] = {
     "nothing compressed": lambda _: False,
-    "as written": lambda data: data.compression is not None,
-    "weights compressed too": lambda data: data.compression is not None or data.name.startswith("/weights/"),
-    "from 1 KiB": lambda data: data.size > 1 and data.nbytes >= 1024,
+    "every array but the weights compressed": lambda data: data.size > 1 and not _is_weight(data),
+    "as written: those of more than 2 KiB": lambda data: data.compression is not None,
+    "those and the weights": lambda data: data.nbytes > INDEX_OF_CHUNKS,
 }
 
 
