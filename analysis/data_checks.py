@@ -8,7 +8,8 @@ import torch
 
 from analysis.checks import StudyError
 from analysis.data import observed_labels
-from analysis.study import Study, final_runs
+from analysis.grid import final_runs
+from analysis.study import Study
 from ncsam import Dataset, build_model, predict
 
 

@@ -17,9 +17,10 @@ from analysis import store
 from analysis.data import load_data
 from analysis.data_checks import check_against_data
 from analysis.engine import open_engine, run_jobs
+from analysis.grid import Run, final_runs, selection_runs
 from analysis.progress import Planned, RunsProgress
 from analysis.run import Choice, execute, has_surfaces
-from analysis.study import Run, Study, final_runs, selection_runs
+from analysis.study import Study
 
 
 @dataclass(frozen=True)

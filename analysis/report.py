@@ -19,8 +19,9 @@ import figures
 from analysis import store
 from analysis.claims import Judgement, judge
 from analysis.claims.wording import conclusion
+from analysis.grid import final_runs
 from analysis.statistics import VERDICTS, Effect
-from analysis.study import final_runs, read_study
+from analysis.study import read_study
 from analysis.tables import chosen, spread
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]

@@ -14,10 +14,10 @@ from torch import nn
 from analysis import store
 from analysis.bound import measure_bounds
 from analysis.data import load_data, observed_labels
+from analysis.grid import Run
 from analysis.measure import measure, subset
 from analysis.probes import study_probes
 from analysis.seeds import derived_seed
-from analysis.study import Run
 from analysis.training import Training
 from ncsam import NoisyLabels, Split
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from analysis import probes, run
-from analysis.study import final_runs, read_study
+from analysis.grid import final_runs
+from analysis.study import read_study
 from landscape import tune_allocator
 
 COUNTED = {"top_eigenvalues": "products", "sharpness": "gradients"}

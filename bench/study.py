@@ -33,7 +33,8 @@ import analysis.run
 import analysis.training
 import ncsam.training
 from analysis import store
-from analysis.study import final_runs, read_study
+from analysis.grid import final_runs
+from analysis.study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS_OF_2000 = 100

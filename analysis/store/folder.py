@@ -12,12 +12,13 @@ from typing import Any
 
 import tomli_w
 
+from analysis.grid import Run
 from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, set_aside, write_text
 from analysis.store.record import Record, read_record
 from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
 from analysis.store.writing import versions
-from analysis.study import Run, Study
+from analysis.study import Study
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""

@@ -13,10 +13,10 @@ import h5py
 import pandas as pd
 
 import landscape
+from analysis.grid import Run
 from analysis.store.files import StoreError, replace_file
 from analysis.store.record import Record
 from analysis.store.run_file import config_of, identity, opened, read_history
-from analysis.study import Run
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:

@@ -8,9 +8,9 @@ from typing import Any
 
 import h5py
 
+from analysis.grid import Run
 from analysis.store.run_file import config_of, opened
 from analysis.store.scalars import scalars_of
-from analysis.study import Run
 
 
 @dataclass(frozen=True)

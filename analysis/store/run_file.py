@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from analysis.grid import Run
 from analysis.store.files import BrokenFileError, StoreError, is_sealed, write_text
 from analysis.store.schema import FIRST_SEALED, SCHEMA_VERSION, upgraded
 from analysis.store.trust import check_trusted
-from analysis.study import Run
 from ncsam.training import METRICS
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 import landscape
+from analysis.grid import Run
 from analysis.store.files import StoreError, is_sealed, replace_file, sealed
 from analysis.store.record import Record, record_of
 from analysis.store.run_file import failure_path
 from analysis.store.schema import SCHEMA_VERSION
-from analysis.study import Run
 from landscape.storage import write
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import History

@@ -14,8 +14,9 @@ from torch import nn
 import landscape
 from analysis import cli, gallery, store
 from analysis.claims import CLAIMS
+from analysis.grid import final_runs
 from analysis.seeds import derived_seed
-from analysis.study import final_runs, read_study
+from analysis.study import read_study
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.analysis.small_study import STUDY, contents, study, write_study
 from tests.analysis.tiny_study import TINY, run_tiny

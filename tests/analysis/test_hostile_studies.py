@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from analysis import cli
 from analysis.checks import StudyError
-from analysis.study import (
-    MAX_RUNS,
-    MeasureSettings,
-    SelectionSettings,
-    TrainingSettings,
-    final_runs,
-    read_study,
-)
+from analysis.grid import final_runs
+from analysis.study import MAX_RUNS, MeasureSettings, SelectionSettings, TrainingSettings, read_study
 from tests.analysis.test_study import GOOD
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from analysis import cli, store
 from analysis.claims import CLAIMS, claim
-from analysis.study import final_runs, read_study
+from analysis.grid import final_runs
+from analysis.study import read_study
 from tests.analysis.test_claims import OWN
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")

@@ -8,6 +8,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from analysis.data import study_options
+from analysis.grid import final_runs
 from analysis.study import (
     LossSettings,
     MeasureSettings,
@@ -17,7 +18,6 @@ from analysis.study import (
     SelectionSettings,
     Study,
     TrainingSettings,
-    final_runs,
     read_study,
 )
 from ncsam import (

@@ -5,7 +5,8 @@ import pytest
 
 from analysis.checks import StudyError
 from analysis.data_checks import check_against_data
-from analysis.study import final_runs, read_study, selection_runs
+from analysis.grid import final_runs, selection_runs
+from analysis.study import read_study
 from ncsam import load_dataset
 
 GOOD = """

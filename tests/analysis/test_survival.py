@@ -13,8 +13,9 @@ import pytest
 
 from analysis import cli, store
 from analysis.engine import open_engine, run_jobs
+from analysis.grid import final_runs
 from analysis.run import Choice, execute
-from analysis.study import final_runs, read_study
+from analysis.study import read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
 from tests.analysis.tiny_study import LONGER, TINY, run_tiny
 
