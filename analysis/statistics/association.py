@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from scipy.stats import permutation_test
 
 from analysis.statistics.effect import Effect
+from analysis.statistics.methods import FEWEST, method_means, nothing_to_tell
 from analysis.statistics.resampling import PERMUTATIONS, Indices, Values, bootstrap_interval
 from analysis.statistics.signs import reordered, sign_matrices
 
 TAU = "Kendall's tau"
-FEWEST = 4
 SPREAD = math.sqrt(0.437)
 """SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957); for planning."""
 EXACT_UP_TO = 7
@@ -56,32 +56,11 @@ def rank_association(
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
     runs = pd.DataFrame({"stratum": strata, "method": methods, **columns})
-    finite = np.isfinite(runs[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
-    broken = runs.loc[~finite, "method"].unique()
-    lost = len(broken)
-    whole = ~np.isin(runs["method"], broken)
-    means = (
-        runs.loc[whole].pivot_table(index="stratum", columns="method", values=list(columns)).dropna(axis=1)
-    )
-    count = 0 if means.empty else means["x"].shape[1]
-    if count < FEWEST:
-        nothing = np.nan
-        return Effect(
-            name,
-            predicted,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            "too few methods",
-            count,
-            "methods",
-            TAU,
-            lost=lost,
-            smallest_p=1.0,
-        )
-    signs = {c: sign_matrices(means[c].to_numpy(dtype=np.float64)) for c in columns}
-    everyone = np.arange(count)
+    means = method_means(runs)
+    if means.count < FEWEST:
+        return nothing_to_tell(name, predicted, "too few methods", means, TAU)
+    signs = {c: sign_matrices(means.table[c].to_numpy(dtype=np.float64)) for c in columns}
+    everyone = np.arange(means.count)
 
     def resampled(drawn: Indices, axis: int) -> Values:
         order = np.moveaxis(drawn, axis, -1)
@@ -93,7 +72,7 @@ def rank_association(
     def permuted(drawn: Indices, axis: int) -> Values:
         return _tau(reordered(first, np.moveaxis(drawn, axis, -1)), signs["y"], signs.get("z"))
 
-    exact = count <= EXACT_UP_TO
+    exact = means.count <= EXACT_UP_TO
     low, high = bootstrap_interval([everyone], resampled, seed)
     p_value = permutation_test(
         (everyone,),
@@ -112,12 +91,12 @@ def rank_association(
         high,
         float(p_value),
         f"{'exact ' if exact else ''}permutation test of methods",
-        count,
+        means.count,
         "methods",
         TAU if given is None else f"{TAU}, partial",
-        lost=lost,
+        lost=means.lost,
         spread=SPREAD,
-        smallest_p=2 / math.factorial(count) if exact else 2 / (PERMUTATIONS + 1),
+        smallest_p=2 / math.factorial(means.count) if exact else 2 / (PERMUTATIONS + 1),
     )
 
 

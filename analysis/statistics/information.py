@@ -11,12 +11,12 @@ import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.effect import Effect
+from analysis.statistics.methods import FEWEST, method_means, nothing_to_tell
 from analysis.statistics.resampling import CONFIDENCE, PERMUTATIONS, Values
 from analysis.statistics.signs import reordered, sign_matrices
 
 LARGEST_SET = 2
 """Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
-FEWEST = 4
 BATCHES = 10
 """In which the permutations are done, to bound the memory."""
 UNIT = "share of entropy"
@@ -61,28 +61,21 @@ def conditional_information(
     runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
     codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}
     options = pd.DataFrame(codes, index=runs.index)
-    finite = np.isfinite(runs[["x", "y"]].to_numpy(dtype=np.float64)).all(axis=1)
-    broken = runs.loc[~finite, "method"].unique()
-    lost = len(broken)
-    whole = ~np.isin(runs["method"], broken)
-    runs, options = runs.loc[whole], options.loc[whole]
-    cell = [runs["stratum"], runs["method"]]
-    means = runs.pivot_table(index="stratum", columns="method", values=["x", "y"]).dropna(axis=1)
-    count = 0 if means.empty else means["x"].shape[1]
-    if count < FEWEST:
-        return _nothing(name, "too few methods", count, lost)
-    rises, outcome = (sign_matrices(means[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
-    held = pd.DataFrame(options.groupby(cell).first().unstack("method"))
+    means = method_means(runs)
+    if means.count < FEWEST:
+        return nothing_to_tell(name, 1, "too few methods", means, UNIT)
+    rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
+    held = pd.DataFrame(options.groupby([runs["stratum"], runs["method"]]).first().unstack("method"))
     given = [
         condition
         for size in range(LARGEST_SET + 1)
         for names in itertools.combinations(options.columns, size)
-        if (condition := _condition(names, held, means["x"].columns, outcome)) is not None
+        if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
     ]
     if not given:
-        return _nothing(name, "hyper-parameters leave nothing to tell", count, lost)
+        return nothing_to_tell(name, 1, "hyper-parameters leave nothing to tell", means, UNIT)
 
-    everyone = np.arange(count)
+    everyone = np.arange(means.count)
     orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
     found = np.array([information_share(condition.pairs, rises, outcome) for condition in given])
     random = np.hstack(
@@ -107,10 +100,10 @@ def conditional_information(
         float(estimate - spread[1]),
         float(p_values.max()),
         f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
-        count,
+        means.count,
         "methods",
         UNIT,
-        lost=lost,
+        lost=means.lost,
         smallest_p=1 / (1 + PERMUTATIONS),
     )
 
@@ -173,10 +166,3 @@ def _uncertainty(counts: Codes) -> Values:
 
 def _xlogx(counts: Codes) -> Values:
     return np.asarray(scipy.special.xlogy(counts, counts))
-
-
-def _nothing(name: str, why: str, count: int, lost: int) -> Effect:
-    nothing = np.nan
-    return Effect(
-        name, 1, nothing, nothing, nothing, nothing, why, count, "methods", UNIT, lost=lost, smallest_p=1.0
-    )
