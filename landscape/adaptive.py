@@ -33,7 +33,12 @@ LOCAL = 5
 FLOOR = 0.02
 """... but a value below this share of the range counts as this share."""
 
-SAFETY = 1.5
+TOWARDS_ENDS = 0.6
+"""How far these lie from even spacing (0) towards that of Chebyshev (1). Interpolation is worst near the borders, and
+says the least of it there: with even spacing the error allowed was exceeded by 17%, on one in six rotations of a surface
+with two basins, for as many points in all."""
+
+SAFETY = 2.0
 """Of the estimates: without it they were exceeded, by up to a third, on surfaces with a narrow basin or valley."""
 
 NEIGHBOURS = 3
@@ -108,10 +113,12 @@ def _report(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
-    """A coarse grid with the corners, the edges and, where it is on the grid, the model itself."""
+    """A coarse grid, denser at the edges, with the corners and, where it is on the grid, the model itself."""
     on_axes = []
     for axis in axes:
-        coarse = np.linspace(0, len(axis) - 1, min(START, len(axis))).round().astype(int)
+        even = np.linspace(0, 1, min(START, len(axis)))
+        share = even + TOWARDS_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
+        coarse = (share * (len(axis) - 1)).round().astype(int)
         on_axes.append(np.union1d(coarse, np.flatnonzero(axis == 0)))
     return np.array([i * len(axes[1]) + j for i, j in product(*on_axes)])
 

@@ -106,13 +106,13 @@ def write_failure(path: Path, error: str) -> None:
 def read_history(path: Path) -> pd.DataFrame:
     """One row an epoch, with the run's identity in the first columns."""
     with opened(path) as file:
-        return pd.DataFrame({**identity(config_of(file)), **history_of(file)})
+        return pd.DataFrame({**identity(config_of(file)), **metrics_of(file)})
 
 
-def history_of(file: h5py.File) -> pd.DataFrame:
-    """One row an epoch, from an open run file; a metric that came after it was written is NaN."""
-    found = pd.DataFrame({name: data[()] for name, data in file["history"].items()})
-    return found.reindex(columns=[*found.columns, *(name for name in METRICS if name not in found)])
+def metrics_of(file: h5py.File) -> dict[str, np.ndarray]:
+    """A metric -> its value after each epoch, from an open run file; one that came after it was written is NaN."""
+    found = {name: data[()] for name, data in file["history"].items()}
+    return found | {name: np.full(len(found["epoch"]), np.nan) for name in METRICS if name not in found}
 
 
 def identity(stored: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from analysis.bound import bound_scalars
-from analysis.store.run_file import config_of, history_of, identity
+from analysis.store.run_file import config_of, identity, metrics_of
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.training import METRICS
 
@@ -18,7 +18,7 @@ from ncsam.training import METRICS
 def scalars_of(file: h5py.File) -> dict[str, Any]:
     """One row of the table, from an open run file."""
     stored = config_of(file)
-    history = history_of(file)
+    history = metrics_of(file)
     row: dict[str, Any] = identity(stored)
     method = stored["config"]["method"]
     row["method_name"] = method["name"]
@@ -29,13 +29,16 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["epochs"] = int(stored["epochs"])
     row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
     for name in METRICS:
-        row[name] = float(history[name].iloc[-1])
-    row["best_test_accuracy"] = float(history["test_accuracy"].max())
-    row["best_epoch"] = int(history["test_accuracy"].fillna(-1).argmax()) + 1
-    probed = [name for name in map(str, history.columns) if name.startswith("probe_")]
+        row[name] = float(history[name][-1])
+    accuracy = history["test_accuracy"]
+    best = int(np.where(np.isnan(accuracy), -1.0, accuracy).argmax())
+    row["best_test_accuracy"] = float(accuracy[best])
+    row["best_epoch"] = best + 1
+    probed = [name for name in history if name.startswith("probe_")]
     for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
-        # pandas' mean leaves out NaN: epochs of the warm-up, batches without wrong labels
-        row[f"mean_{name}"] = float(history[name].mean())
+        # NaN: epochs of the warm-up, batches without wrong labels
+        defined = history[name][~np.isnan(history[name])]
+        row[f"mean_{name}"] = float(defined.mean()) if len(defined) else math.nan
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"] = float(wrong.mean())
     row["classes"] = len(file["labels/transition"])

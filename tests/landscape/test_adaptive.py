@@ -48,6 +48,14 @@ def test_a_fifth_of_the_points_gives_all_within_one_percent_of_the_range(name):
     assert error.max() <= errors.loss.max()
 
 
+@pytest.mark.parametrize("angle", np.linspace(0, np.pi, 9)[1:-1])
+def test_the_tolerance_is_kept_whichever_way_two_basins_lie(angle):
+    x, y = ALPHA * np.cos(angle) + BETA * np.sin(angle), BETA * np.cos(angle) - ALPHA * np.sin(angle)
+    truth = 1 - np.exp(-8 * ((x - 0.4) ** 2 + y**2)) - 0.7 * np.exp(-6 * (x + 0.6) ** 2)
+    found, errors = refine(truth)
+    assert np.abs(found - truth).max() <= min(0.01 * np.ptp(truth), errors.loss.max())
+
+
 def test_a_smaller_tolerance_takes_more_points_and_is_kept():
     truth = FUNCTIONS["two basins"]
     coarse, fine = refine(truth, 0.05), refine(truth, 0.002)
