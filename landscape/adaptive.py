@@ -35,8 +35,8 @@ FLOOR = 0.02
 
 TOWARDS_ENDS = 0.6
 """How far these lie from even spacing (0) towards that of Chebyshev (1). Interpolation is worst near the borders, and
-says the least of it there: with even spacing the error allowed was exceeded by 17%, on one in six rotations of a surface
-with two basins, for as many points in all."""
+says the least of it there: with even spacing the error allowed was exceeded by 17%, on one in six rotations of a
+surface with two basins, for as many points in all."""
 
 SAFETY = 2.0
 """Of the estimates: without it they were exceeded, by up to a third, on surfaces with a narrow basin or valley."""
