@@ -53,6 +53,8 @@ def rank_main(rank, port, folder, linearize):
     except ValueError as error:
         results["refusal"] = str(error)
     torch.save(results, f"{folder}/{rank}.pt")
+    # a rank that leaves while the other still reads from it can abort that one
+    dist.barrier()
     dist.destroy_process_group()
 
 

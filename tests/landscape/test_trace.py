@@ -189,15 +189,16 @@ def test_stops_when_the_tolerance_is_met_and_says_when_it_is_not(method):
     assert starved.products <= 16
 
 
+@pytest.mark.parametrize("name", ["outliers and bulk", "slowly decaying"])
 @pytest.mark.parametrize("method", METHODS)
-def test_stopping_at_the_tolerance_keeps_most_of_the_coverage(method):
-    spectrum = SPECTRA["outliers and bulk"]
+def test_95_percent_intervals_hold_where_the_tolerance_ended_the_run(name, method):
+    spectrum = SPECTRA[name]
     draws = [
         with_spectrum(spectrum, seed, rtol=0.05, max_products=2000, method=method) for seed in range(400)
     ]
     covered = np.mean([draw.trace.low <= spectrum.sum() <= draw.trace.high for draw in draws])
-    # a run stops rather when its error looks small
-    assert covered >= 0.87
+    # 400 draws tell 95% from 92% (2.8 standard deviations of the count)
+    assert covered >= 0.92
 
 
 def test_every_product_is_counted_and_none_is_lost_when_more_are_asked():

@@ -151,6 +151,8 @@ def _rank(rank, port, name, average, directory):
     method.passes.average_over_ranks = average
     method.backward(inputs[own], targets[own], torch.arange(16)[own])
     torch.save([[p.grad for p in model.parameters()], len(reduced)], f"{directory}/{rank}.pt")
+    # a rank that leaves while the other still reads from it can abort that one
+    dist.barrier()
     dist.destroy_process_group()
 
 
