@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, Variant, hyperparameters_of, select, series_over
+from analysis.claims.variants import CELL, Variant, distinct_methods, hyperparameters_of, select, series_over
 from analysis.statistics import (
     Effect,
     conditional_information,
@@ -224,7 +224,7 @@ class Association:
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean tau over data sets and noise."""
-        noisy = _noisy(table)
+        noisy = distinct_methods(_noisy(table))
         names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
         quantities = [quantity(name) for name in names]
         lacking = _lacking(next((q.lacks(table) for q in quantities if q.lacks(table)), ""), noisy)
@@ -263,7 +263,7 @@ class Information:
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The least normalised conditional mutual information, above chance."""
-        noisy = _noisy(table)
+        noisy = distinct_methods(_noisy(table))
         measure, outcome = quantity(self.quantity), quantity(self.outcome)
         lacking = _lacking(measure.lacks(table) or outcome.lacks(table), noisy)
         if lacking:

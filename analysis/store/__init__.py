@@ -11,7 +11,7 @@ from analysis.store.index import (
     run_files,
     write_index,
 )
-from analysis.store.record import Record, is_finished, read_record, scalars
+from analysis.store.record import Record, read_record, scalars
 from analysis.store.run_file import (
     failure_path,
     load_weights,
@@ -31,7 +31,6 @@ __all__ = [
     "check_writable",
     "failure_path",
     "fingerprint",
-    "is_finished",
     "load_weights",
     "locked",
     "open_folder",

@@ -8,7 +8,6 @@ from typing import Any
 
 import h5py
 
-from analysis.grid import Run
 from analysis.store.run_file import config_of, opened
 from analysis.store.scalars import scalars_of
 
@@ -47,9 +46,3 @@ def record_of(file: h5py.File) -> Record:
 def scalars(path: Path) -> dict[str, Any]:
     """A run's numbers for the table of all runs."""
     return read_record(path).row
-
-
-def is_finished(root: Path, run: Run) -> bool:
-    """The run's file is there and has the run's configuration."""
-    path = root / run.path
-    return path.exists() and read_record(path).fingerprint == run.fingerprint

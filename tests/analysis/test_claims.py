@@ -175,6 +175,19 @@ def test_of_two_variants_of_a_method_the_one_chosen_from_more_candidates_is_comp
     assert judged(both, "G1")["G1"].effects[0].samples == 18
 
 
+@pytest.mark.parametrize("changed", [None, "test_accuracy", "train_loss"])
+def test_a_method_whose_runs_are_all_another_ones_is_no_further_unit_over_methods(changed):
+    runs = table()
+    chosen = runs[runs["method"] == "SAM, rho 0.5"].assign(method="SAM, chosen")
+    chosen.loc[chosen["noise_rate"] == 0.2] = (
+        runs[(runs["method"] == "SAM") & (runs["noise_rate"] == 0.2)].assign(method="SAM, chosen").to_numpy()
+    )
+    if changed:
+        chosen.loc[(chosen["noise_rate"] == 0.4) & (chosen["seed"] == 0), changed] += 1e-6
+    effects = judged(pd.concat([runs, chosen]), "L3")["L3"].effects
+    assert {e.samples for e in effects} == {len(METHODS) + (changed is not None)}
+
+
 def test_a_larger_radius_is_told_by_its_size():
     assert set(select(table(), LARGER_SAM)["method"]) == {"SAM, rho 0.5"}
     assert select(table().query("method != 'SAM, rho 0.5'"), LARGER_SAM).empty
