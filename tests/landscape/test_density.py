@@ -49,7 +49,7 @@ def test_the_density_integrates_to_the_share_of_the_bulk_and_its_band_is_the_spr
     objective, _ = trained
     density = spectral_density(objective, steps=30, probes=6)
     share = 1 - len(density.outliers) / density.dimension
-    assert np.trapezoid(density.density, density.eigenvalue) == pytest.approx(share, rel=1e-3)
+    assert scipy.integrate.trapezoid(density.density, density.eigenvalue) == pytest.approx(share, rel=1e-3)
     assert (density.density_error > 0).any()
     draws = [spectral_density(objective, steps=30, probes=6, seed=s, smoothing=0.01) for s in range(20)]
     at_zero = [np.interp(0.0, d.eigenvalue, d.density) for d in draws]

@@ -34,7 +34,7 @@ def digits():
     return dataset, corrupt_labels(dataset.train.targets, rate=0.4, seed=0)
 
 
-def setup(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
+def prepare(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
     options = {"mlp": {"hidden": (32,)}, "cnn": {"channels": (8, 16)}}[model]
     network = build_model(model, dataset.input_shape, dataset.num_classes, seed=0, **options)
     if kind == "dropout":
@@ -62,7 +62,7 @@ def setup(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
 
 def train(digits, kind="ncsam", epochs=6, model="mlp", learning_rate=0.05, **options):
     dataset, labels = digits
-    method, optimizer, scheduler = setup(dataset, kind, model, learning_rate)
+    method, optimizer, scheduler = prepare(dataset, kind, model, learning_rate)
     history = fit(
         method,
         optimizer,
@@ -144,7 +144,7 @@ def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
 
 def test_the_callers_random_state_is_left_alone(digits):
     dataset, labels = digits
-    method, optimizer, _ = setup(dataset, "dropout")
+    method, optimizer, _ = prepare(dataset, "dropout")
     before = torch.get_rng_state()
     fit(method, optimizer, dataset.train, labels, dataset.test, epochs=1, batch_size=128, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -171,7 +171,7 @@ def test_mixed_batches_have_no_true_labels_to_align_with(digits):
 @pytest.mark.parametrize(("name", "label"), [("observed", 10), ("clean", -1), ("held_out", 12)])
 def test_labels_outside_the_models_classes_are_named_before_the_first_step(digits, name, label):
     dataset, labels = digits
-    method, optimizer, _ = setup(dataset)
+    method, optimizer, _ = prepare(dataset)
     before = method.model[1].weight.clone()
     held_out = Split(dataset.test.inputs, dataset.test.targets.clone())
     if name == "held_out":
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_a_longer_training_is_refused(digits, tmp_path):
 
 def test_labels_of_another_size_are_refused(digits):
     dataset, labels = digits
-    method, optimizer, _ = setup(dataset)
+    method, optimizer, _ = prepare(dataset)
     with pytest.raises(ValueError, match="^labels"):
         fit(method, optimizer, dataset.test, labels, dataset.test, epochs=1, batch_size=8, seed=0)
 
@@ -292,7 +292,7 @@ class TestAlignment:
     @pytest.fixture
     def step(self, digits):
         dataset, labels = digits
-        method, optimizer, _ = setup(dataset)
+        method, optimizer, _ = prepare(dataset)
         method.model.double()
         method.progress = 0.6
         indices = torch.arange(0, len(dataset.train), 20)
@@ -382,7 +382,7 @@ def test_the_perturbations_norm_is_recorded_where_there_is_one(digits, kind, nor
 
 def test_without_projection_the_perturbation_may_be_longer_than_rho(digits):
     dataset, labels = digits
-    method, optimizer, _ = setup(dataset)
+    method, optimizer, _ = prepare(dataset)
     method.project, method.warmup, method.progress = False, 0.0, 1.0
     norms = []
 
