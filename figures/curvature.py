@@ -30,7 +30,8 @@ def curvature(runs: pd.DataFrame) -> Figure:
     """
     style = looks(runs["method"])
     rates = np.sort(runs["noise_rate"].unique())
-    shift = 0.08 * (np.diff(rates).min() if len(rates) > 1 else 0.1)
+    # half the way to the next rate is left free
+    shift = min(0.08, 0.5 / len(style)) * (np.diff(rates).min() if len(rates) > 1 else 0.1)
     with mpl.rc_context(RC):
         figure = new_figure(9.6, 5.6)
         axes = figure.subplots(2, 3, sharex=True, sharey="col")

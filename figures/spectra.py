@@ -36,9 +36,10 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
         ax = figure.subplots()
         for title, density in densities:
             values, count, error = _staircase(density)
-            color, marker = style[title]["color"], style[title]["marker"]
+            color, marker, stroke = (style[title][part] for part in ("color", "marker", "linestyle"))
             for side in (values < 0, values >= 0):
-                ax.plot(values[side], count[side], color=color, lw=1.3, label=title if side[-1] else None)
+                label = title if side[-1] else None
+                ax.plot(values[side], count[side], stroke, color=color, lw=1.3, label=label)
                 ax.fill_between(
                     values[side],
                     np.maximum(count - 2 * error, 0.3)[side],

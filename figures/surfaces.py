@@ -17,6 +17,8 @@ from figures.style import RC, caption, legend_above, logarithmic, looks, new_fig
 from landscape import Line, Surface, Trajectory
 
 COLORMAP = "viridis"
+MOST_ACROSS = 5
+"""Panels in a row, so that a page is wide enough."""
 
 
 def contours(
@@ -26,7 +28,7 @@ def contours(
     about: str,
     trajectories: Mapping[str, Trajectory] | None = None,
 ) -> Figure:
-    """Contours of the loss, one panel a model, the model and the lowest point of the grid marked.
+    """Contours of the loss, one panel a model, five in a row, the model and the lowest point of the grid marked.
 
     Args:
         surfaces: (title, surface) of each model.
@@ -38,8 +40,12 @@ def contours(
     norm, levels = loss_scale(low, high)
     paths = trajectories or {}
     with mpl.rc_context({**RC, "axes.grid": False}):
-        figure = new_figure(2.4 * len(surfaces) + 0.9, 3.25, layout="compressed")
-        axes = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
+        rows, across = _rows_and_columns(len(surfaces))
+        figure = new_figure(2.4 * across + 0.9, 2.6 * rows + 0.65, layout="compressed")
+        grid = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
+        axes, unused = list(grid.flatten()[: len(surfaces)]), grid.flatten()[len(surfaces) :]
+        for ax in unused:
+            ax.set_visible(False)
         for ax, (title, surface) in zip(axes, surfaces, strict=True):
             loss = np.ma.masked_invalid(surface.loss)
             drawn = loss.clip(low).T
@@ -56,7 +62,8 @@ def contours(
             ax.set_title(f"{title}\ncentre {surface.center_loss:.2f}, accuracy {surface.center_accuracy:.1%}")
             ax.set_xlabel("α")
             ax.set_aspect("equal")
-        axes[0].set_ylabel("β")
+        for ax in grid[:, 0]:
+            ax.set_ylabel("β")
         _colorbar(figure, axes, norm, loss_name)
         walked = "Black: the training's path. " if paths else ""
         caption(
@@ -78,8 +85,9 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
     low, high = robust_range([surface.loss for _, surface in surfaces])
     norm, _ = loss_scale(low, high)
     with mpl.rc_context({**RC, "axes.grid": True}):
-        figure = new_figure(3.0 * len(surfaces) + 0.9, 3.3)
-        axes = [figure.add_subplot(1, len(surfaces), i + 1, projection="3d") for i in range(len(surfaces))]
+        rows, across = _rows_and_columns(len(surfaces))
+        figure = new_figure(3.0 * across + 0.9, 3.3 * rows)
+        axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
         for ax, (title, surface) in zip(axes, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
@@ -136,6 +144,11 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
             f"({_kinds(line.direction_kind for _, models in series for _, line in models)}).",
         )
     return figure
+
+
+def _rows_and_columns(panels: int) -> tuple[int, int]:
+    rows = -(-panels // MOST_ACROSS)
+    return rows, -(-panels // rows)
 
 
 def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:

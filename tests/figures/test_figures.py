@@ -126,6 +126,17 @@ def test_surfaces_side_by_side_share_one_colour_scale():
     assert limits[0.1] == pytest.approx(9.3)
 
 
+@pytest.mark.parametrize(
+    ("panels", "rows", "across"), [(1, 1, 1), (5, 1, 5), (7, 2, 4), (10, 2, 5), (11, 3, 4)]
+)
+@pytest.mark.parametrize("draw", [figures.contours, figures.relief])
+def test_many_models_go_into_rows_of_at_most_five(draw, panels, rows, across):
+    figure = draw([(f"model {i}", plane()) for i in range(panels)], loss_name="loss", about="Seed 0.")
+    shown = [ax for ax in figure.axes if ax.get_title()]
+    assert len(shown) == panels
+    assert {ax.get_subplotspec().get_gridspec().get_geometry() for ax in shown} == {(rows, across)}
+
+
 def test_points_without_a_finite_loss_are_holes_and_counted():
     figure = figures.contours([("SGD", plane(hole=True))], loss_name="loss", about="Seed 0.")
     assert "2 points without a finite loss" in figure._supxlabel.get_text().replace("\n", " ")
