@@ -193,9 +193,10 @@ def test_the_interactive_page_stands_alone_and_counts_its_holes():
     )
     assert "2 points without a finite loss" in page
     assert not re.search(r"<(script|link)[^>]*(src|href)=", page)
-    assert page.count("Plotly.newPlot(") == 1
+    # an older library names the function in its own text too
+    (plot,) = re.finditer(r'Plotly\.newPlot\(\s*"', page)
     # JSON has no NaN: a hole is null
-    assert "NaN" not in page[page.index("Plotly.newPlot(") :]
+    assert "NaN" not in page[plot.start() :]
 
 
 def test_without_plotly_the_page_names_the_extra(monkeypatch):
