@@ -21,6 +21,7 @@ from analysis.claims.variants import (
     SAM_AS_LONG,
     SAM_AS_LONG_AS_NOT_PROJECTED,
     SGD,
+    UNCOMPENSATED,
     Variant,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "SAM_AS_LONG",
     "SAM_AS_LONG_AS_NOT_PROJECTED",
     "SGD",
+    "UNCOMPENSATED",
     "Association",
     "Best",
     "Claim",

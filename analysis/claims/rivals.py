@@ -14,6 +14,7 @@ from analysis.claims.variants import (
     SAM,
     SAM_AS_LONG,
     SAM_AS_LONG_AS_NOT_PROJECTED,
+    UNCOMPENSATED,
 )
 
 CLAIMS = (
@@ -35,18 +36,25 @@ CLAIMS = (
     ),
     Claim(
         "H2",
-        "NCSAM is as accurate as SAM with perturbations as long, and as with a random direction in place of g*.",
+        "NCSAM is as accurate as SAM with perturbations as long, as with a random direction in place of g*, and as "
+        "without compensation.",
         "rival to Tables I-III: ||s g*|| is far above rho",
         [
             Difference("test_accuracy", SAM_AS_LONG, NCSAM, 0),
             Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0),
+            # its warm-up and radius alone, where SAM as long has no warm-up
+            Difference("test_accuracy", UNCOMPENSATED, NCSAM, 0),
         ],
         controls=[
-            *(Difference("perturbation_norm", other, NCSAM, 0) for other in (SAM_AS_LONG, RANDOM_DIRECTION)),
+            *(
+                Difference("perturbation_norm", other, NCSAM, 0)
+                for other in (SAM_AS_LONG, RANDOM_DIRECTION, UNCOMPENSATED)
+            ),
             Difference("test_accuracy", LARGER_SAM, NCSAM, 0),
             Difference("test_accuracy", SAM_AS_LONG_AS_NOT_PROJECTED, NOT_PROJECTED, 0),
             Difference("test_accuracy", RANDOM_FLIPS, NCSAM, 0),
             Difference("test_accuracy", NOT_PROJECTED, NCSAM, 1),
+            Difference("memorized", UNCOMPENSATED, NCSAM, 0),
             Difference("memorized", RANDOM_DIRECTION, NCSAM, 0),
         ],
     ),

@@ -50,6 +50,7 @@ NCSAM = Variant("NCSAM", "ncsam")
 OPPOSITE_SIGN = Variant("NCSAM, opposite sign", "ncsam", {"compensation": -1})
 RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labels": "uniform"})
 RANDOM_DIRECTION = Variant("NCSAM, random direction", "ncsam", {"direction": "random"})
+UNCOMPENSATED = Variant("NCSAM without compensation", "ncsam", {"strength": 0.0})
 CONSTANT_SCHEDULE = Variant("NCSAM, constant schedule", "ncsam", {"schedule": "constant"})
 NOT_PROJECTED = Variant("NCSAM, not projected", "ncsam", {"project": False})
 SAM_AS_LONG = Variant("SAM with perturbations as long as NCSAM's", "sam", as_long_as=NCSAM)
@@ -71,6 +72,9 @@ def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
 def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
     defaults = {name: value for name, value in hyperparameters(variant.name).items() if name not in TUNED}
     wanted = {**defaults, **variant.settings}
+    # a strength of 0 is no choice of it but NCSAM's warm-up and radius alone, a control like the others
+    if (settings.get("strength") == 0) != (wanted.get("strength") == 0):
+        return False
     return all(
         value is Parameter.empty or settings.get(name, defaults.get(name)) == value
         for name, value in wanted.items()

@@ -16,6 +16,7 @@ METHODS = {
     "opposite": ("ncsam", {"rho": 0.2, "strength": 0.1, "flip_ratio": 0.4, "compensation": -1}),
     "constant": ("ncsam", {"rho": 0.2, "strength": 0.1, "flip_ratio": 0.4, "schedule": "constant"}),
     "random": ("ncsam", {"rho": 0.2, "strength": 0.1, "flip_ratio": 0.4, "direction": "random"}),
+    "bare": ("ncsam", {"rho": 0.2, "strength": 0.0, "flip_ratio": 0.4}),
     "oracle": ("oracle-sam", {"rho": 0.2}),
     # the method with other settings, of which A1 and A3 ask
     **{
@@ -26,7 +27,7 @@ METHODS = {
 }
 QUALITY = {
     **{"SGD": 0.0, "SAM": 0.1, "SAM, rho 0.5": 0.08, "NCSAM": 0.2, "opposite": 0.05, "constant": 0.12},
-    **{"random": 0.15, "oracle": 0.25, "flip 0.2": 0.16, "flip 0.3": 0.18, "flip 0.5": 0.17},
+    **{"random": 0.15, "bare": 0.13, "oracle": 0.25, "flip 0.2": 0.16, "flip 0.3": 0.18, "flip 0.5": 0.17},
     **{"kappa 0.2": 0.14, "kappa 0.4": 0.11},
 }
 LOSSES = ("zero_one", "cross_entropy")

@@ -155,9 +155,10 @@ def test_too_few_runs_for_a_verdict_say_how_many_it_takes():
 
 def test_the_opposite_sign_and_other_controls_are_not_taken_for_ncsam():
     runs = table()
-    controls = ["opposite", "constant", "random"]
+    controls = ["opposite", "constant", "random", "bare"]
     worse = runs.assign(test_accuracy=runs["test_accuracy"].where(~runs["method"].isin(controls), 0.0))
     assert verdict(worse, "G1") == SUPPORTED
+    assert select(runs[runs["method"].isin(controls)], NCSAM).empty
 
 
 def test_other_losses_and_mixed_labels_are_not_taken_for_sgd():
