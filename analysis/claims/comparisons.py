@@ -328,10 +328,10 @@ def _noisy(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["noise_rate"] > 0]
 
 
-def _join(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+def _join(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd.Series:
     first, *others = (table[name].astype(str) for name in columns)
     for other in others:
-        first = first + "|" + other
+        first = first + between + other
     return first
 
 
@@ -339,7 +339,7 @@ def _noise_of(cells: pd.DataFrame) -> pd.Series:
     """The rate, as in "40%", with data set and kind of noise where there are several."""
     rate = cells["noise_rate"].map("{:.0%}".format)
     several = [name for name in ("dataset", "noise_kind") if cells[name].nunique() > 1]
-    return rate + ", " + _join(cells, several) if several else rate
+    return rate + ", " + _join(cells, several, ", ") if several else rate
 
 
 def _lacking(columns: str, noisy: pd.DataFrame, *of_methods: tuple[Variant, pd.DataFrame]) -> str:
