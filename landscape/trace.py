@@ -24,7 +24,7 @@ PRODUCTS_PER_PROBE = {"xtrace": 2, "hutch++": 3, "hutchinson": 1}
 
 QUANTILE, QUANTILE_IF_STOPPED = 0.975, 0.985
 """Of Student's distribution, for a 95% interval. A run that may stop at a look does so rather when its error looks
-small: with 0.975 such intervals held the trace in 88 to 96% of draws, with 0.985 in 93 to 98%, for a tenth more probes.
+small: with 0.975 such intervals held the trace in 88 to 96% of draws, with 0.985 in 93 to 99%, for a tenth more probes.
 """
 
 SKETCH_NOISE = 1e-9
