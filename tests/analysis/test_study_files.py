@@ -12,6 +12,7 @@ from analysis.claims import CLAIMS, QUANTITIES, judge
 from analysis.grid import final_runs, selection_runs
 from analysis.statistics import NOT_MEASURED, SIGNIFICANCE
 from analysis.study import read_study
+from ncsam.training import METRICS
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -33,7 +34,7 @@ def test_a_study_file_is_valid_and_its_head_counts_its_runs(path):
 def table_of(path):
     """What the study's runs would leave, with numbers that mean nothing."""
     rng = np.random.default_rng(0)
-    columns = sorted({column for quantity in QUANTITIES.values() for column in quantity.columns})
+    columns = sorted({*METRICS, *(column for quantity in QUANTITIES.values() for column in quantity.columns)})
     rows = []
     for run in final_runs(read_study(path)):
         config, method = run.config, run.config["method"]
@@ -51,7 +52,12 @@ def table_of(path):
 
 @pytest.mark.parametrize(
     ("study", "families"),
-    [("mechanism", "MH"), ("ablations", "A"), *((s.stem, "L") for s in STUDIES if "landscape" in s.stem)],
+    [
+        ("theory", "T"),
+        ("mechanism", "MH"),
+        ("ablations", "A"),
+        *((s.stem, "L") for s in STUDIES if "landscape" in s.stem),
+    ],
 )
 def test_a_study_has_the_runs_that_its_claims_need_and_enough_of_them_for_verdicts(study, families):
     found = judge(
