@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -8,6 +6,7 @@ from torch import nn
 
 from landscape import Objective, spectral_density, top_eigenvalues, trace
 from tests.conftest import build
+from tests.ranks import joined, on_two_ranks
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -31,36 +30,31 @@ def measured(objective):
 
 
 def rank_main(rank, port, folder, linearize):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    model, inputs, targets = build("cnn-batchnorm-dropout")
-    # uneven shares, as they are in practice
-    mine = slice(0, 25) if rank == 0 else slice(25, 37)
-    objective = Objective(
-        model,
-        cross_entropy,
-        (inputs[mine], targets[mine]),
-        chunk_size=10,
-        linearize=linearize,
-        process_group=dist.group.WORLD,
-    )
-    results = measured(objective)
-    with torch.no_grad():
-        model[0].weight[0] += rank
-    try:
-        Objective(model, cross_entropy, (inputs, targets), process_group=dist.group.WORLD)
-    except ValueError as error:
-        results["refusal"] = str(error)
-    torch.save(results, f"{folder}/{rank}.pt")
-    # a rank that leaves while the other still reads from it can abort that one
-    dist.barrier()
-    dist.destroy_process_group()
+    with joined(rank, port):
+        model, inputs, targets = build("cnn-batchnorm-dropout")
+        # uneven shares, as they are in practice
+        mine = slice(0, 25) if rank == 0 else slice(25, 37)
+        objective = Objective(
+            model,
+            cross_entropy,
+            (inputs[mine], targets[mine]),
+            chunk_size=10,
+            linearize=linearize,
+            process_group=dist.group.WORLD,
+        )
+        results = measured(objective)
+        with torch.no_grad():
+            model[0].weight[0] += rank
+        try:
+            Objective(model, cross_entropy, (inputs, targets), process_group=dist.group.WORLD)
+        except ValueError as error:
+            results["refusal"] = str(error)
+        torch.save(results, f"{folder}/{rank}.pt")
 
 
 @pytest.mark.parametrize("linearize", [False, True])
-def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(tmp_path, linearize, free_port):
-    torch.multiprocessing.spawn(rank_main, (free_port, str(tmp_path), linearize), nprocs=2)
+def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(tmp_path, linearize):
+    on_two_ranks(rank_main, str(tmp_path), linearize)
     model, inputs, targets = build("cnn-batchnorm-dropout")
     alone = measured(Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=linearize))
     for rank in range(2):
@@ -69,12 +63,3 @@ def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(tmp_path, li
         assert results.keys() == alone.keys()
         for name, value in results.items():
             np.testing.assert_allclose(value, alone[name], rtol=1e-6, atol=1e-9, err_msg=name)
-
-
-@pytest.fixture
-def free_port():
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

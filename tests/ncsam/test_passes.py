@@ -1,7 +1,6 @@
 """Every method composes with micro-batches, autocast, loss scaling, DistributedDataParallel and torch.compile."""
 
 import copy
-import socket
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ncsam import BSAM, GSAM, NCSAM, SAM, CoTeaching, OracleSAM, Plain
 from tests.ncsam.small_network import assert_same, batch, gradient_at, grads, loss_fn, network, weights_of
+from tests.ranks import joined, on_two_ranks
 
 METHODS = {
     "plain": lambda m: Plain(m, loss_fn),
@@ -133,40 +133,33 @@ def test_a_compiled_model_gives_the_same_gradients():
 
 
 def _rank(rank, port, name, average, directory):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    reduced = []
-    original = dist.all_reduce
+    with joined(rank, port):
+        reduced = []
+        original = dist.all_reduce
 
-    def counted(*arguments, **options):
-        reduced.append(1)
-        return original(*arguments, **options)
+        def counted(*arguments, **options):
+            reduced.append(1)
+            return original(*arguments, **options)
 
-    dist.all_reduce = counted
-    model = network()
-    inputs, targets = batch()
-    own = slice(8 * rank, 8 * rank + 8)
-    method = METHODS[name](DistributedDataParallel(model))
-    method.progress = 1.0
-    method.passes.average_over_ranks = average
-    method.backward(inputs[own], targets[own], torch.arange(16)[own])
-    torch.save([[p.grad for p in model.parameters()], len(reduced)], f"{directory}/{rank}.pt")
-    # a rank that leaves while the other still reads from it can abort that one
-    dist.barrier()
-    dist.destroy_process_group()
+        dist.all_reduce = counted
+        model = network()
+        inputs, targets = batch()
+        own = slice(8 * rank, 8 * rank + 8)
+        method = METHODS[name](DistributedDataParallel(model))
+        method.progress = 1.0
+        method.passes.average_over_ranks = average
+        method.backward(inputs[own], targets[own], torch.arange(16)[own])
+        torch.save([[p.grad for p in model.parameters()], len(reduced)], f"{directory}/{rank}.pt")
 
 
-def on_two_ranks(tmp_path, name, average):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (port, name, average, str(tmp_path)), nprocs=2)
+def gradients_of_ranks(tmp_path, name, average):
+    on_two_ranks(_rank, name, average, str(tmp_path))
     return [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["sam", "bsam"])
 def test_ranks_that_average_every_gradient_equal_one_process(tmp_path, name):
-    ranks = on_two_ranks(tmp_path, name, average=True)
+    ranks = gradients_of_ranks(tmp_path, name, average=True)
     model = network()
     stepped(name, model)
     for gradients, _ in ranks:
@@ -176,7 +169,7 @@ def test_ranks_that_average_every_gradient_equal_one_process(tmp_path, name):
 @pytest.mark.parametrize(("name", "own_reductions"), [("ncsam", 0), ("gsam", 1)])
 def test_ranks_perturb_by_their_own_part_and_reduce_once(tmp_path, name, own_reductions):
     # NCSAM leaves the reduction to DistributedDataParallel, GSAM puts its gradient together and reduces it
-    ranks = on_two_ranks(tmp_path, name, average=False)
+    ranks = gradients_of_ranks(tmp_path, name, average=False)
     parts = []
     for rank in (0, 1):
         model = network()

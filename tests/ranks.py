@@ -1,0 +1,26 @@
+"""Two processes that work together, as `torch.distributed` has them."""
+
+import socket
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def joined(rank, port):
+    """In a spawned process: is this rank of two, on one thread."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    yield
+    # a rank that leaves while the other still reads from it can abort that one
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def on_two_ranks(main, *arguments):
+    """Runs main(rank, port, *arguments) in two processes."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    torch.multiprocessing.spawn(main, (port, *arguments), nprocs=2)
