@@ -73,7 +73,7 @@ def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
     defaults = {name: value for name, value in hyperparameters(variant.name).items() if name not in TUNED}
     wanted = {**defaults, **variant.settings}
     # a strength of 0 is no choice of it but NCSAM's warm-up and radius alone, a control like the others
-    if (settings.get("strength") == 0) != (wanted.get("strength") == 0):
+    if settings.get("strength") == 0 and "strength" not in wanted:
         return False
     return all(
         value is Parameter.empty or settings.get(name, defaults.get(name)) == value
@@ -138,14 +138,13 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
     A method whose radius was chosen often is, rate by rate, one of those with fixed radii. As units of a comparison
     over methods they would be one thing counted twice.
     """
-    which = [*CELL, "train_loss", "test_accuracy"]
+    # NaN for runs without a number: two that diverged are not one
+    run = table.groupby([*CELL, "train_loss", "test_accuracy"]).ngroup()
     for method in sorted(table["method"].unique()):
         is_own = table["method"] == method
-        own, others = table.loc[is_own, which], table.loc[~is_own, which]
-        # two that diverged are not one
-        known = own.notna().all(axis=None)
-        if known and pd.MultiIndex.from_frame(own).isin(pd.MultiIndex.from_frame(others)).all():
-            table = table[~is_own]
+        own, others = run[is_own], run[~is_own]
+        if own.notna().all() and own.isin(others).all():
+            table, run = table[~is_own], others
     return table
 
 
