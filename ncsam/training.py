@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -271,7 +272,7 @@ def _train_epoch(
             alignment_seconds += _now(device) - started
         _step(method, optimizer, max_gradient_norm)
     return {
-        **{name: _mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
+        **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
         "alignment_seconds": alignment_seconds,
     }
@@ -297,9 +298,11 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _mean_of_defined(values: list[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+def mean_of_defined(values: ArrayLike) -> float:
+    """The mean of those that are not NaN; NaN if none is."""
+    numbers = np.asarray(values, dtype=np.float64)
+    defined = numbers[~np.isnan(numbers)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _diverged(rows: list[dict[str, float]]) -> bool:

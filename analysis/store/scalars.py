@@ -12,7 +12,7 @@ import numpy as np
 from analysis.bound import bound_scalars
 from analysis.store.run_file import config_of, identity, metrics_of
 from ncsam.alignment import ALIGNMENT_METRICS
-from ncsam.training import METRICS
+from ncsam.training import METRICS, mean_of_defined
 
 
 def scalars_of(file: h5py.File) -> dict[str, Any]:
@@ -37,8 +37,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     probed = [name for name in history if name.startswith("probe_")]
     for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
         # NaN: epochs of the warm-up, batches without wrong labels
-        defined = history[name][~np.isnan(history[name])]
-        row[f"mean_{name}"] = float(defined.mean()) if len(defined) else math.nan
+        row[f"mean_{name}"] = mean_of_defined(history[name])
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"] = float(wrong.mean())
     row["classes"] = len(file["labels/transition"])
