@@ -66,8 +66,12 @@ def main() -> None:
     table(
         f"{STEPS} x {STEPS} points, largest of {args.draws} draws of directions",
         [
-            *("network", "evaluations", "largest error of the loss", "its estimate"),
-            *("largest error relative to the loss there", "accuracy: largest error, its estimate"),
+            "network",
+            "evaluations",
+            "largest error of the loss",
+            "its estimate",
+            "largest error relative to the loss there",
+            "accuracy: largest error, its estimate",
         ],
         rows,
     )
