@@ -75,13 +75,13 @@ def test_xtrace_and_its_variance_are_unbiased_however_few_the_products(name, pro
 @pytest.mark.parametrize("name", SPECTRA)
 def test_the_squared_norm_comes_from_the_same_products(name, method):
     spectrum = SPECTRA[name]
-    draws = [with_spectrum(spectrum, seed, method=method, rtol=None, max_products=30) for seed in range(200)]
+    draws = [with_spectrum(spectrum, seed, method=method, rtol=None, max_products=30) for seed in range(400)]
     squares = np.array([draw.square.value for draw in draws])
     truth = np.square(spectrum).sum()
-    assert abs(squares.mean() - truth) < 4 * squares.std() / math.sqrt(200)
-    # squares of few probes are skewed: their intervals are short
+    assert abs(squares.mean() - truth) < 4 * squares.std() / math.sqrt(400)
     covered = np.mean([draw.square.low <= truth <= draw.square.high for draw in draws])
-    assert 0.8 <= covered <= 0.99
+    # it holds in 92 to 98%, of which 400 draws see 2.2% less or 1.4% more
+    assert 0.9 <= covered <= 0.995
 
 
 def test_xtrace_reaches_one_percent_in_a_fiftieth_of_hutchinsons_products():
