@@ -138,6 +138,8 @@ def check_noise(kind: str, options: dict[str, Any]) -> None:
         raise ValueError(
             f"noise.transition: must be a list of rows or a name, got {shortened(options['transition'])}"
         )
+    if "labels" in options and "file" not in options:
+        raise ValueError("noise.labels: says which labels of noise.file to take, and that is missing")
     for key in ("file", "labels", "posterior"):
         if key in options and not isinstance(options[key], str):
             raise ValueError(f"noise.{key}: must be a path or a name, got {shortened(options[key])}")

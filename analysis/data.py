@@ -32,7 +32,7 @@ def study_options(kind: str) -> dict[str, bool]:
     """The keys of a study's `noise` table for a kind of noise, and whether they must be given.
 
     What has a value for each sample comes from the data set (`inputs`) or from a file (`posterior`, a .npy file
-    (n, classes); human labels: `file` and, if it holds several, `labels`).
+    (n, classes); human labels: `file` and, if it holds several, `labels`, or else those of the data set).
 
     Raises:
         ValueError: unknown kind.
@@ -40,7 +40,7 @@ def study_options(kind: str) -> dict[str, bool]:
     keys: dict[str, bool] = {}
     for name, option in noise_options(kind).items():
         if name == "observed":
-            keys |= {"file": True, "labels": False}
+            keys |= {"file": False, "labels": False}
         elif name != "inputs":
             keys[name] = option.required
     return keys
@@ -64,10 +64,9 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
     if rate == 0:
         return corrupt_labels(clean, rate=0, seed=seed, num_classes=dataset.num_classes)
     if kind == "human":
-        source = options["file"]
-        path = source if source in PACKAGED else _below(data_dir, source)
-        labels = _of_samples(read_human_labels(path, options.get("labels")), dataset, "noise.file")
-        found = human_labels(clean, labels, num_classes=dataset.num_classes)
+        found = human_labels(
+            clean, _annotators_labels(options, dataset, data_dir), num_classes=dataset.num_classes
+        )
         if abs(found.realised_rate - rate) > RATE_TOLERANCE:
             raise ValueError(
                 f"noise.rates: {found.realised_rate:.1%} of these human labels are wrong; name that rate, not {rate}"
@@ -79,6 +78,19 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
     if "inputs" in noise_options(kind):
         options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
+
+
+def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> Tensor:
+    """Those of the file that the study names, or else those that the data set comes with."""
+    source = options.get("file")
+    if source is not None:
+        path = source if source in PACKAGED else _below(data_dir, source)
+        return _of_samples(read_human_labels(path, options.get("labels")), dataset, "noise.file")
+    if dataset.observed is None:
+        raise ValueError(
+            f"noise.file: {dataset.name!r} has no annotators' labels beside the true ones; name a file of them"
+        )
+    return dataset.observed
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:

@@ -249,11 +249,15 @@ class Study(_Settings):
             check_loss(
                 f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition
             )
-            if method.mixup is not None and (
-                method.loss.name != "cross-entropy" or method.name.endswith("ncsam")
-            ):
+            takes_classes = method.name.endswith("ncsam") or method.name == "oracle-sam"
+            if method.mixup is not None and (method.loss.name != "cross-entropy" or takes_classes):
                 raise ValueError(
-                    f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary labels"
+                    f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true "
+                    "labels"
+                )
+            if method.loss.name == "elr" and method.name == "co-teaching":
+                raise ValueError(
+                    f"{field}.loss: 'elr' remembers one network's predictions, and co-teaching has two networks"
                 )
         for field in ("rates", "seeds"):
             known = self.noise.rates if field == "rates" else self.seeds

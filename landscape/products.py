@@ -181,10 +181,11 @@ class Products:
         if self.linear is None:
             self._decide(block)
         of_chunk = self._linear if self.linear else self._direct
-        total = torch.zeros_like(block, dtype=torch.float64)
+        rows = block.T.contiguous()
+        total = torch.zeros_like(rows, dtype=torch.float64)
         for index, size in enumerate(self._chunks.sizes):
-            total += of_chunk(index, block) * size
-        return total
+            total.add_(of_chunk(index, rows), alpha=size)
+        return total.T.contiguous()
 
     def expect(self, columns: int) -> None:
         """Says that as many products are to come, so that whether to trace can be decided now."""
@@ -207,22 +208,21 @@ class Products:
             self._theta = theta.clone()
         self._given = given
 
-    def _direct(self, index: int, block: Tensor) -> Tensor:
+    def _direct(self, index: int, rows: Tensor) -> Tensor:
         inputs, targets = self._chunks[index]
         variable = self._theta.detach().requires_grad_()
         with twice_differentiable():
             outputs = self._outputs(variable, inputs)
             by_reverse = hessian_by_reverse if self._matrix == "hessian" else gauss_newton_by_reverse
             product = by_reverse(variable, outputs, lambda scores: self._loss_fn(scores, targets))
-            return torch.stack([product(column) for column in block.T], 1)
+            return torch.stack([product(row) for row in rows])
 
     @torch.no_grad()
-    def _linear(self, index: int, block: Tensor) -> Tensor:
+    def _linear(self, index: int, rows: Tensor) -> Tensor:
         tangent, residuals = self._kept.get(index) or self._linearized(index)
-        columns = block.T.contiguous()
-        if self._vmaps and len(columns) > 1:
-            return vmap(lambda vector: tangent(vector, *residuals))(columns).T
-        return torch.stack([tangent(column, *residuals) for column in columns], 1)
+        if self._vmaps and len(rows) > 1:
+            return vmap(lambda row: tangent(row, *residuals))(rows)
+        return torch.stack([tangent(row, *residuals) for row in rows])
 
     def _linearized(self, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
         inputs, targets = self._chunks[index]
@@ -255,7 +255,7 @@ class Products:
         whole = self._columns * flops * len(self._chunks.sizes)
         if self._linearize is None and whole < TRACING_FLOPS[device]:
             return
-        some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1]
+        some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1].T.contiguous()
         direct = self._direct(0, some)
         if not torch.isfinite(direct).all():
             return

@@ -57,7 +57,7 @@ def perturbation_alignment(
     is_wrong = observed != clean
     everywhere = torch.ones_like(is_wrong)
     with frozen_batch_norm_statistics(method.model):
-        outputs = method.model(inputs)
+        outputs = method.passes.forward(method.model, inputs)
 
     def gradient_of(targets: Tensor, part: Tensor) -> list[Tensor]:
         own = indices[part] if indices is not None else None

@@ -13,7 +13,7 @@ from typing import Any
 import scipy
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss, one_hot, softmax
+from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
 
 def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
@@ -41,6 +41,7 @@ class GeneralizedCrossEntropy(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
+        _check_classes(self, targets)
         log_p = -cross_entropy(outputs, targets, reduction="none")
         return -torch.expm1(self.q * log_p).mean() / self.q
 
@@ -69,6 +70,7 @@ class SymmetricCrossEntropy(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
+        _check_classes(self, targets)
         log_p = -cross_entropy(outputs, targets, reduction="none")
         return (-self.alpha * log_p + self.beta * self.log_zero * torch.expm1(log_p)).mean()
 
@@ -97,10 +99,10 @@ class ForwardCorrection(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
-        matrix = self.transition.to(outputs)
+        _check_classes(self, targets)
         # log sum_i p_i T_iy without leaving logarithms, in which a confident p underflows
-        log_joint = log_softmax(outputs, 1).unsqueeze(2) + matrix.log()
-        return nll_loss(log_joint.logsumexp(1), targets)
+        log_column = self.transition.to(outputs).log().T[targets]
+        return -(log_softmax(outputs, 1) + log_column).logsumexp(1).mean()
 
 
 def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Tensor:
@@ -155,13 +157,16 @@ class EarlyLearningRegularization(nn.Module):
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
         """Moves the remembered predictions of these samples."""
         p = _clamped(outputs)
-        p = p / p.sum(1, keepdim=True)
-        self.targets[indices] = self.momentum * self.targets[indices] + (1 - self.momentum) * p.to(
-            self.targets
+        p = (p / p.sum(1, keepdim=True)).to(self.targets)
+        before = self.targets[indices]
+        # a pass that overflowed, after which a scaler skips the step, leaves nothing behind
+        self.targets[indices] = torch.where(
+            p.isnan(), before, self.momentum * before + (1 - self.momentum) * p
         )
 
     def forward(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The mean loss; `indices` are the samples' positions in the training set."""
+        _check_classes(self, targets)
         agreement = (self.targets[indices].to(outputs) * _clamped(outputs)).sum(1)
         return cross_entropy(outputs, targets) + self.strength * torch.log1p(-agreement).mean()
 
@@ -204,6 +209,13 @@ def _beta(alpha: float, generator: torch.Generator) -> float:
     # torch has no Beta draw from a generator: the quantile of a uniform draw is one
     uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
     return float(scipy.special.betaincinv(alpha, alpha, uniform))
+
+
+def _check_classes(loss: nn.Module, targets: Tensor) -> None:
+    if targets.is_floating_point():
+        raise ValueError(
+            f"targets: {type(loss).__name__} takes classes, not mixed ones; mix with cross-entropy"
+        )
 
 
 def _check_share(name: str, value: float) -> None:

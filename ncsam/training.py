@@ -21,6 +21,7 @@ from ncsam.datasets import Split
 from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
+from ncsam.methods.passes import piece_sizes
 from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
@@ -100,7 +101,7 @@ def fit(
         scheduler: stepped once an epoch.
         augmentation: of the training images, drawn anew each epoch.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
-        max_gradient_norm: gradients longer than that are scaled down to it before each step.
+        max_gradient_norm: a network's gradient longer than that is scaled down to it before each step.
         alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
             from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
             each, and leaves the training as it is without. NaN with mixup, whose batches have no true labels.
@@ -114,6 +115,7 @@ def fit(
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
     _check(train, labels, epochs, batch_size, alignment_batches)
+    labels = labels.to(train.pixels.device)
     classes = _checked_classes(method.model, train, labels, held_out)
     rows: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
@@ -178,7 +180,8 @@ def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
     values: dict[str, float] = {}
     for probe in probes:
         values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
-    return values
+    # plain floats: NumPy's would make a checkpoint that cannot be read without executing it
+    return {name: float(value) for name, value in values.items()}
 
 
 def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int) -> None:
@@ -250,11 +253,7 @@ def _train_epoch(
     compared: list[dict[str, float]] = []
     norms: list[Tensor] = []
     alignment_seconds = 0.0
-    batches = list(order.split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        # a single sample has no batch statistics
-        batches[-2:] = [torch.cat(batches[-2:])]
-    for step, indices in enumerate(batches):
+    for step, indices in enumerate(order.split(piece_sizes(len(train), batch_size))):
         inputs, observed = train.batch(indices, augment), labels.observed[indices]
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
@@ -283,7 +282,8 @@ def _step(method: Plain, optimizer: torch.optim.Optimizer, max_gradient_norm: fl
     if max_gradient_norm is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(method.parameters(), max_gradient_norm)
+        for network in method.networks():
+            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
     if scaler is None:
         optimizer.step()
     else:

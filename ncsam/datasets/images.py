@@ -69,7 +69,7 @@ def _read_table(folder: Path, part: str) -> _Table:
     if not table.is_file():
         raise FileNotFoundError(f"data_dir: {table} is missing")
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = reader.fieldnames or []
             rows = list(reader)
@@ -112,6 +112,8 @@ def _read_images(paths: list[Path], size: int) -> Tensor:
     for place, path in enumerate(paths):
         try:
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
                 # a JPEG is decoded at the smallest scale that is still large enough
                 image.draft("RGB", (size, size))
                 resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)

@@ -95,8 +95,8 @@ def _read_file(path: Path) -> Mapping[str, np.ndarray]:
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
-        named = bool(rows) and not all(field.strip().isdecimal() for field in rows[0])
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+        named = bool(rows) and not any(_is_number(field) for field in rows[0])
         names = [field.strip() for field in rows.pop(0)] if named else [""]
         columns = zip(*rows, strict=True)
         return {
@@ -105,6 +105,14 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         }
     except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"file: {path} must hold columns of whole numbers ({error})") from error
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_torch(file: BinaryIO, where: str) -> Mapping[str, np.ndarray]:

@@ -21,7 +21,7 @@ class BSAM(SAM):
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
-        rho: radius uphill, l2.
+        rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
         rho_min: radius downhill; rho if not given.
     """
 

@@ -103,20 +103,23 @@ class ClusterNCSAM(NCSAM):
                 "model: ClusterNCSAM clusters the inputs of the last linear layer, and there is none"
             )
         self.clusters = clusters
-        self.last_layer = linear[-1]
         self._features: list[Tensor] = []
+        self._records = False
+        # from the beginning: a compiled model does not see hooks that come later
+        linear[-1].register_forward_pre_hook(self._record)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """NCSAM's first half, with the features of the pass at w at hand."""
-        self._features = []
-        hook = self.last_layer.register_forward_pre_hook(
-            lambda _, arguments: self._features.append(arguments[0].detach())
-        )
+        self._records = True
         try:
             return super().ascend(inputs, targets, indices)
         finally:
-            hook.remove()
-            self._features = []
+            self._records = False
+            self._features.clear()
+
+    def _record(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if self._records:
+            self._features.append(arguments[0].detach())
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples whose redrawn label is another one, and these labels."""

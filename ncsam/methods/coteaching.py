@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,15 +40,19 @@ class CoTeaching(Plain):
             raise ValueError(f"forget_rate: must be a share of at least 0 and below 1, got {forget_rate}")
         if not 0 < gradual <= 1:
             raise ValueError(f"gradual: must be a share above 0 and at most 1, got {gradual}")
+        if hasattr(loss_fn, "remember"):
+            raise ValueError(
+                f"loss_fn: {type(loss_fn).__name__} remembers one network's predictions; CoTeaching has two"
+            )
         if peer is model:
             raise ValueError("peer: must be another network than the model")
         self.peer = Passes(peer, loss_fn)
         self.forget_rate = forget_rate
         self.gradual = gradual
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """Those of both networks."""
-        return itertools.chain(self.model.parameters(), self.peer.model.parameters())
+    def networks(self) -> list[nn.Module]:
+        """The model and its peer."""
+        return [self.model, self.peer.model]
 
     def kept_share(self) -> float:
         """R(t) = 1 - forget_rate min(t / gradual, 1)."""
@@ -67,7 +69,8 @@ class CoTeaching(Plain):
                 "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
             )
         self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
-        count = max(1, int(self.kept_share() * len(targets)))
+        # the guard keeps a share such as 0.2 of 100 from rounding to 19.999...
+        count = max(1, int(self.kept_share() * len(targets) + 1e-9))
         both = (self.passes, self.peer)
         outputs = [passes.outputs(passes.model, inputs, indices, first=True) for passes in both]
         kept = [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ncsam.methods.passes import LossFunction, RememberingLoss
 from ncsam.methods.sam import SAM
-from ncsam.methods.tensor_lists import added, scaled, scaled_to
+from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 
 
 class FriendlySAM(SAM):
@@ -45,11 +46,15 @@ class FriendlySAM(SAM):
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
         """rho d / ||d||; moves the average on."""
-        if self.average is None:
-            self.average = scaled(at_w, 1.0)
-            return scaled_to(at_w, self.rho)
-        own = added(at_w, self.average, alpha=-self.sigma)
-        self.average = added(scaled(self.average, self.momentum), at_w, alpha=1 - self.momentum)
+        before = self.average
+        # a scaler skips the step of a gradient that overflowed, which must not stay in the average either
+        if self.passes.scaler is None or torch.isfinite(norm(at_w)):
+            self.average = (
+                scaled(at_w, 1.0)
+                if before is None
+                else added(scaled(before, self.momentum), at_w, alpha=1 - self.momentum)
+            )
+        own = at_w if before is None else added(at_w, before, alpha=-self.sigma)
         return scaled_to(own, self.rho)
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.passes import LossFunction, RememberingLoss
-from ncsam.methods.perturbation import Ascent, Compensation, stored_batch_norm_statistics
+from ncsam.methods.perturbation import (
+    Ascent,
+    Compensation,
+    stored_batch_norm_statistics,
+    trainable_parameters,
+)
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
 from ncsam.methods.simulated_noise import (
@@ -165,7 +170,7 @@ class NCSAM(SAM):
         to_rho = scaled_to(at_w, self.rho)
         drawn, labels = self.simulated_labels(logits, targets)
         scale = self.scale()
-        if len(drawn) == 0 or scale == 0:
+        if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
             return Ascent(loss, at_w, to_rho)
         simulated = self._simulated_gradient(inputs, indices, drawn, labels)
         shifted = added(to_rho, simulated, alpha=scale)
@@ -191,11 +196,19 @@ class NCSAM(SAM):
         self, inputs: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor
     ) -> list[Tensor]:
         """g*, or the random direction that a control puts in its place."""
+        if len(drawn) == 0:
+            # this rank drew none: it has no weight in the mean, but the others wait for it
+            found = [torch.zeros_like(p) for p in trainable_parameters(self.passes.module)]
+            self.passes.average(found, weight=0)
+            return self._directed(found)
         smoothed = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing) if self.label_smoothing else None
         own = indices[drawn] if indices is not None else None
         # BatchNorm has no statistics of a single sample
         with stored_batch_norm_statistics(self.passes.module) if len(drawn) == 1 else nullcontext():
-            found = self.passes.gradient(inputs[drawn], labels, own, loss_fn=smoothed)[2]
+            return self._directed(self.passes.gradient(inputs[drawn], labels, own, loss_fn=smoothed)[2])
+
+    def _directed(self, found: list[Tensor]) -> list[Tensor]:
+        """g*, or a random direction of its norm."""
         if self.direction == "simulated":
             return found
         noise = [torch.empty_like(tensor).normal_(generator=self.generator) for tensor in found]

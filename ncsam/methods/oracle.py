@@ -31,6 +31,8 @@ class OracleSAM(SAM):
         """The perturbation of this batch at w, from its true labels."""
         if indices is None:
             raise ValueError("indices: OracleSAM looks up true labels by the samples' positions; pass them")
+        if targets.is_floating_point():
+            raise ValueError("targets: OracleSAM has the true class of each sample, not of mixed ones")
         _, outputs, with_true_labels = self.passes.gradient(
             inputs, self.clean_targets[indices], indices, moves_statistics=True
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -46,6 +46,17 @@ def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> l
     )
 
 
+def piece_sizes(samples: int, size: int) -> list[int]:
+    """The sizes of the pieces in which samples are passed.
+
+    A last single sample, of which BatchNorm has no statistics, joins the piece before.
+    """
+    sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
+    if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
 @dataclass
 class Passes:
     """Forward and backward passes of one model and loss.
@@ -60,7 +71,8 @@ class Passes:
             save memory; BatchNorm then normalises by the piece, as in any accumulation. None: in one piece.
         average_over_ranks: under DistributedDataParallel each rank perturbs by the gradient of its own part
             of the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4).
-            True: every gradient is averaged over the ranks first, as if one process had the whole batch.
+            True: every gradient is first averaged over the samples of all ranks, as if one process had the
+            whole batch, except that NCSAM draws on each rank from its own part.
         sample_gradients: gradients of one sample spent so far.
     """
 
@@ -71,6 +83,7 @@ class Passes:
     micro_batch_size: int | None = None
     average_over_ranks: bool = False
     sample_gradients: int = 0
+    _reached: set[int] = field(default_factory=set)
 
     @property
     def module(self) -> nn.Module:
@@ -125,6 +138,8 @@ class Passes:
             The mean loss and the outputs (batch, ...), detached, and the gradient.
         """
         losses, outputs, total = [], [], None
+        parameters = trainable_parameters(self.module)
+        self._reached = set()
         with self._statistics(moves_statistics):
             for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
@@ -132,7 +147,11 @@ class Passes:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
                     loss = loss_fn(output, piece_targets)
-                part = gradient(self._scale(loss * share), self.module)
+                found = torch.autograd.grad(self._scale(loss * share), parameters, allow_unused=True)
+                self._reached |= {place for place, tensor in enumerate(found) if tensor is not None}
+                part = [
+                    torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+                ]
                 if total is None:
                     total = part
                 else:
@@ -142,8 +161,8 @@ class Passes:
         assert total is not None
         if self.scaler is not None:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
-        if self.average_over_ranks:
-            self._average(total)
+        if self.averages:
+            self.average(total, len(inputs))
         return torch.stack(losses).sum(), torch.cat(outputs), total
 
     def backward_of(self, loss: Tensor) -> None:
@@ -155,12 +174,35 @@ class Passes:
 
         The tensors are taken over: they may become `.grad` themselves.
         """
-        if not self.average_over_ranks:
-            self._average(gradients)
+        over_ranks = isinstance(self.model, DistributedDataParallel)
+        if over_ranks and not self.average_over_ranks:
+            self.average(gradients)
         if self.scaler is not None:
             gradients = scaled(gradients, self._scale(torch.ones_like(gradients[0].flatten()[0])))
-        for parameter, part in zip(trainable_parameters(self.module), gradients, strict=True):
-            parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+        for place, (parameter, part) in enumerate(
+            zip(trainable_parameters(self.module), gradients, strict=True)
+        ):
+            # no `.grad`, as `backward` has it, where there is no gradient: zero would be decayed. Another rank may
+            # have reached it
+            if over_ranks or place in self._reached:
+                parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+
+    @property
+    def averages(self) -> bool:
+        """Whether every gradient is averaged over ranks: all have to take part, also one without samples."""
+        return self.average_over_ranks and isinstance(self.model, DistributedDataParallel)
+
+    def average(self, tensors: list[Tensor], weight: float = 1.0) -> None:
+        """The mean over the ranks by their weights, in place, by one all-reduce; needs DistributedDataParallel."""
+        assert isinstance(self.model, DistributedDataParallel)
+        flat = torch.cat(
+            [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_tensor([weight])]
+        )
+        dist.all_reduce(flat, group=self.model.process_group)
+        *sums, total = flat.split([*(tensor.numel() for tensor in tensors), 1])
+        # zero where no rank has any
+        total = total.where(total > 0, torch.ones_like(total))
+        torch._foreach_copy_(tensors, [(s / total).view_as(t) for s, t in zip(sums, tensors, strict=True)])
 
     def loss(self, outputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """The mean loss of given outputs.
@@ -185,16 +227,20 @@ class Passes:
             first: the step's pass at the unperturbed weights, of which the loss takes note.
         """
         self.sample_gradients += len(inputs)
-        with (
-            torch.autocast(inputs.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()
-        ):
-            outputs: Tensor = model(inputs)
-        if self.autocast_dtype:
-            # a loss in half precision would round away what tells samples apart
-            outputs = outputs.float()
+        outputs = self.forward(model, inputs)
         if first and indices is not None and hasattr(self.loss_fn, "remember"):
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """A forward pass in the passes' precision; neither counted nor remembered."""
+        if self.autocast_dtype is None:
+            plain: Tensor = model(inputs)
+            return plain
+        with torch.autocast(inputs.device.type, self.autocast_dtype):
+            outputs: Tensor = model(inputs)
+        # a loss in half precision would round away what tells samples apart
+        return outputs.float()
 
     def _pieces(self, *tensors: Tensor | None) -> list[list[Any]]:
         """[share of the batch, inputs, targets, indices] of each micro-batch."""
@@ -205,7 +251,8 @@ class Passes:
         size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
         if size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
-        columns = [t.split(size) if t is not None else [None] * -(-len(inputs) // size) for t in tensors]
+        sizes = piece_sizes(len(inputs), size)
+        columns = [t.split(sizes) if t is not None else [None] * len(sizes) for t in tensors]
         return [[len(piece[0]) / len(inputs), *piece] for piece in zip(*columns, strict=True)]
 
     def _statistics(self, move: bool) -> Any:
@@ -213,13 +260,3 @@ class Passes:
 
     def _scale(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)
-
-    def _average(self, tensors: list[Tensor]) -> None:
-        """The mean over the ranks, in place, by one all-reduce; nothing without DistributedDataParallel."""
-        if not isinstance(self.model, DistributedDataParallel):
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat, group=self.model.process_group)
-        flat /= dist.get_world_size(self.model.process_group)
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])

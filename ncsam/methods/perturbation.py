@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,36 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
     saved = torch._foreach_mul(parameters, 1.0)
     try:
         torch._foreach_add_(parameters, perturbation)
+        # a caller's own autocast keeps half-precision copies of the weights until it ends
+        torch.clear_autocast_cache()
         yield
     finally:
         torch._foreach_copy_(parameters, saved)
+        torch.clear_autocast_cache()
 
 
 @contextmanager
 def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalise by the batch as in training, but their running statistics do not move."""
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """BatchNorm layers normalise by the batch as in training, but their running statistics do not move.
+
+    Likewise InstanceNorm layers that have running statistics.
+    """
+    modules = list(model.modules())
+    batch_norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    # these move what statistics they have, tracked or not
+    instance_norms = [m for m in modules if isinstance(m, _InstanceNorm) and m.training]
+    statistics = [(layer.running_mean, layer.running_var) for layer in instance_norms]
     try:
-        for layer in layers:
+        for layer in batch_norms:
             layer.track_running_stats = False
+        for instance_norm in instance_norms:
+            instance_norm.running_mean = instance_norm.running_var = None
         yield
     finally:
-        for layer in layers:
+        for layer in batch_norms:
             layer.track_running_stats = True
+        for instance_norm, (mean, variance) in zip(instance_norms, statistics, strict=True):
+            instance_norm.running_mean, instance_norm.running_var = mean, variance
 
 
 @contextmanager

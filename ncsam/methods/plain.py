@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,9 +39,13 @@ class Plain:
         """The training loss."""
         return self.passes.loss_fn
 
+    def networks(self) -> list[nn.Module]:
+        """What is trained: the model, and others that a method trains beside it."""
+        return [self.model]
+
     def parameters(self) -> Iterable[nn.Parameter]:
         """What an optimizer has to train."""
-        return self.model.parameters()
+        return itertools.chain.from_iterable(network.parameters() for network in self.networks())
 
     def backward(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
         """Adds the method's gradient to `.grad`; weights and modes end as they were.

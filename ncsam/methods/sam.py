@@ -34,6 +34,7 @@ class SAM(Plain):
     def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Ascends at w, then descends at w + perturbation."""
         if self.rho == 0:
+            self.ascent = None
             return super().fill_gradients(inputs, targets, indices)
         self.ascent = self.ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)
