@@ -112,7 +112,7 @@ def run_study(
                 if choice is not None:
                     decided.append((run, choice))
                     continue
-                failed[run.path] = "a run of its selection failed, or all of them diverged"
+                failed[run.path] = "a run of its selection failed"
                 shown.leave_out(run.path)
             bring_about(decided)
         table = store.write_index(root, finals, records)
@@ -144,8 +144,9 @@ def kind_of(run: Run) -> str:
 def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:
     """The candidate with the best mean score on validation samples with observed labels.
 
-    Of equal scores the first candidate wins; one that diverged has the score NaN. None if a trial is missing,
-    so that a failure that passes cannot change the choice, or if every candidate diverged.
+    Of equal scores the first candidate wins; one that diverged has the score NaN. Where every candidate diverged it is
+    the first, whose run will be recorded as diverged like any other. None if a trial is missing, so that a failure
+    that passes cannot change the choice.
     """
     candidates = run.config["method"]["candidates"]
     trials = selection_runs(study, run)
@@ -159,9 +160,8 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
     found = found.reshape(len(candidates), repeats, 2)
     scores = found[:, :, 0].mean(axis=1)
     errors = np.sqrt(found[:, :, 1].sum(axis=1)) / repeats
-    if np.isnan(scores).all():
-        return None
-    return Choice(candidates[int(np.nanargmax(scores))], candidates, scores.tolist(), errors.tolist())
+    best = int(np.where(np.isnan(scores), -1.0, scores).argmax())
+    return Choice(candidates[best], candidates, scores.tolist(), errors.tolist())
 
 
 def _score(trial: Run, record: store.Record) -> tuple[float, float]:

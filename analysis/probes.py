@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,10 +49,12 @@ def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, la
     """Sharpness and top eigenvalue of the cross-entropy with observed and with true labels."""
 
     def measure() -> dict[str, float]:
-        metrics: dict[str, float] = {}
+        metrics = dict.fromkeys(LANDSCAPE_METRICS, float("nan"))
         start = None
         for loss, targets in (("observed", labels.observed), ("clean", labels.clean)):
             objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            if not math.isfinite(objective.value()):
+                continue
             eigen = top_eigenvalues(
                 objective,
                 tol=EIGENVALUE_TOL,

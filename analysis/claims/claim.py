@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.comparisons import Prediction
+from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
-from analysis.statistics import Effect, adjusted, combined_verdict
+from analysis.statistics import Effect, adjusted, combined_verdict, not_measured
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Ju
 
 def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]) -> list[list[Effect]]:
     """The effects of each claim's predictions, corrected over its family."""
-    found = [[prediction.effect(table) for prediction in predictions] for _, predictions in asked]
+    found = [[_effect(prediction, table) for prediction in predictions] for _, predictions in asked]
     families = list(dict.fromkeys(claim.family for claim, _ in asked))
     corrected = {
         family: iter(
@@ -125,6 +126,13 @@ def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]
         [next(corrected[claim.family]) for _ in effects]
         for (claim, _), effects in zip(asked, found, strict=True)
     ]
+
+
+def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:
+    try:
+        return prediction.effect(table)
+    except AmbiguousError as error:
+        return not_measured(prediction.describe(), prediction.sign, "", str(error))
 
 
 def write_json(judgements: list[Judgement], path: Path) -> None:

@@ -12,9 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
-from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, Variant, distinct_methods, hyperparameters_of, select, series_over
+from analysis.claims.quantities import Quantity, quantity
+from analysis.claims.variants import (
+    CELL,
+    Variant,
+    distinct_methods,
+    hyperparameters_of,
+    select,
+    select_both,
+    series_over,
+)
 from analysis.statistics import (
     Effect,
     conditional_information,
@@ -30,6 +39,10 @@ NEEDS_NOISE = "runs with wrong labels"
 
 class Prediction(Protocol):
     """What a claim predicts of a measured quantity."""
+
+    @property
+    def sign(self) -> int:
+        """+1, -1, or 0: no difference."""
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -64,8 +77,8 @@ class Difference:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
-        noisy = _noisy(table)
-        more, less = select(noisy, self.more), select(noisy, self.less)
+        noisy = what.measured(_noisy(table))
+        more, less = select_both(noisy, self.more, self.less)
         lacking = _lacking(what.lacks(table), noisy, (self.more, more), (self.less, less))
         if lacking:
             return not_measured(self.describe(), self.sign, what.unit, lacking)
@@ -95,12 +108,14 @@ class Level:
     Attributes:
         method: whose runs; None: all.
         everywhere: it has to have that sign in each single run, at every noise rate, 0 among them.
+        exceptions: share of the runs that may fail all the same.
     """
 
     quantity: str
     method: Variant | None
     sign: int
     everywhere: bool = False
+    exceptions: float = 0.0
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -115,7 +130,7 @@ class Level:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over data sets, noise and seeds."""
         what = quantity(self.quantity)
-        table = table if self.everywhere else _noisy(table)
+        table = what.measured(table if self.everywhere else _noisy(table))
         runs = table if self.method is None else select(table, self.method)
         named = [(self.method, runs)] if self.method else []
         lacking = _lacking(what.lacks(table), table, *named)
@@ -135,8 +150,15 @@ class Level:
             strata=_noise_of(cells),
         )
         wrong = int((found["value"] * self.sign <= 0).sum()) if self.everywhere else 0
-        title = self.method.title if self.method else "any method"
-        return replace(effect, violations=wrong, missing=_missing(table, runs, title, what.values(runs)))
+        if wrong <= self.exceptions * len(found):
+            wrong = 0
+        values = what.values(runs)
+        missing = (
+            _missing(table, runs, self.method.title, values)
+            if self.method
+            else _missing_of_all(runs, [values])
+        )
+        return replace(effect, violations=wrong, missing=missing)
 
 
 @dataclass(frozen=True)
@@ -146,7 +168,7 @@ class Trend:
     Attributes:
         against: `"noise_rate"`, or a hyper-parameter: over runs that differ in nothing but it and the seed.
         noisy: only rates above 0.
-        noise_kind: only noise of that kind, if given.
+        noise_kinds: only noise of these kinds, if given.
     """
 
     quantity: str
@@ -154,7 +176,7 @@ class Trend:
     sign: int
     against: str = "noise_rate"
     noisy: bool = False
-    noise_kind: str | None = None
+    noise_kinds: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -165,7 +187,7 @@ class Trend:
 
     def runs(self) -> str:
         """The runs that it needs."""
-        kind = f" of {self.noise_kind} noise" if self.noise_kind else ""
+        kind = f" of {' or '.join(self.noise_kinds)} noise" if self.noise_kinds else ""
         if self.against == "noise_rate":
             return f"{self.method.title} at two or more noise rates{' above 0' if self.noisy else ''}{kind}"
         return f"{self.method.title} with two or more values of {self.against}, other things equal{kind}"
@@ -174,9 +196,10 @@ class Trend:
         """The slope within data sets and kinds of noise, or, against a hyper-parameter, within noise rates too."""
         what = quantity(self.quantity)
         by_rate = self.against == "noise_rate"
-        table = _noisy(table) if self.noisy or not by_rate else table
-        if self.noise_kind:
-            table = table[table["noise_kind"] == self.noise_kind]
+        table = what.measured(_noisy(table) if self.noisy or not by_rate else table)
+        if self.noise_kinds:
+            table = table[table["noise_kind"].isin(self.noise_kinds)]
+        strata = ["dataset", "noise_kind"] if by_rate else CELL[:3]
         if by_rate:
             runs = select(table, self.method)
             levels = runs["noise_rate"]
@@ -185,7 +208,7 @@ class Trend:
             levels = runs["option"] if len(runs) else pd.Series(dtype=float)
         unit = f"{what.unit} per {'100% wrong labels' if by_rate else 'unit of ' + self.against}".strip()
         lacking = what.lacks(table) if len(runs) else self.runs()
-        if not lacking and levels.nunique() < 2:
+        if not lacking and levels.groupby(_join(runs, strata)).nunique().max() < 2:
             lacking = self.runs()
         if lacking:
             return not_measured(self.describe(), self.sign, unit, lacking)
@@ -195,11 +218,14 @@ class Trend:
             what.values(runs),
             predicted=self.sign,
             unit=unit,
-            strata=_join(runs, ["dataset", "noise_kind"] if by_rate else CELL[:3]),
+            strata=_join(runs, strata),
             blocks=None if by_rate else runs["seed"],
             margin=what.margin if by_rate else np.nan,
         )
-        missing = _missing(table, runs, self.method.title, what.values(runs)) if by_rate else ()
+        values = what.values(runs)
+        missing = (
+            _missing(table, runs, self.method.title, values) if by_rate else _missing_of_all(runs, [values])
+        )
         return replace(effect, missing=missing)
 
 
@@ -224,9 +250,9 @@ class Association:
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean tau over data sets and noise."""
-        noisy = distinct_methods(_noisy(table))
         names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
         quantities = [quantity(name) for name in names]
+        noisy = distinct_methods(_comparable(table, quantities))
         lacking = _lacking(next((q.lacks(table) for q in quantities if q.lacks(table)), ""), noisy)
         if lacking:
             return not_measured(self.describe(), self.sign, "Kendall's tau", lacking)
@@ -249,6 +275,7 @@ class Information:
 
     quantity: str
     outcome: str
+    sign: int = 1
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -263,8 +290,8 @@ class Information:
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The least normalised conditional mutual information, above chance."""
-        noisy = distinct_methods(_noisy(table))
         measure, outcome = quantity(self.quantity), quantity(self.outcome)
+        noisy = distinct_methods(_comparable(table, [measure, outcome]))
         lacking = _lacking(measure.lacks(table) or outcome.lacks(table), noisy)
         if lacking:
             return not_measured(self.describe(), 1, "share of entropy", lacking)
@@ -304,7 +331,11 @@ class Best:
         return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The mean over seeds; a seed in which a run diverged is lost."""
+        """The mean over seeds; a seed in which a run diverged is lost.
+
+        By chance too some value is the best one, and on average the middle one: whether the values differ at all is
+        tested as well (Friedman's test over seeds), and the larger p-value counts.
+        """
         what = quantity(self.outcome)
         at_rate = table[np.isclose(table["noise_rate"], self.rate)]
         runs = series_over(at_rate, self.method, self.option)
@@ -313,7 +344,11 @@ class Best:
         outcomes = runs.assign(outcome=what.values(runs)).pivot(
             index=CELL, columns="option", values="outcome"
         )
-        best = outcomes.dropna().idxmax(axis=1).reindex(outcomes.index)
+        # a seed without a run for each value is none of this grid
+        there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
+        outcomes = outcomes[there == runs["option"].nunique()]
+        whole = outcomes.dropna()
+        best = whole.idxmax(axis=1).reindex(outcomes.index)
         effect = paired_effect(
             self.describe(),
             best.to_numpy(dtype=np.float64) - self.rate,
@@ -321,11 +356,34 @@ class Best:
             unit="share",
             margin=self.margin,
         )
-        return replace(effect, missing=_missing(at_rate, runs, self.method.title, what.values(runs)))
+        differ = _friedman(whole.to_numpy(dtype=np.float64))
+        return replace(
+            effect,
+            p_value=float(np.maximum(effect.p_value, differ)),
+            equivalence_p=float(np.maximum(effect.equivalence_p, differ)),
+            test=f"{effect.test} and Friedman's",
+            missing=_missing_of_all(runs, [what.values(runs)]),
+        )
+
+
+def _friedman(outcomes: np.ndarray) -> float:
+    """The p-value of Friedman's test that the columns do not differ, over rows; 1 where there is none."""
+    if len(outcomes) < 2 or np.ptp(outcomes) == 0:
+        return 1.0
+    return float(scipy.stats.friedmanchisquare(*outcomes.T).pvalue)
 
 
 def _noisy(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["noise_rate"] > 0]
+
+
+def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
+    """The noisy runs that a comparison over methods may hold: their training loss is one and the same."""
+    noisy = _noisy(table)
+    noisy = noisy[(noisy["loss"] == "cross-entropy") & (noisy["mixup"] == 0)]
+    for what in quantities:
+        noisy = what.measured(noisy)
+    return noisy
 
 
 def _join(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd.Series:
@@ -357,7 +415,10 @@ def _missing(table: pd.DataFrame, runs: pd.DataFrame, title: str, values: pd.Ser
     states = dict.fromkeys(_cells(table), "no run")
     diverged = runs["diverged"].astype(bool) if "diverged" in runs else pd.Series(False, index=runs.index)
     for cell, value, broke in zip(_cells(runs), values, diverged, strict=True):
-        states[cell] = "" if np.isfinite(value) else "diverged" if broke else "not measured"
+        state = "" if np.isfinite(value) else "diverged" if broke else "not measured"
+        # of several runs in a cell the worst
+        if state == "diverged" or states[cell] != "diverged":
+            states[cell] = state or ("" if states[cell] == "no run" else states[cell])
     seeds: dict[tuple[Any, ...], list[str]] = {}
     for (*noise, seed), state in sorted(states.items()):
         if state:

@@ -39,9 +39,23 @@ class Quantity:
     needs: str = ""
 
     def values(self, table: pd.DataFrame) -> pd.Series:
-        """One number a run, NaN where undefined."""
+        """One number a run, NaN where undefined and in runs that diverged, whatever their first epochs gave."""
         columns = [table[name] for name in self.columns]
-        return self.of(*columns) if self.of else columns[0]
+        found = self.of(*columns) if self.of else columns[0]
+        return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
+
+    def measured(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Without the studies, data sets and kinds of noise for which it was not measured, of several judged together.
+
+        A single run without it, or all runs because they diverged, are lost, and stay.
+        """
+        if table.empty or not set(self.columns) <= set(table):
+            return table
+        groups = [table[name] for name in ("study", "dataset", "noise_kind") if name in table]
+        is_known = table[list(self.columns)].notna().all(axis=1).groupby(groups).transform("any")
+        if "diverged" in table:
+            is_known |= table["diverged"].astype(bool).groupby(groups).transform("all")
+        return table[is_known] if is_known.any() else table
 
     def lacks(self, table: pd.DataFrame) -> str:
         """What the table would need for it; empty if it is there."""
@@ -77,7 +91,7 @@ COSINE = 0.02
 
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
-PROBES = "training.probe_epochs"
+PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
 
 QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity("clean test accuracy, last epoch", ("test_accuracy",), "share", margin=POINT),
@@ -188,6 +202,7 @@ QUANTITIES: dict[str, Quantity] = {
             f"test loss under Gaussian perturbation less without, {name}",
             (f"assumption_{loss}_gap",),
             "",
+            margin=POINT / 10,
             needs=BOUND,
         )
         for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
@@ -195,9 +210,8 @@ QUANTITIES: dict[str, Quantity] = {
     **{
         f"damping_{group}": Quantity(
             f"norm of the gradient at w + eps to that at w, {words}",
-            (f"mean_probe_perturbed_gradient_{group}", f"mean_probe_gradient_{group}"),
+            (f"mean_probe_damping_{group}",),
             DECADES,
-            of=_ratio,
             margin=DECADES_MARGIN,
             needs=PROBES,
         )
@@ -205,13 +219,9 @@ QUANTITIES: dict[str, Quantity] = {
     },
     "damping_contrast": Quantity(
         "norm of the gradient at w + eps to that at w, ambiguous to confident samples",
-        tuple(
-            f"mean_probe_{at}gradient_{group}"
-            for group in ("ambiguous", "confident")
-            for at in ("perturbed_", "")
-        ),
+        ("mean_probe_damping_ambiguous", "mean_probe_damping_confident"),
         DECADES,
-        of=lambda a, at_w, b, b_at_w: _ratio(a, at_w) - _ratio(b, b_at_w),
+        of=_less,
         margin=DECADES_MARGIN,
         needs=PROBES,
     ),
@@ -225,4 +235,5 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),
 }
-"""Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs."""
+"""Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs in which it is
+defined; a perturbation's, over those in which the method perturbs."""

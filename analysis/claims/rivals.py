@@ -11,7 +11,6 @@ from analysis.claims.variants import (
     OPPOSITE_SIGN,
     RANDOM_DIRECTION,
     RANDOM_FLIPS,
-    SAM,
     SAM_AS_LONG,
     SAM_AS_LONG_AS_NOT_PROJECTED,
     UNCOMPENSATED,
@@ -24,14 +23,15 @@ CLAIMS = (
         "rival to Eq. 11-13: to first order +s g* descends on the observed labels of ambiguous samples",
         [
             Level("gstar_noise_cosine", NCSAM, -1),
-            Difference("damping_wrong", NCSAM, SAM, -1),
-            Difference("damping_ambiguous", NCSAM, SAM, -1),
-            Difference("damping_contrast", NCSAM, SAM, -1),
+            # of SAM's the radius and the epochs without a warm-up are others
+            Difference("damping_wrong", NCSAM, UNCOMPENSATED, -1),
+            Difference("damping_ambiguous", NCSAM, UNCOMPENSATED, -1),
+            Difference("damping_contrast", NCSAM, UNCOMPENSATED, -1),
         ],
         controls=[
-            Difference("damping_confident", NCSAM, SAM, -1),
-            Difference("damping_contrast", OPPOSITE_SIGN, SAM, 1),
-            Difference("damping_contrast", RANDOM_FLIPS, SAM, -1),
+            Difference("damping_confident", NCSAM, UNCOMPENSATED, -1),
+            Difference("damping_contrast", OPPOSITE_SIGN, UNCOMPENSATED, 1),
+            Difference("damping_contrast", RANDOM_FLIPS, UNCOMPENSATED, -1),
         ],
     ),
     Claim(

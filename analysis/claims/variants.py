@@ -81,28 +81,70 @@ def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
     )
 
 
-def select(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
+class AmbiguousError(ValueError):
+    """Several methods of a study could be the one that a claim is about."""
+
+
+def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = None) -> pd.DataFrame:
     """The runs of a variant that enter a claim: of several labels one, so that a pair of runs enters once.
 
-    The label whose hyper-parameters were chosen from most candidates, so that a tuned method goes before one
-    with values set by hand; of equal ones the first by name. With `larger_radius` the label with the smallest
-    mean rho of those that are larger; with `as_long_as` the label whose mean norm is nearest, noise by noise.
+    For each data set and kind of noise the label whose hyper-parameters were chosen from most candidates, so that a
+    tuned method goes before one with values set by hand; of equal ones that with the hyper-parameters of the runs
+    that it is compared with. With `larger_radius` the label with the smallest mean rho of those that are larger; with
+    `as_long_as` the label whose mean norm is nearest, noise by noise.
+
+    Raises:
+        AmbiguousError: several labels are left: any choice between them would be by their names.
     """
     runs = runs_of(table, variant)
     if variant.larger_radius:
         return _with_larger_radius(table, runs, variant)
     if variant.as_long_as is not None:
         return _as_long(runs, select(table, variant.as_long_as))
-    if runs.empty:
-        return runs
-    return runs[
-        runs["method"] == min(runs["method"].unique(), key=lambda label: (-_candidates(runs, label), label))
+    chosen = [
+        _most_tuned(of_noise, variant, beside)
+        for _, of_noise in runs.groupby(["dataset", "noise_kind"], sort=False)
     ]
+    return pd.concat(chosen) if chosen else runs
 
 
-def _candidates(runs: pd.DataFrame, label: str) -> int:
+def select_both(table: pd.DataFrame, first: Variant, second: Variant) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of two variants that are compared: where one of them has several labels, the other's tells which.
+
+    Raises:
+        AmbiguousError: as `select`.
+    """
+    try:
+        known = select(table, first)
+    except AmbiguousError:
+        known = select(table, second)
+        return select(table, first, beside=known), known
+    return known, select(table, second, beside=known)
+
+
+def _most_tuned(runs: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None) -> pd.DataFrame:
     # tables written before there was such a column
-    return int(runs.loc[runs["method"] == label, "candidates"].max()) if "candidates" in runs else 1
+    counted = runs if "candidates" in runs else runs.assign(candidates=1)
+    candidates = counted.groupby("method")["candidates"].max()
+    equal = labels = sorted(candidates.index[candidates == candidates.max()])
+    if len(labels) > 1 and beside is not None:
+        labels = [label for label in labels if _is_tuned_like(runs[runs["method"] == label], beside)]
+    if len(labels) != 1:
+        raise AmbiguousError(
+            f"one {variant.title}, where {', '.join(equal)} differ in values set by hand and none was chosen from more "
+            "candidates"
+        )
+    return runs[runs["method"] == labels[0]]
+
+
+def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
+    """Whether runs have the values in `TUNED` of the others with the same noise and seed, where both have such."""
+    pairs = runs[[*CELL, "hyperparameters"]].merge(others[[*CELL, "hyperparameters"]], on=CELL)
+    settings = pairs[["hyperparameters_x", "hyperparameters_y"]].drop_duplicates()
+    both = [(json.loads(own), json.loads(other)) for own, other in settings.itertuples(index=False)]
+    return bool(both) and all(
+        own[name] == other[name] for own, other in both for name in TUNED if name in own and name in other
+    )
 
 
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:

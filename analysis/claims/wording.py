@@ -38,7 +38,7 @@ def conclusion(effect: Effect) -> str:
     elif effect.verdict_of_the_rest == EQUIVALENT:
         sentences.append(f"Smaller than the margin of {effect.margin:g} {effect.unit}.".replace(" .", "."))
     elif verdict == CONTRADICTED and effect.predicted == 0:
-        sentences.append("There is a difference where none was predicted.")
+        sentences.append("There is a difference beyond the margin, where none was predicted.")
     elif verdict == INCONCLUSIVE and not effect.lost:
         sentences.append(_open(effect))
     return " ".join(sentences)
@@ -73,8 +73,11 @@ def _open(effect: Effect) -> str:
             f"{effect.tests} tests in the family ask for {level:.2g}."
         )
     elif math.isfinite(smallest):
+        least = (
+            smallest + effect.margin if effect.predicted == 0 and math.isfinite(effect.margin) else smallest
+        )
         sentences.append(
-            f"An effect of {smallest:.2g}{unit} would have been found four times in five with these "
+            f"An effect of {least:.2g}{unit} would have been found four times in five with these "
             f"{effect.samples} {effect.counted}."
         )
     size = effect.margin if math.isfinite(effect.margin) else effect.estimate

@@ -55,7 +55,8 @@ class Effect:
         estimate: of the effect; NaN if nothing could be compared.
         low: lower end of the 95% bootstrap interval.
         high: upper end.
-        p_value: of the null hypothesis of no effect, two-sided; NaN where no test was possible.
+        p_value: of the null hypothesis of no effect, two-sided, or, where none is predicted, of one within the margin;
+            NaN where no test was possible.
         test: which test gave the p-value.
         samples: how many independent units entered.
         counted: what the units are: `"pairs"`, `"runs"` or `"methods"`.
@@ -112,12 +113,13 @@ class Effect:
     def verdict_of_the_rest(self) -> str:
         """The verdict that the units which are there would give if they were all.
 
-        A sign needs both the interval and the test to exclude no effect. A sign that depends on the noise rate
-        comes before a pooled effect of about zero, and that before a sign: an effect can differ from zero and
-        still be too small to matter.
+        A sign needs both the interval and the test to exclude no effect; where none is predicted, an effect within the
+        margin. A sign that depends on the noise rate comes before a pooled effect of about zero, and that before a
+        sign: an effect can differ from zero and still be too small to matter.
         """
         p, equivalence, reversal = self.adjusted or (self.p_value, self.equivalence_p, self.reversal_p)
-        decided = (self.low > 0 or self.high < 0) and p < SIGNIFICANCE
+        null = self.margin if self.predicted == 0 and math.isfinite(self.margin) else 0.0
+        decided = (self.low > null or self.high < -null) and p < SIGNIFICANCE
         equivalent = equivalence < SIGNIFICANCE
         if self.reverses and reversal < SIGNIFICANCE:
             return MIXED

@@ -27,7 +27,8 @@ def paired_effect(
 
     The bootstrap alone would be too sure of itself with few pairs: three differences of one sign exclude zero,
     as they do by chance in a quarter of all cases. The exact test, which with n pairs cannot go below
-    2 / 2^n, keeps such a finding inconclusive.
+    2 / 2^n, keeps such a finding inconclusive. Where no difference is predicted, the test is of whether the mean lies
+    beyond the margin.
 
     Args:
         name: what was compared.
@@ -51,15 +52,17 @@ def paired_effect(
     else:
         low, high = bootstrap_interval((values,), np.mean, seed)
         exact = 2**count <= 20_000
+        beyond = predicted == 0 and np.isfinite(margin)
+        nearest = np.clip(values.mean(), -margin, margin) if beyond else 0.0
         p_value = scipy.stats.permutation_test(
-            (values,),
+            (values - nearest,),
             np.mean,
             permutation_type="samples",
             n_resamples=np.inf if exact else PERMUTATIONS,
             vectorized=True,
             rng=np.random.default_rng(seed),
         ).pvalue
-        test = "exact sign-flip test" if exact else "sign-flip test"
+        test = f"{'exact ' if exact else ''}sign-flip test{' against the margin' if beyond else ''}"
         smallest = 2 / 2**count if exact else 2 / (PERMUTATIONS + 1)
     return Effect(
         name,

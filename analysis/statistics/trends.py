@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike
 
 from analysis.statistics.effect import Effect
-from analysis.statistics.resampling import PERMUTATIONS, Indices, Values, bootstrap_interval
+from analysis.statistics.resampling import CONFIDENCE, PERMUTATIONS, Indices, Values
 
 
 def trend(
@@ -28,7 +30,8 @@ def trend(
     Runs at different noise rates share nothing, whatever their seeds: Jonckheere's statistic, tested by
     permuting the levels over the runs of each stratum. Runs of different settings with one seed are paired:
     Page's test within blocks, where each block holds every level once and there are three or more; else
-    Jonckheere's. The interval resamples the runs within each stratum and level.
+    Jonckheere's. The interval is Student's: a bootstrap within cells of three runs, as studies have them, would hold
+    the slope in some 81% of draws.
 
     Args:
         name: what was compared.
@@ -70,22 +73,23 @@ def trend(
         )
     strata_of, x, y = (runs[column].to_numpy() for column in ("stratum", "level", "value"))
 
-    def slope(*drawn: Indices, axis: int = -1) -> Values:
-        indices = np.concatenate(drawn, axis=axis)
-        return _slope_within(strata_of[indices], x[indices], y[indices])
-
-    cells = [index.to_numpy() for index in runs.groupby(["stratum", "level"]).groups.values()]
-    low, high = bootstrap_interval(cells, slope, seed)
-    estimate = float(slope(*cells))
-    error, freedom = _standard_error(strata_of, x, y, estimate)
+    estimate, error, freedom = _slope_within(strata_of, x, y)
+    margin_of_error = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom else np.nan
     paired = _in_complete_blocks(runs) if blocks is not None else None
-    p_value = _jonckheere(strata_of, x, y, seed) if paired is None else _page(paired)
+    if paired is None:
+        p_value = _jonckheere(strata_of, x, y, seed)
+        # of all orders of the levels, no more than one on each side is as extreme
+        orders = math.prod(_orders(levels) for _, levels in runs.groupby("stratum")["level"])
+        smallest = max(2 / orders, 2 / (PERMUTATIONS + 1))
+    else:
+        p_value = _page(paired)
+        smallest = 2 / float(math.factorial(paired.shape[1])) ** paired.shape[0]
     return Effect(
         name,
         predicted,
         estimate,
-        low,
-        high,
+        estimate - margin_of_error,
+        estimate + margin_of_error,
         p_value,
         "permutation test of Jonckheere's statistic" if paired is None else "Page's test",
         len(runs),
@@ -95,30 +99,26 @@ def trend(
         margin=margin,
         equivalence_p=_equivalence_p(estimate, error, freedom, margin),
         spread=error * len(runs) ** 0.5,
+        smallest_p=smallest,
     )
 
 
-def _slope_within(strata: np.ndarray, x: Values, y: Values) -> Values:
-    """Least-squares slope along the last axis with an intercept for each stratum; each row has the same strata."""
-    first = strata.reshape(-1, strata.shape[-1])[0]
-    top, bottom = 0.0, 0.0
-    for stratum in np.unique(first):
-        columns = first == stratum
-        centred = x[..., columns] - x[..., columns].mean(-1, keepdims=True)
-        top = top + (centred * y[..., columns]).sum(-1)
-        bottom = bottom + (centred**2).sum(-1)
-    return np.asarray(top / bottom)
-
-
-def _standard_error(strata: np.ndarray, x: Values, y: Values, slope: float) -> tuple[float, int]:
-    """Of the slope, from the residuals, and its degrees of freedom."""
+def _slope_within(strata: np.ndarray, x: Values, y: Values) -> tuple[float, float, int]:
+    """Least-squares slope with an intercept for each stratum, its standard error, and the degrees of freedom."""
     frame = pd.DataFrame({"stratum": strata, "x": x, "y": y})
     centred = frame[["x", "y"]] - frame.groupby("stratum")[["x", "y"]].transform("mean")
+    square = (centred["x"] ** 2).sum()
+    slope = float((centred["x"] * centred["y"]).sum() / square)
     freedom = len(frame) - frame["stratum"].nunique() - 1
     if freedom < 1:
-        return np.nan, 0
+        return slope, np.nan, 0
     residuals = centred["y"] - slope * centred["x"]
-    return float(np.sqrt((residuals**2).sum() / freedom / (centred["x"] ** 2).sum())), freedom
+    return slope, float(np.sqrt((residuals**2).sum() / freedom / square)), freedom
+
+
+def _orders(levels: pd.Series) -> int:
+    """In how many ways the levels can be given to the runs."""
+    return math.factorial(len(levels)) // math.prod(math.factorial(n) for n in levels.value_counts())
 
 
 def _equivalence_p(estimate: float, error: float, freedom: int, margin: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from analysis.bound import bound_scalars
 from analysis.store.run_file import config_of, identity, metrics_of
 from ncsam.alignment import ALIGNMENT_METRICS
+from ncsam.probes import GROUPS
 from ncsam.training import METRICS, mean_of_defined
 
 
@@ -38,6 +39,10 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
         # NaN: epochs of the warm-up, batches without wrong labels
         row[f"mean_{name}"] = mean_of_defined(history[name])
+    for group in GROUPS if probed else ():
+        row[f"mean_probe_damping_{group}"] = mean_log_ratio(
+            history[f"probe_perturbed_gradient_{group}"], history[f"probe_gradient_{group}"]
+        )
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"] = float(wrong.mean())
     row["classes"] = len(file["labels/transition"])
@@ -45,6 +50,15 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
         row.update(_measured_scalars(file, loss))
     row.update(bound_scalars(file))
     return row
+
+
+def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean over epochs of log10(first / second), over those in which both are positive.
+
+    Not the ratio of their means: those are of different epochs, as nothing is perturbed in a warm-up.
+    """
+    both = (first > 0) & (second > 0)
+    return mean_of_defined(np.log10(first[both] / second[both]))
 
 
 def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:

@@ -90,8 +90,7 @@ def _row(label, rate, number, quality, planted):
     row["mean_perturbation_norm"] = settings.get("rho", np.nan)
     row |= {"mean_cos_sam_clean": 1 - rate, "mean_cos_clean_noise": -0.2 - 0.1 * rate}
     for group in GROUPS:
-        row[f"mean_probe_gradient_{group}"] = 1.0
-        row[f"mean_probe_perturbed_gradient_{group}"] = 1.5
+        row[f"mean_probe_damping_{group}"] = 0.2
     if name == "ncsam":
         row["mean_cos_compensated_sam_clean"] = 1 - rate
         row["mean_cos_plus_clean"] = 1 - rate + planted.get("gain", 0.2)

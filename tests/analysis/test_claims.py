@@ -1,6 +1,7 @@
 """The claims on studies with a known truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -80,12 +81,14 @@ def test_an_effect_that_reverses_over_noise_rates_is_shown_by_rate():
     assert [part.estimate for part in judgement.effects[0].parts] == pytest.approx([-0.3, 0, 0.1], abs=0.01)
 
 
-def test_a_bound_that_fails_in_one_run_is_mixed():
+@pytest.mark.parametrize(("share", "expected"), [(0.05, SUPPORTED), (0.06, MIXED)])
+def test_a_bound_may_fail_in_as_many_runs_as_its_probability_says(share, expected):
     runs = table()
-    runs.loc[5, "bound_zero_one_slack"] = -0.1
+    failing = int(share * len(runs))
+    runs.loc[: failing - 1, "bound_zero_one_slack"] = -0.1
     judgement = judged(runs, "T1")["T1"]
-    assert judgement.verdict == MIXED
-    assert judgement.conclusions[0] == "Does not hold in 1 run."
+    assert judgement.verdict == expected
+    assert judgement.conclusions[0] == (f"Does not hold in {failing} runs." if expected == MIXED else "")
 
 
 def test_neither_the_order_of_runs_nor_that_of_columns_matters():
@@ -145,6 +148,78 @@ def test_a_diverged_run_forbids_a_verdict_and_says_what_is_left():
     assert judgement.verdict == INCONCLUSIVE
     assert judgement.missing == ["NCSAM, d, symmetric 60%, seed 3: diverged"]
     assert "the 17 left would say: supported" in judgement.conclusions[0]
+
+
+@pytest.mark.parametrize(
+    ("claim", "methods", "named"),
+    [
+        # what is measured along the training stays finite in a run that diverges at its end
+        ("M1", ["SGD"], "SGD, d, symmetric 60%, seed 3: diverged"),
+        ("M3", ["NCSAM"], "NCSAM, d, symmetric 60%, seed 3: diverged"),
+        ("T1", ["SAM"], "SAM, d, symmetric 60%, seed 3: diverged"),
+        ("A1", ["flip 0.3"], "flip 0.3, d, symmetric 60%, seed 3: diverged"),
+        ("A3", ["kappa 0.2"], "kappa 0.2, d, symmetric 60%, seed 3: diverged"),
+    ],
+)
+def test_a_diverged_run_is_lost_and_named_by_every_kind_of_comparison(claim, methods, named):
+    runs = table(seeds=7)
+    broken = runs["method"].isin(methods) & (runs["noise_rate"] == 0.6) & (runs["seed"] == 3)
+    judgement = judged(runs.assign(diverged=broken), claim)[claim]
+    assert judgement.verdict == INCONCLUSIVE
+    assert named in judgement.missing
+
+
+def test_what_another_study_did_not_measure_is_not_lost():
+    runs = table(seeds=7).assign(study="one")
+    columns = [name for name in runs if name.startswith(("mean_cos", "mean_draw", "mean_temp", "bound_"))]
+    without = table(seed=1).assign(
+        study="two", seed=lambda t: t["seed"] + 100, **dict.fromkeys(columns, np.nan)
+    )
+    both = pd.concat([runs, without[without["method"].isin(["SGD", "SAM", "NCSAM"])]])
+    names = ("M1", "M2", "M3", "M4", "T1", "A1")
+    for name, judgement in judged(both, *names).items():
+        alone = judged(runs, *names)[name]
+        assert judgement.verdict == SUPPORTED
+        for found, expected in zip(judgement.effects, alone.effects, strict=True):
+            # the values of a series that the other study lacks are named
+            np.testing.assert_equal(vars(replace(found, missing=())), vars(expected))
+            assert not found.missing or name == "A1"
+
+
+def test_names_that_a_study_gives_its_methods_change_no_verdict():
+    runs = table(seeds=7)
+    names = sorted(runs["method"].unique())
+    renamed = runs.assign(method=runs["method"].map(dict(zip(names, reversed(names), strict=True))))
+    assert {n: j.verdict for n, j in judged(renamed).items()} == {
+        n: j.verdict for n, j in judged(runs).items()
+    }
+
+
+def test_of_methods_with_values_set_by_hand_the_one_like_the_control_is_compared():
+    by_hand = table().assign(candidates=1)
+    effect = judged(by_hand, "A2")["A2"].effects[0]
+    assert effect.estimate == pytest.approx((0.2 - 0.12) * 0.4, abs=0.002)
+
+
+def test_which_of_several_methods_with_values_set_by_hand_is_meant_is_not_guessed():
+    judgement = judged(table().assign(candidates=1), "M4")["M4"]
+    assert judgement.verdict == NOT_MEASURED
+    assert "NCSAM, flip 0.2, flip 0.3" in judgement.conclusions[0]
+    assert "differ in values set by hand" in judgement.conclusions[0]
+
+
+def test_a_flip_ratio_without_effect_supports_no_best_one():
+    same = dict.fromkeys(METHODS, 0.2)
+    found = [verdict(table(seed=seed, quality=same, noise=0.01, seeds=12), "A1") for seed in range(10)]
+    # Friedman's test errs in one of twenty
+    assert found.count(SUPPORTED) <= 1
+
+
+def test_runs_with_other_losses_are_no_methods_to_rank():
+    runs = table()
+    gce = runs[runs["method"] == "SAM"].assign(method="GCE", loss="gce", train_loss=5.0, test_accuracy=0.1)
+    plain, both = (judged(r, "L3")["L3"].effects for r in (runs, pd.concat([runs, gce])))
+    np.testing.assert_equal([vars(e) for e in both], [vars(e) for e in plain])
 
 
 def test_too_few_runs_for_a_verdict_say_how_many_it_takes():

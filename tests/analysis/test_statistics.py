@@ -139,8 +139,21 @@ def test_identical_values_within_the_margin_are_equivalent_once_there_are_five()
 def test_a_predicted_absence_of_a_difference_is_supported_by_equivalence_and_contradicted_by_a_difference():
     values = np.array([1.0, 2.0, 1.5, 1.2, 0.7, 1.9])
     assert paired_effect("x", values - 1.4, predicted=0, unit="", margin=1.0).verdict == SUPPORTED
-    assert paired_effect("x", values, predicted=0, unit="", margin=1.0).verdict == CONTRADICTED
+    assert paired_effect("x", values, predicted=0, unit="", margin=0.5).verdict == CONTRADICTED
+    # a difference, and perhaps one that does not matter
+    assert paired_effect("x", values, predicted=1, unit="", margin=1.0).verdict == SUPPORTED
+    assert paired_effect("x", values, predicted=0, unit="", margin=1.0).verdict == INCONCLUSIVE
     assert paired_effect("x", values - 1.4, predicted=0, unit="", margin=0.1).verdict == INCONCLUSIVE
+
+
+def test_a_difference_within_the_margin_contradicts_its_absence_in_at_most_one_of_twenty_cases():
+    rng = np.random.default_rng(15)
+    found = [
+        paired_effect("x", true + rng.normal(size=9), predicted=0, unit="", margin=1.0).verdict
+        for true in (0.6, 1.0)
+        for _ in range(100)
+    ]
+    assert found.count(CONTRADICTED) <= at_most(200)
 
 
 def test_what_holds_on_average_but_not_in_every_run_is_mixed():
@@ -160,6 +173,26 @@ def test_the_slope_is_that_of_least_squares_with_its_standard_error():
             scipy.stats.t.cdf((line.slope - 3.0) / line.stderr, 10),
         )
     )
+
+
+def test_95_percent_intervals_hold_the_slope_in_95_percent_of_draws():
+    rng = np.random.default_rng(16)
+    held = [effect.low <= 3.0 <= effect.high for effect in (slope(3.0, rng) for _ in range(400))]
+    # 400 draws see 95% as 92 to 98%
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("levels", "blocks", "smallest"),
+    # the orders of the levels: 4! / (2! 2!); the rankings in two blocks of three: (3!)^2
+    [([0, 0, 1, 1], None, 2 / 6), ([0, 1, 2, 0, 1, 2], [0, 0, 0, 1, 1, 1], 2 / 36)],
+)
+def test_a_trend_of_few_runs_says_how_small_its_p_value_can_be(levels, blocks, smallest):
+    values = np.array(levels) + 1e-3 * np.arange(len(levels))
+    effect = trend("x", levels, values, blocks=blocks, predicted=1, unit="")
+    assert effect.p_value == pytest.approx(smallest, rel=0.05)
+    assert effect.smallest_p == pytest.approx(smallest)
+    assert detectable_effect(effect) == np.inf
 
 
 def test_a_difference_between_data_sets_is_no_trend_within_them():
@@ -325,14 +358,15 @@ def test_holms_correction_is_that_of_statsmodels():
         np.testing.assert_allclose(holm(p_values), expected)
 
 
-def test_an_effect_of_the_detectable_size_is_found_four_times_in_five():
-    effect = replace(paired(0.0, np.random.default_rng(12), n=9), spread=1.0)
+@pytest.mark.parametrize(("pairs", "tests"), [(9, 1), (9, 11), (8, 6), (14, 11)])
+def test_an_effect_of_the_detectable_size_is_found_four_times_in_five(pairs, tests):
+    effect = replace(paired(0.0, np.random.default_rng(12), n=pairs), spread=1.0, tests=tests)
     size = detectable_effect(effect)
-    assert samples_needed(effect, size) == 9
+    assert samples_needed(effect, size) == pairs
     rng = np.random.default_rng(13)
-    found = [paired(size, rng, n=9).verdict for _ in range(150)]
-    # 150 draws at 80% have a standard deviation of 0.03, and the sign-flip test is no t test
-    assert found.count(SUPPORTED) / 150 == pytest.approx(0.8, abs=0.1)
+    found = [paired(size, rng, n=pairs).p_value * tests < 0.05 for _ in range(300)]
+    # 300 draws at 80% have a standard deviation of 0.023; above ten pairs a t test stands for the sign-flip test
+    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
 
 
 def test_five_pairs_can_find_nothing_and_the_answer_says_how_many_can():

@@ -119,6 +119,21 @@ def test_a_run_that_diverges_is_recorded_and_the_study_goes_on(tmp_path, capsys)
     assert "diverged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs = 3", "epochs = 3\nprobe_epochs = [1, 2]\nprobe_samples = 20"),
+        # whichever candidate is taken diverges
+        ('name = "plain"\nlabel = "SGD"', 'name = "sam"\nrho = [0.05, 0.1]'),
+    ],
+)
+def test_a_divergence_is_recorded_where_probes_are_taken_and_where_candidates_are_tried(tmp_path, old, new):
+    text = TINY.replace(old, new).replace("epochs = 3", "epochs = 3\nlearning_rate = 1e12")
+    outcome, _ = run_tiny(tmp_path, tmp_path / "out", text)
+    assert not outcome.failed
+    assert list(outcome.table["diverged"]) == [True, True]
+
+
 def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
     import analysis.run
 
