@@ -1,5 +1,7 @@
 """Labels that a study's noise table asks for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,14 @@ def test_human_labels_are_those_of_the_training_samples_that_are_used(whole, peo
     assert torch.equal(found.clean, clean)
     expected = torch.where(part.train_indices % 4 == 0, (clean + 3) % 10, clean)
     assert torch.equal(found.observed, expected)
+
+
+def test_human_labels_without_a_file_are_those_that_the_data_set_has(whole):
+    observed = (whole.train.targets + (torch.arange(len(whole.train)) % 4 == 0)) % 10
+    found = labels(replace(whole, observed=observed), "human", 0.25)
+    assert torch.equal(found.observed, observed)
+    with pytest.raises(ValueError, match="^noise.file: 'digits' has no annotators' labels"):
+        labels(whole, "human", 0.25)
 
 
 def test_human_labels_of_another_rate_than_the_study_says_are_refused(whole, people):

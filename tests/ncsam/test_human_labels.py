@@ -51,6 +51,21 @@ def test_a_single_line_of_labels_needs_no_name(tmp_path, ending, dtype):
     assert read_human_labels(path).tolist() == worst.tolist()
 
 
+@pytest.mark.parametrize("lines", ["3\n0\n2\n9\n1\n", "worse_label\n3\n0\n2\n9\n1\n"])
+def test_a_mark_of_byte_order_is_no_part_of_a_table(tmp_path, lines):
+    path = tmp_path / "labels.csv"
+    path.write_text(lines, encoding="utf-8-sig")
+    assert read_human_labels(path).tolist() == worst.tolist()
+
+
+@pytest.mark.parametrize("first", ["-1", "3.0"])
+def test_a_first_line_of_numbers_is_no_name(tmp_path, first):
+    path = tmp_path / "labels.txt"
+    path.write_text(f"{first}\n0\n2\n")
+    with pytest.raises(ValueError, match=r"^(file|labels): "):
+        human_labels(torch.zeros(3, dtype=torch.int64), read_human_labels(path))
+
+
 def test_a_name_that_is_missing_or_unknown_is_answered_with_those_there_are(tmp_path):
     path = write(tmp_path / "labels.npz")
     with pytest.raises(ValueError, match="^labels: .* has no 'best'; it has random_label1, worse_label"):

@@ -25,6 +25,18 @@ def folder(tmp_path):
     return root
 
 
+def test_a_table_as_excel_saves_it_is_read(folder):
+    table = folder / "train.csv"
+    table.write_text(table.read_text(), encoding="utf-8-sig")
+    assert load_dataset("images", folder, image_size=4).train.targets.tolist() == [0, 2]
+
+
+def test_images_of_more_than_8_bits_are_refused_rather_than_cut_off(folder):
+    Image.fromarray(np.full((8, 8), 9000, dtype=np.uint16)).save(folder / "images/a.png")
+    with pytest.raises(ValueError, match=r"a\.png: .* more than 8 bits"):
+        load_dataset("images", folder, image_size=4)
+
+
 def test_images_are_read_in_the_order_of_their_tables(folder):
     dataset = load_dataset("images", folder, image_size=4)
     assert dataset.input_shape == (3, 4, 4)

@@ -63,6 +63,36 @@ def test_forward_correction_is_the_likelihood_of_the_observed_label(outputs):
     torch.testing.assert_close(ForwardCorrection(transition())(logits, targets), expected)
 
 
+def test_forward_correction_has_gradients_where_no_label_is_of_some_class(outputs):
+    logits, targets = outputs
+    matrix = transition()
+    matrix[:, 0] += matrix[:, 3]
+    matrix[:, 3] = 0
+    logits = logits.clone().requires_grad_()
+    observed = targets % 3
+    loss = ForwardCorrection(matrix)(logits, observed)
+    torch.testing.assert_close(loss, -(logits.softmax(1) @ matrix)[torch.arange(20), observed].log().mean())
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", ["gce", "sce", "forward", "elr"])
+def test_losses_that_need_classes_refuse_mixed_ones(outputs, name):
+    logits, targets = outputs
+    loss = build_loss(name, samples=20, classes=4, transition=transition())
+    mixed = nn.functional.one_hot(targets, 4).double()
+    with pytest.raises(ValueError, match="^targets: .* takes classes, not mixed ones"):
+        loss(logits, mixed, torch.arange(20)) if name == "elr" else loss(logits, mixed)
+
+
+def test_elr_remembers_nothing_of_a_pass_that_overflowed(outputs):
+    loss = EarlyLearningRegularization(20, 4)
+    loss.remember(outputs[0], torch.arange(20))
+    before = loss.targets.clone()
+    loss.remember(torch.full_like(outputs[0], float("inf")), torch.arange(20))
+    assert torch.equal(loss.targets, before)
+
+
 def test_forward_correction_with_the_identity_is_cross_entropy_also_for_confident_float32_outputs():
     logits = torch.tensor([[200.0, 0.0, 0.0, 0.0]])
     loss = ForwardCorrection(transition(rate=0.0))

@@ -8,7 +8,22 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ncsam import BSAM, GSAM, NCSAM, SAM, CoTeaching, OracleSAM, Plain
+from ncsam import (
+    BSAM,
+    GSAM,
+    NCSAM,
+    SAM,
+    SANER,
+    ClusterNCSAM,
+    CoTeaching,
+    EarlyLearningRegularization,
+    FriendlySAM,
+    OracleSAM,
+    Plain,
+)
+from ncsam.methods.passes import piece_sizes
+from ncsam.methods.tensor_lists import added, projected_onto_ball, scaled_to
+from ncsam.training import _step
 from tests.ncsam.small_network import assert_same, batch, gradient_at, grads, loss_fn, network, weights_of
 from tests.ranks import joined, on_two_ranks
 
@@ -16,6 +31,8 @@ METHODS = {
     "plain": lambda m: Plain(m, loss_fn),
     "sam": lambda m: SAM(m, loss_fn, rho=0.3),
     "gsam": lambda m: GSAM(m, loss_fn, rho=0.3),
+    "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
+    "saner": lambda m: SANER(m, loss_fn, rho=0.3),
     "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
     "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.0),
     "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),
@@ -42,6 +59,23 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(name, size):
     assert method.gradient_count == pytest.approx(expected.gradient_count)
 
 
+@pytest.mark.parametrize(
+    ("samples", "size", "sizes"),
+    [(17, 4, [4, 4, 4, 5]), (18, 4, [4, 4, 4, 4, 2]), (16, 4, [4, 4, 4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1])],
+)
+def test_a_last_single_sample_joins_the_piece_before(samples, size, sizes):
+    assert piece_sizes(samples, size) == sizes
+
+
+def test_a_batch_of_one_more_than_the_micro_batches_hold_passes_batch_norm():
+    model = network(batch_norm=True)
+    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.3, strength=0.2, warmup=0.0)
+    method.progress, method.passes.micro_batch_size = 1.0, 4
+    # five samples are drawn of 17
+    method.backward(*batch(size=17))
+    assert all(torch.isfinite(g).all() for g in grads(model))
+
+
 def test_a_micro_batch_of_nothing_and_an_empty_batch_are_refused():
     with pytest.raises(ValueError, match="^micro_batch_size"):
         stepped("sam", network(), lambda p: setattr(p, "micro_batch_size", 0))
@@ -62,6 +96,48 @@ def test_autocast_changes_the_gradient_by_no_more_than_its_rounding(name):
     assert not torch.equal(a, b)
     # bfloat16 has 8 bits: 0.4% a product, some of them one after the other
     assert torch.linalg.vector_norm(a - b) < 0.05 * torch.linalg.vector_norm(b)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_callers_own_autocast_does_what_that_of_the_passes_does(name):
+    outside, within = network().float(), network().float()
+    inputs, targets = batch()
+    for model in (outside, within):
+        method = METHODS[name](model)
+        method.progress = 1.0
+        if model is within:
+            method.passes.autocast_dtype = torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16, enabled=model is outside):
+            method.backward(inputs.float(), targets, torch.arange(16))
+    a, b = (torch.cat([g.flatten() for g in grads(m)]) for m in (outside, within))
+    # the copies of the weights that autocast keeps are those at w, which would give the gradient at w twice
+    assert torch.linalg.vector_norm(a - b) < 0.02 * torch.linalg.vector_norm(b)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_parameter_that_the_loss_does_not_reach_gets_no_gradient(name):
+    model = network()
+    model.unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    stepped(name, model)
+    assert model.unused.grad is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_overflow_in_the_first_step_does_not_stop_the_training(name):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = METHODS[name](model)
+    method.progress = 1.0
+    scaler = method.passes.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for step in range(3):
+        before = weights_of(model)
+        method.passes.loss_fn = lambda o, t, s=step: loss_fn(o, t) * (float("inf") if s == 0 else 1.0)
+        optimizer.zero_grad()
+        method.backward(*batch(), torch.arange(16))
+        scaler.step(optimizer)
+        scaler.update()
+        moved = [not torch.equal(w, before[n]) for n, w in model.named_parameters()]
+        assert all(moved) if step else not any(moved)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -119,6 +195,17 @@ def test_accumulating_over_backward_calls_perturbs_each_part_by_itself():
         SAM(apart, loss_fn, rho=0.3).backward(inputs[part], targets[part])
         truth = [t + g for t, g in zip(truth, grads(apart), strict=True)]
     assert_same(grads(model), truth)
+
+
+def test_clusters_are_of_a_compiled_models_features_too():
+    model, plain = network(), network()
+    for other, compiled in ((model, torch.compile(model, backend="aot_eager")), (plain, plain)):
+        method = ClusterNCSAM(compiled, loss_fn, rho=0.3, flip_ratio=0.9, strength=0.2, warmup=0.5)
+        for method.progress in (0.5, 1.0):
+            other.zero_grad()
+            method.backward(*batch())
+        assert len(method.ascent.compensation.drawn)
+    assert_same(grads(model), grads(plain))
 
 
 def test_a_compiled_model_gives_the_same_gradients():
@@ -184,6 +271,35 @@ def test_ranks_perturb_by_their_own_part_and_reduce_once(tmp_path, name, own_red
         assert reductions == own_reductions
 
 
+def _rank_with_few_samples(rank, port, directory):
+    with joined(rank, port):
+        model = network()
+        inputs, targets = batch(size=5)
+        own = slice(0, 2) if rank == 0 else slice(2, 5)
+        method = METHODS["ncsam"](DistributedDataParallel(model))
+        method.progress = 1.0
+        method.passes.average_over_ranks = True
+        # 0.4 of 2 samples are none, of 3 one
+        method.backward(inputs[own], targets[own])
+        drawn = method.ascent.compensation
+        torch.save(
+            [drawn.drawn, drawn.temporary_targets, method.ascent.perturbation], f"{directory}/{rank}.pt"
+        )
+
+
+def test_a_rank_that_draws_no_sample_has_no_weight_in_the_mean_over_ranks(tmp_path):
+    on_two_ranks(_rank_with_few_samples, str(tmp_path))
+    (none, _, first), (drawn, labels, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert (len(none), len(drawn)) == (0, 1)
+    model = network()
+    inputs, targets = batch(size=5)
+    at_w = gradient_at(model, weights_of(model), inputs, targets)
+    simulated = gradient_at(model, weights_of(model), inputs[2:][drawn], labels)
+    truth, _ = projected_onto_ball(added(scaled_to(at_w, 0.3), simulated, alpha=0.2), 0.3)
+    assert_same(first, truth)
+    assert_same(second, truth)
+
+
 class TestCoTeaching:
     def networks(self):
         return network(seed=0), network(seed=1)
@@ -208,6 +324,33 @@ class TestCoTeaching:
         assert_same(grads(peer), truths[1])
         torch.testing.assert_close(loss, losses[0].mean())
         assert method.gradient_count == 2
+
+    def test_the_samples_kept_are_counted_without_rounding_errors(self):
+        model, peer = self.networks()
+        kept = []
+        method = CoTeaching(
+            model, lambda o, t: kept.append(len(t)) or loss_fn(o, t), peer=peer, forget_rate=0.8
+        )
+        method.progress = 1.0
+        method.backward(*batch(size=100))
+        # 1 - 0.8 is 0.19999999999999996; the last loss is that of the whole batch, reported
+        assert kept == [20, 20, 100]
+
+    def test_each_networks_gradient_is_clipped_by_itself(self):
+        model, peer = self.networks()
+        method = CoTeaching(model, loss_fn, peer=peer, forget_rate=0.4)
+        for network_, size in ((model, 0.1), (peer, 50.0)):
+            for p in network_.parameters():
+                p.grad = torch.full_like(p, size)
+        before = [g.clone() for g in grads(model)]
+        _step(method, torch.optim.SGD(method.parameters(), lr=0.0), 5.0)
+        assert_same(grads(model), before)
+        assert torch.cat([g.flatten() for g in grads(peer)]).norm() == pytest.approx(5.0)
+
+    def test_a_loss_that_remembers_one_networks_predictions_is_refused(self):
+        model, peer = self.networks()
+        with pytest.raises(ValueError, match="^loss_fn: EarlyLearningRegularization remembers one network's"):
+            CoTeaching(model, EarlyLearningRegularization(16, 4), peer=peer, forget_rate=0.4)
 
     def test_the_optimizer_trains_both_and_a_checkpoint_holds_both(self):
         model, peer = self.networks()
