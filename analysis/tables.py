@@ -68,7 +68,7 @@ def spread(values: pd.Series, digits: int) -> str:
 def verdicts_table(judgements: list[Judgement]) -> Table:
     """Each claim with its verdict, then the effects that decide it; controls in grey."""
     view = Table(
-        title="Verdicts (effect with 95% BCa interval; p after Holm's correction over the family; n units)"
+        title="Verdicts (effect with 95% interval; p after Holm's correction over the family; n units)"
     )
     for name in ("claim", "", "effect", "p", "n", "verdict"):
         view.add_column(name, justify="right" if name in ("effect", "p", "n") else "left")

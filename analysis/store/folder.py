@@ -93,10 +93,10 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 continue
             if record.fingerprint != run.fingerprint:
                 stored = read_config(root / run.path)
-                difference = _first_difference(stored["config"], run.config)
+                field, before, now = first_difference(stored["config"], run.config)
                 raise StoreError(
-                    f"out: {root / run.path} has other settings than the study ({difference}); choose another --out, "
-                    "or delete the folder to run it anew"
+                    f"out: {root / run.path} has other settings than the study ({field}: {before!r} there, {now!r} "
+                    "now); choose another --out, or delete the folder to run it anew"
                 )
             records[run.path] = record
     content = {
@@ -107,14 +107,38 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
     return records
 
 
+MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
+"""Keys of a study's training that leave the training as it is."""
+
+
+def how_trained(root: Path) -> dict[str, Any]:
+    """What a study trains, and how, whatever its methods, noise rates and seeds.
+
+    Raises:
+        FileNotFoundError: no study in the folder.
+        StoreError: `study.toml` is no study's.
+    """
+    study = _written_study(root / "study.toml")
+    training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
+    noise = {key: value for key, value in study.get("noise", {}).items() if key != "rates"}
+    samples: dict[str, Any] = {
+        key: study[key] for key in ("train_samples", "test_samples", "image_size") if key in study
+    }
+    return {"model": study.get("model"), "training": training, "noise": noise, **samples}
+
+
+def _written_study(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"out: {path} is not a TOML file ({error}); choose another --out") from error
+
+
 def _check_owner(root: Path, study: Study) -> None:
     written = root / "study.toml"
     if written.exists():
-        try:
-            stored_study = tomllib.loads(written.read_text(encoding="utf-8"))
-            name, dataset = stored_study.get("name"), stored_study.get("dataset")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"out: {written} is not a TOML file ({error}); choose another --out") from error
+        stored_study = _written_study(written)
+        name, dataset = stored_study.get("name"), stored_study.get("dataset")
         if name != study.name:
             raise StoreError(
                 f"out: {root} holds the study {name!r}, not {study.name!r}; choose another --out"
@@ -127,9 +151,10 @@ def _check_owner(root: Path, study: Study) -> None:
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
 
 
-def _first_difference(stored: Any, planned: Any, field: str = "") -> str:
+def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:
+    """Where two configurations differ first, and what they have there."""
     if isinstance(stored, dict) and isinstance(planned, dict):
         for key in sorted(stored.keys() | planned.keys()):
             if stored.get(key) != planned.get(key):
-                return _first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
-    return f"{field}: {stored!r} there, {planned!r} now"
+                return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
+    return field, stored, planned

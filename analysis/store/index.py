@@ -15,6 +15,7 @@ import pandas as pd
 import landscape
 from analysis.grid import Run
 from analysis.store.files import StoreError, replace_file
+from analysis.store.folder import first_difference, how_trained
 from analysis.store.record import Record
 from analysis.store.run_file import config_of, identity, opened, read_history
 
@@ -74,7 +75,8 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError, StoreError: as `read_table` does; or two studies hold runs that a claim could not tell
-            apart: of the same method, data, noise and seed.
+            apart, of the same method, data, noise and seed; or train in other ways on the same data and noise, where
+            a claim would compare their methods.
     """
     tables = [read_table(root).assign(study=str(root)) for root in roots]
     joined = pd.concat(tables, ignore_index=True)
@@ -87,7 +89,17 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
             f"{first['noise_kind']} {first['noise_rate']:.0%}, seed {first['seed']}; judge them apart"
         )
-    return joined.drop(columns="study")
+    for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
+        one, *others = of_data["study"].unique()
+        for other in others:
+            trained, otherwise = how_trained(Path(one)), how_trained(Path(other))
+            if trained != otherwise:
+                field, *both = first_difference(trained, otherwise)
+                raise StoreError(
+                    f"results: {one} and {other} train in other ways on {dataset}, {noise} noise ({field}: "
+                    f"{both[0]!r} and {both[1]!r}); judge them apart"
+                )
+    return joined
 
 
 def run_files(root: Path) -> list[Path]:

@@ -89,6 +89,27 @@ def test_several_studies_are_judged_as_one_and_runs_that_are_in_two_are_refused(
     assert written.read_text().count("| G1 |") == 2
 
 
+def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one(
+    finished, tmp_path, capsys, monkeypatch
+):
+    one, other = finished[1], tmp_path / "other"
+    shutil.copytree(one, other)
+    written = other / "study.toml"
+    written.write_text(written.read_text().replace("alignment_batches = ", "alignment_batches = 1"))
+    read = store.index.read_table
+    # other seeds, so that no run is in both
+    monkeypatch.setattr(
+        store.index,
+        "read_table",
+        lambda root: read(root).assign(seed=lambda t: t["seed"] + 10 * (root == other)),
+    )
+    assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 0
+    written.write_text(written.read_text().replace("    8,\n", "    9,\n"))
+    assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train in other ways on digits, symmetric noise (model.hidden: [8] and [9])" in said
+
+
 def test_claims_are_listed_without_any_results(capsys):
     assert cli.main(["claims", "--list"]) == 0
     shown = capsys.readouterr().out
@@ -101,7 +122,10 @@ def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, caps
     monkeypatch.setattr(cli, "CLAIMS", claim.CLAIMS)
     path = tmp_path / "mine.py"
     path.write_text(OWN)
-    assert cli.main(["claims", str(finished[1]), "--with", str(path), "--claim", "X1"]) == 0
+    # it writes its verdicts there
+    out = tmp_path / "out"
+    shutil.copytree(finished[1], out)
+    assert cli.main(["claims", str(out), "--with", str(path), "--claim", "X1"]) == 0
     shown = capsys.readouterr().out
     assert "SAM ends with a lower test loss than SGD." in shown
     assert "needs runs of SAM" in shown
