@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,21 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """Activations: (samples, units, ...space), or (samples, ..., units) as linear layers make them.
+
+    Attributes:
+        segments: the units.
+        space: axes behind that of the units.
+        flat: axes of space were flattened into that of the units, so that each may take several entries in a row.
+    """
+
+    segments: list[Segment]
+    space: int = 0
+    flat: bool = False
+
+
+@dataclass(frozen=True)
 class Structure:
     """The axes of a network's tensors along which units lie.
 
@@ -59,17 +74,17 @@ def structure_of(model: nn.Module) -> Structure:
     """Finds the groups of units of a network of linear layers, convolutions and BatchNorm.
 
     Sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
-    channels with zeros are followed.
+    channels with zeros are followed. Inputs are taken to be batches.
 
     Raises:
-        ValueError: something else stands in the way; the message names it.
+        ValueError: something else stands in the way, or a tensor is used in two places; the message names it.
     """
     try:
         graph = fx.symbolic_trace(model).graph
     except Exception as error:
         raise ValueError(f"model: its modules cannot be followed: {error}") from error
-    axes: dict[Axis, list[Segment]] = {}
-    signals: dict[fx.Node, list[Segment] | None] = {}
+    axes = _Axes()
+    signals: dict[fx.Node, Signal | None] = {}
     modules = dict(model.named_modules())
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -81,109 +96,240 @@ def structure_of(model: nn.Module) -> Structure:
                 _fix(signals[source])
         elif node.op == "call_module":
             module = modules[node.target]
-            signals[node] = _through(module, node.target, signals[node.args[0]], axes)
+            signals[node] = _through(module, node.target, signals[node.all_input_nodes[0]], axes)
         elif node.op in ("call_function", "call_method"):
             signals[node] = _combined(node, signals)
         else:
             raise ValueError(f"model: a parameter of its own ({node.target}) cannot be followed")
     leaves = {
         key: [Segment(leaf, segment.repeat) for segment in segments for leaf in segment.group.leaves()]
-        for key, segments in axes.items()
+        for key, segments in axes.segments.items()
     }
     groups = dict.fromkeys(segment.group for segments in leaves.values() for segment in segments)
     return Structure(leaves, [group for group in groups if not group.fixed and group.size > 1])
 
 
-def _through(
-    module: nn.Module, name: str, signal: list[Segment] | None, axes: dict[Axis, list[Segment]]
-) -> list[Segment] | None:
+class _Axes:
+    """The segments along the axes of tensors, each of which has one place in the network."""
+
+    def __init__(self) -> None:
+        self.segments: dict[Axis, list[Segment]] = {}
+        self._known: dict[tuple[int, int], tuple[str, list[Segment]]] = {}
+
+    def add(self, name: str, axis: int, tensor: torch.Tensor, segments: list[Segment]) -> None:
+        """Notes what lies along an axis.
+
+        Raises:
+            ValueError: something else lies there too, for the tensor is used twice, by this name or another.
+        """
+        first, known = self._known.setdefault((tensor.data_ptr(), axis), (name, segments))
+        if known != segments:
+            raise ValueError(
+                f"model: {name!r} has a second place in the network (the first as {first!r}), so that its units "
+                "cannot be followed; give each place weights of its own"
+            )
+        self.segments[name, axis] = segments
+
+
+def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -> Signal | None:
+    kind = f"{name!r} ({type(module).__name__})"
+    own = {key for key, _ in module.named_parameters()}
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         if getattr(module, "groups", 1) != 1:
             raise ValueError(f"model: the grouped convolution {name!r} cannot be followed")
-        columns = module.weight.shape[1]
+        if not own <= {"weight", "bias"}:
+            raise ValueError(f"model: {kind}, whose weights are made of others, cannot be followed")
+        space = 0 if isinstance(module, nn.Linear) else module.weight.dim() - 2
         if signal is not None:
-            channels = sum(leaf.size for segment in signal for leaf in segment.group.leaves())
-            repeat, rest = divmod(columns, channels)
-            if rest:
-                raise ValueError(f"model: {name!r} has {columns} inputs for {channels} units")
-            axes[name + ".weight", 1] = [Segment(segment.group, repeat) for segment in signal]
+            if signal.space != space:
+                raise ValueError(
+                    f"model: {kind} over an axis that is not that of the units cannot be followed"
+                )
+            axes.add(name + ".weight", 1, module.weight, _entries(signal, module.weight.shape[1], kind))
         made = [Segment(Group(module.weight.shape[0]))]
-        axes[name + ".weight", 0] = made
+        axes.add(name + ".weight", 0, module.weight, made)
         if module.bias is not None:
-            axes[name + ".bias", 0] = made
-        return made
+            axes.add(name + ".bias", 0, module.bias, made)
+        return Signal(made, space)
     if isinstance(module, _BatchNorm):
         if signal is None:
             raise ValueError(f"model: BatchNorm {name!r} of the inputs cannot be followed")
+        entries = _entries(signal, module.num_features, kind)
         for key in ("weight", "bias", "running_mean", "running_var"):
-            if getattr(module, key) is not None:
-                axes[f"{name}.{key}", 0] = signal
+            tensor = getattr(module, key)
+            if tensor is not None:
+                axes.add(f"{name}.{key}", 0, tensor, entries)
         return signal
-    if any(True for _ in module.parameters()):
-        raise ValueError(f"model: {name!r} ({type(module).__name__}) cannot be followed")
-    # without parameters: activations, pooling, flattening, Dropout
-    return signal
+    if own or any(True for _ in module.buffers()):
+        raise ValueError(f"model: {kind} cannot be followed")
+    if (
+        signal is None
+        or type(module) in UNITWISE_MODULES
+        or SPATIAL_MODULES.get(type(module)) == signal.space
+    ):
+        return signal
+    flattened = (
+        _flattened(signal, module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else None
+    )
+    if flattened is None:
+        raise ValueError(f"model: {kind} cannot be followed")
+    return flattened
+
+
+def _entries(signal: Signal, count: int, kind: str) -> list[Segment]:
+    """The segments of an axis of so many entries along which the signal's units lie."""
+    units = sum(leaf.size for segment in signal.segments for leaf in segment.group.leaves())
+    repeat, rest = divmod(count, units)
+    if rest or not (repeat == 1 or signal.flat):
+        raise ValueError(
+            f"model: {kind} takes {count} inputs where there are {units} units, and cannot be followed"
+        )
+    return [Segment(segment.group, repeat) for segment in signal.segments]
 
 
 SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 UNITWISE = {
-    operator.getitem,
-    torch.flatten,
     torch.relu,
     torch.sigmoid,
     torch.tanh,
-    nn.functional.adaptive_avg_pool2d,
-    nn.functional.avg_pool2d,
     nn.functional.dropout,
     nn.functional.gelu,
     nn.functional.leaky_relu,
-    nn.functional.max_pool2d,
     nn.functional.relu,
     nn.functional.silu,
     "contiguous",
-    "flatten",
-    "mean",
     "relu",
     "relu_",
-    "squeeze",
     "tanh",
+}
+SPATIAL: dict[Any, int] = {
+    nn.functional.adaptive_avg_pool2d: 2,
+    nn.functional.avg_pool2d: 2,
+    nn.functional.max_pool2d: 2,
+}
+"""Functions of each unit's values in space, of so many axes."""
+
+UNITWISE_MODULES = {
+    nn.AlphaDropout, nn.CELU, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.ELU, nn.GELU, nn.Hardshrink,
+    nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LeakyReLU, nn.LogSigmoid, nn.LogSoftmax, nn.Mish,
+    nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
+    nn.Tanhshrink, nn.Threshold,
+}  # fmt: skip
+SPATIAL_MODULES: dict[type[nn.Module], int] = {
+    getattr(nn, f"{name}{space}d"): space
+    for name in ("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "MaxPool", "InstanceNorm", "ZeroPad")
+    for space in (1, 2, 3)
 }
 
 
-def _combined(node: fx.Node, signals: dict[fx.Node, list[Segment] | None]) -> list[Segment] | None:
-    arguments: Any = node.args
-    if node.target in SUMS and len(node.all_input_nodes) == 2:
-        first, second = (signals[source] for source in node.all_input_nodes)
-        if first is None or second is None:
-            _fix(first)
-            _fix(second)
-            return first or second
-        _join(first, second)
-        return first
-    signal = signals[node.all_input_nodes[0]]
-    if node.target is nn.functional.pad:
-        return _padded(signal, arguments[1])
-    if node.target is operator.getitem and signal is not None:
-        index = arguments[1]
-        if not isinstance(index, tuple) or any(part != slice(None) for part in index[:2]):
-            raise ValueError(f"model: a selection of units ({node}) cannot be followed")
-    if node.target not in UNITWISE:
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
-        raise ValueError(f"model: the operation {name!r} cannot be followed")
-    return signal
+def _combined(node: fx.Node, signals: dict[fx.Node, Signal | None]) -> Signal | None:
+    target = node.target
+    given = [signals[source] for source in node.all_input_nodes]
+    if all(signal is None for signal in given):
+        return None
+    if target in SUMS and len(given) == 2:
+        return _sum(node, *given)
+    signal = given[0]
+    if signal is not None:
+        if target in FOLLOWED:
+            return FOLLOWED[target](node, signal)
+        if target in UNITWISE or SPATIAL.get(target) == signal.space:
+            return signal
+    raise _refusal(node)
 
 
-def _padded(signal: list[Segment] | None, amounts: Any) -> list[Segment] | None:
+def _refusal(node: fx.Node) -> ValueError:
+    target: Any = node.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", target)
+    return ValueError(f"model: the operation {name!r} ({node}) cannot be followed as it is used here")
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _sum(node: fx.Node, first: Signal | None, second: Signal | None) -> Signal | None:
+    if first is None or second is None:
+        _fix(first)
+        _fix(second)
+        return first or second
+    if first.space != second.space:
+        raise _refusal(node)
+    _join(first.segments, second.segments)
+    return Signal(first.segments, first.space, first.flat and second.flat)
+
+
+def _selected(node: fx.Node, signal: Signal) -> Signal:
+    """Slices and positions in space, of all units."""
+    index = _argument(node, 1, "index")
+    if not isinstance(index, tuple) or any(part != slice(None) for part in index[:2]):
+        raise ValueError(f"model: a selection of units ({node}) cannot be followed")
+    if len(index) - 2 > signal.space or not all(isinstance(part, slice | int) for part in index):
+        raise _refusal(node)
+    return replace(signal, space=signal.space - sum(isinstance(part, int) for part in index))
+
+
+def _mean(node: fx.Node, signal: Signal) -> Signal:
+    """A mean over axes of space."""
+    dims = _argument(node, 1, "dim")
+    dims = [dims] if isinstance(dims, int) else list(dims or [])
+    if not dims or not all(dim % (2 + signal.space) >= 2 for dim in dims):
+        raise _refusal(node)
+    kept = _argument(node, 2, "keepdim", False)
+    return signal if kept else replace(signal, space=signal.space - len(dims))
+
+
+def _squeezed(node: fx.Node, signal: Signal) -> Signal:
+    """Without axes of space, all of length 1."""
+    dim = _argument(node, 1, "dim")
+    if dim is None:
+        return replace(signal, space=0)
+    if not isinstance(dim, int) or dim % (2 + signal.space) < 2:
+        raise _refusal(node)
+    return replace(signal, space=signal.space - 1)
+
+
+def _flattened(signal: Signal, start: int, end: int) -> Signal | None:
+    """With some axes as one; None if it mixes samples, or leaves axes behind those that it joins to the units."""
+    last = 1 + signal.space
+    if not (1 <= start <= last and end in (-1, last)):
+        return None
+    if start > 1:
+        return replace(signal, space=start - 1)
+    return Signal(signal.segments, flat=signal.flat or signal.space > 0)
+
+
+def _flatten(node: fx.Node, signal: Signal) -> Signal:
+    found = _flattened(signal, _argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
+    if found is None:
+        raise _refusal(node)
+    return found
+
+
+def _padded(node: fx.Node, signal: Signal) -> Signal:
     """Zeros among the channels may change places like any units, as long as nothing is added to them."""
-    if signal is None or len(amounts) < 6:
+    amounts = [*_argument(node, 1, "pad")]
+    beyond = amounts[2 * signal.space :]
+    if not any(beyond):
         return signal
-    before, after = amounts[4:6]
-    new = [Segment(Group(size)) if size else None for size in (before, after)]
-    return [segment for segment in (new[0], *signal, new[1]) if segment is not None]
+    if signal.flat or any(beyond[2:]):
+        raise _refusal(node)
+    before, after = ([Segment(Group(size))] if size else [] for size in beyond[:2])
+    return replace(signal, segments=[*before, *signal.segments, *after])
 
 
-def _fix(signal: list[Segment] | None) -> None:
-    for segment in signal or []:
+FOLLOWED: dict[Any, Callable[[fx.Node, Signal], Signal]] = {
+    operator.getitem: _selected,
+    torch.flatten: _flatten,
+    nn.functional.pad: _padded,
+    "flatten": _flatten,
+    "mean": _mean,
+    "squeeze": _squeezed,
+}
+
+
+def _fix(signal: Signal | None) -> None:
+    for segment in signal.segments if signal else []:
         for leaf in segment.group.leaves():
             leaf.fixed = True
 

@@ -60,6 +60,31 @@ NAMES = ("mlp", "cnn", "resnet-padding", "resnet-projections")
 INPUTS = torch.randn(11, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(64), nn.Softmax(1), nn.Linear(64, 3)
+        ),
+        lambda: Averaged((-1, 2), 4),
+        lambda: nn.Sequential(
+            nn.Flatten(2), nn.Conv1d(2, 5, 3), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(85, 4), nn.BatchNorm1d(4),
+            nn.Linear(4, 2),
+        ),
+    ],
+)  # fmt: skip
+def test_flattened_norms_and_means_over_space_are_followed(make):
+    model = make().double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 2)
+    other = shuffled(model)
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+    with torch.no_grad():
+        torch.testing.assert_close(other(INPUTS), model(INPUTS), rtol=1e-12, atol=1e-13)
+
+
 def shuffled(model, seed=0):
     structure = structure_of(model)
     generator = torch.Generator().manual_seed(seed)
@@ -157,10 +182,54 @@ class Chunked(nn.Module):
         return self.inner(x)[:, :2]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [Attention(), Shared(), Chunked(), nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2))],
-)
+class Twice(nn.Module):
+    def __init__(self, *, tied):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.again = nn.Linear(4, 4)
+        if tied:
+            self.again.weight = self.inner.weight
+        else:
+            self.again = self.inner
+
+    def forward(self, x):
+        return self.last(self.again(self.inner(self.first(x).relu()).relu()).relu())
+
+
+class Averaged(nn.Module):
+    def __init__(self, dim, features):
+        super().__init__()
+        self.conv, self.last, self.dim = nn.Conv2d(2, 4, 3), nn.Linear(features, 3), dim
+
+    def forward(self, x):
+        return self.last(self.conv(x).relu().mean(self.dim))
+
+
+UNFOLLOWED = {
+    "attention": Attention(),
+    "a parameter of its own": Shared(),
+    "a selection of units": Chunked(),
+    "a grouped convolution": nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2)),
+    "a module used twice": Twice(tied=False),
+    "tied weights": Twice(tied=True),
+    "weights made of others": nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2)
+    ),
+    "a norm over groups": nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4, affine=False), nn.Conv2d(4, 3, 4)
+    ),
+    "a norm over neighbours": nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2), nn.Conv2d(4, 3, 4)),
+    "units that are shuffled": nn.Sequential(nn.Conv2d(2, 4, 3), nn.ChannelShuffle(2), nn.Conv2d(4, 3, 4)),
+    "a pool over units": nn.Sequential(nn.Linear(6, 8), nn.AvgPool1d(3, 1, 1), nn.Linear(8, 3)),
+    "a layer over the width": nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.Linear(4, 5), nn.Flatten(), nn.Linear(80, 3)
+    ),
+    "units behind other axes flattened": nn.Sequential(nn.Linear(6, 8), nn.Flatten(), nn.Linear(16, 3)),
+    "a mean over units": Averaged(1, 4),
+}
+
+
+@pytest.mark.parametrize("model", UNFOLLOWED.values(), ids=UNFOLLOWED)
 def test_a_network_whose_units_cannot_be_followed_is_refused(model):
     with pytest.raises(ValueError, match="^model: .*cannot be followed"):
         structure_of(model)
