@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,17 @@ from landscape.evaluation import Evaluator
 from landscape.objective import Objective
 from landscape.results import FloatArray, described
 from landscape.scales import scale_of
+from landscape.trace import WIDER_QUANTILE
 
-CONFIDENCE = 0.975
 MIN_PAIRS = 4
-DOUBLINGS = 60
+
+FEW_PAIRS = 16
+"""With so many the search for sigma begins, before it takes all."""
+
+STEPS = 40
+"""Of that search, each by a factor of up to `FARTHEST`, before it ends with nothing found."""
+
+FARTHEST = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,14 @@ class AverageSharpness:
 class NoiseTolerance:
     """The largest Gaussian noise on the weights that keeps the mean rise of the loss under a given value."""
 
-    sigma: float = described("standard deviation of the noise")
-    low: float = described("largest noise found to raise the loss by less, with 97.5% confidence")
-    high: float = described("smallest noise found to raise the loss by more, with 97.5% confidence")
+    sigma: float = described("standard deviation of the noise, the geometric middle of the interval")
+    low: float = described(
+        "lower end of the 95% interval of sigma, from the spread of the draws; 0 if none was found"
+    )
+    high: float = described("upper end of the interval; infinite if none was found")
     increase: float = described("rise of the loss", unit="nat")
     adaptive: str = described("what the noise is relative to")
-    converged: bool = described("low and high are within the tolerance asked for")
+    converged: bool = described("the interval is within the tolerance asked for")
     evaluations: int = described("passes over the data", unit="evaluations")
     samples: int = described("samples in the mean loss")
 
@@ -180,20 +189,23 @@ def pac_bayes_sigma(
     max_draws: int = 200,
     seed: int = 0,
 ) -> NoiseTolerance:
-    """The largest sigma with E L(theta + sigma T z) - L(theta) <= increase, by bisection.
+    """The sigma with E L(theta + sigma T z) - L(theta) = increase, and a 95% interval of it.
 
-    At each sigma so many draws are taken as tell on which side it lies, with 97.5% confidence; where the budget
-    does not suffice for that, the bisection ends with the bracket it has.
+    At each sigma the same draws give an interval for the mean rise; sigma's interval is where that holds `increase`.
+    The interval of the mean is taken of its logarithm: rises are skewed like squares, and unluckily small ones have a
+    small spread too. On quadratics it held the truth in 93 to 97% of seeds from 16 pairs of draws on, whatever the
+    eigenvalues (with one of them alone the plain interval held 88 to 94%); from 4 pairs in 89 to 97%.
 
     Sources: Neyshabur et al. 2017; Jiang et al. 2020, section C.5 (sigma by search; theirs bounds the accuracy). Cost:
-    about 10 sizes of noise, an evaluation a draw.
+    all draws at 5 to 8 sizes of noise, a few at some more; an evaluation a draw.
 
     Args:
         objective: whose loss, in evaluation mode.
         increase: rise of the mean loss that is borne.
         adaptive: `"none"` (T = 1), `"elementwise"` (Jiang et al.'s magnitude-aware sigma) or `"filter"`.
-        rtol: ends when the bracket's ends differ by less, relative to the lower one.
-        max_draws: budget at each sigma.
+        rtol: `converged` is whether the interval's ends differ by less, relative to the lower one; they are found to a
+            tenth of it.
+        max_draws: at each sigma.
         seed: of the draws.
 
     Raises:
@@ -236,46 +248,55 @@ def first_sigma(objective: Objective, adaptive: str) -> float:
 def tolerated(
     rises: NoiseRises, column: int, increase: float, rtol: float, max_pairs: int, start: float
 ) -> tuple[float, float]:
-    """(low, high) between which the mean rise of one loss passes `increase`."""
-    low, high = 0.0, math.inf
-    sigma = start
-    for _ in range(DOUBLINGS):
-        side = _side(rises, sigma, column, increase, max_pairs)
-        if side == 0:
-            # its neighbours may still be told apart
-            below = _side(rises, sigma / 2, column, increase, max_pairs) < 0
-            above = _side(rises, sigma * 2, column, increase, max_pairs) > 0
-            return (sigma / 2 if below else low, sigma * 2 if above else high)
-        low, high = (max(low, sigma), high) if side < 0 else (low, min(high, sigma))
-        if low > 0 and high < math.inf:
-            break
-        sigma = sigma * 2 if side < 0 else sigma / 2
-    while low > 0 and high < math.inf and high > (1 + rtol) * low:
-        middle = math.sqrt(low * high)
-        side = _side(rises, middle, column, increase, max_pairs)
-        if side == 0:
-            break
-        low, high = (middle, high) if side < 0 else (low, middle)
+    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`; (0 or inf: not found)."""
+    quantile = float(scipy.special.stdtrit(max_pairs - 1, WIDER_QUANTILE))
+
+    def excess(sigma: float, pairs: int, side: float) -> float:
+        return _excess(rises.at(sigma, pairs)[:, column], increase, side * quantile)
+
+    low, high = _crossing(lambda sigma: excess(sigma, min(FEW_PAIRS, max_pairs), 0), start, 0.2)
+    if low == 0 or high == math.inf:
+        return low, high
+    near = math.sqrt(low * high)
+    # the upper limit of the mean passes it first
+    low, _ = _crossing(lambda sigma: excess(sigma, max_pairs, 1), near, rtol / 10)
+    _, high = _crossing(lambda sigma: excess(sigma, max_pairs, -1), near, rtol / 10)
     return low, high
 
 
-def _side(rises: NoiseRises, sigma: float, column: int, increase: float, max_pairs: int) -> int:
-    """-1: the mean rise is below, 1: above, 0: more draws than allowed would be needed to tell."""
-    pairs = MIN_PAIRS
-    while True:
-        found = rises.at(sigma, pairs)[:, column]
-        if not np.isfinite(found).all():
-            return 1
-        margin = scipy.special.stdtrit(pairs - 1, CONFIDENCE) * found.std(ddof=1) / math.sqrt(pairs)
-        if abs(found.mean() - increase) > margin:
-            return 1 if found.mean() > increase else -1
-        if pairs >= max_pairs:
-            return 0
-        pairs = min(2 * pairs, max_pairs)
+def _excess(found: FloatArray, increase: float, errors: float) -> float:
+    """log of (mean rise, so many standard errors away in its logarithm) over `increase`, within what one step asks."""
+    most = 2 * math.log(FARTHEST)
+    if not np.isfinite(found).all():
+        return most
+    mean, margin = found.mean(), errors * found.std(ddof=1) / math.sqrt(len(found))
+    # without a logarithm the plain interval; below `increase` if only its end is
+    if mean <= 0:
+        return -most if mean + margin < increase else most
+    return float(np.clip(math.log(mean / increase) + margin / mean, -most, most))
+
+
+def _crossing(excess: Callable[[float], float], start: float, tolerance: float) -> tuple[float, float]:
+    """The sizes between which the excess passes 0, a tolerance of their logarithm about it; 0 or inf if it does not."""
+    below, above = 0.0, math.inf
+    sigma = start
+    for _ in range(STEPS):
+        size = excess(sigma)
+        below, above = (max(below, sigma), above) if size <= 0 else (below, min(above, sigma))
+        if below > 0 and above < math.inf:
+            root = math.exp(
+                scipy.optimize.brentq(
+                    lambda x: excess(math.exp(x)), math.log(below), math.log(above), xtol=tolerance
+                )
+            )
+            return root * math.exp(-tolerance), root * math.exp(tolerance)
+        # where a quadratic passes, and a little beyond
+        sigma *= math.exp(-size / 2 - math.copysign(tolerance, size))
+    return below, above
 
 
 def bracket(low: float, high: float, rtol: float) -> dict[str, Any]:
-    """A bracket as fields: its geometric middle, its ends, and whether they are near enough."""
+    """An interval as fields: its geometric middle, its ends, and whether they are near enough."""
     known = low > 0 and high < math.inf
     return {
         "sigma": math.sqrt(low * high) if known else (high if low == 0 else low),

@@ -77,7 +77,7 @@ class SharpnessProfile:
         "value: a rise in nat, for PAC-Bayes a standard deviation", dims=("measure", "loss")
     )
     error: FloatArray = described(
-        "standard error, for PAC-Bayes half the bracket; NaN for lower bounds, 0 for what is exact",
+        "standard error, for PAC-Bayes half the 95% interval; NaN for lower bounds, 0 for what is exact",
         dims=("measure", "loss"),
     )
     bound: NDArray[np.str_] = described("exact, estimate or lower bound", dims=("measure",))
@@ -135,8 +135,8 @@ def sharpness_profile(
         sizes: name -> radius, standard deviation or rise in place of that in `MEASURES`.
         steps: of each ascent.
         restarts: of each ascent, beside the gradient's start.
-        rtol: of averages and of the relative flatness; PAC-Bayes brackets to half of it.
-        max_draws: of noise, at each size.
+        rtol: of averages and of the relative flatness; the ends of PAC-Bayes intervals to a twentieth.
+        max_draws: of noise, at each size; for PAC-Bayes all are taken.
         max_products: for the relative flatness.
         layer: of the relative flatness; the last if not given.
         seed: of all draws.
