@@ -20,7 +20,7 @@ from landscape.trace import WIDER_QUANTILE
 MIN_PAIRS = 4
 
 FEW_PAIRS = 16
-"""With so many the search for sigma begins, before it takes all."""
+"""What an average looks at first, and with which the search for sigma begins before it takes all draws."""
 
 STEPS = 40
 """Of that search, each by a factor of up to `FARTHEST`, before it ends with nothing found."""
@@ -37,7 +37,7 @@ class AverageSharpness:
     sigma: float = described("standard deviation of the noise")
     adaptive: str = described("what the noise is relative to")
     center_loss: float = described("mean loss of the model itself", unit="nat")
-    converged: bool = described("the standard error is within the tolerance asked for")
+    converged: bool = described("the 95% interval is within two of the tolerances asked for")
     draws: int = described("draws of the noise, half of them the negatives of the others")
     samples: int = described("samples in the mean loss")
 
@@ -129,7 +129,7 @@ def average_sharpness(
         objective: whose loss, in evaluation mode.
         sigma: standard deviation of the noise.
         adaptive: `"none"` (T = 1), `"elementwise"` or `"filter"`, as for `sharpness`.
-        rtol: ends when the standard error is at most rtol |value|.
+        rtol: ends when the 95% interval is within +-2 rtol |value|, looked at from 16 pairs of draws on.
         max_draws: budget.
         seed: of the draws.
 
@@ -168,13 +168,20 @@ def check_noise(sigma: float, max_draws: int) -> None:
 def mean_rises(
     rises: NoiseRises, sigma: float, rtol: float, max_pairs: int
 ) -> tuple[FloatArray, FloatArray, int, bool]:
-    """Means (losses,) and standard errors, the pairs of draws taken, and whether the errors are within rtol."""
-    pairs = MIN_PAIRS
+    """Means (losses,) and standard errors, the pairs of draws taken, and whether the errors are within rtol.
+
+    They are when a 95% interval, which is Student's, is within +-2 rtol |mean|. It is the wider one, for a look at
+    which the draws happen to lie close is where it stops. +-2 standard errors then hold the mean of a quadratic in
+    92 to 94% of seeds, but in 86 to 90% where 16 skewed draws suffice (rtol 0.2), or where one eigenvalue gives half
+    of the mean and a hundred small ones the rest.
+    """
+    pairs = min(FEW_PAIRS, max_pairs)
     while True:
         found = rises.at(sigma, pairs)
         with np.errstate(invalid="ignore"):
             value, error = found.mean(0), found.std(0, ddof=1) / math.sqrt(pairs)
-        converged = bool((error <= rtol * np.abs(value)).all())
+        margin = scipy.special.stdtrit(pairs - 1, WIDER_QUANTILE) * error
+        converged = bool((margin <= 2 * rtol * np.abs(value)).all())
         if converged or pairs >= max_pairs or not np.isfinite(value).all():
             return value, error, pairs, converged
         pairs = min(2 * pairs, max_pairs)

@@ -35,6 +35,27 @@ def test_the_standard_error_covers_the_truth_as_often_as_it_should():
     assert 0.85 <= np.mean(held) <= 1
 
 
+@pytest.mark.parametrize(
+    ("eigenvalues", "rtol"),
+    [
+        ([1.0] * 10, 0.1),
+        ([1.0] * 10, 0.2),
+        ([1.0] * 60, 0.1),
+        ([3.0, 1.0, 1.0, 1.0], 0.1),
+        ([1.0] + [0.0] * 9, 0.1),
+    ],
+)
+def test_two_standard_errors_hold_the_truth_although_it_stops_when_they_look_small(eigenvalues, rtol):
+    scaled, held = ScaledRises(np.array(eigenvalues)), []
+    for seed in range(2000):
+        scaled.draw(seed, 500)
+        value, error, _, converged = mean_rises(scaled, 1.0, rtol, 500)
+        assert converged
+        held.append(abs(value[0] - sum(eigenvalues)) <= 2 * error[0])
+    # 92%, less two standard errors over 2000 seeds
+    assert np.mean(held) >= 0.908
+
+
 def test_pairs_cancel_the_slope():
     steep = average_sharpness(quadratic([1.0, 1.0], [1e4, 0.0]), sigma=0.01, max_draws=8, rtol=1e-9)
     flat = average_sharpness(quadratic([1.0, 1.0], [0.0, 0.0]), sigma=0.01, max_draws=8, rtol=1e-9)
