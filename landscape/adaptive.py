@@ -188,11 +188,13 @@ def _wanted(
 ) -> NDArray[np.intp]:
     """The points to evaluate next: those of the largest errors beyond what is allowed, not all in one place."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
-    known = np.nan_to_num(finite[evaluated])
-    spread = known.max(0) - known.min(0)
+    known = finite[evaluated]
+    missing = np.isnan(known)
+    # what is not finite stretches no range, and alone makes none
+    spread = np.maximum(np.where(missing, -np.inf, known).max(0) - np.where(missing, np.inf, known).min(0), 0)
     allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
     # of a constant, rounding is no error
-    allowed = np.maximum(allowed, 1e-7 * np.abs(known).max(0))
+    allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(known)).max(0))
     with np.errstate(invalid="ignore", divide="ignore"):
         excess = np.where(errors == 0, 0, errors / allowed)
     excess = np.where(np.isnan(excess), np.inf, excess).max(1)

@@ -81,6 +81,14 @@ def test_what_is_not_finite_is_found_and_never_interpolated():
     assert np.abs(found[finite] - truth[finite]).max() <= 0.01 * np.ptp(truth[finite])
 
 
+def test_a_point_that_is_not_finite_leaves_the_tolerance_of_the_others():
+    truth = 1000 + np.sin(9 * ALPHA) * np.cos(7 * BETA)
+    truth[-1, -1] = np.nan
+    found, _ = refine(truth)
+    finite = np.isfinite(truth)
+    assert np.abs(found - truth)[finite].max() <= 0.01 * np.ptp(truth[finite])
+
+
 @pytest.mark.parametrize("value", [0.3, np.nan])
 def test_a_constant_surface(value):
     found, errors = refine(np.full((21, 21), value))
