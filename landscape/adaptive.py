@@ -134,7 +134,9 @@ def _interpolated(
     filled, errors = columns.copy(), np.full(columns.shape, np.nan)
     errors[evaluated] = 0
     open_ = ~evaluated
-    if usable.sum() > 3 and open_.any():
+    # points on a line determine no linear trend; then nothing is filled in, and all are evaluated
+    determined = np.linalg.matrix_rank(np.column_stack([np.ones(usable.sum()), unit[usable]])) == 3
+    if usable.sum() > 3 and determined and open_.any():
         cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
         _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)

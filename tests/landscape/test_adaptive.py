@@ -89,6 +89,16 @@ def test_a_point_that_is_not_finite_leaves_the_tolerance_of_the_others():
     assert np.abs(found - truth)[finite].max() <= 0.01 * np.ptp(truth[finite])
 
 
+@pytest.mark.parametrize(
+    "finite", [ALPHA < -0.99, ALPHA == 0, ALPHA == BETA, (ALPHA == 0) | (ALPHA * BETA == 1)]
+)
+def test_where_only_points_on_a_line_are_finite_all_are_evaluated(finite):
+    truth = np.where(finite, 1 + BETA**2, np.nan)
+    found, errors = refine(truth)
+    assert errors.evaluated.all()
+    np.testing.assert_array_equal(found, truth)
+
+
 @pytest.mark.parametrize("value", [0.3, np.nan])
 def test_a_constant_surface(value):
     found, errors = refine(np.full((21, 21), value))
