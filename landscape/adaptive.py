@@ -141,8 +141,11 @@ def _interpolated(
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
         _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
         near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
-        filled[open_] = np.where(near[:, None], cubic, np.nan)
+        # no loss below all that were evaluated, nor an accuracy beyond 1
+        within = cubic.clip(columns[usable].min(0), columns[usable].max(0))
+        filled[open_] = np.where(near[:, None], within, np.nan)
         estimate = SAFETY * np.maximum(np.abs(cubic - thin), np.abs(left_out)[nearest].max(1))
+        estimate += np.abs(cubic - within)
         errors[open_] = np.where(near[:, None], estimate, np.nan)
     edges = np.cumsum([0, *(part.shape[1] for part in values.values())])
     bounds = dict(zip(values, pairwise(edges), strict=True))

@@ -99,6 +99,28 @@ def test_where_only_points_on_a_line_are_finite_all_are_evaluated(finite):
     np.testing.assert_array_equal(found, truth)
 
 
+def test_no_value_is_filled_in_beyond_the_evaluated_ones():
+    loss = np.log1p(np.exp(30 * (ALPHA**2 + BETA - 0.3)))
+    accuracy = (BETA < 0.3 - ALPHA**2).astype(float)
+
+    def evaluate(multiples, _):
+        index = tuple(np.abs(AXIS[:, None] - multiples[:, k]).argmin(0) for k in (0, 1))
+        columns = [values[index][:, None] for values in (loss, accuracy, loss / 30, loss / 60)]
+        return Values(*columns)
+
+    found = refined(evaluate, (AXIS, AXIS), 0.05, lambda *_: None)
+    assert not found.errors.evaluated.all()
+    for values in (
+        found.values.loss,
+        found.values.accuracy,
+        found.values.loss_error,
+        found.values.rise_error,
+    ):
+        known = values[found.errors.evaluated]
+        assert known.min() == values.min()
+        assert known.max() == values.max()
+
+
 @pytest.mark.parametrize("value", [0.3, np.nan])
 def test_a_constant_surface(value):
     found, errors = refine(np.full((21, 21), value))
