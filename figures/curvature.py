@@ -41,7 +41,8 @@ def curvature(runs: pd.DataFrame) -> Figure:
                 for index, (method, of_method) in enumerate(runs.groupby("method", sort=False)):
                     by_rate = of_method.groupby("noise_rate")[f"{quantity}_{loss}"]
                     mean = by_rate.mean()
-                    spread = [mean - by_rate.min(), by_rate.max() - mean]
+                    # the mean of equal values may be a rounding beside them
+                    spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
                     at = mean.index.to_numpy() + (index - (len(style) - 1) / 2) * shift
                     ax.errorbar(
                         at, mean, spread, **style[str(method)], label=str(method), ms=4, lw=1.2, capsize=2
@@ -61,14 +62,25 @@ def curvature(runs: pd.DataFrame) -> Figure:
         caption(
             figure,
             f"{data_of(runs)}: mean over seeds, bars from smallest to largest; points are shifted sideways to "
-            f"be told apart. {_errors(runs)}{radius}.",
+            f"be told apart. {_missing(runs)}{_errors(runs)}{radius}.",
         )
     return figure
 
 
+def _missing(runs: pd.DataFrame) -> str:
+    drawn = [f"{quantity}_{loss}" for quantity, _ in QUANTITIES for loss, _ in LOSSES]
+    count = int(runs[drawn].isna().any(axis=1).sum())
+    return f"{count} of {len(runs)} runs lack a value and are left out of its mean. " if count else ""
+
+
 def _errors(runs: pd.DataFrame) -> str:
-    eigenvalue = (runs["top_eigenvalue_residual_observed"] / runs["top_eigenvalue_observed"]).abs().max()
-    trace = (runs["trace_standard_error_observed"] / runs["trace_observed"]).abs().max()
+    eigenvalue, trace = (
+        pd.concat([runs[f"{error}_{loss}"] / runs[f"{quantity}_{loss}"] for loss, _ in LOSSES]).abs().max()
+        for quantity, error in (
+            ("top_eigenvalue", "top_eigenvalue_residual"),
+            ("trace", "trace_standard_error"),
+        )
+    )
     return (
         f"Largest relative error: eigenvalue {eigenvalue:.1%} (residual), trace {trace:.1%} (standard error)"
     )

@@ -118,6 +118,28 @@ def test_a_study_in_which_every_run_diverged_can_be_drawn(tmp_path):
         draw(frame).savefig(tmp_path / "figure.png")
 
 
+def test_curvature_that_all_seeds_share_can_be_drawn():
+    """The mean of three 1.4s is above 1.4 by a rounding."""
+    frame = runs()
+    frame[["top_eigenvalue_clean", "trace_observed"]] = 1.4
+    assert figures.curvature(frame).axes
+
+
+def test_the_errors_of_curvature_are_those_of_both_losses_and_runs_without_a_value_are_counted():
+    frame = runs()
+    frame[["top_eigenvalue_clean", "trace_observed"]] = 2.0
+    frame[["top_eigenvalue_residual_clean", "trace_standard_error_observed"]] = 0.5, 1.5
+    assert "eigenvalue 25.0% (residual), trace 75.0%" in caption_of(figures.curvature(frame))
+    assert "lack" not in caption_of(figures.curvature(frame))
+    frame.loc[[3, 4], "sharpness_clean"] = np.nan
+    frame.loc[4, "trace_clean"] = np.nan
+    assert "2 of 18 runs lack a value" in caption_of(figures.curvature(frame))
+
+
+def caption_of(figure):
+    return figure._supxlabel.get_text().replace("\n", " ")
+
+
 def test_surfaces_side_by_side_share_one_colour_scale():
     figure = FIGURES["contours"]()
     limits = {
