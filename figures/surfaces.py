@@ -91,7 +91,8 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
         for ax, (title, surface) in zip(axes, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
-            colors = colormaps[COLORMAP](norm(surface.loss))
+            # a logarithm has no colour for zero, which is as high as the smallest loss
+            colors = colormaps[COLORMAP](norm(surface.loss.clip(low, high)))
             ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
             ax.set_zlim(*height_of(np.array([low, high]), low, high))
             if low > 0:

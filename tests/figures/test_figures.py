@@ -164,6 +164,14 @@ def test_points_without_a_finite_loss_are_holes_and_counted():
     assert "2 points without a finite loss" in figure._supxlabel.get_text().replace("\n", " ")
 
 
+def test_a_loss_of_zero_is_no_hole_in_the_relief():
+    surface = plane()
+    surface.loss[2, 2] = 0.0
+    figure = figures.relief([("SGD", surface)], loss_name="loss", about="Seed 0.")
+    (drawn,) = figure.axes[0].collections
+    assert (drawn.get_facecolor()[:, 3] == 1).all()
+
+
 def outlying(factor):
     """A bowl of losses from 0.1 to 3.1, one corner far above all."""
     surface = plane()
