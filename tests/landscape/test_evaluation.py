@@ -135,6 +135,40 @@ def test_losses_on_the_same_inputs_share_their_passes():
         assert profiles[name].samples == objective.n_samples
 
 
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def forward(self, x):
+        return self.inner(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Scaled(1.0), Scaled(5.0)),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
+            nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+        ),
+    ],
+    ids=["buffer that is not persistent", "architecture"],
+)
+def test_objectives_of_models_that_share_just_their_state_are_refused(one, other):
+    other.load_state_dict(one.state_dict())
+    data = (torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 0, 1, 1, 0]))
+    objectives = {"a": Objective(one, cross_entropy, data), "b": Objective(other, cross_entropy, data)}
+    with pytest.raises(ValueError, match="^objectives: 'b' is of another model"):
+        lines(objectives, random_directions(objectives["a"], 1))
+    copied = Objective(copy.deepcopy(one), cross_entropy, data)
+    assert lines({"a": objectives["a"], "c": copied}, random_directions(copied, 1), steps=3).keys() == {
+        "a",
+        "c",
+    }
+
+
 def test_objectives_of_different_weights_are_refused():
     model, inputs, targets = build("mlp")
     first = Objective(model, cross_entropy, (inputs, targets))
