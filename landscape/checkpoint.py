@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from landscape.evaluation import Evaluator, Values
+from landscape.evaluation import Evaluator, Values, tensors_of
 from landscape.objective import Objective
 from landscape.results import FloatArray
 
@@ -25,19 +25,24 @@ CHUNK = 16
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
-    """Digests of all that decides the values, by what it is; two evaluations with the same may share points."""
+    """Digests of all that decides the values, by what it is; two evaluations with the same may share points.
+
+    The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
+    from before that are refused, as of other weights.)
+    """
     lead = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
+    state = tensors_of(lead.model)
     return {
-        "weights": _digest([lead.theta, *lead.model.state_dict().values()]),
+        "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
         "directions": _digest(vectors),
         "data": _digest(data),
         "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
     }
 
 
-def _digest(tensors: list[Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: list[Tensor], names: Any = ()) -> str:
+    digest = hashlib.sha256(repr(names).encode())
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)

@@ -436,7 +436,7 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
 
 def _are_alike(lead: Objective, other: Objective) -> bool:
     """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
-    ours, theirs = _tensors(lead.model), _tensors(other.model)
+    ours, theirs = tensors_of(lead.model), tensors_of(other.model)
     if ours.keys() != theirs.keys():
         return False
     pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
@@ -450,7 +450,7 @@ def _are_alike(lead: Objective, other: Objective) -> bool:
     return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, of which `state_dict` leaves out those that are not persistent."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 

@@ -108,6 +108,19 @@ def test_a_checkpoint_of_another_surface_is_refused(change, what, tmp_path):
         call(objective, directions, checkpoint=path, **options)
 
 
+def test_a_checkpoint_over_equal_weights_of_another_layer_is_refused(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 2))
+    data = (torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 0, 1, 1, 0]))
+    first, second = (
+        Objective(model, cross_entropy, data, parameters=lambda name, layer=layer: name == f"{layer}.weight")
+        for layer in (1, 3)
+    )
+    options = {"steps": 5, "checkpoint": tmp_path / "line.h5"}
+    line(first, torch.ones(4), **options)
+    with pytest.raises(ValueError, match="^checkpoint: .* is of other weights"):
+        line(second, torch.ones(4), **options)
+
+
 def plane_of(objective, **options):
     return surface, objective, random_directions(objective, 2, seed=1), {"steps": 21, **options}
 
