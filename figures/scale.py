@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from numpy.typing import NDArray
 
-from landscape import Surface
+from landscape import Line, Surface
 
 LEVELS = 21
 OUTLIERS = 25.0
@@ -62,7 +62,7 @@ def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str
     return said
 
 
-def holes(surfaces: Sequence[tuple[str, Surface]]) -> str:
+def holes(surfaces: Iterable[tuple[str, Surface | Line]]) -> str:
     """How many points have no finite loss, for a caption; empty if all have."""
     count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
     return f"{count} points without a finite loss are left out. " if count else ""

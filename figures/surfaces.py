@@ -138,10 +138,11 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
         axes[0, 0].set_ylabel("mean loss (nat)")
         axes[1, 0].set_ylabel("accuracy")
         legend_above(figure, axes[0, 0])
+        left_out = holes(each for _, models in series for each in models)
         bands = "Bands: two standard errors. " if estimated else ""
         caption(
             figure,
-            f"{about} The trained model is at α = 0. {bands}α: multiple of a direction "
+            f"{about} The trained model is at α = 0. {bands}{left_out}α: multiple of a direction "
             f"({_kinds(line.direction_kind for _, models in series for _, line in models)}).",
         )
     return figure

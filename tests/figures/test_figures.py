@@ -242,6 +242,16 @@ def test_a_line_with_standard_errors_has_a_band():
     assert "two standard errors" in figure._supxlabel.get_text().replace("\n", " ")
 
 
+def test_points_of_a_line_without_a_finite_loss_are_counted():
+    line = profile()
+    assert "finite" not in caption_of(figures.lines([("train", [("SGD", line)])], about=""))
+    line.loss[:2] = np.nan, np.inf
+    caption = caption_of(
+        figures.lines([("train", [("SGD", line)]), ("test", [("SGD", profile())])], about="")
+    )
+    assert "2 points without a finite loss are left out." in caption
+
+
 def test_paths_show_their_barriers():
     position = np.linspace(0, 1, 5)
     path = Path(position, position, position, 0.25, 0.5, "straight", 2.0, 2.0, "eval", 0, 10)
