@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from landscape.hessian import TopEigenvalues
 from landscape.objective import Objective
 from landscape.results import FloatArray, described
+from landscape.scales import filter_norms
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
@@ -117,7 +119,10 @@ def normalized(
             whole = torch.cat([part.flatten() for part in kept.values()])
             columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
             continue
-        given = [_with_norms(parts[name], weight, per, one_dimensional) for name, weight in weights.items()]
+        given = [
+            _with_norms(parts[name], weight, per, one_dimensional, partial(filter_norms, objective, name))
+            for name, weight in weights.items()
+        ]
         columns.append(torch.cat([part.flatten() for part in given]))
     kind = f"{per}-normalized" if directions.kind == "random" else f"{directions.kind}, {per}-normalized"
     return _directions(torch.stack(columns, 1), kind, one_dimensional=one_dimensional, seed=directions.seed)
@@ -235,16 +240,16 @@ def _directions(vectors: Tensor, kind: str, *, one_dimensional: str = "kept", se
     return Directions(vectors.detach(), cosines, kind, one_dimensional, seed, angles)
 
 
-def _with_norms(direction: Tensor, weight: Tensor, per: str, one_dimensional: str) -> Tensor:
+def _with_norms(
+    direction: Tensor, weight: Tensor, per: str, one_dimensional: str, of_filters: Callable[[Tensor], Tensor]
+) -> Tensor:
     """The direction of one tensor with the norms of its weights."""
     if weight.ndim < 2 and one_dimensional == "zero":
         return torch.zeros_like(direction)
     if weight.ndim < 2 or per == "layer":
         return _of_norm(direction, torch.linalg.vector_norm(weight))
-    own = torch.linalg.vector_norm(direction.flatten(1), dim=1)
-    wanted = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    scale = torch.where(own > 0, wanted / own, torch.zeros_like(own))
-    return direction * scale.view(-1, *[1] * (weight.ndim - 1))
+    own, wanted = of_filters(direction), of_filters(weight)
+    return direction * torch.where(own > 0, wanted / own, torch.zeros_like(own))
 
 
 def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:

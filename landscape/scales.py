@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.objective import Objective
 
@@ -27,10 +27,24 @@ def scale_of(objective: Objective, adaptive: str) -> Tensor | float:
     if adaptive == "elementwise":
         return objective.theta.abs()
     parts = []
-    for weight in objective.unflatten(objective.theta).values():
+    for name, weight in objective.unflatten(objective.theta).items():
         if weight.ndim < 2:
             parts.append(weight.abs().flatten())
             continue
-        norms = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-        parts.append(norms.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight).flatten())
+        parts.append(filter_norms(objective, name, weight).expand_as(weight).flatten())
     return torch.cat(parts)
+
+
+def filter_norms(objective: Objective, name: str, tensor: Tensor) -> Tensor:
+    """The norms of the output filters or rows of one weight tensor, in a shape that broadcasts to the tensor's.
+
+    Outputs lie along the first axis; for transposed convolutions (inputs, outputs of a group, ...) along the second, in
+    each group of inputs. Which it is says the module of torch that holds the tensor; weights made of others
+    (`torch.nn.utils.parametrizations`) count as of the first kind.
+    """
+    owner = objective.model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return torch.linalg.vector_norm(tensor.flatten(1), dim=1).view(-1, *[1] * (tensor.ndim - 1))
+    groups = tensor.unflatten(0, (owner.groups, -1))
+    norms = torch.linalg.vector_norm(groups, dim=[1, *range(3, groups.ndim)], keepdim=True)
+    return norms.expand(-1, groups.shape[1], *[-1] * (groups.ndim - 2)).flatten(0, 1)

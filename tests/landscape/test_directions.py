@@ -22,6 +22,7 @@ from landscape import (
     top_eigenvalues,
     trajectory_directions,
 )
+from landscape.scales import scale_of
 from tests.conftest import build, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -34,6 +35,32 @@ def objective_of(name, **options):
 
 def norms_of(objective, vector):
     return {name: part.norm().item() for name, part in objective.unflatten(vector).items()}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_filters_of_a_transposed_convolution_are_those_of_its_outputs(groups):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = nn.ConvTranspose2d(4, 6, 3, groups=groups).double()
+        model = nn.Sequential(layer, nn.Flatten(), nn.Linear(54, 2).double())
+        with torch.no_grad():
+            layer.weight.mul_(torch.rand(4, 6 // groups, 1, 1) * 10)
+        data = (torch.randn(5, 4, 1, 1).double(), torch.tensor([0, 1, 0, 1, 0]))
+    objective = Objective(model, cross_entropy, data)
+    directions = filter_normalized_directions(objective, 1)
+    parts = objective.unflatten(directions.vectors[:, 0].contiguous())
+    scales = objective.unflatten(scale_of(objective, "filter"))
+    for output in range(6):
+        # the inputs of its group, and its place in it
+        inputs = range(4 // groups * (output // (6 // groups)), 4 // groups * (output // (6 // groups) + 1))
+        one = output % (6 // groups)
+        norms = [
+            math.sqrt(sum(of["0.weight"][i, one].square().sum().item() for i in inputs))
+            for of in (parts, objective.unflatten(objective.theta))
+        ]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-12)
+        for i in inputs:
+            assert scales["0.weight"][i, one].numpy() == pytest.approx(np.full((3, 3), norms[1]))
 
 
 def test_each_filter_of_a_direction_has_the_norm_of_the_models_filter():
