@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.batch_norm import BatchStatistics, keeps_statistics
 from landscape.directions import Weights, as_vector
@@ -83,13 +83,15 @@ def paths(
         progress: as for `surfaces`.
 
     Raises:
-        ValueError: an argument out of range, or objectives of different models.
+        ValueError: an argument out of range, objectives of different models, or another model whose parameters
+            differ where they are no variables, so that it is not at the path's end.
     """
     if steps < 2:
         raise ValueError(f"steps: must be at least 2, got {steps}")
     if not objectives:
         raise ValueError("objectives: holds none")
     lead = next(iter(objectives.values()))
+    _check_that_the_rest_is_shared(lead, other)
     position = np.linspace(0, 1, steps)
     chord = as_vector(lead, other) - lead.theta
     vectors, multiples = [chord], position[:, None]
@@ -123,6 +125,21 @@ def paths(
     return result
 
 
+def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None:
+    if isinstance(other, nn.Module):
+        other = dict(other.named_parameters())
+    if not isinstance(other, Mapping):
+        return
+    for name, own in objective.model.named_parameters():
+        if name in objective.names or name not in other:
+            continue
+        if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):
+            raise ValueError(
+                f"other: its {name!r} differs, but is frozen or not among the objective's parameters, and would stay; "
+                "make it a variable of the objective too, or the same in both"
+            )
+
+
 def low_loss_bend(
     objective: Objective,
     other: Weights,
@@ -149,7 +166,7 @@ def low_loss_bend(
         progress: called with steps done and in all; True writes a line on the terminal.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or another model as in `paths`.
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
@@ -159,6 +176,7 @@ def low_loss_bend(
         )
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
+    _check_that_the_rest_is_shared(objective, other)
     start, end = objective.theta, as_vector(objective, other)
     outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
     if _choice_for(objective) == "recalibrate":

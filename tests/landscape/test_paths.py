@@ -108,6 +108,19 @@ def test_batch_norm_is_recalibrated_so_that_both_ends_are_right():
     assert torch.equal(objective.model[1].running_mean, before)
 
 
+def test_frozen_layers_that_differ_are_refused_for_the_path_would_not_end_at_the_other():
+    one, other = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double() for _ in range(2))
+    one[0].requires_grad_(False)
+    inputs, targets = torch.eye(3).double(), torch.tensor([0, 1, 0])
+    objective = Objective(one, nn.CrossEntropyLoss(), (inputs, targets))
+    for call, options in ((path, {}), (low_loss_bend, {"batch_size": 2})):
+        with pytest.raises(ValueError, match="^other: its '0.weight' differs"):
+            call(objective, other, **options)
+    other[0].load_state_dict(one[0].state_dict())
+    truth = nn.functional.cross_entropy(other(inputs), targets).item()
+    assert path(objective, other, steps=3).loss[-1] == pytest.approx(truth, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "field"),
     [
