@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from landscape.evaluation import Evaluator, Values, tensors_of
@@ -45,7 +46,8 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
     digest = hashlib.sha256(repr(names).encode())
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        # as bytes, for NumPy has no bfloat16
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

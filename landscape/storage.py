@@ -71,7 +71,8 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     """Writes a result as the group `name`, replacing one of that name.
 
     Arrays become datasets with their dimensions named, numbers and words become scalar datasets; each has
-    the attributes `description` and `units`; a field that is None is left out.
+    the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
+    HDF5 lack, are stored in float32.
 
     Args:
         file: a path, made if missing, or an open file or group.
@@ -98,8 +99,13 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         value = getattr(result, field.name)
         if value is None:
             continue
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        array = _array(value) if isinstance(value, Tensor) else value
         write(group, field.name, array, **field.metadata, tensor=isinstance(value, Tensor))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return np.asarray(wide.detach().cpu().numpy())
 
 
 def load(file: str | Path | h5py.Group, name: str) -> Any:

@@ -108,6 +108,14 @@ def test_a_checkpoint_of_another_surface_is_refused(change, what, tmp_path):
         call(objective, directions, checkpoint=path, **options)
 
 
+def test_a_model_in_bfloat16_has_a_checkpoint_too(tmp_path):
+    model, inputs, targets = build("relu-mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets), dtype=torch.bfloat16)
+    first = plane(objective, tmp_path / "plane.h5", steps=3)
+    assert_same(first, plane(objective, tmp_path / "plane.h5", steps=3))
+    assert_same(first, plane(objective, steps=3))
+
+
 def test_a_checkpoint_over_equal_weights_of_another_layer_is_refused(tmp_path):
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 2))
     data = (torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 0, 1, 1, 0]))

@@ -93,6 +93,16 @@ def test_a_surface_from_before_there_were_standard_errors_is_read(objective, tmp
     assert (old.batch_norm, old.loss_error, old.evaluated) == ("eval", None, None)
 
 
+def test_directions_in_bfloat16_come_back_with_the_same_numbers(tmp_path):
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), dtype=torch.bfloat16)
+    directions = filter_normalized_directions(objective, 2)
+    save(tmp_path / "results.h5", "directions", directions)
+    stored = load(tmp_path / "results.h5", "directions").vectors
+    assert stored.dtype == torch.float32
+    assert torch.equal(stored.bfloat16(), directions.vectors)
+
+
 def test_saving_again_replaces(objective, tmp_path):
     path = tmp_path / "results.h5"
     save(path, "a", sharpness(objective, rho=0.1, steps=1))
