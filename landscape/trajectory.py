@@ -42,13 +42,15 @@ def trajectory_directions(
         count: how many directions.
 
     Raises:
-        ValueError: fewer than two checkpoints, of other sizes, or more directions than they span.
+        ValueError: fewer than two checkpoints, of other sizes or not finite, or more directions than they span.
     """
     points = _differences(objective, checkpoints)
     if not 1 <= count < len(checkpoints):
         raise ValueError(
             f"count: {len(checkpoints)} checkpoints have at most {len(checkpoints) - 1} directions, got {count}"
         )
+    if count > objective.n_parameters:
+        raise ValueError(f"count: {objective.n_parameters} weights have no more directions, got {count}")
     centred = points - points.mean(0)
     _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
     if not sizes[count - 1] > 1e-7 * sizes[0]:
@@ -75,7 +77,7 @@ def projected_trajectory(
     """Checkpoints as multiples of any directions: the nearest points of their plane, by least squares.
 
     Raises:
-        ValueError: of other sizes, or directions that are not independent.
+        ValueError: of other sizes or not finite, or directions that are not independent.
     """
     points = _differences(objective, checkpoints)
     vectors = directions.vectors.to(points)
@@ -90,7 +92,12 @@ def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor
     if len(checkpoints) < 2:
         raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
     theta = objective.theta.double()
-    return torch.stack([as_vector(objective, weights).double() - theta for weights in checkpoints])
+    points = torch.stack([as_vector(objective, weights).double() - theta for weights in checkpoints])
+    finite = torch.isfinite(points).all(1)
+    if not finite.all():
+        first = int(finite.int().argmin())
+        raise ValueError(f"checkpoints: the one at position {first} holds weights that are not finite; leave it out")
+    return points
 
 
 def _projected(points: Tensor, vectors: Tensor) -> tuple[FloatArray, FloatArray]:

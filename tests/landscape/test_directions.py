@@ -284,5 +284,12 @@ def test_bad_weights_and_checkpoints_are_named():
         trajectory_directions(objective, [objective.theta])
     with pytest.raises(ValueError, match="^count"):
         trajectory_directions(objective, [objective.theta, objective.theta + 1], 2)
+    broken = torch.full_like(objective.theta, torch.nan)
+    with pytest.raises(ValueError, match="^checkpoints: the one at position 1 holds weights that are not finite"):
+        trajectory_directions(objective, [objective.theta, broken, objective.theta + 1], 2)
+    few = objective_of("mlp", parameters=lambda name: name.endswith("3.bias"))
+    assert few.n_parameters < 5
+    with pytest.raises(ValueError, match="^count: . weights have no more directions, got 5"):
+        trajectory_directions(few, list(torch.randn(8, few.n_parameters)), 5)
     with pytest.raises(ValueError, match="^count"):
         eigenvector_directions(top_eigenvalues(objective), 2)
