@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,12 @@ def coordinates(extent: float, steps: int) -> FloatArray:
     """`steps` evenly spaced values from -extent to extent; the middle one of an odd number is exactly 0.
 
     Raises:
-        ValueError: extent not positive and finite, or fewer than 2 steps.
+        ValueError: extent not a number, positive and finite, or fewer than 2 steps.
     """
-    if not 0 < extent < float("inf"):
-        raise ValueError(f"extent: must be positive and finite, got {extent}")
-    if steps < 2:
-        raise ValueError(f"steps: must be at least 2, got {steps}")
+    if not isinstance(extent, Real) or not 0 < extent < float("inf"):
+        raise ValueError(f"extent: must be a number, positive and finite, got {extent!r}")
+    if not isinstance(steps, Integral) or steps < 2:
+        raise ValueError(f"steps: must be a whole number, at least 2, got {steps!r}")
     return extent * ((2 * np.arange(steps, dtype=np.float64) - (steps - 1)) / (steps - 1))
 
 
@@ -240,7 +241,7 @@ def surfaces(
     if len(given) != 2:
         raise ValueError(f"directions: a surface needs two, got {len(given)}")
     vectors = [checked_vector(lead, vector) for vector in given]
-    (extents, counts) = _pair(extent), _pair(steps)
+    extents, counts = _pair("extent", extent), _pair("steps", steps)
     axes = _axis("alpha", alpha, extents[0], counts[0]), _axis("beta", beta, extents[1], counts[1])
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: must lie between 0 and 1, got {tolerance}")
@@ -297,8 +298,12 @@ def _first(objectives: Mapping[str, Objective]) -> Objective:
     return next(iter(objectives.values()))
 
 
-def _pair(value: Any) -> tuple[Any, Any]:
-    return value if isinstance(value, tuple) else (value, value)
+def _pair(name: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(f"{name}: must be one number for both axes or a pair, got {value!r}")
+    return value[0], value[1]
 
 
 def _axis(name: str, given: ArrayLike | None, extent: float, steps: int) -> FloatArray:

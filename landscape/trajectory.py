@@ -96,7 +96,9 @@ def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor
     finite = torch.isfinite(points).all(1)
     if not finite.all():
         first = int(finite.int().argmin())
-        raise ValueError(f"checkpoints: the one at position {first} holds weights that are not finite; leave it out")
+        raise ValueError(
+            f"checkpoints: the one at position {first} holds weights that are not finite; leave it out"
+        )
     return points
 
 

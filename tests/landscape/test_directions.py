@@ -285,7 +285,9 @@ def test_bad_weights_and_checkpoints_are_named():
     with pytest.raises(ValueError, match="^count"):
         trajectory_directions(objective, [objective.theta, objective.theta + 1], 2)
     broken = torch.full_like(objective.theta, torch.nan)
-    with pytest.raises(ValueError, match="^checkpoints: the one at position 1 holds weights that are not finite"):
+    with pytest.raises(
+        ValueError, match="^checkpoints: the one at position 1 holds weights that are not finite"
+    ):
         trajectory_directions(objective, [objective.theta, broken, objective.theta + 1], 2)
     few = objective_of("mlp", parameters=lambda name: name.endswith("3.bias"))
     assert few.n_parameters < 5

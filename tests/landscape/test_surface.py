@@ -64,7 +64,14 @@ def test_a_loss_that_is_not_finite_stays_so():
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"extent": 0}, "extent"), ({"extent": float("nan")}, "extent"), ({"steps": 1}, "steps")],
+    [
+        ({"extent": 0}, "extent"),
+        ({"extent": float("nan")}, "extent"),
+        ({"extent": [1.0, 2.0, 3.0]}, "extent"),
+        ({"extent": "wide"}, "extent"),
+        ({"steps": 1}, "steps"),
+        ({"steps": 2.5}, "steps"),
+    ],
 )
 def test_bad_arguments_are_named(options, field):
     objective, (first, second), _ = quadratic()
@@ -72,3 +79,12 @@ def test_bad_arguments_are_named(options, field):
         surface(objective, (first, second), **options)
     with pytest.raises(ValueError, match="^direction"):
         line(objective, torch.ones(3))
+    with pytest.raises(ValueError, match="^extent"):
+        line(objective, first, extent=[1.0, 2.0])
+
+
+def test_a_pair_of_extents_may_be_a_list():
+    objective, plane, _ = quadratic()
+    found = surface(objective, plane, extent=[1.0, 2.0], steps=[3, 5])
+    assert found.alpha.tolist() == [-1, 0, 1]
+    assert found.beta.tolist() == [-2, -1, 0, 1, 2]
