@@ -41,6 +41,10 @@ surface with two basins, for as many points in all."""
 SAFETY = 2.0
 """Of the estimates: without it they were exceeded, by up to a third, on surfaces with a narrow basin or valley."""
 
+BEYOND = 10.0
+"""So many times what a loss is interpolated beyond the evaluated ones counts as its error: the bottom of a basin is
+evaluated, not cut off."""
+
 NEIGHBOURS = 3
 
 Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
@@ -102,6 +106,13 @@ def refined(
         evaluated[chosen] = True
         filled, errors = _interpolated(unit, evaluated, values)
         chosen = _wanted(unit, evaluated, filled["loss"], errors["loss"], tolerance)
+    for name, of_points in filled.items():
+        known = np.isfinite(of_points) & evaluated[:, None]
+        low, high = np.where(known, of_points, np.inf).min(0), np.where(known, of_points, -np.inf).max(0)
+        # no accuracy beyond 1, and no loss or standard error below 0
+        inside = of_points[~evaluated].clip(low, high)
+        errors[name][~evaluated] += np.abs(of_points[~evaluated] - inside)
+        of_points[~evaluated] = inside
     return Refined(
         Values(filled["loss"], filled["accuracy"], filled.get("loss_error"), filled.get("rise_error")),
         Errors(evaluated, errors["loss"], errors["accuracy"]),
@@ -141,11 +152,8 @@ def _interpolated(
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
         _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
         near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
-        # no loss below all that were evaluated, nor an accuracy beyond 1
-        within = cubic.clip(columns[usable].min(0), columns[usable].max(0))
-        filled[open_] = np.where(near[:, None], within, np.nan)
+        filled[open_] = np.where(near[:, None], cubic, np.nan)
         estimate = SAFETY * np.maximum(np.abs(cubic - thin), np.abs(left_out)[nearest].max(1))
-        estimate += np.abs(cubic - within)
         errors[open_] = np.where(near[:, None], estimate, np.nan)
     edges = np.cumsum([0, *(part.shape[1] for part in values.values())])
     bounds = dict(zip(values, pairwise(edges), strict=True))
@@ -196,10 +204,13 @@ def _wanted(
     known = finite[evaluated]
     missing = np.isnan(known)
     # what is not finite stretches no range, and alone makes none
-    spread = np.maximum(np.where(missing, -np.inf, known).max(0) - np.where(missing, np.inf, known).min(0), 0)
+    low, high = np.where(missing, np.inf, known).min(0), np.where(missing, -np.inf, known).max(0)
+    spread = np.maximum(high - low, 0)
     allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
     # of a constant, rounding is no error
     allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(known)).max(0))
+    beyond = np.maximum(np.maximum(low - finite, finite - high), 0)
+    errors = np.maximum(errors, BEYOND * beyond)
     with np.errstate(invalid="ignore", divide="ignore"):
         excess = np.where(errors == 0, 0, errors / allowed)
     excess = np.where(np.isnan(excess), np.inf, excess).max(1)

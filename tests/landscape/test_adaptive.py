@@ -99,6 +99,16 @@ def test_where_only_points_on_a_line_are_finite_all_are_evaluated(finite):
     np.testing.assert_array_equal(found, truth)
 
 
+@pytest.mark.parametrize(("a", "b"), [(0.12, 0.12), (0.6, 0.1), (-0.12, -0.36)])
+def test_the_bottom_of_a_basin_between_evaluated_points_is_evaluated_not_cut_off(a, b):
+    truth = 0.5 + (ALPHA - a) ** 2 + 3 * (BETA - b) ** 2
+    found, errors = refine(truth, 0.05)
+    # such a bowl takes hardly more than the first points, and is interpolated to better than the tolerance
+    assert errors.evaluated.sum() < 100
+    assert np.abs(found - truth).max() <= 0.002 * np.ptp(truth)
+    assert found.min() == pytest.approx(truth.min(), rel=1e-12)
+
+
 def test_no_value_is_filled_in_beyond_the_evaluated_ones():
     loss = np.log1p(np.exp(30 * (ALPHA**2 + BETA - 0.3)))
     accuracy = (BETA < 0.3 - ALPHA**2).astype(float)
