@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.layout import in_fastest_layout
-from landscape.products import PRODUCTS, Chunks, LossFunction, Memory, Products, derivative
+from landscape.products import (
+    PRODUCTS,
+    Chunks,
+    LossFunction,
+    Memory,
+    Products,
+    check_that_gradients_are_recorded,
+    derivative,
+)
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
@@ -169,8 +177,14 @@ class Objective:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
+    @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass."""
+        """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass.
+
+        Raises:
+            RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
+        """
+        check_that_gradients_are_recorded(self.theta, self.inputs)
         theta = self._point(theta)
         # the loss in the last place
         total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
@@ -218,6 +232,7 @@ class Objective:
             raise ValueError(
                 f"vectors: must be ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}"
             )
+        check_that_gradients_are_recorded(self.theta, self.inputs)
         block = vectors.to(self.theta).reshape(self.n_parameters, -1)
         total = self.summed(self._products[matrix](self._point(theta), block))
         self.products += block.shape[1]

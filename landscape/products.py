@@ -208,6 +208,8 @@ class Products:
             self._theta = theta.clone()
         self._given = given
 
+    # the caller may have said no_grad, in which every derivative would be zero
+    @torch.enable_grad()
     def _direct(self, index: int, rows: Tensor) -> Tensor:
         inputs, targets = self._chunks[index]
         variable = self._theta.detach().requires_grad_()
@@ -296,6 +298,19 @@ def derivative(
         materialize_grads=True,
     )
     return result
+
+
+def check_that_gradients_are_recorded(*tensors: Tensor) -> None:
+    """Raises where a derivative would be zero, or none, without a word.
+
+    Raises:
+        RuntimeError: in `torch.inference_mode()`, or tensors made there.
+    """
+    if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in tensors):
+        raise RuntimeError(
+            "torch.inference_mode: gradients and products with the Hessian cannot be had there, nor for a model or "
+            "data made there; make the Objective and measure outside of it, or use torch.no_grad() instead"
+        )
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 
 from landscape import Objective, spectral_density, top_eigenvalues, trace
 from landscape.krylov import top_eigenpairs
-from tests.conftest import build, dense_hessian
+from tests.conftest import build, dense_hessian, flat, loss_of_vector
 from tests.landscape.test_krylov import symmetric
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -199,6 +199,33 @@ def test_nan_in_the_loss_is_nan_in_the_result_and_not_converged(linearize):
     estimate = trace(objective)
     assert np.isnan(estimate.value)
     assert not estimate.converged
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_no_grad_around_a_measurement_changes_nothing(linearize):
+    """Recording off, every derivative is zero, which Lanczos takes for a converged zero matrix."""
+    model, inputs, targets = build("mlp")
+    truth = spectrum_of(model, inputs, targets)
+    gradient = torch.autograd.functional.jacobian(loss_of_vector(model, inputs, targets), flat(model))
+    with torch.no_grad():
+        objective = Objective(model, cross_entropy, (inputs, targets), linearize=linearize)
+        torch.testing.assert_close(objective.gradient(), gradient, rtol=1e-10, atol=1e-12)
+        for matrix in ("hessian", "gauss-newton"):
+            assert top_eigenvalues(objective, matrix=matrix).values[0] > 0
+        assert top_eigenvalues(objective, tol=1e-8).values[0] == pytest.approx(truth[-1], rel=1e-10)
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_inference_mode_is_refused_rather_than_measured_as_zero(made_inside, linearize):
+    model, inputs, targets = build("mlp")
+    with torch.inference_mode(made_inside):
+        objective = Objective(model, cross_entropy, (inputs, targets), linearize=linearize)
+    with torch.inference_mode(not made_inside):
+        assert objective.value() > 0
+        for derivative in (objective.gradient, lambda: objective.hvp(torch.ones(objective.n_parameters))):
+            with pytest.raises(RuntimeError, match="^torch.inference_mode"):
+                derivative()
 
 
 NARROW_SHORTCUT = """
