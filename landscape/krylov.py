@@ -163,7 +163,7 @@ def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
     if start is None:
-        return _random_orthonormal(basis[:, :0], width, generator)
+        return torch.linalg.qr(_random(basis, width, generator)).Q
     directions, coupling = torch.linalg.qr(start.to(basis))
     negligible = 1e-12 * coupling.abs().max()
     return _next_block(directions, coupling.cpu(), basis[:, :0], width, negligible, generator)
@@ -177,10 +177,9 @@ def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     return block - basis @ correction, coefficients + correction
 
 
-def _random_orthonormal(basis: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    draw = torch.randn(basis.shape[0], width, dtype=basis.dtype, device=basis.device, generator=generator)
-    q, _ = torch.linalg.qr(_orthogonalised(draw, basis)[0])
-    return q
+def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """Random columns of as many entries, and of the kind, of those given."""
+    return torch.randn(like.shape[0], width, dtype=like.dtype, device=like.device, generator=generator)
 
 
 def _next_block(
@@ -197,13 +196,11 @@ def _next_block(
     orthogonal to the basis, so that the search goes on in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
-    columns = (directions @ left.to(directions))[:, :width]
-    vanishing = sizes[:width] <= negligible
-    if vanishing.any():
-        rest = columns[:, ~vanishing]
-        fresh = _random_orthonormal(torch.cat([basis, rest], 1), int(vanishing.sum()), generator)
-        columns = torch.cat([rest, fresh], 1)
-    return columns
+    there = sizes[:width] > negligible
+    columns = (directions @ left.to(directions))[:, :width][:, there]
+    columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
+    # of a remainder that is hardly more than rounding, much lies in the basis: now that its length is 1, out with it
+    return torch.linalg.qr(_orthogonalised(columns, basis)[0]).Q
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device | str) -> Eigenpairs:

@@ -110,6 +110,18 @@ def test_a_clustered_spectrum_in_float32_shows_no_ghosts_after_hundreds_of_produ
     np.testing.assert_allclose(pairs.values.numpy(), np.sort(spectrum)[::-1][:6], atol=2e-5)
 
 
+def test_few_samples_leave_no_eigenvalue_outside_the_spectrum():
+    """Their Gauss-Newton matrix has a rank below 3 a sample; rounding, taken for directions, gave -1051 for 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(16)
+        model = nn.Sequential(nn.Linear(8, 10), nn.Tanh(), nn.Linear(10, 3)).double()
+        data = (torch.randn(5, 8, dtype=torch.float64), torch.randint(0, 3, (5,)))
+    objective = Objective(model, cross_entropy, data)
+    for seed in range(40):
+        found = top_eigenvalues(objective, 3, matrix="gauss-newton", which="smallest", seed=seed)
+        np.testing.assert_allclose(found.values, 0, atol=1e-12)
+
+
 def test_stopped_early_the_eigenvalues_say_that_they_have_not_converged():
     """hessian-eigenthings returns what 2 k iterations give."""
     found = top_eigenvalues(diagonal(np.linspace(0, 1, 300)), 5, max_products=10)

@@ -132,6 +132,18 @@ def test_long_runs_in_float32_show_no_ghosts():
     np.testing.assert_allclose(pairs.values.numpy(), np.sort(spectrum)[::-1][:5], rtol=1e-4)
 
 
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_operators_of_low_rank_leave_the_vectors_orthonormal_and_the_residuals_true(which):
+    for seed in range(40):
+        spectrum = np.r_[np.exp(-np.arange(seed % 10 + 1) / 3), np.zeros(40)]
+        matrix = symmetric(spectrum, seed)
+        pairs = ask(matrix, 3, which=which, seed=seed)
+        np.testing.assert_allclose((pairs.vectors.T @ pairs.vectors).numpy(), np.eye(3), atol=1e-12)
+        residuals = torch.linalg.vector_norm(matrix @ pairs.vectors - pairs.vectors * pairs.values, dim=0)
+        assert (residuals <= pairs.residuals + 1e-12).all()
+        assert spectrum.min() - 1e-12 <= pairs.values.min() <= pairs.values.max() <= spectrum.max() + 1e-12
+
+
 def test_what_has_not_converged_within_the_budget_says_so():
     pairs = ask(symmetric(np.linspace(0, 1, 300)), 3, tol=1e-10, max_products=20)
     assert not pairs.converged.any()
