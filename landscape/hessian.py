@@ -151,7 +151,8 @@ def top_eigenvalues(
         max_products: budget of products; 40 k + 60 if not given.
         block: vectors multiplied at a time, k if not given: eigenvalues repeated up to so often are found as
             often as they are there. 1 needs about half the products and finds one copy of each.
-        start: begins from these vectors (n, m), or from the eigenvectors found at weights nearby.
+        start: begins from these vectors (n, m), or from the eigenvectors found at weights nearby, and a random one:
+            the block is m + 1.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalisation, vectors in float64.

@@ -86,6 +86,19 @@ def test_a_warm_start_saves_products_and_changes_no_value():
     )
 
 
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_a_start_at_other_eigenvectors_seldom_hides_the_wanted_ones(which, k):
+    spectrum = SPECTRA["indefinite, |smallest| > largest"]
+    matrix = symmetric(spectrum)
+    others = ask(matrix, k + 1, which=which, tol=1e-10)
+    found = [ask(matrix, k, which=which, start=others.vectors[:, 1:], seed=seed) for seed in range(40)]
+    assert all(pairs.converged.all() for pairs in found)
+    right = [pairs.values[0].item() == pytest.approx(others.values[0].item(), rel=1e-3) for pairs in found]
+    # a random vector may hold next to nothing of one eigenvector, in a small space rather than in a large one
+    assert np.mean(right) > 0.85
+
+
 def test_few_vectors_in_memory_need_more_products_and_find_the_same():
     spectrum = np.concatenate([np.linspace(0, 1, 200), [1.1, 1.2, 1.3]])
     matrix = symmetric(spectrum)
@@ -187,6 +200,7 @@ def test_the_same_seed_gives_the_same_bits():
         ({"k": 1, "block": 0}, "block"),
         ({"k": 1, "start": torch.zeros(5, 2)}, "start"),
         ({"k": 1, "block": 2, "start": torch.zeros(60, 1)}, "block"),
+        ({"k": 1, "max_products": 2, "start": torch.zeros(60, 1)}, "max_products"),
     ],
 )
 def test_bad_arguments_are_named(options, field):
