@@ -170,6 +170,17 @@ def test_float32_is_near_the_float64_truth(name):
     assert estimate.value == pytest.approx(truth.sum(), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["relu-mlp", "cnn-batchnorm-dropout", "attention"])
+def test_errors_in_float32_include_its_rounding(name):
+    model, inputs, targets = build(name)
+    model, inputs = model.float(), inputs.float()
+    found = top_eigenvalues(Objective(model, cross_entropy, (inputs, targets)), 3, tol=1e-9)
+    # the truth of the weights and inputs as they are in float32
+    truth = np.sort(spectrum_of(model.double(), inputs.double(), targets))[::-1][:3]
+    assert (np.abs(found.values - truth) <= found.errors).all()
+    assert (found.errors < 1e-5 * truth[0]).all()
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_all_eigenvalues_of_a_few_parameters(n):
     objective = diagonal(np.arange(1.0, n + 1))

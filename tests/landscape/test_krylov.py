@@ -72,6 +72,12 @@ def test_errors_of_the_values_are_second_order_in_the_residuals():
     assert (pairs.errors[:2] < 0.25 * pairs.residuals[:2]).all()
 
 
+def test_of_a_single_vector_the_error_is_the_residual():
+    pairs = ask(symmetric(SPECTRA["decaying"]), 1, max_products=1)
+    assert pairs.residuals > 1
+    assert torch.equal(pairs.errors, pairs.residuals)
+
+
 def test_a_warm_start_saves_products_and_changes_no_value():
     spectrum = SPECTRA["indefinite, |smallest| > largest"]
     matrix = symmetric(spectrum)
