@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,7 @@ class Objective:
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, or ranks
-            with different weights.
+            with different weights or buffers.
         TypeError: a model that cannot be copied.
     """
 
@@ -302,10 +303,20 @@ class Objective:
         )
 
     def _check_that_ranks_agree(self) -> None:
-        extremes = torch.stack([self.theta, -self.theta])
-        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.process_group)
-        if not torch.equal(extremes[0], -extremes[1]):
-            raise ValueError("process_group: the ranks hold different weights; broadcast the model first")
+        differing = []
+        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+            # a NaN is none of the two extremes, and equal to no other
+            value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
+            extremes = torch.stack([value, -value])
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.process_group)
+            if not torch.equal(extremes[0], -extremes[1]):
+                differing.append(name)
+        if differing:
+            raise ValueError(
+                f"process_group: the ranks hold different models, in {', '.join(differing)}; broadcast parameters and "
+                "buffers first (torch.distributed.broadcast): DistributedDataParallel leaves each rank its own buffers "
+                "after its last step"
+            )
 
     def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):

@@ -43,13 +43,35 @@ def rank_main(rank, port, folder, linearize):
             process_group=dist.group.WORLD,
         )
         results = measured(objective)
-        with torch.no_grad():
-            model[0].weight[0] += rank
-        try:
-            Objective(model, cross_entropy, (inputs, targets), process_group=dist.group.WORLD)
-        except ValueError as error:
-            results["refusal"] = str(error)
         torch.save(results, f"{folder}/{rank}.pt")
+
+
+def refusals_main(rank, port, folder):
+    """What is said about models that differ between the ranks in a weight, a frozen one, a statistic; or in nothing."""
+    with joined(rank, port):
+        refusals = {}
+        for name in ("0.weight", "6.bias", "1.running_mean", "nan"):
+            model, inputs, targets = build("cnn-batchnorm-dropout")
+            model[6].requires_grad_(False)
+            with torch.no_grad():
+                if name == "nan":
+                    model[1].running_mean[0] = torch.nan
+                else:
+                    model.state_dict()[name][0] += rank
+            try:
+                Objective(model, cross_entropy, (inputs, targets), process_group=dist.group.WORLD)
+            except ValueError as error:
+                refusals[name] = str(error)
+        torch.save(refusals, f"{folder}/{rank}.pt")
+
+
+def test_ranks_whose_models_differ_are_told_where(tmp_path):
+    on_two_ranks(refusals_main, str(tmp_path))
+    for rank in range(2):
+        refusals = torch.load(tmp_path / f"{rank}.pt")
+        assert refusals.keys() == {"0.weight", "6.bias", "1.running_mean"}
+        for name, message in refusals.items():
+            assert message.startswith(f"process_group: the ranks hold different models, in {name};")
 
 
 @pytest.mark.parametrize("linearize", [False, True])
@@ -59,7 +81,6 @@ def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(tmp_path, li
     alone = measured(Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=linearize))
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
-        assert results.pop("refusal").startswith("process_group: the ranks hold different weights")
         assert results.keys() == alone.keys()
         for name, value in results.items():
             np.testing.assert_allclose(value, alone[name], rtol=1e-6, atol=1e-9, err_msg=name)
