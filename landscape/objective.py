@@ -70,8 +70,9 @@ class Objective:
         products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
 
     Raises:
-        ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, or ranks
-            with different weights or buffers.
+        ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
+            whose outputs for a sample are random or depend on the other samples (a few are looked at), or ranks with
+            different weights or buffers.
         TypeError: a model that cannot be copied.
     """
 
@@ -347,7 +348,7 @@ class Objective:
             )
             some = torch.cat([some, first[:100]]).unique()
         targets = self.targets[some].to(self.device)
-        outputs = self.outputs(self.theta, self.inputs[some].to(self.device))
+        outputs = self._checked_outputs(some)
         together = self.loss_fn(outputs, targets)
         if together.numel() != 1:
             raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
@@ -362,6 +363,29 @@ class Objective:
                 "weights or ignored classes"
             )
 
+    def _checked_outputs(self, some: Tensor) -> Tensor:
+        """The outputs of some samples; those of a few are compared with what they are without the others."""
+        few = some[: min((len(some) + 1) // 2, 4)]
+
+        def outputs_of(rows: Tensor) -> Tensor:
+            return self.outputs(self.theta, self.inputs[rows].to(self.device))
+
+        # a model that draws, to be refused, must not move the caller's random state
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            outputs = outputs_of(some)
+            try:
+                again = outputs_of(few)
+            except (RuntimeError, ValueError):
+                # some models cannot take a single sample, or but one size of batch
+                again = outputs_of(some)[: len(few)]
+        if not _agree_but_for_rounding(again, outputs[: len(few)]):
+            raise ValueError(
+                "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
+                "batch, so that the loss is no mean over samples; give BatchNorm running statistics "
+                "(track_running_stats=True), and functional dropout training=self.training"
+            )
+        return outputs
+
 
 def _outputs(
     model: nn.Module, names: tuple[str, ...], shapes: tuple[torch.Size, ...], theta: Tensor, inputs: Tensor
@@ -371,6 +395,22 @@ def _outputs(
     weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
     result: Tensor = functional_call(model, weights, (inputs,))
     return result
+
+
+def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
+    """Whether outputs of the same samples in other batches are the same, NaN being equal to NaN.
+
+    Rounding depends on the batch, and parts of a model may compute in less than its outputs' precision (bfloat16,
+    TF32). What Dropout and BatchNorm make of a batch is about as large as the outputs: 5% lie in between.
+    """
+    if not outputs.is_floating_point():
+        return torch.equal(again, outputs)
+    is_precise = outputs.dtype == torch.float64
+    tolerance = 1e-4 if is_precise else max(0.05, 20 * torch.finfo(outputs.dtype).eps)
+    largest = outputs.double().abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
+    return torch.allclose(
+        again.double(), outputs.double(), rtol=0, atol=tolerance * float(largest), equal_nan=True
+    )
 
 
 def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:

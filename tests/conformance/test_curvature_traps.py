@@ -10,7 +10,7 @@ from torch import nn
 
 from landscape import Objective, spectral_density, top_eigenvalues, trace
 from landscape.krylov import top_eigenpairs
-from tests.conftest import build, dense_hessian, flat, loss_of_vector
+from tests.conftest import MODEL_NAMES, build, dense_hessian, flat, loss_of_vector
 from tests.landscape.test_krylov import symmetric
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -222,6 +222,48 @@ def test_nan_in_the_loss_is_nan_in_the_result_and_not_converged(linearize):
     estimate = trace(objective)
     assert np.isnan(estimate.value)
     assert not estimate.converged
+
+
+class FunctionalDropout(nn.Linear):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5))
+
+
+def batch_statistics():
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("samples", [4, 30])
+@pytest.mark.parametrize("make", [batch_statistics, lambda: FunctionalDropout(6, 3)])
+def test_models_that_are_no_function_of_each_sample_are_refused(make, samples, dtype):
+    """A Hessian of something else at each chunk size, or at each product, and converged at that."""
+    _, inputs, targets = build("mlp")
+    model, data = make().to(dtype), (inputs[:samples, 0, 0].to(dtype), targets[:samples])
+    state = torch.get_rng_state()
+    for chunk_size in (1, 3, 512):
+        with pytest.raises(ValueError, match="^model: its outputs for a sample differ"):
+            Objective(model, cross_entropy, data, chunk_size=chunk_size)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_models_that_are_one_are_not_refused_for_their_rounding(name, dtype):
+    model, inputs, targets = build(name)
+    for samples in (1, 2, 37):
+        Objective(model.to(dtype), cross_entropy, (inputs[:samples], targets[:samples]))
+
+
+def test_a_model_that_takes_no_single_sample_is_not_refused_for_that():
+    class InPairs(nn.Linear):
+        def forward(self, x):
+            if len(x) < 2:
+                raise ValueError("expected more than one sample")
+            return super().forward(x)
+
+    _, inputs, targets = build("mlp")
+    Objective(InPairs(6, 3).double(), cross_entropy, (inputs[:2, 0, 0], targets[:2]))
 
 
 @pytest.mark.parametrize("linearize", [False, True])

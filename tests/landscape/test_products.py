@@ -186,20 +186,21 @@ def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monke
 
 def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
     class Counting(nn.Module):
-        """Another function at each call, which a trace would freeze."""
+        """Another function at each call once it counts, which a trace would freeze."""
 
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(72, 3).double()
-            self.calls = 0
+            self.calls, self.counts = 1, False
 
         def forward(self, x):
-            self.calls += 1
+            self.calls += self.counts
             return self.linear(x.flatten(1)) * self.calls
 
     monkeypatch.setattr("landscape.products.TRACING_FLOPS", {"cpu": 0.0})
     _, inputs, targets = build("mlp")
     objective = Objective(Counting(), cross_entropy, (inputs, targets))
+    objective.model.counts = True
     with pytest.warns(UserWarning, match="differs from the direct one"):
         objective.hvp(objective.theta)
 
