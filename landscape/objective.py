@@ -340,13 +340,9 @@ class Objective:
     @torch.no_grad()
     def _check_that_loss_is_a_mean(self) -> None:
         some = torch.linspace(0, len(self.inputs) - 1, min(len(self.inputs), 8)).long()
-        if self.targets.ndim == 1 and not self.targets.is_floating_point():
+        if not self.targets.is_floating_point():
             # a class weight, or an ignored class, shows only on samples of that class
-            _, classes = self.targets.cpu().unique(return_inverse=True)
-            first = torch.full((int(classes.max()) + 1,), len(classes)).scatter_reduce(
-                0, classes, torch.arange(len(classes)), "amin"
-            )
-            some = torch.cat([some, first[:100]]).unique()
+            some = torch.cat([some, _rows_of_rare_values(self.targets.cpu())]).unique()
         targets = self.targets[some].to(self.device)
         outputs = self._checked_outputs(some)
         together = self.loss_fn(outputs, targets)
@@ -395,6 +391,21 @@ def _outputs(
     weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
     result: Tensor = functional_call(model, weights, (inputs,))
     return result
+
+
+def _rows_of_rare_values(targets: Tensor) -> Tensor:
+    """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
+
+    Of very many targets, such as labels of pixels, only the smallest and the largest one of each row is looked at:
+    the values that losses ignore are by custom -100 and 255.
+    """
+    rows = targets.reshape(len(targets), -1)
+    if rows.numel() > 1_000_000:
+        rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
+    _, values, counts = rows.unique(return_inverse=True, return_counts=True)
+    row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
+    first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
+    return torch.cat([first[counts.argsort()[:100]], first[:1], first[-1:]])
 
 
 def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:

@@ -101,6 +101,28 @@ def test_an_ignored_class_is_noticed():
         Objective(model, nn.CrossEntropyLoss(ignore_index=2), (inputs, targets))
 
 
+class Tokens(nn.Module):
+    """Scores of 3 classes at each of 12 places, (n, 3, 12)."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3, 1))
+
+    def forward(self, x):
+        return x.reshape(len(x), 1, 12) * self.scale + self.scale.cumsum(0)
+
+
+@pytest.mark.parametrize("repeats", [1, 3000])
+@pytest.mark.parametrize("loss_fn", [cross_entropy, nn.CrossEntropyLoss(ignore_index=255)])
+def test_entries_ignored_in_a_single_row_of_many_places_are_noticed(loss_fn, repeats):
+    inputs = torch.randn(37, 12, generator=torch.Generator().manual_seed(0)).repeat(repeats, 1)
+    targets = torch.randint(0, 3, (37, 12), generator=torch.Generator().manual_seed(0)).repeat(repeats, 1)
+    Objective(Tokens(), loss_fn, (inputs, targets))
+    targets[17, :5] = loss_fn.ignore_index
+    with pytest.raises(ValueError, match="^loss_fn: is not the mean"):
+        Objective(Tokens(), loss_fn, (inputs, targets))
+
+
 def test_a_single_logit_has_no_accuracy_here():
     data = (torch.randn(9, 3), torch.tensor([0, 1, 0] * 3))
     objective = Objective(
