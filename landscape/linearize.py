@@ -96,11 +96,18 @@ def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly (weight norm)."""
+    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly.
+
+    Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    plain: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch._weight_norm: _weight_norm,
+        torch.nn.functional.embedding: _embedding,
+    }
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Instead({torch._weight_norm: _weight_norm}):
+        with sdpa_kernel(SDPBackend.MATH), _Instead(plain):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -125,6 +132,16 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
         return v * (g / torch.linalg.vector_norm(v))
     others = [axis for axis in range(v.ndim) if axis != dim]
     return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+
+
+def _embedding(
+    rows: Tensor, weight: Tensor, padding_idx: int | None = None, *others: Any, **more: Any
+) -> Tensor:
+    """With the padding row as a constant."""
+    if padding_idx is not None:
+        is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
+        weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
+    return torch.nn.functional.embedding(rows, weight, None, *others, **more)
 
 
 def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from landscape import Objective
+from landscape.products import PRODUCTS, hessian_product
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -71,6 +72,54 @@ def test_batch_norm_folded_into_convolutions_changes_no_product(dtype):
     tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     product = objective.hvp(vectors.to(dtype)).double()
     assert (product - hessian @ vectors).norm() <= tolerance * (hessian @ vectors).norm()
+
+
+class Padded(nn.Module):
+    """Bags of words with a padding word, whose row of the embedding is a constant, here not of zeros."""
+
+    def __init__(self, padding_idx):
+        super().__init__()
+        self.embedding = nn.Embedding(12, 5, padding_idx=padding_idx)
+        nn.init.normal_(self.embedding.weight)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.embedding(x).mean(1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("padding_idx", [0, -12])
+def test_the_padding_row_of_an_embedding_is_a_zero_row_and_column(padding_idx, dtype):
+    generator = torch.Generator().manual_seed(0)
+    words, targets = torch.randint(0, 12, (37, 6), generator=generator), torch.arange(37) % 3
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = Padded(padding_idx).double()
+    # the truth: the padding row of an embedding without one, frozen
+    free = Padded(None).double()
+    free.load_state_dict(model.state_dict())
+    hessian = dense_hessian(free, words, targets)
+    hessian[:5], hessian[:, :5] = 0, 0
+    objective = Objective(model.to(dtype), cross_entropy, (words, targets), linearize=True)
+    vectors = some_vectors(objective.n_parameters)
+    product = objective.hvp(vectors.to(dtype)).double()
+    assert objective.is_linear("hessian")
+    torch.testing.assert_close(
+        product, hessian @ vectors, rtol=0, atol=1e-9 if dtype == torch.float64 else 1e-5
+    )
+
+
+def test_a_traced_product_that_is_wrong_by_half_a_percent_is_found_out_in_float64(monkeypatch):
+    model, inputs, targets = build("mlp")
+
+    def slightly_wrong(outputs, loss_fn):
+        product = hessian_product(outputs, loss_fn)
+        return lambda theta, vector, x, y: product(theta, vector, x, y) * 1.005
+
+    monkeypatch.setitem(PRODUCTS, "hessian", slightly_wrong)
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    with pytest.raises(RuntimeError, match="differs from the direct one"):
+        objective.hvp(objective.theta)
 
 
 class NormalisedInPlace(nn.Module):
@@ -170,7 +219,7 @@ def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monke
 
         def forward(self, x):
             z = self.linear(x.flatten(1))
-            return z.tanh() if z.sum() > 0 else z.sin()
+            return z.tanh() if self.linear.weight.sum() > 0 else z.sin()
 
     monkeypatch.setattr("landscape.products.TRACING_FLOPS", {"cpu": 0.0})
     _, inputs, targets = build("mlp")
