@@ -99,7 +99,8 @@ def spectral_density(
     share = (n - len(outliers)) / n
     there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
     low, high = (there.min(), there.max()) if there.size else (0.0, 0.0)
-    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high)), 1e-12)
+    # a bulk that is zero everywhere has no scale of its own
+    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
     grid = np.linspace(low - 4 * width, high + 4 * width, points)
 
     def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -107,6 +107,16 @@ def test_a_zero_hessian_and_a_single_parameter_have_a_density():
         assert np.isfinite(density.density).all()
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-14])
+def test_the_density_of_a_tiny_loss_is_that_of_the_loss_in_other_units(scale):
+    model, inputs, targets = build("mlp")
+    usual = spectral_density(Objective(model, cross_entropy, (inputs, targets)))
+    tiny = spectral_density(Objective(model, lambda z, y: scale * cross_entropy(z, y), (inputs, targets)))
+    assert tiny.smoothing == pytest.approx(scale * usual.smoothing)
+    np.testing.assert_allclose(tiny.eigenvalue, scale * usual.eigenvalue, rtol=1e-6, atol=1e-6 * scale)
+    np.testing.assert_allclose(tiny.density, usual.density / scale, rtol=1e-3, atol=1e-3 / scale)
+
+
 def test_nan_stays_nan():
     model, inputs, targets = build("mlp")
     with torch.no_grad():
