@@ -161,7 +161,8 @@ class Objective:
     @torch.no_grad()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
-        theta = self._point(theta)
+        # a copy, as some models change their weights in place, such as an Embedding with max_norm
+        theta = self._point(theta).clone()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         hits = torch.zeros((), dtype=torch.float64, device=self.device)
         classifies = True
@@ -187,7 +188,7 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
         """
         check_that_gradients_are_recorded(self.theta, self.inputs)
-        theta = self._point(theta)
+        theta = self._point(theta).clone()
         # the loss in the last place
         total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
         for inputs, targets in self._chunks:
@@ -364,7 +365,7 @@ class Objective:
         few = some[: min((len(some) + 1) // 2, 4)]
 
         def outputs_of(rows: Tensor) -> Tensor:
-            return self.outputs(self.theta, self.inputs[rows].to(self.device))
+            return self.outputs(self.theta.clone(), self.inputs[rows].to(self.device))
 
         # a model that draws, to be refused, must not move the caller's random state
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

@@ -101,3 +101,34 @@ def test_later_training_does_not_move_an_objective():
     with torch.no_grad():
         model[1].weight.add_(1)
     assert objective.value() == before
+
+
+class BoundedWords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4, max_norm=0.5)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.embedding(x).mean(1))
+
+
+class BoundedLinear(nn.Linear):
+    def forward(self, x):
+        self.weight.data.clamp_(-0.1, 0.1)
+        return super().forward(x.double())
+
+
+@pytest.mark.parametrize("model", [BoundedWords(), BoundedLinear(5, 3).double()])
+def test_a_model_that_changes_its_weights_in_place_changes_those_of_no_one_else(model):
+    words = torch.randint(0, 7, (37, 5), generator=torch.Generator().manual_seed(0))
+    objective = Objective(model, cross_entropy, (words, torch.arange(37) % 3))
+    theta = objective.theta + 1
+    own, given = objective.theta.clone(), theta.clone()
+    for point in (None, theta):
+        objective.value(point)
+        if isinstance(model, BoundedLinear):  # torch refuses to differentiate the other
+            objective.gradient(point)
+            objective.hvp(given, point)
+    assert torch.equal(objective.theta, own)
+    assert torch.equal(theta, given)
