@@ -38,9 +38,9 @@ class Evaluation:
 class Objective:
     """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
 
-    The model is copied when the Objective is made and measured in evaluation mode (BatchNorm with its stored
-    statistics, no Dropout), so the caller's model is never touched and later training does not move the
-    Objective. Chunks bound the memory; they change no result beyond rounding.
+    The model, and a loss that is a module, are copied when the Objective is made, and the model is measured in
+    evaluation mode (BatchNorm with its stored statistics, no Dropout), so the caller's model is never touched and
+    later training does not move the Objective. Chunks bound the memory; they change no result beyond rounding.
 
     Args:
         model: any module that maps a batch of inputs to outputs.
@@ -73,7 +73,7 @@ class Objective:
         ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
             whose outputs for a sample are random or depend on the other samples (a few are looked at), or ranks with
             different weights or buffers.
-        TypeError: a model that cannot be copied.
+        TypeError: a model or loss that cannot be copied.
     """
 
     def __init__(
@@ -94,15 +94,12 @@ class Objective:
             raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
         if memory_budget < 0:
             raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
-        try:
-            self.model = copy.deepcopy(model).eval()
-        except (RuntimeError, TypeError) as error:
-            raise TypeError(f"model: Objective keeps a copy, but it cannot be copied: {error}") from error
+        self.model = _copied("model", model).eval()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
         self.model.requires_grad_(False)
-        self.loss_fn = loss_fn
+        self.loss_fn = _copied("loss_fn", loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size = chunk_size
         self.memory_budget = memory_budget
         self.linearize = linearize
@@ -382,6 +379,13 @@ class Objective:
                 "(track_running_stats=True), and functional dropout training=self.training"
             )
         return outputs
+
+
+def _copied(field: str, module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
 
 
 def _outputs(

@@ -144,6 +144,24 @@ def test_classes_ruled_out_by_minus_infinity_do_not_spoil_the_accuracy():
     assert Objective(Masked(), cross_entropy, data).evaluate().accuracy == 1
 
 
+def test_training_the_loss_does_not_move_the_objective():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, outputs, targets):
+            return cross_entropy(outputs / self.temperature, targets)
+
+    model, inputs, targets = build("mlp")
+    loss_fn = Tempered()
+    objective = Objective(model, loss_fn, (inputs, targets))
+    before = objective.value()
+    with torch.no_grad():
+        loss_fn.temperature.mul_(3)
+    assert objective.value() == before
+
+
 def test_a_model_that_changes_its_inputs_does_not_change_the_data():
     class InPlace(nn.Linear):
         def forward(self, x):
