@@ -181,6 +181,17 @@ def test_errors_in_float32_include_its_rounding(name):
     assert (found.errors < 1e-5 * truth[0]).all()
 
 
+@pytest.mark.parametrize("name", ["relu-mlp", "cnn-batchnorm-dropout", "attention"])
+def test_the_interval_of_a_trace_from_a_whole_basis_in_float32_includes_its_rounding(name):
+    model, inputs, targets = build(name)
+    model, inputs = model.float(), inputs.float()
+    estimate = trace(Objective(model, cross_entropy, (inputs, targets)), rtol=None, max_products=2000)
+    spectrum = spectrum_of(model.double(), inputs.double(), targets)
+    assert estimate.low <= spectrum.sum() <= estimate.high
+    assert abs(estimate.squared_norm - (spectrum**2).sum()) <= 2 * estimate.squared_norm_error
+    assert estimate.high - estimate.low < 1e-4 * spectrum.sum()
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_all_eigenvalues_of_a_few_parameters(n):
     objective = diagonal(np.arange(1.0, n + 1))

@@ -124,7 +124,9 @@ def test_small_operators_are_exact(method, n):
     result = ask(matrix, method=method)
     assert result.trace.value == pytest.approx(matrix.trace().item(), rel=1e-12)
     assert result.square.value == pytest.approx(matrix.square().sum().item(), rel=1e-12)
-    assert (result.trace.standard_error, result.products) == (0, n)
+    # ten times the rounding of float64
+    assert result.trace.standard_error == pytest.approx(10 * 2.0**-52 * matrix.norm().item())
+    assert result.products == n
 
 
 def test_hutchinsons_signs_see_a_diagonal_without_error():
@@ -160,7 +162,8 @@ def test_deflated_eigenvectors_leave_only_the_rest_to_sample(method):
     assert abs(deflated.square.value - matrix.square().sum().item()) < 5 * deflated.square.standard_error
     complete = ask(matrix, deflate=Deflation(vectors, values, torch.zeros(100)))
     assert complete.trace.value == pytest.approx(truth, rel=1e-12)
-    assert (complete.trace.standard_error, complete.products) == (0, 0)
+    assert complete.trace.standard_error < 1e-12
+    assert complete.products == 0
 
 
 def test_a_subspace_that_is_not_invariant_deflates_without_bias():
