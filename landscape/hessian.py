@@ -267,7 +267,7 @@ def trace(
 def layer_traces(
     objective: Objective,
     *,
-    rtol: float = 0.05,
+    rtol: float | None = 0.05,
     max_products: int = 200,
     seed: int = 0,
     deflate: TopEigenvalues | None = None,
@@ -280,11 +280,14 @@ def layer_traces(
 
     Args:
         objective: whose matrix.
-        rtol: ends when each 95% interval is within +-2 rtol of the whole trace.
-        max_products: budget of products.
+        rtol: ends when each 95% interval is within +-2 rtol of the whole trace; None spends the whole budget.
+        max_products: budget of products, at least 2.
         seed: of the probes.
         deflate: eigenpairs already found of the same objective, whose part is exact.
         matrix: as for `trace`.
+
+    Raises:
+        ValueError: an argument out of range.
     """
     sizes = [shape.numel() for shape in objective.shapes]
     estimates, converged, products = block_traces(

@@ -342,7 +342,7 @@ def block_traces(
     matvec: Matvec,
     sizes: Sequence[int],
     *,
-    rtol: float = 0.05,
+    rtol: float | None = 0.05,
     max_products: int = 200,
     deflate: Deflation | None = None,
     generator: torch.Generator,
@@ -356,15 +356,24 @@ def block_traces(
     Args:
         matvec: (n, k) -> (n, k).
         sizes: of the blocks, in order; they sum to n.
-        rtol: ends when each block's 95% interval is within +-2 rtol |trace of A|.
-        max_products: budget.
+        rtol: ends when each block's 95% interval is within +-2 rtol |trace of A|; None spends the whole budget.
+        max_products: budget, at least 2.
         deflate: a subspace in which A is known.
         generator: on `device`, for the probes.
         device: of the vectors.
 
     Returns:
-        The estimates, whether all are within rtol, and the products spent.
+        The estimates, whether all are within rtol (without an rtol, whether they are finite), and the products spent.
+
+    Raises:
+        ValueError: an argument out of range.
     """
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    if max_products < 2:
+        raise ValueError(
+            f"max_products: must be at least 2, as the error is the probes' spread, got {max_products}"
+        )
     dimension = sum(sizes)
     exact = torch.zeros(len(sizes), dtype=torch.float64, device=device)
     known = torch.zeros(dimension, 0, dtype=torch.float64, device=device)
@@ -373,9 +382,9 @@ def block_traces(
         known, values = deflate.basis.double(), deflate.values.double()
         exact = torch.stack([(part.square() * values).sum() for part in known.split(list(sizes))])
     samples = torch.zeros(0, len(sizes), dtype=torch.float64, device=device)
-    wanted = FIRST_LOOK["hutchinson"]
+    wanted = max_products if rtol is None else FIRST_LOOK["hutchinson"]
     while True:
-        wanted = max(2, min(wanted, max_products))
+        wanted = min(wanted, max_products)
         for _ in range(wanted - len(samples)):
             signs = torch.randint(0, 2, (dimension, 1), generator=generator, device=device).double() * 2 - 1
             rest = matvec(signs).double() - known @ (values.unsqueeze(1) * (known.T @ signs))
@@ -384,8 +393,9 @@ def block_traces(
         means = (exact + samples.mean(0)).cpu()
         errors = (samples.std(0) / math.sqrt(wanted)).cpu()
         margins = float(scipy.special.stdtrit(wanted - 1, WIDER_QUANTILE)) * errors
-        met = bool((margins <= 2 * rtol * means.sum().abs()).all())
-        if met or wanted >= max_products or not bool(torch.isfinite(means).all()):
+        finite = bool(torch.isfinite(means).all())
+        met = finite and (rtol is None or bool((margins <= 2 * rtol * means.sum().abs()).all()))
+        if met or wanted >= max_products or not finite:
             columns = (means, errors, means - margins, means + margins)
             rows = torch.stack(columns, 1).tolist()
             return [Estimate(*row) for row in rows], met, wanted

@@ -186,6 +186,12 @@ def test_layer_traces_are_those_of_the_layers_alone_and_sum_to_the_whole(case):
     assert not layers.converged or layers.standard_errors.max() < 1e-9
 
 
+def test_layer_traces_without_a_tolerance_spend_the_whole_budget():
+    model, inputs, targets = build("mlp")
+    layers = layer_traces(Objective(model, cross_entropy, (inputs, targets)), rtol=None, max_products=37)
+    assert (layers.products, layers.converged) == (37, True)
+
+
 def test_eigenvectors_of_nearby_weights_warm_start_a_search():
     model, inputs, targets = build("relu-mlp")
     objective = Objective(model, cross_entropy, (inputs, targets))
@@ -207,6 +213,8 @@ def test_eigenvectors_of_nearby_weights_warm_start_a_search():
         (lambda o: spectral_density(o, matrix="fisher"), "matrix"),
         (lambda o: spectral_density(o, smoothing=0.0), "smoothing"),
         (lambda o: spectral_density(o, points=1), "points"),
+        (lambda o: layer_traces(o, rtol=-1.0), "rtol"),
+        (lambda o: layer_traces(o, max_products=1), "max_products"),
         (lambda o: trace(o, deflate=top_eigenvalues(o, 1), matrix="gauss-newton"), "deflate"),
         (lambda o: trace(o, deflate=dataclasses.replace(top_eigenvalues(o, 1), vectors=None)), "deflate"),
         (
