@@ -54,7 +54,8 @@ def lanczos_quadrature(
     (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
     eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690): known eigenpairs are therefore taken
     out of the starts and given their exact mass. If none are given, those that the first probe has converged
-    to serve, so that deflation costs no product.
+    to serve, so that deflation costs no product. Where another probe sees one of their values again, it is repeated,
+    and the first probe is drawn once more without those found, for one probe's products.
 
     Args:
         matvec: (n, k) -> (n, k).
@@ -85,7 +86,9 @@ def lanczos_quadrature(
     nodes = torch.zeros(probes, min(steps, free), dtype=torch.float64)
     weights = torch.zeros_like(nodes)
     products = 0
-    for probe in range(probes):
+    todo = list(range(probes))
+    while todo:
+        probe = todo.pop(0)
         count = min(steps, dimension - known.shape[1])
         basis, matrix, last = _lanczos(matvec, known, count, generator)
         products += count
@@ -94,7 +97,7 @@ def lanczos_quadrature(
         if not torch.isfinite(matrix).all():
             nodes[:], weights[:] = float("nan"), float("nan")
             break
-        if probe == 0 and deflate is None:
+        if probe == 0 and deflate is None and known.shape[1] == 0:
             errors = last * vectors[-1].abs()
             found = _isolated(ritz, errors, weight, tol, free)
             order = found.nonzero().flatten().flip(0)
@@ -103,6 +106,10 @@ def lanczos_quadrature(
             weight[order] = 0
         nodes[probe], weights[probe] = ritz[-1], 0
         nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
+        if probe == probes - 1 and deflate is None:
+            # of an eigenvalue that is repeated, the first probe sees one copy alone, which left it: again without it
+            again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
+            todo = [0] if (again & (weights[1:, :, None] > 0)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)
 
 
