@@ -112,7 +112,8 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Defla
     """Eigenpairs found before as the subspace to take out.
 
     Raises:
-        ValueError: pairs without vectors, or of another matrix or size, or PyHessian's.
+        ValueError: pairs without vectors, or of another matrix, size or number of samples, or PyHessian's. That
+            weights and data are the same is not checked, as it would cost products.
     """
     if eigen.method != "own":
         raise ValueError(f"deflate: needs orthonormal vectors, which method {eigen.method!r} does not give")
@@ -122,6 +123,11 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Defla
         raise ValueError(
             f"deflate: holds eigenpairs of the {eigen.matrix} matrix of {eigen.vectors.shape[0]} parameters, not of "
             f"the {matrix} matrix of {objective.n_parameters}"
+        )
+    if eigen.samples != objective.n_samples:
+        raise ValueError(
+            f"deflate: holds eigenpairs of the mean loss over {eigen.samples} samples, not over these "
+            f"{objective.n_samples}; find those of this objective"
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
     return Deflation(eigen.vectors.to(objective.device), values, residuals)

@@ -217,6 +217,7 @@ def test_eigenvectors_of_nearby_weights_warm_start_a_search():
         (lambda o: layer_traces(o, max_products=1), "max_products"),
         (lambda o: trace(o, deflate=top_eigenvalues(o, 1), matrix="gauss-newton"), "deflate"),
         (lambda o: trace(o, deflate=dataclasses.replace(top_eigenvalues(o, 1), vectors=None)), "deflate"),
+        (lambda o: trace(o, deflate=top_eigenvalues(o.subset(samples=torch.arange(20)), 1)), "deflate"),
         (
             lambda o: top_eigenvalues(o, start=dataclasses.replace(top_eigenvalues(o, 1), vectors=None)),
             "start",
