@@ -228,9 +228,10 @@ class Objective:
             products.release()
 
     def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
-        if vectors.shape[0] != self.n_parameters or vectors.ndim > 2:
+        n = self.n_parameters
+        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
             raise ValueError(
-                f"vectors: must be ({self.n_parameters},) or ({self.n_parameters}, k), got {tuple(vectors.shape)}"
+                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
             )
         check_that_gradients_are_recorded(self.theta, self.inputs)
         block = vectors.to(self.theta).reshape(self.n_parameters, -1)
@@ -324,12 +325,12 @@ class Objective:
             # a DataLoader draws from the global random state, even without shuffling
             with torch.random.fork_rng(devices=[]):
                 batches = list(data)
+        for batch in batches:
+            _check_that_it_is_a_batch(batch)
         if not batches or sum(len(batch[0]) for batch in batches) == 0:
             raise ValueError("data: holds no samples")
         inputs = torch.cat([batch[0] for batch in batches])
         targets = torch.cat([batch[1] for batch in batches])
-        if len(inputs) != len(targets):
-            raise ValueError(f"data: {len(inputs)} inputs but {len(targets)} targets")
         return self._cast(inputs.detach()), self._cast(targets.detach())
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -367,6 +368,16 @@ class Objective:
         # a model that draws, to be refused, must not move the caller's random state
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             outputs = outputs_of(some)
+            if not isinstance(outputs, Tensor):
+                raise ValueError(
+                    f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
+                    "outputs alone"
+                )
+            if outputs.ndim == 0 or len(outputs) != len(some):
+                raise ValueError(
+                    f"model: must return a row of outputs for each sample, got shape {tuple(outputs.shape)} for "
+                    f"{len(some)} samples; leave it to loss_fn to reshape them"
+                )
             try:
                 again = outputs_of(few)
             except (RuntimeError, ValueError):
@@ -379,6 +390,25 @@ class Objective:
                 "(track_running_stats=True), and functional dropout training=self.training"
             )
         return outputs
+
+
+def _check_that_it_is_a_batch(batch: object) -> None:
+    remedy = "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is"
+    if not isinstance(batch, tuple | list):
+        raise ValueError(f"data: a batch is a {type(batch).__name__}, not two tensors; {remedy}")
+    if not all(isinstance(part, Tensor) for part in batch):
+        parts = ", ".join(type(part).__name__ for part in batch)
+        raise ValueError(f"data: a batch holds {parts}, not two tensors; {remedy}")
+    shapes = [tuple(part.shape) for part in batch]
+    if len(batch) != 2:
+        raise ValueError(
+            f"data: a batch holds {len(batch)} tensors, of which only two would be used; {remedy}"
+        )
+    if () in shapes or shapes[0][0] != shapes[1][0]:
+        raise ValueError(
+            f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
+            "Dataset, which holds single samples, into a DataLoader"
+        )
 
 
 def _copied(field: str, module: nn.Module) -> nn.Module:

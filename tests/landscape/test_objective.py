@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from landscape import Objective
 from tests.conftest import build, dense_hessian, flat, loss_of_vector
@@ -177,6 +178,11 @@ def test_a_model_that_changes_its_inputs_does_not_change_the_data():
         ({"chunk_size": 0}, "chunk_size"),
         ({"parameters": lambda _: False}, "parameters"),
         ({"data": []}, "data"),
+        ({"data": [torch.zeros(3, 2, 6, 6), torch.zeros(3, dtype=torch.int64)]}, "data"),
+        ({"data": TensorDataset(torch.zeros(3, 2, 6, 6), torch.zeros(3, dtype=torch.int64))}, "data"),
+        ({"data": [(torch.zeros(3, 2, 6, 6), torch.zeros(3, dtype=torch.int64), torch.ones(3))]}, "data"),
+        ({"data": [{"x": torch.zeros(3, 2, 6, 6), "y": torch.zeros(3, dtype=torch.int64)}]}, "data"),
+        ({"data": [({"x": torch.zeros(3, 2, 6, 6)}, torch.zeros(3, dtype=torch.int64))]}, "data"),
         ({"data": (torch.zeros(3, 2, 6, 6), torch.zeros(2, dtype=torch.int64))}, "data"),
     ],
 )
@@ -187,10 +193,26 @@ def test_bad_arguments_are_named(change, field):
         Objective(model, cross_entropy, **arguments)
 
 
+@pytest.mark.parametrize(
+    "form", [lambda z: (z, z), lambda z: {"logits": z}, lambda z: z.flatten(), torch.sum]
+)
+def test_outputs_that_are_no_rows_are_the_models_to_mend(form):
+    class Formed(nn.Linear):
+        def forward(self, x):
+            return form(super().forward(x))
+
+    with pytest.raises(ValueError, match="^model: must return a"):
+        Objective(Formed(3, 2), cross_entropy, (torch.randn(6, 3), torch.tensor([0, 1] * 3)))
+
+
 def test_wrong_vector_lengths_are_named():
     model, inputs, targets = build("mlp")
     objective = Objective(model, cross_entropy, (inputs, targets))
     with pytest.raises(ValueError, match="^vectors"):
         objective.hvp(torch.ones(3))
+    with pytest.raises(ValueError, match="^vectors"):
+        objective.hvp(torch.ones(objective.n_parameters, 0))
+    with pytest.raises(ValueError, match="^vectors"):
+        objective.hvp(torch.tensor(1.0))
     with pytest.raises(ValueError, match="^theta"):
         objective.value(torch.ones(3))
