@@ -150,7 +150,8 @@ def moments(
     sampler = _Plain(image, signs) if method == "hutchinson" else _Sketched(image, draw, known, method)
     limit = min(max_products, free) // cost
     wanted = FIRST_LOOK[method]
-    if free <= max_products and (rtol is None or free <= wanted * cost):
+    # twice the products of the first look are about what the second has spent, and this is no estimate
+    if free <= max_products and (rtol is None or free <= 2 * wanted * cost):
         return _exact(image, known, exact, 0, rounding)
     quantile = QUANTILE if rtol is None else WIDER_QUANTILE
     products = 0
