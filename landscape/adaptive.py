@@ -146,8 +146,8 @@ def _interpolated(
     errors[evaluated] = 0
     open_ = ~evaluated
     # points on a line determine no linear trend; then nothing is filled in, and all are evaluated
-    determined = np.linalg.matrix_rank(np.column_stack([np.ones(usable.sum()), unit[usable]])) == 3
-    if usable.sum() > 3 and determined and open_.any():
+    trend = np.column_stack([np.ones(usable.sum()), unit[usable]])
+    if open_.any() and usable.sum() > 3 and np.linalg.matrix_rank(trend) == 3:
         cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
         _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
