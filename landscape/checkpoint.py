@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.evaluation import Evaluator, Values, tensors_of
-from landscape.objective import Objective
+from landscape.evaluation import Evaluator, Values
+from landscape.objective import Objective, tensors_of
 from landscape.results import FloatArray
 
 FIELDS = [field.name for field in dataclasses.fields(Values)]

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from landscape.batch_norm import BatchStatistics
 from landscape.forward import Forward, traced_forward
-from landscape.objective import Objective, are_class_scores
+from landscape.objective import Objective, are_class_scores, tensors_of
 from landscape.resident import held_chunks
 from landscape.results import FloatArray
 
@@ -448,11 +448,6 @@ def _are_alike(lead: Objective, other: Objective) -> bool:
         one, two = (each.outputs(each.theta, some.clone()) for each in (lead, other))
     rounding = 100 * torch.finfo(lead.dtype).eps * one[torch.isfinite(one)].abs().sum().item()
     return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, of which `state_dict` leaves out those that are not persistent."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def checked_vector(objective: Objective, vector: Tensor) -> Tensor:

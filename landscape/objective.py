@@ -304,7 +304,7 @@ class Objective:
 
     def _check_that_ranks_agree(self) -> None:
         differing = []
-        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+        for name, tensor in tensors_of(self.model).items():
             # a NaN is none of the two extremes, and equal to no other
             value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
             extremes = torch.stack([value, -value])
@@ -457,6 +457,11 @@ def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     return torch.allclose(
         again.double(), outputs.double(), rtol=0, atol=tolerance * float(largest), equal_nan=True
     )
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, of which `state_dict` leaves out those that are not persistent."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:

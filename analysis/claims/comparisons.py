@@ -138,7 +138,8 @@ class Level:
             lacking = what.lacks(runs)
         if lacking:
             return not_measured(self.describe(), self.sign, what.unit, lacking)
-        found = runs[CELL].assign(value=what.values(runs))
+        values = what.values(runs)
+        found = runs[CELL].assign(value=values)
         # a run that diverged makes the whole cell NaN
         cells = found.groupby(CELL)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
         effect = paired_effect(
@@ -152,7 +153,6 @@ class Level:
         wrong = int((found["value"] * self.sign <= 0).sum()) if self.everywhere else 0
         if wrong <= self.exceptions * len(found):
             wrong = 0
-        values = what.values(runs)
         missing = (
             _missing(table, runs, self.method.title, values)
             if self.method
@@ -212,17 +212,17 @@ class Trend:
             lacking = self.runs()
         if lacking:
             return not_measured(self.describe(), self.sign, unit, lacking)
+        values = what.values(runs)
         effect = trend(
             self.describe(),
             levels,
-            what.values(runs),
+            values,
             predicted=self.sign,
             unit=unit,
             strata=_join(runs, strata),
             blocks=None if by_rate else runs["seed"],
             margin=what.margin if by_rate else np.nan,
         )
-        values = what.values(runs)
         missing = (
             _missing(table, runs, self.method.title, values) if by_rate else _missing_of_all(runs, [values])
         )
@@ -341,9 +341,8 @@ class Best:
         runs = series_over(at_rate, self.method, self.option)
         if runs.empty or runs["option"].nunique() < 3:
             return not_measured(self.describe(), self.sign, "share", self.runs())
-        outcomes = runs.assign(outcome=what.values(runs)).pivot(
-            index=CELL, columns="option", values="outcome"
-        )
+        values = what.values(runs)
+        outcomes = runs.assign(outcome=values).pivot(index=CELL, columns="option", values="outcome")
         # a seed without a run for each value is none of this grid
         there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
         outcomes = outcomes[there == runs["option"].nunique()]
@@ -362,7 +361,7 @@ class Best:
             p_value=float(np.maximum(effect.p_value, differ)),
             equivalence_p=float(np.maximum(effect.equivalence_p, differ)),
             test=f"{effect.test} and Friedman's",
-            missing=_missing_of_all(runs, [what.values(runs)]),
+            missing=_missing_of_all(runs, [values]),
         )
 
 

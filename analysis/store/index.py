@@ -89,12 +89,12 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
             f"{first['noise_kind']} {first['noise_rate']:.0%}, seed {first['seed']}; judge them apart"
         )
+    trained = {str(root): how_trained(root) for root in roots} if len(roots) > 1 else {}
     for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
         one, *others = of_data["study"].unique()
         for other in others:
-            trained, otherwise = how_trained(Path(one)), how_trained(Path(other))
-            if trained != otherwise:
-                field, *both = first_difference(trained, otherwise)
+            if trained[one] != trained[other]:
+                field, *both = first_difference(trained[one], trained[other])
                 raise StoreError(
                     f"results: {one} and {other} train in other ways on {dataset}, {noise} noise ({field}: "
                     f"{both[0]!r} and {both[1]!r}); judge them apart"

@@ -44,6 +44,19 @@ def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: floa
     return rates.where(maxima > 0, torch.zeros_like(rates))[clusters]
 
 
+class _Features:
+    """Keeps a layer's inputs, as its hook, while they are wanted; copied with the model, without the method."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.batches: list[Tensor] = []
+
+    def __call__(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        """The hook."""
+        if self.wanted:
+            self.batches.append(arguments[0].detach())
+
+
 class ClusterNCSAM(NCSAM):
     """NCSAM that simulates noise cluster by cluster: labels of uncertain clusters are redrawn more often.
 
@@ -103,27 +116,22 @@ class ClusterNCSAM(NCSAM):
                 "model: ClusterNCSAM clusters the inputs of the last linear layer, and there is none"
             )
         self.clusters = clusters
-        self._features: list[Tensor] = []
-        self._records = False
+        self._features = _Features()
         # from the beginning: a compiled model does not see hooks that come later
-        linear[-1].register_forward_pre_hook(self._record)
+        linear[-1].register_forward_pre_hook(self._features)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """NCSAM's first half, with the features of the pass at w at hand."""
-        self._records = True
+        self._features.wanted = True
         try:
             return super().ascend(inputs, targets, indices)
         finally:
-            self._records = False
-            self._features.clear()
-
-    def _record(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if self._records:
-            self._features.append(arguments[0].detach())
+            self._features.wanted = False
+            self._features.batches.clear()
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples whose redrawn label is another one, and these labels."""
-        features = nn.functional.normalize(torch.cat(self._features).flatten(1).to(logits), dim=1)
+        features = nn.functional.normalize(torch.cat(self._features.batches).flatten(1).to(logits), dim=1)
         clusters = cluster(features, self.clusters, self.generator)
         rates = cluster_flip_rates(confidence_gaps(logits), clusters, self.clusters, self.flip_ratio)
         chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)

@@ -35,15 +35,17 @@ class RememberingLoss(Protocol):
 
 def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
     """The gradient of `loss`, zero for parameters it does not reach; `.grad` is not touched."""
-    return list(
-        torch.autograd.grad(
-            loss,
-            trainable_parameters(model),
-            retain_graph=retain_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
+    return _gradient_and_reached(loss, model, retain_graph=retain_graph)[0]
+
+
+def _gradient_and_reached(
+    loss: Tensor, model: nn.Module, *, retain_graph: bool = False
+) -> tuple[list[Tensor], set[int]]:
+    """The same, and which of the trainable parameters the loss reaches."""
+    parameters = trainable_parameters(model)
+    found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    return whole, {place for place, part in enumerate(found) if part is not None}
 
 
 def piece_sizes(samples: int, size: int) -> list[int]:
@@ -138,7 +140,6 @@ class Passes:
             The mean loss and the outputs (batch, ...), detached, and the gradient.
         """
         losses, outputs, total = [], [], None
-        parameters = trainable_parameters(self.module)
         self._reached = set()
         with self._statistics(moves_statistics):
             for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
@@ -147,11 +148,8 @@ class Passes:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
                     loss = loss_fn(output, piece_targets)
-                found = torch.autograd.grad(self._scale(loss * share), parameters, allow_unused=True)
-                self._reached |= {place for place, tensor in enumerate(found) if tensor is not None}
-                part = [
-                    torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
-                ]
+                part, reached = _gradient_and_reached(self._scale(loss * share), self.module)
+                self._reached |= reached
                 if total is None:
                     total = part
                 else:
