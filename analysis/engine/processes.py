@@ -30,13 +30,15 @@ class Processes:
         self._threads = threads or threads_of_each(workers)
         self._gpus = gpus_of_workers(workers, device)
         self._context = multiprocessing.get_context("spawn")
-        self._events: Queue[Event] = self._context.Queue()
+        self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None
         wait_passively()
 
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the next free worker."""
         if self._pool is None:
+            # a new one for each pool: a worker killed while it wrote holds the queue's lock for good
+            self._events = self._context.Queue()
             gpus: Queue[int] = self._context.Queue()
             for index in self._gpus:
                 gpus.put(index)
@@ -50,7 +52,7 @@ class Processes:
 
     def deliver(self, on_event: OnEvent) -> None:
         """Passes on what the workers have put into the queue."""
-        while True:
+        while self._events is not None:
             try:
                 on_event(self._events.get_nowait())
             except queue.Empty:
@@ -97,6 +99,8 @@ _events: Queue[Event] | None = None
 def _start_worker(events: Queue[Event], threads: int, gpus: Queue[int] | None) -> None:
     global _events
     _events = events
+    # progress that nobody reads any more must not keep a worker from its end
+    events.cancel_join_thread()
     torch.set_num_threads(threads)
     if gpus is not None:
         # "cuda" then means this one, and the files say the same whichever it was

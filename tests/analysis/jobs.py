@@ -18,6 +18,27 @@ class Die:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DieReporting:
+    """A job that kills its worker in the middle of a report, but once."""
+
+    def __init__(self, once_at):
+        self.once_at = once_at
+
+    def __call__(self, report):
+        if not self.once_at.exists():
+            self.once_at.touch()
+            from analysis.engine import processes
+
+            processes._events._wlock.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        report("second life", 1, 1)
+
+
+def report_much(report):
+    for step in range(20_000):
+        report("much", step, 20_000)
+
+
 def do_nothing(report):
     report("nothing", 1, 1)
 

@@ -1,5 +1,6 @@
 """One study on every engine: the same files; and what each does when its workers die."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from analysis.engine import EngineError, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
 from analysis.progress import RunsProgress
-from tests.analysis.jobs import Die, do_nothing, use_up_the_memory
+from tests.analysis.jobs import Die, DieReporting, do_nothing, report_much, use_up_the_memory
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import LONGER, run_tiny
 
@@ -31,6 +32,23 @@ def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_pat
     assert "its worker was killed 3 times" in str(done.pop("killer"))
     assert "1 TiB" in str(done.pop("out"))
     assert done == {f"job {k}": None for k in range(3)}
+
+
+def test_a_worker_killed_in_the_middle_of_a_report_does_not_silence_the_next_one(tmp_path):
+    with open_engine("processes", 1, threads=1) as engine:
+        done, events = jobs_done(engine, [("unlucky", DieReporting(tmp_path / "died"))])
+        deadline = time.monotonic() + 20
+        while ("unlucky", "second life", 1, 1) not in events:
+            assert time.monotonic() < deadline
+            engine.deliver(events.append)
+    assert done == {"unlucky": None}
+
+
+def test_reports_that_nobody_reads_do_not_keep_a_worker_from_its_end():
+    with open_engine("processes", 1, threads=1) as engine:
+        future = engine.submit(("talker", report_much), print)
+        assert future.result(timeout=60) is None
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="module")
