@@ -35,6 +35,8 @@ from landscape.trace import moments
 from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
 
 LOSS = nn.CrossEntropyLoss()
+GOAL = 1e-3
+"""Relative error of eigenvalues that peers are given the time to reach."""
 MODELS = {
     "MLP 256-256": ("mlp", {"hidden": [256, 256]}),
     "CNN 16-32-64, BatchNorm": ("cnn", {"channels": [16, 32, 64]}),
@@ -172,10 +174,15 @@ def bench_eigenvalues(cases: dict[str, tuple[nn.Module, Tensor, Tensor]], chunk:
                 )
                 bound = f"{(found.errors / np.abs(found.values)).max():.0e}"
                 rows.append(row(name, k, label, found.values, truth, found.products, seconds, bound))
-            (values, _), seconds = timed(
-                lambda p=peers, k=k: p.kept.eigenvalues(maxIter=100, tol=1e-3, top_n=k)
-            )
-            rows.append(row(name, k, "PyHessian, tol 1e-3", np.array(values), truth, None, seconds, "none"))
+            for tol in (1e-3, 1e-4, 1e-5, 1e-6):
+                (values, _), seconds = timed(
+                    lambda p=peers, k=k, tol=tol: p.kept.eigenvalues(maxIter=1000, tol=tol, top_n=k)
+                )
+                found = np.array(values)
+                rows.append(row(name, k, f"PyHessian, tol {tol:.0e}", found, truth, None, seconds, "none"))
+                # its tolerance is that of a step, not of the error
+                if worst_error(found, truth) <= GOAL:
+                    break
             for steps in (10, 20):
                 found, seconds = timed(
                     lambda p=peers, k=k, m=steps: hessian_eigenthings.lanczos(
@@ -220,11 +227,17 @@ class Counted:
         self.operator = scipy.sparse.linalg.LinearOperator(inner.shape, matvec=matvec, dtype=inner.dtype)
 
 
+def worst_error(values: Any, truth: Any) -> float:
+    """The largest relative error of the eigenvalues of largest magnitude."""
+    ordered = values[np.argsort(-np.abs(values))]
+    truth = truth[: len(values)]
+    return float(np.max(np.abs(ordered - truth) / np.abs(truth)))
+
+
 def row(
     model: str, k: int, who: str, values: Any, truth: Any, products: int | None, seconds: float, states: str
 ) -> list[str]:
-    ordered = values[np.argsort(-np.abs(values))]
-    error = np.max(np.abs(ordered - truth[:k]) / np.abs(truth[:k]))
+    error = worst_error(values, truth)
     spent = "" if products is None else str(products)
     return [model, str(k), who, f"{error:.0e}", states, spent, f"{seconds:.1f}"]
 

@@ -214,7 +214,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {args.device}, one thread, {args.rounds} rounds")
     print("\n| model, samples | grid | who | seconds | of ours | evaluations | deviation |")
     print("|---|---|---|---|---|---|---|")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         for title, (name, options, samples) in MODELS.items():
             if title not in args.models:
