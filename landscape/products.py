@@ -231,7 +231,11 @@ class Products:
         tangent, residuals = self._kept.get(index) or self._linearized(index)
         if self._vmaps and len(rows) > 1:
             return vmap(lambda row: tangent(row, *residuals))(rows)
-        return torch.stack([tangent(row, *residuals) for row in rows])
+        products = torch.empty_like(rows)
+        for row, product in zip(rows, products, strict=True):
+            # at once: the next replay of a CUDA graph overwrites what this one gave
+            product.copy_(tangent(row, *residuals))
+        return products
 
     def _linearized(self, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
         inputs, targets = self._chunks[index]
