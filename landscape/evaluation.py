@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from landscape.batch_norm import BatchStatistics
 from landscape.forward import Forward, traced_forward
 from landscape.objective import Objective, are_class_scores, tensors_of
+from landscape.precision import full_float32
 from landscape.resident import held_chunks
 from landscape.results import FloatArray
 
@@ -71,6 +72,7 @@ class Evaluator:
         ValueError: objectives of different models or weights, or an argument out of range.
     """
 
+    @full_float32()
     def __init__(
         self,
         objectives: Mapping[str, Objective],
@@ -104,6 +106,7 @@ class Evaluator:
         self.block = min(part.block for part in self._passes)
         self.center = self._of_model()
 
+    @full_float32()
     def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
         """The values at the points of these multiples (points, vectors).
 
@@ -129,6 +132,7 @@ class Evaluator:
                 of_points[(multiples == 0).all(1)] = of_model
         return values
 
+    @full_float32()
     def at(self, theta: Tensor) -> Values:
         """The values at any weights (points, n)."""
         with torch.inference_mode():

@@ -26,8 +26,7 @@ VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
 AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
 """How far, relatively, a traced product may be from the direct one; 0.1 in the shorter dtypes.
 
-In float64 the two differ by 1e-13 or so. In float32 that is 1e-4 for a ResNet-20, whose ReLUs switch with the rounding,
-and more on GPUs that multiply in TF32.
+In float64 the two differ by 1e-13 or so. In float32 that is 1e-4 for a ResNet-20, whose ReLUs switch with the rounding.
 """
 
 PRODUCT_COST = 7
