@@ -23,6 +23,7 @@ from landscape.products import (
     check_that_gradients_are_recorded,
     derivative,
 )
+from landscape.recurrence import avoid_cudnn_recurrence
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
@@ -95,6 +96,7 @@ class Objective:
         if memory_budget < 0:
             raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
         self.model = _copied("model", model).eval()
+        avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
