@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from landscape.objective import Objective
+from landscape.precision import full_float32
 
 
+@full_float32()
 def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) -> tuple[Any, int]:
     """Asks PyHessian about a copy of the model; returns its answer and the products it spent.
 
