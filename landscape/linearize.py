@@ -150,8 +150,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    cudnn = False
-    return torch.batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps, cudnn)
+    return torch.native_batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps)[0]
 
 
 def _embedding(
