@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape.checks import (
+    check_that_it_is_a_batch,
+    check_that_loss_is_a_mean,
+    check_that_ranks_agree,
+    checked_outputs,
+    telling_rows,
+)
 from landscape.precision import full_float32
 from landscape.products import (
     PRODUCTS,
@@ -282,7 +288,7 @@ class Objective:
         self.inputs, self.targets = inputs.to(place).contiguous(), targets.to(place)
         self.gradients = 0
         self.products = 0
-        self._check_that_loss_is_a_mean()
+        self._check_a_few()
         self._chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
         self._memory = Memory(self.memory_budget)
         self._products = {
@@ -300,23 +306,18 @@ class Objective:
         self.n_samples = len(inputs)
         if self.process_group is not None:
             self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
-            self._check_that_ranks_agree()
+            check_that_ranks_agree(tensors_of(self.model), self.process_group)
 
-    def _check_that_ranks_agree(self) -> None:
-        differing = []
-        for name, tensor in tensors_of(self.model).items():
-            # a NaN is none of the two extremes, and equal to no other
-            value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
-            extremes = torch.stack([value, -value])
-            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.process_group)
-            if not torch.equal(extremes[0], -extremes[1]):
-                differing.append(name)
-        if differing:
-            raise ValueError(
-                f"process_group: the ranks hold different models, in {', '.join(differing)}; broadcast parameters and "
-                "buffers first (torch.distributed.broadcast): DistributedDataParallel leaves each rank its own buffers "
-                "after its last step"
-            )
+    @torch.no_grad()
+    def _check_a_few(self) -> None:
+        """Looks at the outputs and losses of a few samples."""
+        rows = telling_rows(self.targets)
+        outputs = checked_outputs(
+            lambda rows: self.outputs(self.theta.clone(), self.inputs[rows].to(self.device)),
+            rows,
+            self.device,
+        )
+        check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
 
     def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
@@ -326,7 +327,7 @@ class Objective:
             with torch.random.fork_rng(devices=[]):
                 batches = list(data)
         for batch in batches:
-            _check_that_it_is_a_batch(batch)
+            check_that_it_is_a_batch(batch)
         if not batches or sum(len(batch[0]) for batch in batches) == 0:
             raise ValueError("data: holds no samples")
         inputs = torch.cat([batch[0] for batch in batches])
@@ -335,80 +336,6 @@ class Objective:
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-    @torch.no_grad()
-    def _check_that_loss_is_a_mean(self) -> None:
-        some = torch.linspace(0, len(self.inputs) - 1, min(len(self.inputs), 8)).long()
-        if not self.targets.is_floating_point():
-            # a class weight, or an ignored class, shows only on samples of that class
-            some = torch.cat([some, _rows_of_rare_values(self.targets.cpu())]).unique()
-        targets = self.targets[some].to(self.device)
-        outputs = self._checked_outputs(some)
-        together = self.loss_fn(outputs, targets)
-        if together.numel() != 1:
-            raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
-        apart = [self.loss_fn(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(some))]
-        mean = torch.stack(apart).mean()
-        tolerance = 100 * torch.finfo(self.dtype).eps * torch.stack(apart).abs().max()
-        undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
-        if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
-            raise ValueError(
-                f"loss_fn: is not the mean over the samples: {len(some)} samples together give "
-                f"{together.item():.6g}, apart their mean is {mean.item():.6g}; use reduction='mean' without class "
-                "weights or ignored classes"
-            )
-
-    def _checked_outputs(self, some: Tensor) -> Tensor:
-        """The outputs of some samples; those of a few are compared with what they are without the others."""
-        few = some[: min((len(some) + 1) // 2, 4)]
-
-        def outputs_of(rows: Tensor) -> Tensor:
-            return self.outputs(self.theta.clone(), self.inputs[rows].to(self.device))
-
-        # a model that draws, to be refused, must not move the caller's random state
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            outputs = outputs_of(some)
-            if not isinstance(outputs, Tensor):
-                raise ValueError(
-                    f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
-                    "outputs alone"
-                )
-            if outputs.ndim == 0 or len(outputs) != len(some):
-                raise ValueError(
-                    f"model: must return a row of outputs for each sample, got shape {tuple(outputs.shape)} for "
-                    f"{len(some)} samples; leave it to loss_fn to reshape them"
-                )
-            try:
-                again = outputs_of(few)
-            except (RuntimeError, ValueError):
-                # some models cannot take a single sample, or but one size of batch
-                again = outputs_of(some)[: len(few)]
-        if not _agree_but_for_rounding(again, outputs[: len(few)]):
-            raise ValueError(
-                "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
-                "batch, so that the loss is no mean over samples; give BatchNorm running statistics "
-                "(track_running_stats=True), and functional dropout training=self.training"
-            )
-        return outputs
-
-
-def _check_that_it_is_a_batch(batch: object) -> None:
-    remedy = "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is"
-    if not isinstance(batch, tuple | list):
-        raise ValueError(f"data: a batch is a {type(batch).__name__}, not two tensors; {remedy}")
-    if not all(isinstance(part, Tensor) for part in batch):
-        parts = ", ".join(type(part).__name__ for part in batch)
-        raise ValueError(f"data: a batch holds {parts}, not two tensors; {remedy}")
-    shapes = [tuple(part.shape) for part in batch]
-    if len(batch) != 2:
-        raise ValueError(
-            f"data: a batch holds {len(batch)} tensors, of which only two would be used; {remedy}"
-        )
-    if () in shapes or shapes[0][0] != shapes[1][0]:
-        raise ValueError(
-            f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
-            "Dataset, which holds single samples, into a DataLoader"
-        )
 
 
 def _copied(field: str, module: nn.Module) -> nn.Module:
@@ -426,37 +353,6 @@ def _outputs(
     weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
     result: Tensor = functional_call(model, weights, (inputs,))
     return result
-
-
-def _rows_of_rare_values(targets: Tensor) -> Tensor:
-    """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
-
-    Of very many targets, such as labels of pixels, only the smallest and the largest one of each row is looked at:
-    the values that losses ignore are by custom -100 and 255.
-    """
-    rows = targets.reshape(len(targets), -1)
-    if rows.numel() > 1_000_000:
-        rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
-    _, values, counts = rows.unique(return_inverse=True, return_counts=True)
-    row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
-    first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
-    return torch.cat([first[counts.argsort()[:100]], first[:1], first[-1:]])
-
-
-def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
-    """Whether outputs of the same samples in other batches are the same, NaN being equal to NaN.
-
-    Rounding depends on the batch, and parts of a model may compute in less than its outputs' precision (bfloat16,
-    TF32). What Dropout and BatchNorm make of a batch is about as large as the outputs: 5% lie in between.
-    """
-    if not outputs.is_floating_point():
-        return torch.equal(again, outputs)
-    is_precise = outputs.dtype == torch.float64
-    tolerance = 1e-4 if is_precise else max(0.05, 20 * torch.finfo(outputs.dtype).eps)
-    largest = outputs.double().abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
-    return torch.allclose(
-        again.double(), outputs.double(), rtol=0, atol=tolerance * float(largest), equal_nan=True
-    )
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

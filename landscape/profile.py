@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.evaluation import check_one_model
 from landscape.flatness import relative_flatness
 from landscape.noise import (
     NoiseRises,
@@ -23,6 +22,7 @@ from landscape.noise import (
     tolerated,
 )
 from landscape.objective import Objective
+from landscape.one_model import check_one_model
 from landscape.progress import Progress, as_progress
 from landscape.results import FloatArray, described
 from landscape.scales import scale_of
