@@ -17,6 +17,7 @@ from landscape.batch_norm import BatchStatistics
 from landscape.forward import Forward, traced_forward
 from landscape.objective import Objective, are_class_scores
 from landscape.one_model import check_one_model
+from landscape.precision import full_float32
 from landscape.resident import held_chunks
 from landscape.results import FloatArray
 
@@ -72,6 +73,7 @@ class Evaluator:
         ValueError: objectives of different models or weights, or an argument out of range.
     """
 
+    @full_float32()
     def __init__(
         self,
         objectives: Mapping[str, Objective],
@@ -102,9 +104,11 @@ class Evaluator:
             for columns in _with_equal_inputs(self._objectives)
         ]
         self._columns = [i for columns in _with_equal_inputs(self._objectives) for i in columns]
+        self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
         self.block = min(part.block for part in self._passes)
         self.center = self._of_model()
 
+    @full_float32()
     def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
         """The values at the points of these multiples (points, vectors).
 
@@ -116,11 +120,12 @@ class Evaluator:
         sums = torch.zeros(len(multiples), len(self.names), 4, dtype=torch.float64, device=self._theta.device)
         moved = np.flatnonzero((multiples != 0).any(1))
         with torch.inference_mode():
-            for start in range(0, len(moved), self.block):
-                index = moved[start : start + self.block]
-                sums[torch.from_numpy(index).to(sums.device)] = self._sums(
-                    self._points(multiples[index]), multiples[index]
-                )
+            # sent to the device once: each time, it would have to finish first
+            places = torch.from_numpy(moved).to(sums.device).split(self.block)
+            weights = _weights(multiples[moved], self._theta).split(self.block)
+            for start, index, part in zip(range(0, len(moved), self.block), places, weights, strict=False):
+                points = self._points(multiples[moved[start : start + self.block]])
+                sums[index] = self._sums(points, part)
                 if progress:
                     progress(len(multiples) - len(moved) + start + len(index))
         values = self._means(sums)
@@ -130,19 +135,18 @@ class Evaluator:
                 of_points[(multiples == 0).all(1)] = of_model
         return values
 
+    @full_float32()
     def at(self, theta: Tensor) -> Values:
         """The values at any weights (points, n)."""
         with torch.inference_mode():
             parts = [self._sums(block, None) for block in theta.split(self.block)]
         return self._means(torch.cat(parts))
 
-    def _sums(self, theta: Tensor, multiples: FloatArray | None) -> Tensor:
-        """(points, losses, 4) sums over the samples."""
+    def _sums(self, theta: Tensor, weights: Tensor | None) -> Tensor:
+        """(points, losses, 4) sums over the samples; for the weights of points see `_weights`."""
         buffers = None if self._statistics is None else self._statistics.at(theta[0])
-        weights = None if multiples is None else _weights(multiples, theta)
         parts = [part.sums(theta, weights, buffers) for part in self._passes]
-        order = torch.tensor(self._columns, device=theta.device).argsort()
-        return torch.cat(parts, 1)[:, order]
+        return torch.cat(parts, 1)[:, self._order]
 
     def _points(self, multiples: FloatArray) -> Tensor:
         points = self._theta.repeat(len(multiples), 1)
@@ -157,7 +161,7 @@ class Evaluator:
             for part in self._passes:
                 part.remember_center(None if self._statistics is None else self._statistics.at(self._theta))
             values = (
-                self._means(self._sums(self._points(zero), zero))
+                self._means(self._sums(self._points(zero), _weights(zero, self._theta)))
                 if self._errors or self._statistics is not None
                 else None
             )

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from landscape.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm
+from landscape.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm, without_cudnn_norms
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
     Raises:
         RuntimeError: the model cannot be traced, or holds shapes that depend on the data.
     """
-    with torch.no_grad():
+    with torch.no_grad(), without_cudnn_norms():
         module = make_fx(functionalize(outputs))(theta, inputs)
     check_that_shapes_are_fixed(module)
     fold_batch_norm(module)

@@ -197,8 +197,9 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
     if start is None:
         return torch.linalg.qr(_random(basis, width, generator)).Q
     directions, coupling = torch.linalg.qr(start.to(basis))
+    coupling = coupling.cpu()
     negligible = 1e-12 * coupling.abs().max()
-    return _next_block(directions, coupling.cpu(), basis[:, :0], width, negligible, generator)
+    return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
 def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

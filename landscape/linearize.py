@@ -66,6 +66,7 @@ def linearized(
         with (
             torch.no_grad(),
             twice_differentiable(),
+            without_cudnn_norms(),
             _Instead({torch.nn.functional.one_hot: _one_hot}),
             fakes,
         ):
@@ -113,6 +114,11 @@ def twice_differentiable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
+def without_cudnn_norms() -> TorchFunctionMode:
+    """BatchNorm in a trace is the same operation on a GPU as on the CPU, which `fold_batch_norm` knows."""
+    return _Instead({torch.nn.functional.batch_norm: _batch_norm})
+
+
 class _Instead(TorchFunctionMode):
     """Other functions in place of some of torch's."""
 
@@ -132,6 +138,19 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
         return v * (g / torch.linalg.vector_norm(v))
     others = [axis for axis in range(v.ndim) if axis != dim]
     return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+
+
+def _batch_norm(
+    inputs: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    return torch.native_batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps)[0]
 
 
 def _embedding(

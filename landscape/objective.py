@@ -19,7 +19,7 @@ from landscape.checks import (
     checked_outputs,
     telling_rows,
 )
-from landscape.layout import in_fastest_layout
+from landscape.precision import full_float32
 from landscape.products import (
     PRODUCTS,
     Chunks,
@@ -29,6 +29,7 @@ from landscape.products import (
     check_that_gradients_are_recorded,
     derivative,
 )
+from landscape.recurrence import avoid_cudnn_recurrence
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
@@ -101,6 +102,7 @@ class Objective:
         if memory_budget < 0:
             raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
         self.model = _copied("model", model).eval()
+        avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
@@ -161,6 +163,7 @@ class Objective:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
+    @full_float32()
     @torch.no_grad()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
@@ -183,6 +186,7 @@ class Objective:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
+    @full_float32()
     @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass.
@@ -233,6 +237,7 @@ class Objective:
         for products in self._products.values():
             products.release()
 
+    @full_float32()
     def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
         n = self.n_parameters
         if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
@@ -274,12 +279,17 @@ class Objective:
         """Makes these the data, with nothing computed yet."""
         if len(inputs) == 0:
             raise ValueError("data: holds no samples")
-        self.inputs, self.targets = inputs, targets
+        # on the device if there is room, rather than sent there for each gradient; else both where the inputs are
+        fits = inputs.nbytes + targets.nbytes <= self.memory_budget
+        place = self.device if fits else inputs.device
+        # not channels last: oneDNN 3.12 writes past its workspace in the weights' gradient of 1x1 convolutions with a
+        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process, and
+        # GPUs are slower so without TF32
+        self.inputs, self.targets = inputs.to(place).contiguous(), targets.to(place)
         self.gradients = 0
         self.products = 0
         self._check_a_few()
-        self.inputs = self._in_best_layout(inputs)
-        self._chunks = Chunks(self.inputs, targets, self.chunk_size, self.device)
+        self._chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
         self._memory = Memory(self.memory_budget)
         self._products = {
             matrix: Products(
@@ -297,16 +307,6 @@ class Objective:
         if self.process_group is not None:
             self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
-
-    @torch.no_grad()
-    def _in_best_layout(self, inputs: Tensor) -> Tensor:
-        # oneDNN 3.12 writes past its workspace in the weights' gradient, channels last, of 1x1 convolutions with a
-        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process
-        if self.device.type == "cpu":
-            return inputs.contiguous()
-        return in_fastest_layout(
-            inputs, self.model, lambda some: self.outputs(self.theta, some.to(self.device))
-        )
 
     @torch.no_grad()
     def _check_a_few(self) -> None:

@@ -190,7 +190,7 @@ def low_loss_bend(
     for step in range(steps):
         t = torch.rand((), generator=generator, dtype=torch.float64).item()
         rows = torch.randint(len(objective.inputs), (batch_size,), generator=generator)
-        rows = rows.to(objective.inputs.device)
+        rows = rows.to(objective.inputs.device, non_blocking=True)
         inputs = objective.inputs[rows].to(objective.device)
         targets = objective.targets[rows].to(objective.device)
         point = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.objective import Objective
+from landscape.precision import full_float32
 
 
+@full_float32()
 def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) -> tuple[Any, int]:
     """Asks PyHessian about a copy of the model; returns its answer and the products it spent.
 
@@ -30,7 +33,12 @@ def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) ->
         spent += 1
 
     cuda = objective.device.type == "cuda"
-    with torch.random.fork_rng(devices=[objective.device] if cuda else []), warnings.catch_warnings():
+    with (
+        # PyHessian's only GPU is the current one
+        torch.cuda.device(objective.device) if cuda else nullcontext(),
+        torch.random.fork_rng(devices=[objective.device] if cuda else []),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
         torch.random.default_generator.manual_seed(seed)
         if cuda:

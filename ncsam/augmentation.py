@@ -94,4 +94,5 @@ def cutout(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
 def _integers(end: int, pixels: Tensor, generator: torch.Generator) -> Tensor:
     """An integer from 0 to `end` - 1 for each image, on the images' device."""
     drawn = torch.randint(end, (len(pixels),), generator=generator, device=generator.device)
-    return drawn.to(pixels.device, non_blocking=True)
+    # without waiting for the device; the other way it must be waited for
+    return drawn.to(pixels.device, non_blocking=pixels.is_cuda)

@@ -40,18 +40,21 @@ def predict(
 
     Args:
         model: any.
-        inputs: as the model sees them, or a split, which is normalised piece by piece.
+        inputs: as the model sees them, or a split, which is normalised piece by piece; best on the model's device.
         batch_size: bounds the memory.
         autocast_dtype: forward passes run under `torch.autocast` with this dtype.
     """
     modes = [(module, module.training) for module in model.modules()]
-    device = inputs.pixels.device if isinstance(inputs, Split) else inputs.device
-    pieces = torch.arange(len(inputs), device=device).split(batch_size)
+    place = inputs.pixels.device if isinstance(inputs, Split) else inputs.device
+    parameter = next(model.parameters(), None)
+    device = place if parameter is None else parameter.device
+    pieces = torch.arange(len(inputs), device=place).split(batch_size)
     model.eval()
     try:
         with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
             outputs = [
-                model(inputs.batch(piece) if isinstance(inputs, Split) else inputs[piece]) for piece in pieces
+                model((inputs.batch(piece) if isinstance(inputs, Split) else inputs[piece]).to(device))
+                for piece in pieces
             ]
     finally:
         for module, mode in modes:
@@ -64,6 +67,7 @@ def evaluate(method: Plain, train: Split, labels: NoisyLabels, held_out: Split) 
     autocast_dtype = method.passes.autocast_dtype
     train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
     test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
+    test_targets = held_out.targets.to(test_outputs.device)
     # a loss that remembers training samples has nothing to say of others
     loss_fn: Any = nn.CrossEntropyLoss() if hasattr(method.loss_fn, "remember") else method.loss_fn
     # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
@@ -77,8 +81,8 @@ def evaluate(method: Plain, train: Split, labels: NoisyLabels, held_out: Split) 
         "train_clean_accuracy": _accuracy(predictions, labels.clean),
         "memorized": memorized_share(predictions, labels),
         "recovered": recovered_share(predictions, labels),
-        "test_loss": loss_fn(test_outputs, held_out.targets).item(),
-        "test_accuracy": _accuracy(test_outputs.argmax(1), held_out.targets),
+        "test_loss": loss_fn(test_outputs, test_targets).item(),
+        "test_accuracy": _accuracy(test_outputs.argmax(1), test_targets),
     }
 
 

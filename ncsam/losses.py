@@ -197,7 +197,8 @@ def mixup(
     if not 0 < alpha < float("inf"):
         raise ValueError(f"alpha: must be positive and finite, got {alpha}")
     share = _beta(alpha, generator)
-    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+    # without waiting for the device
+    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)
     classes_of = one_hot(targets, classes).to(inputs.dtype)
     return (
         share * inputs + (1 - share) * inputs[partner],

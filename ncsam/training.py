@@ -85,13 +85,15 @@ def fit(
 
     All draws of an epoch (order, augmentation, mixup, dropout) come from `seed` and the epoch's number; the
     caller's random state stays as it was. A run that was killed and is called again with the same arguments
-    ends with the same weights, bit for bit, on the same kind of device with the same number of threads.
+    ends with the same weights, bit for bit, on the same kind of device with the same number of threads; on a GPU where
+    `torch.use_deterministic_algorithms(True)` was said, as some of torch's gradients there are sums in any order.
 
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
             scaling are those of `method.passes`.
         optimizer: over `method.parameters()`.
-        train: inputs of the training set, best on the model's device; its targets are not read.
+        train: inputs of the training set, best on the model's device, to which batches go otherwise; its targets are
+            not read.
         labels: observed labels to learn from, and clean ones to measure against.
         held_out: samples on which the history's test loss and accuracy are taken; never trained on.
         epochs: how many.
@@ -115,7 +117,8 @@ def fit(
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
     _check(train, labels, epochs, batch_size, alignment_batches)
-    labels = labels.to(train.pixels.device)
+    device = next(method.model.parameters()).device
+    labels = labels.to(device)
     classes = _checked_classes(method.model, train, labels, held_out)
     rows: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
@@ -127,7 +130,6 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
-    device = train.pixels.device
     devices = [device] if device.type == "cuda" else []
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
@@ -138,14 +140,16 @@ def fit(
             seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
             torch.random.default_generator.manual_seed(int(seeds[0]))
             if devices:
-                torch.cuda.manual_seed(int(seeds[0]))
+                # of this device, which need not be the current one
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(int(seeds[0]))
             steps = _train_epoch(
                 method,
                 optimizer,
                 train,
                 labels,
                 batch_size,
-                augment=_seeded(augmentation, device, int(seeds[1])),
+                augment=_seeded(augmentation, train.pixels.device, int(seeds[1])),
                 mix=_mixing(mixup_alpha, classes, int(seeds[2])),
                 max_gradient_norm=max_gradient_norm,
                 alignment_batches=0 if mixup_alpha is not None else alignment_batches,
@@ -248,13 +252,14 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, its cost."""
     method.model.train()
-    device = train.pixels.device
-    order = torch.randperm(len(train)).to(device)
+    device = labels.observed.device
+    order = torch.randperm(len(train)).to(train.pixels.device)
     compared: list[dict[str, float]] = []
     norms: list[Tensor] = []
     alignment_seconds = 0.0
     for step, indices in enumerate(order.split(piece_sizes(len(train), batch_size))):
-        inputs, observed = train.batch(indices, augment), labels.observed[indices]
+        inputs, indices = (part.to(device) for part in (train.batch(indices, augment), indices))
+        observed = labels.observed[indices]
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from contextlib import nullcontext
 from typing import Any
 
@@ -221,4 +222,9 @@ class NCSAM(SAM):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a `state_dict()` again."""
         super().load_state_dict(state)
-        self.generator.set_state(state["generator"].cpu())
+        drawn_with = state["generator"].cpu()
+        if drawn_with.shape == self.generator.get_state().shape:
+            self.generator.set_state(drawn_with)
+        else:
+            # of another kind of device, CPU or GPU, whose draws cannot be gone on with
+            self.generator.manual_seed(zlib.crc32(drawn_with.numpy()))

@@ -25,7 +25,7 @@ class OracleSAM(SAM):
         self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, clean_targets: Tensor
     ) -> None:
         super().__init__(model, loss_fn, rho=rho)
-        self.clean_targets = clean_targets
+        self.clean_targets = clean_targets.to(next(model.parameters()).device)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""

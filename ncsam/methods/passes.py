@@ -194,7 +194,7 @@ class Passes:
         """The mean over the ranks by their weights, in place, by one all-reduce; needs DistributedDataParallel."""
         assert isinstance(self.model, DistributedDataParallel)
         flat = torch.cat(
-            [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_tensor([weight])]
+            [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_full((1,), weight)]
         )
         dist.all_reduce(flat, group=self.model.process_group)
         *sums, total = flat.split([*(tensor.numel() for tensor in tensors), 1])

@@ -6,8 +6,11 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from landscape import Objective
+from landscape.forward import traced_forward
+from landscape.linearize import linearized
 from landscape.products import PRODUCTS, hessian_product
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
@@ -362,3 +365,75 @@ def test_a_negative_memory_budget_is_refused():
     model, inputs, targets = build("mlp")
     with pytest.raises(ValueError, match="memory_budget"):
         Objective(model, cross_entropy, (inputs, targets), memory_budget=-1)
+
+
+class Seen(TorchFunctionMode):
+    """Notes for each call of some functions what `look` says then."""
+
+    def __init__(self, functions, look):
+        super().__init__()
+        self.functions, self.look, self.seen = functions, look, []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.functions:
+            self.seen.append(self.look(args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_do_without_cudnn_which_has_no_second_gradient_of_them(layer):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = layer(4, 3, batch_first=True), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.layer(x)[0][:, -1])
+
+    model = Recurrent().double()
+    data = (torch.randn(9, 5, 4, dtype=torch.float64), torch.arange(9) % 2)
+    objective = Objective(model, cross_entropy, data)
+    vector = torch.randn_like(objective.theta)
+    step = 1e-5 * vector
+    with Seen({torch.lstm, torch.gru, torch.rnn_tanh}, lambda _: torch.backends.cudnn.enabled) as mode:
+        slope = objective.gradient(objective.theta + step) - objective.gradient(objective.theta - step)
+        torch.testing.assert_close(objective.hvp(vector), slope / 2e-5, rtol=1e-6, atol=1e-8)
+        copy = objective.independent_model()
+        copy(data[0])
+    assert mode.seen
+    assert not any(mode.seen)
+    assert copy.layer.forward.args[0].__self__ is copy.layer
+    assert torch.backends.cudnn.enabled
+
+
+def test_traces_hold_no_norms_of_cudnn_which_could_not_be_folded(monkeypatch):
+    model, inputs, targets = residual_images()
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    # on a GPU this chooses cuDNN's, whatever its last argument says
+    monkeypatch.delattr(torch, "batch_norm")
+    product = PRODUCTS["hessian"]
+    linearized(
+        lambda outputs: product(outputs, cross_entropy), objective._outputs, objective.theta, inputs, targets
+    )
+    traced_forward(objective._outputs, objective.theta, inputs)
+    with pytest.raises(AttributeError):
+        objective.value()
+
+
+def test_products_of_cuda_graphs_are_taken_before_the_next_overwrites_them(monkeypatch):
+    def graphed(function, mode):
+        results = []
+
+        def replayed(*arguments):
+            results.append(function(*arguments))
+            return results[0].copy_(results[-1])
+
+        return replayed
+
+    monkeypatch.setattr(torch, "compile", graphed)
+    model, inputs, targets = build("mlp")
+    objective = Objective(
+        model, cross_entropy, (inputs, targets), linearize=True, compile_mode="reduce-overhead"
+    )
+    vectors = some_vectors(objective.n_parameters)
+    torch.testing.assert_close(objective.hvp(vectors), dense_hessian(model, inputs, targets) @ vectors)

@@ -249,3 +249,14 @@ def test_a_checkpoint_of_ncsam_goes_on_with_the_same_draws():
     again.backward(inputs, targets)
     assert torch.equal(method.ascent.compensation.drawn, again.ascent.compensation.drawn)
     assert again.gradient_count == method.gradient_count
+
+
+def test_the_random_state_of_another_kind_of_device_is_gone_on_from_with_other_draws():
+    methods = [NCSAM(network(), loss_fn, **COMPENSATED, seed=seed) for seed in (0, 1)]
+    # a GPU's has 16 bytes, a CPU's 5,056
+    state = {**methods[0].state_dict(), "generator": torch.arange(16, dtype=torch.uint8)}
+    draws = []
+    for method in methods:
+        method.load_state_dict(state)
+        draws.append(torch.rand(4, generator=method.generator))
+    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
