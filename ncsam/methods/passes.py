@@ -144,6 +144,11 @@ class Passes:
         with self._statistics(moves_statistics):
             for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
+                if not isinstance(output, Tensor):
+                    raise ValueError(
+                        f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
+                        "the outputs alone"
+                    )
                 if loss_fn is None:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
@@ -243,7 +248,11 @@ class Passes:
     def _pieces(self, *tensors: Tensor | None) -> list[list[Any]]:
         """[share of the batch, inputs, targets, indices] of each micro-batch."""
         inputs = tensors[0]
-        assert inputs is not None
+        if not isinstance(inputs, Tensor):
+            raise TypeError(
+                f"inputs: must be one tensor (batch, ...), got {type(inputs).__name__}; stack what the model takes and "
+                "wrap it in a module that takes it apart"
+            )
         if len(inputs) == 0:
             raise ValueError("inputs: the batch is empty")
         size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
