@@ -51,7 +51,7 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
     return table
 
 
-def read_table(root: Path) -> pd.DataFrame:
+def read_table(root: str | Path) -> pd.DataFrame:
     """The table of all runs' scalars, one row a run.
 
     Raises:
@@ -102,12 +102,13 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
     return joined
 
 
-def run_files(root: Path) -> list[Path]:
+def run_files(root: str | Path) -> list[Path]:
     """The files of the runs in the index, in its order.
 
     Raises:
         FileNotFoundError, StoreError: no index, or a broken one, or one that leads out of the folder.
     """
+    root = Path(root)
     with _index(root) as file:
         paths = file["runs"].asstr()[()].tolist() if "runs" in file else json.loads(file.attrs["runs"])
     inside = root.resolve()
@@ -130,8 +131,8 @@ def _fingerprint_of(fingerprints: list[str]) -> str:
 
 
 @contextmanager
-def _index(root: Path) -> Iterator[h5py.File]:
-    path = root / "study.h5"
+def _index(root: str | Path) -> Iterator[h5py.File]:
+    path = Path(root) / "study.h5"
     if not path.is_file():
         raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
     try:
@@ -145,7 +146,7 @@ def _index(root: Path) -> Iterator[h5py.File]:
             raise StoreError(f"results: {path} is not a study's index; run 'ncsam study' again") from error
 
 
-def read_histories(root: Path) -> pd.DataFrame:
+def read_histories(root: str | Path) -> pd.DataFrame:
     """All final runs' histories, one row an epoch."""
     return pd.concat([read_history(path) for path in run_files(root)], ignore_index=True)
 

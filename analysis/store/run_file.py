@@ -46,7 +46,7 @@ def config_of(file: h5py.File) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: str | Path) -> Iterator[h5py.File]:
     """A run file, open for reading, once its checksum and all its objects have been looked at.
 
     Raises:
@@ -55,6 +55,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
             for what turns out to be missing while it is read.
         StoreError: written by a later version.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"file: {path} does not exist")
     has_seal = is_sealed(path)
@@ -62,7 +63,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise BrokenFileError(
-            f"file: {path} is not a whole HDF5 file; delete it and run the study again"
+            f"file: {path} is not a whole HDF5 file; if it was a run, delete it and run the study again"
         ) from error
     with file:
         try:
@@ -86,8 +87,13 @@ def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
         raise BrokenFileError(f"file: {path} has lost its checksum: it was cut short or written to")
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Loads a run file's `/weights` into a model of the same architecture."""
+def load_weights(path: str | Path, model: nn.Module) -> None:
+    """Loads a run file's `/weights` into a model of the same architecture.
+
+    Raises:
+        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
+        RuntimeError: a model of another architecture.
+    """
     with opened(path) as file:
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
