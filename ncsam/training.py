@@ -77,7 +77,7 @@ def fit(
     max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
     probes: Sequence[Probe] = (),
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[int], None] | None = None,
 ) -> History:
@@ -122,6 +122,7 @@ def fit(
     labels = labels.to(train.pixels.device)
     classes = _checked_classes(method.model, train, labels, held_out)
     rows: list[dict[str, float]] = []
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler)
         if len(rows) > epochs:

@@ -43,9 +43,20 @@ def _gradient_and_reached(
 ) -> tuple[list[Tensor], set[int]]:
     """The same, and which of the trainable parameters the loss reaches."""
     parameters = trainable_parameters(model)
+    if not parameters:
+        raise ValueError("model: none of its parameters requires a gradient")
     found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
     whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
     return whole, {place for place, part in enumerate(found) if part is not None}
+
+
+def _checked_scalar(loss: Tensor) -> Tensor:
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_fn: must return a scalar, the mean over the samples, got shape {tuple(loss.shape)}; "
+            "use reduction='mean'"
+        )
+    return loss
 
 
 def piece_sizes(samples: int, size: int) -> list[int]:
@@ -211,15 +222,15 @@ class Passes:
         """The mean loss of given outputs.
 
         Raises:
-            ValueError: the loss remembers samples, and their indices are missing.
+            ValueError: the loss remembers samples, and their indices are missing, or it is no scalar.
         """
         if not hasattr(self.loss_fn, "remember"):
-            return self.loss_fn(outputs, targets)
+            return _checked_scalar(self.loss_fn(outputs, targets))
         if indices is None:
             raise ValueError(
                 f"indices: {type(self.loss_fn).__name__} remembers samples by position; pass them"
             )
-        return self.loss_fn(outputs, targets, indices)  # type: ignore[call-arg]
+        return _checked_scalar(self.loss_fn(outputs, targets, indices))  # type: ignore[call-arg]
 
     def outputs(self, model: nn.Module, inputs: Tensor, indices: Tensor | None, *, first: bool) -> Tensor:
         """A forward pass, counted as one gradient of each sample.
@@ -255,6 +266,8 @@ class Passes:
             )
         if len(inputs) == 0:
             raise ValueError("inputs: the batch is empty")
+        if tensors[1] is not None and len(tensors[1]) != len(inputs):
+            raise ValueError(f"targets: {len(tensors[1])} for {len(inputs)} inputs")
         size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
         if size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")

@@ -265,3 +265,14 @@ def test_batches_and_outputs_by_name_are_refused_with_the_remedy():
         SAM(_Named(), loss_fn, rho=0.1).backward(inputs, targets)
     with pytest.raises(TypeError, match="inputs: must be one tensor .* got dict"):
         SAM(_Named(), loss_fn, rho=0.1).backward({"inputs": inputs}, targets)
+
+
+def test_losses_targets_and_models_that_do_not_fit_are_named():
+    inputs, targets = torch.randn(6, 4), torch.arange(6) % 3
+    each = nn.CrossEntropyLoss(reduction="none")
+    with pytest.raises(ValueError, match=r"loss_fn: must return a scalar.* got shape \(6,\)"):
+        SAM(nn.Linear(4, 3), each, rho=0.1).backward(inputs, targets)
+    with pytest.raises(ValueError, match="targets: 5 for 6 inputs"):
+        SAM(nn.Linear(4, 3), loss_fn, rho=0.1).backward(inputs, targets[:5])
+    with pytest.raises(ValueError, match="model: none of its parameters requires a gradient"):
+        SAM(nn.Linear(4, 3).requires_grad_(False), loss_fn, rho=0.1).backward(inputs, targets)

@@ -426,3 +426,22 @@ def test_an_optimizer_of_another_model_is_refused(digits):
     _, optimizer, _ = prepare(dataset)
     with pytest.raises(ValueError, match="optimizer: holds no parameter of this method"):
         fit(method, optimizer, dataset.train, noisy, dataset.test, epochs=1, batch_size=128, seed=0)
+
+
+def test_a_checkpoint_may_be_named_in_words(digits, tmp_path):
+    dataset, noisy = digits
+    for _ in range(2):
+        method, optimizer, _ = prepare(dataset)
+        file = str(tmp_path / "run.ckpt")
+        history = fit(
+            method,
+            optimizer,
+            dataset.train,
+            noisy,
+            dataset.test,
+            epochs=1,
+            batch_size=512,
+            seed=0,
+            checkpoint=file,
+        )
+        assert history.epochs == 1
