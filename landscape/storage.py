@@ -121,9 +121,6 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
             raise FileNotFoundError(f"file: {file} does not exist")
         with h5py.File(file, "r") as opened:
             return load(opened, name)
-    if name not in file:
-        held = ", ".join(_results_in(file)) or "none"
-        raise KeyError(f"name: {file.file.filename} has no group {name!r}; results there: {held}")
     group = file[name]
     cls = RESULT_TYPES.get(str(group.attrs.get("type")))
     if cls is None:
@@ -133,18 +130,6 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     }
     required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
     return cls(**{**dict.fromkeys(required), **stored})
-
-
-def _results_in(file: h5py.Group) -> list[str]:
-    """The names of the groups that hold results."""
-    found: list[str] = []
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if item.attrs.get("type") in RESULT_TYPES:
-            found.append(name)
-
-    file.visititems(visit)
-    return found
 
 
 def write(

@@ -58,7 +58,7 @@ def read_table(root: str | Path) -> pd.DataFrame:
         FileNotFoundError: no folder, or no index in it.
         StoreError: no run has finished.
     """
-    with _index(root) as file:
+    with _index(Path(root)) as file:
         group = file["table"]
         order = json.loads(group.attrs["order"])
         columns = {
@@ -102,13 +102,12 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
     return joined
 
 
-def run_files(root: str | Path) -> list[Path]:
+def run_files(root: Path) -> list[Path]:
     """The files of the runs in the index, in its order.
 
     Raises:
         FileNotFoundError, StoreError: no index, or a broken one, or one that leads out of the folder.
     """
-    root = Path(root)
     with _index(root) as file:
         paths = file["runs"].asstr()[()].tolist() if "runs" in file else json.loads(file.attrs["runs"])
     inside = root.resolve()
@@ -131,8 +130,8 @@ def _fingerprint_of(fingerprints: list[str]) -> str:
 
 
 @contextmanager
-def _index(root: str | Path) -> Iterator[h5py.File]:
-    path = Path(root) / "study.h5"
+def _index(root: Path) -> Iterator[h5py.File]:
+    path = root / "study.h5"
     if not path.is_file():
         raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
     try:
@@ -148,7 +147,7 @@ def _index(root: str | Path) -> Iterator[h5py.File]:
 
 def read_histories(root: str | Path) -> pd.DataFrame:
     """All final runs' histories, one row an epoch."""
-    return pd.concat([read_history(path) for path in run_files(root)], ignore_index=True)
+    return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
 def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:

@@ -46,7 +46,7 @@ def config_of(file: h5py.File) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[h5py.File]:
+def opened(path: Path) -> Iterator[h5py.File]:
     """A run file, open for reading, once its checksum and all its objects have been looked at.
 
     Raises:
@@ -55,7 +55,6 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
             for what turns out to be missing while it is read.
         StoreError: written by a later version.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"file: {path} does not exist")
     has_seal = is_sealed(path)
@@ -63,7 +62,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise BrokenFileError(
-            f"file: {path} is not a whole HDF5 file; if it was a run, delete it and run the study again"
+            f"file: {path} is not a whole HDF5 file; delete it and run the study again"
         ) from error
     with file:
         try:
@@ -94,7 +93,7 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
         RuntimeError: a model of another architecture.
     """
-    with opened(path) as file:
+    with opened(Path(path)) as file:
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
 

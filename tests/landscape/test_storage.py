@@ -11,7 +11,6 @@ from landscape import (
     Objective,
     average_sharpness,
     filter_normalized_directions,
-    gradient_direction,
     layer_traces,
     line,
     load,
@@ -161,9 +160,3 @@ def test_xarray_reads_a_spectral_density_with_its_band_and_traces_with_their_lay
     with xarray.open_dataset(path, group="layers", engine="h5netcdf") as layers:
         assert list(layers.layer.values) == ["1.weight", "1.bias", "3.weight", "3.bias"]
         assert layers["values"].sel(layer="3.bias") == results["layers"].values[3]
-
-
-def test_a_name_that_is_not_there_is_answered_with_those_that_are(objective, tmp_path):
-    save(tmp_path / "results.h5", "test/gradient", gradient_direction(objective))
-    with pytest.raises(KeyError, match=r"no group 'gradient'; results there: test/gradient"):
-        load(tmp_path / "results.h5", "gradient")
