@@ -62,7 +62,7 @@ def sharpness(
     Args:
         objective: whose loss, in evaluation mode.
         kind: `"worst"`; the average case is `average_sharpness`.
-        rho: radius.
+        rho: radius, in the units of the weights times what `adaptive` says.
         norm: `"l2"`, a ball, or `"linf"`, a box.
         adaptive: what the radius is relative to: `"none"` (T = 1), `"elementwise"` (T = |theta|) or `"filter"` (T =
             norm of each weight's filter or row, |theta| of one-dimensional parameters).
@@ -74,7 +74,9 @@ def sharpness(
         ValueError: an argument out of range.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(
+            f"kind: must be one of {', '.join(KINDS)}, got {kind!r}; the average case is average_sharpness"
+        )
     check_ascent(rho, norm, steps, restarts)
     spent = objective.gradients
     scale = scale_of(objective, adaptive)

@@ -12,8 +12,10 @@ from torch import Tensor
 class Augmentation:
     """Crop, then flip, then cutout, of a batch of images.
 
-    augment = Augmentation(crop=4, flip=True)
-    inputs = split.batch(indices, lambda pixels: augment(pixels, generator))
+    ::
+
+        augment = Augmentation(crop=4, flip=True)
+        inputs = split.batch(indices, lambda pixels: augment(pixels, generator))
 
     Attributes:
         crop: pixels of black on each side, from which a window of the old size is cut; 0: no crop.

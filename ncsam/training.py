@@ -77,7 +77,7 @@ def fit(
     max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
     probes: Sequence[Probe] = (),
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[int], None] | None = None,
 ) -> History:
@@ -113,14 +113,19 @@ def fit(
         on_epoch: called with the number of finished epochs, also once at a resume.
 
     Raises:
-        ValueError: sizes or labels that do not fit, or a checkpoint of other settings.
+        TypeError: data or labels of another type.
+        ValueError: sizes or labels that do not fit, an optimizer of another model, or a checkpoint of other
+            settings.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
+    _check_types(train, labels, held_out)
+    _check_that_it_trains(method, optimizer)
     _check(train, labels, epochs, batch_size, alignment_batches)
     device = next(method.model.parameters()).device
     labels = labels.to(device)
     classes = _checked_classes(method.model, train, labels, held_out)
     rows: list[dict[str, float]] = []
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler)
         if len(rows) > epochs:
@@ -186,6 +191,24 @@ def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
         values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
     # plain floats: NumPy's would make a checkpoint that cannot be read without executing it
     return {name: float(value) for name, value in values.items()}
+
+
+def _check_types(train: Split, labels: NoisyLabels, held_out: Split) -> None:
+    for name, split in (("train", train), ("held_out", held_out)):
+        if not isinstance(split, Split):
+            raise TypeError(
+                f"{name}: must be a Split, got {type(split).__name__}; ncsam.Split(inputs, targets) makes one"
+            )
+    if not isinstance(labels, NoisyLabels):
+        raise TypeError(
+            f"labels: must be NoisyLabels, got {type(labels).__name__}; ncsam.human_labels(clean, observed) makes them"
+        )
+
+
+def _check_that_it_trains(method: Plain, optimizer: torch.optim.Optimizer) -> None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for parameter in method.parameters()):
+        raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
 
 
 def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int) -> None:

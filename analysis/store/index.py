@@ -51,14 +51,14 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
     return table
 
 
-def read_table(root: Path) -> pd.DataFrame:
+def read_table(root: str | Path) -> pd.DataFrame:
     """The table of all runs' scalars, one row a run.
 
     Raises:
         FileNotFoundError: no folder, or no index in it.
         StoreError: no run has finished.
     """
-    with _index(root) as file:
+    with _index(Path(root)) as file:
         group = file["table"]
         order = json.loads(group.attrs["order"])
         columns = {
@@ -145,9 +145,9 @@ def _index(root: Path) -> Iterator[h5py.File]:
             raise StoreError(f"results: {path} is not a study's index; run 'ncsam study' again") from error
 
 
-def read_histories(root: Path) -> pd.DataFrame:
+def read_histories(root: str | Path) -> pd.DataFrame:
     """All final runs' histories, one row an epoch."""
-    return pd.concat([read_history(path) for path in run_files(root)], ignore_index=True)
+    return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
 def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:

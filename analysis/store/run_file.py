@@ -86,9 +86,14 @@ def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
         raise BrokenFileError(f"file: {path} has lost its checksum: it was cut short or written to")
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Loads a run file's `/weights` into a model of the same architecture."""
-    with opened(path) as file:
+def load_weights(path: str | Path, model: nn.Module) -> None:
+    """Loads a run file's `/weights` into a model of the same architecture.
+
+    Raises:
+        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
+        RuntimeError: a model of another architecture.
+    """
+    with opened(Path(path)) as file:
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
 

@@ -81,7 +81,9 @@ def cifar100(data_dir: Path | None = None, *, verify: bool = True) -> Dataset:
 
 def _read(name: str, archive: Archive, data_dir: Path | None, verify: bool) -> Dataset:
     if data_dir is None:
-        raise FileNotFoundError(f"dataset {name!r}: pass --data-dir, the folder that holds {archive.folder}")
+        raise FileNotFoundError(
+            f"dataset {name!r}: pass data_dir (on the command line --data-dir), the folder that holds {archive.folder}"
+        )
     folder = data_dir if data_dir.name == archive.folder else data_dir / archive.folder
     train, test = (
         _read_split(folder, checksums if verify else dict.fromkeys(checksums, ""), archive)

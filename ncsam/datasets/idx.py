@@ -36,7 +36,7 @@ def fashion_mnist(data_dir: Path | None = None) -> Dataset:
         raise FileNotFoundError(
             "dataset 'fashion-mnist': no train-images-idx3-ubyte[.gz] in "
             + ", ".join(map(str, folders))
-            + "; pass --data-dir, or install Debian's dataset-fashion-mnist"
+            + "; pass data_dir (on the command line --data-dir), or install Debian's dataset-fashion-mnist"
         )
     return make_dataset("fashion-mnist", *(_read_split(folder, p) for p in ("train", "t10k")))
 

@@ -45,7 +45,9 @@ def images(data_dir: Path | None = None, *, size: int = DEFAULT_SIZE) -> Dataset
             an image.
     """
     if data_dir is None:
-        raise FileNotFoundError("dataset 'images': pass --data-dir, a folder with train.csv and test.csv")
+        raise FileNotFoundError(
+            "dataset 'images': pass data_dir (on the command line --data-dir), a folder with train.csv and test.csv"
+        )
     if size < 1:
         raise ValueError(f"image_size: must be at least 1 pixel, got {size}")
     tables = {part: _read_table(data_dir, part) for part in ("train", "test")}

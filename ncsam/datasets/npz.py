@@ -31,7 +31,9 @@ def npz(data_dir: Path | None = None) -> Dataset:
         ValueError: a broken file, one with pickled objects, or arrays that do not fit together.
     """
     if data_dir is None:
-        raise FileNotFoundError("dataset 'npz': pass --data-dir, a .npz file or a folder that holds data.npz")
+        raise FileNotFoundError(
+            "dataset 'npz': pass data_dir (on the command line --data-dir), a .npz file or a folder that holds data.npz"
+        )
     path = data_dir / "data.npz" if data_dir.is_dir() else data_dir
     if not path.is_file():
         raise FileNotFoundError(f"data_dir: {path} is missing")

@@ -130,6 +130,7 @@ def corrupt_labels(
         observed: of `"human"`: int64 (n,), the labels.
 
     Raises:
+        TypeError: labels that are no tensor.
         ValueError: unknown kind, a rate outside [0, 1), labels outside the classes, an argument that the kind
             needs and did not get or that it does not take, or one that is not what it must be.
     """
@@ -146,6 +147,7 @@ def corrupt_labels(
     options = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, chosen, options)
     _check_rate(kind, chosen, rate)
+    _check_tensor("targets", targets)
     _check_shape("targets", targets, targets.numel())
     classes = int(targets.max()) + 1 if num_classes is None else num_classes
     _check_labels("targets", targets, classes)
@@ -169,7 +171,14 @@ def corrupt_labels(
 def human_labels(clean: Tensor, observed: Tensor, num_classes: int | None = None) -> NoisyLabels:
     """Labels that people gave, as `read_human_labels` reads them, beside the true ones.
 
+    Args:
+        clean: int64 (n,), the true labels; where they are not known, the observed ones again: then none counts as
+            wrong, and what is measured against true labels says nothing.
+        observed: int64 (n,), the labels that training is to see.
+        num_classes: the number of classes; the largest true label plus one if not given.
+
     Raises:
+        TypeError: labels that are no tensor.
         ValueError: labels that do not fit each other or lie outside the classes.
     """
     return corrupt_labels(clean, kind="human", observed=observed, seed=0, num_classes=num_classes)
@@ -200,7 +209,15 @@ def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
         raise ValueError(f"rate: {rate} is not a share of wrong labels; must be at least 0 and below 1")
 
 
+def _check_tensor(name: str, labels: Tensor) -> None:
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"{name}: must be an int64 tensor (n,), got {type(labels).__name__}; torch.as_tensor makes one"
+        )
+
+
 def _check_shape(name: str, labels: Tensor, count: int) -> None:
+    _check_tensor(name, labels)
     if labels.dtype != torch.int64 or labels.shape != (count,) or count == 0:
         shape = f"({count or 'n'},)"
         raise ValueError(

@@ -73,8 +73,13 @@ class ClusterNCSAM(NCSAM):
         flip_ratio: r_max, the largest rate at which labels are redrawn.
         strength: kappa; the authors' code has 0.1 to 1.5 under instance-dependent noise.
         clusters: how many.
-        compensation, warmup, warmup_with, schedule, project, label_smoothing, seed: as for `NCSAM`. The
-            authors' code has `project=False` and `label_smoothing=0.1`, the defaults here.
+        compensation: as for `NCSAM`, as all that follows.
+        warmup: share of training with other gradients.
+        warmup_with: which.
+        schedule: of the strength.
+        project: onto the ball; the authors' code does not.
+        label_smoothing: of the loss of g*; 0.1 in the authors' code.
+        seed: of the draws.
     """
 
     def __init__(

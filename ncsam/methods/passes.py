@@ -43,9 +43,20 @@ def _gradient_and_reached(
 ) -> tuple[list[Tensor], set[int]]:
     """The same, and which of the trainable parameters the loss reaches."""
     parameters = trainable_parameters(model)
+    if not parameters:
+        raise ValueError("model: none of its parameters requires a gradient")
     found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
     whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
     return whole, {place for place, part in enumerate(found) if part is not None}
+
+
+def _checked_scalar(loss: Tensor) -> Tensor:
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_fn: must return a scalar, the mean over the samples, got shape {tuple(loss.shape)}; "
+            "use reduction='mean'"
+        )
+    return loss
 
 
 def piece_sizes(samples: int, size: int) -> list[int]:
@@ -144,6 +155,11 @@ class Passes:
         with self._statistics(moves_statistics):
             for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
+                if not isinstance(output, Tensor):
+                    raise ValueError(
+                        f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
+                        "the outputs alone"
+                    )
                 if loss_fn is None:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
@@ -206,15 +222,15 @@ class Passes:
         """The mean loss of given outputs.
 
         Raises:
-            ValueError: the loss remembers samples, and their indices are missing.
+            ValueError: the loss remembers samples, and their indices are missing, or it is no scalar.
         """
         if not hasattr(self.loss_fn, "remember"):
-            return self.loss_fn(outputs, targets)
+            return _checked_scalar(self.loss_fn(outputs, targets))
         if indices is None:
             raise ValueError(
                 f"indices: {type(self.loss_fn).__name__} remembers samples by position; pass them"
             )
-        return self.loss_fn(outputs, targets, indices)  # type: ignore[call-arg]
+        return _checked_scalar(self.loss_fn(outputs, targets, indices))  # type: ignore[call-arg]
 
     def outputs(self, model: nn.Module, inputs: Tensor, indices: Tensor | None, *, first: bool) -> Tensor:
         """A forward pass, counted as one gradient of each sample.
@@ -243,9 +259,15 @@ class Passes:
     def _pieces(self, *tensors: Tensor | None) -> list[list[Any]]:
         """[share of the batch, inputs, targets, indices] of each micro-batch."""
         inputs = tensors[0]
-        assert inputs is not None
+        if not isinstance(inputs, Tensor):
+            raise TypeError(
+                f"inputs: must be one tensor (batch, ...), got {type(inputs).__name__}; stack what the model takes and "
+                "wrap it in a module that takes it apart"
+            )
         if len(inputs) == 0:
             raise ValueError("inputs: the batch is empty")
+        if tensors[1] is not None and len(tensors[1]) != len(inputs):
+            raise ValueError(f"targets: {len(tensors[1])} for {len(inputs)} inputs")
         size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
         if size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")

@@ -20,14 +20,42 @@ class Plain:
 
     Attributes:
         passes: precision, loss scaling, micro-batches and ranks; set them there.
-        progress: share of the training that is done, 0 to 1; `fit()` sets it.
         gradient_count: gradients spent so far, in gradients of a batch.
+
+    Raises:
+        TypeError: no module, such as its parameters, or no loss.
     """
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction | RememberingLoss) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
+                "the parameters are your optimizer's"
+            )
+        if not callable(loss_fn):
+            raise TypeError(
+                f"loss_fn: must be called with (outputs, targets), got {type(loss_fn).__name__}; "
+                "build_loss makes one by name"
+            )
         self.passes = Passes(model, loss_fn)
-        self.progress: float | None = None
+        self._share_done: float | None = None
         self.gradient_count = 0.0
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the training that is done, 0 to 1: set it to epoch / epochs, as `fit()` does; None before.
+
+        Raises:
+            ValueError: set to another number, such as that of the epoch.
+        """
+        return self._share_done
+
+    @progress.setter
+    def progress(self, share: float | None) -> None:
+        # beyond 1 a schedule means nothing: NCSAM's would turn its sign
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"progress: must be a share in [0, 1], such as epoch / epochs, got {share}")
+        self._share_done = share
 
     @property
     def model(self) -> nn.Module:

@@ -30,6 +30,7 @@ from ncsam import (
     model_options,
     noise_options,
 )
+from ncsam.datasets.images import DEFAULT_SIZE
 
 TABLES = (
     Study,
@@ -41,7 +42,12 @@ TABLES = (
     SelectionSettings,
     MeasureSettings,
 )
-IN_WORDS = {"train_samples": "all", "test_samples": "all", "image_size": "as they are", "label": "the name"}
+IN_WORDS = {
+    "train_samples": "all",
+    "test_samples": "all",
+    "image_size": str(DEFAULT_SIZE),
+    "label": "the name",
+}
 IN_WORDS |= {"selection": "its defaults", "measure": "its defaults", "loss": '`"cross-entropy"`'}
 
 

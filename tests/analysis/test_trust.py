@@ -209,3 +209,11 @@ def test_stored_weights_in_a_new_model_give_the_stored_accuracy_exactly(undistur
     store.load_weights(undisturbed / FIRST, model)
     accuracy = (predict(model, data.test).argmax(1) == data.test.targets).double().mean().item()
     assert accuracy == store.scalars(undisturbed / FIRST)["test_accuracy"]
+
+
+def test_paths_may_be_words_as_for_landscape_load(undisturbed):
+    from ncsam import build_model
+
+    store.load_weights(str(undisturbed / FIRST), build_model("mlp", (1, 8, 8), 10, seed=5, hidden=[4]))
+    assert store.read_table(str(undisturbed)).equals(store.read_table(undisturbed))
+    assert store.read_histories(str(undisturbed)).equals(store.read_histories(undisturbed))

@@ -82,7 +82,7 @@ def test_a_file_that_is_not_the_published_one_is_named_with_both_checksums(tmp_p
 
 
 def test_a_missing_folder_or_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--data-dir, the folder that holds cifar-10-batches-py"):
+    with pytest.raises(FileNotFoundError, match=r"--data-dir\), the folder that holds cifar-10-batches-py"):
         load_dataset("cifar10")
     write(tmp_path, CIFAR10)
     (tmp_path / CIFAR10.folder / "test_batch").unlink()

@@ -400,3 +400,11 @@ def test_the_tables_defaults_are_those_that_are_used(kind):
         if not option.required and option.default is not None
     }
     assert torch.equal(corrupt(kind).observed, corrupt(kind, **optional).observed)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], np.arange(3)], ids=["list", "array"])
+def test_labels_that_are_no_tensor_are_named(labels):
+    with pytest.raises(TypeError, match="targets: must be an int64 tensor .* torch.as_tensor"):
+        corrupt_labels(labels, rate=0.4, seed=0)
+    with pytest.raises(TypeError, match="observed: must be an int64 tensor"):
+        human_labels(torch.arange(3), labels)

@@ -230,3 +230,49 @@ def test_hyperparameters_are_those_of_the_signature():
 def test_the_oracle_needs_the_samples_positions():
     with pytest.raises(ValueError, match="^indices"):
         METHODS["oracle"](network()).backward(*batch())
+
+
+def test_what_is_no_model_or_loss_is_named():
+    with pytest.raises(TypeError, match="model: must be a torch.nn.Module, got generator"):
+        SAM(network().parameters(), torch.optim.SGD, rho=0.05)
+    with pytest.raises(TypeError, match="loss_fn: .* got str; build_loss"):
+        SAM(network(), "gce", rho=0.05)
+
+
+def test_progress_is_a_share_not_the_number_of_the_epoch():
+    method = NCSAM(network(), loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1)
+    with pytest.raises(
+        ValueError, match="progress: must be a share in .0, 1., such as epoch / epochs, got 5"
+    ):
+        method.progress = 5
+    assert method.progress is None
+
+
+class _Named(nn.Module):
+    """As Hugging Face's models: outputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return {"logits": self.linear(inputs)}
+
+
+def test_batches_and_outputs_by_name_are_refused_with_the_remedy():
+    inputs, targets = torch.randn(6, 4), torch.arange(6) % 3
+    with pytest.raises(ValueError, match="model: must return a tensor, got dict; wrap it"):
+        SAM(_Named(), loss_fn, rho=0.1).backward(inputs, targets)
+    with pytest.raises(TypeError, match="inputs: must be one tensor .* got dict"):
+        SAM(_Named(), loss_fn, rho=0.1).backward({"inputs": inputs}, targets)
+
+
+def test_losses_targets_and_models_that_do_not_fit_are_named():
+    inputs, targets = torch.randn(6, 4), torch.arange(6) % 3
+    each = nn.CrossEntropyLoss(reduction="none")
+    with pytest.raises(ValueError, match=r"loss_fn: must return a scalar.* got shape \(6,\)"):
+        SAM(nn.Linear(4, 3), each, rho=0.1).backward(inputs, targets)
+    with pytest.raises(ValueError, match="targets: 5 for 6 inputs"):
+        SAM(nn.Linear(4, 3), loss_fn, rho=0.1).backward(inputs, targets[:5])
+    with pytest.raises(ValueError, match="model: none of its parameters requires a gradient"):
+        SAM(nn.Linear(4, 3).requires_grad_(False), loss_fn, rho=0.1).backward(inputs, targets)

@@ -397,3 +397,51 @@ def test_without_projection_the_perturbation_may_be_longer_than_rho(digits):
     expected = [np.mean(norms[:steps]), np.mean(norms[steps:])]
     assert history.metrics["perturbation_norm"] == pytest.approx(expected, rel=1e-5)
     assert max(norms) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (2, torch.zeros(3), r"train: must be a Split, got Tensor; ncsam.Split\(inputs, targets\)"),
+        (
+            3,
+            torch.zeros(3),
+            r"labels: must be NoisyLabels, got Tensor; ncsam.human_labels\(clean, observed\)",
+        ),
+        (4, [], "held_out: must be a Split, got list"),
+    ],
+)
+def test_data_of_another_type_are_named_with_what_makes_the_right_one(digits, place, value, words):
+    dataset, noisy = digits
+    method, optimizer, _ = prepare(dataset)
+    arguments = [method, optimizer, dataset.train, noisy, dataset.test]
+    arguments[place] = value
+    with pytest.raises(TypeError, match=words):
+        fit(*arguments, epochs=1, batch_size=128, seed=0)
+
+
+def test_an_optimizer_of_another_model_is_refused(digits):
+    dataset, noisy = digits
+    method, _, _ = prepare(dataset)
+    _, optimizer, _ = prepare(dataset)
+    with pytest.raises(ValueError, match="optimizer: holds no parameter of this method"):
+        fit(method, optimizer, dataset.train, noisy, dataset.test, epochs=1, batch_size=128, seed=0)
+
+
+def test_a_checkpoint_may_be_named_in_words(digits, tmp_path):
+    dataset, noisy = digits
+    for _ in range(2):
+        method, optimizer, _ = prepare(dataset)
+        file = str(tmp_path / "run.ckpt")
+        history = fit(
+            method,
+            optimizer,
+            dataset.train,
+            noisy,
+            dataset.test,
+            epochs=1,
+            batch_size=512,
+            seed=0,
+            checkpoint=file,
+        )
+        assert history.epochs == 1
