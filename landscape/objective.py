@@ -80,7 +80,7 @@ class Objective:
         ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
             whose outputs for a sample are random or depend on the other samples (a few are looked at), or ranks with
             different weights or buffers.
-        TypeError: a model or loss that cannot be copied.
+        TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
 
     def __init__(
@@ -101,6 +101,13 @@ class Objective:
             raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
         if memory_budget < 0:
             raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
+        if parameters is not None and not callable(parameters):
+            raise TypeError(
+                f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
+                "for names in a set, its __contains__"
+            )
         self.model = _copied("model", model).eval()
         avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]

@@ -71,7 +71,7 @@ class NCSAM(SAM):
         direction: `"simulated"`, g*; `"random"`, a control: a Gaussian direction with the norm of g*.
         label_smoothing: of the loss of g*, which is then cross-entropy; 0: the training loss itself. The
             authors' later code has 0.1.
-        seed: of the draws.
+        seed: of the draws; on several ranks each needs its own, or all draw the same positions.
     """
 
     def __init__(

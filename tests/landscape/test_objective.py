@@ -193,6 +193,13 @@ def test_bad_arguments_are_named(change, field):
         Objective(model, cross_entropy, **arguments)
 
 
+@pytest.mark.parametrize(("field", "value"), [("dtype", "float64"), ("parameters", ["0.weight"])])
+def test_arguments_of_another_type_are_named(field, value):
+    model, inputs, targets = build("mlp")
+    with pytest.raises(TypeError, match=f"^{field}: must be a "):
+        Objective(model, cross_entropy, (inputs, targets), **{field: value})
+
+
 @pytest.mark.parametrize(
     "form", [lambda z: (z, z), lambda z: {"logits": z}, lambda z: z.flatten(), torch.sum]
 )
