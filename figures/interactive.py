@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from figures.scale import height_of, holes, robust_range, what_levels_say
+from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say
 from landscape import Surface
 
 
@@ -33,7 +33,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     low, high = robust_range([surface.loss for _, surface in surfaces])
     bottom, top = height_of(np.array([low, high]), low, high)
     ticks = np.linspace(bottom, top, 6)
-    labels = [f"{10**tick if low > 0 else tick:.2g}" for tick in ticks]
+    labels = [loss_at(tick, low, high) for tick in ticks]
     figure = plotly.Figure()
     for index, (title, surface) in enumerate(surfaces):
         # plotly's rows are the second axis
