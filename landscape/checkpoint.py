@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from landscape.evaluation import Evaluator, Values
+from landscape.files import replaced
 from landscape.objective import Objective, tensors_of
 from landscape.results import FloatArray
 
@@ -121,20 +121,13 @@ class Checkpoint:
             self._values[tuple(point)] = values[:, index]
 
     def _write(self) -> None:
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        try:
-            with h5py.File(beside, "w") as file:
-                group = file.create_group("finished")
-                group.attrs.update(self._known)
-                group["multiples"] = np.array(list(self._values), dtype=np.float64)
-                group["values"] = np.stack(list(self._values.values()), 1)
-                group["center"] = _columns(self._evaluator.center)
-                group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replaced(self._path) as beside, h5py.File(beside, "w") as file:
+            group = file.create_group("finished")
+            group.attrs.update(self._known)
+            group["multiples"] = np.array(list(self._values), dtype=np.float64)
+            group["values"] = np.stack(list(self._values.values()), 1)
+            group["center"] = _columns(self._evaluator.center)
+            group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
         self._written = time.monotonic()
 
 
