@@ -113,7 +113,7 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def percent(rate: float) -> str:
+def percent(rate: Any) -> str:
     """A share in as many digits as it has, up to four: 40%, 12.5%, 40.21%."""
     return f"{100 * rate:.4g}%"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,8 +45,9 @@ def training_curves(histories: pd.DataFrame) -> Figure:
             of_rate = histories[histories["noise_rate"] == rate]
             for row, (metric, label) in enumerate(ROWS):
                 ax = axes[row, column]
-                if of_rate[metric].isna().all():
-                    ax.text(0.5, 0.5, "no wrong labels", transform=ax.transAxes, ha="center", color="0.5")
+                if not np.isfinite(of_rate[metric].astype(float)).any():
+                    why = "no wrong labels" if rate == 0 and metric == "memorized" else "no number"
+                    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color="0.5")
                 for method, runs in of_rate.groupby("method", sort=False):
                     _curve(ax, runs, metric, str(method), style[str(method)])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -490,3 +490,18 @@ def test_spectra_are_stairs():
     density = spectrum([5, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
     figure = figures.spectra([("SGD", density)], matrix_name="Hessian", about="")
     assert [line.get_drawstyle() for line in figure.axes[0].lines[:2]] == ["steps-post", "steps-pre"]
+
+
+def test_the_interactive_page_shows_a_title_as_it_is():
+    """plotly would take <b> for bold."""
+    page = figures.interactive([("<b>SGD", plane()), ("SAM", plane(3))], loss_name="loss", about="")
+    plot = page[page.rindex("Plotly.newPlot") :]
+    assert plot.count("&lt;b&gt;SGD") >= 2
+    assert r"\u003cb\u003eSGD" not in plot
+
+
+def test_panels_without_a_number_say_why():
+    frame = histories()
+    frame["test_accuracy"] = np.nan
+    assert texts(figures.training_curves(frame)).count("no number") == 2
+    assert texts(figures.training_curves(histories())).count("no wrong labels") == 1
