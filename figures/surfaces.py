@@ -108,9 +108,13 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
     norm, _ = loss_scale(low, high)
     with mpl.rc_context({**RC, "axes.grid": True}):
         rows, across = _rows_and_columns(len(surfaces))
-        figure = new_figure(3.0 * across + 0.9, 3.3 * rows)
+        titles = [fitted(title, 2.7) for title, _ in surfaces]
+        wrapped = 0.15 * max(title.count("\n") for title in titles)
+        figure = new_figure(3.0 * across + 0.9, (3.3 + wrapped) * rows)
+        # titles in three dimensions are set after the layout, upwards
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
-        for ax, (title, surface) in zip(axes, surfaces, strict=True):
+        for ax, title, (_, surface) in zip(axes, titles, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
             # a logarithm has no colour for zero, which is as high as the smallest loss
@@ -119,7 +123,7 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
             ax.set_zlim(*height_of(np.array([low, high]), low, high))
             if low > 0:
                 ax.zaxis.set_major_formatter(lambda exponent, _: loss_at(exponent, low, high))
-            ax.set_title(fitted(title, 2.7))
+            ax.set_title(title)
             ax.set_xlabel("α")
             ax.set_ylabel("β")
             ax.view_init(elev=28, azim=-60)

@@ -383,6 +383,7 @@ def test_long_names_stay_in_the_figure_and_off_one_another(draw):
     boxes = [legend.get_window_extent() for legend in figure.legends]
     boxes += [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height for box in boxes)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
