@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 import figures
 from analysis import store
 from analysis.measure import LOSSES
+from figures.style import RC, wrong_labels
 
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
@@ -64,9 +66,7 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
             return [(who["method"], result) for who, result in found[name] if _place(who) == place]
 
         suffix = f"_{rate:g}_seed{seed}"
-        about = (
-            f"{dataset}: networks trained with {rate:.0%} wrong labels, seed {seed}, after the last epoch."
-        )
+        about = f"{dataset}: networks trained with {wrong_labels(rate)}, seed {seed}, after the last epoch."
         if densities := of_place(DENSITY):
             figure = figures.spectra(densities, matrix_name=SPECTRUM_NAME, about=about)
             _save(figure, root, f"spectra{suffix}")
@@ -103,4 +103,6 @@ def _save(figure: Figure, root: Path, name: str) -> None:
 
 
 def _write(path: Path, *, figure: Figure, suffix: str) -> None:
-    figure.savefig(path, format=suffix)
+    # what text becomes is decided when a file is written: TrueType, which editors and journals take
+    with mpl.rc_context(RC):
+        figure.savefig(path, format=suffix)

@@ -35,7 +35,7 @@ class Run:
     def title(self) -> str:
         """For people: method, noise, seed."""
         noise, method = self.config["noise"], self.config["method"]
-        return f"{method['label']} {noise['kind']} {noise['rate']:.0%} seed {self.config['seed']}"
+        return f"{method['label']} {noise['kind']} {100 * noise['rate']:.4g}% seed {self.config['seed']}"
 
 
 def final_runs(study: Study) -> list[Run]:

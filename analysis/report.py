@@ -23,6 +23,7 @@ from analysis.grid import final_runs
 from analysis.statistics import VERDICTS, Effect
 from analysis.study import read_study
 from analysis.tables import chosen, spread
+from figures.style import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 """(runs, histories) -> a figure; None where they hold nothing for it."""
@@ -215,7 +216,7 @@ def _results(table: pd.DataFrame) -> list[dict[str, str]]:
             diverged = int(runs["diverged"].sum())
             rows.append(
                 {
-                    "noise": f"{noise[0]}, {noise[1]} {noise[2]:.0%}" if index == 0 else "",
+                    "noise": f"{noise[0]}, {noise[1]} {percent(noise[2])}" if index == 0 else "",
                     "method": f"{method} ({diverged} diverged)" if diverged else str(method),
                     "chosen": chosen(runs["hyperparameters"].iloc[0]),
                     "accuracy": spread(100 * runs["test_accuracy"], 1),
@@ -265,12 +266,14 @@ def _failures(root: Path, table: pd.DataFrame) -> list[str]:
     """Runs that diverged, failed, or have not been run, each with what is known."""
     diverged = table[table["diverged"].astype(bool)]
     texts = [
-        f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {run.noise_rate:.0%}, seed {run.seed}"
+        f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {percent(run.noise_rate)}, seed {run.seed}"
         for run in diverged.itertuples()
     ]
     for folder in ("runs", "selection"):
         for path in sorted((root / folder).rglob("*.failed")):
-            texts.append(f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8').strip()}")
+            texts.append(
+                f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8', errors='replace').strip()}"
+            )
     for run in final_runs(read_study(root / "study.toml")):
         path = root / run.path
         if not path.exists() and not store.failure_path(path).exists():

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from analysis.claims import Claim, Judgement
 from analysis.statistics import CONTRADICTED, NOT_MEASURED, SUPPORTED, Effect
+from figures.style import percent
 
 STYLES = {SUPPORTED: "green", CONTRADICTED: "red"}
 
@@ -36,7 +37,7 @@ def results_table(table: pd.DataFrame) -> Table:
         for index, (method, runs) in enumerate(of_noise.groupby("method", sort=False)):
             diverged = int(runs["diverged"].sum())
             view.add_row(
-                ", ".join([*map(str, noise[:-1]), f"{noise[-1]:.0%}"]) if index == 0 else "",
+                ", ".join([*map(str, noise[:-1]), percent(noise[-1])]) if index == 0 else "",
                 str(method) + (f" ({diverged} diverged)" if diverged else ""),
                 chosen(runs["hyperparameters"].iloc[0]),
                 spread(100 * runs["test_accuracy"], 1),

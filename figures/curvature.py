@@ -6,9 +6,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, data_of, legend_above, logarithmic, looks, new_figure
+from figures.style import (
+    RC,
+    caption,
+    data_of,
+    legend_above,
+    legend_name,
+    logarithmic,
+    looks,
+    new_figure,
+    percent,
+)
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -28,6 +37,8 @@ def curvature(runs: pd.DataFrame) -> Figure:
         runs: one row a run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the eigenvalue's
             residual and the trace's standard error beside them.
     """
+    # what is infinite has no mean
+    runs = runs.replace([np.inf, -np.inf], np.nan)
     style = looks(runs["method"])
     rates = np.sort(runs["noise_rate"].unique())
     # half the way to the next rate is left free
@@ -44,19 +55,18 @@ def curvature(runs: pd.DataFrame) -> Figure:
                     # the mean of equal values may be a rounding beside them
                     spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
                     at = mean.index.to_numpy() + (index - (len(style) - 1) / 2) * shift
-                    ax.errorbar(
-                        at, mean, spread, **style[str(method)], label=str(method), ms=4, lw=1.2, capsize=2
-                    )
-                logarithmic(ax.yaxis, runs[f"{quantity}_{loss}"])
-                ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-                ax.set_xticks(rates)
+                    look, name = style[str(method)], legend_name(str(method))
+                    ax.errorbar(at, mean, spread, **look, label=name, ms=4, lw=1.2, capsize=2)
+                # both rows have one scale
+                logarithmic(ax.yaxis, runs[[f"{quantity}_{each}" for each, _ in LOSSES]])
+                ax.set_xticks(rates, labels=map(percent, rates))
                 if row == 0:
                     ax.set_title(label)
                 if row == 1:
                     ax.set_xlabel("wrong labels in training")
                 if column == 0:
                     ax.set_ylabel(loss_label)
-        legend_above(figure, axes[0, 0])
+        legend_above(figure, axes.flat)
         rho = runs["sharpness_rho_observed"].dropna().unique()
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
         caption(

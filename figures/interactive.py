@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from figures.scale import height_of, holes, robust_range, what_levels_say
+from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say
 from landscape import Surface
 
 
@@ -33,9 +33,11 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     low, high = robust_range([surface.loss for _, surface in surfaces])
     bottom, top = height_of(np.array([low, high]), low, high)
     ticks = np.linspace(bottom, top, 6)
-    labels = [f"{10**tick if low > 0 else tick:.2g}" for tick in ticks]
+    labels = [loss_at(tick, low, high) for tick in ticks]
     figure = plotly.Figure()
-    for index, (title, surface) in enumerate(surfaces):
+    # plotly takes tags in a title for its own
+    titles = [html.escape(title, quote=False) for title, _ in surfaces]
+    for index, (title, (_, surface)) in enumerate(zip(titles, surfaces, strict=True)):
         # plotly's rows are the second axis
         height, loss = height_of(surface.loss, low, high).T, surface.loss.T
         text = [[f"loss {value:.4g}" for value in row] for row in loss]
@@ -44,7 +46,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
             y=surface.beta,
             z=height,
             text=text,
-            hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + html.escape(title) + "</extra>",
+            hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + title + "</extra>",
             coloraxis="coloraxis",
             name=title,
             visible=index == 0,
@@ -61,14 +63,14 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
             visible=index == 0,
         )
     figure.update_layout(
-        updatemenus=[{"buttons": _buttons([title for title, _ in surfaces]), "x": 0.02, "xanchor": "left"}],
+        updatemenus=[{"buttons": _buttons(titles), "x": 0.02, "xanchor": "left"}],
         # one scale for all, also when several are shown
         coloraxis={
             "cmin": bottom,
             "cmax": top,
             "colorscale": "Viridis",
             "colorbar": {
-                "title": {"text": loss_name, "side": "right"},
+                "title": {"text": f"{loss_name} (nat)", "side": "right"},
                 "tickvals": ticks,
                 "ticktext": labels,
                 "len": 0.8,
@@ -90,7 +92,8 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     scale = "logarithmic" if low > 0 else "linear"
     note = f"{about} Red: the trained model. Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}"
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(loss_name)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(loss_name)}</title>'
         f'</head>\n<body style="font-family: sans-serif">\n{plot}\n<p>{html.escape(note)}</p>\n</body></html>\n'
     )
 

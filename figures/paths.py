@@ -8,7 +8,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, looks, new_figure
+from figures.scale import holes
+from figures.style import RC, caption, legend_above, legend_name, looks, new_figure
 from landscape import Path
 
 
@@ -25,20 +26,20 @@ def paths(named: Sequence[tuple[str, Path]], *, loss_name: str, about: str) -> F
         figure = new_figure(7.4, 3.4)
         left, right = figure.subplots(1, 2)
         for title, path in named:
-            color = style[title]["color"]
-            label = f"{title}: barrier {path.barrier:.2g} nat"
-            left.plot(path.position, path.loss, color=color, label=label, lw=1.4)
-            right.plot(path.position, path.accuracy, color=color, lw=1.4)
+            color, stroke = style[title]["color"], style[title]["linestyle"]
+            label = legend_name(f"{title}: barrier {path.barrier:.2g} nat")
+            left.plot(path.position, path.loss, stroke, color=color, label=label, lw=1.4)
+            right.plot(path.position, path.accuracy, stroke, color=color, lw=1.4)
         left.set_ylabel(f"{loss_name} (nat)")
         right.set_ylabel("accuracy")
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
         for ax in (left, right):
             ax.set_xlabel("position on the path")
-        figure.legend(loc="outside upper center", ncols=len(named) if len(named) < 3 else 2)
+        legend_above(figure, [left])
         batch_norm = ", ".join(dict.fromkeys(path.batch_norm for _, path in named))
         caption(
             figure,
-            f"{about} Barrier: largest loss above the straight line between the ends' losses. BatchNorm: "
-            f"{batch_norm}.",
+            f"{about} Barrier: largest loss above the straight line between the ends' losses. {holes(named)}"
+            f"BatchNorm: {batch_norm}.",
         )
     return figure

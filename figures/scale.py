@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from numpy.typing import NDArray
 
-from landscape import Line, Surface
+from landscape import Line, Path, Surface
 
 LEVELS = 21
 OUTLIERS = 25.0
@@ -48,6 +48,12 @@ def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.
     return np.asarray(np.log10(finite) if low > 0 else finite)
 
 
+def loss_at(height: float, low: float, high: float) -> str:
+    """The loss at a height of a relief, in the digits that tell apart the ticks of its scale."""
+    digits = 2 + max(0, round(-np.log10((high - low) / max(abs(low), abs(high)))))
+    return f"{10**height if low > 0 else height:.{digits}g}"
+
+
 def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str:
     """How many points lie beyond the scale, and which were interpolated, for a caption."""
     beyond = sum(int((s.loss[np.isfinite(s.loss)] > high * (1 + 1e-9)).sum()) for _, s in surfaces)
@@ -62,7 +68,7 @@ def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str
     return said
 
 
-def holes(surfaces: Iterable[tuple[str, Surface | Line]]) -> str:
+def holes(surfaces: Iterable[tuple[str, Surface | Line | Path]]) -> str:
     """How many points have no finite loss, for a caption; empty if all have."""
     count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
     return f"{count} points without a finite loss are left out. " if count else ""

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.style import RC, caption, data_of, legend_above, logarithmic, looks, new_figure, percent
+from figures.style import (
+    RC,
+    caption,
+    data_of,
+    legend_above,
+    legend_name,
+    logarithmic,
+    looks,
+    new_figure,
+    wrong_labels,
+)
 
 MEASURES = (
     ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
@@ -40,7 +51,7 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                         marker=look["marker"],
                         # an outline tells apart what shares colour and marker
                         edgecolors="none" if look["linestyle"] == "-" else "black",
-                        label=str(method),
+                        label=legend_name(str(method)),
                         s=28,
                     )
                 logarithmic(ax.xaxis, runs[measure])
@@ -48,11 +59,18 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                 ax.set_xlabel(label)
                 if column == 0:
                     ax.set_ylabel("accuracy on clean test data")
-            axes[0, column].set_title(percent(rate))
-        legend_above(figure, axes[0, 0])
+            axes[0, column].set_title(wrong_labels(rate))
+        legend_above(figure, axes[0])
         caption(
             figure,
             f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
-            "points would fall from left to right. Vertical scales differ.",
+            "points would fall from left to right. Vertical scales differ."
+            f"{_missing(runs)}",
         )
     return figure
+
+
+def _missing(runs: pd.DataFrame) -> str:
+    drawn = ["test_accuracy", *(measure for measure, _ in MEASURES)]
+    count = int((~np.isfinite(runs[drawn].to_numpy(dtype=np.float64))).any(axis=1).sum())
+    return f" {count} of {len(runs)} runs lack a number and are left out where they do." if count else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures.style import RC, caption, looks, new_figure
+from figures.style import RC, caption, legend_above, legend_name, looks, new_figure
 from landscape import SpectralDensity
 
 LINTHRESH = 0.02
@@ -38,13 +39,16 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
             values, count, error = _staircase(density)
             color, marker, stroke = (style[title][part] for part in ("color", "marker", "linestyle"))
             for side in (values < 0, values >= 0):
-                label = title if side[-1] else None
-                ax.plot(values[side], count[side], stroke, color=color, lw=1.3, label=label)
+                label = legend_name(title) if side[-1] else None
+                # between two values there are as many beyond as at the one further out
+                steps: Literal["pre", "post"] = "pre" if side[-1] else "post"
+                ax.step(values[side], count[side], stroke, where=steps, color=color, lw=1.3, label=label)
                 ax.fill_between(
                     values[side],
                     np.maximum(count - 2 * error, 0.3)[side],
                     np.maximum(count + 2 * error, 0.3)[side],
                     color=color,
+                    step=steps,
                     alpha=0.2,
                     lw=0,
                 )
@@ -59,8 +63,7 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
         ax.set_xlabel("eigenvalue")
         ax.set_ylabel("eigenvalues further from zero")
         ax.set_title(matrix_name)
-        if densities:
-            ax.legend()
+        legend_above(figure, [ax])
         probes = max((len(d.nodes) for _, d in densities), default=0)
         missing = f" Not finite: {', '.join(undefined)}." if undefined else ""
         caption(

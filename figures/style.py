@@ -28,11 +28,15 @@ RC: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "figure.dpi": 150,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",
     "legend.frameon": False,
 }
 
 
 LINES = ("-", "--", ":", "-.")
+
+MOST_DECADES = 3
+"""Of a logarithmic axis, that have more than one tick each."""
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -47,15 +51,30 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def legend_above(figure: Figure, ax: Axes) -> None:
-    """What the marks of `ax` stand for, above all panels, in as many columns as fit; the figure grows by their rows."""
-    handles, labels = ax.get_legend_handles_labels()
-    # about 15 characters of this size to the inch, and half an inch for the mark
-    inches = max(map(len, labels), default=0) / 15 + 0.5
+def legend_name(title: str) -> str:
+    """A title as a legend's label; of those that begin with an underscore matplotlib leaves out the whole row."""
+    return f" {title}" if title.startswith("_") else title
+
+
+def fitted(text: str, inches: float) -> str:
+    """The text in lines of at most that width."""
+    # about 15 characters of these sizes to the inch
+    return textwrap.fill(text, max(1, int(15 * inches)))
+
+
+def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
+    """What the marks of all axes stand for, above the panels in as many columns as fit; the figure grows by them."""
+    marks = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    # half an inch for the mark
+    labels = [fitted(label, figure.get_figwidth() - 0.5) for label in marks]
+    inches = max((len(line) for label in labels for line in label.split("\n")), default=0) / 15 + 0.5
     columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
-    rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    rows = -(-len(labels) // columns) + sum(label.count("\n") for label in labels)
+    figure.set_figheight(figure.get_figheight() + 0.19 * max(0, rows - 1))
+    if labels:
+        figure.legend(marks.values(), labels, loc="outside upper center", ncols=columns)
 
 
 def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
@@ -69,9 +88,16 @@ def new_figure(width: float, height: float, *, layout: str = "constrained") -> F
 
 def caption(figure: Figure, text: str) -> None:
     """Lines below the picture that say what its marks mean."""
-    # about 15 characters of this size to the inch
-    width = int(15 * figure.get_figwidth())
-    figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize=7.5, color="0.3")
+    figure.supxlabel(fitted(text, figure.get_figwidth()), x=0.01, ha="left", fontsize=7.5, color="0.3")
+
+
+class LogTicks(LogLocator):
+    """1, 2 and 5 of each decade while there are few; `LogLocator` has no tick at all where it leaves out decades."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Positions of the ticks between two values."""
+        self.set_params(subs=(1.0, 2.0, 5.0) if abs(np.log10(vmax / vmin)) <= MOST_DECADES else (1.0,))
+        return super().tick_values(vmin, vmax)
 
 
 def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
@@ -82,14 +108,24 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
         return
     set_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogTicks())
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def percent(rate: float) -> str:
+def percent(rate: Any) -> str:
+    """A share in as many digits as it has, up to four: 40%, 12.5%, 40.21%."""
+    return f"{100 * rate:.4g}%"
+
+
+def wrong_labels(rate: float) -> str:
     """A noise rate for a title."""
-    return f"{rate:.0%} wrong labels"
+    return f"{percent(rate)} wrong labels"
+
+
+def marker_of_one(values: pd.Series) -> str:
+    """A dot for a single number, through which no line goes; else none."""
+    return "o" if values.notna().sum() == 1 else ""
 
 
 def data_of(table: pd.DataFrame) -> str:

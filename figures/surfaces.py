@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -12,11 +13,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.scale import height_of, holes, loss_scale, robust_range, what_levels_say
-from figures.style import RC, caption, legend_above, logarithmic, looks, new_figure
+from figures.scale import height_of, holes, loss_at, loss_scale, robust_range, what_levels_say
+from figures.style import RC, caption, fitted, legend_above, legend_name, logarithmic, looks, new_figure
 from landscape import Line, Surface, Trajectory
 
 COLORMAP = "viridis"
+NARROW = 4
+"""A plane of so many times its other side."""
 MOST_ACROSS = 5
 """Panels in a row, so that a page is wide enough."""
 
@@ -35,18 +38,28 @@ def contours(
         loss_name: what the loss is, for the colour bar.
         about: which data and seed, for the caption.
         trajectories: title -> checkpoints of the training, drawn as a path on that model's surface.
+
+    Raises:
+        ValueError: no point has a finite loss, or a trajectory is of none of the models.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
     norm, levels = loss_scale(low, high)
     paths = trajectories or {}
+    titles = [fitted(title, 2.2) for title, _ in surfaces]
+    for title in paths:
+        if title not in dict(surfaces):
+            raise ValueError(
+                f"trajectories: no surface has the title {title!r}; known: {', '.join(dict(surfaces))}"
+            )
     with mpl.rc_context({**RC, "axes.grid": False}):
         rows, across = _rows_and_columns(len(surfaces))
-        figure = new_figure(2.4 * across + 0.9, 2.6 * rows + 0.65, layout="compressed")
+        wrapped = max(title.count("\n") for title in titles)
+        figure = new_figure(2.4 * across + 0.9, (2.6 + 0.15 * wrapped) * rows + 0.65, layout="compressed")
         grid = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
         axes, unused = list(grid.flatten()[: len(surfaces)]), grid.flatten()[len(surfaces) :]
         for ax in unused:
             ax.set_visible(False)
-        for ax, (title, surface) in zip(axes, surfaces, strict=True):
+        for ax, shown, (title, surface) in zip(axes, titles, surfaces, strict=True):
             loss = np.ma.masked_invalid(surface.loss)
             drawn = loss.clip(low).T
             ax.set_facecolor("0.85")
@@ -57,11 +70,20 @@ def contours(
                 ax.plot(path[:, 0], path[:, 1], "-o", color="k", lw=1, ms=2.5)
             if loss.count():
                 i, j = np.unravel_index(loss.argmin(), loss.shape)
-                ax.plot(surface.alpha[i], surface.beta[j], "o", mfc="none", color="w", ms=6, mew=1.2)
-            ax.plot(0, 0, "+", color="red", ms=9, mew=1.8)
-            ax.set_title(f"{title}\ncentre {surface.center_loss:.2f}, accuracy {surface.center_accuracy:.1%}")
+                ax.plot(
+                    surface.alpha[i],
+                    surface.beta[j],
+                    "o",
+                    mfc="none",
+                    color="w",
+                    ms=6,
+                    mew=1.2,
+                    clip_on=False,
+                )
+            ax.plot(0, 0, "+", color="red", ms=9, mew=1.8, clip_on=False)
+            ax.set_title(f"{shown}\n{_center(surface)}")
             ax.set_xlabel("α")
-            ax.set_aspect("equal")
+            ax.set_aspect(_aspect(surfaces))
         for ax in grid[:, 0]:
             ax.set_ylabel("β")
         _colorbar(figure, axes, norm, loss_name)
@@ -86,17 +108,21 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
     norm, _ = loss_scale(low, high)
     with mpl.rc_context({**RC, "axes.grid": True}):
         rows, across = _rows_and_columns(len(surfaces))
-        figure = new_figure(3.0 * across + 0.9, 3.3 * rows)
+        titles = [fitted(title, 2.7) for title, _ in surfaces]
+        wrapped = 0.15 * max(title.count("\n") for title in titles)
+        figure = new_figure(3.0 * across + 0.9, (3.3 + wrapped) * rows)
+        # titles in three dimensions are set after the layout, upwards
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
-        for ax, (title, surface) in zip(axes, surfaces, strict=True):
+        for ax, title, (_, surface) in zip(axes, titles, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
             # a logarithm has no colour for zero, which is as high as the smallest loss
-            colors = colormaps[COLORMAP](norm(surface.loss.clip(low, high)))
+            colors = colormaps[COLORMAP](norm(np.ma.masked_invalid(surface.loss).clip(low, high)))
             ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
             ax.set_zlim(*height_of(np.array([low, high]), low, high))
             if low > 0:
-                ax.zaxis.set_major_formatter(lambda exponent, _: f"{10**exponent:.2g}")
+                ax.zaxis.set_major_formatter(lambda exponent, _: loss_at(exponent, low, high))
             ax.set_title(title)
             ax.set_xlabel("α")
             ax.set_ylabel("β")
@@ -116,8 +142,14 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
     Args:
         series: (column title, [(model's title, line)]) of each column.
         about: which data and seed, for the caption.
+
+    Raises:
+        ValueError: no line.
     """
     style = looks(title for _, models in series for title, _ in models)
+    losses = [line.loss for _, models in series for _, line in models]
+    if not losses:
+        raise ValueError("series: holds no line")
     estimated = False
     with mpl.rc_context(RC):
         figure = new_figure(3.1 * len(series) + 0.4, 5.0)
@@ -125,19 +157,22 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
         for column, (title, models) in enumerate(series):
             for name, line in models:
                 color, stroke = style[name]["color"], style[name]["linestyle"]
-                axes[0, column].plot(line.alpha, line.loss, stroke, color=color, label=name, lw=1.4)
+                axes[0, column].plot(
+                    line.alpha, line.loss, stroke, color=color, label=legend_name(name), lw=1.4
+                )
                 axes[1, column].plot(line.alpha, line.accuracy, stroke, color=color, lw=1.4)
                 if line.loss_error is not None:
                     estimated = True
                     band = line.loss - 2 * line.loss_error, line.loss + 2 * line.loss_error
                     axes[0, column].fill_between(line.alpha, *band, color=color, alpha=0.2, lw=0)
             axes[0, column].set_title(title)
-            logarithmic(axes[0, column].yaxis, np.concatenate([line.loss for _, line in models]))
+            # all columns have one scale
+            logarithmic(axes[0, column].yaxis, np.concatenate(losses))
             axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
             axes[1, column].set_xlabel("α")
         axes[0, 0].set_ylabel("mean loss (nat)")
         axes[1, 0].set_ylabel("accuracy")
-        legend_above(figure, axes[0, 0])
+        legend_above(figure, axes[0])
         left_out = holes(each for _, models in series for each in models)
         bands = "Bands: two standard errors. " if estimated else ""
         caption(
@@ -151,6 +186,21 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
 def _rows_and_columns(panels: int) -> tuple[int, int]:
     rows = -(-panels // MOST_ACROSS)
     return rows, -(-panels // rows)
+
+
+def _center(surface: Surface) -> str:
+    """Loss and accuracy of the model itself; no accuracy where targets are not classes."""
+    loss = f"{surface.center_loss:.2f}" if abs(surface.center_loss) >= 0.1 else f"{surface.center_loss:.2g}"
+    accuracy = surface.center_accuracy
+    return f"centre {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
+
+
+def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]:
+    """Equal, but for planes so narrow that their panel would be a line."""
+    width, height = (
+        max(float(np.ptp(getattr(surface, axis))) for _, surface in surfaces) for axis in ("alpha", "beta")
+    )
+    return "equal" if max(width, height) <= NARROW * min(width, height) else "auto"
 
 
 def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:

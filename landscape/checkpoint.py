@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from landscape.evaluation import Evaluator, Values
+from landscape.files import replaced
 from landscape.objective import Objective, tensors_of
 from landscape.results import FloatArray
 
@@ -64,6 +64,7 @@ class Checkpoint:
 
     Raises:
         ValueError: the file is not such a checkpoint, or one of another evaluation.
+        FileNotFoundError: there is no folder for it.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class Checkpoint:
         self._known = dict(known)
         self._every = every
         self._values: dict[tuple[float, ...], FloatArray] = {}
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: the folder of {path} does not exist; make it first")
         if self._path.exists():
             self._read()
         self._written = time.monotonic()
@@ -103,9 +106,12 @@ class Checkpoint:
         try:
             with h5py.File(self._path, "r") as file:
                 known = dict(file["finished"].attrs)
-                points = file["finished/multiples"][()]
-                values = file["finished/values"][()]
-                center = file["finished/center"][()]
+                points, values, center = (
+                    _stored(file[f"finished/{name}"], ndim)
+                    for name, ndim in (("multiples", 2), ("values", 3), ("center", 3))
+                )
+            if values.shape[:2] != (len(FIELDS), len(points)) or values[:, :1].shape != center.shape:
+                raise KeyError("values")
         except (OSError, KeyError) as error:
             raise ValueError(f"checkpoint: {self._path} is not a checkpoint of a surface") from error
         for name, digest in self._known.items():
@@ -121,21 +127,21 @@ class Checkpoint:
             self._values[tuple(point)] = values[:, index]
 
     def _write(self) -> None:
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        try:
-            with h5py.File(beside, "w") as file:
-                group = file.create_group("finished")
-                group.attrs.update(self._known)
-                group["multiples"] = np.array(list(self._values), dtype=np.float64)
-                group["values"] = np.stack(list(self._values.values()), 1)
-                group["center"] = _columns(self._evaluator.center)
-                group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replaced(self._path) as beside, h5py.File(beside, "w") as file:
+            group = file.create_group("finished")
+            group.attrs.update(self._known)
+            group["multiples"] = np.array(list(self._values), dtype=np.float64)
+            group["values"] = np.stack(list(self._values.values()), 1)
+            group["center"] = _columns(self._evaluator.center)
+            group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
         self._written = time.monotonic()
+
+
+def _stored(item: h5py.Dataset, ndim: int) -> FloatArray:
+    """Numbers as `_write` leaves them: all of their bytes are there."""
+    if item.dtype != np.float64 or item.ndim != ndim or item.id.get_storage_size() != item.nbytes:
+        raise KeyError(item.name)
+    return np.asarray(item[()])
 
 
 def _columns(values: Values) -> FloatArray:

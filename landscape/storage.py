@@ -18,6 +18,7 @@ from torch import Tensor
 
 from landscape.density import SpectralDensity
 from landscape.directions import Directions
+from landscape.files import replaced
 from landscape.flatness import RelativeFlatness
 from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate
 from landscape.matching import Matching
@@ -56,6 +57,11 @@ NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 INDEX_OF_CHUNKS = 2048
 """Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
 
+MOST_INFLATED = 1032
+"""No byte of a deflated stream makes more than these (Gailly and Adler, zlib's technical details)."""
+ALLOWANCE = 1 << 20
+"""Bytes that a data set may claim without having stored any."""
+
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
 # for one to replace and work out the types each time: most of the time of a short run went there.
 PLAIN = h5p.create(h5p.DATASET_CREATE)
@@ -74,6 +80,9 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
     HDF5 lack, are stored in float32.
 
+    A file named by its path is written beside it and renamed: a kill leaves the old one or the new one. What fails
+    leaves an earlier result of the name as it was.
+
     Args:
         file: a path, made if missing, or an open file or group.
         name: of the group; slashes nest.
@@ -81,17 +90,20 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
 
     Raises:
         TypeError: not a result.
+        ValueError: arrays that do not fit their dimensions, a file that is not HDF5, or a group of that name that is
+            not a result, such as one with several in it.
     """
     if type(result) is not RESULT_TYPES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_TYPES))
         raise TypeError(f"result: can save {known}; got {type(result).__name__}")
     if not isinstance(file, h5py.Group):
-        with h5py.File(file, "a") as opened:
+        with replaced(Path(file), copied=True) as beside, _opened(beside, "a", named=file) as opened:
             save(opened, name, result)
         return
-    if name in file:
-        del file[name]
-    group = file.create_group(name)
+    if name in file and "type" not in file[name].attrs:
+        raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
+    # it gets its name when it is whole, and only then takes the place of another
+    group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
     for field in sorted(
         dataclasses.fields(RESULT_TYPES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
@@ -101,6 +113,9 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
             continue
         array = _array(value) if isinstance(value, Tensor) else value
         write(group, field.name, array, **field.metadata, tensor=isinstance(value, Tensor))
+    if name in file:
+        del file[name]
+    file[name] = group
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -114,22 +129,68 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     Raises:
         FileNotFoundError: no such file.
         KeyError: no such group.
-        ValueError: the group does not hold a result.
+        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is
+            missing, of another type or shape, elsewhere than in this file, or claims more bytes than are there.
     """
     if not isinstance(file, h5py.Group):
         if not Path(file).is_file():
             raise FileNotFoundError(f"file: {file} does not exist")
-        with h5py.File(file, "r") as opened:
+        with _opened(Path(file), "r", named=file) as opened:
             return load(opened, name)
+    if name not in file:
+        raise KeyError(f"name: no {name!r} in {file.file.filename}")
     group = file[name]
     cls = RESULT_TYPES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
-    stored = {
-        field.name: _read(group[field.name]) for field in dataclasses.fields(cls) if field.name in group
-    }
-    required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-    return cls(**{**dict.fromkeys(required), **stored})
+    values = {}
+    for field in dataclasses.fields(cls):
+        if group.get(field.name, getlink=True) is not None:
+            if fault := _fault(group, field):
+                raise ValueError(
+                    f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
+                )
+            values[field.name] = _read(group[field.name])
+        elif field.default is dataclasses.MISSING:
+            if "None" not in str(field.type):
+                raise ValueError(
+                    f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
+                )
+            values[field.name] = None
+    return cls(**values)
+
+
+def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
+    try:
+        return h5py.File(path, mode)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"file: the folder of {named} does not exist; make it first") from error
+    except OSError as error:
+        # a number is the system's, such as of a full disk
+        if error.errno is not None:
+            raise
+        raise ValueError(f"file: {named} is not a whole HDF5 file; choose another") from error
+
+
+def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
+    """Why what is stored as a field is not what `save` writes; looked at before any of it is read."""
+    if not isinstance(group.get(field.name, getlink=True), h5py.HardLink):
+        return "is a link to elsewhere"
+    item = group[field.name]
+    if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
+        return "is no data set of a result"
+    if item.external or item.is_virtual:
+        return "has its data in another file"
+    dims = field.metadata["dims"]
+    if item.ndim != len(dims):
+        return f"has {item.ndim} dimensions, not {len(dims)}"
+    is_text = h5py.check_string_dtype(item.dtype) is not None
+    if is_text != ("str" in str(field.type)) or not (is_text or item.dtype.kind in "biuf"):
+        return f"holds {item.dtype}"
+    stored = item.id.get_storage_size()
+    if item.nbytes > ALLOWANCE + MOST_INFLATED * stored:
+        return f"claims {item.nbytes} bytes, and {stored} are there"
+    return None
 
 
 def write(
@@ -149,7 +210,7 @@ def write(
     further attributes.
 
     Raises:
-        ValueError: the number of dimension names is not the array's.
+        ValueError: the number of dimension names is not the array's, or a dimension has another length.
     """
     array = np.asarray(value)
     if array.ndim != len(dims):
@@ -166,7 +227,13 @@ def write(
             scale = h5d.create(group.id, key, h5t.IEEE_F32BE, h5s.create_simple((length,)), PLAIN)
             _set_attributes(scale, description=f"dimension {dim}, without coordinates")
             h5ds.set_scale(scale, f"{NO_COORDINATES}{length:10d}".encode())
-        h5ds.attach_scale(dataset, h5d.open(group.id, key), axis)
+        else:
+            scale = h5d.open(group.id, key)
+            if scale.shape != (array.shape[axis],):
+                raise ValueError(
+                    f"dims: {name} has {array.shape[axis]} along {dim}, which has {scale.shape[0]}"
+                )
+        h5ds.attach_scale(dataset, scale, axis)
 
 
 def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.DatasetID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def trajectory_directions(
         ValueError: fewer than two checkpoints, of other sizes or not finite, or more directions than they span.
     """
     points = _differences(objective, checkpoints)
-    if not 1 <= count < len(checkpoints):
+    if not isinstance(count, Integral) or not 1 <= count < len(checkpoints):
         raise ValueError(
             f"count: {len(checkpoints)} checkpoints have at most {len(checkpoints) - 1} directions, got {count}"
         )

@@ -144,3 +144,21 @@ def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, caps
 def test_what_cannot_be_reported_is_said_in_one_line(arguments, says, capsys):
     assert cli.main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_failure_of_any_bytes_is_told_and_a_noise_rate_in_its_digits(with_losses, monkeypatch):
+    (with_losses / "runs/digits/symmetric-0.4/sgd/seed1.failed").write_bytes(b"\xff at " + b"/a" * 500)
+    read = store.read_table
+    monkeypatch.setattr(store, "read_table", lambda root: read(root).assign(noise_rate=0.4021))
+    assert cli.main(["report", str(with_losses)]) == 0
+    page = (with_losses / "report.html").read_text()
+    assert "seed1.failed: \N{REPLACEMENT CHARACTER} at /a/a" in page
+    assert "digits, symmetric 40.21%" in page
+    # a phone is not scrolled sideways for it
+    assert "overflow-wrap: break-word" in page
+
+
+def test_figures_are_written_with_fonts_that_can_be_edited(finished):
+    """TrueType; of Type 3, which matplotlib writes by default, journals take none."""
+    for path in (finished[1] / "figures").glob("*.pdf"):
+        assert b"/Type3" not in path.read_bytes()

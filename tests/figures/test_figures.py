@@ -340,3 +340,169 @@ def test_the_forest_has_a_panel_for_each_unit_and_a_mark_for_each_estimate():
     assert marks == [[0.1, 0.2], [-0.1]]
     with pytest.raises(ValueError, match="^effects: "):
         figures.forest(effects.iloc[3:])
+
+
+def labels(figure):
+    return [text.get_text().strip() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_methods_are_in_the_legend_whatever_their_name_and_wherever_they_have_runs():
+    """matplotlib leaves out what begins with an underscore."""
+    for draw, frame in (
+        (figures.curvature, runs()),
+        (figures.sharpness_accuracy, runs()),
+        (figures.training_curves, histories()),
+    ):
+        frame["method"] = frame["method"].replace("SGD", "_SGD")
+        assert labels(draw(frame)) == ["_SGD", "SAM", "NCSAM"]
+        partly = frame[(frame["method"] != "NCSAM") | (frame["noise_rate"] > 0)]
+        assert labels(draw(partly)) == ["_SGD", "SAM", "NCSAM"]
+    series = [("train", [("_SGD", profile())]), ("test", [("_SGD", profile()), ("SAM", profile())])]
+    assert labels(figures.lines(series, about="")) == ["_SGD", "SAM"]
+    density = spectrum([5], [[1, 2], [1, 2]], [[0.5, 0.5], [0.5, 0.5]])
+    assert labels(figures.spectra([("_SGD", density)], matrix_name="Hessian", about="")) == ["_SGD"]
+
+
+LONG = "a method with a name of just as many as sixty-four characters, 64"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.lines([("train", [(LONG, profile())])], about=""),
+        lambda: figures.alignment(histories(), "NCSAM"),
+        lambda: figures.training_curves(histories().assign(method=LONG)),
+        lambda: figures.contours([(f"{i}{LONG}", plane()) for i in range(3)], loss_name="loss", about=""),
+        lambda: figures.relief([(f"{i}{LONG}", plane()) for i in range(3)], loss_name="loss", about=""),
+    ],
+    ids=["lines", "alignment", "training_curves", "contours", "relief"],
+)
+def test_long_names_stay_in_the_figure_and_off_one_another(draw):
+    figure = draw()
+    figure.draw_without_rendering()
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    boxes += [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height for box in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("smallest", [1e-9, 0.02, 0.9])
+def test_a_logarithmic_axis_has_numbers_whatever_its_range(smallest):
+    axis = np.linspace(-1, 1, 5)
+    line = Line(axis, np.geomspace(smallest, 3, 5), np.full(5, 0.5), 1.0, 0.5, 1.0, 10)
+    figure = figures.lines([("train", [("SGD", line)])], about="")
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_ylim()
+    assert sum(low <= tick <= high for tick in figure.axes[0].get_yticks()) >= 2
+
+
+def test_what_is_zero_or_negative_in_one_panel_is_seen_in_it():
+    """Panels that share an axis share its scale."""
+    line = profile()
+    line.loss[2] = 0.0
+    for order in (1, -1):
+        series = [("train", [("SGD", line)]), ("test", [("SGD", profile())])][::order]
+        assert figures.lines(series, about="").axes[0].get_yscale() == "linear"
+    frame = runs()
+    frame.loc[0, "trace_clean"] = -1.0
+    assert [ax.get_yscale() for ax in figures.curvature(frame).axes[:3]] == ["log", "linear", "log"]
+
+
+def test_an_infinite_curvature_is_counted_and_leaves_the_mean_to_the_others():
+    frame = runs()
+    frame.loc[0, "trace_clean"] = np.inf
+    figure = figures.curvature(frame)
+    assert "1 of 18 runs lack a value" in caption_of(figure)
+    first = figure.axes[4].containers[0].lines[0].get_ydata()
+    assert first[0] == pytest.approx(frame["trace_clean"][1:3].mean())
+
+
+def test_runs_that_end_early_are_counted():
+    frame = histories()
+    assert "end before" not in caption_of(figures.training_curves(frame))
+    ended = frame[(frame["seed"] > 0) | (frame["method"] != "SGD") | (frame["epoch"] < 3)]
+    assert "2 of 18 runs end before the last epoch" in caption_of(figures.training_curves(ended))
+
+
+def test_points_without_a_number_are_counted():
+    frame = runs()
+    frame.loc[[0, 1], "sharpness_clean"] = np.nan, np.inf
+    assert "2 of 18 runs lack a number" in caption_of(figures.sharpness_accuracy(frame))
+
+
+def test_a_study_of_one_epoch_is_seen():
+    figure = figures.training_curves(histories().query("epoch == 1"))
+    assert {line.get_marker() for line in figure.axes[0].lines} == {"o"}
+
+
+def test_a_noise_rate_is_told_as_it_is():
+    frame = runs()
+    frame["noise_rate"] = frame["noise_rate"].replace(0.4, 0.4021)
+    assert "40.21% wrong labels" in texts(figures.sharpness_accuracy(frame))
+    assert {"0%", "40.21%"} <= set(texts(figures.curvature(frame)))
+    one = figures.curvature(frame[frame["noise_rate"] > 0].head(1))
+    assert "40.21%" in texts(one)
+
+
+def test_the_ticks_of_a_flat_relief_differ():
+    surface = plane()
+    surface.loss[:] = 2.3 + 0.001 * surface.loss
+    figure = figures.relief([("SGD", surface)], loss_name="loss", about="")
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    shown = [ax.zaxis.get_major_formatter()(tick, 0) for tick in ax.get_zticks()]
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_hole_of_the_relief_has_no_colour_of_its_own():
+    surface = plane()
+    surface.loss[2, 2] = np.inf
+    figure = figures.relief([("SGD", surface)], loss_name="loss", about="")
+    (drawn,) = figure.axes[0].collections
+    # the piece whose own corner is the hole
+    assert (drawn.get_facecolor()[:, 3] == 0).sum() == 1
+
+
+def test_a_narrow_plane_is_not_drawn_as_a_line():
+    wide = plane()
+    narrow = dataclasses.replace(wide, beta=wide.beta / 10)
+    for surface, aspect in ((wide, 1.0), (narrow, "auto")):
+        ax = figures.contours([("SGD", surface)], loss_name="loss", about="").axes[0]
+        assert ax.get_aspect() == aspect
+
+
+def test_a_title_says_a_small_loss_in_its_digits_and_no_accuracy_where_there_is_none():
+    surface = dataclasses.replace(plane(), center_loss=0.00123, center_accuracy=np.nan)
+    ax = figures.contours([("SGD", surface)], loss_name="loss", about="").axes[0]
+    assert ax.get_title() == "SGD\ncentre 0.0012"
+
+
+def test_a_path_of_no_surface_and_lines_of_no_model_are_refused():
+    walk = Trajectory(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+    with pytest.raises(ValueError, match="^trajectories: no surface has the title 'SAM'; known: SGD"):
+        figures.contours([("SGD", plane())], loss_name="loss", about="", trajectories={"SAM": walk})
+    with pytest.raises(ValueError, match="^series: holds no line"):
+        figures.lines([("train", [])], about="")
+
+
+def test_spectra_are_stairs():
+    """Between the bulk and an outlier there is no eigenvalue."""
+    density = spectrum([5, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
+    figure = figures.spectra([("SGD", density)], matrix_name="Hessian", about="")
+    assert [line.get_drawstyle() for line in figure.axes[0].lines[:2]] == ["steps-post", "steps-pre"]
+
+
+def test_the_interactive_page_shows_a_title_as_it_is():
+    """plotly would take <b> for bold."""
+    page = figures.interactive([("<b>SGD", plane()), ("SAM", plane(3))], loss_name="loss", about="")
+    plot = page[page.rindex("Plotly.newPlot") :]
+    assert plot.count("&lt;b&gt;SGD") >= 2
+    assert r"\u003cb\u003eSGD" not in plot
+
+
+def test_panels_without_a_number_say_why():
+    frame = histories()
+    frame["test_accuracy"] = np.nan
+    assert texts(figures.training_curves(frame)).count("no number") == 2
+    assert texts(figures.training_curves(histories())).count("no wrong labels") == 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -139,3 +140,32 @@ def test_another_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="^checkpoint"):
         plane(objective_of(), path)
     assert path.read_text() == "not HDF5"
+
+
+def put(group, name, **options):
+    del group[name]
+    group.create_dataset(name, **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: put(g, "values", data=1.0),
+        lambda g: put(g, "values", data=np.zeros((2, 1, 1))),
+        lambda g: put(g, "multiples", data="text"),
+        lambda g: put(g, "center", data=np.zeros(1)),
+        lambda g: put(g, "values", shape=(1 << 20, 1 << 20, 1), chunks=(1024, 1024, 1), dtype="f8"),
+    ],
+)
+def test_a_file_of_other_contents_is_refused_before_it_is_read(change, tmp_path):
+    path = tmp_path / "plane.h5"
+    plane(objective_of(), path, steps=3)
+    with h5py.File(path, "r+") as file:
+        change(file["finished"])
+    with pytest.raises(ValueError, match="^checkpoint: .* is not a checkpoint of a surface"):
+        plane(objective_of(), path, steps=3)
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="^checkpoint: the folder of"):
+        plane(objective_of(), tmp_path / "none/plane.h5")

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from landscape import (
     Objective,
+    Surface,
     average_sharpness,
     filter_normalized_directions,
     layer_traces,
@@ -160,3 +162,97 @@ def test_xarray_reads_a_spectral_density_with_its_band_and_traces_with_their_lay
     with xarray.open_dataset(path, group="layers", engine="h5netcdf") as layers:
         assert list(layers.layer.values) == ["1.weight", "1.bias", "3.weight", "3.bias"]
         assert layers["values"].sel(layer="3.bias") == results["layers"].values[3]
+
+
+def plane():
+    axis = np.linspace(-1, 1, 3)
+    return Surface(axis, axis, np.zeros((3, 3)), np.zeros((3, 3)), 0.0, 0.5, np.ones(2), 0.0, 10)
+
+
+def test_what_cannot_be_saved_leaves_what_was_there(tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "a", plane())
+    with pytest.raises(ValueError, match="^dims: loss has 1 dimensions"):
+        save(path, "a", dataclasses.replace(plane(), loss=np.zeros(3)))
+    with pytest.raises(ValueError, match="^dims: loss has 4 along beta, which has 3"):
+        save(path, "new", dataclasses.replace(plane(), loss=np.zeros((3, 4))))
+    with h5py.File(path, "r+") as file, pytest.raises(ValueError, match="^dims: "):
+        save(file, "a", dataclasses.replace(plane(), loss=np.zeros(3)))
+    with h5py.File(path) as file:
+        assert list(file) == ["a"]
+    assert load(path, "a").loss.shape == (3, 3)
+
+
+def test_a_writer_that_stops_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.h5"
+    save(path, "a", plane())
+    before = path.read_bytes()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, "b", plane())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_group_of_several_results_is_not_replaced_by_one(tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "observed/plane", plane())
+    with pytest.raises(ValueError, match="^name: 'observed' holds no result"):
+        save(path, "observed", plane())
+    assert load(path, "observed/plane").samples == 10
+
+
+def replace(group, name, **options):
+    del group[name]
+    group.create_dataset(name, **options).attrs["tensor"] = False
+
+
+def link(group, to):
+    del group["loss"]
+    group["loss"] = to
+
+
+HUGE = {"shape": (1 << 20, 1 << 20), "chunks": (1024, 1024), "dtype": "f8"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda g: link(g, h5py.ExternalLink("other.h5", "loss")), "is a link to elsewhere"),
+        (lambda g: link(g, h5py.SoftLink("/nowhere")), "is a link to elsewhere"),
+        (lambda g: link(g, np.zeros((3, 3))), "is no data set of a result"),
+        (lambda g: replace(g, "loss", **HUGE), "claims 8796093022208 bytes, and 0 are there"),
+        (lambda g: replace(g, "loss", data=np.zeros(3)), "has 1 dimensions, not 2"),
+        (lambda g: replace(g, "loss", data=np.full((3, 3), "x", dtype=object)), "holds object"),
+        (lambda g: replace(g, "loss", data=np.zeros((3, 3), "V5")), "holds |V5"),
+        (lambda g: replace(g, "batch_norm", data=1.0), "holds float64"),
+        (
+            lambda g: replace(g, "loss", shape=(3, 3), dtype="f8", external=[("/etc/hostname", 0, 72)]),
+            "has its data in another file",
+        ),
+        (lambda g: g.pop("loss"), "lacks 'loss'"),
+    ],
+)
+def test_what_save_does_not_write_is_not_read(change, says, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "plane", plane())
+    with h5py.File(path, "r+") as file:
+        change(file["plane"])
+    with pytest.raises(ValueError, match="^name: ") as caught:
+        load(path, "plane")
+    assert says in str(caught.value)
+
+
+def test_what_is_not_hdf5_is_named_and_kept(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("notes")
+    for use in (lambda: load(path, "a"), lambda: save(path, "a", plane())):
+        with pytest.raises(ValueError, match=r"^file: .*notes.txt is not a whole HDF5 file"):
+            use()
+    assert path.read_text() == "notes"
+    with pytest.raises(FileNotFoundError, match="^file: the folder of"):
+        save(tmp_path / "none/x.h5", "a", plane())
