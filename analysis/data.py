@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ def load_data(config: dict[str, Any], data_dir: Path | None) -> Dataset:
     """
     options = {name: config[name] for name in ("train_samples", "test_samples", "image_size")}
     return load_dataset(config["dataset"], data_dir, **options)
+
+
+def data_digest(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> str:
+    """SHA-256 of the samples, their labels and the files that labels are made from: other data are other results."""
+    digest = hashlib.sha256()
+    for tensor in (
+        dataset.train.pixels,
+        dataset.train.targets,
+        dataset.mean,
+        dataset.std,
+        dataset.test.pixels,
+        dataset.test.targets,
+        dataset.observed,
+    ):
+        if tensor is not None:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+    for key in ("file", "posterior"):
+        source = config["noise"]["options"].get(key)
+        # those of a package have no file, and true labels need none
+        if source is not None and (path := _below(data_dir, source)).is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def study_options(kind: str) -> dict[str, bool]:
