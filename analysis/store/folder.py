@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,7 +14,15 @@ from typing import Any
 import tomli_w
 
 from analysis.grid import Run
-from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, set_aside, write_text
+from analysis.store.files import (
+    LEFT_OVER,
+    BrokenFileError,
+    StoreError,
+    remove_temporary_files,
+    set_aside,
+    temporary_name,
+    write_text,
+)
 from analysis.store.record import Record, read_record
 from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
@@ -51,7 +60,7 @@ def check_writable(root: Path) -> None:
     Raises:
         StoreError: it cannot be written, such as for a full disk or one that was remounted read-only.
     """
-    probe = root / f".probe.{os.getpid()}"
+    probe = temporary_name(root / "probe")
     try:
         with probe.open("wb") as file:
             file.write(bytes(1 << 16))
@@ -147,7 +156,7 @@ def _check_owner(root: Path, study: Study) -> None:
             raise StoreError(
                 f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
-    elif any(entry.name not in EMPTY for entry in root.iterdir()):
+    elif any(entry.name not in EMPTY and not LEFT_OVER.fullmatch(entry.name) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
 
 
@@ -155,6 +164,11 @@ def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, A
     """Where two configurations differ first, and what they have there."""
     if isinstance(stored, dict) and isinstance(planned, dict):
         for key in sorted(stored.keys() | planned.keys()):
-            if stored.get(key) != planned.get(key):
+            # as text: 1 and 1.0 are equal, and yet not the same setting
+            if _as_text(stored.get(key)) != _as_text(planned.get(key)):
                 return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
     return field, stored, planned
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -167,6 +167,28 @@ def test_more_seeds_are_added_to_what_is_there(undisturbed, tmp_path):
     assert all(file.stat().st_mtime_ns == time_ for file, time_ in before.items())
 
 
+def test_what_killed_writers_left_is_taken_away_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".study.toml.0123456789ab.tmp", ".probe.0123456789ab.tmp"):
+        (out / name).touch()
+    run_tiny(tmp_path, out)
+    assert not list(out.rglob("*.tmp"))
+    (out / "notes.tmp").write_text("mine")
+    (out / "folder.tmp").mkdir()
+    run_tiny(tmp_path, out)
+    assert {path.name for path in out.rglob("*.tmp")} == {"notes.tmp", "folder.tmp"}
+
+
+def test_a_whole_number_for_the_same_decimal_one_is_named(tmp_path):
+    text = TINY.replace('"plain"', '"sam"\nrho = 1')
+    run_tiny(tmp_path, tmp_path / "out", text)
+    with pytest.raises(
+        store.StoreError, match=r"method.candidates: \[{'rho': 1}\] there, \[{'rho': 1.0}\] now"
+    ):
+        run_tiny(tmp_path, tmp_path / "out", text.replace("rho = 1", "rho = 1.0"))
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
