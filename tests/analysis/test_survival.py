@@ -1,5 +1,6 @@
 """What happens to a study that is killed, that fails, or whose files are broken."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -227,6 +228,20 @@ def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_be
     )
     with pytest.raises(store.StoreError, match="was trained with .* are chosen now; delete"):
         run_tiny(tmp_path, out, text.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+
+
+def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_path, monkeypatch):
+    real = analysis.experiment.execute
+    (tmp_path / "elsewhere").mkdir()
+
+    def from_elsewhere(*arguments, **options):
+        with contextlib.chdir(tmp_path / "elsewhere"):
+            return real(*arguments, **options)
+
+    monkeypatch.setattr(analysis.experiment, "execute", from_elsewhere)
+    monkeypatch.chdir(tmp_path)
+    run_tiny(tmp_path, Path("out"))
+    assert len(list((tmp_path / "out").rglob("seed*.h5"))) == 2
 
 
 def test_other_data_than_the_finished_runs_had_are_refused(tmp_path):
