@@ -1,7 +1,10 @@
 """A small study from its file to its figures."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -189,6 +192,21 @@ def test_a_whole_number_for_the_same_decimal_one_is_named(tmp_path):
         run_tiny(tmp_path, tmp_path / "out", text.replace("rho = 1", "rho = 1.0"))
 
 
+def test_names_of_folders_are_printed_as_they_are(undisturbed, tmp_path, capsys):
+    out = tmp_path / "[" / "b]"
+    shutil.copytree(undisturbed, out)
+    assert cli.main(["info", str(out / "runs/digits/symmetric-0.4/sgd/seed0.h5")]) == 0
+    assert "/[/b]/runs" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_terminal_without_greek_letters_gets_its_results_too(undisturbed):
+    command = [sys.executable, "-m", "analysis.cli", "claims", str(undisturbed)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?max observed" in done.stdout
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -207,6 +225,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         ),
         (["study", "{study}", "--out", "{tmp}/x", "--device", "tpu"], "--device: unknown 'tpu'"),
         (["study", "{study}", "--out", "{tmp}/x", "--workers", "0"], "--workers: must be at least 1"),
+        (["study", "{study}", "--out", "{tmp}/x", "--threads", "100000"], "--threads: must be at most 1024"),
         (
             ["study", "{fashion}", "--out", "{tmp}/x", "--data-dir", "{tmp}"],
             "dataset 'fashion-mnist': no train-images",
