@@ -97,8 +97,8 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
             )
         return found
     if "posterior" in options:
-        rows = np.load(_below(data_dir, options["posterior"]), allow_pickle=False)
-        options["posterior"] = _of_samples(torch.from_numpy(rows), dataset, "noise.posterior")
+        rows = _posterior(_below(data_dir, options["posterior"]))
+        options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
     if "inputs" in noise_options(kind):
         options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
@@ -115,6 +115,15 @@ def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path
             f"noise.file: {dataset.name!r} has no annotators' labels beside the true ones; name a file of them"
         )
     return dataset.observed
+
+
+def _posterior(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except OSError as error:
+        raise FileNotFoundError(f"noise.posterior: cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(f"noise.posterior: {path} is not a .npy file of numbers") from error
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:

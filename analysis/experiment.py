@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -208,8 +209,9 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
 
 
 def _score(trial: Run, record: store.Record) -> tuple[float, float]:
-    """Validation accuracy of a trial at its last epoch, and the variance of that share."""
-    accuracy = record.row["test_accuracy"]
+    """Validation accuracy of a trial at its last epoch, and the variance of that share; NaN if it diverged."""
+    # finite outputs may have a loss that is not
+    accuracy = math.nan if record.row["diverged"] else record.row["test_accuracy"]
     fraction = trial.config["selection"]["validation_fraction"]
     held_out = record.trained * fraction / (1 - fraction)
     return accuracy, accuracy * (1 - accuracy) / held_out

@@ -16,7 +16,7 @@ import pytest
 import analysis.experiment
 from analysis import cli, store
 from analysis.engine import open_engine, run_jobs
-from analysis.grid import final_runs
+from analysis.grid import final_runs, selection_runs
 from analysis.run import Choice, execute, fingerprint_of_training
 from analysis.study import read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
@@ -228,6 +228,19 @@ def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_be
     )
     with pytest.raises(store.StoreError, match="was trained with .* are chosen now; delete"):
         run_tiny(tmp_path, out, text.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+
+
+def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]'))
+    study = read_study(path)
+    run = final_runs(study)[0]
+    trials = selection_runs(study, run)
+    rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
+    records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
+    choice = analysis.experiment.choose(study, run, records)
+    assert choice.hyperparameters == {"rho": 5.0}
+    assert np.isnan(choice.scores[0])
 
 
 def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_path, monkeypatch):
