@@ -131,9 +131,9 @@ def run_study(
                 if choice is not None:
                     _check_choice(root, run, records, choice)
                     decided.append((run, choice))
-                    continue
-                failed[run.path] = "a run of its selection failed"
-                shown.leave_out(run.path)
+                elif run.path not in records:
+                    failed[run.path] = "a run of its selection failed"
+                    shown.leave_out(run.path)
             bring_about(decided)
         table = store.write_index(root, finals, records)
     return Outcome(table, failed)

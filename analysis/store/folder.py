@@ -120,8 +120,12 @@ MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 """Keys of a study's training that leave the training as it is."""
 
 
+MEASURED = ("samples", "sharpness_rho", "sharpness_steps")
+"""Keys of a study's measurements that change what a number means, and not only its error."""
+
+
 def how_trained(root: Path) -> dict[str, Any]:
-    """What a study trains, and how, whatever its methods, noise rates and seeds.
+    """What a study trains and measures, and how, whatever its methods, noise rates and seeds.
 
     Raises:
         FileNotFoundError: no study in the folder.
@@ -130,10 +134,11 @@ def how_trained(root: Path) -> dict[str, Any]:
     study = _written_study(root / "study.toml")
     training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
     noise = {key: value for key, value in study.get("noise", {}).items() if key != "rates"}
+    measure = {key: value for key, value in study.get("measure", {}).items() if key in MEASURED}
     samples: dict[str, Any] = {
         key: study[key] for key in ("train_samples", "test_samples", "image_size") if key in study
     }
-    return {"model": study.get("model"), "training": training, "noise": noise, **samples}
+    return {"model": study.get("model"), "training": training, "noise": noise, "measure": measure, **samples}
 
 
 def _written_study(path: Path) -> dict[str, Any]:

@@ -172,6 +172,12 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
     monkeypatch.undo()
     outcome, _ = run_tiny(tmp_path, out, text)
     assert not outcome.failed
+    # what is finished needs its trials no more
+    shutil.rmtree(out / "selection")
+    monkeypatch.setattr(analysis.experiment, "execute", failing)
+    outcome, _ = run_tiny(tmp_path, out, text)
+    assert outcome.failed
+    assert not any(path.startswith("runs/") for path in outcome.failed)
     chosen = store.read_table(out).query("method == 'SAM'").groupby("noise_rate")["hyperparameters"]
     assert (chosen.nunique() == 1).all()
 
