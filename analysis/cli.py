@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
-    width = None if sys.stdout.isatty() else 150
+    # a daemon may have closed it
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 150
     console = Console(width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
@@ -199,7 +200,12 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
     table = store.read_tables(roots)
     judgements = judge(table)
     if len(roots) == 1:
-        write_json(judgements, roots[0] / "claims.json")
+        try:
+            write_json(judgements, roots[0] / "claims.json")
+        except OSError as error:
+            # such as the folder of somebody else, whose results can be judged all the same
+            words = f"claims.json is not written into {roots[0]}: {error.strerror}"
+            console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not asked or set(asked) == set(CLAIMS):
         console.print(results_table(table))
     printed = [j for j in judgements if not asked or j.claim.id in asked]

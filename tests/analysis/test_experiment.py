@@ -207,6 +207,11 @@ def test_a_terminal_without_greek_letters_gets_its_results_too(undisturbed):
     assert b"?max observed" in done.stdout
 
 
+def test_a_closed_output_is_no_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["claims", "--list"]) == 0
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -234,6 +239,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         (["figures", "nowhere"], "results: nowhere holds no study.h5"),
         (["info", "nowhere.h5"], "file: nowhere.h5 does not exist"),
         (["info", "{study}"], "is not a whole HDF5 file"),
+        (["info", "{tmp}"], "is not a file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys, arguments, says):
