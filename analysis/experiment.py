@@ -83,7 +83,7 @@ def run_study(
     ):
         records = store.open_folder(root, study, finals + trials, tell)
         data = ""
-        if not all(run.path in records for run in finals):
+        if not all(run.path in records for run in finals + trials):
             # what does not fit the data is better found here than by every worker
             dataset = load_data(finals[0].config, data_dir)
             check_against_data(study, dataset, data_dir)
