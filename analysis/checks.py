@@ -138,6 +138,11 @@ def check_noise(kind: str, options: dict[str, Any]) -> None:
         raise ValueError(
             f"noise.transition: must be a list of rows or a name, got {shortened(options['transition'])}"
         )
+    rows = options.get("transition", [])
+    if isinstance(rows, list) and not all(
+        isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows
+    ):
+        raise ValueError(f"noise.transition: must be a list of rows of numbers, got {shortened(rows)}")
     if "labels" in options and "file" not in options:
         raise ValueError("noise.labels: says which labels of noise.file to take, and that is missing")
     for key in ("file", "labels", "posterior"):
@@ -161,7 +166,7 @@ def check_method(
             raise ValueError(
                 f"{field}.{key}: must be {_words(hints[key])} or a list of such, got {shortened(value)}"
             )
-        if len(set(map(repr, values))) < len(values):
+        if len(set(values)) < len(values):
             raise ValueError(f"{field}.{key}: holds a candidate twice")
     model, peer = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
     for candidate in candidates:
@@ -203,7 +208,11 @@ def _base(hint: Any) -> Any:
 
 def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:
     """Raises ValueError unless the options build the loss, and a transition matrix is named just where it is needed."""
-    _check_keys(field, options, loss_options(name), repr(name))
+    defaults = loss_options(name)
+    _check_keys(field, options, defaults, repr(name))
+    for key, value in options.items():
+        if not _fits(value, type(defaults[key])):
+            raise ValueError(f"{field}.{key}: must be {_words(type(defaults[key]))}, got {shortened(value)}")
     if (transition is not None) != (name == "forward"):
         raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,15 @@ from rich.markup import escape
 
 from analysis import gallery, store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
-from analysis.engine import ENGINES
+from analysis.engine import ENGINES, cores
 from analysis.experiment import run_study
 from analysis.report import markdown, write_report
 from analysis.study import read_study
 from analysis.tables import claims_table, results_table, verdicts_table
 from landscape import tune_allocator
+
+MAX_THREADS = 1024
+"""With very many, libraries fail in ways that name something else."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 if runs failed; 2 for what cannot be done as asked; 130 after Ctrl-C.
     """
     tune_allocator()
+    # a verdict must not fail for want of a letter such as λ in the terminal's alphabet
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
-    width = None if sys.stdout.isatty() else 150
+    # a daemon may have closed it
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 150
     console = Console(width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
@@ -116,11 +124,13 @@ def _parser() -> argparse.ArgumentParser:
 def _study(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     device = _device(options.device)
-    places = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
+    places = torch.cuda.device_count() if device == "cuda" else cores()
     workers = places if options.workers is None else options.workers
     for name, value in (("workers", workers), ("threads", options.threads)):
         if value is not None and value < 1:
             raise ValueError(f"--{name}: must be at least 1, got {value}")
+    if options.threads is not None and options.threads > MAX_THREADS:
+        raise ValueError(f"--threads: must be at most {MAX_THREADS}, got {options.threads}")
     if options.scheduler is not None and options.engine != "dask":
         raise ValueError("--scheduler: is for --engine dask")
     if options.data_dir is not None and not options.data_dir.exists():
@@ -142,11 +152,11 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     else:
         _judge([options.out], console)
         if gallery.is_current(options.out):
-            console.print(f"figures: {options.out / 'figures'} (drawn before)")
+            console.print(f"figures: {options.out / 'figures'} (drawn before)", markup=False, soft_wrap=True)
         else:
             _draw(options.out, console)
     for path, error in outcome.failed.items():
-        console.print(f"failed: {path}: {error}", style="red")
+        console.print(f"failed: {path}: {error}", style="red", markup=False, highlight=False)
     return 1 if outcome.failed else 0
 
 
@@ -181,7 +191,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     judgements = _judge(options.results, console, asked)
     if options.markdown:
         store.write_text(options.markdown, markdown(judgements))
-        console.print(f"written: {options.markdown}", soft_wrap=True)
+        console.print(f"written: {options.markdown}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -190,7 +200,12 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
     table = store.read_tables(roots)
     judgements = judge(table)
     if len(roots) == 1:
-        write_json(judgements, roots[0] / "claims.json")
+        try:
+            write_json(judgements, roots[0] / "claims.json")
+        except OSError as error:
+            # such as the folder of somebody else, whose results can be judged all the same
+            words = f"claims.json is not written into {roots[0]}: {error.strerror}"
+            console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not asked or set(asked) == set(CLAIMS):
         console.print(results_table(table))
     printed = [j for j in judgements if not asked or j.claim.id in asked]
@@ -204,7 +219,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     with console.status("writing the report"):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
-        console.print(f"written: {path}", soft_wrap=True)
+        console.print(f"written: {path}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -216,16 +231,20 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 def _draw(root: Path, console: Console) -> None:
     with console.status("drawing figures"):
         folder = gallery.draw_all(root)
-    console.print(f"figures: {folder}")
+    console.print(f"figures: {folder}", markup=False, soft_wrap=True)
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
     stored = store.read_config(options.file)
-    console.print(f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}")
+    console.print(
+        f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}", markup=False
+    )
     console.print_json(data={k: stored[k] for k in ("config", "hyperparameters", "versions")})
     for name, value in store.scalars(options.file).items():
         if not (isinstance(value, float) and math.isnan(value)):
-            console.print(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
+            console.print(
+                f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}", markup=False
+            )
     return 0
 
 

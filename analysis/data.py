@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ def load_data(config: dict[str, Any], data_dir: Path | None) -> Dataset:
     """
     options = {name: config[name] for name in ("train_samples", "test_samples", "image_size")}
     return load_dataset(config["dataset"], data_dir, **options)
+
+
+def data_digest(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> str:
+    """SHA-256 of the samples, their labels and the files that labels are made from: other data are other results."""
+    digest = hashlib.sha256()
+    for tensor in (
+        dataset.train.pixels,
+        dataset.train.targets,
+        dataset.mean,
+        dataset.std,
+        dataset.test.pixels,
+        dataset.test.targets,
+        dataset.observed,
+    ):
+        if tensor is not None:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+    for key in ("file", "posterior"):
+        source = config["noise"]["options"].get(key)
+        # those of a package have no file, and true labels need none
+        if source is not None and (path := _below(data_dir, source)).is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def study_options(kind: str) -> dict[str, bool]:
@@ -73,8 +97,8 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
             )
         return found
     if "posterior" in options:
-        rows = np.load(_below(data_dir, options["posterior"]), allow_pickle=False)
-        options["posterior"] = _of_samples(torch.from_numpy(rows), dataset, "noise.posterior")
+        rows = _posterior(_below(data_dir, options["posterior"]))
+        options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
     if "inputs" in noise_options(kind):
         options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
@@ -91,6 +115,15 @@ def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path
             f"noise.file: {dataset.name!r} has no annotators' labels beside the true ones; name a file of them"
         )
     return dataset.observed
+
+
+def _posterior(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except OSError as error:
+        raise FileNotFoundError(f"noise.posterior: cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(f"noise.posterior: {path} is not a .npy file of numbers") from error
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:

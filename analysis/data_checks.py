@@ -30,7 +30,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
     except (ValueError, TypeError) as error:
         raise StudyError(f"model.{error}") from error
     try:
-        predict(model, dataset.test.take(torch.arange(2)))
+        predict(model, dataset.test.take(torch.arange(min(2, len(dataset.test)))))
     except RuntimeError as error:
         raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis import store
-from analysis.data import load_data
+from analysis.data import data_digest, load_data
 from analysis.data_checks import check_against_data
 from analysis.engine import open_engine, run_jobs
 from analysis.grid import Run, final_runs, selection_runs
@@ -62,7 +64,7 @@ def run_study(
         scheduler: of Dask.
 
     Raises:
-        StoreError: the folder is another study's, or in use.
+        StoreError: the folder is another study's, or in use, or its runs had other data or another choice.
         EngineError: no such engine here, or it is gone.
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
@@ -80,9 +82,13 @@ def run_study(
         open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
     ):
         records = store.open_folder(root, study, finals + trials, tell)
-        if not all(run.path in records for run in finals):
+        data = ""
+        if not all(run.path in records for run in finals + trials):
             # what does not fit the data is better found here than by every worker
-            check_against_data(study, load_data(finals[0].config, data_dir), data_dir)
+            dataset = load_data(finals[0].config, data_dir)
+            check_against_data(study, dataset, data_dir)
+            data = data_digest(finals[0].config, dataset, data_dir)
+            _check_data(root, records, data)
 
         planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
         with RunsProgress(console, planned, records, lambda: executor.workers) as shown:
@@ -99,7 +105,20 @@ def run_study(
 
             def bring_about(runs: list[tuple[Run, Choice]]) -> None:
                 jobs = [
-                    (run.path, partial(timed, execute, run, choice, root, data_dir=data_dir, device=device))
+                    # workers of a cluster may have been started in another folder
+                    (
+                        run.path,
+                        partial(
+                            timed,
+                            execute,
+                            run,
+                            choice,
+                            root.absolute(),
+                            data_dir=data_dir and data_dir.absolute(),
+                            device=device,
+                            expected_data=data,
+                        ),
+                    )
                     for run, choice in runs
                     if run.path not in records
                 ]
@@ -110,13 +129,38 @@ def run_study(
             for run in finals:
                 choice = choose(study, run, records)
                 if choice is not None:
+                    _check_choice(root, run, records, choice)
                     decided.append((run, choice))
-                    continue
-                failed[run.path] = "a run of its selection failed"
-                shown.leave_out(run.path)
+                elif run.path not in records:
+                    failed[run.path] = "a run of its selection failed"
+                    shown.leave_out(run.path)
             bring_about(decided)
         table = store.write_index(root, finals, records)
     return Outcome(table, failed)
+
+
+def _check_data(root: Path, records: dict[str, store.Record], data: str) -> None:
+    """Raises StoreError if a finished run had other data than the runs to come."""
+    for path, record in records.items():
+        if record.data not in ("", data):
+            raise store.StoreError(
+                f"out: {root / path} was trained on other data than there are now; choose another --out, or give back "
+                "the files that --data-dir and noise name"
+            )
+
+
+def _check_choice(root: Path, run: Run, records: dict[str, store.Record], choice: Choice) -> None:
+    """Raises StoreError if the run is finished with other hyper-parameters than its method's other seeds would have.
+
+    So it is where lost trials were done again on another device, and two candidates are close.
+    """
+    if run.path in records:
+        before = json.loads(records[run.path].row["hyperparameters"])
+        if before != choice.hyperparameters:
+            raise store.StoreError(
+                f"out: {root / run.path} was trained with {before}, and {choice.hyperparameters} are chosen now; "
+                "delete the method's runs to train all of them alike, or choose another --out"
+            )
 
 
 class Timed(NamedTuple):
@@ -165,8 +209,9 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
 
 
 def _score(trial: Run, record: store.Record) -> tuple[float, float]:
-    """Validation accuracy of a trial at its last epoch, and the variance of that share."""
-    accuracy = record.row["test_accuracy"]
+    """Validation accuracy of a trial at its last epoch, and the variance of that share; NaN if it diverged."""
+    # finite outputs may have a loss that is not
+    accuracy = math.nan if record.row["diverged"] else record.row["test_accuracy"]
     fraction = trial.config["selection"]["validation_fraction"]
     held_out = record.trained * fraction / (1 - fraction)
     return accuracy, accuracy * (1 - accuracy) / held_out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +15,7 @@ from torch import nn
 
 from analysis import store
 from analysis.bound import measure_bounds
-from analysis.data import load_data, observed_labels
+from analysis.data import data_digest, load_data, observed_labels
 from analysis.grid import Run
 from analysis.measure import measure, subset
 from analysis.probes import study_probes
@@ -44,9 +46,25 @@ class Choice:
 
 
 def execute(
-    run: Run, choice: Choice, root: Path, *, data_dir: Path | None, device: str, report: Report
+    run: Run,
+    choice: Choice,
+    root: Path,
+    *,
+    data_dir: Path | None,
+    device: str,
+    report: Report,
+    expected_data: str = "",
 ) -> store.Record:
     """Trains and measures one run and writes its file, resuming from its checkpoint if there is one.
+
+    Args:
+        run: which.
+        choice: of its hyper-parameters.
+        root: the study folder.
+        data_dir: where data files are.
+        device: where to train and measure.
+        report: is told of the progress.
+        expected_data: digest of the data that the study was checked with; empty: not looked at.
 
     Returns:
         What the study needs to know of the run.
@@ -58,6 +76,12 @@ def execute(
     report("loading", 0, config["training"]["epochs"])
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
+    data = data_digest(config, dataset, data_dir)
+    if expected_data not in ("", data):
+        # such as a machine with other files, or a worker that holds what it read before they changed
+        raise ValueError(
+            "--data-dir: this worker has other data than the study; give it the same, start it anew"
+        )
     train, held_out = dataset.train, dataset.test
     if config["purpose"] == "selection":
         # test data take no part: candidates are judged on training samples held out, as they were labelled
@@ -67,9 +91,10 @@ def execute(
     train, labels, held_out = train.to(device), labels.to(device), held_out.to(device)
 
     path = root / run.path
-    checkpoint = path.with_name(f"{path.stem}.{run.fingerprint[:12]}.ckpt")
+    started = fingerprint_of_training(run, choice, data)
+    checkpoint = path.with_name(f"{path.stem}.{started[:12]}.ckpt")
     checkpoint_of_estimate = checkpoint.with_suffix(".transition.ckpt")
-    training = Training(config, dataset, train, labels, held_out, device, run.fingerprint)
+    training = Training(config, dataset, train, labels, held_out, device, started)
     spent = 0.0
     transition = labels.transition
     if config["method"]["loss"]["transition"] == "estimated":
@@ -110,10 +135,19 @@ def execute(
                 (held_out.inputs, held_out.targets),
                 seed=derived_seed(config, "bound"),
             )
-    record = store.write_run(path, run, choice, labels, history, model, measurements, measured, device=device)
-    for left_over in (checkpoint, checkpoint_of_estimate):
+    record = store.write_run(
+        path, run, choice, labels, history, model, measurements, measured, data=data, device=device
+    )
+    # also those of a training that was begun with other settings
+    for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
         left_over.unlink(missing_ok=True)
     return record
+
+
+def fingerprint_of_training(run: Run, choice: Choice, data: str) -> str:
+    """Tells whether a training may go on from a checkpoint: same settings, same choice, same data."""
+    text = json.dumps([run.fingerprint, choice.hyperparameters, data], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def has_surfaces(config: dict[str, Any]) -> bool:

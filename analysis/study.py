@@ -205,7 +205,11 @@ class Study(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for field, values in (("seeds", self.seeds), ("noise.rates", self.noise.rates)):
+        for field, values in (
+            ("seeds", self.seeds),
+            ("noise.rates", self.noise.rates),
+            ("selection.seeds", self.selection.seeds),
+        ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{field}: holds a value twice")
         trial_count = (
@@ -265,6 +269,14 @@ class Study(_Settings):
             strange = [value for value in asked if value not in known]
             if strange:
                 raise ValueError(f"measure.surface_{field}: {strange[0]} is not one of the study's {known}")
+        empty = [field for field in ("surface_rates", "surface_seeds") if not getattr(self.measure, field)]
+        if len(empty) == 1:
+            raise ValueError(f"measure.{empty[0]}: is empty, so that no run would get a surface; name some")
+        late = [epoch for epoch in self.training.probe_epochs if epoch > self.training.epochs]
+        if late:
+            raise ValueError(
+                f"training.probe_epochs: {late[0]} comes after the last of {self.training.epochs} epochs"
+            )
         runs = final_runs(self)
         trials = {trial.path for run in runs for trial in selection_runs(self, run)}
         if len({run.path for run in runs}) < len(runs) or len(trials) < trial_count:

@@ -76,7 +76,7 @@ def verdicts_table(judgements: list[Judgement]) -> Table:
     for judgement in judgements:
         style = STYLES.get(judgement.verdict, "yellow")
         claim = judgement.claim
-        view.add_row(claim.id, claim.statement, "", "", "", f"[bold {style}]{judgement.verdict}[/]")
+        view.add_row(claim.id, escape(claim.statement), "", "", "", f"[bold {style}]{judgement.verdict}[/]")
         for effect, said in zip(judgement.effects, judgement.conclusions, strict=True):
             view.add_row("", f"  {escape(effect.name)}", *_numbers(effect), effect.verdict)
             if said:

@@ -44,7 +44,7 @@ class Training:
         labels: theirs.
         held_out: samples to evaluate on.
         device: where to train.
-        fingerprint: of the configuration; a checkpoint of another one is refused.
+        fingerprint: of configuration, choice and data; a checkpoint of another one is refused.
     """
 
     config: dict[str, Any]

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from analysis.engine.cluster import Cluster
 from analysis.engine.jobs import Engine, EngineError, Event, Job, run_jobs
-from analysis.engine.processes import Processes
+from analysis.engine.processes import Processes, cores
 from analysis.engine.serial import Serial
 
 ENGINES = ("serial", "processes", "dask")
 
-__all__ = ["ENGINES", "Engine", "EngineError", "Event", "Job", "open_engine", "run_jobs"]
+__all__ = ["ENGINES", "Engine", "EngineError", "Event", "Job", "cores", "open_engine", "run_jobs"]
 
 
 @contextmanager

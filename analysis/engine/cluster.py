@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import secrets
 import threading
 from concurrent.futures import Future
@@ -29,6 +30,9 @@ class Cluster:
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
+        # Dask itself would search for half a minute and end in a traceback
+        if scheduler is not None and not re.fullmatch(r"(\w+://)?[^/]+:\d+", scheduler):
+            raise EngineError(f"--scheduler: must look like tcp://host:8786, got {scheduler!r}")
         is_gpu = torch.device(device).type == "cuda"
         self._cluster = None
         self._gpus: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -32,6 +33,8 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None
+        # whatever a caller from Python has at work beside is none of ours
+        self._others = multiprocessing.active_children()
         wait_passively()
 
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
@@ -68,15 +71,21 @@ class Processes:
         """Ends the workers."""
         if at_once:
             for child in multiprocessing.active_children():
-                child.kill()
+                if child not in self._others:
+                    child.kill()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
+def cores() -> int:
+    """Those of this machine that this process may use: of a batch system's node it may be a few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads_of_each(workers: int) -> int:
-    """This machine's cores divided among workers."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    """The cores divided among workers."""
+    return max(1, cores() // workers)
 
 
 def gpus_of_workers(workers: int, device: str) -> list[int]:
@@ -122,4 +131,16 @@ def _work(job: Job) -> Any:
     identity, function = job
     events = _events
     assert events is not None
-    return function(report=lambda *event: events.put((identity, *event)))
+    try:
+        return function(report=lambda *event: events.put((identity, *event)))
+    except Exception as error:
+        raise portable(error) from None
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or its words if another process could not read it, which would pass for a worker's death."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

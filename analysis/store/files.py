@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 BEFORE_DIGEST = b"\nsha256:"
 SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
 TEMPORARY = ".tmp"
+LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
+"""Names that a killed writer leaves: of `beside`, and of a checkpoint."""
 
 
 class StoreError(ValueError):
@@ -24,8 +27,7 @@ class BrokenFileError(StoreError):
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
     """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # processes of two machines may have one number
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
+    beside = temporary_name(path)
     try:
         write_to(beside)
         with beside.open("rb") as file:
@@ -34,6 +36,12 @@ def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
         _flush_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where to write before the file takes its name; no two writers have the same."""
+    # processes of two machines may have one number
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -56,8 +64,9 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_temporary_files(root: Path) -> None:
     """Takes away what writers that were killed left; nobody else may be at work in the folder."""
-    for left_over in root.rglob(f"*{TEMPORARY}"):
-        left_over.unlink(missing_ok=True)
+    for found in root.rglob(f"*{TEMPORARY}"):
+        if LEFT_OVER.fullmatch(found.name):
+            found.unlink(missing_ok=True)
 
 
 def sealed(content: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,7 +14,15 @@ from typing import Any
 import tomli_w
 
 from analysis.grid import Run
-from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, set_aside, write_text
+from analysis.store.files import (
+    LEFT_OVER,
+    BrokenFileError,
+    StoreError,
+    remove_temporary_files,
+    set_aside,
+    temporary_name,
+    write_text,
+)
 from analysis.store.record import Record, read_record
 from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
@@ -51,7 +60,7 @@ def check_writable(root: Path) -> None:
     Raises:
         StoreError: it cannot be written, such as for a full disk or one that was remounted read-only.
     """
-    probe = root / f".probe.{os.getpid()}"
+    probe = temporary_name(root / "probe")
     try:
         with probe.open("wb") as file:
             file.write(bytes(1 << 16))
@@ -111,8 +120,12 @@ MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 """Keys of a study's training that leave the training as it is."""
 
 
+MEASURED = ("samples", "sharpness_rho", "sharpness_steps")
+"""Keys of a study's measurements that change what a number means, and not only its error."""
+
+
 def how_trained(root: Path) -> dict[str, Any]:
-    """What a study trains, and how, whatever its methods, noise rates and seeds.
+    """What a study trains and measures, and how, whatever its methods, noise rates and seeds.
 
     Raises:
         FileNotFoundError: no study in the folder.
@@ -121,10 +134,11 @@ def how_trained(root: Path) -> dict[str, Any]:
     study = _written_study(root / "study.toml")
     training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
     noise = {key: value for key, value in study.get("noise", {}).items() if key != "rates"}
+    measure = {key: value for key, value in study.get("measure", {}).items() if key in MEASURED}
     samples: dict[str, Any] = {
         key: study[key] for key in ("train_samples", "test_samples", "image_size") if key in study
     }
-    return {"model": study.get("model"), "training": training, "noise": noise, **samples}
+    return {"model": study.get("model"), "training": training, "noise": noise, "measure": measure, **samples}
 
 
 def _written_study(path: Path) -> dict[str, Any]:
@@ -147,7 +161,7 @@ def _check_owner(root: Path, study: Study) -> None:
             raise StoreError(
                 f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
-    elif any(entry.name not in EMPTY for entry in root.iterdir()):
+    elif any(entry.name not in EMPTY and not LEFT_OVER.fullmatch(entry.name) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
 
 
@@ -155,6 +169,11 @@ def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, A
     """Where two configurations differ first, and what they have there."""
     if isinstance(stored, dict) and isinstance(planned, dict):
         for key in sorted(stored.keys() | planned.keys()):
-            if stored.get(key) != planned.get(key):
+            # as text: 1 and 1.0 are equal, and yet not the same setting
+            if _as_text(stored.get(key)) != _as_text(planned.get(key)):
                 return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
     return field, stored, planned
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -17,7 +17,7 @@ from analysis.grid import Run
 from analysis.store.files import StoreError, replace_file
 from analysis.store.folder import first_difference, how_trained
 from analysis.store.record import Record
-from analysis.store.run_file import config_of, identity, opened, read_history
+from analysis.store.run_file import config_of, identity, opened, read_config, read_history
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
@@ -75,8 +75,8 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError, StoreError: as `read_table` does; or two studies hold runs that a claim could not tell
-            apart, of the same method, data, noise and seed; or train in other ways on the same data and noise, where
-            a claim would compare their methods.
+            apart, of the same method, data, noise and seed; or train or measure in other ways on the same data and
+            noise, where a claim would compare their methods; or had other data of the same name.
     """
     tables = [read_table(root).assign(study=str(root)) for root in roots]
     joined = pd.concat(tables, ignore_index=True)
@@ -96,10 +96,20 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             if trained[one] != trained[other]:
                 field, *both = first_difference(trained[one], trained[other])
                 raise StoreError(
-                    f"results: {one} and {other} train in other ways on {dataset}, {noise} noise ({field}: "
+                    f"results: {one} and {other} train or measure in other ways on {dataset}, {noise} noise ({field}: "
                     f"{both[0]!r} and {both[1]!r}); judge them apart"
                 )
+            data = {_data_of(Path(one)), _data_of(Path(other))} - {""}
+            if len(data) > 1:
+                raise StoreError(
+                    f"results: {one} and {other} had other data by the name of {dataset}; judge them apart"
+                )
     return joined
+
+
+def _data_of(root: Path) -> str:
+    """The digest of a study's data; empty if its files are older than such digests."""
+    return str(read_config(run_files(root)[0]).get("data", ""))
 
 
 def run_files(root: Path) -> list[Path]:

@@ -18,11 +18,13 @@ class Record:
 
     Attributes:
         fingerprint: of its configuration.
+        data: digest of its data; empty in a file that was written before there was one.
         row: its scalars.
         trained: number of its training samples.
     """
 
     fingerprint: str
+    data: str
     row: dict[str, Any]
     trained: int
 
@@ -40,7 +42,13 @@ def read_record(path: Path) -> Record:
 
 def record_of(file: h5py.File) -> Record:
     """`read_record` of an open file."""
-    return Record(str(config_of(file)["fingerprint"]), scalars_of(file), len(file["labels/observed"]))
+    stored = config_of(file)
+    return Record(
+        str(stored["fingerprint"]),
+        str(stored.get("data", "")),
+        scalars_of(file),
+        len(file["labels/observed"]),
+    )
 
 
 def scalars(path: Path) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def opened(path: Path) -> Iterator[h5py.File]:
             for what turns out to be missing while it is read.
         StoreError: written by a later version.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"file: {path} does not exist")
+    if not path.is_file():
+        raise BrokenFileError(f"file: {path} is not a file")
     has_seal = is_sealed(path)
     try:
         file = h5py.File(path, "r")

@@ -51,6 +51,7 @@ def write_run(
     measurements: dict[str, Any],
     measured: dict[str, torch.Tensor],
     *,
+    data: str,
     device: str,
 ) -> Record:
     """Writes a finished run; its checksum is that of what is read back before it takes its name.
@@ -73,7 +74,7 @@ def write_run(
         What a study needs to know of the run, so that nobody has to open the file for it.
     """
     with h5py.File(path, "w", driver="core", backing_store=False) as file:
-        _write_config(file.create_group("config"), run, choice, history, device)
+        _write_config(file.create_group("config"), run, choice, history, data, device)
         _write_labels(file.create_group("labels"), labels)
         _write_history(file.create_group("history"), history)
         weights = file.create_group("weights")
@@ -98,12 +99,15 @@ def write_run(
     return record
 
 
-def _write_config(group: h5py.Group, run: Run, choice: Choice, history: History, device: str) -> None:
+def _write_config(
+    group: h5py.Group, run: Run, choice: Choice, history: History, data: str, device: str
+) -> None:
     group.attrs["schema_version"] = SCHEMA_VERSION
     group.attrs["fingerprint"] = run.fingerprint
     group.attrs["config"] = json.dumps(run.config)
     group.attrs["hyperparameters"] = json.dumps(choice.hyperparameters)
     group.attrs["versions"] = json.dumps(versions())
+    group.attrs["data"] = data
     group.attrs["device"] = device
     group.attrs["threads"] = torch.get_num_threads()
     group.attrs["diverged"] = history.diverged

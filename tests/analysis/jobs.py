@@ -43,5 +43,16 @@ def do_nothing(report):
     report("nothing", 1, 1)
 
 
+class OddError(Exception):
+    """An error that Python cannot read back in another process, as some of compilers cannot be."""
+
+    def __init__(self, word, other):
+        super().__init__(f"{word} {other}")
+
+
+def fail_oddly(report):
+    raise OddError("no", "compiler")
+
+
 def use_up_the_memory(report):
     raise MemoryError("tried to allocate 1 TiB")

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from analysis import cli
 from analysis.store import StoreError
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import run_tiny
@@ -41,7 +42,7 @@ def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(disk, und
         assert_same_results(out / path.relative_to(undisturbed), path)
 
 
-def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path):
+def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path, capsys):
     out, mount = disk
     mount("-o", "remount,size=4m")
     run_tiny(tmp_path, out)
@@ -49,4 +50,8 @@ def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path):
     mount("-o", "remount,ro")
     with pytest.raises(StoreError, match=r"cannot write to .*: Read-only file system"):
         run_tiny(tmp_path, out)
+    assert cli.main(["claims", str(out), "--claim", "L1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"claims.json is not written into {out}: Read-only file system" in printed
+    assert "Curvature and sharpness" in printed
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

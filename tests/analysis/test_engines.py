@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from analysis.engine import EngineError, open_engine, run_jobs
+from analysis.engine import EngineError, cores, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
 from analysis.progress import RunsProgress
-from tests.analysis.jobs import Die, DieReporting, do_nothing, report_much, use_up_the_memory
+from tests.analysis.jobs import Die, DieReporting, do_nothing, fail_oddly, report_much, use_up_the_memory
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import LONGER, run_tiny
 
@@ -26,11 +26,17 @@ def jobs_done(engine, jobs):
 
 
 def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_path):
-    jobs = [("killer", Die()), *((f"job {k}", do_nothing) for k in range(3)), ("out", use_up_the_memory)]
+    jobs = [
+        ("killer", Die()),
+        *((f"job {k}", do_nothing) for k in range(3)),
+        ("out", use_up_the_memory),
+        ("odd", fail_oddly),
+    ]
     with open_engine("processes", 1, threads=1) as engine:
         done, _ = jobs_done(engine, jobs)
     assert "its worker was killed 3 times" in str(done.pop("killer"))
     assert "1 TiB" in str(done.pop("out"))
+    assert str(done.pop("odd")) == "OddError: no compiler"
     assert done == {f"job {k}": None for k in range(3)}
 
 
@@ -42,6 +48,31 @@ def test_a_worker_killed_in_the_middle_of_a_report_does_not_silence_the_next_one
             assert time.monotonic() < deadline
             engine.deliver(events.append)
     assert done == {"unlucky": None}
+
+
+def test_no_process_but_the_workers_is_ended():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+
+    def interrupted(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_engine("processes", 1, threads=1) as engine:
+        run_jobs(engine, [("job", do_nothing)], interrupted, print)
+    assert multiprocessing.active_children() == [other]
+    other.kill()
+    other.join()
+
+
+def test_cores_are_those_that_this_process_may_use():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("NOT TESTED: no affinity here")
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_reports_that_nobody_reads_do_not_keep_a_worker_from_its_end():
@@ -152,4 +183,11 @@ def test_an_address_where_nobody_answers_is_an_error_in_a_line(monkeypatch):
     monkeypatch.setattr("analysis.engine.cluster.SECONDS_TO_ANSWER", 0.5)
     with pytest.raises(EngineError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):  # noqa: SIM117
         with open_engine("dask", scheduler="tcp://127.0.0.1:9"):
+            pass
+
+
+@pytest.mark.parametrize("address", ["", "host", "http://host"])
+def test_what_is_no_address_is_an_error_in_a_line(address):
+    with pytest.raises(EngineError, match="--scheduler: must look like tcp://host:8786"):  # noqa: SIM117
+        with open_engine("dask", scheduler=address):
             pass

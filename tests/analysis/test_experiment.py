@@ -1,7 +1,10 @@
 """A small study from its file to its figures."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -167,6 +170,48 @@ def test_more_seeds_are_added_to_what_is_there(undisturbed, tmp_path):
     assert all(file.stat().st_mtime_ns == time_ for file, time_ in before.items())
 
 
+def test_what_killed_writers_left_is_taken_away_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".study.toml.0123456789ab.tmp", ".probe.0123456789ab.tmp"):
+        (out / name).touch()
+    run_tiny(tmp_path, out)
+    assert not list(out.rglob("*.tmp"))
+    (out / "notes.tmp").write_text("mine")
+    (out / "folder.tmp").mkdir()
+    run_tiny(tmp_path, out)
+    assert {path.name for path in out.rglob("*.tmp")} == {"notes.tmp", "folder.tmp"}
+
+
+def test_a_whole_number_for_the_same_decimal_one_is_named(tmp_path):
+    text = TINY.replace('"plain"', '"sam"\nrho = 1')
+    run_tiny(tmp_path, tmp_path / "out", text)
+    with pytest.raises(
+        store.StoreError, match=r"method.candidates: \[{'rho': 1}\] there, \[{'rho': 1.0}\] now"
+    ):
+        run_tiny(tmp_path, tmp_path / "out", text.replace("rho = 1", "rho = 1.0"))
+
+
+def test_names_of_folders_are_printed_as_they_are(undisturbed, tmp_path, capsys):
+    out = tmp_path / "[" / "b]"
+    shutil.copytree(undisturbed, out)
+    assert cli.main(["info", str(out / "runs/digits/symmetric-0.4/sgd/seed0.h5")]) == 0
+    assert "/[/b]/runs" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_terminal_without_greek_letters_gets_its_results_too(undisturbed):
+    command = [sys.executable, "-m", "analysis.cli", "claims", str(undisturbed)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?max observed" in done.stdout
+
+
+def test_a_closed_output_is_no_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["claims", "--list"]) == 0
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -185,6 +230,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         ),
         (["study", "{study}", "--out", "{tmp}/x", "--device", "tpu"], "--device: unknown 'tpu'"),
         (["study", "{study}", "--out", "{tmp}/x", "--workers", "0"], "--workers: must be at least 1"),
+        (["study", "{study}", "--out", "{tmp}/x", "--threads", "100000"], "--threads: must be at most 1024"),
         (
             ["study", "{fashion}", "--out", "{tmp}/x", "--data-dir", "{tmp}"],
             "dataset 'fashion-mnist': no train-images",
@@ -193,6 +239,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         (["figures", "nowhere"], "results: nowhere holds no study.h5"),
         (["info", "nowhere.h5"], "file: nowhere.h5 does not exist"),
         (["info", "{study}"], "is not a whole HDF5 file"),
+        (["info", "{tmp}"], "is not a file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys, arguments, says):

@@ -107,7 +107,15 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
     written.write_text(written.read_text().replace("    8,\n", "    9,\n"))
     assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "train in other ways on digits, symmetric noise (model.hidden: [8] and [9])" in said
+    assert "train or measure in other ways on digits, symmetric noise (model.hidden: [8] and [9])" in said
+    written.write_text((one / "study.toml").read_text().replace("sharpness_rho = 0.5", "sharpness_rho = 0.1"))
+    assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "(measure.sharpness_rho: 0.5 and 0.1); judge them apart" in said
+    shutil.copy(one / "study.toml", written)
+    monkeypatch.setattr(store.index, "_data_of", str)
+    assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
+    assert "had other data by the name of digits" in " ".join(capsys.readouterr().err.split())
 
 
 def test_claims_are_listed_without_any_results(capsys):

@@ -105,6 +105,21 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ('name = "small"', 'name = "../up"', "name: "),
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: holds a value twice"),
         ("seeds = [0, 1]", "seeds = [-1]", "seeds.0"),
+        ("[noise]", "[selection]\nseeds = [7, 7]\n[noise]", "selection.seeds: holds a value twice"),
+        ("epochs = 2", "epochs = 2\nprobe_epochs = [3]", "training.probe_epochs: 3 comes after the last"),
+        ("[noise]", "[measure]\nsurface_rates = [0.4]\n[noise]", "measure.surface_seeds: is empty"),
+        ("[noise]", "[measure]\nsurface_seeds = [0]\n[noise]", "measure.surface_rates: is empty"),
+        ("rho = [0.1, 0.5]", "rho = [1, 1.0]", "methods.1.rho: holds a candidate twice"),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\nloss = {name = 'gce', q = true}",
+            "methods.1.loss.q: must be a number, got True",
+        ),
+        (
+            "[noise]",
+            '[noise]\nkind = "matrix"\ntransition = [{a = 1}]',
+            "noise.transition: must be a list of rows of numbers",
+        ),
         ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
         ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
         ("hidden = [16]", "hiden = [16]", "model.hiden: 'mlp' has no such option; did you mean 'hidden'"),
@@ -209,6 +224,16 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
             "noise.file: nowhere.npz does not exist",
         ),
         (
+            "[noise]",
+            '[noise]\nkind = "pmd"\nposterior = "/"',
+            "noise.posterior: cannot read /: Is a directory",
+        ),
+        (
+            "[noise]",
+            f'[noise]\nkind = "pmd"\nposterior = "{__file__}"',
+            f"noise.posterior: {__file__} is not a .npy file of numbers",
+        ),
+        (
             'name = "mlp"\nhidden = [16]',
             'name = "cnn"\nchannels = [2, 2, 2, 2, 2, 2]',
             "model: does not take images",
@@ -219,6 +244,10 @@ def test_what_does_not_fit_the_data_is_named(tmp_path, old, new, says):
     assert old in GOOD
     with pytest.raises(StudyError, match=re.escape(says)):
         check_against_data(read(tmp_path, GOOD.replace(old, new, 1)), load_dataset("digits"), None)
+
+
+def test_a_single_test_sample_is_enough(tmp_path):
+    check_against_data(read(tmp_path, GOOD), load_dataset("digits", train_samples=200, test_samples=1), None)
 
 
 def test_a_grid_too_large_is_refused_with_its_size(tmp_path):

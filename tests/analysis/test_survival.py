@@ -1,5 +1,6 @@
 """What happens to a study that is killed, that fails, or whose files are broken."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -9,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import analysis.experiment
 from analysis import cli, store
 from analysis.engine import open_engine, run_jobs
-from analysis.grid import final_runs
-from analysis.run import Choice, execute
+from analysis.grid import final_runs, selection_runs
+from analysis.run import Choice, execute, fingerprint_of_training
 from analysis.study import read_study
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
 from tests.analysis.tiny_study import LONGER, TINY, run_tiny
@@ -169,6 +172,12 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
     monkeypatch.undo()
     outcome, _ = run_tiny(tmp_path, out, text)
     assert not outcome.failed
+    # what is finished needs its trials no more
+    shutil.rmtree(out / "selection")
+    monkeypatch.setattr(analysis.experiment, "execute", failing)
+    outcome, _ = run_tiny(tmp_path, out, text)
+    assert outcome.failed
+    assert not any(path.startswith("runs/") for path in outcome.failed)
     chosen = store.read_table(out).query("method == 'SAM'").groupby("noise_rate")["hyperparameters"]
     assert (chosen.nunique() == 1).all()
 
@@ -177,11 +186,98 @@ def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
     path, out = finished
     again = tmp_path / "again"
     run = final_runs(read_study(path))[0]
-    checkpoint = again / run.path.replace(".h5", f".{run.fingerprint[:12]}.ckpt")
+    choice = Choice({}, [{}], [], [])
+    started = fingerprint_of_training(run, choice, store.read_record(out / run.path).data)
+    checkpoint = again / run.path.replace(".h5", f".{started[:12]}.ckpt")
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("power failure")
-    execute(run, Choice({}, [{}], [], []), again, data_dir=None, device="cpu", report=lambda *_: None)
+    execute(run, choice, again, data_dir=None, device="cpu", report=lambda *_: None)
     assert_same_results(out / run.path, again / run.path)
+
+
+def test_a_run_that_was_begun_with_another_choice_does_not_go_on_from_there(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]'))
+    run = final_runs(read_study(path))[0]
+
+    def stopped(doing, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    def train(root, rho, report):
+        choice = Choice({"rho": rho}, run.config["method"]["candidates"], [0.5, 0.5], [0.1, 0.1])
+        execute(run, choice, root, data_dir=None, device="cpu", report=report)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "begun", 0.1, stopped)
+    for root in ("begun", "undisturbed"):
+        train(tmp_path / root, 5.0, lambda *_: None)
+    assert_same_results(tmp_path / "begun" / run.path, tmp_path / "undisturbed" / run.path)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_begun(tmp_path, monkeypatch):
+    text = TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]')
+    out = tmp_path / "out"
+    assert not run_tiny(tmp_path, out, text)[0].failed
+    (chosen,) = set(store.read_table(out)["hyperparameters"])
+    # the other candidate wins now, as it may where lost trials are done again on another device
+    other = 0.1 if "5.0" in chosen else 5.0
+    real = analysis.experiment._score
+    monkeypatch.setattr(
+        analysis.experiment,
+        "_score",
+        lambda trial, record: (
+            float(trial.config["method"]["candidates"] == [{"rho": other}]),
+            real(trial, record)[1],
+        ),
+    )
+    with pytest.raises(store.StoreError, match="was trained with .* are chosen now; delete"):
+        run_tiny(tmp_path, out, text.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+
+
+def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]'))
+    study = read_study(path)
+    run = final_runs(study)[0]
+    trials = selection_runs(study, run)
+    rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
+    records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
+    choice = analysis.experiment.choose(study, run, records)
+    assert choice.hyperparameters == {"rho": 5.0}
+    assert np.isnan(choice.scores[0])
+
+
+def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_path, monkeypatch):
+    real = analysis.experiment.execute
+    (tmp_path / "elsewhere").mkdir()
+
+    def from_elsewhere(*arguments, **options):
+        with contextlib.chdir(tmp_path / "elsewhere"):
+            return real(*arguments, **options)
+
+    monkeypatch.setattr(analysis.experiment, "execute", from_elsewhere)
+    monkeypatch.chdir(tmp_path)
+    run_tiny(tmp_path, Path("out"))
+    assert len(list((tmp_path / "out").rglob("seed*.h5"))) == 2
+
+
+def test_other_data_than_the_finished_runs_had_are_refused(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {f"x_{part}": generator.normal(size=(200, 5)).astype("f4") for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(200) % 3 for part in ("train", "test")}
+    text = TINY.replace('"digits"', '"npz"')
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "data.npz", **arrays)
+        arrays["x_train"] = arrays["x_train"] + 1
+    out = tmp_path / "out"
+    assert not run_tiny(tmp_path, out, text, data_dir=tmp_path / "first")[0].failed
+    more = text.replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
+    with pytest.raises(store.StoreError, match=r"seed0\.h5 was trained on other data than there are now"):
+        run_tiny(tmp_path, out, more, data_dir=tmp_path / "second")
+    assert not run_tiny(tmp_path, out, more, data_dir=tmp_path / "first")[0].failed
 
 
 def test_a_broken_index_is_named(finished, tmp_path, capsys):

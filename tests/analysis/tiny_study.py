@@ -38,7 +38,7 @@ LONGER = TINY.replace("epochs = 3", "epochs = 200")
 """Long enough to be killed in."""
 
 
-def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None):
+def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None, data_dir=None):
     """(what the study's call did, what it printed)."""
     path = folder / "tiny.toml"
     path.write_text(text)
@@ -49,7 +49,7 @@ def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None)
         engine=engine,
         workers=workers,
         device="cpu",
-        data_dir=None,
+        data_dir=data_dir,
         console=Console(file=printed, width=300),
         # as many as these tests' own process has: the same bits need the same number
         threads=1,
