@@ -21,7 +21,7 @@ def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
         copied: begin with a copy of it.
     """
     target = path.resolve()
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    beside = temporary_name(target)
     try:
         if copied and target.exists():
             shutil.copy(target, beside)
@@ -31,3 +31,9 @@ def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where to write before the file takes its name; no two writers have the same."""
+    # processes of two machines may have one number
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")

@@ -44,7 +44,7 @@ class Cluster:
             self._cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 # a machine's own name may lead through a firewall
                 host="127.0.0.1",
                 resources={"GPU": 1} if is_gpu else None,

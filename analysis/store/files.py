@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from landscape.files import replaced
+
 BEFORE_DIGEST = b"\nsha256:"
 SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
-TEMPORARY = ".tmp"
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
-"""Names that a killed writer leaves: of `beside`, and of a checkpoint."""
+"""Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""
 
 
 class StoreError(ValueError):
@@ -27,21 +27,9 @@ class BrokenFileError(StoreError):
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
     """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = temporary_name(path)
-    try:
+    with replaced(path) as beside:
         write_to(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _flush_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def temporary_name(path: Path) -> Path:
-    """Where to write before the file takes its name; no two writers have the same."""
-    # processes of two machines may have one number
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
+    _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -64,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_temporary_files(root: Path) -> None:
     """Takes away what writers that were killed left; nobody else may be at work in the folder."""
-    for found in root.rglob(f"*{TEMPORARY}"):
+    for found in root.rglob("*.tmp"):
         if LEFT_OVER.fullmatch(found.name):
             found.unlink(missing_ok=True)
 

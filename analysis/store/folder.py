@@ -20,7 +20,6 @@ from analysis.store.files import (
     StoreError,
     remove_temporary_files,
     set_aside,
-    temporary_name,
     write_text,
 )
 from analysis.store.record import Record, read_record
@@ -28,6 +27,7 @@ from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
 from analysis.store.writing import versions
 from analysis.study import Study
+from landscape.files import temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""
