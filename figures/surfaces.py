@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from figures.scale import height_of, holes, loss_at, loss_scale, robust_range, what_levels_say
 from figures.style import RC, caption, fitted, legend_above, legend_name, logarithmic, looks, new_figure
@@ -84,6 +84,9 @@ def contours(
             ax.set_title(f"{shown}\n{_center(surface)}")
             ax.set_xlabel("α")
             ax.set_aspect(_aspect(surfaces))
+        # few, and none the fewer when the layout gives the panels their size
+        for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         for ax in grid[:, 0]:
             ax.set_ylabel("β")
         _colorbar(figure, axes, norm, loss_name)
