@@ -43,7 +43,7 @@ def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_pat
 def test_a_worker_killed_in_the_middle_of_a_report_does_not_silence_the_next_one(tmp_path):
     with open_engine("processes", 1, threads=1) as engine:
         done, events = jobs_done(engine, [("unlucky", DieReporting(tmp_path / "died"))])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while ("unlucky", "second life", 1, 1) not in events:
             assert time.monotonic() < deadline
             engine.deliver(events.append)
@@ -78,7 +78,7 @@ def test_cores_are_those_that_this_process_may_use():
 def test_reports_that_nobody_reads_do_not_keep_a_worker_from_its_end():
     with open_engine("processes", 1, threads=1) as engine:
         future = engine.submit(("talker", report_much), print)
-        assert future.result(timeout=60) is None
+        assert future.result(timeout=120) is None
     assert not multiprocessing.active_children()
 
 
@@ -93,7 +93,7 @@ def test_dask_replaces_a_killed_worker_and_reports_progress(local_cluster, tmp_p
     done, events = jobs_done(local_cluster, [("unlucky", Die(tmp_path / "died")), ("other", do_nothing)])
     assert done == {"unlucky": None, "other": None}
     assert (tmp_path / "died").exists()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while ("other", "nothing", 1, 1) not in events:
         assert time.monotonic() < deadline
         local_cluster.deliver(events.append)
