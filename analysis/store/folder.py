@@ -145,7 +145,9 @@ def _written_study(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"out: {path} is not a TOML file ({error}); choose another --out") from error
+        raise StoreError(
+            f"results: {path} is not a TOML file ({error}); put the study's file there, or choose another folder"
+        ) from error
 
 
 def _check_owner(root: Path, study: Study) -> None:

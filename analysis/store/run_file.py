@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise BrokenFileError(
-            f"file: {path} is not a whole HDF5 file; delete it and run the study again"
+            f"file: {path} is not a whole HDF5 file; if it was a run's, delete it and run the study again"
         ) from error
     with file:
         try:
