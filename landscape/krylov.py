@@ -111,7 +111,8 @@ def top_eigenpairs(
     capacity = min(dimension, max(wanted, k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(precision).eps
-    basis = torch.zeros(dimension, capacity, dtype=torch.float64, device=device)
+    # columns lie together, so that a pass over some of them reads no other
+    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:

@@ -133,7 +133,8 @@ def _lanczos(
     to the CPU.
     """
     n = known.shape[0]
-    basis = torch.zeros(n, steps, dtype=known.dtype, device=known.device)
+    # columns lie together, so that a pass over some of them reads no other
+    basis = torch.zeros(steps, n, dtype=known.dtype, device=known.device).T
     diagonal = torch.zeros(steps, dtype=torch.float64, device=known.device)
     coupling = torch.zeros(steps, dtype=torch.float64, device=known.device)
 
