@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 
 class Die:
@@ -32,6 +33,11 @@ class DieReporting:
             processes._events._wlock.acquire()
             os.kill(os.getpid(), signal.SIGKILL)
         report("second life", 1, 1)
+
+
+def report_and_wait(report):
+    report("waiting", 1, 1)
+    time.sleep(60)
 
 
 def report_much(report):

@@ -11,7 +11,15 @@ import pytest
 from analysis.engine import EngineError, cores, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
 from analysis.progress import RunsProgress
-from tests.analysis.jobs import Die, DieReporting, do_nothing, fail_oddly, report_much, use_up_the_memory
+from tests.analysis.jobs import (
+    Die,
+    DieReporting,
+    do_nothing,
+    fail_oddly,
+    report_and_wait,
+    report_much,
+    use_up_the_memory,
+)
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import LONGER, run_tiny
 
@@ -58,10 +66,11 @@ def test_no_process_but_the_workers_is_ended():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), open_engine("processes", 1, threads=1) as engine:
-        run_jobs(engine, [("job", do_nothing)], interrupted, print)
-    assert multiprocessing.active_children() == [other]
+        run_jobs(engine, [("job", report_and_wait)], interrupted, print)
+    left = multiprocessing.active_children()
     other.kill()
     other.join()
+    assert left == [other]
 
 
 def test_cores_are_those_that_this_process_may_use():
