@@ -55,6 +55,18 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return model.double(), images, targets
 
 
+class Recurrent(nn.Module):
+    """The last output of a recurrent layer, such as an LSTM, of 4 inputs."""
+
+    def __init__(self, layer: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.layer, self.head = layer(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.layer(x)[0][:, -1])
+        return outputs
+
+
 class Tied(nn.Module):
     """One weight matrix in two layers."""
 

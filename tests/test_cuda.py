@@ -40,7 +40,7 @@ from landscape import (
 from landscape.products import PRODUCTS
 from ncsam import Augmentation, Split, build_method, build_model, corrupt_labels, fit
 from tests.analysis.tiny_study import TINY
-from tests.conftest import build, dense_gauss_newton, dense_hessian
+from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian
 from tests.landscape.test_surface import quadratic
 
 DEVICE = torch.device(os.environ.get("NCSAM_TEST_DEVICE", "cuda:0"))
@@ -107,15 +107,7 @@ def test_compiled_products_are_the_same(mode):
 
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_networks_have_gradients_and_products(layer):
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.head = layer(4, 3, batch_first=True), nn.Linear(3, 2)
-
-        def forward(self, x):
-            return self.head(self.layer(x)[0][:, -1])
-
-    case = Recurrent().double(), torch.randn(9, 5, 4, dtype=torch.float64), torch.arange(9) % 2
+    case = Recurrent(layer).double(), torch.randn(9, 5, 4, dtype=torch.float64), torch.arange(9) % 2
     objective, truth = on_device(case), Objective(case[0], cross_entropy, case[1:])
     vectors = some_vectors(objective.n_parameters)
     assert_close(objective.gradient(), truth.gradient())

@@ -12,7 +12,7 @@ from landscape import Objective
 from landscape.forward import traced_forward
 from landscape.linearize import linearized
 from landscape.products import PRODUCTS, hessian_product
-from tests.conftest import build, dense_gauss_newton, dense_hessian
+from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -382,15 +382,7 @@ class Seen(TorchFunctionMode):
 
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_layers_do_without_cudnn_which_has_no_second_gradient_of_them(layer):
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.head = layer(4, 3, batch_first=True), nn.Linear(3, 2)
-
-        def forward(self, x):
-            return self.head(self.layer(x)[0][:, -1])
-
-    model = Recurrent().double()
+    model = Recurrent(layer).double()
     data = (torch.randn(9, 5, 4, dtype=torch.float64), torch.arange(9) % 2)
     objective = Objective(model, cross_entropy, data)
     vector = torch.randn_like(objective.theta)
