@@ -32,6 +32,7 @@ from analysis.statistics import (
     rank_association,
     trend,
 )
+from figures.style import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"
@@ -394,7 +395,7 @@ def _join(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd
 
 def _noise_of(cells: pd.DataFrame) -> pd.Series:
     """The rate, as in "40%", with data set and kind of noise where there are several."""
-    rate = cells["noise_rate"].map(lambda rate: f"{100 * rate:.4g}%")
+    rate = cells["noise_rate"].map(percent)
     several = [name for name in ("dataset", "noise_kind") if cells[name].nunique() > 1]
     return rate + ", " + _join(cells, several, ", ") if several else rate
 
@@ -423,7 +424,7 @@ def _missing(table: pd.DataFrame, runs: pd.DataFrame, title: str, values: pd.Ser
         if state:
             seeds.setdefault((*noise, state), []).append(str(seed))
     return tuple(
-        f"{title}, {dataset}, {kind} {100 * rate:.4g}%, seed {', '.join(of_state)}: {state}"
+        f"{title}, {dataset}, {kind} {percent(rate)}, seed {', '.join(of_state)}: {state}"
         for (dataset, kind, rate, state), of_state in seeds.items()
     )
 
