@@ -1,90 +1,14 @@
-"""Figures say what they show, and draw holes as holes."""
+"""Figures say what they show, whatever their runs hold."""
 
 import dataclasses
-import re
-import sys
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 import figures
-from landscape import Line, Path, SpectralDensity, Surface, Trajectory
-
-METHODS = ("SGD", "SAM", "NCSAM")
-
-
-def runs():
-    rng = np.random.default_rng(0)
-    rows = []
-    for rate in (0.0, 0.4):
-        for method in METHODS:
-            for seed in range(3):
-                row = {
-                    "dataset": "digits",
-                    "noise_kind": "symmetric",
-                    "method": method,
-                    "noise_rate": rate,
-                    "seed": seed,
-                    "test_accuracy": rng.uniform(0.5, 1),
-                }
-                for loss in ("observed", "clean"):
-                    for name in ("top_eigenvalue", "trace", "sharpness"):
-                        row[f"{name}_{loss}"] = rng.uniform(1, 10)
-                    row |= {f"top_eigenvalue_residual_{loss}": 0.01, f"trace_standard_error_{loss}": 0.02}
-                    row[f"sharpness_rho_{loss}"] = 0.5
-                rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def histories():
-    frame = runs().drop(columns="test_accuracy").merge(pd.DataFrame({"epoch": [1, 2, 3]}), how="cross")
-    for name in (
-        "test_accuracy",
-        "memorized",
-        "cos_compensated_sam_clean",
-        "cos_plus_clean",
-        "cos_minus_clean",
-        "cos_gstar_noise",
-    ):
-        frame[name] = np.linspace(0.1, 0.9, len(frame))
-    frame.loc[frame["noise_rate"] == 0, "memorized"] = np.nan
-    return frame
-
-
-def plane(scale=1.0, hole=False):
-    axis = np.linspace(-1, 1, 5)
-    loss = scale * (0.1 + axis[:, None] ** 2 + 2 * axis[None, :] ** 2)
-    if hole:
-        loss[0, 0], loss[0, 1] = np.nan, np.inf
-    return Surface(axis, axis, loss, np.full((5, 5), 0.5), scale * 0.1, 0.5, np.ones(2), 0.0, 10)
-
-
-def profile():
-    axis = np.linspace(-1, 1, 5)
-    return Line(axis, 0.1 + axis**2, np.full(5, 0.5), 0.1, 0.5, 1.0, 10)
-
-
-FIGURES = {
-    "training_curves": lambda: figures.training_curves(histories()),
-    "curvature": lambda: figures.curvature(runs()),
-    "sharpness_accuracy": lambda: figures.sharpness_accuracy(runs()),
-    "alignment": lambda: figures.alignment(histories(), "NCSAM"),
-    "contours": lambda: figures.contours(
-        [("SGD", plane()), ("SAM", plane(3))], loss_name="loss", about="Seed 0."
-    ),
-    "relief": lambda: figures.relief(
-        [("SGD", plane()), ("SAM", plane(3))], loss_name="loss", about="Seed 0."
-    ),
-    "lines": lambda: figures.lines(
-        [("train", [("SGD", profile())]), ("test", [("SGD", profile())])], about="Seed 0."
-    ),
-}
-
-
-def texts(figure):
-    return [t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text()]
+from landscape import Line, Path, SpectralDensity
+from tests.figures.samples import FIGURES, METHODS, caption_of, histories, plane, profile, runs, texts
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -136,105 +60,6 @@ def test_the_errors_of_curvature_are_those_of_both_losses_and_runs_without_a_val
     assert "2 of 18 runs lack a value" in caption_of(figures.curvature(frame))
 
 
-def caption_of(figure):
-    return figure._supxlabel.get_text().replace("\n", " ")
-
-
-def test_surfaces_side_by_side_share_one_colour_scale():
-    figure = FIGURES["contours"]()
-    limits = {
-        c.norm.vmin: c.norm.vmax for ax in figure.axes[:2] for c in ax.collections if hasattr(c, "norm")
-    }
-    assert limits[0.1] == pytest.approx(9.3)
-
-
-@pytest.mark.parametrize(
-    ("panels", "rows", "across"), [(1, 1, 1), (5, 1, 5), (7, 2, 4), (10, 2, 5), (11, 3, 4)]
-)
-@pytest.mark.parametrize("draw", [figures.contours, figures.relief])
-def test_many_models_go_into_rows_of_at_most_five(draw, panels, rows, across):
-    figure = draw([(f"model {i}", plane()) for i in range(panels)], loss_name="loss", about="Seed 0.")
-    shown = [ax for ax in figure.axes if ax.get_title()]
-    assert len(shown) == panels
-    assert {ax.get_subplotspec().get_gridspec().get_geometry() for ax in shown} == {(rows, across)}
-
-
-def test_points_without_a_finite_loss_are_holes_and_counted():
-    figure = figures.contours([("SGD", plane(hole=True))], loss_name="loss", about="Seed 0.")
-    assert "2 points without a finite loss" in figure._supxlabel.get_text().replace("\n", " ")
-
-
-def test_a_loss_of_zero_is_no_hole_in_the_relief():
-    surface = plane()
-    surface.loss[2, 2] = 0.0
-    figure = figures.relief([("SGD", surface)], loss_name="loss", about="Seed 0.")
-    (drawn,) = figure.axes[0].collections
-    assert (drawn.get_facecolor()[:, 3] == 1).all()
-
-
-def outlying(factor):
-    """A bowl of losses from 0.1 to 3.1, one corner far above all."""
-    surface = plane()
-    surface.loss[-1, -1] *= factor
-    return surface
-
-
-def test_one_outlier_does_not_flatten_the_basin_and_is_counted():
-    figure = figures.contours([("SGD", outlying(1e8))], loss_name="loss", about="Seed 0.")
-    assert min(c.norm.vmax for c in figure.axes[0].collections if c.norm.vmax) < 100
-    assert "1 points beyond" in figure._supxlabel.get_text().replace("\n", " ")
-    usual = figures.contours([("SGD", outlying(3))], loss_name="loss", about="Seed 0.")
-    assert "beyond" not in usual._supxlabel.get_text()
-
-
-@pytest.mark.parametrize("shift", [-0.1, -2.0])
-def test_losses_of_zero_and_below_are_drawn(shift, tmp_path):
-    surface = plane()
-    surface.loss[:] += shift
-    for draw in (figures.contours, figures.relief):
-        draw([("SGD", surface)], loss_name="loss", about="").savefig(tmp_path / "figure.png")
-
-
-def test_the_lowest_point_and_the_path_of_the_training_are_marked():
-    surface = plane()
-    surface.loss[1, 3] = 0.01
-    walk = Trajectory(np.array([[1.0, 0.5], [0.0, 0.0]]), np.zeros(2), np.full(2, 0.5))
-    figure = figures.contours([("SGD", surface)], loss_name="loss", about="", trajectories={"SGD": walk})
-    drawn = [line.get_xydata().tolist() for line in figure.axes[0].lines]
-    assert [[-0.5, 0.5]] in drawn
-    assert [[1.0, 0.5], [0.0, 0.0]] in drawn
-    assert "path" in figure._supxlabel.get_text()
-
-
-def test_a_refined_surface_says_how_much_of_it_was_evaluated():
-    surface = plane()
-    evaluated = np.zeros((5, 5), dtype=bool)
-    evaluated[0] = True
-    refined = dataclasses.replace(
-        surface, evaluated=evaluated, loss_interpolation_error=np.where(evaluated, 0, 0.03)
-    )
-    text = figures.contours([("SGD", refined)], loss_name="loss", about="")._supxlabel.get_text()
-    assert "20% of the points are evaluated, the others within about 0.03" in text.replace("\n", " ")
-
-
-def test_the_interactive_page_stands_alone_and_counts_its_holes():
-    page = figures.interactive(
-        [("SGD & co", plane(hole=True)), ("SAM", plane(3))], loss_name="loss", about="Seed 0."
-    )
-    assert "2 points without a finite loss" in page
-    assert not re.search(r"<(script|link)[^>]*(src|href)=", page)
-    # an older library names the function in its own text too
-    (plot,) = re.finditer(r'Plotly\.newPlot\(\s*"', page)
-    # JSON has no NaN: a hole is null
-    assert "NaN" not in page[plot.start() :]
-
-
-def test_without_plotly_the_page_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ModuleNotFoundError, match=r"ncsam\[plots\]"):
-        figures.interactive([("SGD", plane())], loss_name="loss", about="")
-
-
 def test_a_line_with_standard_errors_has_a_band():
     line = dataclasses.replace(profile(), loss_error=np.full(5, 0.1))
     figure = figures.lines([("train", [("SGD", line)])], about="")
@@ -258,13 +83,6 @@ def test_paths_show_their_barriers():
     figure = figures.paths([("apart", path)], loss_name="loss", about="")
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["apart: barrier 0.25 nat"]
-
-
-def test_a_surface_without_any_finite_loss_is_refused():
-    empty = plane()
-    broken = Surface(**{**vars(empty), "loss": np.full((5, 5), np.nan)})
-    with pytest.raises(ValueError, match="^surfaces"):
-        figures.contours([("SGD", broken)], loss_name="loss", about="")
 
 
 def test_alignment_needs_runs_of_the_method():
@@ -445,60 +263,11 @@ def test_a_noise_rate_is_told_as_it_is():
     assert "40.21%" in texts(one)
 
 
-def test_the_ticks_of_a_flat_relief_differ():
-    surface = plane()
-    surface.loss[:] = 2.3 + 0.001 * surface.loss
-    figure = figures.relief([("SGD", surface)], loss_name="loss", about="")
-    figure.draw_without_rendering()
-    ax = figure.axes[0]
-    shown = [ax.zaxis.get_major_formatter()(tick, 0) for tick in ax.get_zticks()]
-    assert len(set(shown)) == len(shown)
-
-
-def test_a_hole_of_the_relief_has_no_colour_of_its_own():
-    surface = plane()
-    surface.loss[2, 2] = np.inf
-    figure = figures.relief([("SGD", surface)], loss_name="loss", about="")
-    (drawn,) = figure.axes[0].collections
-    # the piece whose own corner is the hole
-    assert (drawn.get_facecolor()[:, 3] == 0).sum() == 1
-
-
-def test_a_narrow_plane_is_not_drawn_as_a_line():
-    wide = plane()
-    narrow = dataclasses.replace(wide, beta=wide.beta / 10)
-    for surface, aspect in ((wide, 1.0), (narrow, "auto")):
-        ax = figures.contours([("SGD", surface)], loss_name="loss", about="").axes[0]
-        assert ax.get_aspect() == aspect
-
-
-def test_a_title_says_a_small_loss_in_its_digits_and_no_accuracy_where_there_is_none():
-    surface = dataclasses.replace(plane(), center_loss=0.00123, center_accuracy=np.nan)
-    ax = figures.contours([("SGD", surface)], loss_name="loss", about="").axes[0]
-    assert ax.get_title() == "SGD\ncentre 0.0012"
-
-
-def test_a_path_of_no_surface_and_lines_of_no_model_are_refused():
-    walk = Trajectory(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
-    with pytest.raises(ValueError, match="^trajectories: no surface has the title 'SAM'; known: SGD"):
-        figures.contours([("SGD", plane())], loss_name="loss", about="", trajectories={"SAM": walk})
-    with pytest.raises(ValueError, match="^series: holds no line"):
-        figures.lines([("train", [])], about="")
-
-
 def test_spectra_are_stairs():
     """Between the bulk and an outlier there is no eigenvalue."""
     density = spectrum([5, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
     figure = figures.spectra([("SGD", density)], matrix_name="Hessian", about="")
     assert [line.get_drawstyle() for line in figure.axes[0].lines[:2]] == ["steps-post", "steps-pre"]
-
-
-def test_the_interactive_page_shows_a_title_as_it_is():
-    """plotly would take <b> for bold."""
-    page = figures.interactive([("<b>SGD", plane()), ("SAM", plane(3))], loss_name="loss", about="")
-    plot = page[page.rindex("Plotly.newPlot") :]
-    assert plot.count("&lt;b&gt;SGD") >= 2
-    assert r"\u003cb\u003eSGD" not in plot
 
 
 def test_panels_without_a_number_say_why():
