@@ -152,7 +152,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     else:
         _judge([options.out], console)
         if gallery.is_current(options.out):
-            console.print(f"figures: {options.out / 'figures'} (drawn before)", markup=False, soft_wrap=True)
+            _say(console, f"figures: {options.out / 'figures'} (drawn before)")
         else:
             _draw(options.out, console)
     for path, error in outcome.failed.items():
@@ -191,7 +191,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     judgements = _judge(options.results, console, asked)
     if options.markdown:
         store.write_text(options.markdown, markdown(judgements))
-        console.print(f"written: {options.markdown}", markup=False, soft_wrap=True)
+        _say(console, f"written: {options.markdown}")
     return 0
 
 
@@ -213,13 +213,18 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
     return printed
 
 
+def _say(console: Console, text: str) -> None:
+    """Prints a path as it is: no brackets of it are markup, and it is not broken."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def _report(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
         read_claims(path)
     with console.status("writing the report"):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
-        console.print(f"written: {path}", markup=False, soft_wrap=True)
+        _say(console, f"written: {path}")
     return 0
 
 
@@ -231,7 +236,7 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 def _draw(root: Path, console: Console) -> None:
     with console.status("drawing figures"):
         folder = gallery.draw_all(root)
-    console.print(f"figures: {folder}", markup=False, soft_wrap=True)
+    _say(console, f"figures: {folder}")
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
