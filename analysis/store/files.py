@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from landscape.files import replaced
+from landscape.results.files import replaced
 
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
 """Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""

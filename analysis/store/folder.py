@@ -24,7 +24,7 @@ from analysis.store.files import (
 )
 from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
 from analysis.store.table import Record, read_record
-from landscape.files import temporary_name
+from landscape.results.files import temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""

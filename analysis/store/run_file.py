@@ -23,7 +23,7 @@ from analysis.plan.grid import Run
 from analysis.plan.study import LossSettings, MeasureSettings, SelectionSettings, TrainingSettings
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
 from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
-from landscape.storage import write
+from landscape.results.storage import write
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import METRICS, History
 
