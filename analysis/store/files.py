@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from landscape.files import replaced
+from landscape.results.files import replaced
 
 BEFORE_DIGEST = b"\nsha256:"
 SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1

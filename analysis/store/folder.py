@@ -27,7 +27,7 @@ from analysis.store.run_file import read_config
 from analysis.store.schema import SCHEMA_VERSION
 from analysis.store.writing import versions
 from analysis.study import Study
-from landscape.files import temporary_name
+from landscape.results.files import temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""

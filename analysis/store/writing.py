@@ -20,7 +20,7 @@ from analysis.store.files import StoreError, is_sealed, replace_file, sealed
 from analysis.store.record import Record, record_of
 from analysis.store.run_file import failure_path
 from analysis.store.schema import SCHEMA_VERSION
-from landscape.storage import write
+from landscape.results.storage import write
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import History
 
