@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from analysis.measure import subset
-from analysis.seeds import derived_seed
+from analysis.plan.seeds import derived_seed
+from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
 from ncsam import NoisyLabels, Plain, Split
 from ncsam.probes import Probe, gradient_probe

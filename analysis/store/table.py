@@ -1,23 +1,135 @@
-"""The index of a study: a table of all runs' scalars, and links to their files."""
+"""The table of a study: one row of numbers a run, and the index file that holds all rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 
 import landscape
-from analysis.grid import Run
+from analysis.bound import bound_scalars
+from analysis.plan.grid import Run
 from analysis.store.files import StoreError, replace_file
-from analysis.store.folder import first_difference, how_trained
-from analysis.store.record import Record
-from analysis.store.run_file import config_of, identity, opened, read_config, read_history
+from analysis.store.run_file import config_of, identity, metrics_of, opened, read_history
+from ncsam.alignment import ALIGNMENT_METRICS
+from ncsam.probes import GROUPS
+from ncsam.training import METRICS, mean_of_defined
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a study needs to know of a finished run.
+
+    Attributes:
+        fingerprint: of its configuration.
+        data: digest of its data; empty in a file that was written before there was one.
+        row: its scalars.
+        trained: number of its training samples.
+    """
+
+    fingerprint: str
+    data: str
+    row: dict[str, Any]
+    trained: int
+
+
+def read_record(path: Path) -> Record:
+    """Reads a run file's record.
+
+    Raises:
+        FileNotFoundError: no such file.
+        BrokenFileError: not a whole run file.
+    """
+    with opened(path) as file:
+        return record_of(file)
+
+
+def record_of(file: h5py.File) -> Record:
+    """`read_record` of an open file."""
+    stored = config_of(file)
+    return Record(
+        str(stored["fingerprint"]),
+        str(stored.get("data", "")),
+        scalars_of(file),
+        len(file["labels/observed"]),
+    )
+
+
+def scalars(path: Path) -> dict[str, Any]:
+    """A run's numbers for the table of all runs."""
+    return read_record(path).row
+
+
+def scalars_of(file: h5py.File) -> dict[str, Any]:
+    """One row of the table, from an open run file."""
+    stored = config_of(file)
+    history = metrics_of(file)
+    row: dict[str, Any] = identity(stored)
+    method = stored["config"]["method"]
+    row["method_name"] = method["name"]
+    row["loss"] = method["loss"]["name"]
+    row["mixup"] = method["mixup"] or 0.0
+    row["candidates"] = len(method["candidates"])
+    row["diverged"] = bool(stored["diverged"])
+    row["epochs"] = int(stored["epochs"])
+    row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
+    for name in METRICS:
+        row[name] = float(history[name][-1])
+    accuracy = history["test_accuracy"]
+    best = int(np.where(np.isnan(accuracy), -1.0, accuracy).argmax())
+    row["best_test_accuracy"] = float(accuracy[best])
+    row["best_epoch"] = best + 1
+    probed = [name for name in history if name.startswith("probe_")]
+    for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
+        # NaN: epochs of the warm-up, batches without wrong labels
+        row[f"mean_{name}"] = mean_of_defined(history[name])
+    for group in GROUPS if probed else ():
+        row[f"mean_probe_damping_{group}"] = mean_log_ratio(
+            history[f"probe_perturbed_gradient_{group}"], history[f"probe_gradient_{group}"]
+        )
+    wrong = file["labels/clean"][()] != file["labels/observed"][()]
+    row["realised_noise_rate"] = float(wrong.mean())
+    row["classes"] = len(file["labels/transition"])
+    for loss in ("observed", "clean"):
+        row.update(_measured_scalars(file, loss))
+    row.update(bound_scalars(file))
+    return row
+
+
+def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean over epochs of log10(first / second), over those in which both are positive.
+
+    Not the ratio of their means: those are of different epochs, as nothing is perturbed in a warm-up.
+    """
+    both = (first > 0) & (second > 0)
+    return mean_of_defined(np.log10(first[both] / second[both]))
+
+
+def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
+    groups = {
+        "top_eigenvalue": (f"curvature/{loss}/top_eigenvalues", "values"),
+        "top_eigenvalue_residual": (f"curvature/{loss}/top_eigenvalues", "residuals"),
+        "top_eigenvalue_converged": (f"curvature/{loss}/top_eigenvalues", "converged"),
+        "trace": (f"curvature/{loss}/trace", "value"),
+        "trace_standard_error": (f"curvature/{loss}/trace", "standard_error"),
+        "trace_converged": (f"curvature/{loss}/trace", "converged"),
+        "sharpness": (f"sharpness/{loss}", "value"),
+        "sharpness_one_step": (f"sharpness/{loss}", "one_step"),
+        "sharpness_rho": (f"sharpness/{loss}", "rho"),
+    }
+    return {
+        f"{name}_{loss}": float(np.ravel(file[f"{group}/{field}"][()])[0]) if group in file else math.nan
+        for name, (group, field) in groups.items()
+    }
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
@@ -68,48 +180,6 @@ def read_table(root: str | Path) -> pd.DataFrame:
     if not columns:
         raise StoreError(f"results: no run of {root} has finished")
     return pd.DataFrame(columns)
-
-
-def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
-    """The tables of several studies as one.
-
-    Raises:
-        FileNotFoundError, StoreError: as `read_table` does; or two studies hold runs that a claim could not tell
-            apart, of the same method, data, noise and seed; or train or measure in other ways on the same data and
-            noise, where a claim would compare their methods; or had other data of the same name.
-    """
-    tables = [read_table(root).assign(study=str(root)) for root in roots]
-    joined = pd.concat(tables, ignore_index=True)
-    which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
-    again = joined[joined.duplicated(which)]
-    if len(again):
-        first = again.iloc[0]
-        before = joined[(joined[which] == first[which]).all(axis=1)]["study"].iloc[0]
-        raise StoreError(
-            f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
-            f"{first['noise_kind']} {first['noise_rate']:.0%}, seed {first['seed']}; judge them apart"
-        )
-    trained = {str(root): how_trained(root) for root in roots} if len(roots) > 1 else {}
-    for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
-        one, *others = of_data["study"].unique()
-        for other in others:
-            if trained[one] != trained[other]:
-                field, *both = first_difference(trained[one], trained[other])
-                raise StoreError(
-                    f"results: {one} and {other} train or measure in other ways on {dataset}, {noise} noise ({field}: "
-                    f"{both[0]!r} and {both[1]!r}); judge them apart"
-                )
-            data = {_data_of(Path(one)), _data_of(Path(other))} - {""}
-            if len(data) > 1:
-                raise StoreError(
-                    f"results: {one} and {other} had other data by the name of {dataset}; judge them apart"
-                )
-    return joined
-
-
-def _data_of(root: Path) -> str:
-    """The digest of a study's data; empty if its files are older than such digests."""
-    return str(read_config(run_files(root)[0]).get("data", ""))
 
 
 def run_files(root: Path) -> list[Path]:

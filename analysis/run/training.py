@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.seeds import derived_seed
+from analysis.plan.seeds import derived_seed
 from ncsam import (
     Augmentation,
     CheckpointError,

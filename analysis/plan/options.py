@@ -1,15 +1,14 @@
-"""What makes a study's settings impossible, said before any run: names, types and ranges of free-form options."""
+"""The free-form options of models, noise, methods and losses: their names, types and ranges."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
 import torch
 
-from analysis.data import study_options
+from analysis.plan.data import study_options
+from analysis.plan.errors import nearest, shortened
 from ncsam import (
     METHODS,
     build_loss,
@@ -22,81 +21,6 @@ from ncsam.label_noise import noise_options
 
 MAX_WIDTH = 65_536
 MAX_NUMBER = 1e300
-
-
-MAX_DEPTH = 6
-MAX_WORD = 500
-
-
-class StudyError(ValueError):
-    """A study that cannot be run as written; the message is one line that names the field."""
-
-
-def check_plain(settings: dict[str, Any]) -> None:
-    """Raises ValueError unless all values are what a setting can be.
-
-    Those are finite numbers of 64 bits, true or false, short printable words, and lists and tables of these that
-    nest a few levels deep. What comes later can then compare, print and store every value.
-    """
-    left: list[tuple[tuple[str, ...], Any]] = [((), settings)]
-    while left:
-        place, value = left.pop()
-        field = ".".join(place)
-        if len(place) > MAX_DEPTH:
-            raise ValueError(f"{field}: nests too deeply; no setting has more than {MAX_DEPTH} levels")
-        if isinstance(value, dict):
-            for key in value:
-                if not key or not _is_plain(key):
-                    raise ValueError(
-                        f"{field or 'study'}: has the key {key[:40]!r}; give the name of a setting"
-                    )
-            left += [((*place, key), part) for key, part in reversed(value.items())]
-        elif isinstance(value, list):
-            left += [((*place, str(index)), part) for index, part in reversed([*enumerate(value)])]
-        elif isinstance(value, str):
-            if not _is_plain(value):
-                raise ValueError(
-                    f"{field}: must be at most {MAX_WORD} printable characters, got {len(value)}: {value[:40]!r}"
-                )
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise ValueError(f"{field}: must be a number that is finite, got {value}")
-        elif isinstance(value, int):
-            if value.bit_length() > 63:
-                raise ValueError(
-                    f"{field}: must be a number of at most 63 bits, got {value.bit_length()} bits"
-                )
-        else:
-            raise ValueError(f"{field}: must not be a date or a time, got {value}")
-
-
-def _is_plain(text: str) -> bool:
-    return len(text) <= MAX_WORD and text.isprintable()
-
-
-def shortened(value: Any) -> str:
-    """The value as an error can quote it."""
-    text = repr(value)
-    return text if len(text) <= 2 * MAX_WORD else f"{text[:MAX_WORD]} ..."
-
-
-def one_of(value: str, known: Any) -> str:
-    """The value, if it is known.
-
-    Raises:
-        ValueError: it is not; says what is, and which of these looks most like it.
-    """
-    if value not in known:
-        hint = nearest(value, known)
-        words = [f"unknown {value!r}", f"known: {', '.join(sorted(known))}", *([hint] if hint else [])]
-        raise ValueError("; ".join(words))
-    return value
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """ "did you mean ...?" of the known word most like the given one; empty if none is."""
-    near = difflib.get_close_matches(given, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _check_keys(field: str, given: Iterable[str], known: Iterable[str], owner: str) -> None:
