@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from landscape.evaluation.evaluator import Evaluator
 from landscape.loss.objective import Objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 from landscape.slices.directions import Weights, as_vector
 
 
-@dataclass(frozen=True)
+@result
 class Path:
     """Loss and accuracy from one solution, at position 0, to another, at position 1."""
 
@@ -38,7 +38,7 @@ class Path:
     samples: int = described("samples in the mean loss")
 
 
-@dataclass(frozen=True)
+@result
 class Bend:
     """The control point of a quadratic Bezier curve of low loss between two solutions."""
 
