@@ -58,7 +58,7 @@ def failing_share(draws: ArrayLike, cells: ArrayLike, fails: ArrayLike, *, allow
             method="exact binomial test of draws",
             units=count,
             counted="draws",
-            smallest_p=2 * (1 - allowed) ** count,
+            smallest_p=2 * min((1 - allowed) ** count, factor * allowed**count),
         )
         for estimand in (THESE, LIKE_THESE)
     )
