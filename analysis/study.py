@@ -17,12 +17,12 @@ from analysis.checks import (
     check_model,
     check_noise,
     check_plain,
-    nearest,
     one_of,
-    shortened,
 )
 from analysis.grid import candidates, final_runs, selection_runs, slug
-from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS
+from ncsam import DATASETS, LOSSES, METHODS, MODELS, NOISE_KINDS
+from ncsam.methods import remembers_samples
+from ncsam.options import nearest, quoted
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -253,15 +253,16 @@ class Study(_Settings):
             check_loss(
                 f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition
             )
-            takes_classes = method.name.endswith("ncsam") or method.name == "oracle-sam"
-            if method.mixup is not None and (method.loss.name != "cross-entropy" or takes_classes):
+            needs_classes = METHODS[method.name].needs_classes
+            if method.mixup is not None and (method.loss.name != "cross-entropy" or needs_classes):
                 raise ValueError(
                     f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true "
                     "labels"
                 )
-            if method.loss.name == "elr" and method.name == "co-teaching":
+            if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].needs_peer:
                 raise ValueError(
-                    f"{field}.loss: 'elr' remembers one network's predictions, and co-teaching has two networks"
+                    f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} has "
+                    "two networks"
                 )
         for field in ("rates", "seeds"):
             known = self.noise.rates if field == "rates" else self.seeds
@@ -343,9 +344,9 @@ def _one_line(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "model_type":
-        message = f"must be a table, got {shortened(first['input'])}"
+        message = f"must be a table, got {quoted(first['input'])}"
     elif first["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {shortened(first['input'])}"
+        message = f"{message[0].lower()}{message[1:]}, got {quoted(first['input'])}"
     more = f" (and {len(others)} more)" if others else ""
     return (f"{field}: {message}" if field else message) + more
 

@@ -21,8 +21,8 @@ from ncsam.datasets import Split
 from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
+from ncsam.methods.method import Method
 from ncsam.methods.passes import piece_sizes
-from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
 
@@ -62,7 +62,7 @@ class History:
 
 
 def fit(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -205,7 +205,7 @@ def _check_types(train: Split, labels: NoisyLabels, held_out: Split) -> None:
         )
 
 
-def _check_that_it_trains(method: Plain, optimizer: torch.optim.Optimizer) -> None:
+def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> None:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
@@ -262,7 +262,7 @@ def _mixing(alpha: float | None, classes: int, seed: int) -> Mix | None:
 
 
 def _train_epoch(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -286,15 +286,12 @@ def _train_epoch(
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)
-        if (ascent := getattr(method, "ascent", None)) is not None:
-            norms.append(norm(ascent.perturbation))
+        if method.ascent is not None:
+            norms.append(norm(method.ascent.perturbation))
         if step < alignment_batches:
             started = _now(device)
-            rho = getattr(method, "rho", None)
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                alignment = perturbation_alignment(
-                    method, inputs, observed, labels.clean[indices], rho, indices
-                )
+                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], indices)
             compared.append(alignment)
             alignment_seconds += _now(device) - started
         _step(method, optimizer, max_gradient_norm)
@@ -305,7 +302,7 @@ def _train_epoch(
     }
 
 
-def _step(method: Plain, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
+def _step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:
