@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landscape import Objective, sharpness
-from landscape.results import described
-from landscape.storage import RESULT_TYPES
+from landscape.results.fields import described
+from landscape.results.storage import RESULT_TYPES
 
 DELTA = 0.05
 

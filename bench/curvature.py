@@ -30,8 +30,8 @@ from timing import median_seconds, table
 from torch import Tensor, nn
 
 from landscape import Objective, top_eigenvalues, tune_allocator
-from landscape.quadrature import lanczos_quadrature
-from landscape.trace import moments
+from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.krylov.traces import moments
 from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
 
 LOSS = nn.CrossEntropyLoss()
