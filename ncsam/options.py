@@ -178,7 +178,7 @@ def _fits(value: Any, kind: Any, whole_numbers: tuple[int, int] | None) -> bool:
         return isinstance(value, str)
     if get_origin(kind) in (Sequence, list):
         (member,) = get_args(kind)
-        is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
         return is_list and all(_fits(part, member, whole_numbers) for part in value)
     return True
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from ncsam.models.cnn import cnn
@@ -24,6 +23,7 @@ from ncsam.models.resnet18 import resnet18, resnet34
 from ncsam.models.vgg import vgg19_bn
 from ncsam.models.wide_resnet import wide_resnet
 from ncsam.options import Registry
+from ncsam.random_state import borrowed_generators
 
 __all__ = ["MODELS", "MODEL_REGISTRY", "build_model", "model_options"]
 
@@ -79,6 +79,5 @@ def build_model(
         ValueError: unknown name or option, or a value that it cannot have.
     """
     MODEL_REGISTRY.check(name, options)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with borrowed_generators(seed=seed):
         return MODELS[name](input_shape, num_classes, **options)
