@@ -13,7 +13,8 @@ from ncsam.methods.passes import LossFunction, Passes, remembers_samples
 class CoTeaching(Method):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
 
-    The share kept falls from 1 to 1 - forget_rate over the first `gradual` of the training. The optimizer must be over
+    The share kept falls from 1, in the first epoch, to 1 - forget_rate over the first `gradual` of the training. The
+    optimizer must be over
     `method.parameters()`, which holds both networks; `model` is the one that is evaluated.
 
     Set `method.progress = epoch / epochs` at the start of each epoch; `fit()` does.
@@ -59,8 +60,18 @@ class CoTeaching(Method):
         return [self.model, self.peer.model]
 
     def kept_share(self) -> float:
-        """R(t) = 1 - forget_rate min(t / gradual, 1)."""
-        return 1 - self.forget_rate * min(self.known_progress() / self.gradual, 1)
+        """The share of samples that each network learns from in this epoch.
+
+        All in the first epoch, then falling by equal steps to 1 - forget_rate in the last epoch of `gradual`, as in
+        the authors' code.
+        """
+        progress = self.known_progress()
+        first = self.first_progress
+        if first is None or progress <= first:
+            return 1.0
+        if self.gradual <= first:
+            return 1 - self.forget_rate
+        return 1 - self.forget_rate * min((progress - first) / (self.gradual - first), 1)
 
     def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the ordinary gradient of all samples to the `.grad` of both networks."""
@@ -96,9 +107,15 @@ class CoTeaching(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: the second network too."""
-        return {**super().state_dict(), "peer": self.peer.module.state_dict()}
+        return {
+            **super().state_dict(),
+            "peer": self.peer.module.state_dict(),
+            "first_progress": self.first_progress,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a `state_dict()` again."""
         super().load_state_dict(state)
         self.peer.module.load_state_dict(state["peer"])
+        # earlier versions counted from 0
+        self.first_progress = state.get("first_progress", 0.0)
