@@ -204,7 +204,7 @@ class StochasticLabelNoise(nn.Module):
         """Draws the noise of these samples for the step that begins."""
         words = np.random.SeedSequence([self.seed, self.draws]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]))
-        drawn = torch.randn(len(indices), self.noise.shape[1], generator=generator)
+        drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator)
         self.noise[indices] = drawn.to(self.noise, non_blocking=True)
         self.draws += 1
 

@@ -32,7 +32,8 @@ def step(
     warmup_epochs: int = 0,
 ) -> LRScheduler:
     """The learning rate times `factor` after each milestone, a share of the epochs (He et al. 2016, section 4.2)."""
-    if not all(0 < share < 1 for share in milestones) or list(milestones) != sorted(set(milestones)):
+    ascending = list(milestones) == sorted(set(milestones))
+    if not (milestones and ascending and all(0 < share < 1 for share in milestones)):
         raise ValueError(
             f"milestones: must be ascending shares of the training above 0 and below 1, got {list(milestones)}"
         )

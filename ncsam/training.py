@@ -86,12 +86,12 @@ def fit(
 ) -> History:
     """Trains `method.model` on the observed labels.
 
-    All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's number; the
-    caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several threads
-    trains one epoch at a time, and other threads should draw from generators of their own. A run that was killed
-    and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of device
-    with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some of
-    torch's gradients there are sums in any order.
+    All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's
+    number; the caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several
+    threads trains one epoch at a time, and other threads should draw from generators of their own. A run that was
+    killed and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of
+    device with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some
+    of torch's gradients there are sums in any order.
 
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
@@ -144,6 +144,7 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
+    method.epoch_share = 1 / epochs
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
         method.progress = epoch / epochs

@@ -17,7 +17,8 @@ class CoTeaching(Method):
     optimizer must be over
     `method.parameters()`, which holds both networks; `model` is the one that is evaluated.
 
-    Set `method.progress = epoch / epochs` at the start of each epoch; `fit()` does.
+    Set `method.epoch_share = 1 / epochs` once, and `method.progress = epoch / epochs` at the start of each epoch;
+    `fit()` does both.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -66,8 +67,8 @@ class CoTeaching(Method):
         the authors' code.
         """
         progress = self.known_progress()
-        first = self.first_progress
-        if first is None or progress <= first:
+        first = self.epoch_share
+        if progress <= first:
             return 1.0
         if self.gradual <= first:
             return 1 - self.forget_rate
@@ -107,15 +108,9 @@ class CoTeaching(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: the second network too."""
-        return {
-            **super().state_dict(),
-            "peer": self.peer.module.state_dict(),
-            "first_progress": self.first_progress,
-        }
+        return {**super().state_dict(), "peer": self.peer.module.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a `state_dict()` again."""
         super().load_state_dict(state)
         self.peer.module.load_state_dict(state["peer"])
-        # earlier versions counted from 0
-        self.first_progress = state.get("first_progress", 0.0)

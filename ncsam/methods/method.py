@@ -29,7 +29,8 @@ class Method(ABC):
         gradient_count: gradients spent so far, in gradients of a batch.
         ascent: the first half of the last step, where the method perturbs the weights; None otherwise.
         rho: radius of the perturbation in weight space; None for methods without one.
-        first_progress: the first `progress` that was set: that of the first epoch.
+        epoch_share: the share of the training that one epoch is, 1 / epochs, for schedules that count from the first
+            epoch; `fit()` sets it. 0: epochs are taken as short.
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_classes: the targets must be classes, not probabilities of classes.
 
@@ -61,7 +62,7 @@ class Method(ABC):
         self.rho: float | None = None
         self.warmup = warmup
         self._progress: float | None = None
-        self.first_progress: float | None = None
+        self.epoch_share = 0.0
 
     @property
     def progress(self) -> float | None:
@@ -78,8 +79,6 @@ class Method(ABC):
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"progress: must be a share in [0, 1], such as epoch / epochs, got {share}")
         self._progress = share
-        if self.first_progress is None:
-            self.first_progress = share
 
     def known_progress(self) -> float:
         """The progress, for what cannot do without.

@@ -80,8 +80,8 @@ class NCSAM(SAM):
         warmup_with: `"plain"` or `"sam"` gradients in the warm-up.
         schedule: `"progressive"`, Eq. 15; `"constant"`, s(t) = kappa (ablation of Table VII).
         project: onto the ball of Eq. 13; the authors' later code does not.
-        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control. `"whole-batch"`: g* is the gradient of all samples, each of
-            which has a temporary label with probability `flip_ratio` and its observed label otherwise; with
+        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control. `"whole-batch"`: g* is the gradient of all samples, each
+            of which has a temporary label with probability `flip_ratio` and its observed label otherwise; with
             `labels="uniform"` that is symmetric label noise drawn anew at each step, a control.
         labels: `"runner-up"`, Eq. 18; `"uniform"` over the other classes, a control.
         direction: `"simulated"`, g*; `"random"`, a control: a Gaussian direction with the norm of g*.
