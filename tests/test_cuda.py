@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from analysis.experiment import run_study
-from analysis.study import read_study
+from analysis.engine.whole_study import run_study
+from analysis.plan import read_study
 from landscape import (
     Objective,
     filter_normalized_directions,

@@ -28,6 +28,7 @@ from landscape.perturbations.gaussian import (
 from landscape.perturbations.worst_case import check_ascent
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ WORST_TOL = 0.01
 """Relative accuracy to which worst cases are searched."""
 
 
-@dataclass(frozen=True)
+@result
 class SharpnessProfile:
     """Measures of sharpness by rows and losses by columns, each with its error and its cost."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +12,10 @@ from landscape.loss.objective import Objective
 from landscape.loss.weight_scales import scale_of
 from landscape.perturbations.ascent import NORMS, Neighborhood, search
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 
-@dataclass(frozen=True)
+@result
 class Sharpness:
     """The largest rise of the loss that was found near the weights, and how converged the search is."""
 

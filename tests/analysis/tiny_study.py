@@ -7,8 +7,8 @@ import time
 
 from rich.console import Console
 
-from analysis.experiment import run_study
-from analysis.study import read_study
+from analysis.engine.whole_study import run_study
+from analysis.plan import read_study
 
 TINY = """
 name = "tiny"
@@ -31,7 +31,6 @@ label = "SGD"
 samples = 20
 eigenvalues = 1
 trace_max_products = 10
-sharpness_steps = 1
 """
 
 LONGER = TINY.replace("epochs = 3", "epochs = 200")

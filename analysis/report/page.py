@@ -19,10 +19,9 @@ import figures
 from analysis import store
 from analysis.claims import Judgement, judge
 from analysis.claims.wording import conclusion
-from analysis.grid import final_runs
+from analysis.plan import final_runs, read_study
+from analysis.report.console import chosen, spread
 from analysis.statistics import VERDICTS, Effect
-from analysis.study import read_study
-from analysis.tables import chosen, spread
 from figures.style import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
@@ -117,7 +116,7 @@ def p_value(effect: Effect) -> str:
 
 def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis", "."),
+        loader=jinja2.PackageLoader("analysis.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

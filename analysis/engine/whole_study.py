@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from analysis import store
-from analysis.data import data_digest, load_data
-from analysis.data_checks import check_against_data
 from analysis.engine import open_engine, run_jobs
-from analysis.grid import Run, final_runs, selection_runs
-from analysis.progress import Planned, RunsProgress
-from analysis.run import Choice, execute, has_surfaces
-from analysis.study import Study
+from analysis.engine.progress import Planned, RunsProgress
+from analysis.engine.selection import check_choice, choose, only_choice
+from analysis.plan import Choice, Run, Study, final_runs, selection_runs
+from analysis.plan.against_data import check_against_data
+from analysis.plan.data import data_digest, load_data
+from analysis.run.one_run import execute, has_surfaces
 
 
 @dataclass(frozen=True)
@@ -124,12 +121,12 @@ def run_study(
                 ]
                 run_jobs(executor, jobs, shown.update, done)
 
-            bring_about([(trial, _only_choice(trial)) for trial in trials])
+            bring_about([(trial, only_choice(trial)) for trial in trials])
             decided = []
             for run in finals:
                 choice = choose(study, run, records)
                 if choice is not None:
-                    _check_choice(root, run, records, choice)
+                    check_choice(root, run, records, choice)
                     decided.append((run, choice))
                 elif run.path not in records:
                     failed[run.path] = "a run of its selection failed"
@@ -146,20 +143,6 @@ def _check_data(root: Path, records: dict[str, store.Record], data: str) -> None
             raise store.StoreError(
                 f"out: {root / path} was trained on other data than there are now; choose another --out, or give back "
                 "the files that --data-dir and noise name"
-            )
-
-
-def _check_choice(root: Path, run: Run, records: dict[str, store.Record], choice: Choice) -> None:
-    """Raises StoreError if the run is finished with other hyper-parameters than its method's other seeds would have.
-
-    So it is where lost trials were done again on another device, and two candidates are close.
-    """
-    if run.path in records:
-        before = json.loads(records[run.path].row["hyperparameters"])
-        if before != choice.hyperparameters:
-            raise store.StoreError(
-                f"out: {root / run.path} was trained with {before}, and {choice.hyperparameters} are chosen now; "
-                "delete the method's runs to train all of them alike, or choose another --out"
             )
 
 
@@ -183,40 +166,3 @@ def kind_of(run: Run) -> str:
     if run.config["purpose"] == "selection":
         return f"{method}, to choose"
     return f"{method}, with surfaces" if has_surfaces(run.config) else method
-
-
-def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:
-    """The candidate with the best mean score on validation samples with observed labels.
-
-    Of equal scores the first candidate wins; one that diverged has the score NaN. Where every candidate diverged it is
-    the first, whose run will be recorded as diverged like any other. None if a trial is missing, so that a failure
-    that passes cannot change the choice.
-    """
-    candidates = run.config["method"]["candidates"]
-    trials = selection_runs(study, run)
-    if not trials:
-        return _only_choice(run)
-    if not all(trial.path in records for trial in trials):
-        return None
-    # trials come candidate by candidate, in the candidates' order
-    repeats = len(trials) // len(candidates)
-    found = np.array([_score(trial, records[trial.path]) for trial in trials])
-    found = found.reshape(len(candidates), repeats, 2)
-    scores = found[:, :, 0].mean(axis=1)
-    errors = np.sqrt(found[:, :, 1].sum(axis=1)) / repeats
-    best = int(np.where(np.isnan(scores), -1.0, scores).argmax())
-    return Choice(candidates[best], candidates, scores.tolist(), errors.tolist())
-
-
-def _score(trial: Run, record: store.Record) -> tuple[float, float]:
-    """Validation accuracy of a trial at its last epoch, and the variance of that share; NaN if it diverged."""
-    # finite outputs may have a loss that is not
-    accuracy = math.nan if record.row["diverged"] else record.row["test_accuracy"]
-    fraction = trial.config["selection"]["validation_fraction"]
-    held_out = record.trained * fraction / (1 - fraction)
-    return accuracy, accuracy * (1 - accuracy) / held_out
-
-
-def _only_choice(run: Run) -> Choice:
-    candidates = run.config["method"]["candidates"]
-    return Choice(candidates[0], candidates, [], [])

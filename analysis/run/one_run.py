@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,34 +15,16 @@ from torch import nn
 
 from analysis import store
 from analysis.bound import measure_bounds
-from analysis.data import data_digest, load_data, observed_labels
-from analysis.grid import Run
-from analysis.measure import measure, subset
-from analysis.probes import study_probes
-from analysis.seeds import derived_seed
-from analysis.training import Training
+from analysis.plan import Choice, Run
+from analysis.plan.data import data_digest, load_data, observed_labels
+from analysis.plan.seeds import derived_seed
+from analysis.run.measurements import measure, subset
+from analysis.run.probes import study_probes
+from analysis.run.training import Training
 from ncsam import NoisyLabels, Split
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Hyper-parameters for a final run, and what they were chosen from.
-
-    Attributes:
-        hyperparameters: those chosen.
-        candidates: all that were compared.
-        scores: accuracy of each on validation samples with observed labels, mean over the selection's seeds;
-            NaN for one that diverged; empty if there was nothing to choose.
-        standard_errors: binomial, of the scores.
-    """
-
-    hyperparameters: dict[str, Any]
-    candidates: list[dict[str, Any]]
-    scores: list[float]
-    standard_errors: list[float]
 
 
 def execute(
@@ -135,9 +117,10 @@ def execute(
                 (held_out.inputs, held_out.targets),
                 seed=derived_seed(config, "bound"),
             )
-    record = store.write_run(
-        path, run, choice, labels, history, model, measurements, measured, data=data, device=device
-    )
+    with store.run_file_written(path) as file:
+        store.write_training(file, run, choice, labels, history, model, data=data, device=device)
+        store.write_measurements(file, measurements, measured)
+        record = store.record_of(file)
     # also those of a training that was begun with other settings
     for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
         left_over.unlink(missing_ok=True)

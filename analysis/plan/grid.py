@@ -6,10 +6,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from analysis.study import MethodSettings, Study
+from analysis.plan.study import MethodSettings, Study
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Run:
 def final_runs(study: Study) -> list[Run]:
     """The runs whose results are judged, in the order of the study file."""
     return [
-        _run(study, rate, method, seed, candidates(study, method), purpose="final", folder="runs")
+        _run(study, rate, method, seed, study.candidates(method), purpose="final", folder="runs")
         for rate in study.noise.rates
         for method in study.methods
         for seed in study.seeds
@@ -74,15 +73,6 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
         for candidate in method.candidates()
         for seed in study.selection.seeds
     ]
-
-
-def candidates(study: Study, method: MethodSettings) -> list[dict[str, Any]]:
-    """What may be chosen for a method, in the order of the candidates of the one it is like."""
-    if method.like is None:
-        return method.candidates()
-    (own,) = method.candidates()
-    other = next(m for m in study.methods if m.title == method.like)
-    return [{**candidate, **own} for candidate in other.candidates()]
 
 
 def _run(
@@ -133,3 +123,17 @@ def _run(
 def slug(text: str) -> str:
     """The text as part of a file's name."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:
+    """Where two configurations differ first, and what they have there."""
+    if isinstance(stored, dict) and isinstance(planned, dict):
+        for key in sorted(stored.keys() | planned.keys()):
+            # as text: 1 and 1.0 are equal, and yet not the same setting
+            if _as_text(stored.get(key)) != _as_text(planned.get(key)):
+                return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
+    return field, stored, planned
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

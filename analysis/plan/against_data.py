@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from analysis.checks import StudyError
-from analysis.data import observed_labels
-from analysis.grid import final_runs
-from analysis.study import Study
+from analysis.plan.data import observed_labels
+from analysis.plan.errors import StudyError
+from analysis.plan.grid import final_runs
+from analysis.plan.study import Study
 from ncsam import Dataset, build_model, predict
 
 

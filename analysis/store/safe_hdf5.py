@@ -1,12 +1,20 @@
-"""What an HDF5 file must not hold to be read: anything that leads out of it, runs code or asks for boundless memory."""
+"""HDF5 files that are sealed with a checksum, and read without trust.
+
+A file is refused if it leads out of itself, needs code of a plugin, or asks for boundless memory.
+"""
 
 from __future__ import annotations
+
+import hashlib
+from pathlib import Path
 
 import h5py
 from h5py import h5d, h5g, h5i, h5l, h5o, h5t, h5z
 
 from analysis.store.files import BrokenFileError
 
+BEFORE_DIGEST = b"\nsha256:"
+SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
 FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 """Other filters may be loaded from a plugin, which is code."""
 TYPES = {h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM}
@@ -63,3 +71,31 @@ def _fault_of_dataset(dataset: h5d.DatasetID) -> str | None:
     if claimed > ALLOWANCE + MOST_INFLATED * dataset.get_storage_size():
         return f"it claims {claimed} bytes, and {dataset.get_storage_size()} are there"
     return None
+
+
+def sealed(content: bytes) -> bytes:
+    """The content with its SHA-256 in a line behind it, which HDF5 readers pass over."""
+    return content + BEFORE_DIGEST + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def is_sealed(path: Path) -> bool:
+    """The file ends with a checksum, and it is that of the file.
+
+    Raises:
+        BrokenFileError: it is another one.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(max(0, size - SEAL_LENGTH))
+        seal = file.read()
+        if not (seal.startswith(BEFORE_DIGEST) and len(seal) == SEAL_LENGTH):
+            return False
+        file.seek(0)
+        left = size - SEAL_LENGTH
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    if seal[len(BEFORE_DIGEST) : -1] != digest.hexdigest().encode():
+        raise BrokenFileError(f"file: {path} does not have its checksum: bytes of it have changed")
+    return True

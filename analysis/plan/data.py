@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.seeds import derived_seed
+from analysis.plan.seeds import derived_seed
 from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
 from ncsam.label_noise.human import PACKAGED

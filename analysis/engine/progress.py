@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.engine import Event
-from analysis.time_left import in_words, time_left
+from analysis.engine.time_left import in_words, time_left
 
 
 class Planned(NamedTuple):

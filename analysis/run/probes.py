@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from analysis.measure import subset
-from analysis.seeds import derived_seed
+from analysis.plan.seeds import derived_seed
+from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
-from ncsam import NoisyLabels, Plain, Split
+from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
 EIGENVALUE_TOL = 0.1
@@ -22,14 +22,18 @@ LANDSCAPE_METRICS = {
     for name, unit, words in (
         ("top_eigenvalue", "", "largest eigenvalue of the training loss's Hessian"),
         ("top_eigenvalue_residual", "", "residual norm of that eigenvalue"),
-        ("sharpness", "nat", "largest rise of the training loss found in the ball: a lower bound"),
+        (
+            "sharpness",
+            "nat",
+            "largest rise of the training loss found in the ball; NaN where the search did not converge",
+        ),
     )
 }
 """Name -> (unit, description) of what `landscape_probe` measures."""
 
 
 def study_probes(
-    config: dict[str, Any], method: Plain, model: nn.Module, train: Split, labels: NoisyLabels
+    config: dict[str, Any], method: Method, model: nn.Module, train: Split, labels: NoisyLabels
 ) -> list[Probe]:
     """The probes that a run's configuration asks for, on the same training samples for every method."""
     settings = config["training"]
@@ -64,10 +68,10 @@ def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, la
             )
             # the two Hessians share their Gauss-Newton part, in which no label enters
             start = eigen.vectors
-            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], steps=2, restarts=0)
+            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], start=eigen)
             metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])
             metrics[f"probe_top_eigenvalue_residual_{loss}"] = float(eigen.residuals[0])
-            metrics[f"probe_sharpness_{loss}"] = worst.value
+            metrics[f"probe_sharpness_{loss}"] = worst.value if worst.converged else math.nan
         return metrics
 
     return Probe(config["training"]["probe_epochs"], measure, LANDSCAPE_METRICS)

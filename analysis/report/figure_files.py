@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import figures
 from analysis import store
-from analysis.measure import LOSSES
+from analysis.run.measurements import LOSSES
 from figures.style import RC, wrong_labels
 
 FORMATS = ("pdf", "png")
