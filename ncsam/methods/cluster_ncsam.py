@@ -17,19 +17,29 @@ ITERATIONS = 10
 def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """k-means of the rows by Lloyd's iteration, started from `count` rows drawn at random.
 
-    Batched tensor operations on the features' device, with no synchronisation; a cluster that loses all its
-    rows keeps its centre.
+    Batched tensor operations on the features' device, with no synchronisation and few of them: on a GPU their number
+    is the cost. A cluster that loses all its rows keeps its centre. Computed in float32, or float64 for such features.
 
     Returns:
         int64 (rows,), the cluster of each row.
     """
-    order = torch.randperm(len(features), generator=generator, device=features.device)
-    centres = features[order[:count]]
-    for _ in range(ITERATIONS):
-        members = nn.functional.one_hot(torch.cdist(features, centres).argmin(1), len(centres)).to(features)
-        sizes = members.sum(0).unsqueeze(1)
-        centres = torch.where(sizes > 0, members.T @ features / sizes.clamp(min=1), centres)
-    return torch.cdist(features, centres).argmin(1)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    with torch.autocast(features.device.type, enabled=False):
+        order = torch.randperm(len(features), generator=generator, device=features.device)
+        centres = features[order[:count]]
+        units = torch.eye(len(centres), dtype=features.dtype, device=features.device)
+        # the column of ones counts the members
+        extended = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+        for _ in range(ITERATIONS):
+            sums = units[_nearest(features, centres)].T @ extended
+            sizes = sums[:, -1:]
+            centres = torch.where(sizes > 0, sums[:, :-1] / sizes.clamp(min=1), centres)
+        return _nearest(features, centres)
+
+
+def _nearest(features: Tensor, centres: Tensor) -> Tensor:
+    """The nearest centre of each row; ||row||^2 is the same for all centres and is left out."""
+    return torch.addmm(centres.square().sum(1), features, centres.T, alpha=-2).argmin(1)
 
 
 def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: float) -> Tensor:
