@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from analysis import gallery, store
+from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
 from analysis.engine import ENGINES, cores
-from analysis.experiment import run_study
-from analysis.report import markdown, write_report
-from analysis.study import read_study
-from analysis.tables import claims_table, results_table, verdicts_table
+from analysis.engine.whole_study import run_study
+from analysis.plan import read_study
+from analysis.report import figure_files as gallery
+from analysis.report.console import claims_table, results_table, verdicts_table
+from analysis.report.page import markdown, write_report
 from landscape import tune_allocator
 
 MAX_THREADS = 1024

@@ -12,8 +12,8 @@ from timing import table
 from torch import Tensor
 
 from landscape import Objective
-from landscape.quadrature import lanczos_quadrature
-from landscape.trace import moments
+from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.krylov.traces import moments
 
 
 def small_dense() -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 from timing import table
 
-from landscape.storage import INDEX_OF_CHUNKS
+from landscape.results.storage import INDEX_OF_CHUNKS
 
 GZIP = {"compression": "gzip", "shuffle": True}
 BINDINGS = ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME")

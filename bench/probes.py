@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from analysis import probes, run
-from analysis.grid import final_runs
-from analysis.study import read_study
+from analysis import store
+from analysis.plan import Choice, final_runs, read_study
+from analysis.run import one_run, probes
 from landscape import tune_allocator
 
 COUNTED = {"top_eigenvalues": "products", "sharpness": "gradients"}
@@ -34,8 +34,8 @@ def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
     spent: Counter[str] = Counter()
     for name, count in COUNTED.items():
         setattr(probes, name, counted(getattr(probes, name), count, spent))
-    asked = run.study_probes
-    run.study_probes = lambda *args: [
+    asked = one_run.study_probes
+    one_run.study_probes = lambda *args: [
         replace(probe, measure=timed(probe.measure, spent)) for probe in asked(*args)
     ]
     print(
@@ -49,16 +49,16 @@ def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
         candidates = chosen.config["method"]["candidates"]
         with tempfile.TemporaryDirectory() as folder:
             started = time.process_time()
-            run.execute(
+            one_run.execute(
                 chosen,
-                run.Choice(candidates[-1], candidates, [], []),
+                Choice(candidates[-1], candidates, [], []),
                 Path(folder),
                 data_dir=None,
                 device="cpu",
                 report=lambda *_: None,
             )
             whole = time.process_time() - started
-            gradients = run.store.scalars(Path(folder) / chosen.path)["gradients"]
+            gradients = store.scalars(Path(folder) / chosen.path)["gradients"]
         print(
             f"| {label} | {whole:.1f} | {spent['seconds']:.1f} | {spent['seconds'] / whole:.1%} | {gradients:.0f} "
             f"| {spent['products']} | {spent['gradients']} |",

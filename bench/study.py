@@ -28,13 +28,12 @@ import torch
 from rich.console import Console
 from timing import table
 
-import analysis.experiment
-import analysis.run
-import analysis.training
+import analysis.engine.whole_study
+import analysis.run.one_run
+import analysis.run.training
 import ncsam.training
 from analysis import store
-from analysis.grid import final_runs
-from analysis.study import read_study
+from analysis.plan import final_runs, read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS_OF_2000 = 100
@@ -116,9 +115,9 @@ def now() -> np.ndarray:
 def stopwatch() -> Stopwatch:
     """Of this worker's training without checkpoints, and measuring."""
     watch = Stopwatch()
-    watch.around(analysis.training.Training, "fit")
+    watch.around(analysis.run.training.Training, "fit")
     watch.around(ncsam.training, "save_checkpoint", sign=-1)
-    watch.around(analysis.run, "measure")
+    watch.around(analysis.run.one_run, "measure")
     return watch
 
 
@@ -130,7 +129,7 @@ def execute_watched(*arguments: Any, log: Path, **options: Any) -> Any:
     global last_end
     watch = stopwatch()
     watch.spent[:] = 0
-    record = analysis.run.execute(*arguments, **options)
+    record = analysis.run.one_run.execute(*arguments, **options)
     end = now()
     if last_end is not None:
         with (log / str(os.getpid())).open("a") as file:
@@ -146,12 +145,12 @@ def bring_to(count: int, folder: Path, workers: int) -> list[str]:
     path.write_text(STUDY.format(seeds=seeds))
     study, log = read_study(path), folder / f"log-{count}"
     log.mkdir()
-    analysis.experiment.execute = functools.partial(execute_watched, log=log)
+    analysis.engine.whole_study.execute = functools.partial(execute_watched, log=log)
     there = len(list((folder / "out").rglob("seed*.h5")))
     reading = Stopwatch()
     reading.around(store, "open_folder")
     before, start = time.process_time(), time.perf_counter()
-    outcome = analysis.experiment.run_study(
+    outcome = analysis.engine.whole_study.run_study(
         study,
         folder / "out",
         engine="processes",

@@ -9,9 +9,30 @@
     plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
-from landscape.allocator import tune_allocator
-from landscape.density import SpectralDensity, spectral_density, spectral_measure
-from landscape.directions import (
+from landscape.connectivity.matching import Matching, matched
+from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
+from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
+from landscape.curvature.eigenvalues import (
+    LayerTraces,
+    TopEigenvalues,
+    TraceEstimate,
+    layer_traces,
+    top_eigenvalues,
+    trace,
+)
+from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.loss.allocator import tune_allocator
+from landscape.loss.objective import Evaluation, Objective
+from landscape.perturbations.gaussian import (
+    AverageSharpness,
+    NoiseTolerance,
+    average_sharpness,
+    pac_bayes_sigma,
+)
+from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
+from landscape.perturbations.worst_case import Sharpness, sharpness
+from landscape.results.storage import load, save
+from landscape.slices.directions import (
     Directions,
     combined,
     direction_to,
@@ -23,17 +44,8 @@ from landscape.directions import (
     orthogonalized,
     random_directions,
 )
-from landscape.flatness import RelativeFlatness, relative_flatness
-from landscape.hessian import LayerTraces, TopEigenvalues, TraceEstimate, layer_traces, top_eigenvalues, trace
-from landscape.matching import Matching, matched
-from landscape.noise import AverageSharpness, NoiseTolerance, average_sharpness, pac_bayes_sigma
-from landscape.objective import Evaluation, Objective
-from landscape.paths import Bend, Path, low_loss_bend, path, paths
-from landscape.profile import SharpnessProfile, sharpness_profile
-from landscape.sharpness import Sharpness, sharpness
-from landscape.storage import load, save
-from landscape.surface import Line, Surface, line, lines, surface, surfaces
-from landscape.trajectory import Trajectory, projected_trajectory, trajectory_directions
+from landscape.slices.planes import Line, Surface, line, lines, surface, surfaces
+from landscape.slices.trajectory import Trajectory, projected_trajectory, trajectory_directions
 
 __all__ = [
     "AverageSharpness",

@@ -21,10 +21,11 @@ from ncsam.datasets import Split
 from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
+from ncsam.methods.method import Method
 from ncsam.methods.passes import piece_sizes
-from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
+from ncsam.random_state import borrowed_generators
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -62,7 +63,7 @@ class History:
 
 
 def fit(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -84,9 +85,11 @@ def fit(
     """Trains `method.model` on the observed labels.
 
     All draws of an epoch (order, augmentation, mixup, dropout) come from `seed` and the epoch's number; the
-    caller's random state stays as it was. A run that was killed and is called again with the same arguments
-    ends with the same weights, bit for bit, on the same kind of device with the same number of threads; on a GPU where
-    `torch.use_deterministic_algorithms(True)` was said, as some of torch's gradients there are sums in any order.
+    caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several threads
+    trains one epoch at a time, and other threads should draw from generators of their own. A run that was killed
+    and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of device
+    with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some of
+    torch's gradients there are sums in any order.
 
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
@@ -135,19 +138,14 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
-    devices = [device] if device.type == "cuda" else []
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
-        started = _now(device)
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
-        with torch.random.fork_rng(devices=devices):
-            seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
-            torch.random.default_generator.manual_seed(int(seeds[0]))
-            if devices:
-                # of this device, which need not be the current one
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(int(seeds[0]))
+        seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
+        with borrowed_generators(device, int(seeds[0])):
+            # not before: another thread's epoch may have to end first
+            started = _now(device)
             steps = _train_epoch(
                 method,
                 optimizer,
@@ -205,7 +203,7 @@ def _check_types(train: Split, labels: NoisyLabels, held_out: Split) -> None:
         )
 
 
-def _check_that_it_trains(method: Plain, optimizer: torch.optim.Optimizer) -> None:
+def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> None:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
@@ -262,7 +260,7 @@ def _mixing(alpha: float | None, classes: int, seed: int) -> Mix | None:
 
 
 def _train_epoch(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -286,15 +284,12 @@ def _train_epoch(
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)
-        if (ascent := getattr(method, "ascent", None)) is not None:
-            norms.append(norm(ascent.perturbation))
+        if method.ascent is not None:
+            norms.append(norm(method.ascent.perturbation))
         if step < alignment_batches:
             started = _now(device)
-            rho = getattr(method, "rho", None)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                alignment = perturbation_alignment(
-                    method, inputs, observed, labels.clean[indices], rho, indices
-                )
+            with borrowed_generators(device):
+                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], indices)
             compared.append(alignment)
             alignment_seconds += _now(device) - started
         _step(method, optimizer, max_gradient_norm)
@@ -305,7 +300,7 @@ def _train_epoch(
     }
 
 
-def _step(method: Plain, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
+def _step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from analysis.experiment import run_study
-from analysis.study import read_study
+from analysis.engine.whole_study import run_study
+from analysis.plan import read_study
 from landscape import (
     Objective,
     filter_normalized_directions,
@@ -37,11 +37,11 @@ from landscape import (
     trace,
     trajectory_directions,
 )
-from landscape.products import PRODUCTS
+from landscape.matrices.products import PRODUCTS
 from ncsam import Augmentation, Split, build_method, build_model, corrupt_labels, fit
 from tests.analysis.tiny_study import TINY
 from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian
-from tests.landscape.test_surface import quadratic
+from tests.landscape.slices.test_planes import quadratic
 
 DEVICE = torch.device(os.environ.get("NCSAM_TEST_DEVICE", "cuda:0"))
 IS_CUDA = DEVICE.type == "cuda"

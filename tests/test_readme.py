@@ -63,8 +63,7 @@ def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, folder,
 
 
 def test_the_example_study_is_valid(readme, tmp_path):
-    from analysis.grid import final_runs
-    from analysis.study import read_study
+    from analysis.plan import final_runs, read_study
 
     (example,) = blocks(readme, "toml")
     path = tmp_path / "example.toml"

@@ -2,26 +2,32 @@
 
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
 from analysis.store.folder import check_writable, locked, open_folder
-from analysis.store.index import (
-    fingerprint,
-    read_histories,
-    read_results,
-    read_table,
-    read_tables,
-    run_files,
-    write_index,
-)
-from analysis.store.record import Record, read_record, scalars
+from analysis.store.joined import read_tables
 from analysis.store.run_file import (
+    SCHEMA_VERSION,
     failure_path,
     load_weights,
     opened,
     read_config,
     read_history,
+    run_file_written,
+    versions,
     write_failure,
+    write_measurements,
+    write_training,
 )
-from analysis.store.schema import SCHEMA_VERSION
-from analysis.store.writing import versions, write_run
+from analysis.store.table import (
+    Record,
+    fingerprint,
+    read_histories,
+    read_record,
+    read_results,
+    read_table,
+    record_of,
+    run_files,
+    scalars,
+    write_index,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -42,12 +48,15 @@ __all__ = [
     "read_results",
     "read_table",
     "read_tables",
+    "record_of",
     "replace_file",
+    "run_file_written",
     "run_files",
     "scalars",
     "versions",
     "write_failure",
     "write_index",
-    "write_run",
+    "write_measurements",
     "write_text",
+    "write_training",
 ]

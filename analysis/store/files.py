@@ -1,17 +1,14 @@
-"""Files written whole or not at all, sealed with a checksum."""
+"""Files written whole or not at all, and what is left of those that were not."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from landscape.files import replaced
+from landscape.results.files import replaced
 
-BEFORE_DIGEST = b"\nsha256:"
-SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
 """Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""
 
@@ -55,34 +52,6 @@ def remove_temporary_files(root: Path) -> None:
     for found in root.rglob("*.tmp"):
         if LEFT_OVER.fullmatch(found.name):
             found.unlink(missing_ok=True)
-
-
-def sealed(content: bytes) -> bytes:
-    """The content with its SHA-256 in a line behind it, which HDF5 readers pass over."""
-    return content + BEFORE_DIGEST + hashlib.sha256(content).hexdigest().encode() + b"\n"
-
-
-def is_sealed(path: Path) -> bool:
-    """The file ends with a checksum, and it is that of the file.
-
-    Raises:
-        BrokenFileError: it is another one.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(max(0, size - SEAL_LENGTH))
-        seal = file.read()
-        if not (seal.startswith(BEFORE_DIGEST) and len(seal) == SEAL_LENGTH):
-            return False
-        file.seek(0)
-        left = size - SEAL_LENGTH
-        while left and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-    if seal[len(BEFORE_DIGEST) : -1] != digest.hexdigest().encode():
-        raise BrokenFileError(f"file: {path} does not have its checksum: bytes of it have changed")
-    return True
 
 
 def set_aside(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from typing import Any
 
 import tomli_w
 
-from analysis.grid import Run
+from analysis.plan.grid import Run, first_difference
+from analysis.plan.study import Study
 from analysis.store.files import (
     LEFT_OVER,
     BrokenFileError,
@@ -22,12 +22,9 @@ from analysis.store.files import (
     set_aside,
     write_text,
 )
-from analysis.store.record import Record, read_record
-from analysis.store.run_file import read_config
-from analysis.store.schema import SCHEMA_VERSION
-from analysis.store.writing import versions
-from analysis.study import Study
-from landscape.files import temporary_name
+from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
+from analysis.store.table import Record, read_record
+from landscape.results.files import temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""
@@ -116,32 +113,13 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
     return records
 
 
-MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
-"""Keys of a study's training that leave the training as it is."""
-
-
-MEASURED = ("samples", "sharpness_rho", "sharpness_steps")
-"""Keys of a study's measurements that change what a number means, and not only its error."""
-
-
-def how_trained(root: Path) -> dict[str, Any]:
-    """What a study trains and measures, and how, whatever its methods, noise rates and seeds.
+def written_study(path: Path) -> dict[str, Any]:
+    """The settings in a folder's `study.toml`.
 
     Raises:
-        FileNotFoundError: no study in the folder.
-        StoreError: `study.toml` is no study's.
+        FileNotFoundError: no such file.
+        StoreError: not a TOML file.
     """
-    study = _written_study(root / "study.toml")
-    training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
-    noise = {key: value for key, value in study.get("noise", {}).items() if key != "rates"}
-    measure = {key: value for key, value in study.get("measure", {}).items() if key in MEASURED}
-    samples: dict[str, Any] = {
-        key: study[key] for key in ("train_samples", "test_samples", "image_size") if key in study
-    }
-    return {"model": study.get("model"), "training": training, "noise": noise, "measure": measure, **samples}
-
-
-def _written_study(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -153,7 +131,7 @@ def _written_study(path: Path) -> dict[str, Any]:
 def _check_owner(root: Path, study: Study) -> None:
     written = root / "study.toml"
     if written.exists():
-        stored_study = _written_study(written)
+        stored_study = written_study(written)
         name, dataset = stored_study.get("name"), stored_study.get("dataset")
         if name != study.name:
             raise StoreError(
@@ -165,17 +143,3 @@ def _check_owner(root: Path, study: Study) -> None:
             )
     elif any(entry.name not in EMPTY and not LEFT_OVER.fullmatch(entry.name) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
-
-
-def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:
-    """Where two configurations differ first, and what they have there."""
-    if isinstance(stored, dict) and isinstance(planned, dict):
-        for key in sorted(stored.keys() | planned.keys()):
-            # as text: 1 and 1.0 are equal, and yet not the same setting
-            if _as_text(stored.get(key)) != _as_text(planned.get(key)):
-                return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
-    return field, stored, planned
-
-
-def _as_text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

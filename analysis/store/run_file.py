@@ -1,9 +1,12 @@
-"""One run's HDF5 file, read without trust."""
+"""One run's HDF5 file: its schema, how it is read without trust, and how it is written whole and sealed."""
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,19 @@ import pandas as pd
 import torch
 from torch import nn
 
-from analysis.grid import Run
-from analysis.store.files import BrokenFileError, StoreError, is_sealed, write_text
-from analysis.store.schema import FIRST_SEALED, SCHEMA_VERSION, upgraded
-from analysis.store.trust import check_trusted
-from ncsam.training import METRICS
+import landscape
+from analysis.plan.choice import Choice
+from analysis.plan.grid import Run
+from analysis.plan.study import LossSettings, MeasureSettings, SelectionSettings, TrainingSettings
+from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
+from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
+from landscape.results.storage import write
+from ncsam.label_noise import NoisyLabels
+from ncsam.training import METRICS, History
+
+SCHEMA_VERSION = 2
+"""1: version 0.1.0, without a checksum and without the settings that came later. 2: sealed, every setting written."""
+FIRST_SEALED = 2
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -132,3 +143,161 @@ def identity(stored: dict[str, Any]) -> dict[str, Any]:
         "method": config["method"]["label"],
         "seed": config["seed"],
     }
+
+
+def upgraded(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration in today's form.
+
+    A setting that came later has the default that leaves things as they were before.
+
+    Raises:
+        KeyError, ValueError: not a run's configuration.
+    """
+    filled: dict[str, Any] = {"train_samples": None, "test_samples": None, "image_size": None, **config}
+    filled["noise"] = {"options": {}, **config["noise"]}
+    filled["method"] = {"mixup": None, "loss": LossSettings().model_dump(), **config["method"]}
+    for section, settings in (
+        ("training", TrainingSettings),
+        ("selection", SelectionSettings),
+        ("measure", MeasureSettings),
+    ):
+        if section in config:
+            filled[section] = settings.model_validate(config[section]).model_dump()
+    return filled
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of all that computes a result."""
+    packages = ("ncsam", "torch", "numpy", "scipy", "h5py", "pyhessian")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@contextmanager
+def run_file_written(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file in memory, which becomes the run's file, whole and sealed, at the end of the context.
+
+    HDF5 writes to memory and the disk sees one stream of bytes. A full disk is then an error like any other; HDF5
+    itself would leave a file that it cannot close. The checksum is read back from the disk before the file takes its
+    name.
+
+    Args:
+        path: of the run's file.
+
+    Raises:
+        OSError, StoreError: the file did not reach the disk; an older one is as it was.
+    """
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+
+    def write_to(beside: Path) -> None:
+        beside.write_bytes(sealed(content))
+        if not is_sealed(beside):
+            raise StoreError(f"file: {beside} did not reach the disk whole")
+
+    replace_file(path, write_to)
+    failure_path(path).unlink(missing_ok=True)
+
+
+def write_training(
+    file: h5py.File,
+    run: Run,
+    choice: Choice,
+    labels: NoisyLabels,
+    history: History,
+    model: nn.Module,
+    *,
+    data: str,
+    device: str,
+) -> None:
+    """Writes what training left into a new run file.
+
+    Args:
+        file: open for writing.
+        run: what was planned.
+        choice: the hyper-parameters that were chosen.
+        labels: of the training set.
+        history: of the training.
+        model: as training left it.
+        data: digest of the data.
+        device: where the run was trained.
+    """
+    _write_config(file.create_group("config"), run, choice, history, data, device)
+    _write_labels(file.create_group("labels"), labels)
+    _write_history(file.create_group("history"), history)
+    weights = file.create_group("weights")
+    for name, tensor in model.state_dict().items():
+        weights.create_dataset(name, data=tensor.detach().cpu().numpy())
+
+
+def write_measurements(
+    file: h5py.File, measurements: Mapping[str, Any], samples: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes what was measured of the trained model.
+
+    Args:
+        file: open for writing.
+        measurements: group name -> result that `landscape.save` takes.
+        samples: "train", "test" -> positions of the samples that were measured on.
+    """
+    for name, result in measurements.items():
+        landscape.save(file, name, result)
+    for name, indices in samples.items():
+        text = f"positions in the {name} set of the samples that were measured on"
+        group = file.require_group("measured_samples")
+        write(group, name, indices.numpy(), description=text, dims=(f"{name}_sample",))
+
+
+def _write_config(
+    group: h5py.Group, run: Run, choice: Choice, history: History, data: str, device: str
+) -> None:
+    group.attrs["schema_version"] = SCHEMA_VERSION
+    group.attrs["fingerprint"] = run.fingerprint
+    group.attrs["config"] = json.dumps(run.config)
+    group.attrs["hyperparameters"] = json.dumps(choice.hyperparameters)
+    group.attrs["versions"] = json.dumps(versions())
+    group.attrs["data"] = data
+    group.attrs["device"] = device
+    group.attrs["threads"] = torch.get_num_threads()
+    group.attrs["diverged"] = history.diverged
+    group.attrs["epochs"] = history.epochs
+    for name, values, text in (
+        ("score", choice.scores, "accuracy on validation samples with observed labels"),
+        ("standard_error", choice.standard_errors, "binomial standard error of the score"),
+    ):
+        if values:
+            write(group, name, np.array(values), description=text, dims=("candidate",))
+    group.attrs["candidates"] = json.dumps(choice.candidates)
+
+
+def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
+    for name, tensor, text in (
+        ("clean", labels.clean, "true labels of the training samples"),
+        ("observed", labels.observed, "labels that training saw"),
+    ):
+        write(group, name, tensor.cpu().numpy(), description=text, dims=("sample",))
+    write(
+        group,
+        "transition",
+        labels.transition.numpy(),
+        description="probability that a sample of the row's class is labelled as the column's",
+        dims=("clean_class", "observed_class"),
+    )
+    # of the model that the labels were drawn from, or the shares found in these labels
+    group["transition"].attrs["kind"] = labels.transition_kind
+
+
+def _write_history(group: h5py.Group, history: History) -> None:
+    epochs = np.arange(1, history.epochs + 1)
+    write(group, "epoch", epochs, description="epochs finished", dims=("epoch",), coordinate=True)
+    for name, values in history.metrics.items():
+        unit, description = history.described[name]
+        write(group, name, values, description=description, unit=unit, dims=("epoch",))

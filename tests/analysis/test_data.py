@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.data import observed_labels, study_options
+from analysis.plan.data import observed_labels, study_options
 from ncsam import NOISE_KINDS, load_dataset
 
 

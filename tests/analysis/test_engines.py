@@ -10,7 +10,7 @@ import pytest
 
 from analysis.engine import EngineError, cores, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
-from analysis.progress import RunsProgress
+from analysis.engine.progress import RunsProgress
 from tests.analysis.jobs import (
     Die,
     DieReporting,
@@ -158,7 +158,7 @@ def test_a_scheduler_killed_in_mid_study_ends_it_with_a_word_and_a_new_start_end
             super().update(event)
 
     with monkeypatch.context() as patched:
-        patched.setattr("analysis.experiment.RunsProgress", Killing)
+        patched.setattr("analysis.engine.whole_study.RunsProgress", Killing)
         with pytest.raises(EngineError, match="scheduler is gone; what is finished is kept"):
             run_tiny(tmp_path, out, LONGER, engine="dask", scheduler=address)
     (finished,) = out.rglob("seed*.h5")

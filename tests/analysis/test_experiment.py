@@ -15,11 +15,11 @@ import xarray
 from torch import nn
 
 import landscape
-from analysis import cli, gallery, store
+from analysis import cli, store
 from analysis.claims import CLAIMS
-from analysis.grid import final_runs
-from analysis.seeds import derived_seed
-from analysis.study import read_study
+from analysis.plan import final_runs, read_study
+from analysis.plan.seeds import derived_seed
+from analysis.report import figure_files as gallery
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.analysis.small_study import STUDY, contents, study, write_study
 from tests.analysis.tiny_study import TINY, run_tiny

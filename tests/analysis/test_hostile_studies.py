@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis import cli
-from analysis.checks import StudyError
-from analysis.grid import final_runs
-from analysis.study import MAX_RUNS, MeasureSettings, SelectionSettings, TrainingSettings, read_study
+from analysis.plan import StudyError, final_runs, read_study
+from analysis.plan.consistency import MAX_RUNS
+from analysis.plan.study import MeasureSettings, SelectionSettings, TrainingSettings
 from tests.analysis.test_study import GOOD
 
 

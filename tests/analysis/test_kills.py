@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-import analysis.run
+import analysis.run.one_run
 import ncsam.training
 from analysis.store import files
 from tests.analysis.small_study import assert_same_results
@@ -23,7 +23,7 @@ def in_training(monkeypatch, mark):
 
 
 def in_measuring(monkeypatch, mark):
-    monkeypatch.setattr(analysis.run, "measure", lambda *_, **__: mark_and_wait(mark))
+    monkeypatch.setattr(analysis.run.one_run, "measure", lambda *_, **__: mark_and_wait(mark))
 
 
 def in_writing(monkeypatch, mark):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.progress import Planned, RunsProgress
-from analysis.time_left import TimeLeft, in_words, time_left
+from analysis.engine.progress import Planned, RunsProgress
+from analysis.engine.time_left import TimeLeft, in_words, time_left
 
 
 def seconds_until_the_last(durations, workers):

@@ -7,9 +7,9 @@ import re
 import pytest
 from pydantic_core import PydanticUndefined
 
-from analysis.data import study_options
-from analysis.grid import final_runs
-from analysis.study import (
+from analysis.plan import final_runs, read_study
+from analysis.plan.data import study_options
+from analysis.plan.study import (
     LossSettings,
     MeasureSettings,
     MethodSettings,
@@ -18,7 +18,6 @@ from analysis.study import (
     SelectionSettings,
     Study,
     TrainingSettings,
-    read_study,
 )
 from ncsam import (
     LOSSES,

@@ -3,10 +3,8 @@ import tomllib
 
 import pytest
 
-from analysis.checks import StudyError
-from analysis.data_checks import check_against_data
-from analysis.grid import final_runs, selection_runs
-from analysis.study import read_study
+from analysis.plan import StudyError, final_runs, read_study, selection_runs
+from analysis.plan.against_data import check_against_data
 from ncsam import load_dataset
 
 GOOD = """

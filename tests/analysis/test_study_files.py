@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, QUANTITIES, judge
-from analysis.grid import final_runs, selection_runs
+from analysis.plan import final_runs, read_study, selection_runs
 from analysis.statistics import NOT_MEASURED, SIGNIFICANCE
-from analysis.study import read_study
 from ncsam.training import METRICS
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")

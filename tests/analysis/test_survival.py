@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import analysis.experiment
+import analysis.engine.whole_study
+import analysis.run.one_run
 from analysis import cli, store
-from analysis.engine import open_engine, run_jobs
-from analysis.grid import final_runs, selection_runs
-from analysis.run import Choice, execute, fingerprint_of_training
-from analysis.study import read_study
+from analysis.engine import open_engine, run_jobs, selection
+from analysis.plan import Choice, final_runs, read_study, selection_runs
+from analysis.run.one_run import execute, fingerprint_of_training
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
 from tests.analysis.tiny_study import LONGER, TINY, run_tiny
 
@@ -138,12 +138,10 @@ def test_a_divergence_is_recorded_where_probes_are_taken_and_where_candidates_ar
 
 
 def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
-    import analysis.run
-
     def failing(*arguments, seed, **options):
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(analysis.run, "measure", failing)
+    monkeypatch.setattr(analysis.run.one_run, "measure", failing)
     out = tmp_path / "out"
     assert study(write_study(tmp_path, TINY), out) == 1
     assert "MemoryError: out of memory" in capsys.readouterr().out
@@ -156,8 +154,6 @@ def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, mo
 
 
 def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monkeypatch):
-    import analysis.experiment
-
     def failing(run, *arguments, **options):
         if "rho-0.1" in run.path:
             raise OSError("No space left on device")
@@ -165,7 +161,7 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
 
     text = TINY + '[[methods]]\nname = "sam"\nlabel = "SAM"\nrho = [0.1, 0.3]\n'
     out = tmp_path / "out"
-    monkeypatch.setattr(analysis.experiment, "execute", failing)
+    monkeypatch.setattr(analysis.engine.whole_study, "execute", failing)
     outcome, _ = run_tiny(tmp_path, out, text)
     assert sum("a run of its selection failed" in error for error in outcome.failed.values()) == 2
     assert set(store.read_table(out)["method"]) == {"SGD"}
@@ -174,7 +170,7 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
     assert not outcome.failed
     # what is finished needs its trials no more
     shutil.rmtree(out / "selection")
-    monkeypatch.setattr(analysis.experiment, "execute", failing)
+    monkeypatch.setattr(analysis.engine.whole_study, "execute", failing)
     outcome, _ = run_tiny(tmp_path, out, text)
     assert outcome.failed
     assert not any(path.startswith("runs/") for path in outcome.failed)
@@ -223,9 +219,9 @@ def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_be
     (chosen,) = set(store.read_table(out)["hyperparameters"])
     # the other candidate wins now, as it may where lost trials are done again on another device
     other = 0.1 if "5.0" in chosen else 5.0
-    real = analysis.experiment._score
+    real = selection._score
     monkeypatch.setattr(
-        analysis.experiment,
+        selection,
         "_score",
         lambda trial, record: (
             float(trial.config["method"]["candidates"] == [{"rho": other}]),
@@ -244,20 +240,20 @@ def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
     trials = selection_runs(study, run)
     rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
     records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
-    choice = analysis.experiment.choose(study, run, records)
+    choice = selection.choose(study, run, records)
     assert choice.hyperparameters == {"rho": 5.0}
     assert np.isnan(choice.scores[0])
 
 
 def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_path, monkeypatch):
-    real = analysis.experiment.execute
+    real = analysis.engine.whole_study.execute
     (tmp_path / "elsewhere").mkdir()
 
     def from_elsewhere(*arguments, **options):
         with contextlib.chdir(tmp_path / "elsewhere"):
             return real(*arguments, **options)
 
-    monkeypatch.setattr(analysis.experiment, "execute", from_elsewhere)
+    monkeypatch.setattr(analysis.engine.whole_study, "execute", from_elsewhere)
     monkeypatch.chdir(tmp_path)
     run_tiny(tmp_path, Path("out"))
     assert len(list((tmp_path / "out").rglob("seed*.h5"))) == 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis import cli, store
-from analysis.store.files import sealed
+from analysis.store.safe_hdf5 import sealed
 from ncsam import load_dataset
 from ncsam.checkpoint import CheckpointError, load_checkpoint
 from tests.analysis.small_study import assert_same_results

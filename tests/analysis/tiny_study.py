@@ -7,8 +7,8 @@ import time
 
 from rich.console import Console
 
-from analysis.experiment import run_study
-from analysis.study import read_study
+from analysis.engine.whole_study import run_study
+from analysis.plan import read_study
 
 TINY = """
 name = "tiny"

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from landscape import Objective, spectral_density, top_eigenvalues, trace
-from landscape.krylov import top_eigenpairs
+from landscape.krylov.eigenpairs import top_eigenpairs
 from tests.conftest import MODEL_NAMES, build, dense_hessian, flat, loss_of_vector
-from tests.landscape.test_krylov import symmetric
+from tests.landscape.krylov.test_eigenpairs import symmetric
 
 cross_entropy = nn.CrossEntropyLoss()
 

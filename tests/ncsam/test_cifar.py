@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ncsam import load_dataset
-from ncsam.datasets.cifar import CIFAR10, CIFAR100, cifar10, cifar100, load_arrays
+from ncsam.datasets.cifar import CIFAR10, CIFAR100, cifar10, cifar100, read_pixels_and_labels
+from tests.ncsam.hostile_pickles import pointers_of_bytes
 
 LAYOUTS = {"cifar10": (CIFAR10, cifar10), "cifar100": (CIFAR100, cifar100)}
 
@@ -149,6 +150,7 @@ HOSTILE = {
     "OBJ": lambda victim: pickle.MARK + b"cos\nsystem\n" + text(f"touch {victim}") + pickle.OBJ + pickle.STOP,
     "codec": lambda victim: call("_codecs", "encode", victim),
     "persistent id": lambda victim: b"P" + victim.encode() + b"\n.",
+    "pointers made of bytes": lambda _: b"\x80\x02}" + text("data") + pointers_of_bytes() + b"s.",
     "attribute of an allowed class": lambda _: (
         b"\x80\x02cnumpy\nndarray\n}" + text("__setstate__") + b"cnumpy\ndtype\nsb."
     ),
@@ -164,7 +166,7 @@ HOSTILE = {
 def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(tmp_path, trick):
     victim = tmp_path / "executed"
     with pytest.raises(ValueError, match="hostile: is refused"):
-        load_arrays(HOSTILE[trick](str(victim)), tmp_path / "hostile")
+        read_pixels_and_labels(HOSTILE[trick](str(victim)), tmp_path / "hostile", "labels")
     assert not victim.exists()
 
 
@@ -177,5 +179,5 @@ def test_the_hostile_pickles_are_dangerous_to_an_unpickler_that_trusts_them(tmp_
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02", b"no pickle", pickle.dumps([1, 2])])
 def test_a_broken_pickle_is_named(tmp_path, content):
-    with pytest.raises(ValueError, match=r"broken: (is refused|must hold a dictionary)"):
-        load_arrays(content, tmp_path / "broken")
+    with pytest.raises(ValueError, match=r"broken: is refused: it (is broken|must hold a dictionary)"):
+        read_pixels_and_labels(content, tmp_path / "broken", "labels")

@@ -1,0 +1,140 @@
+"""What the person at the terminal sees of many runs at work."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from analysis.engine import Event
+from analysis.engine.time_left import in_words, time_left
+
+
+class Planned(NamedTuple):
+    """A run as people see it: its name, and what kind it is of; runs of a kind take about the same time."""
+
+    name: str
+    kind: str
+
+
+class InHand(NamedTuple):
+    """What is known of a run at work."""
+
+    started: float
+    doing: str
+    done: int
+    total: int
+
+
+class RunsProgress:
+    """One live table of all runs with the time left; plain lines where there is no terminal.
+
+    Args:
+        console: where to.
+        planned: id of each run -> the run, in the order in which they are done.
+        finished: ids of those that were there already.
+        workers: tells how many share the work; asked again at each run's end, for a cluster may grow.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        planned: Mapping[str, Planned],
+        finished: Collection[str],
+        workers: Callable[[], int],
+    ) -> None:
+        self._console = console
+        self._planned = planned
+        self._ask_workers = workers
+        self._workers = workers()
+        self._total = Counter(run.kind for run in planned.values())
+        self._over = {job for job in planned if job in finished}
+        self._ended = Counter(planned[job].kind for job in self._over)
+        self._failed = 0
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._in_hand: dict[str, InHand] = {}
+        self._live = Live(console=console, get_renderable=self._shown, transient=True)
+
+    def __enter__(self) -> RunsProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._console.print(f"{len(self._over)} of {len(self._planned)} runs are there")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+            self._console.print(self._summary())
+
+    def update(self, event: Event) -> None:
+        """Takes up what a run reported."""
+        job, doing, done, total = event
+        if job in self._over:
+            # what a run reported may still arrive after its end
+            return
+        known = self._in_hand.get(job)
+        self._in_hand[job] = InHand(known.started if known else time.monotonic(), doing, done, total)
+
+    def finish(self, job: str, seconds: float | None, error: BaseException | None) -> None:
+        """Takes up that a run has ended, after so many seconds or with an error."""
+        name, kind = self._planned[job]
+        self._end(job)
+        self._workers = self._ask_workers()
+        if error is not None:
+            self._failed += 1
+            self._console.print(
+                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False, highlight=False
+            )
+        elif seconds is not None:
+            self._seconds[kind].append(seconds)
+        if not self._console.is_terminal and self._is_worth_a_line():
+            self._console.print(self._summary())
+
+    def leave_out(self, job: str) -> None:
+        """Takes up that a run cannot be done, for want of another."""
+        self._failed += 1
+        self._end(job)
+
+    def _end(self, job: str) -> None:
+        self._over.add(job)
+        self._ended[self._planned[job].kind] += 1
+        self._in_hand.pop(job, None)
+
+    def _summary(self) -> Text:
+        failed = f", {self._failed} failed" if self._failed else ""
+        line = f"{len(self._over) - self._failed} of {len(self._planned)} runs done{failed}"
+        return Text(line if len(self._over) == len(self._planned) else f"{line}; time left: {self._left()}")
+
+    def _left(self) -> str:
+        now = time.monotonic()
+        left = {kind: count - self._ended[kind] for kind, count in self._total.items()}
+        in_hand = [(self._planned[job].kind, now - run.started) for job, run in list(self._in_hand.items())]
+        return in_words(time_left(self._seconds, left, in_hand, self._workers))
+
+    def _shown(self) -> RenderableType:
+        kinds = Table("runs", "done", "seconds each")
+        for kind, total in self._total.items():
+            seconds = self._seconds.get(kind)
+            mean = f"{sum(seconds) / len(seconds):.1f}" if seconds else "not yet known"
+            kinds.add_row(Text(kind), f"{self._ended[kind]} of {total}", mean)
+        kinds.add_section()
+        now = time.monotonic()
+        # a copy: this is called by the thread that draws
+        for job, run in list(self._in_hand.items()):
+            name = Text(f"  {self._planned[job].name}: {run.doing}")
+            kinds.add_row(name, f"{run.done} of {run.total}", f"{now - run.started:.0f} so far")
+        return Group(kinds, self._summary())
+
+    def _is_worth_a_line(self) -> bool:
+        tenth = max(1, len(self._planned) // 10)
+        return len(self._over) % tenth == 0 or len(self._over) == len(self._planned)

@@ -1,0 +1,9 @@
+"""What a study asks for: its TOML file as typed settings, checked whole, and the grid of runs that follows."""
+
+from analysis.plan.choice import Choice
+from analysis.plan.errors import StudyError
+from analysis.plan.grid import Run, final_runs, selection_runs
+from analysis.plan.reading import read_study
+from analysis.plan.study import Study
+
+__all__ = ["Choice", "Run", "Study", "StudyError", "final_runs", "read_study", "selection_runs"]

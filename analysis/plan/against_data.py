@@ -1,0 +1,57 @@
+"""What makes a study impossible on its data, said before any run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from analysis.plan.data import observed_labels
+from analysis.plan.errors import StudyError
+from analysis.plan.grid import final_runs
+from analysis.plan.study import Study
+from ncsam import Dataset, build_model, predict
+
+
+def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) -> None:
+    """Checks what can only be known with the data: that model and label noise take them, and all sizes fit.
+
+    Args:
+        study: checked in itself.
+        dataset: the study's.
+        data_dir: where files of labels are.
+
+    Raises:
+        StudyError: naming the field.
+    """
+    options = {key: value for key, value in study.model.model_dump().items() if key != "name"}
+    try:
+        model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
+    except (ValueError, TypeError) as error:
+        raise StudyError(f"model.{error}") from error
+    try:
+        predict(model, dataset.test.take(torch.arange(min(2, len(dataset.test)))))
+    except RuntimeError as error:
+        raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if study.measure.eigenvalues > count:
+        raise StudyError(
+            f"measure.eigenvalues: {study.measure.eigenvalues} of a model with {count} parameters"
+        )
+    fraction = study.selection.validation_fraction
+    if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
+        raise StudyError(
+            f"selection.validation_fraction: {fraction} leaves one part of the training set empty"
+        )
+    if (study.training.crop or study.training.flip or study.training.cutout) and len(
+        dataset.input_shape
+    ) != 3:
+        raise StudyError(
+            f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
+        )
+    for config in {run.config["noise"]["rate"]: run.config for run in final_runs(study)}.values():
+        try:
+            observed_labels(config, dataset, data_dir)
+        except (ValueError, TypeError, OSError) as error:
+            text = str(error)
+            raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error

@@ -1,0 +1,141 @@
+"""The settings of a study taken together: each check is one topic, and names the field that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from analysis.plan.grid import final_runs, selection_runs, slug
+from analysis.plan.options import check_loss, check_method, check_model, check_noise
+from analysis.plan.study import MethodSettings, Study
+from ncsam import LOSSES, METHODS
+from ncsam.methods import remembers_samples
+
+MAX_RUNS = 100_000
+"""A study with more runs than these is taken for a slip of the pen."""
+MAX_FILE_NAME = 200
+"""File systems take 255 bytes; a checkpoint and a file being written have longer names than the run's file."""
+
+
+def check_consistency(study: Study) -> None:
+    """Checks what no setting shows by itself.
+
+    Raises:
+        ValueError: the first fault that was found; the message begins with the field.
+    """
+    _check_values_are_distinct("seeds", study.seeds)
+    _check_values_are_distinct("noise.rates", study.noise.rates)
+    _check_values_are_distinct("selection.seeds", study.selection.seeds)
+    # before the grid is made, which takes memory
+    _check_size(study)
+    _check_seeds_of_trials(study)
+    _check_titles(study)
+    check_model(study.model.name, study.model.model_extra or {})
+    check_noise(study.noise.kind, study.noise.model_extra or {})
+    for index, method in enumerate(study.methods):
+        _check_method(f"methods.{index}", method, study)
+    _check_surfaces(study)
+    _check_probes(study)
+    _check_file_names(study)
+
+
+def _check_values_are_distinct(field: str, values: Sequence[Hashable]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{field}: holds a value twice")
+
+
+def _trial_count(study: Study) -> int:
+    candidates = sum(
+        method.candidate_count
+        for method in study.methods
+        if method.like is None and method.candidate_count > 1
+    )
+    return len(study.noise.rates) * len(study.selection.seeds) * candidates
+
+
+def _check_size(study: Study) -> None:
+    finals, trials = len(study.seeds) * len(study.noise.rates) * len(study.methods), _trial_count(study)
+    if finals + trials > MAX_RUNS:
+        raise ValueError(
+            f"seeds, noise.rates, methods: make {finals} runs and {trials} to choose between candidates; at most "
+            f"{MAX_RUNS} are allowed, give fewer values"
+        )
+
+
+def _check_seeds_of_trials(study: Study) -> None:
+    overlap = set(study.seeds) & set(study.selection.seeds)
+    if overlap:
+        raise ValueError(f"selection.seeds: {min(overlap)} is also one of the study's seeds; choose others")
+
+
+def _check_titles(study: Study) -> None:
+    folders = [slug(method.title) for method in study.methods]
+    for index, folder in enumerate(folders):
+        if not folder:
+            raise ValueError(
+                f"methods.{index}.label: needs at least one of a-z or 0-9, for its folder's name"
+            )
+        if folder in folders[:index]:
+            title = study.methods[index].title
+            raise ValueError(
+                f"methods.{index}.label: {title!r} has the folder {folder!r} of another; rename it"
+            )
+
+
+def _check_method(field: str, method: MethodSettings, study: Study) -> None:
+    if method.like is not None:
+        _check_likeness(field, method, study)
+    check_method(field, method.name, method.model_extra or {}, study.candidates(method))
+    check_loss(f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition)
+    if method.mixup is not None and (
+        method.loss.name != "cross-entropy" or METHODS[method.name].needs_classes
+    ):
+        raise ValueError(
+            f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
+        )
+    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].needs_peer:
+        raise ValueError(
+            f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"
+        )
+
+
+def _check_likeness(field: str, method: MethodSettings, study: Study) -> None:
+    others = [m.title for m in study.methods if m.like is None]
+    if method.like not in others:
+        raise ValueError(f"{field}.like: no method {method.like!r} to follow; there is {', '.join(others)}")
+    if method.candidate_count > 1:
+        raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
+
+
+def _check_surfaces(study: Study) -> None:
+    asked: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+        "surface_rates": (study.measure.surface_rates, study.noise.rates),
+        "surface_seeds": (study.measure.surface_seeds, study.seeds),
+    }
+    for field, (values, known) in asked.items():
+        strange = [value for value in values if value not in known]
+        if strange:
+            raise ValueError(f"measure.{field}: {strange[0]} is not one of the study's {known}")
+    empty = [field for field, (values, _) in asked.items() if not values]
+    if len(empty) == 1:
+        raise ValueError(f"measure.{empty[0]}: is empty, so that no run would get a surface; name some")
+
+
+def _check_probes(study: Study) -> None:
+    late = [epoch for epoch in study.training.probe_epochs if epoch > study.training.epochs]
+    if late:
+        raise ValueError(
+            f"training.probe_epochs: {late[0]} comes after the last of {study.training.epochs} epochs"
+        )
+
+
+def _check_file_names(study: Study) -> None:
+    runs = final_runs(study)
+    trials = {trial.path for run in runs for trial in selection_runs(study, run)}
+    if len({run.path for run in runs}) < len(runs) or len(trials) < _trial_count(study):
+        raise ValueError("noise.rates, methods: two values are too close to be told apart in file names")
+    longest = max((part for path in trials for part in path.split("/")), key=len, default="")
+    if len(longest) > MAX_FILE_NAME:
+        raise ValueError(
+            f"methods: a candidate's file name would have {len(longest)} characters, at most {MAX_FILE_NAME} are "
+            "allowed; give single values for what need not be chosen"
+        )

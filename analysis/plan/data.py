@@ -1,0 +1,140 @@
+"""The data and the labels that a run trains on, from its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.plan.seeds import derived_seed
+from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
+from ncsam.label_noise import human_labels, noise_options, read_human_labels
+from ncsam.label_noise.human import PACKAGED
+
+RATE_TOLERANCE = 0.02
+"""How far the rate that a study names may be from that of its human labels, of which it may take a part."""
+
+
+def load_data(config: dict[str, Any], data_dir: Path | None) -> Dataset:
+    """The data set of a run, or the part of it that the run takes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_dataset` does.
+    """
+    options = {name: config[name] for name in ("train_samples", "test_samples", "image_size")}
+    return load_dataset(config["dataset"], data_dir, **options)
+
+
+def data_digest(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> str:
+    """SHA-256 of the samples, their labels and the files that labels are made from: other data are other results."""
+    digest = hashlib.sha256()
+    for tensor in (
+        dataset.train.pixels,
+        dataset.train.targets,
+        dataset.mean,
+        dataset.std,
+        dataset.test.pixels,
+        dataset.test.targets,
+        dataset.observed,
+    ):
+        if tensor is not None:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+    for key in ("file", "posterior"):
+        source = config["noise"]["options"].get(key)
+        # those of a package have no file, and true labels need none
+        if source is not None and (path := _below(data_dir, source)).is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def study_options(kind: str) -> dict[str, bool]:
+    """The keys of a study's `noise` table for a kind of noise, and whether they must be given.
+
+    What has a value for each sample comes from the data set (`inputs`) or from a file (`posterior`, a .npy file
+    (n, classes); human labels: `file` and, if it holds several, `labels`, or else those of the data set).
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    keys: dict[str, bool] = {}
+    for name, option in noise_options(kind).items():
+        if name == "observed":
+            keys |= {"file": False, "labels": False}
+        elif name != "inputs":
+            keys[name] = option.required
+    return keys
+
+
+def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> NoisyLabels:
+    """The labels of the training set, true and observed.
+
+    Args:
+        config: of the run.
+        dataset: whose training samples may be a part of the whole training set.
+        data_dir: relative paths of files are looked up in it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or human labels whose
+            rate is not the one that the study names.
+    """
+    noise = config["noise"]
+    kind, rate, options = noise["kind"], noise["rate"], dict(noise["options"])
+    clean, seed = dataset.train.targets, derived_seed(config, "labels")
+    if rate == 0:
+        return corrupt_labels(clean, rate=0, seed=seed, num_classes=dataset.num_classes)
+    if kind == "human":
+        found = human_labels(
+            clean, _annotators_labels(options, dataset, data_dir), num_classes=dataset.num_classes
+        )
+        if abs(found.realised_rate - rate) > RATE_TOLERANCE:
+            raise ValueError(
+                f"noise.rates: {found.realised_rate:.1%} of these human labels are wrong; name that rate, not {rate}"
+            )
+        return found
+    if "posterior" in options:
+        rows = _posterior(_below(data_dir, options["posterior"]))
+        options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
+    if "inputs" in noise_options(kind):
+        options["inputs"] = dataset.train.pixels
+    return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
+
+
+def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> Tensor:
+    """Those of the file that the study names, or else those that the data set comes with."""
+    source = options.get("file")
+    if source is not None:
+        path = source if source in PACKAGED else _below(data_dir, source)
+        return _of_samples(read_human_labels(path, options.get("labels")), dataset, "noise.file")
+    if dataset.observed is None:
+        raise ValueError(
+            f"noise.file: {dataset.name!r} has no annotators' labels beside the true ones; name a file of them"
+        )
+    return dataset.observed
+
+
+def _posterior(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except OSError as error:
+        raise FileNotFoundError(f"noise.posterior: cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(f"noise.posterior: {path} is not a .npy file of numbers") from error
+
+
+def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:
+    """The rows of the samples that the training set holds, of a file on the whole of it."""
+    last = int(dataset.train_indices.max())
+    if last >= len(rows):
+        raise ValueError(f"{field}: holds {len(rows)} rows, too few for training sample {last}")
+    return rows[dataset.train_indices]
+
+
+def _below(data_dir: Path | None, path: str) -> Path:
+    if data_dir is None:
+        return Path(path)
+    return (data_dir if data_dir.is_dir() else data_dir.parent) / path

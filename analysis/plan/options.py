@@ -1,0 +1,102 @@
+"""The free-form options of models, noise, methods and losses: their names, types and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from analysis.plan.data import study_options
+from ncsam import build_loss, build_method, model_options, noise_options
+from ncsam.label_noise import NOISE_REGISTRY
+from ncsam.losses import LOSS_REGISTRY
+from ncsam.methods import METHOD_REGISTRY
+from ncsam.models import MODEL_REGISTRY
+from ncsam.options import check_names, quoted
+
+
+def check_model(name: str, options: dict[str, Any]) -> None:
+    """Raises ValueError unless each option is of the type of its default and of a plausible size."""
+    with _within("model"):
+        MODEL_REGISTRY.check(name, options)
+    for key, value in options.items():
+        if isinstance(model_options(name)[key], float) and not 0 <= value < 1:
+            raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {quoted(value)}")
+
+
+def check_noise(kind: str, options: dict[str, Any]) -> None:
+    """Raises ValueError unless the kind of noise has these options, and no other must be given."""
+    known = study_options(kind)
+    in_study = {key: value for key, value in options.items() if key in noise_options(kind)}
+    with _within("noise"):
+        check_names(kind, options, known)
+        NOISE_REGISTRY.check(kind, in_study, partly=True)
+    missing = [key for key, required in known.items() if required and key not in options]
+    if missing:
+        raise ValueError(f"noise.{missing[0]}: kind {kind!r} needs it")
+    if not isinstance(options.get("transition", ""), str | list):
+        raise ValueError(
+            f"noise.transition: must be a list of rows or a name, got {quoted(options['transition'])}"
+        )
+    rows = options.get("transition", [])
+    if isinstance(rows, list) and not all(
+        isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows
+    ):
+        raise ValueError(f"noise.transition: must be a list of rows of numbers, got {quoted(rows)}")
+    if "labels" in options and "file" not in options:
+        raise ValueError("noise.labels: says which labels of noise.file to take, and that is missing")
+    for key in ("file", "labels", "posterior"):
+        if key in options and not isinstance(options[key], str):
+            raise ValueError(f"noise.{key}: must be a path or a name, got {quoted(options[key])}")
+
+
+def check_method(
+    field: str, name: str, settings: dict[str, Any], candidates: Iterable[dict[str, Any]]
+) -> None:
+    """Raises ValueError unless every candidate builds the method."""
+    with _within(f"{field}.name", named=True):
+        options = METHOD_REGISTRY.options(name)
+    with _within(field):
+        check_names(name, settings, options)
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise ValueError(f"{field}.{key}: is an empty list; give a value, or several to choose from")
+        with _within(field):
+            for candidate in values:
+                METHOD_REGISTRY.check_value(key, candidate, options[key])
+        if len(set(values)) < len(values):
+            raise ValueError(f"{field}.{key}: holds a candidate twice")
+    model, peer = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
+    for candidate in candidates:
+        with _within(field):
+            build_method(
+                name,
+                model,
+                torch.nn.functional.cross_entropy,
+                seed=0,
+                clean_targets=torch.zeros(1, dtype=torch.int64),
+                peer=peer,
+                **candidate,
+            )
+
+
+def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:
+    """Raises ValueError unless the options build the loss, and a transition matrix is named just where it is needed."""
+    with _within(field):
+        LOSS_REGISTRY.check(name, options)
+    if (transition is not None) != (name == "forward"):
+        raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
+    with _within(field):
+        build_loss(name, samples=1, classes=2, transition=torch.eye(2), **options)
+
+
+@contextmanager
+def _within(field: str, *, named: bool = False) -> Iterator[None]:
+    """Puts the table's name before what an error says of one of its keys (or, `named`, of the table's `name`)."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{field}: {error}" if named else f"{field}.{error}") from error

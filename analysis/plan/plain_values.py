@@ -1,0 +1,51 @@
+"""The values that a setting can have, before its meaning is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MAX_DEPTH = 6
+MAX_WORD = 500
+
+
+def check_plain(settings: dict[str, Any]) -> None:
+    """Raises ValueError unless all values are what a setting can be.
+
+    Those are finite numbers of 64 bits, true or false, short printable words, and lists and tables of these that
+    nest a few levels deep. What comes later can then compare, print and store every value.
+    """
+    left: list[tuple[tuple[str, ...], Any]] = [((), settings)]
+    while left:
+        place, value = left.pop()
+        field = ".".join(place)
+        if len(place) > MAX_DEPTH:
+            raise ValueError(f"{field}: nests too deeply; no setting has more than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for key in value:
+                if not key or not _is_plain(key):
+                    raise ValueError(
+                        f"{field or 'study'}: has the key {key[:40]!r}; give the name of a setting"
+                    )
+            left += [((*place, key), part) for key, part in reversed(value.items())]
+        elif isinstance(value, list):
+            left += [((*place, str(index)), part) for index, part in reversed([*enumerate(value)])]
+        elif isinstance(value, str):
+            if not _is_plain(value):
+                raise ValueError(
+                    f"{field}: must be at most {MAX_WORD} printable characters, got {len(value)}: {value[:40]!r}"
+                )
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError(f"{field}: must be a number that is finite, got {value}")
+        elif isinstance(value, int):
+            if value.bit_length() > 63:
+                raise ValueError(
+                    f"{field}: must be a number of at most 63 bits, got {value.bit_length()} bits"
+                )
+        else:
+            raise ValueError(f"{field}: must not be a date or a time, got {value}")
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= MAX_WORD and text.isprintable()

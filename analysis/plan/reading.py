@@ -1,0 +1,81 @@
+"""Reads a study file; a mistake is answered in one line that names the file, the field and the remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from analysis.plan.consistency import check_consistency
+from analysis.plan.errors import StudyError
+from analysis.plan.plain_values import check_plain
+from analysis.plan.study import MethodSettings, Study
+from ncsam.options import nearest, quoted
+
+MAX_BYTES = 1 << 20
+"""A study file is a page or two of text."""
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a study file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"study: {path} does not exist") from error
+    except OSError as error:
+        raise StudyError(f"study: cannot read {path}: {error.strerror}; name a TOML file") from error
+    if len(content) > MAX_BYTES:
+        raise StudyError(f"study: {path} has more than {MAX_BYTES} bytes; name a TOML file of a study")
+    try:
+        settings = tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise StudyError(f"{path}: not a TOML file of a study: nests too deeply") from error
+    # not only TOMLDecodeError: bytes that are not UTF-8, and numbers of more digits than Python converts
+    except ValueError as error:
+        raise StudyError(f"{path}: not a TOML file: {error}") from error
+    # what a results folder's study.toml adds to the study
+    settings.pop("resolved", None)
+    try:
+        check_plain(settings)
+        study = Study.model_validate(settings)
+        check_consistency(study)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise StudyError(f"{path}: {error}") from error
+    return study
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors()
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        hint = nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
+        message = f"unknown key; {hint}"
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] == "model_type":
+        message = f"must be a table, got {quoted(first['input'])}"
+    elif first["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, got {quoted(first['input'])}"
+    more = f" (and {len(others)} more)" if others else ""
+    return (f"{field}: {message}" if field else message) + more
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Study
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) else MethodSettings
+    return list(model.model_fields)

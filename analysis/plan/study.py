@@ -1,0 +1,195 @@
+"""A study file as typed settings; each value is checked by itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from analysis.plan.errors import one_of
+from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS
+
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**7)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NoiseSettings(_Settings):
+    """Which labels are made wrong; further keys are options of the kind of noise.
+
+    Human labels have the rate they have: `rates` then names it, or 0 for the true labels.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    kind: str = "symmetric"
+    rates: Annotated[list[Share], Field(min_length=1)]
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, NOISE_KINDS)
+
+
+class ModelSettings(_Settings):
+    """The architecture; further keys are its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, MODELS)
+
+
+class TrainingSettings(_Settings):
+    """SGD with momentum and cosine decay of the learning rate to 0 over the epochs.
+
+    `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
+    that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
+    perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
+    """
+
+    epochs: Count
+    batch_size: Count = 128
+    learning_rate: Positive = 0.05
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-3
+    max_gradient_norm: Positive | None = None
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: bool = False
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
+    probe_epochs: list[Count] = []
+    probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
+
+
+class LossSettings(_Settings):
+    """A loss of `ncsam.losses`; further keys are its options.
+
+    Forward correction takes the transition matrix that made the labels (`transition = "known"`) or estimates it with
+    a first training on cross-entropy (`"estimated"`).
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str = "cross-entropy"
+    transition: Literal["known", "estimated"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, LOSSES)
+
+
+class MethodSettings(_Settings):
+    """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from.
+
+    `mixup` is the alpha with which batches are mixed.
+
+    With `like`, the title of another method of the study, what was chosen for that one is taken over, so that
+    the two differ in nothing but their own keys.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str
+    # characters that the terminal's and the figures' markup would swallow are left out
+    label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
+    like: str | None = None
+    loss: LossSettings = LossSettings()
+    mixup: Positive | None = None
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def title(self) -> str:
+        """How tables and figures call it."""
+        return self.label or self.name
+
+    @property
+    def candidate_count(self) -> int:
+        """How many `candidates()` there are, without making them."""
+        return math.prod(len(value) for value in (self.model_extra or {}).values() if isinstance(value, list))
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every combination of the listed values."""
+        options = self.model_extra or {}
+        values = [value if isinstance(value, list) else [value] for value in options.values()]
+        return [dict(zip(options, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+class SelectionSettings(_Settings):
+    """How candidates are compared: accuracy on held-out training samples with their observed labels."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1000]
+
+
+class MeasureSettings(_Settings):
+    """What is measured at the end of training, on `samples` of the training set and of the test set.
+
+    `bound`: Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
+    """
+
+    samples: Count = 1000
+    eigenvalues: Count = 3
+    eigenvalue_tol: Positive = 0.01
+    trace_rtol: Positive = 0.05
+    trace_max_products: Annotated[int, Field(ge=10, le=10**6)] = 60
+    sharpness_rho: Positive = 0.5
+    sharpness_steps: Count = 5
+    surface_rates: list[Share] = []
+    surface_seeds: list[Seed] = []
+    surface_extent: Positive = 1.0
+    line_steps: Annotated[int, Field(ge=2, le=10_000)] = 41
+    surface_steps: Annotated[int, Field(ge=2, le=1_000)] = 21
+    surface_adaptive: bool = False
+    surface_batch_norm: Literal["eval", "recalibrate"] = "eval"
+    density_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
+    density_probes: Annotated[int, Field(ge=2, le=10_000)] = 5
+    bound: bool = False
+
+
+class Study(_Settings):
+    """A study file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    dataset: str
+    train_samples: Count | None = None
+    test_samples: Count | None = None
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    model: ModelSettings
+    noise: NoiseSettings
+    training: TrainingSettings
+    methods: Annotated[list[MethodSettings], Field(min_length=1, max_length=1000)]
+    selection: SelectionSettings = SelectionSettings()
+    measure: MeasureSettings = MeasureSettings()
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, DATASETS)
+
+    def candidates(self, method: MethodSettings) -> list[dict[str, Any]]:
+        """The hyper-parameters that may be chosen for a method.
+
+        A method that is like another one has the other's candidates, in the other's order, with its own keys added.
+        """
+        if method.like is None:
+            return method.candidates()
+        (own,) = method.candidates()
+        other = next(m for m in self.methods if m.title == method.like)
+        return [{**candidate, **own} for candidate in other.candidates()]

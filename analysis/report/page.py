@@ -1,0 +1,280 @@
+"""The report of a study: one self-contained HTML page, a Markdown table for an appendix, a tidy table of all runs."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import figures
+from analysis import store
+from analysis.claims import Judgement, judge
+from analysis.claims.wording import conclusion
+from analysis.plan import final_runs, read_study
+from analysis.report.console import chosen, spread
+from analysis.statistics import VERDICTS, Effect
+from figures.style import percent
+
+Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
+"""(runs, histories) -> a figure; None where they hold nothing for it."""
+
+
+def _alignment(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure | None:
+    del runs
+    noisy = histories[(histories["noise_rate"] > 0) & histories["cos_plus_clean"].notna()]
+    return figures.alignment(histories, noisy["method"].iloc[0]) if len(noisy) else None
+
+
+FIGURES: dict[str, Draw] = {
+    "M3": _alignment,
+    "L1": lambda runs, _: figures.curvature(runs),
+    "L3": lambda runs, _: figures.sharpness_accuracy(runs),
+    "G2": lambda _, histories: figures.training_curves(histories),
+}
+"""Claim -> the figure that shows its data, beside that of its effects."""
+
+
+def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
+    """Writes `report.html`, `claims.md` and `runs.csv` into a study's folder, from its files alone.
+
+    Args:
+        root: the study's folder.
+        parquet: the runs as `runs.parquet` too: the same table, with its types.
+
+    Raises:
+        FileNotFoundError: not a study folder.
+        StoreError: no run has finished.
+        ValueError: Parquet is asked for, and nothing that writes it is installed.
+    """
+    if parquet and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
+    table = store.read_table(root)
+    judgements = judge(table)
+    outputs = {
+        "report.html": _page(root, table, judgements),
+        "claims.md": markdown(judgements),
+        "runs.csv": table.to_csv(index=False),
+    }
+    for name, text in outputs.items():
+        store.write_text(root / name, text)
+    written = [root / name for name in outputs]
+    if parquet:
+        written.append(root / "runs.parquet")
+        store.replace_file(
+            written[-1], lambda beside: table.to_parquet(beside, engine="pyarrow", index=False)
+        )
+    return written
+
+
+def markdown(judgements: list[Judgement]) -> str:
+    """Each claim's predictions as a Markdown table, for a paper's appendix."""
+    head = ["claim", "prediction", "estimate [95% interval]", "p (Holm)", "n", "verdict"]
+    rows = [
+        [
+            judgement.claim.id,
+            effect.name,
+            f"{interval(effect)} {effect.unit}".strip(),
+            p_value(effect),
+            f"{effect.samples} {effect.counted}" if effect.samples else "–",
+            effect.verdict,
+        ]
+        for judgement in judgements
+        for effect in judgement.effects
+    ]
+    # a bar would end the cell
+    lines = [
+        " | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, ["---"] * len(head), *rows]
+    ]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def interval(effect: Effect) -> str:
+    """Estimate and interval to three digits; a dash where there is none."""
+    if not np.isfinite(effect.estimate):
+        return "–"
+    if not np.isfinite(effect.low):
+        return f"{effect.estimate:+.3g}"
+    return f"{effect.estimate:+.3g} [{effect.low:+.3g}, {effect.high:+.3g}]"
+
+
+def p_value(effect: Effect) -> str:
+    """The p-value after Holm's correction."""
+    p = effect.adjusted[0] if effect.adjusted else effect.p_value
+    if not np.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    study = read_study(root / "study.toml")
+    histories = store.read_histories(root)
+    return environment.get_template("report.html.jinja").render(
+        study=study,
+        folder=root.as_posix(),
+        summary=_summary(table, judgements),
+        verdicts=VERDICTS,
+        sections=[_section(judgement, table, histories) for judgement in judgements],
+        results=_results(table),
+        settings=(root / "study.toml").read_text(encoding="utf-8").split("[resolved]")[0].strip(),
+        machines=_machines(root),
+        costs=_costs(table),
+        selection=_selection_cost(root),
+        failures=_failures(root, table),
+    )
+
+
+def _summary(table: pd.DataFrame, judgements: list[Judgement]) -> str:
+    counts = pd.Series([judgement.verdict for judgement in judgements]).value_counts()
+    found = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    several = [
+        f"{table[name].nunique()} {words if table[name].nunique() == 1 else words + 's'}"
+        for name, words in (("method", "method"), ("noise_rate", "noise rate"), ("seed", "seed"))
+    ]
+    data = ", ".join(sorted(table["dataset"].unique()))
+    kinds = ", ".join(sorted(table["noise_kind"].unique()))
+    return (
+        f"{len(table)} runs on {data} with {kinds} label noise: {', '.join(several)}. Of the claims: {found}."
+    )
+
+
+def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame) -> dict[str, Any]:
+    claim = judgement.claim
+    drawn = FIGURES[claim.id](table, histories) if claim.id in FIGURES else None
+    return {
+        **{name: getattr(claim, name) for name in ("id", "statement", "place")},
+        "verdict": judgement.verdict,
+        "effects": [_shown(effect) for effect in judgement.effects],
+        "controls": [_shown(effect) for effect in judgement.controls],
+        "forest": _forest(judgement.effects),
+        "figures": [(f"The data behind {claim.id}", _embedded(drawn))] if drawn else [],
+        "missing": judgement.missing,
+        "runs": list(dict.fromkeys(prediction.runs() for prediction in claim.predictions)),
+    }
+
+
+def _shown(effect: Effect) -> dict[str, str]:
+    numbers = ""
+    if np.isfinite(effect.estimate):
+        p = p_value(effect)
+        equivalence = effect.adjusted[1] if effect.adjusted else effect.equivalence_p
+        numbers = (
+            f"{interval(effect)} {effect.unit}".rstrip()
+            + f"; p {p if p.startswith('<') else '= ' + p} ({effect.test}, Holm over {effect.tests}); "
+            f"n = {effect.samples} {effect.counted}"
+            + (f"; equivalence p = {equivalence:.3f}" if np.isfinite(equivalence) else "")
+        )
+    return {
+        "name": effect.name,
+        "verdict": effect.verdict,
+        "numbers": numbers,
+        "conclusion": conclusion(effect),
+    }
+
+
+def _forest(effects: list[Effect]) -> str:
+    rows = []
+    for effect in effects:
+        common = {"unit": effect.unit, "margin": effect.margin, "verdict": effect.verdict}
+        rows.append({**common, **_place(effect), "is_part": False})
+        rows += [{**common, **asdict(part), "is_part": True} for part in effect.parts]
+    found = pd.DataFrame(rows)
+    return _embedded(figures.forest(found)) if np.isfinite(found["estimate"]).any() else ""
+
+
+def _place(effect: Effect) -> dict[str, Any]:
+    return {"name": effect.name, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
+
+
+def _embedded(figure: Figure) -> str:
+    """A figure as the address of an image that carries its own data; the same figure gives the same text."""
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=150, metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def _results(table: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    for noise, of_noise in table.groupby(["dataset", "noise_kind", "noise_rate"], sort=True):
+        for index, (method, runs) in enumerate(of_noise.groupby("method", sort=False)):
+            diverged = int(runs["diverged"].sum())
+            rows.append(
+                {
+                    "noise": f"{noise[0]}, {noise[1]} {percent(noise[2])}" if index == 0 else "",
+                    "method": f"{method} ({diverged} diverged)" if diverged else str(method),
+                    "chosen": chosen(runs["hyperparameters"].iloc[0]),
+                    "accuracy": spread(100 * runs["test_accuracy"], 1),
+                    "best": spread(100 * runs["best_test_accuracy"], 1),
+                    "memorized": spread(100 * runs["memorized"], 0),
+                    "eigenvalue": spread(runs["top_eigenvalue_observed"], 1),
+                    "sharpness": spread(runs["sharpness_clean"], 2),
+                }
+            )
+    return rows
+
+
+def _costs(table: pd.DataFrame) -> list[dict[str, str]]:
+    return [
+        {
+            "method": str(method),
+            "runs": str(len(runs)),
+            "gradients": spread(runs["gradients"], 0),
+            "seconds": spread(runs["seconds"], 1),
+        }
+        for method, runs in table.groupby("method", sort=False)
+    ]
+
+
+def _selection_cost(root: Path) -> str:
+    trials = [store.read_history(path) for path in sorted((root / "selection").rglob("*.h5"))]
+    if not trials:
+        return "No hyper-parameter was chosen by trials."
+    gradients = sum(float(trial["gradients"].iloc[-1]) for trial in trials)
+    seconds = sum(float(trial["seconds"].iloc[-1]) for trial in trials)
+    return (
+        f"Choosing hyper-parameters took {len(trials)} more trainings, {gradients:,.0f} batch gradients and "
+        f"{seconds:,.0f} s of training."
+    )
+
+
+def _machines(root: Path) -> list[str]:
+    found = []
+    for path in store.run_files(root):
+        stored = store.read_config(path)
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(stored["versions"].items()))
+        found.append(f"{stored['device']}, {stored['threads']} threads, {versions}")
+    return sorted(set(found))
+
+
+def _failures(root: Path, table: pd.DataFrame) -> list[str]:
+    """Runs that diverged, failed, or have not been run, each with what is known."""
+    diverged = table[table["diverged"].astype(bool)]
+    texts = [
+        f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {percent(run.noise_rate)}, seed {run.seed}"
+        for run in diverged.itertuples()
+    ]
+    for folder in ("runs", "selection"):
+        for path in sorted((root / folder).rglob("*.failed")):
+            texts.append(
+                f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8', errors='replace').strip()}"
+            )
+    for run in final_runs(read_study(root / "study.toml")):
+        path = root / run.path
+        if not path.exists() and not store.failure_path(path).exists():
+            texts.append(f"not run: {run.title}")
+    return texts

@@ -1,0 +1,73 @@
+"""What a study measures along the training: perturbations and gradients, sharpness and curvature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from analysis.plan.seeds import derived_seed
+from analysis.run.measurements import subset
+from landscape import Objective, sharpness, top_eigenvalues
+from ncsam import Method, NoisyLabels, Split
+from ncsam.probes import Probe, gradient_probe
+
+EIGENVALUE_TOL = 0.1
+"""Of the residual; the error of the value is second order in it."""
+MAX_PRODUCTS = 60
+LANDSCAPE_METRICS = {
+    f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
+    for loss, labels in (("observed", "observed"), ("clean", "true"))
+    for name, unit, words in (
+        ("top_eigenvalue", "", "largest eigenvalue of the training loss's Hessian"),
+        ("top_eigenvalue_residual", "", "residual norm of that eigenvalue"),
+        ("sharpness", "nat", "largest rise of the training loss found in the ball: a lower bound"),
+    )
+}
+"""Name -> (unit, description) of what `landscape_probe` measures."""
+
+
+def study_probes(
+    config: dict[str, Any], method: Method, model: nn.Module, train: Split, labels: NoisyLabels
+) -> list[Probe]:
+    """The probes that a run's configuration asks for, on the same training samples for every method."""
+    settings = config["training"]
+    if not settings["probe_epochs"]:
+        return []
+    samples = subset(len(train), settings["probe_samples"], derived_seed(config, "probed samples"))
+    samples = samples.to(train.pixels.device)
+    inputs, part = train.batch(samples), labels.take(samples)
+    epochs = settings["probe_epochs"]
+    return [
+        gradient_probe(method, inputs, part.observed, part.clean, samples, epochs=epochs),
+        landscape_probe(config, model, inputs, part),
+    ]
+
+
+def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, labels: NoisyLabels) -> Probe:
+    """Sharpness and top eigenvalue of the cross-entropy with observed and with true labels."""
+
+    def measure() -> dict[str, float]:
+        metrics = dict.fromkeys(LANDSCAPE_METRICS, float("nan"))
+        start = None
+        for loss, targets in (("observed", labels.observed), ("clean", labels.clean)):
+            objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            if not math.isfinite(objective.value()):
+                continue
+            eigen = top_eigenvalues(
+                objective,
+                tol=EIGENVALUE_TOL,
+                max_products=MAX_PRODUCTS,
+                start=start,
+                seed=derived_seed(config, "probe"),
+            )
+            # the two Hessians share their Gauss-Newton part, in which no label enters
+            start = eigen.vectors
+            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], steps=2, restarts=0)
+            metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])
+            metrics[f"probe_top_eigenvalue_residual_{loss}"] = float(eigen.residuals[0])
+            metrics[f"probe_sharpness_{loss}"] = worst.value
+        return metrics
+
+    return Probe(config["training"]["probe_epochs"], measure, LANDSCAPE_METRICS)

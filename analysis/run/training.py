@@ -1,0 +1,152 @@
+"""A run's configuration -> the training it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analysis.plan.seeds import derived_seed
+from ncsam import (
+    METHODS,
+    Augmentation,
+    CheckpointError,
+    Dataset,
+    History,
+    Method,
+    NoisyLabels,
+    Plain,
+    Split,
+    build_loss,
+    build_method,
+    build_model,
+    estimated_transition,
+    fit,
+    in_fastest_layout,
+    predict,
+)
+from ncsam.probes import Probe
+
+OnEpoch = Callable[[int, int], None]
+"""(epochs done, epochs in all)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run's data and settings.
+
+    Attributes:
+        config: of the run.
+        dataset: where the data come from.
+        train: the training samples, on the device.
+        labels: theirs.
+        held_out: samples to evaluate on.
+        device: where to train.
+        fingerprint: of configuration, choice and data; a checkpoint of another one is refused.
+    """
+
+    config: dict[str, Any]
+    dataset: Dataset
+    train: Split
+    labels: NoisyLabels
+    held_out: Split
+    device: str
+    fingerprint: str
+
+    def new_model(self, purpose: str) -> nn.Module:
+        """The run's architecture, its initial weights drawn for `purpose`."""
+        options = {key: value for key, value in self.config["model"].items() if key != "name"}
+        model = build_model(
+            self.config["model"]["name"],
+            self.dataset.input_shape,
+            self.dataset.num_classes,
+            seed=derived_seed(self.config, purpose),
+            **options,
+        )
+        return in_fastest_layout(model.to(self.device))
+
+    def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
+        """The run's method with its loss, around a model."""
+        settings = self.config["method"]
+        options = {key: value for key, value in settings["loss"].items() if key not in ("name", "transition")}
+        loss_fn = build_loss(
+            settings["loss"]["name"],
+            samples=len(self.train),
+            classes=self.dataset.num_classes,
+            transition=transition.float(),
+            **options,
+        ).to(self.device)
+        return self._configured(
+            build_method(
+                settings["name"],
+                self._compiled(model),
+                loss_fn,
+                seed=derived_seed(self.config, "method"),
+                clean_targets=self.labels.clean,
+                peer=self._compiled(self.new_model("peer's weights"))
+                if METHODS[settings["name"]].needs_peer
+                else None,
+                **hyperparameters,
+            )
+        )
+
+    def estimated_transition(self, checkpoint: Path, on_epoch: OnEpoch) -> tuple[Tensor, float]:
+        """The transition matrix read off a network trained with cross-entropy, and the gradients spent on that."""
+        model = self.new_model("weights of the estimate")
+        method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
+        self.fit(method, checkpoint, on_epoch)
+        return estimated_transition(predict(model, self.train).softmax(1)), method.gradient_count
+
+    def fit(
+        self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
+    ) -> History:
+        """Trains, or goes on from the checkpoint."""
+        settings = self.config["training"]
+        epochs = settings["epochs"]
+        optimizer = torch.optim.SGD(
+            method.parameters(),
+            lr=settings["learning_rate"],
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+        )
+        augmentation = Augmentation(settings["crop"], settings["flip"], settings["cutout"])
+
+        def train_or_resume() -> History:
+            return fit(
+                method,
+                optimizer,
+                self.train,
+                self.labels,
+                self.held_out,
+                epochs=epochs,
+                batch_size=settings["batch_size"],
+                seed=derived_seed(self.config, "order"),
+                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
+                augmentation=augmentation if augmentation != Augmentation() else None,
+                mixup_alpha=self.config["method"]["mixup"],
+                max_gradient_norm=settings["max_gradient_norm"],
+                alignment_batches=settings["alignment_batches"] if self.config["purpose"] == "final" else 0,
+                probes=probes,
+                checkpoint=checkpoint,
+                fingerprint=self.fingerprint,
+                on_epoch=lambda epoch: on_epoch(epoch, epochs),
+            )
+
+        try:
+            return train_or_resume()
+        except CheckpointError:
+            # such as one that a power failure left: at worst the run is trained from its start
+            checkpoint.unlink()
+            return train_or_resume()
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        return torch.compile(model) if self.config["training"]["compile"] else model  # type: ignore[return-value]
+
+    def _configured(self, method: Method) -> Method:
+        if self.config["training"]["precision"] == "bfloat16":
+            method.passes.autocast_dtype = torch.bfloat16
+        return method

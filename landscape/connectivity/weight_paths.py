@@ -1,0 +1,216 @@
+"""Paths between two solutions: the straight line with its barrier, and a bent one of low loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
+from landscape.evaluation.evaluator import Evaluator
+from landscape.loss.objective import Objective
+from landscape.progress import Progress, as_progress
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+from landscape.slices.directions import Weights, as_vector
+
+
+@result
+class Path:
+    """Loss and accuracy from one solution, at position 0, to another, at position 1."""
+
+    position: FloatArray = described("place on the path, from 0 to 1", dims=("position",), coordinate=True)
+    loss: FloatArray = described("mean loss", unit="nat", dims=("position",))
+    accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=("position",))
+    barrier: float = described(
+        "largest loss above the straight line between the ends' losses, at the points evaluated", unit="nat"
+    )
+    barrier_position: float = described("where that is")
+    kind: str = described("straight or quadratic Bezier")
+    distance: float = described("l2 distance between the ends")
+    length: float = described("l2 length of the path")
+    batch_norm: str = described("statistics of BatchNorm at each point")
+    calibration_samples: int = described("inputs that BatchNorm is recalibrated with")
+    samples: int = described("samples in the mean loss")
+
+
+@result
+class Bend:
+    """The control point of a quadratic Bezier curve of low loss between two solutions."""
+
+    vector: Tensor = described("weights of the control point", dims=("parameter",))
+    loss: FloatArray = described(
+        "loss of the batch at each step, at a random point of the path", unit="nat", dims=("step",)
+    )
+    batch_size: int = described("samples of a batch")
+    learning_rate: float = described("of Adam at the first step, with cosine decay to 0")
+    seed: int = described("seed of the batches and the points")
+
+
+def path(objective: Objective, other: Weights, **options: Any) -> Path:
+    """Loss and accuracy from the objective's weights to others; options as for `paths`."""
+    return paths({"loss": objective}, other, **options)["loss"]
+
+
+def paths(
+    objectives: Mapping[str, Objective],
+    other: Weights,
+    *,
+    bend: Bend | None = None,
+    steps: int = 25,
+    batch_norm: str | None = None,
+    calibration: Tensor | None = None,
+    progress: Progress | bool | None = None,
+) -> dict[str, Path]:
+    """Several losses on the way from the objectives' weights to others, from the same passes.
+
+    The barrier is max_t L(t) - ((1 - t) L(0) + t L(1)) (Frankle et al. 2020; Entezari et al. 2022). Two
+    networks trained apart differ by the order of their units: bring them together first (`matched`).
+
+    Args:
+        objectives: of one model, as for `surfaces`.
+        other: the other solution's weights.
+        bend: the control point of a quadratic Bezier curve (`low_loss_bend`); a straight line if not given.
+        steps: points on the path, with its ends.
+        batch_norm: `"eval"`, with the statistics of the objectives' model everywhere, or `"recalibrate"`, which
+            is what is taken if not given and there are such, as the statistics of one end are wrong at the
+            other.
+        calibration: inputs to recalibrate with, as for `surfaces`.
+        progress: as for `surfaces`.
+
+    Raises:
+        ValueError: an argument out of range, objectives of different models, or another model whose parameters
+            differ where they are no variables, so that it is not at the path's end.
+    """
+    if steps < 2:
+        raise ValueError(f"steps: must be at least 2, got {steps}")
+    if not objectives:
+        raise ValueError("objectives: holds none")
+    lead = next(iter(objectives.values()))
+    _check_that_the_rest_is_shared(lead, other)
+    position = np.linspace(0, 1, steps)
+    chord = as_vector(lead, other) - lead.theta
+    vectors, multiples = [chord], position[:, None]
+    if bend is not None:
+        vectors = [as_vector(lead, bend.vector) - lead.theta, chord]
+        multiples = np.stack([2 * position * (1 - position), position**2], 1)
+    choice = batch_norm or _choice_for(lead)
+    evaluator = Evaluator(objectives, vectors, batch_norm=choice, calibration=calibration, expected=steps)
+    report = as_progress(progress, "path")
+    values = evaluator(multiples, lambda done: report(done, steps))
+    distance = torch.linalg.vector_norm(chord.double()).item()
+    result = {}
+    for column, (name, objective) in enumerate(objectives.items()):
+        loss = values.loss[:, column].copy()
+        rise = loss - ((1 - position) * loss[0] + position * loss[-1])
+        # NaN is no barrier of 0: argmax takes it as the largest
+        highest = int(rise.argmax())
+        result[name] = Path(
+            position=position.copy(),
+            loss=loss,
+            accuracy=values.accuracy[:, column].copy(),
+            barrier=float(rise[highest]),
+            barrier_position=float(position[highest]),
+            kind="straight" if bend is None else "quadratic Bezier",
+            distance=distance,
+            length=distance if bend is None else _length(vectors),
+            batch_norm=choice,
+            calibration_samples=evaluator.calibration_samples,
+            samples=objective.n_samples,
+        )
+    return result
+
+
+def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None:
+    if isinstance(other, nn.Module):
+        other = dict(other.named_parameters())
+    if not isinstance(other, Mapping):
+        return
+    for name, own in objective.tensors().items():
+        if name in objective.names or name not in other:
+            continue
+        if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):
+            raise ValueError(
+                f"other: its {name!r} differs, but is frozen or not among the objective's parameters, and would stay; "
+                "make it a variable of the objective too, or the same in both"
+            )
+
+
+def low_loss_bend(
+    objective: Objective,
+    other: Weights,
+    *,
+    steps: int = 300,
+    batch_size: int = 128,
+    learning_rate: float = 0.01,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+) -> Bend:
+    """Trains the control point of a quadratic Bezier curve so that the loss along it is low.
+
+    The curve (1 - t)^2 a + 2 t (1 - t) w + t^2 b from the objective's weights a to others b; each step lowers
+    the loss of a random batch at a random t (Garipov et al. 2018, arXiv:1802.10026, section 3). It begins in the
+    middle of the straight line. BatchNorm takes the batch's statistics meanwhile, as in training.
+
+    Args:
+        objective: whose loss and weights.
+        other: the other end.
+        steps: of Adam, whose learning rate falls to 0 as a cosine.
+        batch_size: samples of a step.
+        learning_rate: at the first step.
+        seed: of batches and places.
+        progress: called with steps done and in all; True writes a line on the terminal.
+
+    Raises:
+        ValueError: an argument out of range, or another model as in `paths`.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: must be at least 1, got {steps}")
+    if not 1 <= batch_size <= len(objective.inputs):
+        raise ValueError(
+            f"batch_size: must lie between 1 and {len(objective.inputs)} samples, got {batch_size}"
+        )
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
+    _check_that_the_rest_is_shared(objective, other)
+    start, end = objective.theta, as_vector(objective, other)
+    outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
+    if _choice_for(objective) == "recalibrate":
+        outputs = BatchStatistics(objective).outputs
+    report = as_progress(progress, "bend")
+    generator = torch.Generator().manual_seed(seed)
+    control = ((start + end) / 2).requires_grad_()
+    adam = torch.optim.Adam([control], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)
+    losses = torch.zeros(steps, dtype=torch.float64, device=objective.device)
+    for step in range(steps):
+        t = torch.rand((), generator=generator, dtype=torch.float64).item()
+        rows = torch.randint(len(objective.inputs), (batch_size,), generator=generator)
+        rows = rows.to(objective.inputs.device, non_blocking=True)
+        inputs = objective.inputs[rows].to(objective.device)
+        targets = objective.targets[rows].to(objective.device)
+        point = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+        loss = objective.loss_fn(outputs(point, inputs), targets)
+        (control.grad,) = torch.autograd.grad(loss, control)
+        adam.step()
+        schedule.step()
+        losses[step] = loss.detach()
+        report(step + 1, steps)
+    return Bend(control.detach(), losses.cpu().numpy(), batch_size, learning_rate, seed)
+
+
+def _choice_for(objective: Objective) -> str:
+    return "recalibrate" if any(map(keeps_statistics, objective.model.modules())) else "eval"
+
+
+def _length(vectors: list[Tensor]) -> float:
+    """Of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
+    pair = torch.stack(vectors, 1).double()
+    gram = (pair.T @ pair).cpu().numpy()
+    t = (np.arange(1000) + 0.5) / 1000
+    speed = np.stack([2 * (1 - 2 * t), 2 * t])
+    return float(np.sqrt(np.einsum("it,ij,jt->t", speed, gram, speed).clip(0)).mean())

@@ -1,0 +1,148 @@
+"""Spectral density of an Objective's Hessian or Gauss-Newton matrix, with error bands."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscape.curvature.eigenvalues import TopEigenvalues, deflation, matvec_of
+from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.loss.objective import Objective
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+
+@result
+class SpectralDensity:
+    """The spectrum of a symmetric matrix: outliers one by one, the bulk as a density.
+
+    The bulk is what the probes see besides the outliers. Its density is smoothed; `nodes` and `weights` are
+    the measure itself, from which any other smoothing can be drawn (`spectral_measure`).
+    """
+
+    eigenvalue: FloatArray = described(
+        "where density and count are given: the range of the bulk", dims=("eigenvalue",), coordinate=True
+    )
+    density: FloatArray = described(
+        "density of the bulk; its integral is the share of all eigenvalues", dims=("eigenvalue",)
+    )
+    density_error: FloatArray = described(
+        "standard error of the density, from the spread of the probes", dims=("eigenvalue",)
+    )
+    count: FloatArray = described("eigenvalues up to there, outliers included", dims=("eigenvalue",))
+    count_error: FloatArray = described("standard error of the count", dims=("eigenvalue",))
+    outliers: FloatArray = described("eigenvalues known one by one, largest first", dims=("outlier",))
+    outlier_residuals: FloatArray = described("their residuals ||H v - value v||", dims=("outlier",))
+    negative_fraction: float = described("share of eigenvalues below zero by more than rounding")
+    negative_fraction_error: float = described("standard error of the share")
+    nodes: FloatArray = described("nodes of each probe's quadrature of the bulk", dims=("probe", "step"))
+    weights: FloatArray = described("weights of the nodes, with sum 1 for each probe", dims=("probe", "step"))
+    smoothing: float = described("standard deviation of the Gaussian that smooths the density")
+    dimension: int = described("order of the matrix: number of eigenvalues")
+    products: int = described(
+        "matrix-vector products spent, also those for given eigenpairs", unit="products"
+    )
+    matrix: str = described("which matrix")
+    samples: int = described("samples in the mean loss")
+
+
+def spectral_density(
+    objective: Objective,
+    *,
+    steps: int = 40,
+    probes: int = 5,
+    deflate: TopEigenvalues | None = None,
+    smoothing: float | None = None,
+    points: int = 501,
+    matrix: str = "hessian",
+    seed: int = 0,
+) -> SpectralDensity:
+    """The spectral density at the objective's weights, by stochastic Lanczos quadrature (Ghorbani et al. 2019).
+
+    Every Lanczos vector is orthogonalised against all before it, and eigenvalues found one by one are taken out
+    of the probes, which removes most of the variance.
+
+    Args:
+        objective: whose matrix.
+        steps: of Lanczos for each probe: the finer details need more.
+        probes: random starts, at least 2: the error falls as 1 / sqrt(probes).
+        deflate: eigenpairs already found; if not given, those that the first probe finds.
+        smoothing: standard deviation of the Gaussian; a fiftieth of the bulk's range if not given.
+        points: at which density and count are given.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
+        seed: of the probes.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if smoothing is not None and not smoothing > 0:
+        raise ValueError(f"smoothing: must be positive, got {smoothing}")
+    if points < 2:
+        raise ValueError(f"points: must be at least 2, got {points}")
+    n = objective.n_parameters
+    known = None if deflate is None else deflation(deflate, objective, matrix)
+    fits = 8 * n * steps <= objective.memory_budget
+    found = lanczos_quadrature(
+        matvec_of(objective, matrix, expected=steps * probes),
+        n,
+        steps=steps,
+        probes=probes,
+        deflate=None if known is None else (known.basis, known.values, known.residuals),
+        generator=torch.Generator(objective.device).manual_seed(seed),
+        device=objective.device,
+        vector_dtype=torch.float64 if fits else torch.float32,
+    )
+    outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
+    share = (n - len(outliers)) / n
+    there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
+    low, high = (there.min(), there.max()) if there.size else (0.0, 0.0)
+    # a bulk that is zero everywhere has no scale of its own
+    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
+    grid = np.linspace(low - 4 * width, high + 4 * width, points)
+
+    def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard error, of the share of the whole."""
+        mean, spread = values.mean(0), values.std(0, ddof=1)
+        return share * mean, share * spread / math.sqrt(probes)
+
+    distance = (grid[:, None, None] - nodes) / width
+    kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
+    density, density_error = over_probes((kernel * weights).sum(2).T)
+    below, count_error = over_probes(((nodes <= grid[:, None, None]) * weights).sum(2).T)
+    known_below = (outliers <= grid[:, None]).sum(1)
+    zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, there)).max(initial=0)
+    negative, negative_error = over_probes(((nodes < -zero) * weights).sum(1))
+    undefined = math.nan if np.isnan(weights).any() else 0.0
+    return SpectralDensity(
+        eigenvalue=grid,
+        density=density,
+        density_error=density_error,
+        count=n * below + known_below + undefined,
+        count_error=n * count_error + undefined,
+        outliers=outliers,
+        outlier_residuals=found.residuals.numpy(),
+        negative_fraction=float(negative + (outliers < -zero).sum() / n + undefined),
+        negative_fraction_error=float(negative_error),
+        nodes=nodes,
+        weights=weights,
+        smoothing=float(width),
+        dimension=n,
+        products=found.products + (0 if deflate is None else deflate.products),
+        matrix=matrix,
+        samples=objective.n_samples,
+    )
+
+
+def spectral_measure(density: SpectralDensity) -> tuple[FloatArray, FloatArray]:
+    """The whole spectrum as points and their masses, which sum to 1: the outliers and the nodes of all probes.
+
+    Sums over it are means over the eigenvalues; times the dimension, the first moment is the trace.
+    """
+    n, probes = density.dimension, len(density.nodes)
+    share = (n - len(density.outliers)) / n
+    values = np.concatenate([density.outliers, density.nodes.ravel()])
+    single: NDArray[np.float64] = np.full(len(density.outliers), 1 / n)
+    return values, np.concatenate([single, share * density.weights.ravel() / probes])

@@ -1,0 +1,100 @@
+"""Relative flatness of one layer: curvature weighted by the weights, which rescaling cannot change."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.krylov.traces import moments
+from landscape.loss.objective import Objective
+from landscape.results.fields import described
+from landscape.results.registry import result
+
+
+@result
+class RelativeFlatness:
+    """The trace of a layer's Hessian, its rows weighted by the weights' inner products."""
+
+    value: float = described("relative flatness kappa: larger is sharper")
+    standard_error: float = described("standard error of the value")
+    low: float = described("lower end of the value's 95% interval")
+    high: float = described("upper end of the value's 95% interval")
+    layer: str = described("name of the weights")
+    converged: bool = described("the interval is within the tolerance asked for")
+    products: int = described("matrix-vector products spent", unit="products")
+    samples: int = described("samples in the mean loss")
+
+
+def relative_flatness(
+    objective: Objective,
+    layer: str | None = None,
+    *,
+    rtol: float | None = 0.05,
+    max_products: int = 200,
+    seed: int = 0,
+) -> RelativeFlatness:
+    """kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'}, w_s the weights of the layer's unit s (Petzka et al. 2021).
+
+    Arxiv:2001.00939, definition 3. H_{s, s'} is the block of the loss' Hessian between the weights of two units.
+    With W W^T = R R^T it is the trace of (R x I)^T H (R x I), which is estimated as any trace is
+    (`landscape.krylov.traces.moments`), exactly where the layer is small. It does not change when a ReLU network's
+    layers
+    are rescaled. Cost: products with the Hessian of the one layer.
+
+    Args:
+        objective: whose loss, in evaluation mode.
+        layer: name of the weights, of which the first axis counts the units; those of the last layer, as in the
+            paper, if not given.
+        rtol: ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
+        max_products: budget.
+        seed: of the probes.
+
+    Raises:
+        ValueError: no such layer, or an argument out of range.
+    """
+    matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
+    name = layer or (matrices[-1] if matrices else None)
+    if name not in matrices:
+        raise ValueError(
+            f"layer: must be one of {', '.join(matrices) or 'none: no matrix is there'}, got {layer!r}"
+        )
+    part = objective.subset(parameters=lambda parameter: parameter == name)
+    weights = part.theta.view(part.shapes[0]).flatten(1).double()
+    units, inputs = weights.shape
+    # W = U S V^T: R = U S, of the smaller rank
+    left, sizes, _ = torch.linalg.svd(weights, full_matrices=False)
+    kept = sizes > 1e-12 * sizes.max()
+    factor = left[:, kept] * sizes[kept]
+    rank = factor.shape[1]
+    if rank == 0:
+        return RelativeFlatness(0.0, 0.0, 0.0, 0.0, name, True, 0, objective.n_samples)
+
+    def matvec(block: Tensor) -> Tensor:
+        columns = block.reshape(rank, -1)
+        moved = (factor @ columns).reshape(units * inputs, -1)
+        products = part.hvp(moved).double()
+        back: Tensor = factor.T @ products.reshape(units, -1)
+        return back.reshape(rank * inputs, -1)
+
+    part.expect("hessian", min(12, max_products))
+    found = moments(
+        matvec,
+        rank * inputs,
+        method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
+        rtol=rtol,
+        max_products=max_products,
+        deflate=None,
+        generator=torch.Generator(objective.device).manual_seed(seed),
+        device=objective.device,
+        precision=objective.dtype,
+    )
+    return RelativeFlatness(
+        value=found.trace.value,
+        standard_error=found.trace.standard_error,
+        low=found.trace.low,
+        high=found.trace.high,
+        layer=name,
+        converged=found.converged,
+        products=found.products,
+        samples=objective.n_samples,
+    )

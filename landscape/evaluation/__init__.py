@@ -1,0 +1,1 @@
+"""Losses and accuracies at many points in weight space."""

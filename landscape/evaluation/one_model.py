@@ -1,0 +1,40 @@
+"""Whether several Objectives, such as those of observed and true labels, are of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from landscape.loss.objective import Objective
+
+
+def check_one_model(objectives: Mapping[str, Objective]) -> None:
+    """Checks that the objectives are of one model at the same weights.
+
+    Raises:
+        ValueError: none; or another model, weights, buffers or variables, or other outputs for the first inputs.
+    """
+    if not objectives:
+        raise ValueError("objectives: holds none")
+    (first, lead), *others = objectives.items()
+    for name, other in others:
+        same = lead.names == other.names and lead.process_group is other.process_group
+        if not same or not (other.model is lead.model or _are_alike(lead, other)):
+            raise ValueError(f"objectives: {name!r} is of another model or other weights than {first!r}")
+
+
+def _are_alike(lead: Objective, other: Objective) -> bool:
+    """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
+    ours, theirs = lead.tensors(), other.tensors()
+    if ours.keys() != theirs.keys():
+        return False
+    pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
+    if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
+        return False
+    some = lead.inputs[:4].to(lead.device)
+    with torch.inference_mode():
+        # a model may change its inputs
+        one, two = (each.outputs(each.theta, some.clone()) for each in (lead, other))
+    rounding = 100 * torch.finfo(lead.dtype).eps * one[torch.isfinite(one)].abs().sum().item()
+    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)

@@ -1,0 +1,1 @@
+"""Rewrites of traced graphs. Nothing here knows a model or a data set."""

@@ -1,0 +1,141 @@
+"""A model's forward pass as a graph, cut where the weights come in, for many evaluations near the same weights.
+
+The outputs are traced once and made cheaper without changing the function: BatchNorm goes into the convolution
+before it, a max pooling on the CPU becomes comparisons of slices, and the first linear layers, which are linear
+in the weights, are computed once for each direction instead of once for each point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm, without_cudnn_norms
+from landscape.fx.threads import TRACING
+
+aten = torch.ops.aten
+
+WIDE = 32
+"""Inputs of a layer from which on it costs more than the combination of its outputs."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A forward pass at fixed shapes, cut in two.
+
+    Attributes:
+        first: (theta, inputs) -> outputs of the first linear layers, a tuple; linear in theta.
+        rest: (theta, inputs, *first) -> the model's outputs.
+    """
+
+    first: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    rest: Callable[..., Tensor]
+
+
+def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
+    """Traces a model's outputs once; the result holds for any weights and inputs of the same shapes.
+
+    Args:
+        outputs: (theta, inputs) -> the model's outputs; must not branch on values of tensors.
+        theta: example weights (n,).
+        inputs: example chunk, in the memory layout of those to come.
+
+    Raises:
+        RuntimeError: the model cannot be traced, or holds shapes that depend on the data.
+    """
+    with TRACING, torch.no_grad(), without_cudnn_norms():
+        module = make_fx(functionalize(outputs))(theta, inputs)
+    check_that_shapes_are_fixed(module)
+    fold_batch_norm(module)
+    if inputs.device.type == "cpu":
+        _pool_by_comparison(module.graph)
+    return _cut(module)
+
+
+def _pool_by_comparison(graph: fx.Graph) -> None:
+    """Makes of each plain max pooling the largest of some slices, several times faster on the CPU."""
+    for pool in graph.find_nodes(op="call_function", target=aten.max_pool2d_with_indices.default):
+        arguments: Any = pool.args
+        values, kernel, stride, *options = arguments
+        is_plain = len(set(kernel)) == 1 and list(stride) == list(kernel) and kernel[0] <= 3
+        users = list(pool.users)
+        if not is_plain or options or [user.args[1] for user in users] != [0]:
+            continue
+        with graph.inserting_before(pool):
+            for dim, size in ((2, kernel[0]), (3, kernel[0])):
+                end = values.meta["val"].shape[dim] // size * size
+                slices = [
+                    graph.call_function(aten.slice.Tensor, (values, dim, start, end, size))
+                    for start in range(size)
+                ]
+                largest = slices[0]
+                for other in slices[1:]:
+                    largest = graph.call_function(aten.maximum.default, (largest, other))
+                largest.meta["val"] = slices[0].meta["val"] = values.meta["val"].narrow(dim, 0, end // size)
+                values = largest
+        users[0].replace_all_uses_with(values)
+    graph.eliminate_dead_code()
+
+
+def _rectify_in_place(graph: fx.Graph) -> None:
+    """Lets a ReLU overwrite what nothing else reads."""
+    fresh = {aten.add.Tensor, aten.addmm.default, aten.convolution.default, aten.mm.default}
+    for node in graph.find_nodes(op="call_function", target=aten.relu.default):
+        source: Any = node.args[0]
+        if source.target in fresh and len(source.users) == 1:
+            node.target = aten.relu_.default
+
+
+REARRANGING = {
+    aten.split_with_sizes.default,
+    aten.view.default,
+    aten.reshape.default,
+    aten.t.default,
+    aten.transpose.int,
+    aten.permute.default,
+}
+
+
+def _cut(module: fx.GraphModule) -> Forward:
+    """Cuts a graph of (theta, inputs) behind each linear layer that sees inputs no weight has touched."""
+    graph = module.graph
+    theta, inputs = graph.find_nodes(op="placeholder")
+    of_data, of_weights = {inputs}, {theta}
+    layers = []
+    for node in graph.nodes:
+        sources = set(node.all_input_nodes)
+        is_getitem = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+        if node.op == "get_attr" or (node.op == "call_function" and sources and sources <= of_data):
+            of_data.add(node)
+        elif sources and sources <= of_weights and (is_getitem or node.target in REARRANGING):
+            of_weights.add(node)
+        elif node.target in (aten.addmm.default, aten.mm.default) and not node.kwargs:
+            *bias, data, weight = node.args
+            is_wide = weight in of_weights and weight.meta["val"].shape[0] >= WIDE
+            if is_wide and data in of_data and set(bias) <= of_weights:
+                layers.append(node)
+
+    first, rest = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op != "output":
+            copies[node] = first.node_copy(node, copies.__getitem__)
+    first.output(tuple(copies[layer] for layer in layers))
+    # not the placeholders: both are arguments, used or not
+    first.eliminate_dead_code()
+
+    copies = {theta: rest.placeholder("theta"), inputs: rest.placeholder("inputs")}
+    copies |= {layer: rest.placeholder(layer.name) for layer in layers}
+    for node in graph.nodes:
+        if node not in copies:
+            copies[node] = rest.node_copy(node, copies.__getitem__)
+    rest.eliminate_dead_code()
+    # not before the cut: what overwrites is never taken for dead, and the first layers would be rectified
+    _rectify_in_place(rest)
+    return Forward(fx.GraphModule(module, first), fx.GraphModule(module, rest))

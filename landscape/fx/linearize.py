@@ -1,0 +1,388 @@
+"""Products with a Hessian or Gauss-Newton matrix, split into what the weights decide and what the vector does.
+
+At fixed weights and data the product is linear in the vector: all activations and their gradients can be
+computed once and kept, and each further product costs only the operations that the vector touches. The
+operations of one product are traced into a graph, tidied, and cut in two.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from landscape.fx.threads import TRACING, HeldSetting
+
+Outputs = Callable[[Tensor, Tensor], Tensor]
+"""(theta, inputs) -> the model's outputs."""
+
+Product = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(theta, vector, inputs, targets) -> matrix times vector, (n,)."""
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Linearized:
+    """A product at fixed shapes, cut in two.
+
+    Attributes:
+        primal: (theta, inputs, targets) -> the residuals, a tuple of all that the tangent part needs of them.
+        tangent: (vector, *residuals) -> the product.
+    """
+
+    primal: fx.GraphModule
+    tangent: Callable[..., Tensor]
+
+
+def linearized(
+    product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Tensor, targets: Tensor
+) -> Linearized:
+    """Traces a product once; the result holds for any weights and data of the same shapes.
+
+    Args:
+        product: of a model's outputs as a function (theta, inputs); must not branch on values of tensors.
+        outputs: that function; likewise.
+        theta: example weights (n,).
+        inputs: example chunk.
+        targets: its targets.
+
+    Raises:
+        RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
+    """
+    # tensors of shapes without values: nothing is computed, and `make_fx` has no fakes to make of real ones
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
+    try:
+        with (
+            TRACING,
+            torch.no_grad(),
+            twice_differentiable(),
+            without_cudnn_norms(),
+            _Instead({torch.nn.functional.one_hot: _one_hot}),
+            fakes,
+        ):
+            forward = make_fx(functionalize(outputs))(theta, inputs)
+            fold_batch_norm(forward)
+            joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
+    except DynamicOutputShapeException as error:
+        raise RuntimeError(f"the size of the result of {error.func} depends on the data") from error
+    check_that_shapes_are_fixed(joint)
+    tidy(joint)
+    return _cut(joint)
+
+
+def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
+    """A selection by a mask has as many entries as the mask, which a trace would freeze for all data.
+
+    Raises:
+        RuntimeError: such a shape.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=aten.index.Tensor):
+        if any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1]):
+            raise RuntimeError("the size of a selection by a mask depends on the data")
+    for node in module.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if node.target is not aten.index.Tensor and torch.Tag.dynamic_output_shape in tags:
+            raise RuntimeError(f"the size of the result of {node.target} depends on the data")
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly.
+
+    Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
+    """
+    plain: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch._weight_norm: _weight_norm,
+        torch.nn.functional.embedding: _embedding,
+    }
+    with _PLAIN_ATTENTION.held(), _Instead(plain):
+        yield
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+_PLAIN_ATTENTION = HeldSetting(_plain_attention)
+
+
+def without_cudnn_norms() -> TorchFunctionMode:
+    """BatchNorm in a trace is the same operation on a GPU as on the CPU, which `fold_batch_norm` knows."""
+    return _Instead({torch.nn.functional.batch_norm: _batch_norm})
+
+
+class _Instead(TorchFunctionMode):
+    """Other functions in place of some of torch's."""
+
+    def __init__(self, replacements: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._replacements = replacements
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+    if dim == -1:
+        return v * (g / torch.linalg.vector_norm(v))
+    others = [axis for axis in range(v.ndim) if axis != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+
+
+def _batch_norm(
+    inputs: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    return torch.native_batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps)[0]
+
+
+def _embedding(
+    rows: Tensor, weight: Tensor, padding_idx: int | None = None, *others: Any, **more: Any
+) -> Tensor:
+    """With the padding row as a constant."""
+    if padding_idx is not None:
+        is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
+        weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
+    return torch.nn.functional.embedding(rows, weight, None, *others, **more)
+
+
+def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
+    """Without torch's check of the values, which a trace cannot make and many losses would need."""
+    if num_classes < 1:
+        return torch.nn.functional.one_hot(classes, num_classes)
+    return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()
+
+
+def fold_batch_norm(module: fx.GraphModule) -> None:
+    """Merges each BatchNorm in evaluation mode into the convolution before it, in a graph of a forward pass.
+
+    There it is an affine map of each channel with stored statistics, so conv(x, W) a + c = conv(x, W a) + c:
+    the same function, without its passes over the activations.
+    """
+    graph = module.graph
+    for norm in graph.find_nodes(op="call_function", target=aten.native_batch_norm.default):
+        arguments: Any = norm.args
+        convolution, weight, bias, mean, variance, training, _, eps = arguments
+        matches = (
+            not training
+            and convolution.target is aten.convolution.default
+            and len(convolution.users) == 1
+            and not convolution.args[6]
+            and [user.args[1] for user in norm.users if user.users] == [0]
+        )
+        if not matches:
+            continue
+        inputs, kernel, shift, *geometry = convolution.args
+        with graph.inserting_before(norm):
+            call = graph.call_function
+            scale = call(aten.rsqrt.default, (call(aten.add.Scalar, (variance, eps)),))
+            if weight is not None:
+                scale = call(aten.mul.Tensor, (scale, weight))
+            centre = mean if shift is None else call(aten.sub.Tensor, (mean, shift))
+            offset = call(aten.neg.default, (call(aten.mul.Tensor, (centre, scale)),))
+            if bias is not None:
+                offset = call(aten.add.Tensor, (offset, bias))
+            per_filter = [-1] + [1] * (kernel.meta["val"].ndim - 1)
+            scaled = call(aten.mul.Tensor, (kernel, call(aten.view.default, (scale, per_filter))))
+            folded = call(aten.convolution.default, (inputs, scaled, offset, *geometry))
+        folded.meta = dict(convolution.meta)
+        for user in list(norm.users):
+            if user.args[1] == 0:
+                user.replace_all_uses_with(folded)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def tidy(module: fx.GraphModule) -> None:
+    """Removes from a graph of pure operations what only repeats, what adds zero, and what is there twice.
+
+    Forward-mode differentiation copies more than it needs, and carries the zero tangents of the inputs through
+    the first layer. Memory layouts may change by it, values do not: views become reshapes, and where operations
+    on raw strides are left, only what keeps the layout goes.
+    """
+    graph = module.graph
+    for node in graph.nodes:
+        _without_strides(node)
+    strict = any(node.target in RAW_STRIDES for node in graph.nodes)
+    first: dict[Any, fx.Node] = {}
+    zeros: set[fx.Node] = set()
+    for node in list(graph.nodes):
+        if node.op not in ("call_function", "get_attr"):
+            continue
+        same = _repeated(node, strict) or _other_summand(node, zeros, strict)
+        same = same or first.setdefault(_expression(node), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+        elif _is_zero(node, zeros):
+            zeros.add(node)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+VIEWS = {aten.view.default, aten._unsafe_view.default}
+RAW_STRIDES = {aten.as_strided.default, aten.as_strided_scatter.default}
+
+
+def _without_strides(node: fx.Node) -> None:
+    """Makes a reshape of a view, and of an operation on strides that amounts to one."""
+    arguments: Any = node.args
+    if node.target in VIEWS:
+        node.target = aten.reshape.default
+    elif node.target is aten.as_strided.default:
+        source, size, stride, *offset = arguments
+        if _is_dense(source.meta["val"], size, stride) and not any(offset):
+            node.target, node.args = aten.reshape.default, (source, size)
+    elif node.target is aten.as_strided_scatter.default:
+        base, source, size, stride, *offset = arguments
+        covers = base.meta["val"].numel() == source.meta["val"].numel()
+        if covers and _is_dense(source.meta["val"], size, stride) and not any(offset):
+            node.target, node.args = aten.reshape.default, (source, list(base.meta["val"].shape))
+
+
+def _is_dense(value: Tensor, size: list[int], stride: list[int]) -> bool:
+    """Whether a contiguous tensor read with this size and these strides gives all its values in order."""
+    rows = torch.empty(size, device="meta").stride()
+    in_order = all(length == 1 or a == b for length, a, b in zip(size, stride, rows, strict=True))
+    whole = value.storage_offset() == 0 and value.numel() == math.prod(size)
+    return in_order and whole and value.is_contiguous()
+
+
+REPEATING = {
+    aten._to_copy.default,
+    aten.alias.default,
+    aten.clone.default,
+    aten.copy.default,
+    aten.expand.default,
+    aten.reshape.default,
+}
+
+
+def _repeated(node: fx.Node, strict: bool) -> fx.Node | None:
+    """The argument that the node only repeats."""
+    if node.target not in REPEATING:
+        return None
+    source: Any = node.args[1 if node.target is aten.copy.default else 0]
+    return source if _alike(source, node, strict) else None
+
+
+def _other_summand(node: fx.Node, zeros: set[fx.Node], strict: bool) -> fx.Node | None:
+    """What is left of a sum of two with a zero."""
+    if node.target is not aten.add.Tensor or node.kwargs:
+        return None
+    summands: Any = node.args
+    left, right = summands
+    for zero, other in ((left, right), (right, left)):
+        if zero in zeros and _alike(other, node, strict):
+            return other
+    return None
+
+
+def _alike(source: Any, node: fx.Node, strict: bool) -> bool:
+    """Whether one tensor can stand for the other: shape and kind, when strict the layout too."""
+    if not isinstance(source, fx.Node) or "val" not in source.meta:
+        return False
+    old, new = source.meta["val"], node.meta["val"]
+    same = (old.shape, old.dtype, old.device) == (new.shape, new.dtype, new.device)
+    return same and not (strict and old.stride() != new.stride())
+
+
+def _expression(node: fx.Node) -> Any:
+    """Equal for nodes that compute the same."""
+    arguments = fx.node.map_aggregate(
+        (node.args, node.kwargs), lambda a: a if isinstance(a, fx.Node) else repr(a)
+    )
+    return node.op, node.target, repr(arguments)
+
+
+LINEAR_IN_FIRST = {
+    aten.alias.default,
+    aten.expand.default,
+    aten.threshold_backward.default,
+    aten.t.default,
+    aten.transpose.int,
+    aten.reshape.default,
+    operator.getitem,
+}
+BILINEAR = {aten.bmm.default, aten.mm.default, aten.mul.Tensor}
+
+
+def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
+    """Whether all values are zero whatever the data, as long as these are finite."""
+    if node.target in (aten.zeros.default, aten.zeros_like.default):
+        return True
+    if node.target in LINEAR_IN_FIRST:
+        return node.args[0] in zeros
+    if node.target in BILINEAR:
+        return any(factor in zeros for factor in node.args)
+    if node.target is aten.convolution.default:
+        inputs, kernel, bias = node.args[:3]
+        return bias is None and (inputs in zeros or kernel in zeros)
+    if node.target is aten.convolution_backward.default:
+        gradient, inputs, *_, wanted = node.args
+        return gradient in zeros or (wanted == [False, True, False] and inputs in zeros)
+    return False
+
+
+def _cut(joint: fx.GraphModule) -> Linearized:
+    """Cuts a graph of (theta, vector, inputs, targets) where the vector comes in."""
+    vector = joint.graph.find_nodes(op="placeholder")[1]
+    touched = {vector}
+    for node in joint.graph.nodes:
+        if not touched.isdisjoint(node.all_input_nodes):
+            touched.add(node)
+    (output,) = joint.graph.find_nodes(op="output")
+    kept = list(
+        dict.fromkeys(
+            source
+            for node in joint.graph.nodes
+            if node in touched | {output}
+            for source in node.all_input_nodes
+            if source not in touched
+        )
+    )
+
+    primal, tangent = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in joint.graph.nodes:
+        if node not in touched and node is not output:
+            copies[node] = primal.node_copy(node, copies.__getitem__)
+    primal.output(tuple(copies[node] for node in kept))
+    primal.eliminate_dead_code()
+
+    copies = {node: tangent.placeholder(node.name) for node in [vector, *kept]}
+    for node in joint.graph.nodes:
+        if node in touched and node is not vector and node is not output:
+            copies[node] = tangent.node_copy(node, copies.__getitem__)
+    (product,) = output.all_input_nodes
+    tangent.output(copies[product])
+    return Linearized(fx.GraphModule(joint, primal), fx.GraphModule(joint, tangent))

@@ -1,0 +1,160 @@
+"""What an Objective asks of its data, its model and its loss, each looked at on a few samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from landscape.loss.random_state import borrowed_generators
+
+
+def check_that_it_is_a_batch(batch: object) -> None:
+    """Checks that a batch is two tensors of as many samples.
+
+    Raises:
+        ValueError: it is not.
+    """
+    remedy = "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is"
+    if not isinstance(batch, tuple | list):
+        raise ValueError(f"data: a batch is a {type(batch).__name__}, not two tensors; {remedy}")
+    if not all(isinstance(part, Tensor) for part in batch):
+        parts = ", ".join(type(part).__name__ for part in batch)
+        raise ValueError(f"data: a batch holds {parts}, not two tensors; {remedy}")
+    shapes = [tuple(part.shape) for part in batch]
+    if len(batch) != 2:
+        raise ValueError(
+            f"data: a batch holds {len(batch)} tensors, of which only two would be used; {remedy}"
+        )
+    if () in shapes or shapes[0][0] != shapes[1][0]:
+        raise ValueError(
+            f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
+            "Dataset, which holds single samples, into a DataLoader"
+        )
+
+
+def telling_rows(targets: Tensor) -> Tensor:
+    """Indices of a few samples, on which a loss that is no mean, and a model that mixes samples, show."""
+    rows = torch.linspace(0, len(targets) - 1, min(len(targets), 8)).long()
+    if targets.is_floating_point():
+        return rows
+    # a class weight, or an ignored class, shows only on samples of that class
+    return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
+
+
+def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
+    """The outputs of some samples; those of a few are compared with what they are without the others.
+
+    Args:
+        outputs_of: indices of samples -> outputs, of a model on `device`.
+        rows: indices of the samples.
+        device: the model's.
+
+    Raises:
+        ValueError: no tensor, not a row for each sample, or random or dependent on the other samples.
+    """
+    few = rows[: min((len(rows) + 1) // 2, 4)]
+    # a model that draws, to be refused, must not move the caller's random state
+    with borrowed_generators(device):
+        outputs = outputs_of(rows)
+        if not isinstance(outputs, Tensor):
+            raise ValueError(
+                f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
+                "outputs alone"
+            )
+        if outputs.ndim == 0 or len(outputs) != len(rows):
+            raise ValueError(
+                f"model: must return a row of outputs for each sample, got shape {tuple(outputs.shape)} for "
+                f"{len(rows)} samples; leave it to loss_fn to reshape them"
+            )
+        try:
+            again = outputs_of(few)
+        except (RuntimeError, ValueError):
+            # some models cannot take a single sample, or but one size of batch
+            again = outputs_of(rows)[: len(few)]
+    if not _agree_but_for_rounding(again, outputs[: len(few)]):
+        raise ValueError(
+            "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
+            "batch, so that the loss is no mean over samples; give BatchNorm running statistics "
+            "(track_running_stats=True), and functional dropout training=self.training"
+        )
+    return outputs
+
+
+def check_that_loss_is_a_mean(
+    loss_fn: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor, dtype: torch.dtype
+) -> None:
+    """Checks that the loss of these samples is the mean of their losses, to the rounding of `dtype`.
+
+    Raises:
+        ValueError: it is not, or no scalar.
+    """
+    together = loss_fn(outputs, targets)
+    if together.numel() != 1:
+        raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
+    apart = torch.stack([loss_fn(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))])
+    mean = apart.mean()
+    tolerance = 100 * torch.finfo(dtype).eps * apart.abs().max()
+    undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
+    if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
+        raise ValueError(
+            f"loss_fn: is not the mean over the samples: {len(outputs)} samples together give "
+            f"{together.item():.6g}, apart their mean is {mean.item():.6g}; use reduction='mean' without class "
+            "weights or ignored classes"
+        )
+
+
+def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:
+    """Checks that all ranks hold the same parameters and buffers.
+
+    Raises:
+        ValueError: naming those that differ.
+    """
+    differing = []
+    for name, tensor in tensors.items():
+        # a NaN is none of the two extremes, and equal to no other
+        value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
+        extremes = torch.stack([value, -value])
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=process_group)
+        if not torch.equal(extremes[0], -extremes[1]):
+            differing.append(name)
+    if differing:
+        raise ValueError(
+            f"process_group: the ranks hold different models, in {', '.join(differing)}; broadcast parameters and "
+            "buffers first (torch.distributed.broadcast): DistributedDataParallel leaves each rank its own buffers "
+            "after its last step"
+        )
+
+
+def _rows_of_rare_values(targets: Tensor) -> Tensor:
+    """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
+
+    Of very many targets, such as labels of pixels, only the smallest and the largest one of each row is looked at:
+    the values that losses ignore are by custom -100 and 255.
+    """
+    rows = targets.reshape(len(targets), -1)
+    if rows.numel() > 1_000_000:
+        rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
+    _, values, counts = rows.unique(return_inverse=True, return_counts=True)
+    row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
+    first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
+    return torch.cat([first[counts.argsort()[:100]], first[:1], first[-1:]])
+
+
+def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
+    """Whether outputs of the same samples in other batches are the same, NaN being equal to NaN.
+
+    Rounding depends on the batch, and parts of a model may compute in less than its outputs' precision (bfloat16,
+    TF32). What Dropout and BatchNorm make of a batch is about as large as the outputs: 5% lie in between.
+    """
+    if not outputs.is_floating_point():
+        return torch.equal(again, outputs)
+    is_precise = outputs.dtype == torch.float64
+    tolerance = 1e-4 if is_precise else max(0.05, 20 * torch.finfo(outputs.dtype).eps)
+    largest = outputs.double().abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
+    return torch.allclose(
+        again.double(), outputs.double(), rtol=0, atol=tolerance * float(largest), equal_nan=True
+    )

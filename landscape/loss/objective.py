@@ -1,0 +1,408 @@
+"""Objective: the mean loss of a model over a whole data set, as a function of one vector of weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from landscape.fx.threads import ThreadLock
+from landscape.loss.checks import (
+    check_that_it_is_a_batch,
+    check_that_loss_is_a_mean,
+    check_that_ranks_agree,
+    checked_outputs,
+    telling_rows,
+)
+from landscape.loss.precision import full_float32
+from landscape.loss.random_state import borrowed_generators
+from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
+from landscape.matrices.products import (
+    PRODUCTS,
+    Chunks,
+    LossFunction,
+    Memory,
+    Products,
+    check_that_gradients_are_recorded,
+    derivative,
+)
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy at one point; the accuracy is NaN where targets are not classes."""
+
+    loss: float
+    accuracy: float
+
+
+def _one_thread_at_a_time(
+    method: Callable[Concatenate[Objective, P], Result],
+) -> Callable[Concatenate[Objective, P], Result]:
+    """A method of Objective for which other threads wait: the model's weights are swapped while it runs."""
+
+    @wraps(method)
+    def alone(self: Objective, *arguments: P.args, **options: P.kwargs) -> Result:
+        with self.exclusive:
+            return method(self, *arguments, **options)
+
+    return alone
+
+
+class Objective:
+    """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
+
+    The model, and a loss that is a module, are copied when the Objective is made, and the model is measured in
+    evaluation mode (BatchNorm with its stored statistics, no Dropout), so the caller's model is never touched and
+    later training does not move the Objective. Chunks bound the memory; they change no result beyond rounding.
+
+    Args:
+        model: any module that maps a batch of inputs to outputs.
+        loss_fn: (outputs, targets) -> mean over the samples. That it is one is checked on a few samples:
+            sums, class weights and the like would make the mean over chunks wrong.
+        data: (inputs, targets), or an iterable of such batches, which is read once and kept.
+        chunk_size: samples evaluated at a time.
+        parameters: says by name which parameters are the variables; all that require a gradient if not given.
+            Parameters that the loss does not reach are zero rows and columns of the Hessian.
+        dtype: of weights and floating-point data; the model's own if not given.
+        memory_budget: bytes that may be kept between products at the same weights; what does not fit is
+            computed again at each product.
+        linearize: whether repeated products at the same weights are traced, so that each costs a third to a
+            half of double backward; None: once the products, so far or expected, cost about as much as tracing
+            does, some seconds. True raises where a model cannot be traced, None then stays on the direct way.
+        compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
+            graphs; not compiled if not given.
+        process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,
+            and all get the mean over all of it, for one all-reduce a product.
+
+    Attributes:
+        theta: (n,), the chosen parameters as one vector in `named_parameters` order.
+        names: of the chosen parameters.
+        shapes: of the chosen parameters.
+        n_samples: samples in the data set, those of all ranks.
+        gradients: gradients over the data set computed so far.
+        products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
+        exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
+            wait for each other; those with an Objective each run side by side.
+
+    Raises:
+        ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
+            whose outputs for a sample are random or depend on the other samples (a few are looked at), or ranks with
+            different weights or buffers.
+        TypeError: a model or loss that cannot be copied, or an argument of another type.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        data: Data,
+        *,
+        chunk_size: int = 512,
+        parameters: Callable[[str], bool] | None = None,
+        dtype: torch.dtype | None = None,
+        memory_budget: int = 2 * 1024**3,
+        linearize: bool | None = None,
+        compile_mode: str | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
+        if memory_budget < 0:
+            raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
+        if parameters is not None and not callable(parameters):
+            raise TypeError(
+                f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
+                "for names in a set, its __contains__"
+            )
+        self.model = _copied("model", model).eval()
+        self.exclusive = ThreadLock()
+        avoid_cudnn_recurrence(self.model)
+        trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        if dtype is not None:
+            self.model.to(dtype)
+        self.model.requires_grad_(False)
+        self.loss_fn = _copied("loss_fn", loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self.chunk_size = chunk_size
+        self.memory_budget = memory_budget
+        self.linearize = linearize
+        self.compile_mode = compile_mode
+        self.process_group = process_group
+        self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self._hold(*self._collected(data))
+
+    def subset(
+        self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
+    ) -> Objective:
+        """The Objective of some of the samples, such as the wrongly labelled ones, or of some of the parameters.
+
+        Args:
+            samples: indices or a mask of those to keep; with a process group, of this rank's. All if not given.
+            parameters: says by name which of the parameters to keep as variables. All if not given.
+
+        Raises:
+            ValueError: no sample or no parameter left.
+        """
+        part = copy.copy(self)
+        if parameters is not None:
+            part._choose([name for name in self.names if parameters(name)])
+        rows = slice(None) if samples is None else samples.to(self.inputs.device)
+        part._hold(self.inputs[rows], self.targets[rows])
+        return part
+
+    @property
+    def n_parameters(self) -> int:
+        """Length of theta."""
+        return len(self.theta)
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector (n,) as tensors by parameter name; views, not copies."""
+        parts = vector.split(self._sizes)
+        return {n: part.view(s) for n, part, s in zip(self.names, parts, self.shapes, strict=True)}
+
+    def independent_model(self) -> nn.Module:
+        """A copy of the measured model in which just the chosen parameters require a gradient."""
+        with self.exclusive:
+            model = copy.deepcopy(self.model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self.names)
+        return model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The measured model's parameters and buffers, also those that are not variables."""
+        with self.exclusive:
+            return tensors_of(self.model)
+
+    def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
+        with self.exclusive:
+            if buffers is None:
+                return self._outputs(theta, inputs)
+            result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
+            return result
+
+    def value(self, theta: Tensor | None = None) -> float:
+        """The mean loss at `theta`, or at the model's own weights."""
+        return self.evaluate(theta).loss
+
+    @_one_thread_at_a_time
+    @full_float32()
+    @torch.no_grad()
+    def evaluate(self, theta: Tensor | None = None) -> Evaluation:
+        """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
+        # a copy, as some models change their weights in place, such as an Embedding with max_norm
+        theta = self._point(theta).clone()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        hits = torch.zeros((), dtype=torch.float64, device=self.device)
+        classifies = True
+        for inputs, targets in self._chunks:
+            outputs = self.outputs(theta, inputs)
+            loss += self.loss_fn(outputs, targets).double() * len(inputs)
+            classifies = are_class_scores(outputs, targets)
+            if classifies:
+                # the largest of scores with a NaN among them is no prediction
+                hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
+        mean_loss, accuracy = (self.summed(torch.stack([loss, hits])) / self.n_samples).tolist()
+        return Evaluation(mean_loss, accuracy if classifies else float("nan"))
+
+    def gradient(self, theta: Tensor | None = None) -> Tensor:
+        """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
+        return self.value_and_gradient(theta)[1]
+
+    @_one_thread_at_a_time
+    @full_float32()
+    @torch.enable_grad()
+    def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass.
+
+        Raises:
+            RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
+        """
+        check_that_gradients_are_recorded(self.theta, self.inputs)
+        theta = self._point(theta).clone()
+        # the loss in the last place
+        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
+        for inputs, targets in self._chunks:
+            variable = theta.detach().requires_grad_()
+            loss = self.loss_fn(self.outputs(variable, inputs), targets)
+            total[:-1] += derivative(loss, variable) * len(inputs)
+            total[-1] += loss.detach() * len(inputs)
+        self.gradients += 1
+        mean = self.summed(total) / self.n_samples
+        return mean[-1], mean[:-1].to(self.dtype)
+
+    def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
+        """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
+        return self._product("hessian", vectors, theta)
+
+    def ggnvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
+        """The Gauss-Newton matrix of the mean loss times a vector (n,) or a block of vectors (n, k).
+
+        The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian: the
+        Hessian without the outputs' own curvature. For cross-entropy on logits it is the Fisher matrix.
+        """
+        return self._product("gauss-newton", vectors, theta)
+
+    @_one_thread_at_a_time
+    def expect(self, matrix: str, products: int) -> None:
+        """Says that as many products with `"hessian"` or `"gauss-newton"` are to come: tracing is decided by that."""
+        self._products[matrix].expect(products)
+
+    def is_linear(self, matrix: str) -> bool:
+        """Whether products with `"hessian"` or `"gauss-newton"` are traced by now, rather than direct."""
+        return bool(self._products[matrix].linear)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that is kept for further products at the same weights."""
+        return self._memory.used
+
+    @_one_thread_at_a_time
+    def release(self) -> None:
+        """Gives back the memory that is kept for further products."""
+        for products in self._products.values():
+            products.release()
+
+    @_one_thread_at_a_time
+    @full_float32()
+    def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
+        n = self.n_parameters
+        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
+            raise ValueError(
+                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
+            )
+        check_that_gradients_are_recorded(self.theta, self.inputs)
+        block = vectors.to(self.theta).reshape(self.n_parameters, -1)
+        total = self.summed(self._products[matrix](self._point(theta), block))
+        self.products += block.shape[1]
+        return (total / self.n_samples).to(self.dtype).view(vectors.shape)
+
+    def summed(self, total: Tensor) -> Tensor:
+        """The sum of each rank's `total`, in place; itself without a process group."""
+        if self.process_group is not None:
+            dist.all_reduce(total, group=self.process_group)
+        return total
+
+    def _point(self, theta: Tensor | None) -> Tensor:
+        if theta is None:
+            return self.theta
+        if theta.shape != self.theta.shape:
+            raise ValueError(f"theta: must be ({self.n_parameters},), got {tuple(theta.shape)}")
+        return theta.detach().to(self.theta)
+
+    def _choose(self, names: list[str]) -> None:
+        """Makes the parameters of these names the variables."""
+        if not names:
+            raise ValueError("parameters: none of the model's trainable parameters is chosen")
+        chosen = [self.model.get_parameter(name).detach() for name in names]
+        self.device, self.dtype = chosen[0].device, chosen[0].dtype
+        self.names = tuple(names)
+        self.shapes = tuple(parameter.shape for parameter in chosen)
+        self._sizes = [shape.numel() for shape in self.shapes]
+        self.theta = torch.cat([parameter.flatten() for parameter in chosen])
+        self._outputs = partial(_outputs, self.model, self.names, self.shapes)
+
+    def _hold(self, inputs: Tensor, targets: Tensor) -> None:
+        """Makes these the data, with nothing computed yet."""
+        if len(inputs) == 0:
+            raise ValueError("data: holds no samples")
+        # on the device if there is room, rather than sent there for each gradient; else both where the inputs are
+        fits = inputs.nbytes + targets.nbytes <= self.memory_budget
+        place = self.device if fits else inputs.device
+        # not channels last: oneDNN 3.12 writes past its workspace in the weights' gradient of 1x1 convolutions with a
+        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process, and
+        # GPUs are slower so without TF32
+        self.inputs, self.targets = inputs.to(place).contiguous(), targets.to(place)
+        self.gradients = 0
+        self.products = 0
+        self._check_a_few()
+        self._chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
+        self._memory = Memory(self.memory_budget)
+        self._products = {
+            matrix: Products(
+                matrix,
+                self._outputs,
+                self.loss_fn,
+                self._chunks,
+                self._memory,
+                linearize=self.linearize,
+                compile_mode=self.compile_mode,
+            )
+            for matrix in PRODUCTS
+        }
+        self.n_samples = len(inputs)
+        if self.process_group is not None:
+            self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
+            check_that_ranks_agree(tensors_of(self.model), self.process_group)
+
+    @torch.no_grad()
+    def _check_a_few(self) -> None:
+        """Looks at the outputs and losses of a few samples."""
+        rows = telling_rows(self.targets)
+        outputs = checked_outputs(
+            lambda rows: self.outputs(self.theta.clone(), self.inputs[rows].to(self.device)),
+            rows,
+            self.device,
+        )
+        check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
+
+    def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
+        if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
+            batches = [data]
+        else:
+            # a DataLoader draws from the global random state, even without shuffling
+            with borrowed_generators():
+                batches = list(data)
+        for batch in batches:
+            check_that_it_is_a_batch(batch)
+        if not batches or sum(len(batch[0]) for batch in batches) == 0:
+            raise ValueError("data: holds no samples")
+        inputs = torch.cat([batch[0] for batch in batches])
+        targets = torch.cat([batch[1] for batch in batches])
+        return self._cast(inputs.detach()), self._cast(targets.detach())
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def _copied(field: str, module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
+
+
+def _outputs(
+    model: nn.Module, names: tuple[str, ...], shapes: tuple[torch.Size, ...], theta: Tensor, inputs: Tensor
+) -> Tensor:
+    """The model's outputs with the weights `theta`; no method of Objective, so that its products hold no cycle."""
+    parts = theta.split([shape.numel() for shape in shapes])
+    weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+    result: Tensor = functional_call(model, weights, (inputs,))
+    return result
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, of which `state_dict` leaves out those that are not persistent."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    return (
+        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
+    )

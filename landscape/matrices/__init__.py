@@ -1,0 +1,1 @@
+"""The matrices of a mean loss, such as its Hessian, as products with blocks of vectors."""

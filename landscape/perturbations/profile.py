@@ -1,0 +1,305 @@
+"""All measures of sharpness of a model in one table, on several losses, from shared work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landscape.curvature.flatness import relative_flatness
+from landscape.evaluation.one_model import check_one_model
+from landscape.loss.objective import Objective
+from landscape.loss.weight_scales import scale_of
+from landscape.perturbations.gaussian import (
+    NoiseRises,
+    bracket,
+    check_noise,
+    check_tolerance,
+    first_sigma,
+    mean_rises,
+    tolerated,
+)
+from landscape.perturbations.worst_case import check_ascent, worst_rises
+from landscape.progress import Progress, as_progress
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table.
+
+    Attributes:
+        family: `"worst"`, `"average"`, `"tolerance"`, `"flatness"` or `"gradient"`.
+        size: radius, standard deviation or rise; 0 where there is none.
+        adaptive: what the size is relative to.
+        norm: of the neighbourhood.
+        source: the paper.
+    """
+
+    family: str
+    size: float
+    adaptive: str
+    norm: str
+    source: str
+
+
+MEASURES: dict[str, Measure] = {
+    "worst, ball": Measure("worst", 0.05, "none", "l2", "Foret et al. 2021"),
+    "worst, box": Measure("worst", 0.0005, "none", "linf", "Keskar et al. 2017"),
+    "worst, ball, elementwise": Measure("worst", 0.5, "elementwise", "l2", "Kwon et al. 2021"),
+    "worst, ball, filter": Measure("worst", 0.05, "filter", "l2", "Kwon et al. 2021"),
+    "worst, box, elementwise": Measure("worst", 0.005, "elementwise", "linf", "Andriushchenko et al. 2023"),
+    "average": Measure("average", 0.01, "none", "", "Neyshabur et al. 2017"),
+    "average, elementwise": Measure("average", 0.1, "elementwise", "", "Andriushchenko et al. 2023"),
+    "average, filter": Measure("average", 0.01, "filter", "", "Andriushchenko et al. 2023"),
+    "PAC-Bayes sigma": Measure("tolerance", 0.1, "none", "", "Jiang et al. 2020"),
+    "PAC-Bayes sigma, elementwise": Measure("tolerance", 0.1, "elementwise", "", "Jiang et al. 2020"),
+    "relative flatness": Measure("flatness", 0.0, "", "", "Petzka et al. 2021"),
+    "gradient norm": Measure("gradient", 0.0, "", "", "l2 norm of the gradient"),
+}
+"""Name -> what it is, with the size taken if none is given."""
+
+ONE_STEP = ", one step"
+
+
+@result
+class SharpnessProfile:
+    """Measures of sharpness by rows and losses by columns, each with its error and its cost."""
+
+    measure: NDArray[np.str_] = described("name of the measure", dims=("measure",), coordinate=True)
+    loss: NDArray[np.str_] = described("name of the loss", dims=("loss",), coordinate=True)
+    value: FloatArray = described(
+        "value: a rise in nat, for PAC-Bayes a standard deviation", dims=("measure", "loss")
+    )
+    error: FloatArray = described(
+        "standard error, for PAC-Bayes half the 95% interval; NaN for lower bounds, 0 for what is exact",
+        dims=("measure", "loss"),
+    )
+    bound: NDArray[np.str_] = described("exact, estimate or lower bound", dims=("measure",))
+    size: FloatArray = described(
+        "radius of the neighbourhood, standard deviation of the noise, or rise borne", dims=("measure",)
+    )
+    adaptive: NDArray[np.str_] = described("what the size is relative to", dims=("measure",))
+    source: NDArray[np.str_] = described("where the measure is from", dims=("measure",))
+    gradients: NDArray[np.int64] = described("gradients spent", unit="gradients", dims=("measure",))
+    evaluations: NDArray[np.int64] = described("passes over the data spent", dims=("measure",))
+    products: NDArray[np.int64] = described(
+        "matrix-vector products spent", unit="products", dims=("measure",)
+    )
+    center_loss: FloatArray = described("mean loss of the model itself", unit="nat", dims=("loss",))
+    samples: NDArray[np.int64] = described("samples in the mean loss", dims=("loss",))
+
+
+@dataclass
+class _Row:
+    """A row in the making."""
+
+    name: str
+    measure: Measure
+    bound: str
+    value: list[float]
+    error: list[float]
+    gradients: int = 0
+    evaluations: int = 0
+    products: int = 0
+
+
+def sharpness_profile(
+    objectives: Objective | Mapping[str, Objective],
+    *,
+    measures: Sequence[str] | None = None,
+    sizes: Mapping[str, float] | None = None,
+    steps: int = 10,
+    restarts: int = 1,
+    rtol: float = 0.1,
+    max_draws: int = 64,
+    max_products: int = 60,
+    layer: str | None = None,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+) -> SharpnessProfile:
+    """Every measure of sharpness on every loss, such as those of observed, true and test labels.
+
+    Shared are: the loss and the gradient at the model between all worst cases, their one-step values and the
+    gradient's norm; the draws of noise and the passes over the data between the losses; the noise of equal size
+    between the averages and the search for the PAC-Bayes sigma.
+
+    Args:
+        objectives: one, or several of one model by name.
+        measures: names in `MEASURES`; all if not given.
+        sizes: name -> radius, standard deviation or rise in place of that in `MEASURES`.
+        steps: of each ascent.
+        restarts: of each ascent, beside the gradient's start.
+        rtol: of averages and of the relative flatness; the ends of PAC-Bayes intervals to a twentieth.
+        max_draws: of noise, at each size; for PAC-Bayes all are taken.
+        max_products: for the relative flatness.
+        layer: of the relative flatness; the last if not given.
+        seed: of all draws.
+        progress: called with measures done and in all; True writes a line on the terminal.
+
+    Raises:
+        ValueError: an argument out of range, or objectives of different models.
+    """
+    if isinstance(objectives, Objective):
+        objectives = {"loss": objectives}
+    check_one_model(objectives)
+    names = list(MEASURES) if measures is None else list(measures)
+    chosen = {name: _measure(name, sizes or {}) for name in names}
+    strange = [name for name in sizes or {} if name not in chosen]
+    if strange:
+        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    if not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_ascent(1.0, "l2", steps, restarts)
+    check_noise(1.0, max_draws)
+    report = as_progress(progress, "sharpness")
+    shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
+    noises: dict[str, NoiseRises] = {}
+    rows: list[_Row] = []
+    for done, (name, measure) in enumerate(chosen.items()):
+        if measure.family == "worst":
+            rows += _worst(name, measure, objectives, shared, steps, restarts, seed)
+        elif measure.family in ("average", "tolerance"):
+            if measure.adaptive not in noises:
+                noises[measure.adaptive] = NoiseRises(
+                    objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
+                )
+            of_noise = _average if measure.family == "average" else _tolerance
+            rows.append(of_noise(name, measure, objectives, noises[measure.adaptive], rtol, max_draws // 2))
+        elif measure.family == "flatness":
+            rows.append(_flatness(name, measure, objectives, layer, rtol, max_products, seed))
+        else:
+            norms = [torch.linalg.vector_norm(gradient.double()).item() for _, gradient in shared.values()]
+            rows.append(_Row(name, measure, "exact", norms, [0.0] * len(norms), gradients=len(norms)))
+        report(done + 1, len(chosen))
+    return SharpnessProfile(
+        measure=np.array([row.name for row in rows]),
+        loss=np.array(list(objectives)),
+        value=np.array([row.value for row in rows]),
+        error=np.array([row.error for row in rows]),
+        bound=np.array([row.bound for row in rows]),
+        size=np.array([row.measure.size for row in rows]),
+        adaptive=np.array([row.measure.adaptive for row in rows]),
+        source=np.array([row.measure.source for row in rows]),
+        gradients=np.array([row.gradients for row in rows]),
+        evaluations=np.array([row.evaluations for row in rows]),
+        products=np.array([row.products for row in rows]),
+        center_loss=np.array([loss.item() for loss, _ in shared.values()]),
+        samples=np.array([objective.n_samples for objective in objectives.values()]),
+    )
+
+
+def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
+    if name not in MEASURES:
+        raise ValueError(f"measures: must be of {'; '.join(MEASURES)}; got {name!r}")
+    known = MEASURES[name]
+    size = sizes.get(name, known.size)
+    if name in sizes and not 0 < size < math.inf:
+        raise ValueError(f"sizes: must be positive and finite, got {size} for {name!r}")
+    return Measure(known.family, size, known.adaptive, known.norm, known.source)
+
+
+def _worst(
+    name: str,
+    measure: Measure,
+    objectives: Mapping[str, Objective],
+    shared: Mapping[str, tuple[Tensor, Tensor]],
+    steps: int,
+    restarts: int,
+    seed: int,
+) -> list[_Row]:
+    found, steps_taken = [], (1 + restarts) * steps
+    for loss, objective in objectives.items():
+        center, gradient = shared[loss]
+        found.append(
+            worst_rises(
+                objective,
+                center,
+                gradient,
+                scale=scale_of(objective, measure.adaptive),
+                rho=measure.size,
+                norm=measure.norm,
+                steps=steps,
+                restarts=restarts,
+                seed=seed,
+            )
+        )
+    count = len(objectives)
+    first = [float(one) for one, _ in found]
+    best = [float(torch.clamp(starts.max(), min=0)) for _, starts in found]
+    return [
+        _Row(
+            name,
+            measure,
+            "lower bound",
+            best,
+            [math.nan] * count,
+            gradients=count * steps_taken,
+            evaluations=count * (1 + restarts),
+        ),
+        # its passes are the first of the row above
+        _Row(name + ONE_STEP, measure, "exact", first, [0.0] * count),
+    ]
+
+
+def _average(
+    name: str,
+    measure: Measure,
+    objectives: Mapping[str, Objective],
+    rises: NoiseRises,
+    rtol: float,
+    max_pairs: int,
+) -> _Row:
+    before = rises.evaluations
+    value, error, _, _ = mean_rises(rises, measure.size, rtol, max_pairs)
+    spent = len(objectives) * (rises.evaluations - before)
+    return _Row(name, measure, "estimate", value.tolist(), error.tolist(), evaluations=spent)
+
+
+def _tolerance(
+    name: str,
+    measure: Measure,
+    objectives: Mapping[str, Objective],
+    rises: NoiseRises,
+    rtol: float,
+    max_pairs: int,
+) -> _Row:
+    check_tolerance(measure.size, rtol, 2 * max_pairs)
+    before = rises.evaluations
+    value, error = [], []
+    for column, objective in enumerate(objectives.values()):
+        start = first_sigma(objective, measure.adaptive)
+        low, high = tolerated(rises, column, measure.size, rtol / 2, max_pairs, start)
+        value.append(bracket(low, high, rtol)["sigma"])
+        error.append((high - low) / 2)
+    spent = len(objectives) * (rises.evaluations - before)
+    return _Row(name, measure, "estimate", value, error, evaluations=spent)
+
+
+def _flatness(
+    name: str,
+    measure: Measure,
+    objectives: Mapping[str, Objective],
+    layer: str | None,
+    rtol: float,
+    max_products: int,
+    seed: int,
+) -> _Row:
+    found = [
+        relative_flatness(objective, layer, rtol=rtol, max_products=max_products, seed=seed)
+        for objective in objectives.values()
+    ]
+    return _Row(
+        name,
+        measure,
+        "estimate",
+        [each.value for each in found],
+        [each.standard_error for each in found],
+        products=sum(each.products for each in found),
+    )

@@ -1,0 +1,229 @@
+"""A result <-> an HDF5 group, losslessly, with units, descriptions and dimension scales.
+
+The dimension scales make the groups readable as data sets with coordinates:
+`xarray.open_dataset(path, group="surface/random", engine="h5netcdf")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
+from torch import Tensor
+
+from landscape.results.files import replaced
+from landscape.results.registry import RESULT_CLASSES
+
+NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
+INDEX_OF_CHUNKS = 2048
+"""Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
+
+MOST_INFLATED = 1032
+"""No byte of a deflated stream makes more than these (Gailly and Adler, zlib's technical details)."""
+ALLOWANCE = 1 << 20
+"""Bytes that a data set may claim without having stored any."""
+
+# A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
+# for one to replace and work out the types each time: most of the time of a short run went there.
+PLAIN = h5p.create(h5p.DATASET_CREATE)
+PLAIN.set_obj_track_times(False)
+SCALAR = h5s.create(h5s.SCALAR)
+ATTRIBUTE_TYPES = {
+    str: h5t.py_create(h5py.string_dtype(), logical=True),
+    bool: h5t.py_create(np.dtype(bool), logical=True),
+}
+
+
+def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
+    """Writes a result as the group `name`, replacing one of that name.
+
+    Arrays become datasets with their dimensions named, numbers and words become scalar datasets; each has
+    the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
+    HDF5 lack, are stored in float32.
+
+    A file named by its path is written beside it and renamed: a kill leaves the old one or the new one. What fails
+    leaves an earlier result of the name as it was.
+
+    Args:
+        file: a path, made if missing, or an open file or group.
+        name: of the group; slashes nest.
+        result: of a class that is declared with `@result`.
+
+    Raises:
+        TypeError: not a result.
+        ValueError: arrays that do not fit their dimensions, a file that is not HDF5, or a group of that name that is
+            not a result, such as one with several in it.
+    """
+    if type(result) is not RESULT_CLASSES.get(type(result).__name__):
+        known = ", ".join(sorted(RESULT_CLASSES))
+        raise TypeError(f"result: can save {known}; got {type(result).__name__}")
+    if not isinstance(file, h5py.Group):
+        with replaced(Path(file), copied=True) as beside, _opened(beside, "a", named=file) as opened:
+            save(opened, name, result)
+        return
+    if name in file and "type" not in file[name].attrs:
+        raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
+    # it gets its name when it is whole, and only then takes the place of another
+    group = file.create_group(None)
+    group.attrs["type"] = type(result).__name__
+    for field in sorted(
+        dataclasses.fields(RESULT_CLASSES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
+    ):
+        value = getattr(result, field.name)
+        if value is None:
+            continue
+        array = _array(value) if isinstance(value, Tensor) else value
+        write(group, field.name, array, **field.metadata, tensor=isinstance(value, Tensor))
+    if name in file:
+        del file[name]
+    file[name] = group
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return np.asarray(wide.detach().cpu().numpy())
+
+
+def load(file: str | Path | h5py.Group, name: str) -> Any:
+    """Reads the result in the group `name`; tensors come back on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: no such group.
+        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is
+            missing, of another type or shape, elsewhere than in this file, or claims more bytes than are there.
+    """
+    if not isinstance(file, h5py.Group):
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"file: {file} does not exist")
+        with _opened(Path(file), "r", named=file) as opened:
+            return load(opened, name)
+    if name not in file:
+        raise KeyError(f"name: no {name!r} in {file.file.filename}")
+    group = file[name]
+    cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
+    if cls is None:
+        raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
+    values = {}
+    for field in dataclasses.fields(cls):
+        if group.get(field.name, getlink=True) is not None:
+            if fault := _fault(group, field):
+                raise ValueError(
+                    f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
+                )
+            values[field.name] = _read(group[field.name])
+        elif field.default is dataclasses.MISSING:
+            if "None" not in str(field.type):
+                raise ValueError(
+                    f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
+                )
+            values[field.name] = None
+    return cls(**values)
+
+
+def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
+    try:
+        return h5py.File(path, mode)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"file: the folder of {named} does not exist; make it first") from error
+    except OSError as error:
+        # a number is the system's, such as of a full disk
+        if error.errno is not None:
+            raise
+        raise ValueError(f"file: {named} is not a whole HDF5 file; choose another") from error
+
+
+def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
+    """Why what is stored as a field is not what `save` writes; looked at before any of it is read."""
+    if not isinstance(group.get(field.name, getlink=True), h5py.HardLink):
+        return "is a link to elsewhere"
+    item = group[field.name]
+    if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
+        return "is no data set of a result"
+    if item.external or item.is_virtual:
+        return "has its data in another file"
+    dims = field.metadata["dims"]
+    if item.ndim != len(dims):
+        return f"has {item.ndim} dimensions, not {len(dims)}"
+    is_text = h5py.check_string_dtype(item.dtype) is not None
+    if is_text != ("str" in str(field.type)) or not (is_text or item.dtype.kind in "biuf"):
+        return f"holds {item.dtype}"
+    stored = item.id.get_storage_size()
+    if item.nbytes > ALLOWANCE + MOST_INFLATED * stored:
+        return f"claims {item.nbytes} bytes, and {stored} are there"
+    return None
+
+
+def write(
+    group: h5py.Group,
+    name: str,
+    value: Any,
+    *,
+    description: str,
+    unit: str = "",
+    dims: tuple[str, ...] = (),
+    coordinate: bool = False,
+    **flags: bool,
+) -> None:
+    """Writes one described array or scalar, its dimensions named by dimension scales in the same group.
+
+    A dimension without coordinates gets an empty scale under the name that netCDF gives to such. `flags` become
+    further attributes.
+
+    Raises:
+        ValueError: the number of dimension names is not the array's, or a dimension has another length.
+    """
+    array = np.asarray(value)
+    if array.ndim != len(dims):
+        raise ValueError(f"dims: {name} has {array.ndim} dimensions, named {dims}")
+    dataset = _new_dataset(group, name, array)
+    _set_attributes(dataset, description=description, units=unit, **flags)
+    if coordinate:
+        h5ds.set_scale(dataset, name.encode())
+        return
+    for axis, dim in enumerate(dims):
+        key = dim.encode()
+        if key not in group.id:
+            length = array.shape[axis]
+            scale = h5d.create(group.id, key, h5t.IEEE_F32BE, h5s.create_simple((length,)), PLAIN)
+            _set_attributes(scale, description=f"dimension {dim}, without coordinates")
+            h5ds.set_scale(scale, f"{NO_COORDINATES}{length:10d}".encode())
+        else:
+            scale = h5d.open(group.id, key)
+            if scale.shape != (array.shape[axis],):
+                raise ValueError(
+                    f"dims: {name} has {array.shape[axis]} along {dim}, which has {scale.shape[0]}"
+                )
+        h5ds.attach_scale(dataset, scale, axis)
+
+
+def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.DatasetID:
+    if array.dtype.kind == "U":
+        return group.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype()).id
+    if array.nbytes > INDEX_OF_CHUNKS:
+        return group.create_dataset(name, data=array, compression="gzip", shuffle=True).id
+    stored_type, space = h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
+    dataset = h5d.create(group.id, name.encode(), stored_type, space if array.ndim else SCALAR, PLAIN)
+    dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array).reshape(array.shape))
+    return dataset
+
+
+def _set_attributes(dataset: h5d.DatasetID, **values: str | bool) -> None:
+    for name, value in values.items():
+        attribute = h5a.create(dataset, name.encode(), ATTRIBUTE_TYPES[type(value)], SCALAR)
+        attribute.write(np.array(value, dtype=object if isinstance(value, str) else None))
+
+
+def _read(dataset: h5py.Dataset) -> Any:
+    if dataset.attrs["tensor"]:
+        return torch.from_numpy(np.asarray(dataset[()]))
+    if h5py.check_string_dtype(dataset.dtype):
+        text = dataset.asstr()[()]
+        return text if isinstance(text, str) else text.astype(str)
+    value = dataset[()]
+    return value if isinstance(value, np.ndarray) else value.item()

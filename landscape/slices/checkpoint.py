@@ -1,0 +1,157 @@
+"""The points that a long evaluation has finished, in an HDF5 file, so that it goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.evaluation.evaluator import Evaluator, Values
+from landscape.loss.objective import Objective
+from landscape.results.fields import FloatArray
+from landscape.results.files import replaced
+
+FIELDS = [field.name for field in dataclasses.fields(Values)]
+
+CHUNK = 16
+"""Points that are finished together, at least."""
+
+
+def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
+    """Digests of all that decides the values, by what it is; two evaluations with the same may share points.
+
+    The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
+    from before that are refused, as of other weights.)
+    """
+    lead = next(iter(objectives.values()))
+    data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
+    state = lead.tensors()
+    return {
+        "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
+        "directions": _digest(vectors),
+        "data": _digest(data),
+        "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
+    }
+
+
+def _digest(tensors: list[Tensor], names: Any = ()) -> str:
+    digest = hashlib.sha256(repr(names).encode())
+    for tensor in tensors:
+        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+        # as bytes, for NumPy has no bfloat16
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """Evaluates points, keeps their values in a file, and takes those that are there from it.
+
+    The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
+
+    Args:
+        path: of the HDF5 file, made if missing. It is this evaluation's own.
+        evaluator: that evaluates.
+        known: the `fingerprint` of the evaluation.
+        every: seconds between two writes.
+
+    Raises:
+        ValueError: the file is not such a checkpoint, or one of another evaluation.
+        FileNotFoundError: there is no folder for it.
+    """
+
+    def __init__(
+        self, path: str | Path, evaluator: Evaluator, known: Mapping[str, str], *, every: float = 10.0
+    ) -> None:
+        self._path = Path(path)
+        self._evaluator = evaluator
+        self._known = dict(known)
+        self._every = every
+        self._values: dict[tuple[float, ...], FloatArray] = {}
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: the folder of {path} does not exist; make it first")
+        if self._path.exists():
+            self._read()
+        self._written = time.monotonic()
+
+    def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
+        """As the evaluator's, and in the file; points are finished in the same portions whenever it is called."""
+        size = self._evaluator.block * max(1, CHUNK // self._evaluator.block)
+        for start in range(0, len(multiples), size):
+            portion = multiples[start : start + size]
+            if any(tuple(point) not in self._values for point in portion.tolist()):
+                self._evaluate(portion)
+            # written before it is told: the caller may stop there
+            if time.monotonic() - self._written > self._every:
+                self._write()
+            if progress:
+                progress(start + len(portion))
+        self._write()
+        columns = np.stack([self._values[tuple(point)] for point in multiples.tolist()], 1)
+        return _values(columns)
+
+    def _evaluate(self, portion: FloatArray) -> None:
+        found = _columns(self._evaluator(portion))
+        for index, point in enumerate(portion.tolist()):
+            self._values[tuple(point)] = found[:, index]
+
+    def _read(self) -> None:
+        try:
+            with h5py.File(self._path, "r") as file:
+                known = dict(file["finished"].attrs)
+                points, values, center = (
+                    _stored(file[f"finished/{name}"], ndim)
+                    for name, ndim in (("multiples", 2), ("values", 3), ("center", 3))
+                )
+            if values.shape[:2] != (len(FIELDS), len(points)) or values[:, :1].shape != center.shape:
+                raise KeyError("values")
+        except (OSError, KeyError) as error:
+            raise ValueError(f"checkpoint: {self._path} is not a checkpoint of a surface") from error
+        for name, digest in self._known.items():
+            if known.get(name) != digest:
+                raise ValueError(
+                    f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
+                )
+        # the loss function and the model's code have no digest, but a value
+        own = _columns(self._evaluator.center)
+        if not np.allclose(center, own, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
+        for index, point in enumerate(points.tolist()):
+            self._values[tuple(point)] = values[:, index]
+
+    def _write(self) -> None:
+        with replaced(self._path) as beside, h5py.File(beside, "w") as file:
+            group = file.create_group("finished")
+            group.attrs.update(self._known)
+            group["multiples"] = np.array(list(self._values), dtype=np.float64)
+            group["values"] = np.stack(list(self._values.values()), 1)
+            group["center"] = _columns(self._evaluator.center)
+            group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
+        self._written = time.monotonic()
+
+
+def _stored(item: h5py.Dataset, ndim: int) -> FloatArray:
+    """Numbers as `_write` leaves them: all of their bytes are there."""
+    if item.dtype != np.float64 or item.ndim != ndim or item.id.get_storage_size() != item.nbytes:
+        raise KeyError(item.name)
+    return np.asarray(item[()])
+
+
+def _columns(values: Values) -> FloatArray:
+    """(fields, points, losses); NaN where a field was not asked for."""
+    fields = [getattr(values, name) for name in FIELDS]
+    shape = values.loss.shape
+    return np.stack([np.full(shape, np.nan) if field is None else field for field in fields])
+
+
+def _values(columns: FloatArray) -> Values:
+    loss, accuracy, *errors = columns
+    asked = not all(np.isnan(error).all() for error in errors)
+    return Values(loss, accuracy, *(errors if asked else (None, None)))

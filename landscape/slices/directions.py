@@ -1,0 +1,263 @@
+"""Directions in weight space along which a surface is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from landscape.curvature.eigenvalues import TopEigenvalues
+from landscape.loss.objective import Objective
+from landscape.loss.weight_scales import filter_norms
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+ONE_DIMENSIONAL = ("zero", "normalize")
+NORMALIZATIONS = ("filter", "layer", "model")
+
+Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
+"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
+
+
+@result
+class Directions:
+    """Vectors in weight space, and how they were made."""
+
+    vectors: Tensor = described("directions, one a column", dims=("parameter", "direction"))
+    cosines: FloatArray = described("cosines between the directions", dims=("direction", "other_direction"))
+    kind: str = described("how the directions were made")
+    one_dimensional: str = described("what was done with biases and BatchNorm parameters")
+    seed: int = described("seed of the draw")
+    angles: FloatArray | None = described(
+        "angles between the directions", unit="degree", dims=("direction", "other_direction"), default=None
+    )
+    orthogonalized: bool = described("the part of each along those before it was taken out", default=False)
+
+
+def filter_normalized_directions(
+    objective: Objective, count: int = 2, *, seed: int = 0, one_dimensional: str = "zero"
+) -> Directions:
+    """Random Gaussian directions, filter-normalised (Li et al. 2018, arXiv:1712.09913, section 4).
+
+    Each output filter of a convolution, and each row of a linear layer's weights, is given the norm of the
+    corresponding filter of the model: d <- d / ||d|| ||theta||. A filter of zero norm gives zero.
+
+    Args:
+        objective: whose weights give the norms.
+        count: how many directions.
+        seed: of the draw.
+        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`, as in Li et al.) or
+            normalised as a whole (`"normalize"`).
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    return random_directions(objective, count, seed=seed, one_dimensional=one_dimensional)
+
+
+def random_directions(
+    objective: Objective,
+    count: int = 2,
+    *,
+    normalize: str = "filter",
+    seed: int = 0,
+    one_dimensional: str = "zero",
+) -> Directions:
+    """Random Gaussian directions, normalised as `normalized` does.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if count < 1:
+        raise ValueError(f"count: must be at least 1, got {count}")
+    generator = torch.Generator(objective.device).manual_seed(seed)
+    columns = []
+    for _ in range(count):
+        # one tensor at a time, so that a direction does not depend on how many there are
+        draws = [
+            torch.randn(shape, dtype=objective.dtype, device=objective.device, generator=generator).flatten()
+            for shape in objective.shapes
+        ]
+        columns.append(torch.cat(draws))
+    drawn = _directions(torch.stack(columns, 1), "random", seed=seed)
+    return normalized(drawn, objective, normalize, one_dimensional=one_dimensional)
+
+
+def normalized(
+    directions: Directions, objective: Objective, per: str = "filter", *, one_dimensional: str = "zero"
+) -> Directions:
+    """The directions with the norms of the objective's weights.
+
+    Args:
+        directions: any.
+        objective: whose weights give the norms.
+        per: `"filter"`: each output filter and row (Li et al. 2018); `"layer"`: each weight tensor as a whole;
+            `"model"`: all weights as a whole.
+        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalised as a whole, each
+            tensor by itself (`"normalize"`).
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if per not in NORMALIZATIONS:
+        raise ValueError(f"normalize: must be one of {', '.join(NORMALIZATIONS)}, got {per!r}")
+    if one_dimensional not in ONE_DIMENSIONAL:
+        raise ValueError(
+            f"one_dimensional: must be one of {', '.join(ONE_DIMENSIONAL)}, got {one_dimensional!r}"
+        )
+    weights = objective.unflatten(objective.theta)
+    columns = []
+    for vector in directions.vectors.T:
+        parts = objective.unflatten(vector.contiguous())
+        if per == "model":
+            left_out = one_dimensional == "zero"
+            kept = {n: torch.zeros_like(p) if left_out and p.ndim < 2 else p for n, p in parts.items()}
+            whole = torch.cat([part.flatten() for part in kept.values()])
+            columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
+            continue
+        given = [
+            _with_norms(parts[name], weight, per, one_dimensional, partial(filter_norms, objective, name))
+            for name, weight in weights.items()
+        ]
+        columns.append(torch.cat([part.flatten() for part in given]))
+    kind = f"{per}-normalized" if directions.kind == "random" else f"{directions.kind}, {per}-normalized"
+    return _directions(torch.stack(columns, 1), kind, one_dimensional=one_dimensional, seed=directions.seed)
+
+
+def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
+    """The eigenvectors of the first eigenvalues, of norm 1.
+
+    Raises:
+        ValueError: fewer than `count` eigenvectors, or none.
+    """
+    if eigen.vectors is None:
+        raise ValueError("eigen: holds no eigenvectors; they were dropped before it was stored")
+    if not 1 <= count <= eigen.vectors.shape[1]:
+        raise ValueError(f"count: must lie between 1 and {eigen.vectors.shape[1]}, got {count}")
+    values = ", ".join(f"{value:.3g}" for value in eigen.values[:count])
+    return _directions(eigen.vectors[:, :count], f"eigenvectors of the {eigen.matrix} matrix ({values})")
+
+
+def gradient_direction(objective: Objective) -> Directions:
+    """The gradient of the mean loss, as it is."""
+    return _directions(objective.gradient().unsqueeze(1), "gradient")
+
+
+def given_direction(objective: Objective, vector: Weights, kind: str = "given") -> Directions:
+    """A direction from elsewhere, such as the perturbation of SAM or NCSAM on a batch.
+
+    Args:
+        objective: whose weights it moves.
+        vector: as one vector, as tensors in `named_parameters` order, or by name.
+        kind: what it is, to be stored.
+
+    Raises:
+        ValueError: of other sizes than the weights.
+    """
+    return _directions(as_vector(objective, vector).unsqueeze(1), kind)
+
+
+def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
+    """From the objective's weights to others: these lie at the multiple 1.
+
+    Raises:
+        ValueError: of other sizes than the weights.
+    """
+    return _directions((as_vector(objective, other) - objective.theta).unsqueeze(1), kind)
+
+
+def combined(*directions: Directions) -> Directions:
+    """The columns of several, one after the other, such as the gradient and an eigenvector.
+
+    Raises:
+        ValueError: none, or of different lengths.
+    """
+    if len({each.vectors.shape[0] for each in directions}) != 1:
+        raise ValueError("directions: must be one or more, all of the same length")
+    choices = dict.fromkeys(each.one_dimensional for each in directions)
+    vectors = [each.vectors.to(directions[0].vectors) for each in directions]
+    return _directions(
+        torch.cat(vectors, 1),
+        " and ".join(each.kind for each in directions),
+        one_dimensional=", ".join(choices),
+        seed=directions[0].seed,
+    )
+
+
+def orthogonalized(directions: Directions) -> Directions:
+    """Each direction without its part along those before it, and as long as it was.
+
+    Raises:
+        ValueError: one lies in the span of those before it.
+    """
+    vectors = directions.vectors.double()
+    norms = torch.linalg.vector_norm(vectors, dim=0)
+    basis, triangle = torch.linalg.qr(vectors)
+    left = triangle.diagonal()
+    if not (left.abs() > 1e-6 * norms).all():
+        raise ValueError("directions: one lies in the span of those before it; there is no plane to draw")
+    vectors = (basis * (left.sign() * norms)).to(directions.vectors.dtype)
+    made = _directions(
+        vectors, directions.kind, one_dimensional=directions.one_dimensional, seed=directions.seed
+    )
+    return dataclasses.replace(made, orthogonalized=True)
+
+
+def as_vector(objective: Objective, weights: Weights) -> Tensor:
+    """Weights in any form as one vector (n,) on the objective's device.
+
+    Raises:
+        ValueError: tensors missing, or of other sizes.
+    """
+    if isinstance(weights, nn.Module):
+        weights = dict(weights.named_parameters())
+    if isinstance(weights, Mapping):
+        missing = [name for name in objective.names if name not in weights]
+        if missing:
+            raise ValueError(f"weights: no {missing[0]!r} among them")
+        weights = [weights[name] for name in objective.names]
+    if not isinstance(weights, Tensor):
+        parts = list(weights)
+        shapes = [part.shape for part in parts]
+        if shapes != list(objective.shapes):
+            raise ValueError(
+                f"weights: must be tensors of the shapes {list(map(tuple, objective.shapes))}, got "
+                f"{list(map(tuple, shapes))}"
+            )
+        weights = torch.cat([part.detach().flatten().to(objective.theta) for part in parts])
+    if weights.shape != objective.theta.shape:
+        raise ValueError(f"weights: must be ({objective.n_parameters},), got {tuple(weights.shape)}")
+    return weights.detach().to(objective.theta)
+
+
+def _directions(vectors: Tensor, kind: str, *, one_dimensional: str = "kept", seed: int = 0) -> Directions:
+    cosines = _cosines(vectors)
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return Directions(vectors.detach(), cosines, kind, one_dimensional, seed, angles)
+
+
+def _with_norms(
+    direction: Tensor, weight: Tensor, per: str, one_dimensional: str, of_filters: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The direction of one tensor with the norms of its weights."""
+    if weight.ndim < 2 and one_dimensional == "zero":
+        return torch.zeros_like(direction)
+    if weight.ndim < 2 or per == "layer":
+        return _of_norm(direction, torch.linalg.vector_norm(weight))
+    own, wanted = of_filters(direction), of_filters(weight)
+    return direction * torch.where(own > 0, wanted / own, torch.zeros_like(own))
+
+
+def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
+    """The vector scaled to a norm; zero stays zero."""
+    own = torch.linalg.vector_norm(vector)
+    return vector * torch.where(own > 0, norm / own, torch.zeros_like(own))
+
+
+def _cosines(vectors: Tensor) -> FloatArray:
+    unit = torch.nn.functional.normalize(vectors.double(), dim=0)
+    return np.asarray((unit.T @ unit).cpu().numpy(), dtype=np.float64)
