@@ -128,10 +128,10 @@ def _undone(method: Method) -> Iterator[None]:
     """Puts back all that passes move: statistics, memories, random states, counts and `.grad`."""
     parameters = list(method.parameters())
     gradients = [parameter.grad for parameter in parameters]
-    modules = [method.model, *([method.loss_fn] if isinstance(method.loss_fn, nn.Module) else [])]
-    buffers = [buffer for module in modules for buffer in module.buffers()]
+    buffers = list(method.model.buffers())
     saved = [buffer.clone() for buffer in buffers]
-    state = copy.deepcopy(method.state_dict())
+    loss = method.loss_fn if isinstance(method.loss_fn, nn.Module) else None
+    state = copy.deepcopy((method.state_dict(), loss.state_dict() if loss else {}))
     modes = [(module, module.training) for module in method.model.modules()]
     ascent, spent = method.ascent, method.passes.sample_gradients
     for parameter in parameters:
@@ -146,6 +146,8 @@ def _undone(method: Method) -> Iterator[None]:
             buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
-        method.load_state_dict(state)
+        method.load_state_dict(state[0])
+        if loss is not None:
+            loss.load_state_dict(state[1])
         method.passes.sample_gradients = spent
         method.ascent = ascent
