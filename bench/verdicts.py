@@ -209,7 +209,7 @@ def scenarios() -> Iterable[Scenario]:
 
 def _differences() -> Iterable[Scenario]:
     for cells, seeds, rho in itertools.product((1, 3, 6, 12), (3, 8), CORRELATIONS):
-        for truth, mean in (("null", 0.0), ("effect of 1", 1.0)):
+        for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
             simulate = partial(difference, means=np.full(cells, mean), seeds=seeds, correlation=rho)
             yield Scenario("difference", truth, cells, seeds, rho, simulate)
     for cells, seeds in itertools.product((3, 6, 12), (3, 8)):
@@ -221,7 +221,7 @@ def _differences() -> Iterable[Scenario]:
         for truth, means, options in (
             ("cells of 2 and -2 in turn", alternating, {}),
             ("one cell of -2, others 2", one_other, {}),
-            ("null, cells of unequal spread", zero, {"spread": spread}),
+            ("no effect, cells of unequal spread", zero, {"spread": spread}),
             ("one cell of 5, others 0, of unequal spread", one_large, {"spread": spread[::-1]}),
         ):
             simulate = partial(difference, means=means, seeds=seeds, correlation=0.0, **options)
@@ -247,7 +247,7 @@ def _other_differences() -> Iterable[Scenario]:
 def _trends() -> Iterable[Scenario]:
     rate, option = "trend with the noise rate", "trend with a hyper-parameter"
     for series, seeds, rho in itertools.product((1, 4, 6), (3, 8), CORRELATIONS):
-        for truth, slope in (("null", 0.0), ("slope of 4", 4.0)):
+        for truth, slope in (("no effect", 0.0), ("slope of 4", 4.0)):
             simulate = partial(noise_trend, slopes=np.full(series, slope), seeds=seeds, correlation=rho)
             yield Scenario(rate, truth, series, seeds, rho, simulate)
     for seeds in (3, 8):
@@ -255,14 +255,14 @@ def _trends() -> Iterable[Scenario]:
         simulate = partial(noise_trend, slopes=slopes, seeds=seeds, correlation=0.0, sd=0.5)
         yield Scenario(rate, "slopes of 4, 4, 4 and -4", 4, seeds, 0.0, simulate)
     for cells, rho in itertools.product((3, 6), CORRELATIONS):
-        for truth, slope in (("null", 0.0), ("slope of 1", 1.0)):
+        for truth, slope in (("no effect", 0.0), ("slope of 1", 1.0)):
             simulate = partial(option_trend, slope=slope, cells=cells, seeds=3, correlation=rho)
             yield Scenario(option, truth, cells, 3, rho, simulate)
 
 
 def _associations() -> Iterable[Scenario]:
     for cells, (families, kin) in itertools.product((3, 6), ((6, 1), (9, 1), (3, 4), (6, 4))):
-        for truth, shared in (("null", 0.0), ("correlation of 0.9", 0.9)):
+        for truth, shared in (("no effect", 0.0), ("correlation of 0.9", 0.9)):
             simulate = partial(association, shared=shared, cells=cells, families=families, kin=kin)
             yield Scenario(f"association, {families} families of {kin}", truth, cells, 1, 0.0, simulate)
     simulate = partial(association, shared=0.9, cells=4, families=9, kin=1, reversed_cell=3)
@@ -270,7 +270,7 @@ def _associations() -> Iterable[Scenario]:
         "association, 9 families of 1", "correlation of 0.9, -0.9 in one cell", 4, 1, 0.0, simulate
     )
     for families, confounding in itertools.product((6, 9, 40), (0.3, 0.8, 0.95)):
-        for truth, shared in (("null", 0.0), ("correlation of 0.9", 0.9)):
+        for truth, shared in (("no effect", 0.0), ("correlation of 0.9", 0.9)):
             simulate = partial(
                 association, shared=shared, cells=1, families=families, kin=1, confounding=confounding
             )
@@ -381,7 +381,7 @@ def _draws(scenario: Scenario, draws: int) -> int:
 def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
@@ -394,7 +394,7 @@ def main() -> None:
         held = np.mean([mixed_model(rng, cells, 3, correlation) for _ in range(draws)])
         common = {
             "prediction": "difference, by a mixed model (not used)",
-            "truth": "null",
+            "truth": "no effect",
             "cells": cells,
             "seeds": 3,
         }

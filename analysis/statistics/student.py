@@ -28,6 +28,9 @@ def student(
 ) -> Test:
     """A two-sided t test against the nearest value of the null region, and two one-sided t tests against the margin.
 
+    The p-value of equivalence is twice that of the worse one-sided test, so that it is below 5% where the 95% interval
+    lies within the margin. At its edge, equivalence and a difference beyond the margin are each found in 2.5% of cases.
+
     Values without any spread leave a t test nothing to divide by. Then the test counts: if the median lay in the null
     region, each of n independent values would lie on that side with a probability of at least one half.
 
@@ -49,11 +52,11 @@ def student(
     within = margin - abs(estimate)
     if error > 1e-12 * abs(estimate):
         p_value = 2 * float(stdtr(freedom, -beyond / error)) if beyond else 1.0
-        equivalence = float(stdtr(freedom, -within / error))
+        equivalence = 2 * float(stdtr(freedom, -within / error))
         smallest = 0.0
     else:
         p_value = 2 * 0.5**units if beyond > 0 else 1.0
-        equivalence = 0.5**units if within > 0 else 1.0
+        equivalence = 2 * 0.5**units if within > 0 else 1.0
         smallest = 2 * 0.5**units
     half = error * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return Test(
@@ -62,7 +65,7 @@ def student(
         estimate - half,
         estimate + half,
         min(1.0, p_value),
-        equivalence if math.isfinite(margin) else math.nan,
+        min(1.0, equivalence) if math.isfinite(margin) else math.nan,
         method,
         units,
         counted,

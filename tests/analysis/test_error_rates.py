@@ -32,7 +32,7 @@ def at_most(draws, rate=0.05):
 
 @pytest.mark.parametrize(("cells", "correlation"), list(itertools.product((3, 6, 12), verdicts.CORRELATIONS)))
 def test_where_there_is_no_effect_a_sign_is_found_in_at_most_one_of_twenty_studies(cells, correlation):
-    row = tallied("difference", "null", cells, 3, correlation, 250)
+    row = tallied("difference", "no effect", cells, 3, correlation, 250)
     assert row["wrong"] <= at_most(250)
     for side in ("covers_these", "covers_population"):
         # 250 studies see 95% as 90 to 99%
@@ -42,8 +42,12 @@ def test_where_there_is_no_effect_a_sign_is_found_in_at_most_one_of_twenty_studi
 @pytest.mark.parametrize(
     ("prediction", "truth", "cells", "correlation"),
     [
-        *(("trend with the noise rate", "null", series, rho) for series in (1, 4, 6) for rho in (0.0, 0.5)),
-        *(("trend with a hyper-parameter", "null", cells, 0.5) for cells in (3, 6)),
+        *(
+            ("trend with the noise rate", "no effect", series, rho)
+            for series in (1, 4, 6)
+            for rho in (0.0, 0.5)
+        ),
+        *(("trend with a hyper-parameter", "no effect", cells, 0.5) for cells in (3, 6)),
         *(("no difference", "at the margin", cells, 0.5) for cells in (3, 6)),
         *(("not lower by the margin", "lower by the margin", cells, 0.5) for cells in (3, 6)),
     ],
@@ -55,11 +59,11 @@ def test_other_predictions_err_no_more_often(prediction, truth, cells, correlati
 @pytest.mark.parametrize(
     ("prediction", "truth", "cells"),
     [
-        ("association, 6 families of 1", "null", 3),
-        ("association, 6 families of 4", "null", 3),
-        ("association, 3 families of 4", "null", 3),
+        ("association, 6 families of 1", "no effect", 3),
+        ("association, 6 families of 4", "no effect", 3),
+        ("association, 3 families of 4", "no effect", 3),
         *(
-            (f"partial association, {n} families", f"null, both correlate {rho} with the third", 1)
+            (f"partial association, {n} families", f"no effect, both correlate {rho} with the third", 1)
             for n in (6, 9)
             for rho in (0.8, 0.95)
         ),
@@ -71,7 +75,7 @@ def test_associations_err_no_more_often_with_kin_or_a_third_quantity(prediction,
 
 def test_a_partial_association_is_zero_where_two_quantities_depend_on_a_third_alone():
     row = tallied(
-        "partial association, 9 families", "null, both correlate 0.8 with the third", 1, 1, 0.0, 150
+        "partial association, 9 families", "no effect, both correlate 0.8 with the third", 1, 1, 0.0, 150
     )
     # one study has a standard deviation of about 0.4
     assert abs(row["estimate"]) < 0.1
@@ -114,6 +118,9 @@ def test_planted_reversals_are_mixed(prediction, truth, cells):
 def test_the_documented_rates_are_those_of_the_table():
     table = pd.read_csv(DOCS / "verdict_errors.csv")
     assert verdicts.summary(table) in (DOCS / "claims.md").read_text(encoding="utf-8")
+    rows = table.set_index(["prediction", "truth", "cells", "seeds", "correlation"])["supported"]
+    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%}" == "24%"
+    assert f"{rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%}" == "72%"
     # within what so many draws allow, over so many rows
     allowed = scipy.stats.binom.ppf(1 - 0.01 / len(table), table["draws"], 0.05) / table["draws"]
     assert not (table["wrong"] > allowed).any()
