@@ -243,9 +243,15 @@ def _draw(root: Path, console: Console) -> None:
 def _info(options: argparse.Namespace, console: Console) -> int:
     stored = store.read_config(options.file)
     console.print(
-        f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}", markup=False
+        f"{options.file}: run {stored.config.fingerprint[:12]}, trained on {stored.device}", markup=False
     )
-    console.print_json(data={k: stored[k] for k in ("config", "hyperparameters", "versions")})
+    console.print_json(
+        data={
+            "config": stored.config.as_plain(),
+            "hyperparameters": stored.hyperparameters,
+            "versions": stored.versions,
+        }
+    )
     for name, value in store.scalars(options.file).items():
         if not (isinstance(value, float) and math.isnan(value)):
             console.print(

@@ -19,7 +19,7 @@ from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
 from analysis.plan.data import data_digest, load_data
-from analysis.run.one_run import execute, has_surfaces
+from analysis.run.one_run import execute
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any
 
 def kind_of(run: Run) -> str:
     """Runs that take about the same time: of one method, trials apart, and those apart that compute surfaces."""
-    method = run.config["method"]["label"]
-    if run.config["purpose"] == "selection":
+    method = run.config.method.label
+    if run.config.purpose == "selection":
         return f"{method}, to choose"
-    return f"{method}, with surfaces" if has_surfaces(run.config) else method
+    return f"{method}, with surfaces" if run.config.has_surfaces else method

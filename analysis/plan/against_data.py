@@ -24,9 +24,10 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
     Raises:
         StudyError: naming the field.
     """
-    options = {key: value for key, value in study.model.model_dump().items() if key != "name"}
     try:
-        model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
+        model = build_model(
+            study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
+        )
     except (ValueError, TypeError) as error:
         raise StudyError(f"model.{error}") from error
     try:
@@ -49,7 +50,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         raise StudyError(
             f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
         )
-    for config in {run.config["noise"]["rate"]: run.config for run in final_runs(study)}.values():
+    for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
         try:
             observed_labels(config, dataset, data_dir)
         except (ValueError, TypeError, OSError) as error:

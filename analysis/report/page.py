@@ -256,8 +256,8 @@ def _machines(root: Path) -> list[str]:
     found = []
     for path in store.run_files(root):
         stored = store.read_config(path)
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(stored["versions"].items()))
-        found.append(f"{stored['device']}, {stored['threads']} threads, {versions}")
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(stored.versions.items()))
+        found.append(f"{stored.device}, {stored.threads} threads, {versions}")
     return sorted(set(found))
 
 

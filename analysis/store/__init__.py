@@ -5,6 +5,7 @@ from analysis.store.folder import check_writable, locked, open_folder
 from analysis.store.joined import read_tables
 from analysis.store.run_file import (
     SCHEMA_VERSION,
+    StoredRun,
     failure_path,
     load_weights,
     opened,
@@ -13,6 +14,7 @@ from analysis.store.run_file import (
     run_file_written,
     versions,
     write_failure,
+    write_measured_by,
     write_measurements,
     write_training,
 )
@@ -34,6 +36,7 @@ __all__ = [
     "BrokenFileError",
     "Record",
     "StoreError",
+    "StoredRun",
     "check_writable",
     "failure_path",
     "fingerprint",
@@ -56,6 +59,7 @@ __all__ = [
     "versions",
     "write_failure",
     "write_index",
+    "write_measured_by",
     "write_measurements",
     "write_text",
     "write_training",

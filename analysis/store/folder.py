@@ -12,7 +12,8 @@ from typing import Any
 
 import tomli_w
 
-from analysis.plan.grid import Run, first_difference
+from analysis.plan.grid import Run
+from analysis.plan.run_config import first_difference
 from analysis.plan.study import Study
 from analysis.store.files import (
     LEFT_OVER,
@@ -98,12 +99,7 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 tell(f"{error}; set aside as {set_aside(root / run.path).name}, its run is done again")
                 continue
             if record.fingerprint != run.fingerprint:
-                stored = read_config(root / run.path)
-                field, before, now = first_difference(stored["config"], run.config)
-                raise StoreError(
-                    f"out: {root / run.path} has other settings than the study ({field}: {before!r} there, {now!r} "
-                    "now); choose another --out, or delete the folder to run it anew"
-                )
+                raise StoreError(_other_settings(root, run))
             records[run.path] = record
     content = {
         **study.model_dump(exclude_none=True),
@@ -111,6 +107,18 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
     }
     write_text(root / "study.toml", tomli_w.dumps(content))
     return records
+
+
+def _other_settings(root: Path, run: Run) -> str:
+    """Says in what a finished run differs from the planned one, and what can be done."""
+    stored = read_config(root / run.path)
+    field, before, now = first_difference(stored.written, run.config.as_plain())
+    if stored.config.training_fingerprint == run.config.training_fingerprint:
+        remedy = f"measure its runs again by 'ncsam measure {root} --study FILE', which trains nothing"
+    else:
+        remedy = "choose another --out, or delete the folder to run it anew"
+    path = root / run.path
+    return f"out: {path} has other settings than the study ({field}: {before!r} there, {now!r} now); {remedy}"
 
 
 def written_study(path: Path) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import pandas as pd
 import landscape
 from analysis.bound import bound_scalars
 from analysis.plan.grid import Run
+from analysis.plan.run_config import Identity
 from analysis.store.files import StoreError, replace_file
-from analysis.store.run_file import config_of, identity, metrics_of, opened, read_history
+from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 from ncsam.training import METRICS, mean_of_defined
@@ -31,12 +32,14 @@ class Record:
 
     Attributes:
         fingerprint: of its configuration.
+        measured: name of a measure -> the version that took it; empty in a file that does not say.
         data: digest of its data; empty in a file that was written before there was one.
         row: its scalars.
         trained: number of its training samples.
     """
 
     fingerprint: str
+    measured: dict[str, int]
     data: str
     row: dict[str, Any]
     trained: int
@@ -57,8 +60,9 @@ def record_of(file: h5py.File) -> Record:
     """`read_record` of an open file."""
     stored = config_of(file)
     return Record(
-        str(stored["fingerprint"]),
-        str(stored.get("data", "")),
+        stored.config.fingerprint,
+        {name: who.version for name, who in stored.measured_by.items()},
+        stored.data,
         scalars_of(file),
         len(file["labels/observed"]),
     )
@@ -73,15 +77,15 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     """One row of the table, from an open run file."""
     stored = config_of(file)
     history = metrics_of(file)
-    row: dict[str, Any] = identity(stored)
-    method = stored["config"]["method"]
-    row["method_name"] = method["name"]
-    row["loss"] = method["loss"]["name"]
-    row["mixup"] = method["mixup"] or 0.0
-    row["candidates"] = len(method["candidates"])
-    row["diverged"] = bool(stored["diverged"])
-    row["epochs"] = int(stored["epochs"])
-    row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
+    row: dict[str, Any] = stored.config.identity._asdict()
+    method = stored.config.method
+    row["method_name"] = method.name
+    row["loss"] = method.loss.name
+    row["mixup"] = method.mixup or 0.0
+    row["candidates"] = len(method.candidates)
+    row["diverged"] = stored.diverged
+    row["epochs"] = stored.epochs
+    row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]
@@ -150,7 +154,7 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
                 values = table[name]
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
-            file.attrs["fingerprint"] = _fingerprint_of([records[path].fingerprint for path in finished])
+            file.attrs["fingerprint"] = _fingerprint_of([records[path] for path in finished])
             # thousands of paths are more than an attribute holds
             file.create_dataset("runs", data=finished, dtype=h5py.string_dtype())
             for path in finished:
@@ -205,8 +209,14 @@ def fingerprint(root: Path) -> str:
         return str(file.attrs["fingerprint"])
 
 
-def _fingerprint_of(fingerprints: list[str]) -> str:
-    return hashlib.sha256("".join(sorted(fingerprints)).encode()).hexdigest()
+def _fingerprint_of(records: list[Record]) -> str:
+    # first versions add nothing, as in files that do not name them
+    later = [
+        record.fingerprint
+        + "".join(f" {name} {version}" for name, version in sorted(record.measured.items()) if version > 1)
+        for record in records
+    ]
+    return hashlib.sha256("".join(sorted(later)).encode()).hexdigest()
 
 
 @contextmanager
@@ -230,11 +240,11 @@ def read_histories(root: str | Path) -> pd.DataFrame:
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
-def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
-    """(identity of the run, result in the group `name`) of all runs that have it."""
+def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
+    """(which run, result in the group `name`) of all runs that have it."""
     found = []
     for path in run_files(root):
         with opened(path) as file:
             if name in file:
-                found.append((identity(config_of(file)), landscape.load(file, name)))
+                found.append((config_of(file).config.identity, landscape.load(file, name)))
     return found

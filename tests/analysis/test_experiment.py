@@ -87,7 +87,7 @@ def test_the_choice_of_hyperparameters_is_the_best_validation_score_and_stored(f
             assert len(contents(trial)["labels/observed"]) == pytest.approx(0.75 * 1438, abs=2)
         path = out / f"runs/digits/symmetric-{rate}/ncsam/seed0.h5"
         stored = store.read_config(path)
-        assert stored["hyperparameters"]["rho"] == (0.1, 0.3)[int(np.argmax(scores))]
+        assert stored.hyperparameters["rho"] == (0.1, 0.3)[int(np.argmax(scores))]
         np.testing.assert_allclose(contents(path)["config/score"], scores)
 
 

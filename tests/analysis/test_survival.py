@@ -201,7 +201,7 @@ def test_a_run_that_was_begun_with_another_choice_does_not_go_on_from_there(tmp_
             raise KeyboardInterrupt
 
     def train(root, rho, report):
-        choice = Choice({"rho": rho}, run.config["method"]["candidates"], [0.5, 0.5], [0.1, 0.1])
+        choice = Choice({"rho": rho}, run.config.method.candidates, [0.5, 0.5], [0.1, 0.1])
         execute(run, choice, root, data_dir=None, device="cpu", report=report)
 
     with pytest.raises(KeyboardInterrupt):
@@ -224,7 +224,7 @@ def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_be
         selection,
         "_score",
         lambda trial, record: (
-            float(trial.config["method"]["candidates"] == [{"rho": other}]),
+            float(trial.config.method.candidates == [{"rho": other}]),
             real(trial, record)[1],
         ),
     )
@@ -239,7 +239,7 @@ def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
     run = final_runs(study)[0]
     trials = selection_runs(study, run)
     rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
-    records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
+    records = {t.path: store.Record("", {}, "", row, 150) for t, row in zip(trials, rows, strict=True)}
     choice = selection.choose(study, run, records)
     assert choice.hyperparameters == {"rho": 5.0}
     assert np.isnan(choice.scores[0])
