@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -14,12 +13,12 @@ from torch.nn import functional
 
 from landscape import Objective, sharpness
 from landscape.results.fields import described
-from landscape.results.storage import RESULT_TYPES
+from landscape.results.registry import result
 
 DELTA = 0.05
 
 
-@dataclass(frozen=True)
+@result
 class Bound:
     """Eq. 6: `clean_loss` <= `empirical` + `sampling` + `complexity`, with probability 1 - `delta`.
 
@@ -48,7 +47,7 @@ class Bound:
     restarts: int = described("random starts beside the gradient's")
 
 
-@dataclass(frozen=True)
+@result
 class Assumption:
     """Assumption 1: `clean_loss` <= `perturbed_loss`, the mean under Gaussian perturbation of the weights."""
 
@@ -60,10 +59,6 @@ class Assumption:
     sigma: float = described("standard deviation of the perturbation of each weight, Eq. 5")
     rho: float = described("radius from which sigma follows, l2")
     draws: int = described("perturbations drawn")
-
-
-# landscape saves and loads what is registered there, and need not know what it means
-RESULT_TYPES |= {cls.__name__: cls for cls in (Bound, Assumption)}
 
 
 def zero_one(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import scipy
@@ -21,9 +20,10 @@ from landscape.connectivity.permutable_units import (
     structure_of,
 )
 from landscape.results.fields import described
+from landscape.results.registry import result
 
 
-@dataclass(frozen=True)
+@result
 class Matching:
     """A permutation of the units of one network that brings its weights near those of another."""
 

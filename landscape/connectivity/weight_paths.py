@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from landscape.evaluation.evaluator import Evaluator
 from landscape.loss.objective import Objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 from landscape.slices.directions import Weights, as_vector
 
 
-@dataclass(frozen=True)
+@result
 class Path:
     """Loss and accuracy from one solution, at position 0, to another, at position 1."""
 
@@ -38,7 +38,7 @@ class Path:
     samples: int = described("samples in the mean loss")
 
 
-@dataclass(frozen=True)
+@result
 class Bend:
     """The control point of a quadratic Bezier curve of low loss between two solutions."""
 
@@ -130,7 +130,7 @@ def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None
         other = dict(other.named_parameters())
     if not isinstance(other, Mapping):
         return
-    for name, own in objective.model.named_parameters():
+    for name, own in objective.tensors().items():
         if name in objective.names or name not in other:
             continue
         if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +12,10 @@ from landscape.curvature.eigenvalues import TopEigenvalues, deflation, matvec_of
 from landscape.krylov.quadrature import lanczos_quadrature
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 
-@dataclass(frozen=True)
+@result
 class SpectralDensity:
     """The spectrum of a symmetric matrix: outliers one by one, the bulk as a density.
 

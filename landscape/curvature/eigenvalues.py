@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from landscape.krylov.eigenpairs import top_eigenpairs
 from landscape.krylov.traces import METHODS, Deflation, block_traces, moments
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 MATRICES: dict[str, Callable[[Objective, Tensor], Tensor]] = {
     "functional": lambda objective, block: objective.hvp(block) - objective.ggnvp(block),
@@ -30,7 +30,7 @@ holds the curvature of the outputs weighted by the loss's gradient: there the la
 """
 
 
-@dataclass(frozen=True)
+@result
 class TopEigenvalues:
     """The most extreme eigenvalues of a matrix, the most extreme first, each with its error."""
 
@@ -56,7 +56,7 @@ class TopEigenvalues:
     samples: int = described("samples in the mean loss")
 
 
-@dataclass(frozen=True)
+@result
 class TraceEstimate:
     """The trace of a matrix and its squared Frobenius norm, with their errors."""
 
@@ -73,7 +73,7 @@ class TraceEstimate:
     samples: int = described("samples in the mean loss")
 
 
-@dataclass(frozen=True)
+@result
 class LayerTraces:
     """The traces of the blocks of a matrix that belong to one parameter tensor each."""
 

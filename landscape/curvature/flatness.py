@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
 from landscape.results.fields import described
+from landscape.results.registry import result
 
 
-@dataclass(frozen=True)
+@result
 class RelativeFlatness:
     """The trace of a layer's Hessian, its rows weighted by the weights' inner products."""
 

@@ -17,6 +17,7 @@ from landscape.evaluation.batch_norm import BatchStatistics
 from landscape.evaluation.chunks import held_chunks
 from landscape.evaluation.one_model import check_one_model
 from landscape.fx.forward import Forward, traced_forward
+from landscape.fx.threads import TRACING
 from landscape.loss.objective import Objective, are_class_scores
 from landscape.loss.precision import full_float32
 from landscape.results.fields import FloatArray
@@ -326,9 +327,10 @@ class _Pass:
         for index in range(len(self._chunks)):
             inputs = self._inputs(index)
             if inputs.shape not in self._traced:
-                self._traced[inputs.shape] = traced_forward(
-                    lambda point, chunk: self._lead.outputs(point, chunk), theta, inputs
-                )
+                with self._lead.exclusive:
+                    self._traced[inputs.shape] = traced_forward(
+                        lambda point, chunk: self._lead.outputs(point, chunk), theta, inputs
+                    )
             first = self._traced[inputs.shape].first
             parts = zip(*(first(vector, inputs) for vector in [theta, *vectors]), strict=True)
             kept = tuple(torch.stack(part) for part in parts)
@@ -341,9 +343,10 @@ class _Pass:
     def _try_blocks(self, theta: Tensor, vectors: list[Tensor], block: int) -> None:
         """Takes points in blocks from now on if these give what single points do."""
         try:
-            with warnings.catch_warnings():
+            # the filters of warnings are the process's
+            with self._lead.exclusive, TRACING, warnings.catch_warnings():
                 # vmap warns of operations that it does one by one
-                warnings.simplefilter("error")
+                warnings.filterwarnings("error", message=".*performance drop because.*batching rule")
                 if self._agrees(theta, vectors, block):
                     points = theta.repeat(2, 1)
                     self.sums(points, _weights(np.zeros((2, len(vectors))), points), None)

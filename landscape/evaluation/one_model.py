@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from landscape.loss.objective import Objective, tensors_of
+from landscape.loss.objective import Objective
 
 
 def check_one_model(objectives: Mapping[str, Objective]) -> None:
@@ -26,7 +26,7 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
 
 def _are_alike(lead: Objective, other: Objective) -> bool:
     """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
-    ours, theirs = tensors_of(lead.model), tensors_of(other.model)
+    ours, theirs = lead.tensors(), other.tensors()
     if ours.keys() != theirs.keys():
         return False
     pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
     check_that_it_is_a_batch,
     check_that_loss_is_a_mean,
@@ -20,6 +22,7 @@ from landscape.loss.checks import (
     telling_rows,
 )
 from landscape.loss.precision import full_float32
+from landscape.loss.random_state import borrowed_generators
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.matrices.products import (
     PRODUCTS,
@@ -31,6 +34,9 @@ from landscape.matrices.products import (
     derivative,
 )
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 
@@ -40,6 +46,19 @@ class Evaluation:
 
     loss: float
     accuracy: float
+
+
+def _one_thread_at_a_time(
+    method: Callable[Concatenate[Objective, P], Result],
+) -> Callable[Concatenate[Objective, P], Result]:
+    """A method of Objective for which other threads wait: the model's weights are swapped while it runs."""
+
+    @wraps(method)
+    def alone(self: Objective, *arguments: P.args, **options: P.kwargs) -> Result:
+        with self.exclusive:
+            return method(self, *arguments, **options)
+
+    return alone
 
 
 class Objective:
@@ -75,6 +94,8 @@ class Objective:
         n_samples: samples in the data set, those of all ranks.
         gradients: gradients over the data set computed so far.
         products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
+        exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
+            wait for each other; those with an Objective each run side by side.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
@@ -109,6 +130,7 @@ class Objective:
                 "for names in a set, its __contains__"
             )
         self.model = _copied("model", model).eval()
+        self.exclusive = ThreadLock()
         avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
@@ -154,22 +176,30 @@ class Objective:
 
     def independent_model(self) -> nn.Module:
         """A copy of the measured model in which just the chosen parameters require a gradient."""
-        model = copy.deepcopy(self.model)
+        with self.exclusive:
+            model = copy.deepcopy(self.model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.names)
         return model
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The measured model's parameters and buffers, also those that are not variables."""
+        with self.exclusive:
+            return tensors_of(self.model)
+
     def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
-        if buffers is None:
-            return self._outputs(theta, inputs)
-        result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
-        return result
+        with self.exclusive:
+            if buffers is None:
+                return self._outputs(theta, inputs)
+            result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
+            return result
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
+    @_one_thread_at_a_time
     @full_float32()
     @torch.no_grad()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
@@ -193,6 +223,7 @@ class Objective:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
+    @_one_thread_at_a_time
     @full_float32()
     @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -226,6 +257,7 @@ class Objective:
         """
         return self._product("gauss-newton", vectors, theta)
 
+    @_one_thread_at_a_time
     def expect(self, matrix: str, products: int) -> None:
         """Says that as many products with `"hessian"` or `"gauss-newton"` are to come: tracing is decided by that."""
         self._products[matrix].expect(products)
@@ -239,11 +271,13 @@ class Objective:
         """Memory that is kept for further products at the same weights."""
         return self._memory.used
 
+    @_one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
         for products in self._products.values():
             products.release()
 
+    @_one_thread_at_a_time
     @full_float32()
     def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
         n = self.n_parameters
@@ -331,7 +365,7 @@ class Objective:
             batches = [data]
         else:
             # a DataLoader draws from the global random state, even without shuffling
-            with torch.random.fork_rng(devices=[]):
+            with borrowed_generators():
                 batches = list(data)
         for batch in batches:
             check_that_it_is_a_batch(batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from landscape.krylov.traces import WIDER_QUANTILE
 from landscape.loss.objective import Objective
 from landscape.loss.weight_scales import scale_of
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 MIN_PAIRS = 4
 
@@ -28,7 +28,7 @@ STEPS = 40
 FARTHEST = 5.0
 
 
-@dataclass(frozen=True)
+@result
 class AverageSharpness:
     """The mean rise of the loss under Gaussian noise on the weights."""
 
@@ -42,7 +42,7 @@ class AverageSharpness:
     samples: int = described("samples in the mean loss")
 
 
-@dataclass(frozen=True)
+@result
 class NoiseTolerance:
     """The largest Gaussian noise on the weights that keeps the mean rise of the loss under a given value."""
 

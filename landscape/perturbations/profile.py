@@ -27,6 +27,7 @@ from landscape.perturbations.gaussian import (
 from landscape.perturbations.worst_case import check_ascent, worst_rises
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ MEASURES: dict[str, Measure] = {
 ONE_STEP = ", one step"
 
 
-@dataclass(frozen=True)
+@result
 class SharpnessProfile:
     """Measures of sharpness by rows and losses by columns, each with its error and its cost."""
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.weight_scales import scale_of
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 KINDS = ("worst",)
 NORMS = ("l2", "linf")
 
 
-@dataclass(frozen=True)
+@result
 class Sharpness:
     """The largest rise of the loss that was found near the weights: a lower bound of the largest there is."""
 

@@ -16,42 +16,8 @@ import torch
 from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 from torch import Tensor
 
-from landscape.connectivity.matching import Matching
-from landscape.connectivity.weight_paths import Bend
-from landscape.connectivity.weight_paths import Path as WeightPath
-from landscape.curvature.density import SpectralDensity
-from landscape.curvature.eigenvalues import LayerTraces, TopEigenvalues, TraceEstimate
-from landscape.curvature.flatness import RelativeFlatness
-from landscape.perturbations.gaussian import AverageSharpness, NoiseTolerance
-from landscape.perturbations.profile import SharpnessProfile
-from landscape.perturbations.worst_case import Sharpness
 from landscape.results.files import replaced
-from landscape.slices.directions import Directions
-from landscape.slices.planes import Line, Surface
-from landscape.slices.trajectory import Trajectory
-
-RESULT_TYPES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        AverageSharpness,
-        Bend,
-        Directions,
-        LayerTraces,
-        Line,
-        Matching,
-        NoiseTolerance,
-        RelativeFlatness,
-        Sharpness,
-        SharpnessProfile,
-        SpectralDensity,
-        Surface,
-        TopEigenvalues,
-        TraceEstimate,
-        Trajectory,
-        WeightPath,
-    )
-}
-
+from landscape.results.registry import RESULT_CLASSES
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 INDEX_OF_CHUNKS = 2048
@@ -86,15 +52,15 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     Args:
         file: a path, made if missing, or an open file or group.
         name: of the group; slashes nest.
-        result: one of `RESULT_TYPES`.
+        result: of a class that is declared with `@result`.
 
     Raises:
         TypeError: not a result.
         ValueError: arrays that do not fit their dimensions, a file that is not HDF5, or a group of that name that is
             not a result, such as one with several in it.
     """
-    if type(result) is not RESULT_TYPES.get(type(result).__name__):
-        known = ", ".join(sorted(RESULT_TYPES))
+    if type(result) is not RESULT_CLASSES.get(type(result).__name__):
+        known = ", ".join(sorted(RESULT_CLASSES))
         raise TypeError(f"result: can save {known}; got {type(result).__name__}")
     if not isinstance(file, h5py.Group):
         with replaced(Path(file), copied=True) as beside, _opened(beside, "a", named=file) as opened:
@@ -106,7 +72,7 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
     for field in sorted(
-        dataclasses.fields(RESULT_TYPES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
+        dataclasses.fields(RESULT_CLASSES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
     ):
         value = getattr(result, field.name)
         if value is None:
@@ -140,7 +106,7 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     if name not in file:
         raise KeyError(f"name: no {name!r} in {file.file.filename}")
     group = file[name]
-    cls = RESULT_TYPES.get(str(group.attrs.get("type")))
+    cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
     values = {}

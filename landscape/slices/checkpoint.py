@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from landscape.evaluation.evaluator import Evaluator, Values
-from landscape.loss.objective import Objective, tensors_of
+from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
 
@@ -33,7 +33,7 @@ def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], sett
     """
     lead = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
-    state = tensors_of(lead.model)
+    state = lead.tensors()
     return {
         "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
         "directions": _digest(vectors),

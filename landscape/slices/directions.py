@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,6 +14,7 @@ from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 from landscape.loss.weight_scales import filter_norms
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
@@ -23,7 +23,7 @@ Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
 
 
-@dataclass(frozen=True)
+@result
 class Directions:
     """Vectors in weight space, and how they were made."""
 

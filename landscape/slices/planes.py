@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from landscape.evaluation.evaluator import Evaluator, Values, checked_vector
 from landscape.loss.objective import Objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 from landscape.slices.adaptive import refined
 from landscape.slices.checkpoint import Checkpoint, fingerprint
 from landscape.slices.directions import Directions
@@ -25,7 +25,7 @@ from landscape.slices.directions import Directions
 POINT = ("alpha", "beta")
 
 
-@dataclass(frozen=True)
+@result
 class Line:
     """Loss and accuracy at theta + alpha d."""
 
@@ -56,7 +56,7 @@ class Line:
     one_dimensional: str = described("what was done with biases and BatchNorm parameters", default="kept")
 
 
-@dataclass(frozen=True)
+@result
 class Surface:
     """Loss and accuracy at theta + alpha d1 + beta d2."""
 

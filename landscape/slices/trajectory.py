@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
 from landscape.slices.directions import Directions, Weights, as_vector
 
 
-@dataclass(frozen=True)
+@result
 class Trajectory:
     """Checkpoints of a training as points of a plane through the model."""
 

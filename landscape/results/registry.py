@@ -1,0 +1,30 @@
+"""Result classes by name. A class registers itself with `@result`; files need no list of classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar, dataclass_transform
+
+from landscape.results.fields import described
+
+T = TypeVar("T")
+
+RESULT_CLASSES: dict[str, type] = {}
+"""Filled by `@result`."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(described,))
+def result(cls: type[T]) -> type[T]:
+    """Makes a class of `described` fields a frozen dataclass that `save` writes and `load` reads under its name.
+
+    Raises:
+        ValueError: another class has the same name.
+    """
+    made = dataclasses.dataclass(frozen=True)(cls)
+    if cls.__name__ in RESULT_CLASSES:
+        other = RESULT_CLASSES[cls.__name__].__module__
+        raise ValueError(
+            f"result: the name {cls.__name__} belongs to a class of {other}; choose another name"
+        )
+    RESULT_CLASSES[cls.__name__] = made
+    return made
