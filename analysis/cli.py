@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,11 +17,14 @@ from rich.markup import escape
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
 from analysis.engine import ENGINES, cores
+from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
+from analysis.engine.work import Outcome
 from analysis.plan import read_study
-from analysis.report import figure_files as gallery
+from analysis.report import figure_files
 from analysis.report.console import claims_table, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
+from analysis.run.measurements import MEASURES
 from landscape import tune_allocator
 
 MAX_THREADS = 1024
@@ -68,15 +72,28 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
     )
-    study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
-    study.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
-    study.add_argument(
-        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
-    )
-    study.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
-    study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    study.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
     study.set_defaults(command=_study)
+
+    measuring = commands.add_parser(
+        "measure", help="measure the stored weights of a study's runs again, without training"
+    )
+    measuring.add_argument("results", type=Path, help="a study's folder")
+    measuring.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="MEASURE,...",
+        help=f"some of {', '.join(MEASURES)} (default: all)",
+    )
+    measuring.add_argument(
+        "--study",
+        type=Path,
+        metavar="FILE",
+        help="a study file whose [measure] settings are taken (default: those in the folder)",
+    )
+    measuring.set_defaults(command=_measure)
+    for working in (study, measuring):
+        _add_resources(working)
 
     claims = commands.add_parser(
         "claims", help="judge the claims on a study's results and print the verdicts"
@@ -122,8 +139,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _study(options: argparse.Namespace, console: Console) -> int:
-    study = read_study(options.study)
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
+    parser.add_argument(
+        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
+    )
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
+
+
+class Resources(NamedTuple):
+    """Where and with what runs are done, as `run_study` takes it."""
+
+    engine: str
+    workers: int
+    device: str
+    data_dir: Path | None
+    threads: int | None
+    scheduler: str | None
+
+
+def _resources(options: argparse.Namespace) -> Resources:
     device = _device(options.device)
     places = torch.cuda.device_count() if device == "cuda" else cores()
     workers = places if options.workers is None else options.workers
@@ -137,25 +175,32 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if options.data_dir is not None and not options.data_dir.exists():
         raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
     engine = options.engine or ("serial" if workers == 1 or device.startswith("cuda:") else "processes")
-    outcome = run_study(
-        study,
-        options.out,
-        engine=engine,
-        workers=workers,
-        device=device,
-        data_dir=options.data_dir,
-        console=console,
-        threads=options.threads,
-        scheduler=options.scheduler,
-    )
+    return Resources(engine, workers, device, options.data_dir, options.threads, options.scheduler)
+
+
+def _study(options: argparse.Namespace, console: Console) -> int:
+    study = read_study(options.study)
+    outcome = run_study(study, options.out, console=console, **_resources(options)._asdict())
+    return _show(options.out, outcome, console)
+
+
+def _measure(options: argparse.Namespace, console: Console) -> int:
+    study = options.study and read_study(options.study)
+    resources = _resources(options)._asdict()
+    outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
+    return _show(options.results, outcome, console)
+
+
+def _show(root: Path, outcome: Outcome, console: Console) -> int:
+    """Judges and draws what is finished, and tells what failed."""
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        _judge([options.out], console)
-        if gallery.is_current(options.out):
-            _say(console, f"figures: {options.out / 'figures'} (drawn before)")
+        _judge([root], console)
+        if figure_files.is_current(root):
+            _say(console, f"figures: {root / 'figures'} (drawn before)")
         else:
-            _draw(options.out, console)
+            _draw(root, console)
     for path, error in outcome.failed.items():
         console.print(f"failed: {path}: {error}", style="red", markup=False, highlight=False)
     return 1 if outcome.failed else 0
@@ -236,7 +281,7 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 
 def _draw(root: Path, console: Console) -> None:
     with console.status("drawing figures"):
-        folder = gallery.draw_all(root)
+        folder = figure_files.draw_all(root)
     _say(console, f"figures: {folder}")
 
 

@@ -99,17 +99,28 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 tell(f"{error}; set aside as {set_aside(root / run.path).name}, its run is done again")
                 continue
             if record.fingerprint != run.fingerprint:
-                raise StoreError(_other_settings(root, run))
+                raise StoreError(other_settings(root, run))
             records[run.path] = record
+    write_study(root, study)
+    return records
+
+
+def write_study(root: Path, study: Study) -> None:
+    """Writes down the study of the folder, with every default."""
     content = {
         **study.model_dump(exclude_none=True),
         "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
     }
     write_text(root / "study.toml", tomli_w.dumps(content))
-    return records
 
 
-def _other_settings(root: Path, run: Run) -> str:
+def check_is_study(root: Path) -> None:
+    """Raises FileNotFoundError unless the folder holds a study."""
+    if not (root / "study.toml").is_file():
+        raise FileNotFoundError(f"results: {root} holds no study.toml; run 'ncsam study' first")
+
+
+def other_settings(root: Path, run: Run) -> str:
     """Says in what a finished run differs from the planned one, and what can be done."""
     stored = read_config(root / run.path)
     field, before, now = first_difference(stored.written, run.config.as_plain())

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
+from h5py import h5f
 from pydantic import ValidationError
 from torch import nn
 
@@ -24,7 +25,7 @@ from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
-from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
+from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed, without_seal
 from landscape.results.storage import write
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import METRICS, History
@@ -227,7 +228,27 @@ def run_file_written(path: Path) -> Iterator[h5py.File]:
         yield file
         file.flush()
         content = file.id.get_file_image()
+    _write_sealed(path, content)
 
+
+@contextmanager
+def run_file_changed(path: Path) -> Iterator[h5py.File]:
+    """A copy of a run's file in memory, which takes the file's place at the end of the context as a new one does.
+
+    Raises:
+        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
+        OSError, StoreError: the file did not reach the disk; the old one is as it was.
+    """
+    with opened(path):
+        content = without_seal(path.read_bytes())
+    with h5py.File(h5f.open_file_image(content, flags=h5f.FILE_IMAGE_OPEN_RW)) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    _write_sealed(path, content)
+
+
+def _write_sealed(path: Path, content: bytes) -> None:
     def write_to(beside: Path) -> None:
         beside.write_bytes(sealed(content))
         if not is_sealed(beside):
@@ -280,10 +301,18 @@ def write_measurements(
     """
     for name, result in measurements.items():
         landscape.save(file, name, result)
+    remove_groups(file, ["measured_samples"])
     for name, indices in samples.items():
         text = f"positions in the {name} set of the samples that were measured on"
         group = file.require_group("measured_samples")
         write(group, name, indices.numpy(), description=text, dims=(f"{name}_sample",))
+
+
+def remove_groups(file: h5py.File, names: Iterable[str]) -> None:
+    """Takes groups out of a file that is open for writing, as far as they are there."""
+    for name in names:
+        if name in file:
+            del file[name]
 
 
 def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) -> None:

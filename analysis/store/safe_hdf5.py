@@ -78,6 +78,12 @@ def sealed(content: bytes) -> bytes:
     return content + BEFORE_DIGEST + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
+def without_seal(content: bytes) -> bytes:
+    """The content before its seal, if it has one."""
+    is_there = content[-SEAL_LENGTH:].startswith(BEFORE_DIGEST)
+    return content[:-SEAL_LENGTH] if is_there else content
+
+
 def is_sealed(path: Path) -> bool:
     """The file ends with a checksum, and it is that of the file.
 
