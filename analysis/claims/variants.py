@@ -14,7 +14,9 @@ import pandas as pd
 from ncsam import hyperparameters
 
 TUNED = ("rho", "flip_ratio", "strength", "warmup")
-"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant."""
+"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant.
+
+A warm-up is one of them where the method has one by default: SAM with a warm-up is another variant than SAM."""
 
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor are as long as each other."""
@@ -70,7 +72,11 @@ def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
 
 
 def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
-    defaults = {name: value for name, value in hyperparameters(variant.name).items() if name not in TUNED}
+    defaults = {
+        name: value
+        for name, value in hyperparameters(variant.name).items()
+        if name not in TUNED or (name == "warmup" and value == 0)
+    }
     wanted = {**defaults, **variant.settings}
     # a strength of 0 is no choice of it but NCSAM's warm-up and radius alone, a control like the others
     if settings.get("strength") == 0 and "strength" not in wanted:

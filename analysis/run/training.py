@@ -14,9 +14,11 @@ from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.run_data import RunData
 from ncsam import (
+    METHODS,
     Augmentation,
     CheckpointError,
     History,
+    Method,
     Plain,
     build_loss,
     build_method,
@@ -57,7 +59,7 @@ class Training:
         )
         return in_fastest_layout(model.to(self.data.device))
 
-    def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Plain:
+    def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
         """The run's method with its loss, around a model."""
         settings = self.config.method
         loss_fn = build_loss(
@@ -75,7 +77,7 @@ class Training:
                 seed=derived_seed(self.config, "method"),
                 clean_targets=self.data.labels.clean,
                 peer=self._compiled(self.new_model("peer's weights"))
-                if settings.name == "co-teaching"
+                if METHODS[settings.name].needs_peer
                 else None,
                 **hyperparameters,
             )
@@ -89,7 +91,7 @@ class Training:
         return estimated_transition(predict(model, self.data.train).softmax(1)), method.gradient_count
 
     def fit(
-        self, method: Plain, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
+        self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
         """Trains, or goes on from the checkpoint."""
         settings = self.config.training
@@ -133,7 +135,7 @@ class Training:
     def _compiled(self, model: nn.Module) -> nn.Module:
         return torch.compile(model) if self.config.training.compile else model  # type: ignore[return-value]
 
-    def _configured(self, method: Plain) -> Plain:
+    def _configured(self, method: Method) -> Method:
         if self.config.training.precision == "bfloat16":
             method.passes.autocast_dtype = torch.bfloat16
         return method
