@@ -46,6 +46,14 @@ def test_imports_point_one_way(package, pytestconfig):
         assert OURS & set(imported(path)) <= ALLOWED[package], path
 
 
+@pytest.mark.parametrize(
+    "module", ["analysis.claims", "analysis.engine.processes", "analysis.engine.work", "analysis.run"]
+)
+def test_who_judges_and_who_works_loads_no_matplotlib(module):
+    code = f"import sys, {module}; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("package", ["ncsam", "landscape"])
 def test_training_and_measuring_are_imported_fast_and_need_no_more_than_torch_numpy_scipy_and_h5py(package):
     refused = {*OTHERS, *SLOW_PARTS_OF_SCIPY, *OURS - {package}}

@@ -15,6 +15,7 @@ from analysis.claims.comparisons import Prediction
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
 from analysis.statistics import Effect, adjusted, combined_verdict, not_measured
+from analysis.store.files import write_text
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
         }
         for judgement in judgements
     ]
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _plain(effect: Effect) -> dict[str, object]:

@@ -32,7 +32,7 @@ from analysis.statistics import (
     rank_association,
     trend,
 )
-from figures.style import percent
+from analysis.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"

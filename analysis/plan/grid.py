@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.plan.run_config import RunConfig, RunMethod, RunNoise
 from analysis.plan.study import MethodSettings, Study
+from analysis.wording import percent
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Run:
     def title(self) -> str:
         """For people: method, noise, seed."""
         noise = self.config.noise
-        return f"{self.config.method.label} {noise.kind} {100 * noise.rate:.4g}% seed {self.config.seed}"
+        return f"{self.config.method.label} {noise.kind} {percent(noise.rate)} seed {self.config.seed}"
 
 
 def final_runs(study: Study) -> list[Run]:

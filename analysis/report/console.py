@@ -12,7 +12,7 @@ from rich.table import Table
 
 from analysis.claims import Claim, Judgement
 from analysis.statistics import CONTRADICTED, NOT_MEASURED, SUPPORTED, Effect
-from figures.style import percent
+from analysis.wording import percent
 
 STYLES = {SUPPORTED: "green", CONTRADICTED: "red"}
 

@@ -22,7 +22,7 @@ from analysis.claims.wording import conclusion
 from analysis.plan import final_runs, read_study
 from analysis.report.console import chosen, spread
 from analysis.statistics import VERDICTS, Effect
-from figures.style import percent
+from analysis.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 """(runs, histories) -> a figure; None where they hold nothing for it."""

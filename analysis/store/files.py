@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from landscape.results.files import replaced
+from landscape.results.files import is_alive, is_left_over, replaced
 
-LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
-"""Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""
+OF_CHECKPOINT = re.compile(r".+\.ckpt\.(?P<process>\d+)\.tmp")
+OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+"""Such a name does not say who writes."""
 
 
 class StoreError(ValueError):
@@ -48,10 +49,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_temporary_files(root: Path) -> None:
-    """Takes away what writers that were killed left; nobody else may be at work in the folder."""
+    """Takes away what writers that have died left in a study's folder, which this process has for itself.
+
+    Reports, figures and verdicts may be written into the folder at the same time; their files stay.
+    """
     for found in root.rglob("*.tmp"):
-        if LEFT_OVER.fullmatch(found.name):
+        if is_of_dead_writer(found):
             found.unlink(missing_ok=True)
+
+
+def is_of_dead_writer(path: Path) -> bool:
+    """The name is that of a file being written, and its writer has died, as far as can be told from here."""
+    if checkpoint := OF_CHECKPOINT.fullmatch(path.name):
+        return not is_alive(int(checkpoint["process"]))
+    return OF_EARLIER_VERSIONS.fullmatch(path.name) is not None or is_left_over(path)
 
 
 def set_aside(path: Path) -> Path:

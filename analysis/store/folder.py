@@ -16,9 +16,9 @@ from analysis.plan.grid import Run
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import Study
 from analysis.store.files import (
-    LEFT_OVER,
     BrokenFileError,
     StoreError,
+    is_of_dead_writer,
     remove_temporary_files,
     set_aside,
     write_text,
@@ -160,5 +160,5 @@ def _check_owner(root: Path, study: Study) -> None:
             raise StoreError(
                 f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
-    elif any(entry.name not in EMPTY and not LEFT_OVER.fullmatch(entry.name) for entry in root.iterdir()):
+    elif any(entry.name not in EMPTY and not is_of_dead_writer(entry) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")

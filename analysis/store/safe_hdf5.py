@@ -12,14 +12,13 @@ import h5py
 from h5py import h5d, h5g, h5i, h5l, h5o, h5t, h5z
 
 from analysis.store.files import BrokenFileError
+from landscape.results.trust import fault_of_storage
 
 BEFORE_DIGEST = b"\nsha256:"
 SEAL_LENGTH = len(BEFORE_DIGEST) + 64 + 1
 FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 """Other filters may be loaded from a plugin, which is code."""
 TYPES = {h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM}
-MOST_INFLATED = 1032
-"""No byte of a deflated stream makes more than these (Gailly and Adler, zlib's technical details)."""
 ALLOWANCE = 1 << 26
 """Bytes that a data set may claim without having stored any; dimensions without coordinates do."""
 
@@ -58,18 +57,15 @@ def _fault_of_group(group: h5g.GroupID, seen: set[int]) -> str | None:
 
 
 def _fault_of_dataset(dataset: h5d.DatasetID) -> str | None:
+    if fault := fault_of_storage(dataset, ALLOWANCE):
+        return fault
     settings = dataset.get_create_plist()
-    if settings.get_layout() == h5d.VIRTUAL or settings.get_external_count():
-        return "its data are in another file"
     filters = {settings.get_filter(index)[0] for index in range(settings.get_nfilters())}
     if not filters <= FILTERS:
         return f"filter {min(filters - FILTERS)} is not one of a run file's"
     stored_type = dataset.get_type()
     if stored_type.get_class() not in TYPES:
         return "its type is neither a number nor text"
-    claimed = dataset.get_space().get_simple_extent_npoints() * stored_type.get_size()
-    if claimed > ALLOWANCE + MOST_INFLATED * dataset.get_storage_size():
-        return f"it claims {claimed} bytes, and {dataset.get_storage_size()} are there"
     return None
 
 

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from landscape.results.files import replaced
 from landscape.results.registry import RESULT_CLASSES
+from landscape.results.trust import fault_of_storage
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 INDEX_OF_CHUNKS = 2048
 """Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
 
-MOST_INFLATED = 1032
-"""No byte of a deflated stream makes more than these (Gailly and Adler, zlib's technical details)."""
 ALLOWANCE = 1 << 20
 """Bytes that a data set may claim without having stored any."""
 
@@ -145,17 +144,14 @@ def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"
-    if item.external or item.is_virtual:
-        return "has its data in another file"
+    if fault := fault_of_storage(item.id, ALLOWANCE):
+        return fault
     dims = field.metadata["dims"]
     if item.ndim != len(dims):
         return f"has {item.ndim} dimensions, not {len(dims)}"
     is_text = h5py.check_string_dtype(item.dtype) is not None
     if is_text != ("str" in str(field.type)) or not (is_text or item.dtype.kind in "biuf"):
         return f"holds {item.dtype}"
-    stored = item.id.get_storage_size()
-    if item.nbytes > ALLOWANCE + MOST_INFLATED * stored:
-        return f"claims {item.nbytes} bytes, and {stored} are there"
     return None
 
 
