@@ -196,6 +196,18 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def family_of(runs: pd.DataFrame) -> pd.Series:
+    """The family of each run's method: methods that differ in nothing but the values in `TUNED` are kin.
+
+    SAM with three radii is one family. NCSAM with the opposite sign is another one than NCSAM.
+    """
+    families = {}
+    for text in runs["hyperparameters"].unique():
+        settings = {name: value for name, value in json.loads(text).items() if name not in TUNED}
+        families[text] = json.dumps(settings, sort_keys=True)
+    return runs["method_name"] + runs["hyperparameters"].map(families)
+
+
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
     """A hyper-parameter of each run; NaN where it has none of that name."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
