@@ -12,17 +12,12 @@
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
-from landscape.curvature.eigenvalues import (
-    LayerTraces,
-    TopEigenvalues,
-    TraceEstimate,
-    layer_traces,
-    top_eigenvalues,
-    trace,
-)
+from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.objective import Evaluation, Objective
+from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.gaussian import (
     AverageSharpness,
     NoiseTolerance,
@@ -52,6 +47,9 @@ __all__ = [
     "Bend",
     "Directions",
     "Evaluation",
+    "FunctionalHessian",
+    "GaussNewton",
+    "Hessian",
     "LayerTraces",
     "Line",
     "Matching",

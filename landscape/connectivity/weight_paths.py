@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.loss.objective import Objective
+from landscape.loss.weights import Weights
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
-from landscape.slices.directions import Weights, as_vector
 
 
 @result
@@ -93,10 +93,10 @@ def paths(
     lead = next(iter(objectives.values()))
     _check_that_the_rest_is_shared(lead, other)
     position = np.linspace(0, 1, steps)
-    chord = as_vector(lead, other) - lead.theta
+    chord = lead.flatten(other) - lead.theta
     vectors, multiples = [chord], position[:, None]
     if bend is not None:
-        vectors = [as_vector(lead, bend.vector) - lead.theta, chord]
+        vectors = [lead.flatten(bend.vector) - lead.theta, chord]
         multiples = np.stack([2 * position * (1 - position), position**2], 1)
     choice = batch_norm or _choice_for(lead)
     evaluator = Evaluator(objectives, vectors, batch_norm=choice, calibration=calibration, expected=steps)
@@ -177,7 +177,7 @@ def low_loss_bend(
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     _check_that_the_rest_is_shared(objective, other)
-    start, end = objective.theta, as_vector(objective, other)
+    start, end = objective.theta, objective.flatten(other)
     outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
     if _choice_for(objective) == "recalibrate":
         outputs = BatchStatistics(objective).outputs

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from landscape.curvature.eigenvalues import TopEigenvalues, deflation, matvec_of
+from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -83,16 +84,15 @@ def spectral_density(
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
     n = objective.n_parameters
-    known = None if deflate is None else deflation(deflate, objective, matrix)
     fits = 8 * n * steps <= objective.memory_budget
+    operator = matrix_named(matrix, objective)
+    operator.expect(steps * probes)
     found = lanczos_quadrature(
-        matvec_of(objective, matrix, expected=steps * probes),
-        n,
+        operator,
         steps=steps,
         probes=probes,
-        deflate=None if known is None else (known.basis, known.values, known.residuals),
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
         generator=torch.Generator(objective.device).manual_seed(seed),
-        device=objective.device,
         vector_dtype=torch.float64 if fits else torch.float32,
     )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from landscape.krylov.operator import SymmetricOperator
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
+from landscape.matrices.hessian import Hessian
 from landscape.results.fields import described
 from landscape.results.registry import result
 
@@ -69,24 +71,22 @@ def relative_flatness(
     if rank == 0:
         return RelativeFlatness(0.0, 0.0, 0.0, 0.0, name, True, 0, objective.n_samples)
 
-    def matvec(block: Tensor) -> Tensor:
+    hessian = Hessian(part)
+    hessian.expect(min(12, max_products))
+
+    def product(block: Tensor) -> Tensor:
         columns = block.reshape(rank, -1)
         moved = (factor @ columns).reshape(units * inputs, -1)
-        products = part.hvp(moved).double()
+        products = (hessian @ moved).double()
         back: Tensor = factor.T @ products.reshape(units, -1)
         return back.reshape(rank * inputs, -1)
 
-    part.expect("hessian", min(12, max_products))
     found = moments(
-        matvec,
-        rank * inputs,
+        SymmetricOperator(product, rank * inputs, objective.dtype, objective.device),
         method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
         rtol=rtol,
         max_products=max_products,
-        deflate=None,
         generator=torch.Generator(objective.device).manual_seed(seed),
-        device=objective.device,
-        precision=objective.dtype,
     )
     return RelativeFlatness(
         value=found.trace.value,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from landscape.loss.objective import Objective, tensors_of
+from landscape.loss.objective import Objective
+from landscape.loss.weights import tensors_of
 
 
 def check_one_model(objectives: Mapping[str, Objective]) -> None:

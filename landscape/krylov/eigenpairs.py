@@ -1,7 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator by block Lanczos with full reorthogonalisation.
-
-Knows matrix-vector products only: `matvec` maps a block (n, k) to a block (n, k).
-"""
+"""Extreme eigenpairs of a symmetric operator by block Lanczos with full reorthogonalization."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Matvec = Callable[[Tensor], Tensor]
+from landscape.krylov.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
@@ -47,8 +44,7 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    matvec: Matvec,
-    dimension: int,
+    operator: Operator,
     k: int,
     *,
     which: str = "largest",
@@ -58,8 +54,6 @@ def top_eigenpairs(
     start: Tensor | None = None,
     max_vectors: int | None = None,
     generator: torch.Generator,
-    device: torch.device | str = "cpu",
-    precision: torch.dtype = torch.float64,
 ) -> Eigenpairs:
     """The k most extreme eigenpairs of a symmetric operator.
 
@@ -68,12 +62,11 @@ def top_eigenpairs(
     The vectors stay on the device; each step moves only some small matrices to the CPU.
 
     Args:
-        matvec: (n, m) -> (n, m).
-        dimension: n.
+        operator: whose eigenpairs.
         k: how many pairs, 1 to n.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in
-            `precision` leaves of an operator of this size.
+        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in the operator's
+            dtype leaves of an operator of this size.
         max_products: budget; 40 k + 60 if not given. What has not converged by then is returned, and said so.
         block: vectors multiplied at a time, k if not given. An eigenvalue repeated up to `block` times is found
             as often as it is there; with 1 a single copy is, in about half the products.
@@ -81,48 +74,31 @@ def top_eigenpairs(
             vector, multiplied once, joins them, as they may be other eigenvectors than the wanted ones. Of wanted pairs
             that they miss 9 in 10 or more are found, fewer where the values are within some percent of each other.
         max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
-        generator: on `device`, for random start vectors.
-        device: of the vectors, which are kept in float64.
-        precision: dtype in which `matvec` computes.
+        generator: on the operator's device, for random start vectors. All vectors are kept in float64.
 
     Raises:
         ValueError: an argument out of range.
     """
-    if not 1 <= k <= dimension:
-        raise ValueError(f"k: must lie between 1 and the number of parameters {dimension}, got {k}")
-    if which not in SELECTIONS:
-        raise ValueError(f"which: must be one of {', '.join(SELECTIONS)}, got {which!r}")
-    if not tol > 0:
-        raise ValueError(f"tol: must be positive, got {tol}")
-    if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
-        raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
-    if start is not None and block not in (None, start.shape[1]):
-        raise ValueError(f"block: follows from the {start.shape[1]} start vectors; leave it out, got {block}")
-    width = min(start.shape[1] + 1, dimension) if start is not None else (k if block is None else block)
-    if not 1 <= width <= dimension:
-        raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
-    budget = 40 * k + 60 if max_products is None else max_products
+    dimension, device = operator.dimension, operator.device
+    width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    least = width * math.ceil(k / width) + products
-    if budget < least:
-        raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
     wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
     # a restart must leave the pairs themselves, one more, and two blocks
     capacity = min(dimension, max(wanted, k + 1 + 2 * width))
     key = SELECTIONS[which]
-    rounding = 10 * torch.finfo(precision).eps
+    rounding = 10 * torch.finfo(operator.dtype).eps
     # columns lie together, so that a pass over some of them reads no other
     basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
-        start = _with_a_random_image(start.to(basis), matvec, generator)
+        start = _with_a_random_image(start.to(basis), operator, generator)
     columns = _first_block(basis, width, start, generator)
 
     while True:
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
-        image = matvec(columns).double()
+        image = (operator @ columns).double()
         products += columns.shape[1]
         steps += 1
         size = last.stop
@@ -166,6 +142,40 @@ def top_eigenpairs(
     )
 
 
+def _width_and_budget(
+    dimension: int,
+    k: int,
+    which: str,
+    tol: float,
+    max_products: int | None,
+    block: int | None,
+    start: Tensor | None,
+) -> tuple[int, int]:
+    """The vectors multiplied at a time, and the products that may be spent.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if not 1 <= k <= dimension:
+        raise ValueError(f"k: must lie between 1 and the number of parameters {dimension}, got {k}")
+    if which not in SELECTIONS:
+        raise ValueError(f"which: must be one of {', '.join(SELECTIONS)}, got {which!r}")
+    if not tol > 0:
+        raise ValueError(f"tol: must be positive, got {tol}")
+    if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
+        raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
+    if start is not None and block not in (None, start.shape[1]):
+        raise ValueError(f"block: follows from the {start.shape[1]} start vectors; leave it out, got {block}")
+    width = min(start.shape[1] + 1, dimension) if start is not None else (k if block is None else block)
+    if not 1 <= width <= dimension:
+        raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
+    budget = 40 * k + 60 if max_products is None else max_products
+    least = width * math.ceil(k / width) + (0 if start is None else 1)
+    if budget < least:
+        raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
+    return width, budget
+
+
 def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
     """Errors of Ritz values: residual^2 / gap to the other ones, each as near as its own residual allows.
 
@@ -184,12 +194,12 @@ def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
     return bool((residuals[k : k + 1] <= near).all())
 
 
-def _with_a_random_image(start: Tensor, matvec: Matvec, generator: torch.Generator) -> Tensor:
+def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
     """The start and what the operator makes of a random vector, which holds more of extreme eigenvectors than that.
 
     Of a start at eigenvectors that are not the wanted ones, Lanczos would see nothing but these.
     """
-    image = matvec(_random(start, 1, generator)).to(start)
+    image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
     return torch.cat([start, image], 1)
 
@@ -237,7 +247,7 @@ def _next_block(
     return torch.linalg.qr(_orthogonalised(columns, basis)[0]).Q
 
 
-def _not_a_number(dimension: int, k: int, products: int, device: torch.device | str) -> Eigenpairs:
+def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:
     nan = torch.full((k,), float("nan"), dtype=torch.float64)
     vectors = torch.full((dimension, k), float("nan"), dtype=torch.float64, device=device)
     return Eigenpairs(nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool), vectors, products)

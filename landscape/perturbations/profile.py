@@ -14,7 +14,6 @@ from torch import Tensor
 from landscape.curvature.flatness import relative_flatness
 from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import scale_of
 from landscape.perturbations.gaussian import (
     NoiseRises,
     bracket,
@@ -24,6 +23,7 @@ from landscape.perturbations.gaussian import (
     mean_rises,
     tolerated,
 )
+from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import check_ascent, worst_rises
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import scale_of
+from landscape.perturbations.relative_scale import scale_of
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from landscape.evaluation.evaluator import Evaluator, Values
-from landscape.loss.objective import Objective, tensors_of
+from landscape.loss.objective import Objective
+from landscape.loss.weights import tensors_of
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import filter_norms
+from landscape.loss.weights import Weights, filter_norms
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
-
-Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
-"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
 
 
 @result
@@ -120,7 +117,9 @@ def normalized(
             columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
             continue
         given = [
-            _with_norms(parts[name], weight, per, one_dimensional, partial(filter_norms, objective, name))
+            _with_norms(
+                parts[name], weight, per, one_dimensional, partial(filter_norms, objective.model, name)
+            )
             for name, weight in weights.items()
         ]
         columns.append(torch.cat([part.flatten() for part in given]))
@@ -158,7 +157,7 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     Raises:
         ValueError: of other sizes than the weights.
     """
-    return _directions(as_vector(objective, vector).unsqueeze(1), kind)
+    return _directions(objective.flatten(vector).unsqueeze(1), kind)
 
 
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
@@ -167,7 +166,7 @@ def direction_to(objective: Objective, other: Weights, kind: str = "to another c
     Raises:
         ValueError: of other sizes than the weights.
     """
-    return _directions((as_vector(objective, other) - objective.theta).unsqueeze(1), kind)
+    return _directions((objective.flatten(other) - objective.theta).unsqueeze(1), kind)
 
 
 def combined(*directions: Directions) -> Directions:
@@ -205,33 +204,6 @@ def orthogonalized(directions: Directions) -> Directions:
         vectors, directions.kind, one_dimensional=directions.one_dimensional, seed=directions.seed
     )
     return dataclasses.replace(made, orthogonalized=True)
-
-
-def as_vector(objective: Objective, weights: Weights) -> Tensor:
-    """Weights in any form as one vector (n,) on the objective's device.
-
-    Raises:
-        ValueError: tensors missing, or of other sizes.
-    """
-    if isinstance(weights, nn.Module):
-        weights = dict(weights.named_parameters())
-    if isinstance(weights, Mapping):
-        missing = [name for name in objective.names if name not in weights]
-        if missing:
-            raise ValueError(f"weights: no {missing[0]!r} among them")
-        weights = [weights[name] for name in objective.names]
-    if not isinstance(weights, Tensor):
-        parts = list(weights)
-        shapes = [part.shape for part in parts]
-        if shapes != list(objective.shapes):
-            raise ValueError(
-                f"weights: must be tensors of the shapes {list(map(tuple, objective.shapes))}, got "
-                f"{list(map(tuple, shapes))}"
-            )
-        weights = torch.cat([part.detach().flatten().to(objective.theta) for part in parts])
-    if weights.shape != objective.theta.shape:
-        raise ValueError(f"weights: must be ({objective.n_parameters},), got {tuple(weights.shape)}")
-    return weights.detach().to(objective.theta)
 
 
 def _directions(vectors: Tensor, kind: str, *, one_dimensional: str = "kept", seed: int = 0) -> Directions:

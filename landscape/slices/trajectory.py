@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
+from landscape.loss.weights import Weights
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
-from landscape.slices.directions import Directions, Weights, as_vector
+from landscape.slices.directions import Directions
 
 
 @result
@@ -93,7 +94,7 @@ def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor
     if len(checkpoints) < 2:
         raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
     theta = objective.theta.double()
-    points = torch.stack([as_vector(objective, weights).double() - theta for weights in checkpoints])
+    points = torch.stack([objective.flatten(weights).double() - theta for weights in checkpoints])
     finite = torch.isfinite(points).all(1)
     if not finite.all():
         first = int(finite.int().argmin())
