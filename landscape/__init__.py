@@ -18,12 +18,8 @@ from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces,
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.objective import Evaluation, Objective
 from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
-from landscape.perturbations.gaussian import (
-    AverageSharpness,
-    NoiseTolerance,
-    average_sharpness,
-    pac_bayes_sigma,
-)
+from landscape.perturbations.average import AverageSharpness, average_sharpness
+from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
@@ -39,8 +35,9 @@ from landscape.slices.directions import (
     orthogonalized,
     random_directions,
 )
-from landscape.slices.planes import Line, Surface, line, lines, surface, surfaces
+from landscape.slices.one_dimensional import Line, line, lines
 from landscape.slices.trajectory import Trajectory, projected_trajectory, trajectory_directions
+from landscape.slices.two_dimensional import Surface, surface, surfaces
 
 __all__ = [
     "AverageSharpness",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,9 +50,26 @@ class Bend:
     seed: int = described("seed of the batches and the points")
 
 
-def path(objective: Objective, other: Weights, **options: Any) -> Path:
-    """Loss and accuracy from the objective's weights to others; options as for `paths`."""
-    return paths({"loss": objective}, other, **options)["loss"]
+def path(
+    objective: Objective,
+    other: Weights,
+    *,
+    bend: Bend | None = None,
+    steps: int = 25,
+    batch_norm: str | None = None,
+    calibration: Tensor | None = None,
+    progress: Progress | bool | None = None,
+) -> Path:
+    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
+    return paths(
+        {"loss": objective},
+        other,
+        bend=bend,
+        steps=steps,
+        batch_norm=batch_norm,
+        calibration=calibration,
+        progress=progress,
+    )["loss"]
 
 
 def paths(
@@ -90,15 +106,15 @@ def paths(
         raise ValueError(f"steps: must be at least 2, got {steps}")
     if not objectives:
         raise ValueError("objectives: holds none")
-    lead = next(iter(objectives.values()))
-    _check_that_the_rest_is_shared(lead, other)
+    first = next(iter(objectives.values()))
+    _check_that_the_rest_is_shared(first, other)
     position = np.linspace(0, 1, steps)
-    chord = lead.flatten(other) - lead.theta
+    chord = first.flatten(other) - first.theta
     vectors, multiples = [chord], position[:, None]
     if bend is not None:
-        vectors = [lead.flatten(bend.vector) - lead.theta, chord]
+        vectors = [first.flatten(bend.vector) - first.theta, chord]
         multiples = np.stack([2 * position * (1 - position), position**2], 1)
-    choice = batch_norm or _choice_for(lead)
+    choice = batch_norm or _choice_for(first)
     evaluator = Evaluator(objectives, vectors, batch_norm=choice, calibration=calibration, expected=steps)
     report = as_progress(progress, "path")
     values = evaluator(multiples, lambda done: report(done, steps))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.evaluation.channels_last import in_fastest_layout
+from landscape.evaluation.channels_last import channels_last_if_faster
 from landscape.loss.objective import Objective
 
 
@@ -36,14 +36,16 @@ def held_chunks(objectives: list[Objective]) -> OnDevice:
 
     For forward passes alone: in the layout in which these run fastest.
     """
-    lead = objectives[0]
-    device = lead.device if lead.inputs.nbytes <= lead.memory_budget else lead.inputs.device
+    first = objectives[0]
+    device = first.device if first.inputs.nbytes <= first.memory_budget else first.inputs.device
     with torch.no_grad():
-        images = in_fastest_layout(
-            lead.inputs.to(device), lead.model, lambda some: lead.outputs(lead.theta, some.to(lead.device))
+        images = channels_last_if_faster(
+            first.inputs.to(device),
+            first.model,
+            lambda some: first.outputs(first.theta, some.to(first.device)),
         )
     # chunks of equal size, as far as may be: another size is traced anew
-    size = math.ceil(len(images) / math.ceil(len(images) / lead.chunk_size))
+    size = math.ceil(len(images) / math.ceil(len(images) / first.chunk_size))
     inputs = images.split(size)
     targets = [objective.targets.to(device).split(size) for objective in objectives]
-    return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), lead.device)
+    return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), first.device)

@@ -14,15 +14,8 @@ from torch import Tensor
 from landscape.curvature.flatness import relative_flatness
 from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
-from landscape.perturbations.gaussian import (
-    NoiseRises,
-    bracket,
-    check_noise,
-    check_tolerance,
-    first_sigma,
-    mean_rises,
-    tolerated,
-)
+from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import check_ascent, worst_rises
 from landscape.progress import Progress, as_progress
@@ -157,17 +150,17 @@ def sharpness_profile(
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     check_ascent(1.0, "l2", steps, restarts)
-    check_noise(1.0, max_draws)
+    check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
-    noises: dict[str, NoiseRises] = {}
+    noises: dict[str, GaussianRises] = {}
     rows: list[_Row] = []
     for done, (name, measure) in enumerate(chosen.items()):
         if measure.family == "worst":
             rows += _worst(name, measure, objectives, shared, steps, restarts, seed)
         elif measure.family in ("average", "tolerance"):
             if measure.adaptive not in noises:
-                noises[measure.adaptive] = NoiseRises(
+                noises[measure.adaptive] = GaussianRises(
                     objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
                 )
             of_noise = _average if measure.family == "average" else _tolerance
@@ -252,7 +245,7 @@ def _average(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:
@@ -266,7 +259,7 @@ def _tolerance(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:

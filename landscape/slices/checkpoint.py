@@ -32,14 +32,14 @@ def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], sett
     The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
     from before that are refused, as of other weights.)
     """
-    lead = next(iter(objectives.values()))
+    first = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
-    state = tensors_of(lead.model)
+    state = tensors_of(first.model)
     return {
-        "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
+        "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),
         "data": _digest(data),
-        "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
+        "settings": hashlib.sha256(repr((list(objectives), str(first.dtype), settings)).encode()).hexdigest(),
     }
 
 
