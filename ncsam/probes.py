@@ -16,6 +16,7 @@ from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.tensor_lists import norm
+from ncsam.random_state import borrowed_generators
 
 GROUPS = {
     "wrong": "wrongly labelled samples",
@@ -134,11 +135,10 @@ def _undone(method: Plain) -> Iterator[None]:
     state = copy.deepcopy(method.state_dict())
     modes = [(module, module.training) for module in method.model.modules()]
     ascent, spent = getattr(method, "ascent", None), method.passes.sample_gradients
-    device = parameters[0].device
     for parameter in parameters:
         parameter.grad = None
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with borrowed_generators(parameters[0].device):
             yield
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):

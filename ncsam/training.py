@@ -25,6 +25,7 @@ from ncsam.methods.passes import piece_sizes
 from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
+from ncsam.random_state import borrowed_generators
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -84,9 +85,11 @@ def fit(
     """Trains `method.model` on the observed labels.
 
     All draws of an epoch (order, augmentation, mixup, dropout) come from `seed` and the epoch's number; the
-    caller's random state stays as it was. A run that was killed and is called again with the same arguments
-    ends with the same weights, bit for bit, on the same kind of device with the same number of threads; on a GPU where
-    `torch.use_deterministic_algorithms(True)` was said, as some of torch's gradients there are sums in any order.
+    caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several threads
+    trains one epoch at a time, and other threads should draw from generators of their own. A run that was killed
+    and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of device
+    with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some of
+    torch's gradients there are sums in any order.
 
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
@@ -135,19 +138,14 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
-    devices = [device] if device.type == "cuda" else []
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
-        started = _now(device)
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
-        with torch.random.fork_rng(devices=devices):
-            seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
-            torch.random.default_generator.manual_seed(int(seeds[0]))
-            if devices:
-                # of this device, which need not be the current one
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(int(seeds[0]))
+        seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
+        with borrowed_generators(device, int(seeds[0])):
+            # not before: another thread's epoch may have to end first
+            started = _now(device)
             steps = _train_epoch(
                 method,
                 optimizer,
@@ -291,7 +289,7 @@ def _train_epoch(
         if step < alignment_batches:
             started = _now(device)
             rho = getattr(method, "rho", None)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with borrowed_generators(device):
                 alignment = perturbation_alignment(
                     method, inputs, observed, labels.clean[indices], rho, indices
                 )

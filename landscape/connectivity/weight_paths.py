@@ -146,7 +146,7 @@ def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None
         other = dict(other.named_parameters())
     if not isinstance(other, Mapping):
         return
-    for name, own in objective.model.named_parameters():
+    for name, own in objective.tensors().items():
         if name in objective.names or name not in other:
             continue
         if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):

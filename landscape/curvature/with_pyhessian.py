@@ -12,6 +12,7 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.loss.random_state import borrowed_generators
 
 
 @full_float32()
@@ -36,7 +37,7 @@ def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) ->
     with (
         # PyHessian's only GPU is the current one
         torch.cuda.device(objective.device) if cuda else nullcontext(),
-        torch.random.fork_rng(devices=[objective.device] if cuda else []),
+        borrowed_generators(objective.device),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")

@@ -34,7 +34,8 @@ class BatchStatistics:
 
     def __init__(self, objective: Objective, calibration: Tensor | None = None) -> None:
         self._objective = objective
-        self._model = copy.deepcopy(objective.model)
+        with objective.exclusive:
+            self._model = copy.deepcopy(objective.model)
         norms = {name: module for name, module in self._model.named_modules() if keeps_statistics(module)}
         if not norms:
             raise ValueError(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 from landscape.loss.objective import Objective
-from landscape.loss.weights import tensors_of
 
 
 def check_one_model(objectives: Mapping[str, Objective]) -> None:
@@ -27,7 +26,7 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
 
 def _are_alike(first: Objective, other: Objective) -> bool:
     """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
-    ours, theirs = tensors_of(first.model), tensors_of(other.model)
+    ours, theirs = first.tensors(), other.tensors()
     if ours.keys() != theirs.keys():
         return False
     pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from landscape.evaluation.chunks import held_chunks
 from landscape.evaluation.losses import can_be_mapped, correct, mean_losses, sample_losses
 from landscape.fx.forward import Forward, traced_forward
+from landscape.fx.threads import TRACING
 from landscape.loss.objective import Objective, are_class_scores
 from landscape.results.fields import FloatArray
 
@@ -154,9 +155,10 @@ class PreparedPass:
         for index in range(len(self._chunks)):
             inputs = self._inputs(index)
             if inputs.shape not in self._traced:
-                self._traced[inputs.shape] = traced_forward(
-                    lambda point, chunk: self._objective.outputs(point, chunk), theta, inputs
-                )
+                with self._objective.exclusive:
+                    self._traced[inputs.shape] = traced_forward(
+                        lambda point, chunk: self._objective.outputs(point, chunk), theta, inputs
+                    )
             first = self._traced[inputs.shape].first
             parts = zip(*(first(vector, inputs) for vector in [theta, *vectors]), strict=True)
             kept = tuple(torch.stack(part) for part in parts)
@@ -169,9 +171,10 @@ class PreparedPass:
     def _try_blocks(self, theta: Tensor, vectors: list[Tensor], block: int) -> None:
         """Takes points in blocks from now on if these give what single points do."""
         try:
-            with warnings.catch_warnings():
+            # the filters of warnings are the process's
+            with self._objective.exclusive, TRACING, warnings.catch_warnings():
                 # vmap warns of operations that it does one by one
-                warnings.simplefilter("error")
+                warnings.filterwarnings("error", message=".*performance drop because.*batching rule")
                 if self._agrees(theta, vectors, block):
                     points = theta.repeat(2, 1)
                     self.sums(points, combination(np.zeros((2, len(vectors))), points), None)

@@ -17,6 +17,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm, without_cudnn_norms
+from landscape.fx.threads import TRACING
 
 aten = torch.ops.aten
 
@@ -48,7 +49,7 @@ def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
     Raises:
         RuntimeError: the model cannot be traced, or holds shapes that depend on the data.
     """
-    with torch.no_grad(), without_cudnn_norms():
+    with TRACING, torch.no_grad(), without_cudnn_norms():
         module = make_fx(functionalize(outputs))(theta, inputs)
     check_that_shapes_are_fixed(module)
     fold_batch_norm(module)

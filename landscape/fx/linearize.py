@@ -22,6 +22,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from landscape.fx.threads import TRACING, HeldSetting
+
 Outputs = Callable[[Tensor, Tensor], Tensor]
 """(theta, inputs) -> the model's outputs."""
 
@@ -64,6 +66,7 @@ def linearized(
     theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
     try:
         with (
+            TRACING,
             torch.no_grad(),
             twice_differentiable(),
             without_cudnn_norms(),
@@ -101,17 +104,26 @@ def twice_differentiable() -> Iterator[None]:
 
     Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     plain: dict[Callable[..., Any], Callable[..., Any]] = {
         torch._weight_norm: _weight_norm,
         torch.nn.functional.embedding: _embedding,
     }
+    with _PLAIN_ATTENTION.held(), _Instead(plain):
+        yield
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Instead(plain):
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+_PLAIN_ATTENTION = HeldSetting(_plain_attention)
 
 
 def without_cudnn_norms() -> TorchFunctionMode:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from landscape.loss.random_state import borrowed_generators
+
 
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is two tensors of as many samples.
@@ -56,7 +58,7 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
     """
     few = rows[: min((len(rows) + 1) // 2, 4)]
     # a model that draws, to be refused, must not move the caller's random state
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with borrowed_generators(device):
         outputs = outputs_of(rows)
         if not isinstance(outputs, Tensor):
             raise ValueError(

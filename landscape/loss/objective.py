@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
@@ -39,6 +40,8 @@ class Releasable(Protocol):
 
 
 R = TypeVar("R", bound=Releasable)
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,19 @@ class Evaluation:
 
     loss: float
     accuracy: float
+
+
+def _one_thread_at_a_time(
+    method: Callable[Concatenate[Objective, P], Result],
+) -> Callable[Concatenate[Objective, P], Result]:
+    """A method of Objective for which other threads wait: the model's weights are swapped while it runs."""
+
+    @wraps(method)
+    def alone(self: Objective, *arguments: P.args, **options: P.kwargs) -> Result:
+        with self.exclusive:
+            return method(self, *arguments, **options)
+
+    return alone
 
 
 class Objective:
@@ -84,6 +100,8 @@ class Objective:
         n_samples: samples in the data set, those of all ranks.
         gradients: gradients over the data set computed so far.
         products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
+        exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
+            wait for each other; those with an Objective each run side by side.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
@@ -118,6 +136,7 @@ class Objective:
                 "for names in a set, its __contains__"
             )
         self.model = _copied("model", model).eval()
+        self.exclusive = ThreadLock()
         avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
@@ -180,22 +199,30 @@ class Objective:
 
     def independent_model(self) -> nn.Module:
         """A copy of the measured model in which just the chosen parameters require a gradient."""
-        model = copy.deepcopy(self.model)
+        with self.exclusive:
+            model = copy.deepcopy(self.model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.names)
         return model
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The measured model's parameters and buffers, also those that are not variables."""
+        with self.exclusive:
+            return tensors_of(self.model)
+
     def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
-        if buffers is None:
-            return self.forward(theta, inputs)
-        result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
-        return result
+        with self.exclusive:
+            if buffers is None:
+                return self.forward(theta, inputs)
+            result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
+            return result
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
+    @_one_thread_at_a_time
     @full_float32()
     @torch.no_grad()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
@@ -219,6 +246,7 @@ class Objective:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
+    @_one_thread_at_a_time
     @full_float32()
     @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -252,6 +280,7 @@ class Objective:
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
+    @_one_thread_at_a_time
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """What is kept for this objective under a key, such as a matrix's class; made when first asked for.
 
@@ -267,6 +296,7 @@ class Objective:
         """Memory that is kept for further products at the same weights."""
         return self.memory.used
 
+    @_one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
         for kept in self._shared.values():

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from landscape.fx.threads import HeldSetting
+
 backends: Any = torch.backends
 
 NEWER = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
@@ -34,7 +36,7 @@ def full_float32() -> Iterator[None]:
     """
     with ExitStack() as undo:
         if torch.cuda.is_initialized():
-            undo.enter_context(_without_tf32())
+            undo.enter_context(_WITHOUT_TF32.held())
         yield
 
 
@@ -55,3 +57,6 @@ def _without_tf32() -> Iterator[None]:
                 undo.callback(setattr, place, "fp32_precision", "tf32")
                 place.fp32_precision = "ieee"
         yield
+
+
+_WITHOUT_TF32 = HeldSetting(_without_tf32)

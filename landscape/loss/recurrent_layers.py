@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+
+from landscape.fx.threads import HeldSetting
 
 
 def avoid_cudnn_recurrence(model: nn.Module) -> None:
@@ -21,9 +24,18 @@ def avoid_cudnn_recurrence(model: nn.Module) -> None:
 
 
 def _without_cudnn(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    with _WITHOUT_CUDNN.held():
+        return forward(*arguments, **options)
+
+
+@contextmanager
+def _cudnn_disabled() -> Iterator[None]:
     backend: Any = torch.backends.cudnn
     before, backend.enabled = backend.enabled, False
     try:
-        return forward(*arguments, **options)
+        yield
     finally:
         backend.enabled = before
+
+
+_WITHOUT_CUDNN = HeldSetting(_cudnn_disabled)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.checks import check_that_it_is_a_batch
+from landscape.loss.random_state import borrowed_generators
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 """(inputs, targets), or batches of such pairs."""
@@ -47,7 +48,7 @@ def collected(data: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         batches = [data]
     else:
         # a DataLoader draws from the global random state, even without shuffling
-        with torch.random.fork_rng(devices=[]):
+        with borrowed_generators():
             batches = list(data)
     for batch in batches:
         check_that_it_is_a_batch(batch)

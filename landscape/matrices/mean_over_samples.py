@@ -56,7 +56,8 @@ class MeanOverSamples:
 
     def expect(self, products: int) -> None:
         """Says that as many products are to come, so that whether to trace can be decided now."""
-        self._products.expect(products)
+        with self._objective.exclusive:
+            self._products.expect(products)
 
     @full_float32()
     def __matmul__(self, vectors: Tensor) -> Tensor:
@@ -74,8 +75,9 @@ class MeanOverSamples:
         objective = self._objective
         check_that_gradients_are_recorded(objective.theta, objective.inputs)
         block = vectors.to(objective.theta).reshape(n, -1)
-        total = objective.summed(self._products(self._theta, block))
-        objective.products += block.shape[1]
+        with objective.exclusive:
+            total = objective.summed(self._products(self._theta, block))
+            objective.products += block.shape[1]
         return (total / objective.n_samples).to(self.dtype).view(vectors.shape)
 
     def _new_products(self) -> Products:

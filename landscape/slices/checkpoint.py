@@ -16,7 +16,6 @@ from torch import Tensor
 
 from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
-from landscape.loss.weights import tensors_of
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
 
@@ -34,7 +33,7 @@ def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], sett
     """
     first = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
-    state = tensors_of(first.model)
+    state = first.tensors()
     return {
         "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from ncsam.models.cnn import cnn
@@ -24,6 +23,7 @@ from ncsam.models.resnet import resnet
 from ncsam.models.resnet18 import resnet18, resnet34
 from ncsam.models.vgg import vgg19_bn
 from ncsam.models.wide_resnet import wide_resnet
+from ncsam.random_state import borrowed_generators
 
 __all__ = ["MODELS", "build_model", "model_options"]
 
@@ -81,8 +81,7 @@ def build_model(
         raise ValueError(f"model: {name!r} has no option {unknown[0]!r}; it has {takes}")
     for option, value in options.items():
         _check_whole(option, value, known[option])
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with borrowed_generators(seed=seed):
         return MODELS[name](input_shape, num_classes, **options)
 
 

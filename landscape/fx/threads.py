@@ -1,0 +1,57 @@
+"""What threads share: settings of the process, a model whose weights are swapped, and torch's tracing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+TRACING = threading.RLock()
+"""Held while a model is traced: torch's tracing changes the process. Taken after an Objective's own lock."""
+
+
+class HeldSetting:
+    """A setting of the process that several threads may want changed at once.
+
+    The first thread that enters changes the setting, and the last one that leaves puts it back.
+
+    Args:
+        change: a context in which the setting is changed.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._undo = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, the setting is changed."""
+        with self._lock:
+            if self._holders == 0:
+                self._undo.enter_context(self._change())
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._undo.close()
+
+
+class ThreadLock:
+    """A lock for one thread at a time, which may take it several times; a copy of it is a new lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[ThreadLock], tuple[()]]:
+        return ThreadLock, ()
