@@ -98,10 +98,7 @@ def spectral_density(
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
     share = (n - len(outliers)) / n
     there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
-    low, high = (there.min(), there.max()) if there.size else (0.0, 0.0)
-    # a bulk that is zero everywhere has no scale of its own
-    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
-    grid = np.linspace(low - 4 * width, high + 4 * width, points)
+    grid, width = _grid(there, smoothing, points)
 
     def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error, of the share of the whole."""
@@ -134,6 +131,14 @@ def spectral_density(
         matrix=matrix,
         samples=objective.n_samples,
     )
+
+
+def _grid(nodes: FloatArray, smoothing: float | None, points: int) -> tuple[FloatArray, float]:
+    """Where the density of these nodes is given, and the standard deviation of the Gaussian that smooths it."""
+    low, high = (nodes.min(), nodes.max()) if nodes.size else (0.0, 0.0)
+    # a bulk that is zero everywhere has no scale of its own
+    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
+    return np.linspace(low - 4 * width, high + 4 * width, points), width
 
 
 def spectral_measure(density: SpectralDensity) -> tuple[FloatArray, FloatArray]:

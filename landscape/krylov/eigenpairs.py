@@ -110,34 +110,30 @@ def top_eigenpairs(
         projected[:size, last] = coefficients
         projected[last, :size] = coefficients.T
 
-        ritz, combination = torch.linalg.eigh(projected[:size, :size])
-        order = key(ritz).argsort(descending=True)
-        ritz, combination = ritz[order], combination[:, order]
-        negligible = rounding * ritz.abs().max()
-        residuals = torch.linalg.vector_norm(coupling @ combination[last], dim=0)
-        allowed = torch.clamp(tol * ritz.abs(), min=negligible)
-        converged = residuals <= allowed
+        ritz = _ritz_pairs(projected[:size, :size], coupling, last, key)
+        negligible = rounding * ritz.values.abs().max()
+        converged = ritz.residuals <= torch.clamp(tol * ritz.values.abs(), min=negligible)
         width = min(width, dimension - size)
         found = size >= k and bool(converged[:k].all())
         if found and start is not None:
             # what the random vector beside it holds of more extreme pairs shows in the second block
-            found = steps > 1 and _none_is_missed(key(ritz), residuals, k)
+            found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            basis[:, :kept] = basis[:, :size] @ combination[:, :kept].to(device)
+            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
             projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz[:kept])
+            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
             size = kept
 
     return Eigenpairs(
-        ritz[:k],
-        residuals[:k].clamp(min=negligible),
-        _kato_temple(ritz, residuals).clamp(min=negligible)[:k],
+        ritz.values[:k],
+        ritz.residuals[:k].clamp(min=negligible),
+        _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
         converged[:k],
-        basis[:, :size] @ combination[:, :k].to(device),
+        basis[:, :size] @ ritz.combination[:, :k].to(device),
         products,
     )
 
@@ -174,6 +170,25 @@ def _width_and_budget(
     if budget < least:
         raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
     return width, budget
+
+
+@dataclass(frozen=True)
+class _RitzPairs:
+    """Eigenpairs of the operator in the basis, the most extreme first: values, vectors in the basis, residuals."""
+
+    values: Tensor
+    combination: Tensor
+    residuals: Tensor
+
+
+def _ritz_pairs(
+    projected: Tensor, coupling: Tensor, last: slice, key: Callable[[Tensor], Tensor]
+) -> _RitzPairs:
+    """The Ritz pairs; `coupling` is what the operator makes of the basis' columns `last` outside of the basis."""
+    values, combination = torch.linalg.eigh(projected)
+    order = key(values).argsort(descending=True)
+    values, combination = values[order], combination[:, order]
+    return _RitzPairs(values, combination, torch.linalg.vector_norm(coupling @ combination[last], dim=0))
 
 
 def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:

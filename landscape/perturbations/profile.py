@@ -143,10 +143,7 @@ def sharpness_profile(
         objectives = {"loss": objectives}
     check_one_model(objectives)
     names = list(MEASURES) if measures is None else list(measures)
-    chosen = {name: _measure(name, sizes or {}) for name in names}
-    strange = [name for name in sizes or {} if name not in chosen]
-    if strange:
-        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    chosen = _measures(names, sizes or {})
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     check_ascent(1.0, "l2", steps, restarts)
@@ -186,6 +183,19 @@ def sharpness_profile(
         center_loss=np.array([loss.item() for loss, _ in shared.values()]),
         samples=np.array([objective.n_samples for objective in objectives.values()]),
     )
+
+
+def _measures(names: Sequence[str], sizes: Mapping[str, float]) -> dict[str, Measure]:
+    """The measures of these names, with the sizes that the caller chose.
+
+    Raises:
+        ValueError: an unknown measure, or a size that belongs to none of them or is not positive and finite.
+    """
+    chosen = {name: _measure(name, sizes) for name in names}
+    strange = [name for name in sizes if name not in chosen]
+    if strange:
+        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    return chosen
 
 
 def _measure(name: str, sizes: Mapping[str, float]) -> Measure:

@@ -153,13 +153,7 @@ def surfaces(
         ValueError: an argument out of range, fewer than two directions, objectives of different models, or a
             checkpoint of another surface.
     """
-    first = first_of(objectives)
-    if isinstance(directions, Directions) and directions.vectors.shape[1] < 2:
-        raise ValueError("directions: a surface needs two, got one")
-    given = list(directions.vectors.T[:2]) if isinstance(directions, Directions) else list(directions)
-    if len(given) != 2:
-        raise ValueError(f"directions: a surface needs two, got {len(given)}")
-    vectors = [checked_vector(first, vector) for vector in given]
+    vectors = _two_vectors(first_of(objectives), directions)
     extents, counts = pair_of("extent", extent), pair_of("steps", steps)
     axes = axis_of("alpha", alpha, extents[0], counts[0]), axis_of("beta", beta, extents[1], counts[1])
     if not 0 < tolerance < 1:
@@ -184,9 +178,7 @@ def surfaces(
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
         values, extra = evaluate(grid, lambda done: report(done, len(grid))), None
     errors = standard_errors(values, objectives, population, shape)
-    norms = [torch.linalg.vector_norm(vector.double()).item() for vector in vectors]
-    product = (vectors[0].double() @ vectors[1].double()).item()
-    cosine = product / (norms[0] * norms[1]) if norms[0] * norms[1] > 0 else math.nan
+    norms, cosine = _norms_and_cosine(vectors)
     return {
         name: Surface(
             alpha=axes[0].copy(),
@@ -209,3 +201,24 @@ def surfaces(
         )
         for column, (name, objective) in enumerate(objectives.items())
     }
+
+
+def _two_vectors(objective: Objective, directions: Directions | tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The vectors that span the plane.
+
+    Raises:
+        ValueError: another number of directions, or a vector of another length.
+    """
+    if isinstance(directions, Directions) and directions.vectors.shape[1] < 2:
+        raise ValueError("directions: a surface needs two, got one")
+    pair = list(directions.vectors.T[:2]) if isinstance(directions, Directions) else list(directions)
+    if len(pair) != 2:
+        raise ValueError(f"directions: a surface needs two, got {len(pair)}")
+    return [checked_vector(objective, vector) for vector in pair]
+
+
+def _norms_and_cosine(vectors: list[Tensor]) -> tuple[list[float], float]:
+    """The norms of two vectors and the cosine between them, NaN if one is zero."""
+    norms = [torch.linalg.vector_norm(vector.double()).item() for vector in vectors]
+    product = (vectors[0].double() @ vectors[1].double()).item()
+    return norms, product / (norms[0] * norms[1]) if norms[0] * norms[1] > 0 else math.nan
