@@ -146,10 +146,10 @@ def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None
         other = dict(other.named_parameters())
     if not isinstance(other, Mapping):
         return
-    for name, own in objective.tensors().items():
+    for name, tensor in objective.tensors().items():
         if name in objective.names or name not in other:
             continue
-        if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):
+        if tensor.shape != other[name].shape or not torch.equal(tensor, other[name].to(tensor)):
             raise ValueError(
                 f"other: its {name!r} differs, but is frozen or not among the objective's parameters, and would stay; "
                 "make it a variable of the objective too, or the same in both"

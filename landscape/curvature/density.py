@@ -63,7 +63,7 @@ def spectral_density(
 ) -> SpectralDensity:
     """The spectral density at the objective's weights, by stochastic Lanczos quadrature (Ghorbani et al. 2019).
 
-    Every Lanczos vector is orthogonalised against all before it, and eigenvalues found one by one are taken out
+    Every Lanczos vector is orthogonalized against all before it, and eigenvalues found one by one are taken out
     of the probes, which removes most of the variance.
 
     Args:

@@ -95,7 +95,7 @@ def top_eigenvalues(
             the block is m + 1.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
-        method: `"own"`: block Lanczos with full reorthogonalisation, vectors in float64.
+        method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
             `"pyhessian"`: PyHessian's power iteration, a second opinion; only for `which="magnitude"`, which is
             what it computes. The residuals are ours, also of its vectors.
 

@@ -156,10 +156,10 @@ class Evaluator:
             )
         if self._statistics is not None and values is not None:
             return values
-        own = [objective.evaluate() for objective in self._objectives]
+        at_model = [objective.evaluate() for objective in self._objectives]
         return Values(
-            np.array([[each.loss for each in own]]),
-            np.array([[each.accuracy for each in own]]),
+            np.array([[each.loss for each in at_model]]),
+            np.array([[each.accuracy for each in at_model]]),
             None if values is None else values.loss_error,
             None if values is None else np.zeros_like(values.loss),
         )
@@ -171,8 +171,8 @@ class Evaluator:
         mean = loss / counts
         if not self._errors:
             return Values(mean, hits / counts, None, None)
-        own = np.array([[part for each in self._passes for part in each.center_means]])
-        rise = mean - own[:, np.argsort(self._columns)]
+        center_means = np.array([[part for each in self._passes for part in each.center_means]])
+        rise = mean - center_means[:, np.argsort(self._columns)]
         return Values(
             mean,
             hits / counts,

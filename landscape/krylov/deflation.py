@@ -23,7 +23,7 @@ class Deflation:
     residuals: Tensor
 
     @classmethod
-    def nothing(cls, dimension: int, device: torch.device | str = "cpu") -> Deflation:
+    def empty(cls, dimension: int, device: torch.device | str = "cpu") -> Deflation:
         """The subspace of dimension 0: nothing is known."""
         empty = torch.zeros(0, dtype=torch.float64, device=device)
         return cls(torch.zeros(dimension, 0, dtype=torch.float64, device=device), empty, empty)

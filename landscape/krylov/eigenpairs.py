@@ -58,7 +58,7 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalised twice against the whole basis, so that no eigenvalue appears more often than it is there.
+    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than it is there.
     The vectors stay on the device; each step moves only some small matrices to the CPU.
 
     Args:
@@ -102,7 +102,7 @@ def top_eigenpairs(
         products += columns.shape[1]
         steps += 1
         size = last.stop
-        remainder, coefficients = _orthogonalised(image, basis[:, :size])
+        remainder, coefficients = _orthogonalized(image, basis[:, :size])
         directions, coupling = torch.linalg.qr(remainder)
         coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
         if not torch.isfinite(coefficients).all():
@@ -228,7 +228,7 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """The block less its part in the basis' span, and its coefficients there; twice is enough (Kahan)."""
     coefficients = basis.T @ block
     block = block - basis @ coefficients
@@ -259,7 +259,7 @@ def _next_block(
     columns = (directions @ left.to(directions))[:, :width][:, there]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
     # of a remainder that is hardly more than rounding, much lies in the basis: now that its length is 1, out with it
-    return torch.linalg.qr(_orthogonalised(columns, basis)[0]).Q
+    return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:

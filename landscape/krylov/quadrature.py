@@ -46,7 +46,7 @@ def lanczos_quadrature(
     generator: torch.Generator,
     vector_dtype: torch.dtype = torch.float64,
 ) -> Quadrature:
-    """Stochastic Lanczos quadrature with reorthogonalisation and deflation.
+    """Stochastic Lanczos quadrature with reorthogonalization and deflation.
 
     From each random start, `steps` Lanczos steps give the Gauss quadrature of the measure that the start sees
     (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
@@ -62,7 +62,7 @@ def lanczos_quadrature(
         deflate: known eigenpairs.
         tol: relative residual up to which a pair that the first probe finds counts as known.
         generator: on the operator's device.
-        vector_dtype: of the `steps` vectors kept for reorthogonalisation; the arithmetic is in float64.
+        vector_dtype: of the `steps` vectors kept for reorthogonalization; the arithmetic is in float64.
 
     Raises:
         ValueError: an argument out of range.
@@ -72,8 +72,12 @@ def lanczos_quadrature(
     if probes < 2:
         raise ValueError(f"probes: must be at least 2, as the error is their spread, got {probes}")
     dimension = operator.dimension
-    given = deflate or Deflation.nothing(dimension, operator.device)
-    known, values, residuals = given.basis.to(vector_dtype), given.values.cpu(), given.residuals.cpu()
+    deflation = deflate or Deflation.empty(dimension, operator.device)
+    known, values, residuals = (
+        deflation.basis.to(vector_dtype),
+        deflation.values.cpu(),
+        deflation.residuals.cpu(),
+    )
     free = dimension - known.shape[1]
     if free < 1:
         empty = torch.zeros(probes, 0, dtype=torch.float64)

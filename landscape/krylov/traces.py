@@ -94,7 +94,7 @@ def moments(
         raise ValueError(f"rtol: must be positive, got {rtol}")
     cost = PRODUCTS_PER_PROBE[method]
     dimension = operator.dimension
-    known = deflate or Deflation.nothing(dimension, operator.device)
+    known = deflate or Deflation.empty(dimension, operator.device)
     squares = known.values.square() + known.residuals.square()
     exact = (known.values.double().sum().item(), squares.double().sum().item())
     basis = known.basis.double()
@@ -216,7 +216,7 @@ def block_traces(
         raise ValueError(
             f"max_products: must be at least 2, as the error is the probes' spread, got {max_products}"
         )
-    known = deflate or Deflation.nothing(operator.dimension, operator.device)
+    known = deflate or Deflation.empty(operator.dimension, operator.device)
     basis, values = known.basis.double(), known.values.double()
     exact = torch.stack([(part.square() * values).sum() for part in basis.split(list(sizes))])
     samples: list[Tensor] = []

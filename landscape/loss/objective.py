@@ -154,7 +154,7 @@ class Objective:
     def subset(
         self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
     ) -> Objective:
-        """The Objective of some of the samples, such as the wrongly labelled ones, or of some of the parameters.
+        """The Objective of some of the samples, such as the wrongly labeled ones, or of some of the parameters.
 
         Args:
             samples: indices or a mask of those to keep; with a process group, of this rank's. All if not given.

@@ -31,7 +31,7 @@ class Measure:
         family: `"worst"`, `"average"`, `"tolerance"`, `"flatness"` or `"gradient"`.
         size: radius, standard deviation or rise; 0 where there is none.
         adaptive: what the size is relative to.
-        norm: of the neighbourhood.
+        norm: of the neighborhood.
         source: the paper.
     """
 
@@ -76,7 +76,7 @@ class SharpnessProfile:
     )
     bound: NDArray[np.str_] = described("exact, estimate or lower bound", dims=("measure",))
     size: FloatArray = described(
-        "radius of the neighbourhood, standard deviation of the noise, or rise borne", dims=("measure",)
+        "radius of the neighborhood, standard deviation of the noise, or rise borne", dims=("measure",)
     )
     adaptive: NDArray[np.str_] = described("what the size is relative to", dims=("measure",))
     source: NDArray[np.str_] = described("where the measure is from", dims=("measure",))

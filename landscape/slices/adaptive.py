@@ -165,7 +165,7 @@ def _interpolated(
 
 
 def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.bool_]) -> FloatArray:
-    """How far the farthest of the nearest neighbours is: more than among all if one of these is left out."""
+    """How far the farthest of the nearest neighbors is: more than among all if one of these is left out."""
     distance, _ = scipy.spatial.KDTree(unit[some]).query(unit[points], NEIGHBOURS)
     return np.asarray(distance[:, -1])
 

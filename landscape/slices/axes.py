@@ -37,15 +37,15 @@ def pair_of(name: str, value: Any) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-def axis_of(name: str, given: ArrayLike | None, extent: float, steps: int) -> FloatArray:
+def axis_of(name: str, multiples: ArrayLike | None, extent: float, steps: int) -> FloatArray:
     """The multiples of one direction: those that the caller gave, or evenly spaced ones.
 
     Raises:
         ValueError: the multiples are not finite and ascending, or are fewer than 2.
     """
-    if given is None:
+    if multiples is None:
         return coordinates(extent, steps)
-    axis = np.array(given, dtype=np.float64)
+    axis = np.array(multiples, dtype=np.float64)
     if axis.ndim != 1 or len(axis) < 2 or not np.isfinite(axis).all() or not (np.diff(axis) > 0).all():
-        raise ValueError(f"{name}: must be at least 2 finite, ascending multiples, got {given!r}")
+        raise ValueError(f"{name}: must be at least 2 finite, ascending multiples, got {multiples!r}")
     return axis

@@ -120,8 +120,8 @@ class Checkpoint:
                     f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
                 )
         # the loss function and the model's code have no digest, but a value
-        own = _columns(self._evaluator.center)
-        if not np.allclose(center, own, rtol=1e-4, atol=1e-6, equal_nan=True):
+        center_now = _columns(self._evaluator.center)
+        if not np.allclose(center, center_now, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
         for index, point in enumerate(points.tolist()):
             self._values[tuple(point)] = values[:, index]

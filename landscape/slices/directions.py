@@ -38,7 +38,7 @@ class Directions:
 def filter_normalized_directions(
     objective: Objective, count: int = 2, *, seed: int = 0, one_dimensional: str = "zero"
 ) -> Directions:
-    """Random Gaussian directions, filter-normalised (Li et al. 2018, arXiv:1712.09913, section 4).
+    """Random Gaussian directions, filter-normalized (Li et al. 2018, arXiv:1712.09913, section 4).
 
     Each output filter of a convolution, and each row of a linear layer's weights, is given the norm of the
     corresponding filter of the model: d <- d / ||d|| ||theta||. A filter of zero norm gives zero.
@@ -48,7 +48,7 @@ def filter_normalized_directions(
         count: how many directions.
         seed: of the draw.
         one_dimensional: biases and BatchNorm parameters are left out (`"zero"`, as in Li et al.) or
-            normalised as a whole (`"normalize"`).
+            normalized as a whole (`"normalize"`).
 
     Raises:
         ValueError: an argument out of range.
@@ -64,7 +64,7 @@ def random_directions(
     seed: int = 0,
     one_dimensional: str = "zero",
 ) -> Directions:
-    """Random Gaussian directions, normalised as `normalized` does.
+    """Random Gaussian directions, normalized as `normalized` does.
 
     Raises:
         ValueError: an argument out of range.
@@ -94,7 +94,7 @@ def normalized(
         objective: whose weights give the norms.
         per: `"filter"`: each output filter and row (Li et al. 2018); `"layer"`: each weight tensor as a whole;
             `"model"`: all weights as a whole.
-        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalised as a whole, each
+        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalized as a whole, each
             tensor by itself (`"normalize"`).
 
     Raises:
@@ -116,13 +116,13 @@ def normalized(
             whole = torch.cat([part.flatten() for part in kept.values()])
             columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
             continue
-        given = [
+        scaled = [
             _with_norms(
                 parts[name], weight, per, one_dimensional, partial(filter_norms, objective.model, name)
             )
             for name, weight in weights.items()
         ]
-        columns.append(torch.cat([part.flatten() for part in given]))
+        columns.append(torch.cat([part.flatten() for part in scaled]))
     kind = f"{per}-normalized" if directions.kind == "random" else f"{directions.kind}, {per}-normalized"
     return _directions(torch.stack(columns, 1), kind, one_dimensional=one_dimensional, seed=directions.seed)
 
@@ -220,14 +220,14 @@ def _with_norms(
         return torch.zeros_like(direction)
     if weight.ndim < 2 or per == "layer":
         return _of_norm(direction, torch.linalg.vector_norm(weight))
-    own, wanted = of_filters(direction), of_filters(weight)
-    return direction * torch.where(own > 0, wanted / own, torch.zeros_like(own))
+    norms, wanted = of_filters(direction), of_filters(weight)
+    return direction * torch.where(norms > 0, wanted / norms, torch.zeros_like(norms))
 
 
 def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
     """The vector scaled to a norm; zero stays zero."""
-    own = torch.linalg.vector_norm(vector)
-    return vector * torch.where(own > 0, norm / own, torch.zeros_like(own))
+    length = torch.linalg.vector_norm(vector)
+    return vector * torch.where(length > 0, norm / length, torch.zeros_like(length))
 
 
 def _cosines(vectors: Tensor) -> FloatArray:

@@ -53,8 +53,8 @@ def trajectory_directions(
         )
     if count > objective.n_parameters:
         raise ValueError(f"count: {objective.n_parameters} weights have no more directions, got {count}")
-    centred = points - points.mean(0)
-    _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(0)
+    _, sizes, rows = torch.linalg.svd(centered, full_matrices=False)
     if not sizes[count - 1] > 1e-7 * sizes[0]:
         raise ValueError(f"count: the checkpoints do not span {count} directions")
     # the sign that lets the trajectory begin on the positive side

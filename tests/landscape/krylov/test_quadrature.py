@@ -43,7 +43,7 @@ def test_the_eigenvalues_found_one_by_one_are_the_outliers():
 def test_deflation_halves_the_distance_to_the_true_spectrum_at_equal_products():
     with_outliers, without = [], []
     for seed in range(10):
-        found, plain = ask(SPECTRUM, seed), ask(SPECTRUM, seed, deflate=Deflation.nothing(N))
+        found, plain = ask(SPECTRUM, seed), ask(SPECTRUM, seed, deflate=Deflation.empty(N))
         assert found.products == plain.products
         with_outliers.append(distance(found, SPECTRUM))
         without.append(distance(plain, SPECTRUM))
