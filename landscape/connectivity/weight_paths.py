@@ -92,9 +92,9 @@ def paths(
         other: the other solution's weights.
         bend: the control point of a quadratic Bezier curve (`low_loss_bend`); a straight line if not given.
         steps: points on the path, with its ends.
-        batch_norm: `"eval"`, with the statistics of the objectives' model everywhere, or `"recalibrate"`, which
-            is what is taken if not given and there are such, as the statistics of one end are wrong at the
-            other.
+        batch_norm: `"eval"` uses the statistics of the objectives' model everywhere. `"recalibrate"` computes the
+            statistics anew at each point, because those of one end are wrong at the other; this is the default for
+            models with BatchNorm statistics.
         calibration: inputs to recalibrate with, as for `surfaces`.
         progress: as for `surfaces`.
 

@@ -39,9 +39,9 @@ class Values:
 class Evaluator:
     """Evaluates theta + sum_k c_k d_k for given multiples c, each point with one pass over each set of inputs.
 
-    Objectives with the same inputs share their forward passes. Points are taken in blocks under `vmap` where a
-    pass is bound by overhead. Sums stay on the device until all points are done. The point 0 is the model
-    itself and takes its values from `Objective.evaluate`, bit by bit.
+    Objectives with the same inputs share their forward passes. Where overhead bounds a pass, several points are
+    evaluated together under `vmap`. Sums stay on the device until all points are done. The point with all multiples 0
+    is the model itself; its values are those of `Objective.evaluate`, bit for bit.
 
     Args:
         objectives: of one model at the same weights.
@@ -49,7 +49,7 @@ class Evaluator:
         batch_norm: `"eval"` or `"recalibrate"`.
         calibration: inputs from which BatchNorm is recalibrated.
         errors: whether standard errors are wanted.
-        expected: about how many points are to come, by which it is decided what is worth preparing.
+        expected: about how many points are to come; this decides what is worth preparing.
 
     Attributes:
         center: the model's own values, of shape (1, losses).
@@ -109,7 +109,7 @@ class Evaluator:
         sums = torch.zeros(len(multiples), len(self.names), 4, dtype=torch.float64, device=self._theta.device)
         moved = np.flatnonzero((multiples != 0).any(1))
         with torch.inference_mode():
-            # sent to the device once: each time, it would have to finish first
+            # sent to the device once, because each transfer waits until the device has finished
             places = torch.from_numpy(moved).to(sums.device).split(self.block)
             weights = combination(multiples[moved], self._theta).split(self.block)
             for start, index, part in zip(range(0, len(moved), self.block), places, weights, strict=False):

@@ -10,7 +10,7 @@ from landscape.loss.objective import Objective
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:
-    """Whether the largest score is the target's, (points, samples); with a NaN among them it is no prediction."""
+    """Whether the largest score is the target's, (points, samples). Scores with a NaN among them predict nothing."""
     return (scores.argmax(2) == targets) & ~scores.isnan().any(2)
 
 
@@ -36,7 +36,7 @@ def sample_losses(objective: Objective, mapped: bool, scores: Tensor, targets: T
 
 
 def can_be_mapped(objective: Objective, scores: Tensor, targets: Tensor) -> bool:
-    """Whether the loss of single samples may be computed under vmap, which some losses are too clever for."""
+    """Whether vmap computes the loss of single samples right. Some losses branch on shapes or values."""
     some = scores[:3].unsqueeze(0)
     try:
         with torch.inference_mode():

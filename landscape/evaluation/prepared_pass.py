@@ -19,16 +19,29 @@ from landscape.loss.objective import Objective, are_class_scores
 from landscape.results.fields import FloatArray
 
 BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
-"""A forward pass of a chunk with fewer is bound by the overhead of its operations, which a block of points shares."""
+"""A forward pass of a chunk with fewer floating-point operations is bound by overhead, which a block shares."""
 
 MAX_BLOCK = 64
 
 WORTH_TRACING = 20
-"""Points from which on tracing the forward pass pays."""
+"""With at least so many points, tracing the forward pass pays."""
 
 
 class PreparedPass:
-    """Passes over one set of inputs for all objectives that have it."""
+    """Passes over one set of inputs, shared by all objectives that have these inputs.
+
+    Args:
+        objectives: of one model, with the same inputs.
+        theta: the model's weights (n,).
+        vectors: the directions (n,) in which points lie.
+        errors: whether the losses of single samples are needed.
+        expected: about how many points are to come.
+        plain: only direct passes, such as when buffers change from point to point.
+
+    Attributes:
+        block: points that are evaluated together.
+        center_means: mean loss of each objective at the model itself, once `remember_center` was called.
+    """
 
     def __init__(
         self,
@@ -91,7 +104,7 @@ class PreparedPass:
         return total
 
     def remember_center(self, buffers: dict[str, Tensor] | None) -> None:
-        """Keeps the loss of each sample at the model itself, with which those elsewhere are paired."""
+        """Keeps the loss of each sample at the model itself. Losses at other points are paired with these."""
         if not self._errors:
             return
         losses: list[list[Tensor]] = [[] for _ in self._objectives]
@@ -150,7 +163,7 @@ class PreparedPass:
         return result
 
     def _prepare(self, theta: Tensor, vectors: list[Tensor]) -> None:
-        """Traces the forward pass, and computes what of it is linear in the weights, as far as there is memory."""
+        """Traces the forward pass. Its first layers, linear in the weights, are computed and kept if memory allows."""
         budget = self._objective.memory_budget
         for index in range(len(self._chunks)):
             inputs = self._inputs(index)
@@ -169,22 +182,22 @@ class PreparedPass:
             raise RuntimeError("the traced forward pass differs from the direct one")
 
     def _try_blocks(self, theta: Tensor, vectors: list[Tensor], block: int) -> None:
-        """Takes points in blocks from now on if these give what single points do."""
+        """Evaluates points in blocks from now on if a block gives the values of single points."""
         try:
             # the filters of warnings are the process's
             with self._objective.exclusive, TRACING, warnings.catch_warnings():
-                # vmap warns of operations that it does one by one
+                # vmap warns when it runs an operation once for each point
                 warnings.filterwarnings("error", message=".*performance drop because.*batching rule")
                 if self._agrees(theta, vectors, block):
                     points = theta.repeat(2, 1)
                     self.sums(points, combination(np.zeros((2, len(vectors))), points), None)
                     self.block = block
         except Exception:
-            # an operation, in the model or in the loss, that vmap does not know
+            # vmap does not know an operation of the model or of the loss
             return
 
     def _agrees(self, theta: Tensor, vectors: list[Tensor], block: int) -> bool:
-        """Whether the prepared pass gives what the direct one does, a little away from the model."""
+        """Whether the prepared pass agrees with the direct one at a point a little away from the model."""
         multiples = np.full((block, len(vectors)), 0.1)
         points = theta.repeat(block, 1)
         for vector in vectors:
@@ -198,5 +211,5 @@ class PreparedPass:
 
 
 def combination(multiples: FloatArray, theta: Tensor) -> Tensor:
-    """What the model and each vector count for at the points, (points, 1 + vectors), in the dtype of theta."""
+    """The coefficients of the model (1) and of each vector at the points, (points, 1 + vectors), in theta's dtype."""
     return torch.from_numpy(np.insert(multiples, 0, 1.0, axis=1)).to(theta)

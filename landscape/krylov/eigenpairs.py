@@ -27,9 +27,10 @@ class Eigenpairs:
         values: float64 (k,), on the CPU like the three that follow.
         residuals: float64 (k,), ||A v - value v||: an eigenvalue of A lies within that distance of the value.
         errors: float64 (k,), of the values: residual^2 / gap where the gap to the rest of the spectrum is seen
-            (Kato and Temple), the residual where not. Holds if no eigenvalue near the value was missed. Never less
-            than the operator's own rounding, taken as 10 eps of its dtype times the largest |value| seen: of small
-            networks' Hessians in float32, eigenvalues were within 0.6 eps of those in float64.
+            (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was missed. It is
+            never less than the rounding of the operator, which is taken as 10 eps of its dtype times the largest
+            |value| seen. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
+            float64.)
         converged: bool (k,), the residual is at most tol |value|, or rounding.
         vectors: float64 (n, k), orthonormal columns.
         products: matrix-vector products spent.
@@ -58,7 +59,7 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than it is there.
+    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it.
     The vectors stay on the device; each step moves only some small matrices to the CPU.
 
     Args:
@@ -67,12 +68,13 @@ def top_eigenpairs(
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
         tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in the operator's
             dtype leaves of an operator of this size.
-        max_products: budget; 40 k + 60 if not given. What has not converged by then is returned, and said so.
-        block: vectors multiplied at a time, k if not given. An eigenvalue repeated up to `block` times is found
-            as often as it is there; with 1 a single copy is, in about half the products.
-        start: (n, m), to begin with, such as the eigenvectors at weights nearby. The block is then m + 1: a random
-            vector, multiplied once, joins them, as they may be other eigenvectors than the wanted ones. Of wanted pairs
-            that they miss 9 in 10 or more are found, fewer where the values are within some percent of each other.
+        max_products: budget; 40 k + 60 if not given. Pairs that have not converged by then are returned and marked.
+        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
+            found with all its copies. A block of 1 finds a single copy, in about half the products.
+        start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
+            because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
+            wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
+            only some percent.
         max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
         generator: on the operator's device, for random start vectors. All vectors are kept in float64.
 
@@ -116,7 +118,7 @@ def top_eigenpairs(
         width = min(width, dimension - size)
         found = size >= k and bool(converged[:k].all())
         if found and start is not None:
-            # what the random vector beside it holds of more extreme pairs shows in the second block
+            # more extreme pairs, of which the random vector holds a part, show in the second block
             found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
@@ -204,15 +206,19 @@ def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
 
 
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
-    """Whether the next pair is further from the first k than its residual, or known to a tenth of the last of them."""
+    """Whether the next pair cannot belong to the first k.
+
+    Its value is further from the k-th one than its residual, or its residual is below a tenth of the k-th value.
+    """
     near = torch.maximum(keys[k - 1] - keys[k : k + 1], 0.1 * keys[k - 1].abs())
     return bool((residuals[k : k + 1] <= near).all())
 
 
 def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
-    """The start and what the operator makes of a random vector, which holds more of extreme eigenvectors than that.
+    """The start vectors, and the product of the operator with a random vector.
 
-    Of a start at eigenvectors that are not the wanted ones, Lanczos would see nothing but these.
+    A start at other eigenvectors than the wanted ones would never leave their span. The product holds a part of every
+    eigenvector, and a larger part of the extreme ones than the random vector itself.
     """
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
@@ -251,14 +257,14 @@ def _next_block(
 ) -> Tensor:
     """Orthonormal columns that span the remainder = directions @ coupling, as far as it is there.
 
-    Directions in which the remainder vanishes (an invariant subspace was found) are replaced by random ones
-    orthogonal to the basis, so that the search goes on in the rest of the space.
+    Where the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the basis
+    then take the place of the missing ones, so that the search goes on in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
     columns = (directions @ left.to(directions))[:, :width][:, there]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    # of a remainder that is hardly more than rounding, much lies in the basis: now that its length is 1, out with it
+    # a remainder that is hardly more than rounding lies largely in the basis; at length 1 that part can be removed
     return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
 
 

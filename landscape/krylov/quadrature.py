@@ -50,10 +50,10 @@ def lanczos_quadrature(
 
     From each random start, `steps` Lanczos steps give the Gauss quadrature of the measure that the start sees
     (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
-    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690): known eigenpairs are therefore taken
-    out of the starts and given their exact mass. If none are given, those that the first probe has converged
-    to serve, so that deflation costs no product. Where another probe sees one of their values again, it is repeated,
-    and the first probe is drawn once more without those found, for one probe's products.
+    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690). Known eigenpairs are therefore taken
+    out of the starts and get their exact mass. Without known pairs, the pairs to which the first probe converges take
+    their place, so that deflation costs no product. If another probe sees one of their values again, that eigenvalue
+    is repeated. The first probe is then drawn again without the known pairs, which costs one probe's products.
 
     Args:
         operator: whose spectrum.
@@ -106,8 +106,8 @@ def lanczos_quadrature(
         nodes[probe], weights[probe] = ritz[-1], 0
         nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
         if probe == probes - 1 and deflate is None:
-            # of an eigenvalue that is repeated, the first probe sees one copy alone, which left it: again without it.
-            # Another copy has a mass of about 1 / free, what was not quite taken out of the first one far less
+            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw it again.
+            # A further copy has a mass of about 1 / free. What deflation leaves of the first copy has far less.
             again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
             todo = [0] if (again & (weights[1:, :, None] > 1e-3 / free)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)

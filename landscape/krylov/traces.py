@@ -67,11 +67,11 @@ def moments(
     - `"hutch++"` (Meyer et al. 2021): Q spans A times random vectors, apart from the probes.
     - `"xtrace"` (Epperly, Tropp, Webber 2024): Q spans A times all the other probes, for each probe in turn.
 
-    The probes' values are independent in the first two. In XTrace they share the other probes, and their
-    spread is too small: `_held_out` adds their covariance. All intervals are Student's.
+    The values of the probes are independent in the first two methods. In XTrace the values share the other probes, so
+    that their spread is too small; their covariance is added. All intervals are Student's.
 
-    Directions already known (`deflate`) leave the problem first. Where the products asked for could span the
-    whole space, the operator is applied to a basis of it, and the result is exact but for rounding: 10 eps of
+    Directions already known (`deflate`) leave the problem first. If the budget could span the whole space, the
+    operator is applied to a basis of the space, and the result is exact but for rounding: 10 eps of
     `precision` times the Frobenius norm is taken as the standard error of that (on small networks in float32, 6 eps
     at most were seen), twice that, relatively, for the squared norm.
 

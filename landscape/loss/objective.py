@@ -68,24 +68,24 @@ def _one_thread_at_a_time(
 class Objective:
     """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
 
-    The model, and a loss that is a module, are copied when the Objective is made, and the model is measured in
-    evaluation mode (BatchNorm with its stored statistics, no Dropout), so the caller's model is never touched and
-    later training does not move the Objective. Chunks bound the memory; they change no result beyond rounding.
+    The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
+    training does not move the Objective. The model is measured in evaluation mode: BatchNorm with its stored
+    statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
 
     Args:
         model: any module that maps a batch of inputs to outputs.
-        loss_fn: (outputs, targets) -> mean over the samples. That it is one is checked on a few samples:
-            sums, class weights and the like would make the mean over chunks wrong.
+        loss_fn: (outputs, targets) -> mean over the samples. A few samples are checked, because a sum, class weights
+            and the like would make the mean over chunks wrong.
         data: (inputs, targets), or an iterable of such batches, which is read once and kept.
         chunk_size: samples evaluated at a time.
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes that may be kept between products at the same weights; what does not fit is
+        memory_budget: bytes that may be kept between products at the same weights. Whatever does not fit is
             computed again at each product.
-        linearize: whether repeated products at the same weights are traced, so that each costs a third to a
-            half of double backward; None: once the products, so far or expected, cost about as much as tracing
-            does, some seconds. True raises where a model cannot be traced, None then stays on the direct way.
+        linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
+            backward, and tracing takes some seconds. None traces once the products, so far or expected, cost about as
+            much as tracing, and stays with direct products where a model cannot be traced. True raises there.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
         process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,

@@ -18,35 +18,37 @@ from landscape.loss.samples import Chunks
 from landscape.matrices.rule import Rule
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
-"""Floating-point operations in the time that tracing a product takes, some seconds."""
+"""Floating-point operations that take as long as tracing a product: some seconds."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
-"""A product of a chunk with fewer is bound by the overhead of its operations, which a block shares."""
+"""A product of one chunk with fewer floating-point operations is bound by overhead, which a block of vectors shares."""
 
 AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
-"""How far, relatively, a traced product may be from the direct one; 0.1 in the shorter dtypes.
+"""The largest relative difference between a traced and a direct product; 0.1 in the shorter dtypes.
 
-In float64 the two differ by 1e-13 or so. In float32 that is 1e-4 for a ResNet-20, whose ReLUs switch with the rounding.
+In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, whose ReLUs switch with the
+rounding.
 """
 
 PRODUCT_COST = 7
-"""Forward passes in the time of a product by double backward, about."""
+"""A product by double backward takes about as long as so many forward passes."""
 
 
 class Products:
     """Products with one matrix, which share what they can at each point.
 
-    The first products take the direct way. Once they have cost about what tracing one costs, or are expected to,
-    the product is traced and cut in two (`landscape.fx.linearize`): what the weights decide is computed once and
-    kept, for as many chunks as there is memory, and computed anew for the others. The traced product is compared
-    with a direct one before it is used; a model that cannot be traced stays on the direct way, with a warning.
+    The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
+    expected to, the product is traced and cut in two (`landscape.fx.linearize`). The first part depends on the weights
+    alone; its results are kept for as many chunks as fit into memory, and computed again for the others. The second
+    part is computed for every vector. A traced product is compared with a direct one before it is used. A model that
+    cannot be traced stays with direct products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
         outputs: (theta, inputs) -> the model's outputs.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: of the data, with their sizes.
-        memory: that may be used to keep what the weights decide.
+        memory: in which the results of the first part are kept.
         linearize: whether to trace; None: when it pays.
         compile_mode: of `torch.compile` for the traced product; None does not compile.
 
@@ -105,7 +107,7 @@ class Products:
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets what belongs to another point; the same tensor, unchanged, is known without reading it."""
+        """Forgets what belongs to other weights. The same unchanged tensor is recognized without reading its values."""
         seen = (theta, theta._version)
         if self._seen is not None and (self._seen[0] is theta and self._seen[1] == seen[1]):
             return
@@ -156,7 +158,7 @@ class Products:
         return traced.tangent, residuals
 
     def _decide(self, block: Tensor) -> None:
-        """Takes the traced way from now on if that pays, and gives what the direct way gives."""
+        """Traces from now on if that pays and the traced product agrees with the direct one."""
         inputs, _ = self._chunks[0]
         device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -185,7 +187,7 @@ class Products:
             self.release()
             self.is_traced = False
             warnings.warn(
-                f"linearize: products take the slower direct way, as they cannot be traced: {reason}",
+                f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",
                 stacklevel=4,
             )
         else:
@@ -193,7 +195,7 @@ class Products:
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
-    """Memory of the tensors, each storage counted once, that of `besides` not at all."""
+    """The memory of the tensors. Each storage counts once, and the storage of `besides` does not count."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     storages.pop(besides.untyped_storage().data_ptr(), None)
     return sum(storages.values())

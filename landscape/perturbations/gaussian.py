@@ -23,8 +23,8 @@ FEW_PAIRS = 16
 class GaussianRises:
     """Rises of several losses under the same draws of noise, at any size of it, each evaluated once.
 
-    Draws come as pairs z and -z, which cancel the gradient's part of the spread. The same draws serve all sizes,
-    so that the mean rise is a smooth function of the size.
+    Draws come in pairs z and -z. The two cancel the gradient's part of the spread. All sizes use the same draws, so
+    that the mean rise is a smooth function of the size.
 
     Args:
         objectives: of one model, as for `surfaces`.
@@ -91,10 +91,10 @@ def mean_rises(
 ) -> tuple[FloatArray, FloatArray, int, bool]:
     """Means (losses,) and standard errors, the pairs of draws taken, and whether the errors are within rtol.
 
-    They are when a 95% interval, which is Student's, is within +-2 rtol |mean|. It is the wider one, for a look at
-    which the draws happen to lie close is where it stops. +-2 standard errors then hold the mean of a quadratic in
-    92 to 94% of seeds, but in 86 to 90% where 16 skewed draws suffice (rtol 0.2), or where one eigenvalue gives half
-    of the mean and a hundred small ones the rest.
+    The errors are within rtol when a 95% interval (Student's) is within +-2 rtol |mean|. The wider quantile allows for
+    the repeated looks: sampling tends to stop where the draws happen to lie close together. On quadratics, +-2 standard
+    errors then hold the mean in 92 to 94% of seeds. They hold it in 86 to 90% where 16 skewed draws suffice (rtol
+    0.2), or where one eigenvalue gives half of the mean and a hundred small ones the rest.
     """
 
     def look(pairs: int) -> tuple[FloatArray, FloatArray, bool]:

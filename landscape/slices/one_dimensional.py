@@ -103,8 +103,8 @@ def lines(
         objectives: as for `surfaces`.
         direction: (n,), or `Directions`, of which the first is taken.
         extent: alpha runs from -extent to extent.
-        steps: number of points; with an odd number the model itself is one of them.
-        alpha: the multiples themselves, in place of extent and steps.
+        steps: number of points. An odd number includes the model itself.
+        alpha: the multiples; they replace `extent` and `steps`.
         batch_norm, calibration, samples, seed, progress, checkpoint, checkpoint_seconds: as for `surfaces`.
 
     Raises:

@@ -132,22 +132,23 @@ def surfaces(
         objectives: of one model at the same weights; those with the same inputs share their forward passes.
         directions: two vectors (n,), or `Directions`, of which the first two are taken.
         extent: alpha and beta run from -extent to extent; a pair gives each axis its own.
-        steps: number of points on each axis, or a pair; with odd numbers the model itself is one of them.
-        alpha: the multiples of the first direction themselves, ascending, in place of extent and steps.
-        beta: those of the second.
-        adaptive: evaluates some of the points and interpolates the others, with an estimate of the error of
-            each; more points are evaluated until the estimates are within the tolerance
+        steps: number of points on each axis, or a pair. Odd numbers include the model itself.
+        alpha: the multiples of the first direction, ascending; they replace `extent` and `steps`.
+        beta: the multiples of the second direction.
+        adaptive: evaluates some of the points and interpolates the others. Each interpolated value has an estimate of
+            its error, and more points are evaluated until all estimates are within the tolerance
             (`landscape.slices.adaptive`).
         tolerance: largest error of an interpolated value, relative to the range of all values.
-        batch_norm: `"eval"`: BatchNorm with the statistics that the model holds; `"recalibrate"`: with those
-            that its layers have at each point, as moved weights make the stored ones wrong.
-        calibration: inputs to recalibrate with; of the first objective, at most 2,048, if not given.
-        samples: measures on so many samples of each objective, drawn once, so that all points share them;
-            standard errors are stored.
-        seed: of that draw.
-        progress: called with points done and in all; True writes a line on the terminal.
-        checkpoint: HDF5 file of finished points, from which the same call goes on after a kill.
-        checkpoint_seconds: between two writes of it.
+        batch_norm: `"eval"` uses BatchNorm's stored statistics at every point. `"recalibrate"` computes the statistics
+            anew at each point, because moved weights make the stored ones wrong.
+        calibration: inputs from which `"recalibrate"` computes the statistics; at most 2,048 inputs of the first
+            objective if not given.
+        samples: measures on so many samples of each objective. They are drawn once, so that all points share them,
+            and the results hold standard errors.
+        seed: of the draw of samples.
+        progress: called with the points done and the points in all. True writes a line on the terminal.
+        checkpoint: HDF5 file of finished points. After a kill, the same call continues from this file.
+        checkpoint_seconds: between two writes of the checkpoint.
 
     Raises:
         ValueError: an argument out of range, fewer than two directions, objectives of different models, or a
