@@ -43,12 +43,11 @@ def matched(
 ) -> tuple[nn.Module, Matching]:
     """A copy of `other` that computes the same function, with its units in the order nearest to `model`'s.
 
-    Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2): group by group, in
-    random order, the assignment of units that raises the inner product of the weights most, the others held,
-    until a sweep changes nothing. It finds a local optimum. The groups are found in the graph of the modules
-    (`landscape.connectivity.permutable_units`): MLPs, convolutional networks and ResNets, with BatchNorm whose
-    statistics move
-    along.
+    Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2). The groups of units are taken
+    one by one in random order. Each gets the assignment that raises the inner product of the weights most while the
+    others are held. The sweeps end when one changes nothing, which is a local optimum. The groups are found in the
+    graph of the modules (`landscape.connectivity.permutable_units`): those of MLPs, convolutional networks and ResNets.
+    The statistics of BatchNorm move with their units.
 
     Args:
         model: stays as it is.

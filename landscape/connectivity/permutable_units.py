@@ -22,7 +22,7 @@ Axis = tuple[str, int]
 
 
 class Group:
-    """Units that are permuted among themselves, or halves of which turned out to be permuted apart."""
+    """Units that are permuted among themselves. A group may be split later, when parts turn out to permute apart."""
 
     def __init__(self, size: int, *, fixed: bool = False) -> None:
         self.size = size
@@ -30,13 +30,13 @@ class Group:
         self.parts: list[Group] = []
 
     def leaves(self) -> list[Group]:
-        """The groups that it now consists of; itself unless it was split or joined to another."""
+        """The groups of which this group consists by now: itself, unless it was split or joined to another."""
         return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Entries of an axis: those of one group, of which each unit takes `repeat`."""
+    """Consecutive entries of an axis that belong to one group. Each unit has `repeat` entries."""
 
     group: Group
     repeat: int = 1
@@ -49,7 +49,7 @@ class Signal:
     Attributes:
         segments: the units.
         space: axes behind that of the units.
-        flat: axes of space were flattened into that of the units, so that each may take several entries in a row.
+        flat: axes of space were flattened into the axis of units, so that a unit may have several entries in a row.
     """
 
     segments: list[Segment]
@@ -62,8 +62,8 @@ class PermutableUnits:
     """The axes of a network's tensors along which units lie.
 
     Attributes:
-        axes: for each, its segments in order.
-        groups: those that may be permuted, in order of first appearance.
+        axes: the segments of each axis, in order.
+        groups: the groups that may be permuted, in order of first appearance.
     """
 
     axes: dict[Axis, list[Segment]]
@@ -73,11 +73,11 @@ class PermutableUnits:
 def units_of(model: nn.Module) -> PermutableUnits:
     """Finds the groups of units of a network of linear layers, convolutions and BatchNorm.
 
-    Sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
-    channels with zeros are followed. Inputs are taken to be batches.
+    It follows sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
+    channels with zeros. Inputs are taken to be batches.
 
     Raises:
-        ValueError: something else stands in the way, or a tensor is used in two places; the message names it.
+        ValueError: the network has another operation, or uses a tensor in two places; the message names it.
     """
     try:
         graph = fx.symbolic_trace(model).graph

@@ -86,18 +86,18 @@ def top_eigenvalues(
         objective: whose matrix.
         k: how many, from 1 to the number of parameters.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: residual asked for, relative to the eigenvalue. The error of the value is second order in it: with
-            0.03 it is about 0.001.
+        tol: residual asked for, relative to the eigenvalue. The error of the value is of second order in the residual:
+            with a tol of 0.03 it is about 0.001.
         max_products: budget of products; 40 k + 60 if not given.
-        block: vectors multiplied at a time, k if not given: eigenvalues repeated up to so often are found as
-            often as they are there. 1 needs about half the products and finds one copy of each.
-        start: begins from these vectors (n, m), or from the eigenvectors found at weights nearby, and a random one:
-            the block is m + 1.
+        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
+            found with all its copies. A block of 1 needs about half the products and finds one copy of each.
+        start: begins from these vectors (n, m), such as the eigenvectors found at weights nearby, and from one random
+            vector. The block is then m + 1.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
-            `"pyhessian"`: PyHessian's power iteration, a second opinion; only for `which="magnitude"`, which is
-            what it computes. The residuals are ours, also of its vectors.
+            `"pyhessian"`: a second opinion by PyHessian's power iteration, which can do `which="magnitude"` only. The
+            residuals of its vectors are computed here.
 
     Raises:
         ValueError: an argument out of range.

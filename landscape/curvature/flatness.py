@@ -38,15 +38,13 @@ def relative_flatness(
     """kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'}, w_s the weights of the layer's unit s (Petzka et al. 2021).
 
     Arxiv:2001.00939, definition 3. H_{s, s'} is the block of the loss' Hessian between the weights of two units.
-    With W W^T = R R^T it is the trace of (R x I)^T H (R x I), which is estimated as any trace is
-    (`landscape.krylov.traces.moments`), exactly where the layer is small. It does not change when a ReLU network's
-    layers
-    are rescaled. Cost: products with the Hessian of the one layer.
+    With W W^T = R R^T, kappa is the trace of (R x I)^T H (R x I). This trace is estimated like any other
+    (`landscape.krylov.moments`), and is exact where the layer is small. Kappa does not change when the layers of a ReLU
+    network are rescaled. Cost: products with the Hessian of the one layer.
 
     Args:
         objective: whose loss, in evaluation mode.
-        layer: name of the weights, of which the first axis counts the units; those of the last layer, as in the
-            paper, if not given.
+        layer: name of the weights; their first axis counts the units. The last layer's if not given, as in the paper.
         rtol: ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
         max_products: budget.
         seed: of the probes.

@@ -65,12 +65,12 @@ def trace(
         rtol: ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
         max_products: budget of products.
         seed: of the probes.
-        deflate: eigenpairs already found of the same objective: their part of the trace is exact, and only
-            the rest is sampled.
+        deflate: eigenpairs already found for the same objective. Their part of the trace is exact, and only the rest is
+            sampled.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
-        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.traces.moments`); XTrace if not given, as
-            far as its vectors fit the objective's memory budget, else Hutchinson's. `"pyhessian"`: PyHessian's,
-            a second opinion; it gives no error.
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace where its
+            vectors fit into the objective's memory budget, else Hutchinson's. `"pyhessian"` asks PyHessian for a second
+            opinion, which comes without an error.
 
     Raises:
         ValueError: an argument out of range.
@@ -121,7 +121,7 @@ def layer_traces(
 ) -> LayerTraces:
     """The trace of each parameter tensor's diagonal block, all from the same products.
 
-    Their sum is the trace of the whole matrix. Where one layer is wanted with more precision, take
+    Their sum is the trace of the whole matrix. For one layer with more precision, take
     `trace(objective.subset(parameters=...))`.
 
     Args:

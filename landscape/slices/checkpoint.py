@@ -22,14 +22,14 @@ from landscape.results.files import replaced
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
 CHUNK = 16
-"""Points that are finished together, at least."""
+"""At least so many points are finished together."""
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
-    """Digests of all that decides the values, by what it is; two evaluations with the same may share points.
+    """Digests of everything that decides the values. Two evaluations with equal digests may share points.
 
-    The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
-    from before that are refused, as of other weights.)
+    The digest of the weights includes the names of the variables and of all tensors, because equal tensors at other
+    places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
     """
     first = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
@@ -52,13 +52,13 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
 
 
 class Checkpoint:
-    """Evaluates points, keeps their values in a file, and takes those that are there from it.
+    """Evaluates points and keeps their values in a file. Points that the file holds are not evaluated again.
 
     The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
 
     Args:
-        path: of the HDF5 file, made if missing. It is this evaluation's own.
-        evaluator: that evaluates.
+        path: of the HDF5 file, which is made if missing. No other evaluation may use it.
+        evaluator: evaluates the points that the file lacks.
         known: the `fingerprint` of the evaluation.
         every: seconds between two writes.
 
