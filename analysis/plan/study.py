@@ -149,7 +149,9 @@ class MeasureSettings(_Settings):
     trace_rtol: Positive = 0.05
     trace_max_products: Annotated[int, Field(ge=10, le=10**6)] = 60
     sharpness_rho: Positive = 0.5
-    sharpness_steps: Count = 5
+    sharpness_elementwise_rho: Positive = 0.5
+    sharpness_filter_rho: Positive = 0.05
+    sharpness_steps: Count = 60
     surface_rates: list[Share] = []
     surface_seeds: list[Seed] = []
     surface_extent: Positive = 1.0
