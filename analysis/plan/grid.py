@@ -32,7 +32,7 @@ class Run:
     def title(self) -> str:
         """For people: method, noise, seed."""
         noise = self.config.noise
-        return f"{self.config.method.label} {noise.kind} {percent(noise.rate)} seed {self.config.seed}"
+        return f"{self.config.method.label} {noise.title} {percent(noise.rate)} seed {self.config.seed}"
 
 
 def final_runs(study: Study) -> list[Run]:
@@ -92,7 +92,9 @@ def _shared(study: Study, rate: float) -> dict[str, Any]:
         "test_samples": study.test_samples,
         "image_size": study.image_size,
         "model": study.model,
-        "noise": RunNoise(kind=study.noise.kind, rate=rate, options=study.noise.options),
+        "noise": RunNoise(
+            kind=study.noise.kind, rate=rate, options=study.noise.options, redraw=study.noise.redraw
+        ),
         "training": study.training,
         "selection": study.selection,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -24,6 +24,13 @@ class RunNoise(Settings):
     kind: str
     rate: float
     options: dict[str, Any] = Field(default_factory=dict)
+    later: ClassVar[tuple[str, ...]] = ("redraw",)
+    redraw: Literal["never", "step"] = "never"
+
+    @property
+    def title(self) -> str:
+        """How tables and figures call it: labels that are drawn anew at each step are another kind of noise."""
+        return self.kind if self.redraw == "never" else f"{self.kind}, redrawn each {self.redraw}"
 
 
 class RunMethod(Settings):
@@ -96,7 +103,7 @@ class RunConfig(Settings):
     @property
     def identity(self) -> Identity:
         """Which run of a study it is."""
-        return Identity(self.dataset, self.noise.kind, self.noise.rate, self.method.label, self.seed)
+        return Identity(self.dataset, self.noise.title, self.noise.rate, self.method.label, self.seed)
 
 
 class Identity(NamedTuple):

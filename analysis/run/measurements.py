@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,8 +23,11 @@ from analysis.plan.study import MeasureSettings
 from analysis.run.run_data import RunData
 from landscape import (
     Objective,
+    Sharpness,
+    TopEigenvalues,
     filter_normalized_directions,
     lines,
+    relative_flatness,
     sharpness,
     spectral_density,
     surfaces,
@@ -105,6 +108,19 @@ class Subject:
         }
 
     @cached_property
+    def eigenpairs(self) -> dict[str, TopEigenvalues]:
+        """Name of each of `TRAINING_LOSSES` -> the largest eigenvalues of its Hessian, with their vectors."""
+        return {
+            name: top_eigenvalues(
+                self.objectives[name],
+                self.settings.eigenvalues,
+                tol=self.settings.eigenvalue_tol,
+                seed=self.seed,
+            )
+            for name in TRAINING_LOSSES
+        }
+
+    @cached_property
     def directions(self) -> Any:
         """The two directions of lines and planes: the same draw for every model."""
         return filter_normalized_directions(self.objectives["observed"], 2, seed=0)
@@ -130,30 +146,44 @@ class Measure:
 
 
 def _curvature(subject: Subject) -> Results:
-    settings, seed = subject.settings, subject.seed
+    settings = subject.settings
     results: Results = {}
-    for name in TRAINING_LOSSES:
-        objective = subject.objectives[name]
-        eigen = top_eigenvalues(objective, settings.eigenvalues, tol=settings.eigenvalue_tol, seed=seed)
+    for name, eigen in subject.eigenpairs.items():
         # the weights are in the file: vectors as long as the weights can be computed again
         results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
         results[f"curvature/{name}/trace"] = trace(
-            objective,
+            subject.objectives[name],
             rtol=settings.trace_rtol,
             max_products=settings.trace_max_products,
             deflate=eigen,
-            seed=seed,
+            seed=subject.seed,
         )
     return results
 
 
 def _sharpness(subject: Subject) -> Results:
+    """Converged worst-case sharpness: plain, and relative to each weight and to each filter."""
     settings = subject.settings
+    found: dict[str, Sharpness] = {}
+    for name, eigen in subject.eigenpairs.items():
+        ascend = partial(
+            sharpness, subject.objectives[name], steps=settings.sharpness_steps, seed=subject.seed
+        )
+        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho, start=eigen)
+        found[f"sharpness_elementwise/{name}"] = ascend(
+            rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
+        )
+        found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
+    # as with eigenvectors: as long as the weights, and found again from them
+    return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
+
+
+def _flatness(subject: Subject) -> Results:
     return {
-        f"sharpness/{name}": sharpness(
+        f"flatness/{name}": relative_flatness(
             subject.objectives[name],
-            rho=settings.sharpness_rho,
-            steps=settings.sharpness_steps,
+            rtol=subject.settings.trace_rtol,
+            max_products=subject.settings.trace_max_products,
             seed=subject.seed,
         )
         for name in TRAINING_LOSSES
@@ -229,8 +259,30 @@ MEASURES = {
         Measure(
             "sharpness",
             _sharpness,
-            tuple(f"sharpness/{loss}" for loss in TRAINING_LOSSES),
-            ("samples", "sharpness_rho", "sharpness_steps"),
+            tuple(
+                f"{group}/{loss}"
+                for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
+                for loss in TRAINING_LOSSES
+            ),
+            (
+                "samples",
+                # the eigenvectors are among the starts of the ascent
+                "eigenvalues",
+                "eigenvalue_tol",
+                "sharpness_rho",
+                "sharpness_elementwise_rho",
+                "sharpness_filter_rho",
+                "sharpness_steps",
+            ),
+            version=2,
+        ),
+        Measure(
+            "flatness",
+            _flatness,
+            tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES),
+            ("samples", "trace_rtol", "trace_max_products"),
+            # files that name no version hold no flatness
+            version=2,
         ),
         Measure(
             "density",
@@ -257,6 +309,7 @@ MEASURES = {
             _bound,
             tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES),
             ("bound",),
+            version=2,
         ),
     )
 }

@@ -23,6 +23,7 @@ from ncsam import (
     build_loss,
     build_method,
     build_model,
+    build_schedule,
     estimated_transition,
     fit,
     in_fastest_layout,
@@ -67,6 +68,7 @@ class Training:
             samples=len(self.data.train),
             classes=self.data.dataset.num_classes,
             transition=transition.float(),
+            seed=derived_seed(self.config, "loss"),
             **settings.loss.options,
         ).to(self.data.device)
         return self._configured(
@@ -114,7 +116,10 @@ class Training:
                 epochs=epochs,
                 batch_size=settings.batch_size,
                 seed=derived_seed(self.config, "order"),
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
+                scheduler=build_schedule(
+                    **settings.schedule.model_dump(), optimizer=optimizer, epochs=epochs
+                ),
+                redraw=self.config.noise.redraw,
                 augmentation=augmentation if augmentation != Augmentation() else None,
                 mixup_alpha=self.config.method.mixup,
                 max_gradient_norm=settings.max_gradient_norm,

@@ -360,7 +360,11 @@ def _write_config(
 def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
     for name, tensor, text in (
         ("clean", labels.clean, "true labels of the training samples"),
-        ("observed", labels.observed, "labels that training saw"),
+        (
+            "observed",
+            labels.observed,
+            "labels that training saw; one draw of them where each step draws them anew",
+        ),
     ):
         write(group, name, tensor.cpu().numpy(), description=text, dims=("sample",))
     write(

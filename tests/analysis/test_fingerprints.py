@@ -1,6 +1,6 @@
-"""A finished run counts as finished for good: its fingerprint is, to the byte, what it was when the run was written.
+"""A finished training counts as finished for good: its fingerprint is, to the byte, what it always was.
 
-`files/fingerprints.tsv` was written by the version in which a configuration was a dictionary.
+`files/fingerprints.tsv` was written by a version whose configurations were compared with those of version 0.1.
 """
 
 import csv
@@ -29,13 +29,13 @@ def test_every_run_has_the_fingerprint_that_it_always_had(row, tmp_path, pytestc
     study = read_study(path)
     finals = final_runs(study)
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
-    text = "".join(f"{run.path} {run.fingerprint}\n" for run in finals + trials)
+    text = "".join(f"{run.path} {run.config.training_fingerprint}\n" for run in finals + trials)
     assert {
         "study": row["study"],
         "final runs": str(len(finals)),
         "trials": str(len(trials)),
-        "first final run": finals[0].fingerprint,
-        "first trial": trials[0].fingerprint if trials else "-",
+        "first final run": finals[0].config.training_fingerprint,
+        "first trial": trials[0].config.training_fingerprint if trials else "-",
         "all paths and fingerprints": hashlib.sha256(text.encode()).hexdigest(),
     } == row
 

@@ -131,20 +131,20 @@ def test_the_same_study_then_counts_as_finished_with_the_other_settings(out, tmp
 
 
 def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
-    measured(out, "sharpness", text=SHARPER.replace("eigenvalues = 1", "eigenvalues = 2"))
+    measured(out, "sharpness", text=SHARPER.replace("products = 10", "products = 20"))
     for name in FILES:
         changed = changed_groups(undisturbed / name, out / name)
         assert changed
-        assert all(group.startswith("sharpness/") for group in changed)
+        assert all(group.startswith("sharpness") for group in changed)
         settings = store.read_config(out / name).config.measure
         # what was not named keeps its settings, in the file as in the study
-        assert (settings.sharpness_rho, settings.sharpness_steps, settings.eigenvalues) == (0.1, 3, 1)
+        assert (settings.sharpness_rho, settings.sharpness_steps, settings.trace_max_products) == (0.1, 3, 10)
     assert read_study(out / "study.toml").measure == settings
 
 
 def test_a_setting_that_others_depend_on_is_not_changed_for_one_alone(out):
     with pytest.raises(
-        ValueError, match=r"^--only: measure\.samples is another .* curvature, density, surfaces"
+        ValueError, match=r"^--only: measure\.samples is another .* curvature, flatness, density, surfaces"
     ):
         measured(out, "sharpness", text=OTHERWISE)
 
@@ -158,12 +158,14 @@ def test_what_is_measured_as_asked_is_left_alone(out):
 
 def test_a_later_version_of_a_measure_measures_again_once(out, undisturbed, monkeypatch):
     figure_files.draw_all(out)
-    monkeypatch.setitem(MEASURES, "sharpness", replace(MEASURES["sharpness"], version=2))
+    before = store.read_config(out / FILES[0]).measured_by
+    later = before["sharpness"].version + 1
+    monkeypatch.setitem(MEASURES, "sharpness", replace(MEASURES["sharpness"], version=later))
     outcome, printed = measured(out, "sharpness")
     assert "0 of 2 runs are measured as asked" in printed
     assert not outcome.failed
-    assert store.read_config(out / FILES[0]).measured_by["sharpness"].version == 2
-    assert store.read_config(out / FILES[0]).measured_by["curvature"].version == 1
+    assert store.read_config(out / FILES[0]).measured_by["sharpness"].version == later
+    assert store.read_config(out / FILES[0]).measured_by["curvature"] == before["curvature"]
     assert_same_results(out / FILES[0], undisturbed / FILES[0])
     assert not figure_files.is_current(out)
     assert "2 of 2 runs are measured as asked" in measured(out, "sharpness")[1]
