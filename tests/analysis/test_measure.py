@@ -28,7 +28,7 @@ samples = 30
 eigenvalues = 2
 trace_max_products = 20
 sharpness_rho = 0.2
-sharpness_steps = 2
+sharpness_steps = 20
 surface_rates = [0.4]
 surface_seeds = [1]
 surface_steps = 3
@@ -38,7 +38,7 @@ density_probes = 2
 bound = true
 """
 )
-SHARPER = TINY.replace("sharpness_steps = 1", "sharpness_steps = 3\nsharpness_rho = 0.1")
+SHARPER = TINY + "sharpness_steps = 30\nsharpness_rho = 0.1\n"
 FILES = ["runs/digits/symmetric-0.4/sgd/seed0.h5", "runs/digits/symmetric-0.4/sgd/seed1.h5"]
 
 
@@ -138,7 +138,11 @@ def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
         assert all(group.startswith("sharpness") for group in changed)
         settings = store.read_config(out / name).config.measure
         # what was not named keeps its settings, in the file as in the study
-        assert (settings.sharpness_rho, settings.sharpness_steps, settings.trace_max_products) == (0.1, 3, 10)
+        assert (settings.sharpness_rho, settings.sharpness_steps, settings.trace_max_products) == (
+            0.1,
+            30,
+            10,
+        )
     assert read_study(out / "study.toml").measure == settings
 
 
@@ -244,7 +248,7 @@ def test_a_radius_that_training_probed_with_is_not_changed_afterwards(tmp_path):
         store.StoreError, match=r"^measure\.sharpness_rho: .* probed the sharpness in training"
     ):
         measured(out, text=probed.replace("[measure]", "[measure]\nsharpness_rho = 0.1"))
-    assert not measured(out, text=probed.replace("sharpness_steps = 1", "sharpness_steps = 2"))[0].failed
+    assert not measured(out, text=probed + "sharpness_steps = 30\n")[0].failed
 
 
 def test_a_file_of_version_0_1_is_measured_again_and_is_one_of_today_then(tmp_path):
