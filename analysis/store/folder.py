@@ -123,7 +123,7 @@ def check_is_study(root: Path) -> None:
 def other_settings(root: Path, run: Run) -> str:
     """Says in what a finished run differs from the planned one, and what can be done."""
     stored = read_config(root / run.path)
-    field, before, now = first_difference(stored.written, run.config.as_plain())
+    field, before, now = first_difference(stored.config.as_plain(), run.config.as_plain())
     if stored.config.training_fingerprint == run.config.training_fingerprint:
         remedy = f"measure its runs again by 'ncsam measure {root} --study FILE', which trains nothing"
     else:

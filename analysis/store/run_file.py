@@ -64,7 +64,6 @@ class StoredRun:
         diverged: training ended because outputs or loss were not finite.
         epochs: that were trained.
         measured_by: name of a measure -> who took it; empty in a file that does not say.
-        written: the configuration as it is written in the file.
     """
 
     config: RunConfig
@@ -76,7 +75,6 @@ class StoredRun:
     diverged: bool
     epochs: int
     measured_by: dict[str, MeasuredBy]
-    written: dict[str, Any]
 
 
 def read_config(path: Path) -> StoredRun:
@@ -108,7 +106,6 @@ def config_of(file: h5py.File) -> StoredRun:
         diverged=bool(attributes["diverged"]),
         epochs=int(attributes["epochs"]),
         measured_by={name: MeasuredBy(**who) for name, who in measured_by.items()},
-        written=written,
     )
 
 
