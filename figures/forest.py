@@ -14,8 +14,11 @@ from figures.style import COLORS, RC, new_figure
 
 VERDICT_COLORS = {
     "supported": COLORS[2],
+    "supported in these cells": COLORS[2],
     "contradicted": COLORS[3],
+    "contradicted in these cells": COLORS[3],
     "equivalent": COLORS[0],
+    "equivalent in these cells": COLORS[0],
     "mixed": COLORS[4],
     "inconclusive": "0.35",
 }

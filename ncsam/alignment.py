@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ncsam.memorization import share
+from ncsam.methods.method import Method
 from ncsam.methods.passes import gradient
-from ncsam.methods.perturbation import Ascent, frozen_batch_norm_statistics
-from ncsam.methods.plain import Plain
+from ncsam.methods.perturbation import frozen_batch_norm_statistics
 from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 
 ALIGNMENT_METRICS = {
@@ -31,11 +31,10 @@ ALIGNMENT_METRICS = {
 
 
 def perturbation_alignment(
-    method: Plain,
+    method: Method,
     inputs: Tensor,
     observed: Tensor,
     clean: Tensor,
-    rho: float | None,
     indices: Tensor | None = None,
 ) -> dict[str, float]:
     """Compares the perturbations of one batch at the weights where `method.backward` just was.
@@ -48,7 +47,6 @@ def perturbation_alignment(
         inputs: (batch, ...), of that step.
         observed: int64 (batch,), its labels.
         clean: int64 (batch,), its true labels.
-        rho: the radius; only NCSAM's entries need it.
         indices: int64 (batch,), the samples' positions in the training set, for losses that remember samples.
 
     Returns:
@@ -82,10 +80,11 @@ def perturbation_alignment(
     values["cos_sam_clean"] = cosine(of_batch, with_true_labels)
     if len(of_part) == 2:
         values["cos_clean_noise"] = cosine(of_part["clean"], of_part["noise"])
-    ascent: Ascent | None = getattr(method, "ascent", None)
-    if ascent is None or ascent.compensation is None or rho is None:
+    ascent = method.ascent
+    if ascent is None or ascent.compensation is None or method.rho is None:
         return values
 
+    rho = method.rho
     simulated = ascent.compensation
     values["cos_compensated_sam_clean"] = values["cos_sam_clean"]
     to_rho = scaled_to(of_batch, rho)

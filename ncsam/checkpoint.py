@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ncsam.methods.plain import Plain
+from ncsam.methods.method import Method
 
 
 class CheckpointError(ValueError):
@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
 def save_checkpoint(
     path: Path,
     fingerprint: str,
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     rows: list[dict[str, float]],
@@ -42,7 +42,7 @@ def save_checkpoint(
     os.replace(beside, path)
 
 
-def _loss_state(method: Plain) -> dict[str, Any]:
+def _loss_state(method: Method) -> dict[str, Any]:
     """What a loss remembers, such as ELR's targets."""
     return method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {}
 
@@ -50,7 +50,7 @@ def _loss_state(method: Plain) -> dict[str, Any]:
 def load_checkpoint(
     path: Path,
     fingerprint: str,
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
 ) -> list[dict[str, float]]:

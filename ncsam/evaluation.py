@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ncsam.datasets import Split
 from ncsam.label_noise import NoisyLabels
 from ncsam.memorization import memorized_share, recovered_share
-from ncsam.methods.plain import Plain
+from ncsam.methods.method import Method
+from ncsam.methods.passes import remembers_samples
 
 EVALUATION_METRICS = {
     "train_loss": (
@@ -62,14 +63,14 @@ def predict(
     return torch.cat(outputs).float() if autocast_dtype else torch.cat(outputs)
 
 
-def evaluate(method: Plain, train: Split, labels: NoisyLabels, held_out: Split) -> dict[str, float]:
+def evaluate(method: Method, train: Split, labels: NoisyLabels, held_out: Split) -> dict[str, float]:
     """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite."""
     autocast_dtype = method.passes.autocast_dtype
     train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
     test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
     test_targets = held_out.targets.to(test_outputs.device)
     # a loss that remembers training samples has nothing to say of others
-    loss_fn: Any = nn.CrossEntropyLoss() if hasattr(method.loss_fn, "remember") else method.loss_fn
+    loss_fn: Any = nn.CrossEntropyLoss() if remembers_samples(method.loss_fn) else method.loss_fn
     # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
     # (minus infinity is what a model that rules a class out gives it)
     if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):

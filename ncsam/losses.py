@@ -6,7 +6,6 @@ logits (batch, classes), targets int64 (batch,). ELR also takes the samples' pos
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ import scipy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
+
+from ncsam.options import Registry
 
 
 def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
@@ -233,16 +234,17 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+LOSS_REGISTRY = Registry("loss", LOSSES)
+"""The losses with their options."""
+
+
 def loss_options(name: str) -> dict[str, Any]:
     """What can be set of a loss, with the default value.
 
     Raises:
         ValueError: unknown loss.
     """
-    if name not in LOSSES:
-        raise ValueError(f"loss: unknown name {name!r}; known: {', '.join(LOSSES)}")
-    parameters = inspect.signature(LOSSES[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {key: option.default for key, option in LOSS_REGISTRY.options(name).items()}
 
 
 def build_loss(
@@ -260,10 +262,7 @@ def build_loss(
     Raises:
         ValueError: unknown loss or option, an option out of range, or a missing transition matrix.
     """
-    unknown = sorted(set(options) - set(loss_options(name)))
-    if unknown:
-        allowed = ", ".join(loss_options(name)) or "none"
-        raise ValueError(f"{unknown[0]}: not an option of loss {name!r}; allowed: {allowed}")
+    LOSS_REGISTRY.check(name, options)
     if name == "elr":
         return LOSSES[name](samples, classes, **options)
     if name == "forward":

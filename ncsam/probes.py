@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.methods.method import Method
 from ncsam.methods.perturbation import frozen_batch_norm_statistics, perturbed
-from ncsam.methods.plain import Plain
-from ncsam.methods.sam import SAM
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
@@ -56,7 +55,7 @@ class Probe:
 
 
 def gradient_probe(
-    method: Plain,
+    method: Method,
     inputs: Tensor,
     observed: Tensor,
     clean: Tensor,
@@ -87,12 +86,12 @@ def gradient_probe(
 
 
 def _gradient_metrics(
-    method: Plain, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor
+    method: Method, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor
 ) -> dict[str, float]:
     method.model.train()
     # the batch's gradient, and what the method makes of it
     method.fill_gradients(inputs, observed, indices)
-    aligned = perturbation_alignment(method, inputs, observed, clean, getattr(method, "rho", None), indices)
+    aligned = perturbation_alignment(method, inputs, observed, clean, indices)
     metrics = {f"probe_{name}": value for name, value in aligned.items()}
     with torch.no_grad(), frozen_batch_norm_statistics(method.model):
         logits = method.passes.outputs(method.passes.module, inputs, indices, first=False)
@@ -113,19 +112,19 @@ def _groups(logits: Tensor, observed: Tensor, clean: Tensor) -> dict[str, Tensor
     return {"wrong": is_wrong, "ambiguous": ~is_wrong & is_ambiguous, "confident": ~is_wrong & ~is_ambiguous}
 
 
-def _norms(method: Plain, inputs: Tensor, observed: Tensor, indices: Tensor) -> tuple[float, float]:
+def _norms(method: Method, inputs: Tensor, observed: Tensor, indices: Tensor) -> tuple[float, float]:
     """Norm of the samples' mean gradient at w, and at w + the method's perturbation; NaN where there is none."""
     if len(inputs) < 2:
         return float("nan"), float("nan")
     at_w = norm(method.passes.gradient(inputs, observed, indices)[2]).item()
-    if not isinstance(method, SAM) or method.ascent is None:
+    if method.ascent is None:
         return at_w, float("nan")
     with perturbed(method.passes.module, method.ascent.perturbation):
         return at_w, norm(method.passes.gradient(inputs, observed, indices)[2]).item()
 
 
 @contextmanager
-def _undone(method: Plain) -> Iterator[None]:
+def _undone(method: Method) -> Iterator[None]:
     """Puts back all that passes move: statistics, memories, random states, counts and `.grad`."""
     parameters = list(method.parameters())
     gradients = [parameter.grad for parameter in parameters]
@@ -134,7 +133,7 @@ def _undone(method: Plain) -> Iterator[None]:
     saved = [buffer.clone() for buffer in buffers]
     state = copy.deepcopy(method.state_dict())
     modes = [(module, module.training) for module in method.model.modules()]
-    ascent, spent = getattr(method, "ascent", None), method.passes.sample_gradients
+    ascent, spent = method.ascent, method.passes.sample_gradients
     for parameter in parameters:
         parameter.grad = None
     try:
@@ -149,5 +148,4 @@ def _undone(method: Plain) -> Iterator[None]:
             module.training = mode
         method.load_state_dict(state)
         method.passes.sample_gradients = spent
-        if isinstance(method, SAM):
-            method.ascent = ascent
+        method.ascent = ascent

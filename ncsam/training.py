@@ -21,8 +21,8 @@ from ncsam.datasets import Split
 from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
+from ncsam.methods.method import Method
 from ncsam.methods.passes import piece_sizes
-from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import norm
 from ncsam.probes import Probe
 from ncsam.random_state import borrowed_generators
@@ -63,7 +63,7 @@ class History:
 
 
 def fit(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -203,7 +203,7 @@ def _check_types(train: Split, labels: NoisyLabels, held_out: Split) -> None:
         )
 
 
-def _check_that_it_trains(method: Plain, optimizer: torch.optim.Optimizer) -> None:
+def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> None:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
@@ -260,7 +260,7 @@ def _mixing(alpha: float | None, classes: int, seed: int) -> Mix | None:
 
 
 def _train_epoch(
-    method: Plain,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     train: Split,
     labels: NoisyLabels,
@@ -284,15 +284,12 @@ def _train_epoch(
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)
-        if (ascent := getattr(method, "ascent", None)) is not None:
-            norms.append(norm(ascent.perturbation))
+        if method.ascent is not None:
+            norms.append(norm(method.ascent.perturbation))
         if step < alignment_batches:
             started = _now(device)
-            rho = getattr(method, "rho", None)
             with borrowed_generators(device):
-                alignment = perturbation_alignment(
-                    method, inputs, observed, labels.clean[indices], rho, indices
-                )
+                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], indices)
             compared.append(alignment)
             alignment_seconds += _now(device) - started
         _step(method, optimizer, max_gradient_norm)
@@ -303,7 +300,7 @@ def _train_epoch(
     }
 
 
-def _step(method: Plain, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
+def _step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:

@@ -1,13 +1,18 @@
 """The paper's claims (arXiv:2601.19947) and its rivals, as predictions that a study's table of runs can contradict.
 
-`claim.py` says what a claim is and judges it, `comparisons.py` the kinds of predictions, `variants.py` which runs
-are a method's, `quantities.py` what is measured; one file a family holds the claims.
+`claim.py` says what a claim is and judges it. `prediction.py`, `differences.py`, `trends.py`, `associations.py` and
+`shares.py` hold the kinds of predictions, `effect.py` the rules of verdicts, `coverage.py` which runs are missing,
+`variants.py` which runs are a method's, `quantities.py` what is measured. One file a family holds the claims.
 """
 
 from analysis.claims import ablations, generalisation, landscapes, mechanism, rivals, theory
+from analysis.claims.associations import Association, Information
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
-from analysis.claims.comparisons import Association, Best, Difference, Information, Level, Trend
+from analysis.claims.differences import Difference, Level
+from analysis.claims.effect import VERDICTS, Effect
 from analysis.claims.quantities import QUANTITIES, Quantity
+from analysis.claims.shares import Holds
+from analysis.claims.trends import Best, Trend
 from analysis.claims.variants import (
     CONSTANT_SCHEDULE,
     LARGER_SAM,
@@ -51,10 +56,13 @@ __all__ = [
     "SAM_AS_LONG_AS_NOT_PROJECTED",
     "SGD",
     "UNCOMPENSATED",
+    "VERDICTS",
     "Association",
     "Best",
     "Claim",
     "Difference",
+    "Effect",
+    "Holds",
     "Information",
     "Judgement",
     "Level",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Best, Difference, Trend
+from analysis.claims.differences import Difference
+from analysis.claims.trends import Best, Trend
 from analysis.claims.variants import CONSTANT_SCHEDULE, NCSAM, NOT_PROJECTED
 
 CLAIMS = (

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.claims.comparisons import Prediction
+from analysis.claims.effect import NOT_MEASURED, Effect, combined_verdict, corrected
+from analysis.claims.prediction import Prediction, not_measured
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
-from analysis.statistics import Effect, adjusted, combined_verdict, not_measured
+from analysis.statistics import Part, Test
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class Judgement:
     verdict: str
     effects: list[Effect]
     controls: list[Effect]
+
+    @property
+    def measured(self) -> str:
+        """How many predictions the verdict rests on, as in "1 of 4 measured"; empty if on all."""
+        count = sum(effect.verdict != NOT_MEASURED for effect in self.effects)
+        return f"{count} of {len(self.effects)} measured" if 0 < count < len(self.effects) else ""
 
     @property
     def conclusions(self) -> list[str]:
@@ -116,14 +123,14 @@ def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]
     """The effects of each claim's predictions, corrected over its family."""
     found = [[_effect(prediction, table) for prediction in predictions] for _, predictions in asked]
     families = list(dict.fromkeys(claim.family for claim, _ in asked))
-    corrected = {
+    by_family = {
         family: iter(
-            adjusted([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family])
+            corrected([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family])
         )
         for family in families
     }
     return [
-        [next(corrected[claim.family]) for _ in effects]
+        [next(by_family[claim.family]) for _ in effects]
         for (claim, _), effects in zip(asked, found, strict=True)
     ]
 
@@ -132,7 +139,7 @@ def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:
     try:
         return prediction.effect(table)
     except AmbiguousError as error:
-        return not_measured(prediction.describe(), prediction.sign, "", str(error))
+        return not_measured(prediction, "", str(error))
 
 
 def write_json(judgements: list[Judgement], path: Path) -> None:
@@ -143,6 +150,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
             "statement": judgement.claim.statement,
             "place": judgement.claim.place,
             "verdict": judgement.verdict,
+            "measured": judgement.measured,
             "missing": judgement.missing,
             "effects": [_plain(effect) for effect in judgement.effects],
             "controls": [_plain(effect) for effect in judgement.controls],
@@ -153,12 +161,40 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
 
 
 def _plain(effect: Effect) -> dict[str, object]:
-    numbers = {key: _without_nan(value) for key, value in asdict(effect).items() if key != "parts"}
-    parts = [{key: _without_nan(value) for key, value in asdict(part).items()} for part in effect.parts]
-    return {**numbers, "parts": parts, "verdict": effect.verdict, "conclusion": conclusion(effect)}
+    """All numbers of an effect, both of what it says of these cells and of cells like these."""
+    finding = effect.finding
+    return {
+        "name": effect.name,
+        "predicted": effect.predicted,
+        "unit": effect.unit,
+        "margin": _without_nan(effect.margin),
+        "null": list(effect.null),
+        "verdict": effect.verdict,
+        "conclusion": conclusion(effect),
+        "deciding_p": _without_nan(effect.deciding_p),
+        "deciding_test": effect.deciding_test,
+        "tests": effect.tests,
+        "estimand": effect.estimand,
+        "samples": effect.samples,
+        **_numbers(effect.test),
+        "these_cells": _numbers(finding.these),
+        "cells_like_these": _numbers(finding.like_these),
+        "places": finding.places,
+        "place": finding.place,
+        "reversal_p": _without_nan(finding.reversal_p),
+        "parts": [_numbers(part) for part in finding.parts],
+        "lost": effect.lost,
+        "missing": list(effect.missing),
+        "runs": effect.coverage.runs,
+        "not_converged": effect.coverage.not_converged,
+        "vacuous": effect.vacuous,
+        "needs": effect.needs,
+    }
+
+
+def _numbers(found: Test | Part) -> dict[str, object]:
+    return {key: _without_nan(value) for key, value in asdict(found).items()}
 
 
 def _without_nan(value: object) -> object:
-    if isinstance(value, tuple):
-        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Difference
+from analysis.claims.differences import Difference
 from analysis.claims.variants import NCSAM, OPPOSITE_SIGN, ORACLE, SAM, SGD
 
 CLAIMS = (

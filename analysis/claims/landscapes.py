@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from analysis.claims.associations import Association, Information
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Association, Difference, Information, Trend
+from analysis.claims.differences import Difference
 from analysis.claims.quantities import LABELS, MEASURES
+from analysis.claims.trends import Trend
 from analysis.claims.variants import NCSAM, SAM, SGD
 
 CLAIMS = (

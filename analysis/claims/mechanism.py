@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Difference, Level, Trend
+from analysis.claims.differences import Difference, Level
+from analysis.claims.trends import Trend
 from analysis.claims.variants import NCSAM, OPPOSITE_SIGN, RANDOM_DIRECTION, RANDOM_FLIPS, SAM, SGD
 
 CLAIMS = (

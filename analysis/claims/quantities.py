@@ -17,6 +17,11 @@ from ncsam.probes import GROUPS
 MEASURES = ("top_eigenvalue", "trace", "sharpness")
 LABELS = {"observed": "observed labels", "clean": "true labels"}
 
+CONVERGED_SINCE = "0.2"
+"""The version from which on a sharpness says whether its ascent converged."""
+MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
+"""Columns whose values count only beside a flag: earlier versions took 5 to 10 steps, which had not converged."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -39,20 +44,33 @@ class Quantity:
     needs: str = ""
 
     def values(self, table: pd.DataFrame) -> pd.Series:
-        """One number a run, NaN where undefined and in runs that diverged, whatever their first epochs gave."""
+        """One number a run; NaN where undefined, where it did not converge, and in runs that diverged."""
         columns = [table[name] for name in self.columns]
         found = self.of(*columns) if self.of else columns[0]
+        found = found.where(~self.unconverged(table))
         return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
+
+    def unconverged(self, table: pd.DataFrame) -> pd.Series:
+        """Of which runs the number is there and did not converge, or does not say so and must."""
+        found = pd.Series(False, index=table.index)
+        for name in self.columns:
+            flag = _flag(table, name)
+            open_ = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
+            found |= ((flag == 0) | open_) & table[name].notna()
+        return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
         """Without the studies, data sets and kinds of noise for which it was not measured, of several judged together.
 
-        A single run without it, or all runs because they diverged, are lost, and stay.
+        A single run without it, or all runs because they diverged or did not converge, are lost, and stay.
         """
         if table.empty or not set(self.columns) <= set(table):
             return table
         groups = [table[name] for name in ("study", "dataset", "noise_kind") if name in table]
-        is_known = table[list(self.columns)].notna().all(axis=1).groupby(groups).transform("any")
+        is_there = table[list(self.columns)].notna().all(axis=1)
+        for name in MUST_SAY.intersection(self.columns):
+            is_there &= _flag(table, name).notna()
+        is_known = is_there.groupby(groups).transform("any")
         if "diverged" in table:
             is_known |= table["diverged"].astype(bool).groupby(groups).transform("all")
         return table[is_known] if is_known.any() else table
@@ -60,9 +78,30 @@ class Quantity:
     def lacks(self, table: pd.DataFrame) -> str:
         """What the table would need for it; empty if it is there."""
         absent = [name for name in self.columns if name not in table or table[name].isna().all()]
-        if not absent:
-            return ""
-        return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+        if absent:
+            return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+        silent = [name for name in self.columns if name in MUST_SAY and _flag(table, name).isna().all()]
+        if silent:
+            return (
+                f"values that converged; {' and '.join(silent)} {'are' if len(silent) > 1 else 'is'} not converged "
+                f"(measured before version {CONVERGED_SINCE}): run ncsam measure"
+            )
+        there = table[list(self.columns)].notna().all(axis=1)
+        if self.unconverged(table)[there].all():
+            return f"values that converged; {int(there.sum())} of {int(there.sum())} runs not converged"
+        return ""
+
+
+def _flag(table: pd.DataFrame, column: str) -> pd.Series:
+    """Whether a column's values converged: 1, 0, or NaN where nothing says so.
+
+    The flag of `trace_observed` is called `trace_observed_converged` or `trace_converged_observed`.
+    """
+    measure, _, loss = column.rpartition("_")
+    for name in (f"{column}_converged", f"{measure}_converged_{loss}"):
+        if name in table:
+            return table[name].astype(np.float64)
+    return pd.Series(np.nan, index=table.index)
 
 
 def quantity(name: str) -> Quantity:

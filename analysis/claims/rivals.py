@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
-from analysis.claims.comparisons import Difference, Level
+from analysis.claims.differences import Difference, Level
 from analysis.claims.variants import (
     LARGER_SAM,
     NCSAM,

@@ -14,7 +14,9 @@ import pandas as pd
 from ncsam import hyperparameters
 
 TUNED = ("rho", "flip_ratio", "strength", "warmup")
-"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant."""
+"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant.
+
+A warm-up is one of them where the method has one by default: SAM with a warm-up is another variant than SAM."""
 
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor are as long as each other."""
@@ -70,7 +72,11 @@ def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
 
 
 def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
-    defaults = {name: value for name, value in hyperparameters(variant.name).items() if name not in TUNED}
+    defaults = {
+        name: value
+        for name, value in hyperparameters(variant.name).items()
+        if name not in TUNED or (name == "warmup" and value == 0)
+    }
     wanted = {**defaults, **variant.settings}
     # a strength of 0 is no choice of it but NCSAM's warm-up and radius alone, a control like the others
     if settings.get("strength") == 0 and "strength" not in wanted:
@@ -188,6 +194,18 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
         if own.notna().all() and own.isin(others).all():
             table, run = table[~is_own], others
     return table
+
+
+def family_of(runs: pd.DataFrame) -> pd.Series:
+    """The family of each run's method: methods that differ in nothing but the values in `TUNED` are kin.
+
+    SAM with three radii is one family. NCSAM with the opposite sign is another one than NCSAM.
+    """
+    families = {}
+    for text in runs["hyperparameters"].unique():
+        settings = {name: value for name, value in json.loads(text).items() if name not in TUNED}
+        families[text] = json.dumps(settings, sort_keys=True)
+    return runs["method_name"] + runs["hyperparameters"].map(families)
 
 
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:

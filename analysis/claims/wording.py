@@ -1,90 +1,139 @@
-"""What an effect's numbers come to, in a sentence."""
+"""What an effect's numbers come to, in a few sentences."""
 
 from __future__ import annotations
 
 import math
 
-from analysis.statistics import (
+from analysis.claims.effect import (
     CONTRADICTED,
     EQUIVALENT,
     INCONCLUSIVE,
     MIXED,
     NOT_MEASURED,
     SIGNIFICANCE,
+    VACUOUS,
     Effect,
+)
+from analysis.statistics import (
+    FEWEST_CELLS,
+    THESE,
+    Test,
     detectable_effect,
-    samples_needed,
+    draws_needed,
+    units_needed,
 )
 
 
 def conclusion(effect: Effect) -> str:
-    """Why the verdict is what it is; where it is open, what could still be concluded and what it would take."""
+    """What the verdict is about, why it is what it is, and, where it is open, what it would take."""
     verdict = effect.verdict
     if verdict == NOT_MEASURED:
         return f"Not measured: needs {effect.needs}."
-    sentences = []
-    if effect.lost:
-        sentences.append(
-            f"{effect.lost} of {effect.lost + effect.samples} {effect.counted} lost to divergence or missing "
-            f"measurements; the {effect.samples} left would say: {effect.verdict_of_the_rest}. They are a choice of "
-            "the fittest, so this is no verdict."
-        )
-    elif effect.missing:
-        sentences.append(
-            f"Holds for the {effect.samples} {effect.counted} that are there; the grid has {_cells(effect)} more."
-        )
+    sentences = [_about(effect), *_coverage(effect)]
+    rest = effect.verdict_of_the_rest
     if verdict == MIXED:
-        sentences.append(_mixed(effect))
-    elif effect.verdict_of_the_rest == EQUIVALENT:
+        sentences.append(f"The sign depends on the {_place(effect)} ({by_part(effect)}).")
+    elif verdict == VACUOUS:
+        sentences.append("It cannot fail in any of these runs, so they are no evidence for it.")
+    elif rest.startswith(EQUIVALENT):
         sentences.append(f"Smaller than the margin of {effect.margin:g} {effect.unit}.".replace(" .", "."))
-    elif verdict == CONTRADICTED and effect.predicted == 0:
+    elif verdict.startswith(CONTRADICTED) and effect.predicted == 0:
         sentences.append("There is a difference beyond the margin, where none was predicted.")
     elif verdict == INCONCLUSIVE and not effect.lost:
         sentences.append(_open(effect))
-    return " ".join(sentences)
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def by_part(effect: Effect) -> str:
-    """The estimates at each noise rate."""
+    """The estimates in each cell or series."""
     return ", ".join(f"{part.name}: {part.estimate:+.3g}" for part in effect.parts)
 
 
-def _cells(effect: Effect) -> str:
-    return f"{len(effect.missing)} part{'s' if len(effect.missing) > 1 else ''}"
+def _place(effect: Effect) -> str:
+    return "cell" if effect.finding.place == "cells" else effect.finding.place
 
 
-def _mixed(effect: Effect) -> str:
-    if effect.violations:
-        return f"Does not hold in {effect.violations} run{'s' if effect.violations > 1 else ''}."
-    return f"The sign depends on the noise rate ({by_part(effect)})."
+def _about(effect: Effect) -> str:
+    """Which cells the verdict is about, and what the other question's answer is."""
+    places, place = effect.finding.places, effect.finding.place
+    named = f"{places} {_place(effect) if places == 1 else place}"
+    if effect.estimand == THESE:
+        whose = "this" if places == 1 else "these"
+        return f"About {whose} {named}; {place} like these are judged from {FEWEST_CELLS} on."
+    these = effect.finding.these
+    if not math.isfinite(these.p_value) or these.method == effect.test.method:
+        return f"About {place} like these {places}."
+    return (
+        f"About {place} like these {places}; of these {places} themselves the 95% interval is "
+        f"[{these.low:+.3g}, {these.high:+.3g}]."
+    )
+
+
+def _coverage(effect: Effect) -> list[str]:
+    """What did not converge, was lost, or is not there."""
+    found = effect.coverage
+    sentences = []
+    if found.not_converged:
+        sentences.append(
+            f"{found.not_converged} of {found.runs} runs not converged; their values are not used."
+        )
+    if effect.lost:
+        these = effect.finding.these
+        sentences.append(
+            f"{effect.lost} {these.counted} lost to divergence or missing measurements; the {these.units} left would "
+            f"say: {effect.verdict_of_the_rest}. They are a choice of the fittest, so this is no verdict."
+        )
+    elif found.missing:
+        parts = len(found.missing)
+        sentences.append(
+            f"Holds for the {effect.finding.these.units} {effect.finding.these.counted} that are there; the grid has "
+            f"{parts} part{'s' if parts > 1 else ''} more."
+        )
+    return sentences
 
 
 def _open(effect: Effect) -> str:
-    """What the study could have found and what size it would take."""
+    """Why no verdict was possible, what the study could have found, and what size it would take."""
+    if effect.may_reverse:
+        own = effect.finding.reversal_p
+        return (
+            f"The sign may depend on the {_place(effect)} ({by_part(effect)}): p = {own:.2g} before the correction for "
+            f"{effect.tests} tests, {effect.deciding_p:.2g} after."
+        )
+    test = effect.test
     level = SIGNIFICANCE / effect.tests
+    if not math.isfinite(test.p_value):
+        return f"{test.units} {test.counted} give no test."
+    if test.counted == "draws":
+        needed = draws_needed(effect.null[1], level)
+        return f"Without any failure it takes {needed} draws; there are {test.units}."
+    return " ".join([*_could_have_found(effect, test, level), *_would_take(effect, test, level)])
+
+
+def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     unit = f" {effect.unit}" if effect.unit else ""
-    if effect.samples < 2:
-        return f"{effect.samples} {effect.counted} give no test."
-    sentences = []
-    smallest = detectable_effect(effect)
-    if effect.smallest_p >= level:
-        sentences.append(
-            f"{effect.samples} {effect.counted} cannot decide: p cannot be below {effect.smallest_p:.2g}, and "
-            f"{effect.tests} tests in the family ask for {level:.2g}."
-        )
-    elif math.isfinite(smallest):
-        least = (
-            smallest + effect.margin if effect.predicted == 0 and math.isfinite(effect.margin) else smallest
-        )
-        sentences.append(
-            f"An effect of {least:.2g}{unit} would have been found four times in five with these "
-            f"{effect.samples} {effect.counted}."
-        )
-    size = effect.margin if math.isfinite(effect.margin) else effect.estimate
-    needed = samples_needed(effect, size)
-    if math.isfinite(needed):
-        name = "the margin" if math.isfinite(effect.margin) else "the estimate"
-        sentences.append(
-            f"To find one as large as {name} ({abs(size):.2g}{unit}) takes about {needed:.0f} {effect.counted}."
-        )
-    return " ".join(sentences)
+    if test.smallest_p >= level:
+        return [
+            f"{test.units} {test.counted} cannot decide: p cannot be below {test.smallest_p:.2g}, and {effect.tests} "
+            f"tests in the family ask for {level:.2g}."
+        ]
+    found = detectable_effect(test, level) + max(effect.null)
+    if not math.isfinite(found) or (test.counted == "families" and found >= 1):
+        return []
+    return [
+        f"An effect of {found:.2g}{unit} would have been found four times in five with these {test.units} "
+        f"{test.counted}."
+    ]
+
+
+def _would_take(effect: Effect, test: Test, level: float) -> list[str]:
+    unit = f" {effect.unit}" if effect.unit else ""
+    has_margin = math.isfinite(effect.margin)
+    size = effect.margin if has_margin else effect.estimate
+    needed = units_needed(test, size, level)
+    if not math.isfinite(needed):
+        return []
+    name = "the margin" if has_margin else "the estimate"
+    return [
+        f"To find one as large as {name} ({abs(size):.2g}{unit}) takes about {needed:.0f} {test.counted}."
+    ]

@@ -7,13 +7,13 @@ from collections.abc import Hashable, Sequence
 from analysis.plan.grid import final_runs, selection_runs, slug
 from analysis.plan.options import check_loss, check_method, check_model, check_noise
 from analysis.plan.study import MethodSettings, Study
+from ncsam import LOSSES, METHODS
+from ncsam.methods import remembers_samples
 
 MAX_RUNS = 100_000
 """A study with more runs than these is taken for a slip of the pen."""
 MAX_FILE_NAME = 200
 """File systems take 255 bytes; a checkpoint and a file being written have longer names than the run's file."""
-METHODS_WITH_CLASSES = ("ncsam", "cluster-ncsam", "oracle-sam")
-"""These replace labels by temporary or true ones, so that each label must be one class."""
 
 
 def check_consistency(study: Study) -> None:
@@ -87,14 +87,14 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     check_method(field, method.name, method.model_extra or {}, study.candidates(method))
     check_loss(f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition)
     if method.mixup is not None and (
-        method.loss.name != "cross-entropy" or method.name in METHODS_WITH_CLASSES
+        method.loss.name != "cross-entropy" or METHODS[method.name].needs_classes
     ):
         raise ValueError(
             f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
         )
-    if method.loss.name == "elr" and method.name == "co-teaching":
+    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].needs_peer:
         raise ValueError(
-            f"{field}.loss: 'elr' remembers one network's predictions, and co-teaching has two networks"
+            f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"
         )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from analysis.plan.consistency import check_consistency
-from analysis.plan.errors import StudyError, nearest, shortened
+from analysis.plan.errors import StudyError
 from analysis.plan.plain_values import check_plain
 from analysis.plan.study import MethodSettings, Study
+from ncsam.options import nearest, quoted
 
 MAX_BYTES = 1 << 20
 """A study file is a page or two of text."""
@@ -64,9 +65,9 @@ def _one_line(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "model_type":
-        message = f"must be a table, got {shortened(first['input'])}"
+        message = f"must be a table, got {quoted(first['input'])}"
     elif first["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {shortened(first['input'])}"
+        message = f"{message[0].lower()}{message[1:]}, got {quoted(first['input'])}"
     more = f" (and {len(others)} more)" if others else ""
     return (f"{field}: {message}" if field else message) + more
 

@@ -11,10 +11,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.claims import Claim, Judgement
-from analysis.statistics import CONTRADICTED, NOT_MEASURED, SUPPORTED, Effect
+from analysis.claims.effect import (
+    CONTRADICTED,
+    CONTRADICTED_HERE,
+    NOT_MEASURED,
+    SUPPORTED,
+    SUPPORTED_HERE,
+    Effect,
+)
 from figures.style import percent
 
-STYLES = {SUPPORTED: "green", CONTRADICTED: "red"}
+STYLES = {
+    SUPPORTED: "green",
+    SUPPORTED_HERE: "green",
+    CONTRADICTED: "red",
+    CONTRADICTED_HERE: "red",
+}
 
 
 def results_table(table: pd.DataFrame) -> Table:
@@ -69,14 +81,17 @@ def spread(values: pd.Series, digits: int) -> str:
 def verdicts_table(judgements: list[Judgement]) -> Table:
     """Each claim with its verdict, then the effects that decide it; controls in grey."""
     view = Table(
-        title="Verdicts (effect with 95% interval; p after Holm's correction over the family; n units)"
+        title="Verdicts (effect with 95% interval; p that decides, after Holm's correction over the family; n units)"
     )
     for name in ("claim", "", "effect", "p", "n", "verdict"):
         view.add_column(name, justify="right" if name in ("effect", "p", "n") else "left")
     for judgement in judgements:
         style = STYLES.get(judgement.verdict, "yellow")
         claim = judgement.claim
-        view.add_row(claim.id, escape(claim.statement), "", "", "", f"[bold {style}]{judgement.verdict}[/]")
+        measured = f" ({judgement.measured})" if judgement.measured else ""
+        view.add_row(
+            claim.id, escape(claim.statement), "", "", "", f"[bold {style}]{judgement.verdict}[/]{measured}"
+        )
         for effect, said in zip(judgement.effects, judgement.conclusions, strict=True):
             view.add_row("", f"  {escape(effect.name)}", *_numbers(effect), effect.verdict)
             if said:
@@ -114,5 +129,4 @@ def _numbers(effect: Effect) -> tuple[str, str, str]:
         return "-", "-", "-"
     interval = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
     lost = f" ({effect.lost} lost)" if effect.lost else ""
-    p = effect.adjusted[0] if effect.adjusted else effect.p_value
-    return interval, f"{p:.3f}", f"{effect.samples}{lost}"
+    return interval, f"{effect.deciding_p:.3f}", f"{effect.samples} {effect.counted}{lost}"

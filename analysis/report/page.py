@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 import figures
 from analysis import store
 from analysis.claims import Judgement, judge
+from analysis.claims.effect import VERDICTS, Effect
 from analysis.claims.wording import conclusion
 from analysis.plan import final_runs, read_study
 from analysis.report.console import chosen, spread
-from analysis.statistics import VERDICTS, Effect
 from figures.style import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
@@ -107,8 +107,8 @@ def interval(effect: Effect) -> str:
 
 
 def p_value(effect: Effect) -> str:
-    """The p-value after Holm's correction."""
-    p = effect.adjusted[0] if effect.adjusted else effect.p_value
+    """The p-value on which the verdict rests, after Holm's correction."""
+    p = effect.deciding_p
     if not np.isfinite(p):
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -159,6 +159,7 @@ def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame)
     return {
         **{name: getattr(claim, name) for name in ("id", "statement", "place")},
         "verdict": judgement.verdict,
+        "measured": judgement.measured,
         "effects": [_shown(effect) for effect in judgement.effects],
         "controls": [_shown(effect) for effect in judgement.controls],
         "forest": _forest(judgement.effects),
@@ -172,12 +173,10 @@ def _shown(effect: Effect) -> dict[str, str]:
     numbers = ""
     if np.isfinite(effect.estimate):
         p = p_value(effect)
-        equivalence = effect.adjusted[1] if effect.adjusted else effect.equivalence_p
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
-            + f"; p {p if p.startswith('<') else '= ' + p} ({effect.test}, Holm over {effect.tests}); "
-            f"n = {effect.samples} {effect.counted}"
-            + (f"; equivalence p = {equivalence:.3f}" if np.isfinite(equivalence) else "")
+            + f"; p {p if p.startswith('<') else '= ' + p} ({effect.deciding_test}, Holm over {effect.tests}); "
+            f"n = {effect.samples} {effect.counted}, {effect.estimand}"
         )
     return {
         "name": effect.name,

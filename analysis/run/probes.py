@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
-from ncsam import NoisyLabels, Plain, Split
+from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
 EIGENVALUE_TOL = 0.1
@@ -29,7 +29,7 @@ LANDSCAPE_METRICS = {
 
 
 def study_probes(
-    config: dict[str, Any], method: Plain, model: nn.Module, train: Split, labels: NoisyLabels
+    config: dict[str, Any], method: Method, model: nn.Module, train: Split, labels: NoisyLabels
 ) -> list[Probe]:
     """The probes that a run's configuration asks for, on the same training samples for every method."""
     settings = config["training"]

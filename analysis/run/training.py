@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from analysis.plan.seeds import derived_seed
 from ncsam import (
+    METHODS,
     Augmentation,
     CheckpointError,
     Dataset,
     History,
+    Method,
     NoisyLabels,
     Plain,
     Split,
@@ -67,7 +69,7 @@ class Training:
         )
         return in_fastest_layout(model.to(self.device))
 
-    def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Plain:
+    def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
         """The run's method with its loss, around a model."""
         settings = self.config["method"]
         options = {key: value for key, value in settings["loss"].items() if key not in ("name", "transition")}
@@ -86,7 +88,7 @@ class Training:
                 seed=derived_seed(self.config, "method"),
                 clean_targets=self.labels.clean,
                 peer=self._compiled(self.new_model("peer's weights"))
-                if settings["name"] == "co-teaching"
+                if METHODS[settings["name"]].needs_peer
                 else None,
                 **hyperparameters,
             )
@@ -100,7 +102,7 @@ class Training:
         return estimated_transition(predict(model, self.train).softmax(1)), method.gradient_count
 
     def fit(
-        self, method: Plain, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
+        self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
         """Trains, or goes on from the checkpoint."""
         settings = self.config["training"]
@@ -144,7 +146,7 @@ class Training:
     def _compiled(self, model: nn.Module) -> nn.Module:
         return torch.compile(model) if self.config["training"]["compile"] else model  # type: ignore[return-value]
 
-    def _configured(self, method: Plain) -> Plain:
+    def _configured(self, method: Method) -> Method:
         if self.config["training"]["precision"] == "bfloat16":
             method.passes.autocast_dtype = torch.bfloat16
         return method

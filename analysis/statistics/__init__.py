@@ -1,45 +1,34 @@
-"""Effects with intervals, tests, equivalence and verdicts, on SciPy's resampling and statsmodels' corrections."""
+"""Arrays in, a small finding out: estimates with intervals and tests, for the cells at hand and for cells like these.
+
+Whether an estimate has the predicted sign, and what the verdict is, is judged in `analysis.claims.effect` alone.
+"""
 
 from analysis.statistics.association import rank_association
-from analysis.statistics.effect import (
-    CONTRADICTED,
-    EQUIVALENT,
-    INCONCLUSIVE,
-    MIXED,
-    NOT_MEASURED,
-    SIGNIFICANCE,
-    SUPPORTED,
-    VERDICTS,
-    Effect,
-    Part,
-    combined_verdict,
-    not_measured,
-)
-from analysis.statistics.family import adjusted
+from analysis.statistics.family import holm
+from analysis.statistics.finding import FEWEST_CELLS, LIKE_THESE, THESE, Finding, Part, Test, nothing_found
 from analysis.statistics.information import conditional_information
 from analysis.statistics.paired import paired_effect
-from analysis.statistics.power import POWER, detectable_effect, samples_needed
-from analysis.statistics.trends import trend
+from analysis.statistics.power import POWER, detectable_effect, draws_needed, units_needed
+from analysis.statistics.shares import failing_share
+from analysis.statistics.trends import slope_of, trend
 
 __all__ = [
-    "CONTRADICTED",
-    "EQUIVALENT",
-    "INCONCLUSIVE",
-    "MIXED",
-    "NOT_MEASURED",
+    "FEWEST_CELLS",
+    "LIKE_THESE",
     "POWER",
-    "SIGNIFICANCE",
-    "SUPPORTED",
-    "VERDICTS",
-    "Effect",
+    "THESE",
+    "Finding",
     "Part",
-    "adjusted",
-    "combined_verdict",
+    "Test",
     "conditional_information",
     "detectable_effect",
-    "not_measured",
+    "draws_needed",
+    "failing_share",
+    "holm",
+    "nothing_found",
     "paired_effect",
     "rank_association",
-    "samples_needed",
+    "slope_of",
     "trend",
+    "units_needed",
 ]

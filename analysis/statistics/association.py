@@ -1,118 +1,208 @@
-"""How two quantities go together over methods within a noise rate: Kendall's tau, also given a third quantity."""
+"""How two quantities go together over families of methods within a cell: rank correlation, also given a third."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 from numpy.typing import ArrayLike
-from scipy.stats import permutation_test
 
-from analysis.statistics.effect import Effect
-from analysis.statistics.methods import FEWEST, method_means, nothing_to_tell
-from analysis.statistics.resampling import PERMUTATIONS, Indices, Values, bootstrap_interval
+from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found
+from analysis.statistics.methods import FEWEST, family_means, method_means
+from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
 from analysis.statistics.signs import reordered, sign_matrices
+from analysis.statistics.student import CONFIDENCE, student
 
 TAU = "Kendall's tau"
+PARTIAL = "Spearman's rho, partial"
 SPREAD = math.sqrt(0.437)
-"""SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957); for planning."""
-EXACT_UP_TO = 7
+"""SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957)."""
 
 
 def rank_association(
-    name: str,
-    strata: ArrayLike,
+    cells: ArrayLike,
     methods: ArrayLike,
+    families: ArrayLike,
     x: ArrayLike,
     y: ArrayLike,
     *,
     given: ArrayLike | None = None,
-    predicted: int,
     seed: int = 0,
-) -> Effect:
-    """Kendall's tau-b of x and y over methods within each stratum, averaged over the strata.
+) -> Finding:
+    """The rank correlation of x and y over families of methods within each cell, averaged over the cells.
 
-    Tau-b is the correlation of the sign matrices sgn(x_i - x_j) and sgn(y_i - y_j), the partial tau that of
-    their residuals on sgn(z_i - z_j), z being the given quantity: what Jiang et al. 2020 (arXiv:1912.02178) ask
-    of a measure, to say something of generalisation that a third quantity, such as the training loss, does not.
+    Kendall's tau-b without a third quantity. With one, Spearman's partial rho: the correlation of what is left of the
+    ranks of x and of y after their regression on the rank and the value of z. The partial tau is not used. Where x and
+    y depend on z alone, the partial tau is not zero but up to 0.2, because tau is no linear correlation.
 
-    Runs of one method in one stratum are averaged first: its seeds are repetitions, not new evidence of how x
-    and y go together, and to count them as such finds a correlation in more than half of all cases where there
-    is none. For the same reason the test permutes whole methods, the same way in all strata, and the interval
-    resamples them. Given z, the residuals are permuted and taken again (double semi-partialling, Dekker,
-    Krackhardt and Snijders 2007).
+    Runs of one method in one cell are averaged, and then the methods of one family. Seeds and kin (SAM with three
+    radii) are no new evidence of how x and y go together over methods. The test permutes whole families, the same way
+    in all cells. Given z, the residuals are permuted and taken again (double semi-partialling, Dekker, Krackhardt and
+    Snijders 2007), for the ranks and for the values; the larger p-value counts. Ranks of few families show z coarsely,
+    so that ranks alone find an association in up to 11% of cases where there is none; values alone do where z acts in
+    a curve. The interval is the jackknife's over families.
+
+    For cells like these, the correlation must also differ from zero in a t test over cells.
 
     Args:
-        name: what was compared.
-        strata: such as noise rates, one a run.
-        methods: one a run; methods that are not in every stratum are left out, and those with a run that has no
-            number are lost.
-        x: one a run.
-        y: one a run.
-        given: one a run.
-        predicted: +1 or -1.
-        seed: of the resampling.
+        cells: one label a run.
+        methods: one a run; methods that are not in every cell are left out, and those with a run that has no number
+            are lost.
+        families: one a run; a method has one family.
+        x: one number a run.
+        y: one number a run.
+        given: one number a run.
+        seed: of the permutations.
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
-    runs = pd.DataFrame({"stratum": strata, "method": methods, **columns})
+    runs = pd.DataFrame(
+        {"cell": np.asarray(cells).astype(str), "method": np.asarray(methods).astype(str), **columns}
+    )
     means = method_means(runs)
-    if means.count < FEWEST:
-        return nothing_to_tell(name, predicted, "too few methods", means, TAU)
-    signs = {c: sign_matrices(means.table[c].to_numpy(dtype=np.float64)) for c in columns}
-    everyone = np.arange(means.count)
-
-    def resampled(drawn: Indices, axis: int) -> Values:
-        order = np.moveaxis(drawn, axis, -1)
-        third = reordered(signs["z"], order) if given is not None else None
-        return _tau(reordered(signs["x"], order), reordered(signs["y"], order), third)
-
-    first = signs["x"] if given is None else _residuals(signs["x"], signs["z"])
-
-    def permuted(drawn: Indices, axis: int) -> Values:
-        return _tau(reordered(first, np.moveaxis(drawn, axis, -1)), signs["y"], signs.get("z"))
-
-    exact = means.count <= EXACT_UP_TO
-    low, high = bootstrap_interval([everyone], resampled, seed)
-    p_value = permutation_test(
-        (everyone,),
-        permuted,
-        permutation_type="pairings",
-        n_resamples=np.inf if exact else PERMUTATIONS,
-        batch=500,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).pvalue
-    return Effect(
-        name,
-        predicted,
-        float(permuted(everyone, -1)),
+    family_of = dict(zip(runs["method"], np.asarray(families).astype(str), strict=True))
+    table = family_means(means, family_of)
+    count = 0 if table.empty else table["x"].shape[1]
+    if count < FEWEST:
+        return nothing_found("too few families of methods", count, "families", means.lost)
+    values = {name: table[name].to_numpy(dtype=np.float64) for name in columns}
+    orders = orders_of(count, seed)
+    found = _tau(values, orders) if given is None else _partial(values, orders, ranked=True)
+    larger, smaller = one_sided(found.mean(-1))
+    p_value = min(1.0, 2 * float(min(larger, smaller)))
+    if given is not None:
+        p_value = max(p_value, _two_sided(_partial(values, orders, ranked=False).mean(-1)))
+    by_cell = found[0]
+    error, low, high = _jackknife(values)
+    these = Test(
+        THESE,
+        float(by_cell.mean()),
         low,
         high,
-        float(p_value),
-        f"{'exact ' if exact else ''}permutation test of methods",
-        means.count,
-        "methods",
-        TAU if given is None else f"{TAU}, partial",
+        p_value,
+        method=f"{'exact ' if count <= EXACT_UP_TO else ''}permutation test of families",
+        units=count,
+        counted="families",
+        standard_error=error,
+        freedom=count - 1,
+        smallest_p=smallest_p(count),
+    )
+    parts = tuple(
+        Part(str(name), float(number), np.nan, np.nan, count)
+        for name, number in zip(table.index, by_cell, strict=True)
+    )
+    return Finding(
+        these,
+        _of_the_population(these, by_cell),
+        len(by_cell),
+        parts=parts if len(parts) > 1 else (),
+        reversal_p=_reversal_p(found),
         lost=means.lost,
-        spread=SPREAD,
-        smallest_p=2 / math.factorial(means.count) if exact else 2 / (PERMUTATIONS + 1),
     )
 
 
-def _tau(x: Values, y: Values, z: Values | None) -> Values:
-    """Correlation of sign matrices, (..., strata, n, n) each, averaged over the strata; 0 where a side is constant."""
-    if z is not None:
-        x, y = _residuals(x, z), _residuals(y, z)
+def _two_sided(found: Values) -> float:
+    return min(1.0, 2 * float(min(one_sided(found))))
+
+
+def _of_the_population(these: Test, by_cell: Values) -> Test:
+    """The families' test and the t test over cells must both find a sign: the larger p-value and the wider interval."""
+    count = len(by_cell)
+    error = float(by_cell.std(ddof=1) / count**0.5) if count > 1 else np.nan
+    over_cells = student(
+        LIKE_THESE, these.estimate, error, count - 1, units=count, counted="cells", method="t test over cells"
+    )
+    return replace(
+        these,
+        estimand=LIKE_THESE,
+        low=float(np.fmin(these.low, over_cells.low)),
+        high=float(np.fmax(these.high, over_cells.high)),
+        p_value=float(np.maximum(these.p_value, over_cells.p_value)),
+        method=f"{these.method} and t test over cells",
+        smallest_p=max(these.smallest_p, over_cells.smallest_p),
+    )
+
+
+def _reversal_p(found: Values) -> float:
+    """Of the null hypothesis that no two cells have opposite signs, from the permutations of each cell alone."""
+    cells = found.shape[-1]
+    if cells < 2:
+        return np.nan
+    larger, smaller = one_sided(found)
+    return float(max(min(1.0, cells * side.min()) for side in (larger, smaller)))
+
+
+def _tau(values: dict[str, Values], orders: Indices) -> Values:
+    """Kendall's tau-b in each cell with x in each of the orders: (orders, cells); 0 where a side is constant.
+
+    Tau-b is the correlation of the sign matrices sgn(x_i - x_j) and sgn(y_i - y_j).
+    """
+    x, y = (sign_matrices(values[name]) for name in ("x", "y"))
+    products = np.concatenate(
+        [
+            (reordered(x, some) * y).sum((-1, -2))
+            for some in np.array_split(orders, max(1, len(orders) // 500))
+        ]
+    )
     scale = np.sqrt((x**2).sum((-1, -2)) * (y**2).sum((-1, -2)))
-    products = (x * y).sum((-1, -2))
-    # residuals of what z explains wholly are rounding errors
-    defined = scale > 1e-9 * x.shape[-1] ** 2
-    return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=defined).mean(-1))
+    return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=scale > 0))
 
 
-def _residuals(matrix: Values, z: Values) -> Values:
-    """What is left of sign matrices after the least-squares multiple of those of z."""
-    size = (z**2).sum((-1, -2), keepdims=True)
-    share = (matrix * z).sum((-1, -2), keepdims=True)
-    return np.asarray(matrix - np.divide(share, size, out=np.zeros_like(share), where=size > 0) * z)
+def _partial(values: dict[str, Values], orders: Indices, *, ranked: bool) -> Values:
+    """The partial correlation in each cell, of ranks or of values: (orders, cells)."""
+    x, y, z = (scipy.stats.rankdata(values[name], axis=1) if ranked else values[name] for name in "xyz")
+    held = np.stack([z, values["z"]] if ranked else [z], axis=-1)
+    found = np.empty((len(orders), len(x)))
+    for cell, basis in enumerate(map(_basis, held)):
+        first, second = (_residuals(side[cell], basis) for side in (x, y))
+        found[:, cell] = _correlation(_residuals(first[orders], basis), second)
+    return found
+
+
+def _basis(held: Values) -> Values:
+    """An orthonormal basis of a constant and the columns of `held` (n, columns), without columns that add nothing."""
+    scaled = held - held.mean(0)
+    scaled = scaled / np.maximum(np.abs(scaled).max(0), 1e-300)
+    left, sizes, _ = np.linalg.svd(np.column_stack([np.ones(len(held)), scaled]), full_matrices=False)
+    return np.asarray(left[:, sizes > 1e-9 * sizes[0]])
+
+
+def _residuals(values: Values, basis: Values) -> Values:
+    return np.asarray(values - (values @ basis) @ basis.T)
+
+
+def _correlation(first: Values, second: Values) -> Values:
+    """Of residuals (..., n) with (n,); 0 where a side is explained wholly, up to rounding."""
+    scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    products = first @ second
+    return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-12))
+
+
+def _jackknife(values: dict[str, Values]) -> tuple[float, float, float]:
+    """The standard error of the mean correlation over cells, and the 95% interval, all from leaving out families.
+
+    The interval is Student's over the pseudo-values, within -1 and 1. Where all orders agree, the pseudo-values show
+    no spread, and the interval is Fieller's.
+    """
+    count = values["x"].shape[1]
+    everyone = np.arange(count)
+
+    def mean_of(kept: Indices) -> float:
+        some = {name: of_all[:, kept] for name, of_all in values.items()}
+        order = np.arange(len(kept))[None]
+        return float((_partial(some, order, ranked=True) if "z" in some else _tau(some, order)).mean())
+
+    whole = mean_of(everyone)
+    without = np.array([mean_of(np.delete(everyone, one)) for one in everyone])
+    pseudo = count * whole - (count - 1) * without
+    error = float(pseudo.std(ddof=1) / count**0.5)
+    wide = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    if error > 1e-9:
+        return error, max(-1.0, whole - wide * error), min(1.0, whole + wide * error)
+    if count <= FEWEST:
+        return error, -1.0, 1.0
+    middle = math.atanh(min(max(whole, -0.99), 0.99))
+    half = wide * SPREAD / (count - 4) ** 0.5
+    return error, min(math.tanh(middle - half), whole), max(math.tanh(middle + half), whole)

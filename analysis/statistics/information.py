@@ -10,33 +10,32 @@ import pandas as pd
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.effect import Effect
-from analysis.statistics.methods import FEWEST, method_means, nothing_to_tell
-from analysis.statistics.resampling import CONFIDENCE, PERMUTATIONS, Values
+from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Test, nothing_found
+from analysis.statistics.methods import FEWEST, method_means
+from analysis.statistics.resampling import PERMUTATIONS, Values
 from analysis.statistics.signs import reordered, sign_matrices
+from analysis.statistics.student import CONFIDENCE
 
 LARGEST_SET = 2
 """Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
 BATCHES = 10
 """In which the permutations are done, to bound the memory."""
-UNIT = "share of entropy"
 
 Codes = NDArray[np.int64]
 
 
 def conditional_information(
-    name: str,
-    strata: ArrayLike,
+    cells: ArrayLike,
     methods: ArrayLike,
     x: ArrayLike,
     y: ArrayLike,
     hyperparameters: pd.DataFrame,
     *,
     seed: int = 0,
-) -> Effect:
+) -> Finding:
     """How much the order of two methods in x tells of their order in y, whatever hyper-parameters are held fixed.
 
-    For a set S of hyper-parameters, and pairs of methods in one stratum,
+    For a set S of hyper-parameters, and pairs of methods in one cell,
     I(sgn(x_i - x_j); sgn(y_i - y_j) | S of i, S of j) / H(sgn(y_i - y_j) | S of i, S of j)
     is the share of the uncertainty about y that x takes away among pairs with the same hyper-parameters in S, 0 to 1
     (Jiang et al. 2020, arXiv:1912.02178). A measure that does no more than follow a hyper-parameter has
@@ -44,28 +43,27 @@ def conditional_information(
     over permutations of methods, since shares of few pairs are too large. It has no sign: that is Kendall's tau's.
     The interval is as wide as 95% of the permutations: resampled methods would be paired with themselves.
 
-    The test permutes whole methods, the same way in all strata (see `rank_association`), and takes the largest p-value
+    The test permutes whole methods, the same way in all cells (see `rank_association`), and takes the largest p-value
     over the sets: x has to tell something given each of them. Permuting also breaks how x follows S, which makes the
     test conservative for measures that do. Sets that leave nothing uncertain about y are left out.
 
     Args:
-        name: what was compared.
-        strata: such as noise rates, one a run.
-        methods: one a run; runs of one method in one stratum are averaged, and methods that are not in every
-            stratum are left out, and those with a run that has no number are lost.
+        cells: one label a run.
+        methods: one a run; runs of one method in one cell are averaged, and methods that are not in every cell are
+            left out, and those with a run that has no number are lost.
         x: the measure, one a run.
         y: the outcome, one a run.
         hyperparameters: one row a run, one column each, of values that can be compared with each other.
         seed: of the resampling.
     """
-    runs = pd.DataFrame({"stratum": strata, "method": methods, "x": x, "y": y})
+    runs = pd.DataFrame({"cell": np.asarray(cells).astype(str), "method": methods, "x": x, "y": y})
     codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}
     options = pd.DataFrame(codes, index=runs.index)
     means = method_means(runs)
     if means.count < FEWEST:
-        return nothing_to_tell(name, 1, "too few methods", means, UNIT)
+        return nothing_found("too few methods", means.count, "methods", means.lost)
     rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
-    held = pd.DataFrame(options.groupby([runs["stratum"], runs["method"]]).first().unstack("method"))
+    held = pd.DataFrame(options.groupby([runs["cell"], runs["method"]]).first().unstack("method"))
     given = [
         condition
         for size in range(LARGEST_SET + 1)
@@ -73,7 +71,7 @@ def conditional_information(
         if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
     ]
     if not given:
-        return nothing_to_tell(name, 1, "hyper-parameters leave nothing to tell", means, UNIT)
+        return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)
 
     everyone = np.arange(means.count)
     orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
@@ -92,20 +90,21 @@ def conditional_information(
     estimate = float((found - chance).min())
     by_chance = (random - chance[:, None]).min(0)
     spread = np.quantile(by_chance, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]) - by_chance.mean()
-    return Effect(
-        name,
-        1,
-        estimate,
-        float(estimate - spread[0]),
-        float(estimate - spread[1]),
-        float(p_values.max()),
-        f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
-        means.count,
-        "methods",
-        UNIT,
-        lost=means.lost,
-        smallest_p=1 / (1 + PERMUTATIONS),
+    these, like_these = (
+        Test(
+            estimand,
+            estimate,
+            float(estimate - spread[0]),
+            float(estimate - spread[1]),
+            float(p_values.max()),
+            method=f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
+            units=means.count,
+            counted="methods",
+            smallest_p=1 / (1 + PERMUTATIONS),
+        )
+        for estimand in (THESE, LIKE_THESE)
     )
+    return Finding(these, like_these, len(means.table), lost=means.lost)
 
 
 @dataclass(frozen=True)

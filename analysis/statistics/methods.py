@@ -1,4 +1,4 @@
-"""What every statistic over methods begins with: one mean a method and stratum."""
+"""What every statistic over methods begins with: one mean a method, or a family of methods, and cell."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.effect import Effect
-
 FEWEST = 4
-"""Methods; an order of fewer cannot be told from chance."""
+"""Methods or families; an order of fewer cannot be told from chance."""
 
 
 @dataclass(frozen=True)
 class MethodMeans:
-    """Means over the runs of each method in each stratum.
+    """Means over the runs of each method in each cell.
 
     Attributes:
-        table: one row a stratum, columns (quantity, method); methods that are not in every stratum are left out.
+        table: one row a cell, columns (quantity, method); methods that are not in every cell are left out.
         count: methods.
-        lost: methods that are left out because one of their runs has no number.
+        lost: methods with a run that has no number.
     """
 
     table: pd.DataFrame
@@ -29,30 +27,21 @@ class MethodMeans:
 
 
 def method_means(runs: pd.DataFrame) -> MethodMeans:
-    """The means of all columns of `runs` but its `stratum` and `method`."""
-    quantities = [name for name in runs if name not in ("stratum", "method")]
+    """The means of all columns of `runs` but its `cell` and `method`."""
+    quantities = [name for name in runs if name not in ("cell", "method")]
     finite = np.isfinite(runs[quantities].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
     whole = runs.loc[~np.isin(runs["method"], broken)]
-    means = whole.pivot_table(index="stratum", columns="method", values=quantities).dropna(axis=1)
+    means = whole.pivot_table(index="cell", columns="method", values=quantities).dropna(axis=1)
     count = 0 if means.empty else means[quantities[0]].shape[1]
     return MethodMeans(means, count, len(broken))
 
 
-def nothing_to_tell(name: str, predicted: int, why: str, means: MethodMeans, unit: str) -> Effect:
-    """The effect of methods that cannot be compared."""
-    nothing = np.nan
-    return Effect(
-        name,
-        predicted,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        why,
-        means.count,
-        "methods",
-        unit,
-        lost=means.lost,
-        smallest_p=1.0,
-    )
+def family_means(means: MethodMeans, family_of: dict[str, str]) -> pd.DataFrame:
+    """The means over the methods of each family: one row a cell, columns (quantity, family)."""
+    if means.table.empty:
+        return means.table
+    quantities = means.table.columns.get_level_values(0)
+    families = means.table.columns.get_level_values(1).map(family_of)
+    averaged = means.table.T.groupby([quantities, families], sort=True).mean().T
+    return pd.DataFrame(averaged)

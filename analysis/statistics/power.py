@@ -2,97 +2,73 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from functools import lru_cache
 
-import numpy as np
+import scipy.stats
 from scipy.optimize import brentq
-from statsmodels.stats.power import TTestPower
 
-from analysis.statistics.effect import SIGNIFICANCE, Effect
+from analysis.statistics.finding import Test
 
 POWER = 0.8
-FEW = 10
-"""Up to so many pairs the sign-flip test's own power is computed."""
 MOST = 100_000
 """More units than this are not planned for."""
 
 
-def detectable_effect(effect: Effect) -> float:
-    """The smallest true effect that would be found with a probability of 80% with as many units.
+def detectable_effect(test: Test, level: float) -> float:
+    """The smallest distance from the null hypothesis that would be found with a probability of 80%.
 
-    By the power of a t test, for few pairs of the sign-flip test itself, at the family's error rate over its tests: a
-    planning figure, as the spread is estimated from these units. Infinity where no effect, however large, could be
-    found: the test's smallest p-value is too large. NaN where the spread is not known.
+    By the power of a two-sided t test with the standard error of these data: a planning figure, as the standard error
+    is estimated. Infinity where no effect, however large, could be found, because the smallest p-value of the test is
+    too large. NaN where the standard error is not known.
+
+    Args:
+        test: what was found.
+        level: below which a p-value decides.
     """
-    level = SIGNIFICANCE / effect.tests
-    if effect.smallest_p >= level:
+    if test.smallest_p >= level:
         return math.inf
-    count = effect.samples - _used(effect)
-    if count < 2 or not effect.spread > 0:
+    if not (test.standard_error > 0 and test.freedom > 0):
         return math.nan
-    if effect.counted == "pairs" and count <= FEW:
-        size = _sign_flip_size(count, level)
-    else:
-        size = float(brentq(lambda d: _power(d, count, level) - POWER, 1e-6, 1e4))
-    found = size * effect.spread
-    return math.tanh(found) if effect.counted == "methods" else found
+    return _noncentrality(test.freedom, level) * test.standard_error
 
 
-def samples_needed(effect: Effect, size: float) -> float:
-    """How many units it takes to find a true effect of that size with a probability of 80%.
+def units_needed(test: Test, size: float, level: float) -> float:
+    """How many units it takes to find an effect of that size with a probability of 80%; NaN if that is not known.
 
-    Never fewer than the sign-flip test needs for its smallest p-value to count. Infinity beyond `MOST`; NaN
-    where the spread is not known.
+    Args:
+        test: what was found; its standard error falls with the root of the number of units.
+        size: distance of the effect from the null hypothesis.
+        level: below which a p-value decides.
     """
-    if not effect.spread > 0 or not abs(size) > 0:
+    if not (test.standard_error > 0 and test.freedom > 0 and abs(size) > 0):
         return math.nan
-    level = SIGNIFICANCE / effect.tests
-    fewest = math.floor(math.log2(2 / level)) + 1 if effect.counted == "pairs" else 2
-    if effect.counted == "methods":
-        size = math.atanh(min(abs(size), 1 - 1e-9))
-    standardised = abs(size) / effect.spread
-    if _power(standardised, MOST, level) < POWER:
-        return math.inf
-    if effect.counted == "pairs":
-        while fewest <= FEW:
-            if standardised >= _sign_flip_size(fewest, level):
-                return fewest
-            fewest += 1
-    if _power(standardised, fewest, level) >= POWER:
-        return fewest + _used(effect)
-    found = brentq(lambda n: _power(standardised, n, level) - POWER, fewest, MOST)
-    # the root is known to about 1e-12 only
-    return math.ceil(found - 1e-6) + _used(effect)
+    # means that the units spend degrees of freedom on
+    spent = test.units - test.freedom
+    spread = test.standard_error * test.units**0.5
+
+    def surplus(units: float) -> float:
+        freedom = max(1.0, units - spent)
+        return abs(size) / (spread / units**0.5) - _noncentrality(freedom, level)
+
+    fewest = spent + 1
+    if surplus(fewest) >= 0:
+        return math.ceil(fewest)
+    return math.ceil(brentq(surplus, fewest, MOST) - 1e-6) if surplus(MOST) > 0 else math.inf
 
 
-@lru_cache
-def _sign_flip_size(count: int, level: float) -> float:
-    """The mean, in standard deviations, that the exact sign-flip test of normal pairs finds with a probability of 80%.
-
-    By 4,000 draws, always the same. A t test would promise 80% where the sign-flip test, with few patterns of signs,
-    finds 60 to 70%.
-    """
-    noise = np.random.default_rng(0).normal(size=(4000, count))
-    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=count)))
-    # of the patterns' sums the largest that a pattern may have: as many as the level allows, on two sides
-    allowed = math.floor(level * len(signs) / 2 + 1e-9)
-
-    def power(size: float) -> float:
-        values = noise + size
-        sums = np.partition(values @ signs.T, -allowed, axis=1)[:, -allowed]
-        return float((values.sum(1) >= sums - 1e-12).mean())
-
-    return float(brentq(lambda size: power(size) - POWER, 0.0, 20.0, xtol=1e-3))
+def draws_needed(allowed: float, level: float) -> int:
+    """How many draws without a failure show that failures are rarer than allowed, in a two-sided exact test."""
+    return math.floor(math.log(level / 2) / math.log(1 - allowed)) + 1
 
 
-def _used(effect: Effect) -> int:
-    """Units that tau's standard error does not count."""
-    return 4 if effect.counted == "methods" else 0
-
-
-def _power(size: float, count: float, level: float) -> float:
-    """Of a two-sided one-sample t test; 1 where statsmodels' non-central t overflows."""
-    power = float(TTestPower().power(size, count, level))
-    return power if math.isfinite(power) else 1.0
+def _noncentrality(freedom: float, level: float) -> float:
+    """The true value in standard errors at which a two-sided t test has the power."""
+    critical = float(scipy.stats.t.isf(level / 2, freedom))
+    # the far tail adds less than the level; SciPy's non-central t fails for large arguments, where t is near normal
+    if freedom > 500 or critical > 100:
+        return critical + float(scipy.stats.norm.ppf(POWER)) * (1 + critical**2 / (2 * freedom)) ** 0.5
+    return float(
+        brentq(
+            lambda shift: float(scipy.stats.nct.sf(critical, freedom, shift)) - POWER, 0.0, 4 * critical + 10
+        )
+    )

@@ -1,44 +1,37 @@
-"""Bootstrap intervals by SciPy, with what to do where BCa has no answer."""
+"""Permutations of a few units: all of them, or a seeded sample."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+import itertools
+import math
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
-RESAMPLES = 4999
 PERMUTATIONS = 4999
+EXACT_UP_TO = 7
+"""Of so many units all orders are tried."""
 
 Indices = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
-def bootstrap_interval(
-    samples: Sequence[Indices | Values], statistic: Callable[..., Values], seed: int
-) -> tuple[float, float]:
-    """BCa interval; the percentile interval where all of BCa's resamples agree; NaN for samples of one."""
-    if any(len(sample) < 2 for sample in samples):
-        return np.nan, np.nan
+def orders_of(count: int, seed: int) -> Indices:
+    """Orders of `count` units, int64 (orders, count), the first of which changes nothing."""
+    if count <= EXACT_UP_TO:
+        return np.array(list(itertools.permutations(range(count))), dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    drawn = rng.permuted(np.tile(np.arange(count), (PERMUTATIONS, 1)), axis=1)
+    return np.vstack([np.arange(count)[None], drawn])
 
-    def interval(method: str) -> tuple[float, float]:
-        result = scipy.stats.bootstrap(
-            tuple(samples),
-            statistic,
-            confidence_level=CONFIDENCE,
-            n_resamples=RESAMPLES,
-            batch=500,
-            method=method,
-            vectorized=True,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        return float(result.low), float(result.high)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
-        warnings.filterwarnings("ignore", category=RuntimeWarning)
-        low, high = interval("BCa")
-        return (low, high) if np.isfinite([low, high]).all() else interval("percentile")
+def smallest_p(count: int) -> float:
+    """The smallest two-sided p-value that `orders_of` allows."""
+    return 2 / (math.factorial(count) if count <= EXACT_UP_TO else PERMUTATIONS + 1)
+
+
+def one_sided(found: Values) -> tuple[Values, Values]:
+    """p-values that a statistic is as large, and as small, as in the first of its orders (orders, ...)."""
+    larger = (found >= found[0] - 1e-12).mean(0)
+    smaller = (found <= found[0] + 1e-12).mean(0)
+    return np.asarray(larger), np.asarray(smaller)

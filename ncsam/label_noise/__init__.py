@@ -6,6 +6,7 @@ noisy = human_labels(train.targets, read_human_labels("cifar-10n", "worst")[data
 
 from ncsam.label_noise.corruption import (
     NOISE_KINDS,
+    NOISE_REGISTRY,
     NoiseKind,
     NoiseOption,
     corrupt_labels,
@@ -18,6 +19,7 @@ from ncsam.label_noise.matrix import TRANSITION_MATRICES
 
 __all__ = [
     "NOISE_KINDS",
+    "NOISE_REGISTRY",
     "TRANSITION_MATRICES",
     "NoiseKind",
     "NoiseOption",

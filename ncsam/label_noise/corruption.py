@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,21 +16,7 @@ from ncsam.label_noise.matrix import matrix
 from ncsam.label_noise.part_dependent import part_dependent
 from ncsam.label_noise.pmd import pmd
 from ncsam.label_noise.symmetric import symmetric, symmetric_all
-
-
-@dataclass(frozen=True)
-class NoiseOption:
-    """An argument of `corrupt_labels` that a kind of label noise takes.
-
-    Attributes:
-        required: whether it must be given.
-        default: what stands for it where it is not.
-        per_sample: a tensor with one row a sample; other options are numbers, names, or a matrix.
-    """
-
-    required: bool = False
-    default: Any = None
-    per_sample: bool = False
+from ncsam.options import Option, Registry
 
 
 @dataclass(frozen=True)
@@ -39,13 +25,12 @@ class NoiseKind:
 
     Attributes:
         draw: (clean, classes, rate, generator, options by name) -> the observed labels, and the transition matrix
-            they were drawn from, or None where it is not a matrix that decides.
-        options: what it takes beside the rate.
+            they were drawn from, or None where it is not a matrix that decides. Its keyword-only arguments are the
+            options.
         rate: whether the share of wrong labels must, may or must not be given.
     """
 
     draw: Callable[..., tuple[Tensor, Tensor | None]]
-    options: Mapping[str, NoiseOption] = field(default_factory=dict)
     rate: Literal["required", "optional", "never"] = "required"
 
 
@@ -57,23 +42,26 @@ def _human(
     return observed.cpu(), None
 
 
-_SAMPLES = NoiseOption(required=True, per_sample=True)
-
 NOISE_KINDS: dict[str, NoiseKind] = {
     "symmetric": NoiseKind(symmetric),
     "symmetric-all": NoiseKind(symmetric_all),
     "asymmetric": NoiseKind(asymmetric),
     "superclass": NoiseKind(superclass),
     "pair": NoiseKind(pair),
-    "matrix": NoiseKind(matrix, {"transition": NoiseOption(required=True)}, rate="optional"),
-    "part-dependent": NoiseKind(part_dependent, {"inputs": _SAMPLES, "flip_std": NoiseOption(default=0.1)}),
-    "pmd": NoiseKind(pmd, {"posterior": _SAMPLES, "pmd_type": NoiseOption(default=1)}),
-    "beta": NoiseKind(
-        beta, {"concentration": NoiseOption(default=10.0), "posterior": NoiseOption(per_sample=True)}
-    ),
-    "human": NoiseKind(_human, {"observed": _SAMPLES}, rate="never"),
+    "matrix": NoiseKind(matrix, rate="optional"),
+    "part-dependent": NoiseKind(part_dependent),
+    "pmd": NoiseKind(pmd),
+    "beta": NoiseKind(beta),
+    "human": NoiseKind(_human, rate="never"),
 }
 """Name -> how labels are made wrong; each is described where its `draw` is."""
+
+
+NOISE_REGISTRY: Registry[NoiseKind] = Registry("kind", NOISE_KINDS, maker=lambda kind: kind.draw)
+"""The kinds of label noise with their options."""
+
+NoiseOption = Option
+"""An argument of `corrupt_labels` that a kind of label noise takes."""
 
 
 def noise_options(kind: str) -> Mapping[str, NoiseOption]:
@@ -82,7 +70,7 @@ def noise_options(kind: str) -> Mapping[str, NoiseOption]:
     Raises:
         ValueError: unknown kind.
     """
-    return _known(kind).options
+    return NOISE_REGISTRY.options(kind)
 
 
 def corrupt_labels(
@@ -134,7 +122,7 @@ def corrupt_labels(
         ValueError: unknown kind, a rate outside [0, 1), labels outside the classes, an argument that the kind
             needs and did not get or that it does not take, or one that is not what it must be.
     """
-    chosen = _known(kind)
+    chosen = NOISE_REGISTRY.entry(kind)
     given = {
         "transition": transition,
         "inputs": inputs,
@@ -145,7 +133,7 @@ def corrupt_labels(
         "observed": observed,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    _check_options(kind, chosen, options)
+    NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
     _check_tensor("targets", targets)
     _check_shape("targets", targets, targets.numel())
@@ -182,22 +170,6 @@ def human_labels(clean: Tensor, observed: Tensor, num_classes: int | None = None
         ValueError: labels that do not fit each other or lie outside the classes.
     """
     return corrupt_labels(clean, kind="human", observed=observed, seed=0, num_classes=num_classes)
-
-
-def _known(kind: str) -> NoiseKind:
-    if kind not in NOISE_KINDS:
-        raise ValueError(f"kind: unknown label noise {kind!r}; known: {', '.join(NOISE_KINDS)}")
-    return NOISE_KINDS[kind]
-
-
-def _check_options(kind: str, chosen: NoiseKind, given: Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in chosen.options:
-            takes = ", ".join(chosen.options) or "none of its kind"
-            raise ValueError(f"{name}: {kind!r} does not take it; it takes {takes}")
-    for name, option in chosen.options.items():
-        if option.required and name not in given:
-            raise ValueError(f"{name}: {kind!r} needs it")
 
 
 def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:

@@ -13,14 +13,16 @@ from ncsam.methods.cluster_ncsam import ClusterNCSAM
 from ncsam.methods.coteaching import CoTeaching
 from ncsam.methods.friendly_sam import FriendlySAM
 from ncsam.methods.gsam import GSAM
+from ncsam.methods.method import Method
 from ncsam.methods.ncsam import NCSAM
 from ncsam.methods.oracle import OracleSAM
-from ncsam.methods.passes import LossFunction, Passes, RememberingLoss
+from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, remembers_samples
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
 from ncsam.methods.saner import SANER
+from ncsam.options import Registry, options_of
 
-METHODS: dict[str, type[Plain]] = {
+METHODS: dict[str, type[Method]] = {
     "plain": Plain,
     "sam": SAM,
     "asam": ASAM,
@@ -34,8 +36,8 @@ METHODS: dict[str, type[Plain]] = {
     "co-teaching": CoTeaching,
 }
 
-# handed over by the training that builds the method, not chosen by whoever configures it
-_GIVEN_BY_TRAINING = ("seed", "clean_targets", "peer")
+METHOD_REGISTRY = Registry("method", METHODS, not_options=("seed", "clean_targets", "peer"))
+"""The methods with their options; who builds a method hands over the rest."""
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
@@ -44,11 +46,9 @@ def hyperparameters(name: str) -> dict[str, Any]:
     Raises:
         ValueError: unknown method.
     """
-    if name not in METHODS:
-        raise ValueError(f"method: unknown name {name!r}; known: {', '.join(METHODS)}")
-    parameters = inspect.signature(METHODS[name]).parameters.values()
     return {
-        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN_BY_TRAINING
+        key: inspect.Parameter.empty if option.required else option.default
+        for key, option in METHOD_REGISTRY.options(name).items()
     }
 
 
@@ -61,7 +61,7 @@ def build_method(
     clean_targets: Tensor,
     peer: nn.Module | None = None,
     **settings: Any,
-) -> Plain:
+) -> Method:
     """Builds a method by name.
 
     Args:
@@ -70,27 +70,20 @@ def build_method(
         loss_fn: (outputs, targets) -> mean loss.
         seed: for the methods that draw.
         clean_targets: true labels of the training set, for the oracle.
-        peer: the second network of co-teaching.
+        peer: the second network, for methods with `needs_peer`.
         settings: hyper-parameters, see `hyperparameters(name)`.
 
     Raises:
-        ValueError: unknown method, or a hyper-parameter that is missing, unknown or out of range.
+        ValueError: unknown method, or a hyper-parameter that is missing, unknown, of another type or out of range.
     """
-    known = hyperparameters(name)
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        allowed = ", ".join(known) or "none"
-        raise ValueError(f"{unknown[0]}: not a hyper-parameter of method {name!r}; allowed: {allowed}")
-    missing = [
-        key for key, default in known.items() if default is inspect.Parameter.empty and key not in settings
-    ]
-    if missing:
-        raise ValueError(f"{missing[0]}: method {name!r} needs it")
-    given = {"seed": seed, "clean_targets": clean_targets, "peer": peer}
-    if name == "co-teaching" and peer is None:
-        raise ValueError("peer: method 'co-teaching' needs a second network")
-    taken = inspect.signature(METHODS[name]).parameters
-    return METHODS[name](model, loss_fn, **settings, **{k: v for k, v in given.items() if k in taken})
+    METHOD_REGISTRY.check(name, settings)
+    if METHODS[name].needs_peer and peer is None:
+        raise ValueError(f"peer: method {name!r} needs a second network")
+    handed_over: dict[str, Any] = {"seed": seed, "clean_targets": clean_targets, "peer": peer}
+    taken = options_of(METHODS[name])
+    return METHODS[name](
+        model, loss_fn, **settings, **{key: value for key, value in handed_over.items() if key in taken}
+    )
 
 
 __all__ = [
@@ -98,6 +91,7 @@ __all__ = [
     "BSAM",
     "GSAM",
     "METHODS",
+    "METHOD_REGISTRY",
     "NCSAM",
     "SAM",
     "SANER",
@@ -105,10 +99,12 @@ __all__ = [
     "CoTeaching",
     "FriendlySAM",
     "LossFunction",
+    "Method",
     "OracleSAM",
     "Passes",
     "Plain",
     "RememberingLoss",
     "build_method",
     "hyperparameters",
+    "remembers_samples",
 ]

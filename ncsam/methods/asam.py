@@ -24,6 +24,7 @@ class ASAM(SAM):
         rho: radius of the scaled ball; the paper has 0.5 for CIFAR-10 and 1.0 for CIFAR-100.
         eta: keeps weights near 0 movable; 0.01 in the paper.
         normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
+        warmup: share of the training with ordinary gradients.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class ASAM(SAM):
         rho: float,
         eta: float = 0.01,
         normalization: str = "elementwise",
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         if not 0 <= eta < float("inf"):
             raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
         if normalization not in NORMALIZATIONS:

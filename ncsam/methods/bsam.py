@@ -23,6 +23,7 @@ class BSAM(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
         rho_min: radius downhill; rho if not given.
+        warmup: share of the training with ordinary gradients.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class BSAM(SAM):
         *,
         rho: float,
         rho_min: float | None = None,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         self.rho_min = rho if rho_min is None else rho_min
         check_radius(self.rho_min, "rho_min")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.ncsam import NCSAM
+from ncsam.methods.ncsam import NCSAM, CompensationOptions
 from ncsam.methods.passes import LossFunction, RememberingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
+from ncsam.options import check_names
 
 ITERATIONS = 10
 """Of k-means; a batch's clusters have settled by then."""
@@ -17,19 +20,19 @@ ITERATIONS = 10
 def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """k-means of the rows by Lloyd's iteration, started from `count` rows drawn at random.
 
-    Batched tensor operations on the features' device, with no synchronisation; a cluster that loses all its
-    rows keeps its centre.
+    Batched tensor operations on the features' device, with no synchronization; a cluster that loses all its
+    rows keeps its center.
 
     Returns:
         int64 (rows,), the cluster of each row.
     """
     order = torch.randperm(len(features), generator=generator, device=features.device)
-    centres = features[order[:count]]
+    centers = features[order[:count]]
     for _ in range(ITERATIONS):
-        members = nn.functional.one_hot(torch.cdist(features, centres).argmin(1), len(centres)).to(features)
+        members = nn.functional.one_hot(torch.cdist(features, centers).argmin(1), len(centers)).to(features)
         sizes = members.sum(0).unsqueeze(1)
-        centres = torch.where(sizes > 0, members.T @ features / sizes.clamp(min=1), centres)
-    return torch.cdist(features, centres).argmin(1)
+        centers = torch.where(sizes > 0, members.T @ features / sizes.clamp(min=1), centers)
+    return torch.cdist(features, centers).argmin(1)
 
 
 def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: float) -> Tensor:
@@ -69,17 +72,12 @@ class ClusterNCSAM(NCSAM):
     Args:
         model: with a linear last layer.
         loss_fn: (outputs, targets) -> mean loss.
-        rho: radius of the perturbation in weight space, l2.
-        flip_ratio: r_max, the largest rate at which labels are redrawn.
-        strength: kappa; the authors' code has 0.1 to 1.5 under instance-dependent noise.
-        clusters: how many.
-        compensation: as for `NCSAM`, as all that follows.
-        warmup: share of training with other gradients.
-        warmup_with: which.
-        schedule: of the strength.
-        project: onto the ball; the authors' code does not.
+        clusters: how many clusters.
+        project: whether the perturbation is projected on the ball; the authors' code does not.
         label_smoothing: of the loss of g*; 0.1 in the authors' code.
-        seed: of the draws.
+        shared: the options of `NCSAM` but for `draw` and `labels`, which the clusters decide. Here `flip_ratio` is
+            r_max, the largest rate at which labels are redrawn; `strength` is 0.1 to 1.5 in the authors' code under
+            instance-dependent noise.
     """
 
     def __init__(
@@ -87,32 +85,14 @@ class ClusterNCSAM(NCSAM):
         model: nn.Module,
         loss_fn: LossFunction | RememberingLoss,
         *,
-        rho: float,
-        flip_ratio: float,
-        strength: float,
         clusters: int = 5,
-        compensation: int = 1,
-        warmup: float = 0.25,
-        warmup_with: str = "plain",
-        schedule: str = "progressive",
         project: bool = False,
         label_smoothing: float = 0.1,
-        seed: int = 0,
+        **shared: Unpack[CompensationOptions],
     ) -> None:
-        super().__init__(
-            model,
-            loss_fn,
-            rho=rho,
-            flip_ratio=flip_ratio,
-            strength=strength,
-            compensation=compensation,
-            warmup=warmup,
-            warmup_with=warmup_with,
-            schedule=schedule,
-            project=project,
-            label_smoothing=label_smoothing,
-            seed=seed,
-        )
+        # an option that is not among the shared ones would not be refused by `NCSAM` itself
+        check_names("cluster-ncsam", shared, CompensationOptions.__annotations__)
+        super().__init__(model, loss_fn, project=project, label_smoothing=label_smoothing, **shared)
         if clusters < 1:
             raise ValueError(f"clusters: must be at least 1, got {clusters}")
         linear = [module for module in self.passes.module.modules() if isinstance(module, nn.Linear)]

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, Passes
-from ncsam.methods.plain import Plain
+from ncsam.methods.method import Method
+from ncsam.methods.passes import LossFunction, Passes, remembers_samples
 
 
-class CoTeaching(Plain):
+class CoTeaching(Method):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
 
     The share kept falls from 1 to 1 - forget_rate over the first `gradual` of the training. The optimizer must be over
@@ -23,8 +23,11 @@ class CoTeaching(Plain):
         loss_fn: (outputs, targets) -> mean loss of the samples kept; samples are compared by cross-entropy.
         peer: the second network: the same architecture, other initial weights.
         forget_rate: the share of samples finally left out; in the paper the noise rate.
-        gradual: share of training until then; 10 of 200 epochs in the paper.
+        gradual: share of the training until then; 10 of 200 epochs in the paper.
+        warmup: share of the training in which both networks learn from all samples.
     """
+
+    needs_peer = True
 
     def __init__(
         self,
@@ -34,13 +37,14 @@ class CoTeaching(Plain):
         peer: nn.Module,
         forget_rate: float,
         gradual: float = 0.05,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn)
+        super().__init__(model, loss_fn, warmup=warmup)
         if not 0 <= forget_rate < 1:
             raise ValueError(f"forget_rate: must be a share of at least 0 and below 1, got {forget_rate}")
         if not 0 < gradual <= 1:
             raise ValueError(f"gradual: must be a share above 0 and at most 1, got {gradual}")
-        if hasattr(loss_fn, "remember"):
+        if remembers_samples(loss_fn):
             raise ValueError(
                 f"loss_fn: {type(loss_fn).__name__} remembers one network's predictions; CoTeaching has two"
             )
@@ -56,21 +60,26 @@ class CoTeaching(Plain):
 
     def kept_share(self) -> float:
         """R(t) = 1 - forget_rate min(t / gradual, 1)."""
-        if self.progress is None:
-            raise ValueError(
-                "progress: CoTeaching's schedule needs it; set method.progress = epoch / epochs at each epoch's start"
-            )
-        return 1 - self.forget_rate * min(self.progress / self.gradual, 1)
+        return 1 - self.forget_rate * min(self.known_progress() / self.gradual, 1)
 
-    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Adds to the `.grad` of both networks."""
+    def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the ordinary gradient of all samples to the `.grad` of both networks."""
+        return self._fill_from(1.0, inputs, targets, indices)
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient of the samples that the other network chose to the `.grad` of each network."""
+        return self._fill_from(self.kept_share(), inputs, targets, indices)
+
+    def _fill_from(
+        self, kept_share: float, inputs: Tensor, targets: Tensor, indices: Tensor | None
+    ) -> Tensor:
         if self.passes.micro_batch_size is not None:
             raise ValueError(
                 "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
             )
         self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
         # the guard keeps a share such as 0.2 of 100 from rounding to 19.999...
-        count = max(1, int(self.kept_share() * len(targets) + 1e-9))
+        count = max(1, int(kept_share * len(targets) + 1e-9))
         both = (self.passes, self.peer)
         outputs = [passes.outputs(passes.model, inputs, indices, first=True) for passes in both]
         kept = [

@@ -24,6 +24,7 @@ class FriendlySAM(SAM):
         rho: radius of the perturbation in weight space, l2; 0.2 in the paper.
         sigma: how much of the average is taken off.
         momentum: lambda, the average's decay: m <- lambda m + (1 - lambda) g.
+        warmup: share of the training with ordinary gradients.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class FriendlySAM(SAM):
         rho: float,
         sigma: float = 1.0,
         momentum: float = 0.6,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
         if not 0 <= momentum < 1:

@@ -21,12 +21,19 @@ class GSAM(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2.
         alpha: weight of the orthogonal part.
+        warmup: share of the training with ordinary gradients.
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, alpha: float = 0.4
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        alpha: float = 0.4,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         if not 0 <= alpha < float("inf"):
             raise ValueError(f"alpha: must be at least 0 and finite, got {alpha}")
         self.alpha = alpha

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import zlib
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.method import check_share
 from ncsam.methods.passes import LossFunction, RememberingLoss
 from ncsam.methods.perturbation import (
     Ascent,
@@ -17,7 +18,6 @@ from ncsam.methods.perturbation import (
     stored_batch_norm_statistics,
     trainable_parameters,
 )
-from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
 from ncsam.methods.simulated_noise import (
     confidence_gaps,
@@ -35,6 +35,20 @@ CHOICES = {
     "schedule": ("progressive", "constant"),
     "warmup_with": ("plain", "sam"),
 }
+
+
+class CompensationOptions(TypedDict, total=False):
+    """The options of `NCSAM` that methods with another way to simulate the noise share; `NCSAM` has the defaults."""
+
+    rho: Required[float]
+    flip_ratio: Required[float]
+    strength: Required[float]
+    compensation: int
+    warmup: float
+    warmup_with: str
+    schedule: str
+    direction: str
+    seed: int
 
 
 def progressive_scale(progress: float) -> float:
@@ -62,7 +76,7 @@ class NCSAM(SAM):
         flip_ratio: share of the batch that is drawn, rounded down to whole samples; 0 to 1. 0 is SAM.
         strength: kappa, in weight units per gradient unit; at least 0. 0 is SAM.
         compensation: +1, the paper's sign; -1, the ablation that moves against g*.
-        warmup: share of training with plain gradients; the paper has 50 of 200 epochs.
+        warmup: share of the training with plain gradients; the paper has 50 of 200 epochs.
         warmup_with: `"plain"` or `"sam"` gradients in the warm-up.
         schedule: `"progressive"`, Eq. 15; `"constant"`, s(t) = kappa (ablation of Table VII).
         project: onto the ball of Eq. 13; the authors' later code does not.
@@ -73,6 +87,8 @@ class NCSAM(SAM):
             authors' later code has 0.1.
         seed: of the draws; on several ranks each needs its own, or all draw the same positions.
     """
+
+    needs_classes = True
 
     def __init__(
         self,
@@ -93,14 +109,9 @@ class NCSAM(SAM):
         label_smoothing: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
-        for name, share in (
-            ("flip_ratio", flip_ratio),
-            ("warmup", warmup),
-            ("label_smoothing", label_smoothing),
-        ):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}: must be a share in [0, 1], got {share}")
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        check_share("flip_ratio", flip_ratio)
+        check_share("label_smoothing", label_smoothing)
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength: kappa must be at least 0 and finite, got {strength}")
         if compensation not in (1, -1):
@@ -118,7 +129,6 @@ class NCSAM(SAM):
         self.flip_ratio = flip_ratio
         self.strength = strength
         self.compensation = compensation
-        self.warmup = warmup
         self.warmup_with = warmup_with
         self.schedule = schedule
         self.project = project
@@ -131,33 +141,22 @@ class NCSAM(SAM):
 
     def scale(self) -> float:
         """s(t) of Eq. 15, with the compensation's sign."""
-        share = 1.0 if self.schedule == "constant" else progressive_scale(self._progress())
+        share = 1.0 if self.schedule == "constant" else progressive_scale(self.known_progress())
         return self.compensation * self.strength * share
 
-    def _progress(self) -> float:
-        if self.progress is None:
-            raise ValueError(
-                "progress: NCSAM's schedule needs it; set method.progress = epoch / epochs at each epoch's start"
-            )
-        return self.progress
+    def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """The gradient of SGD, or that of SAM."""
+        if self.warmup_with == "plain" or self.rho == 0:
+            return super().fill_warmup_gradients(inputs, targets, indices)
+        self.ascent = super().ascend(inputs, targets, indices)
+        self.descend(self.ascent, inputs, targets, indices)
+        return self.ascent.loss
 
-    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Steps 1 to 7 of Algorithm 1; in the warm-up the gradient of SGD or SAM.
-
-        Raises:
-            ValueError: `progress` was never set, or the targets are not classes.
-        """
-        if targets.ndim != 1 or targets.is_floating_point():
-            raise ValueError(
-                f"targets: NCSAM gives classes temporary labels and needs int64 (batch,), got {targets.dtype} of "
-                f"shape {tuple(targets.shape)} (it does not go together with mixed labels)"
-            )
-        is_warmup = self._progress() <= self.warmup
-        if (is_warmup and self.warmup_with == "plain") or (self.rho == 0 and self.project):
-            self.ascent = None
-            return Plain.fill_gradients(self, inputs, targets, indices)
-        ascend = super().ascend if is_warmup else self.ascend
-        self.ascent = ascend(inputs, targets, indices)
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Steps 1 to 7 of Algorithm 1."""
+        if self.rho == 0 and self.project:
+            return self.passes.backward(inputs, targets, indices, moves_statistics=True)
+        self.ascent = self.ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
 

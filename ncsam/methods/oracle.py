@@ -19,20 +19,27 @@ class OracleSAM(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2.
         clean_targets: int64 (n,), true labels of the whole training set.
+        warmup: share of the training with ordinary gradients.
     """
 
+    needs_classes = True
+
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, clean_targets: Tensor
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        clean_targets: Tensor,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         self.clean_targets = clean_targets.to(next(model.parameters()).device)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""
         if indices is None:
             raise ValueError("indices: OracleSAM looks up true labels by the samples' positions; pass them")
-        if targets.is_floating_point():
-            raise ValueError("targets: OracleSAM has the true class of each sample, not of mixed ones")
         _, outputs, with_true_labels = self.passes.gradient(
             inputs, self.clean_targets[indices], indices, moves_statistics=True
         )

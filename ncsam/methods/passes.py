@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,11 @@ class RememberingLoss(Protocol):
 
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
         """Takes note of the outputs of a training pass; called once a step, at the unperturbed weights."""
+
+
+def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
+    """Whether the loss (or a class of losses) keeps something of each sample, and so takes the samples' positions."""
+    return hasattr(loss_fn, "remember")
 
 
 def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
@@ -224,13 +229,13 @@ class Passes:
         Raises:
             ValueError: the loss remembers samples, and their indices are missing, or it is no scalar.
         """
-        if not hasattr(self.loss_fn, "remember"):
-            return _checked_scalar(self.loss_fn(outputs, targets))
+        if not remembers_samples(self.loss_fn):
+            return _checked_scalar(self.loss_fn(outputs, targets))  # type: ignore[call-arg]
         if indices is None:
             raise ValueError(
                 f"indices: {type(self.loss_fn).__name__} remembers samples by position; pass them"
             )
-        return _checked_scalar(self.loss_fn(outputs, targets, indices))  # type: ignore[call-arg]
+        return _checked_scalar(self.loss_fn(outputs, targets, indices))
 
     def outputs(self, model: nn.Module, inputs: Tensor, indices: Tensor | None, *, first: bool) -> Tensor:
         """A forward pass, counted as one gradient of each sample.
@@ -242,7 +247,7 @@ class Passes:
         """
         self.sample_gradients += len(inputs)
         outputs = self.forward(model, inputs)
-        if first and indices is not None and hasattr(self.loss_fn, "remember"):
+        if first and indices is not None and remembers_samples(self.loss_fn):
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ncsam.methods.method import Method
 from ncsam.methods.passes import LossFunction, RememberingLoss
 from ncsam.methods.perturbation import Ascent, check_radius, perturbed
-from ncsam.methods.plain import Plain
 from ncsam.methods.tensor_lists import scaled_to
 
 
-class SAM(Plain):
+class SAM(Method):
     """The gradient at w + rho g / ||g||, g the gradient at w of the same batch.
 
     Weights, and BatchNorm statistics after the pass at w, end as they began: only `.grad` changes, so any
@@ -20,22 +20,27 @@ class SAM(Plain):
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0 is the ordinary gradient.
-
-    Attributes:
-        ascent: the first half of the last step: g, the perturbation, and the loss; None before any.
+        warmup: share of the training with ordinary gradients.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float) -> None:
-        check_radius(rho)
-        super().__init__(model, loss_fn)
-        self.rho = rho
-        self.ascent: Ascent | None = None
+    rho: float
 
-    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        warmup: float = 0.0,
+    ) -> None:
+        check_radius(rho)
+        super().__init__(model, loss_fn, warmup=warmup)
+        self.rho = rho
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Ascends at w, then descends at w + perturbation."""
         if self.rho == 0:
-            self.ascent = None
-            return super().fill_gradients(inputs, targets, indices)
+            return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         self.ascent = self.ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss

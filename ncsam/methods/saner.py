@@ -21,12 +21,19 @@ class SANER(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0.1 in the paper.
         alpha: the share that is taken off, 0 to 1; 0 is SAM.
+        warmup: share of the training with ordinary gradients.
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, rho: float, alpha: float = 0.5
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | RememberingLoss,
+        *,
+        rho: float,
+        alpha: float = 0.5,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: the damped share must lie in [0, 1], got {alpha}")
         self.alpha = alpha

@@ -9,7 +9,6 @@ penultimate features: a forward pre-hook on it sees them. No module works in pla
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +22,10 @@ from ncsam.models.resnet import resnet
 from ncsam.models.resnet18 import resnet18, resnet34
 from ncsam.models.vgg import vgg19_bn
 from ncsam.models.wide_resnet import wide_resnet
+from ncsam.options import Registry
 from ncsam.random_state import borrowed_generators
 
-__all__ = ["MODELS", "build_model", "model_options"]
+__all__ = ["MODELS", "MODEL_REGISTRY", "build_model", "model_options"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
@@ -42,16 +42,20 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Name -> (input_shape, num_classes, options by name) -> model."""
 
 
+MAX_WIDTH = 65_536
+"""More channels or layers than this are taken for a slip of the pen."""
+
+MODEL_REGISTRY = Registry("model", MODELS, whole_numbers=(1, MAX_WIDTH))
+"""The architectures with their options, of which widths and depths are whole numbers."""
+
+
 def model_options(name: str) -> dict[str, Any]:
     """The options of an architecture with their defaults, which show their type: a list, an int or a float.
 
     Raises:
         ValueError: unknown name.
     """
-    if name not in MODELS:
-        raise ValueError(f"model: unknown name {name!r}; known: {', '.join(sorted(MODELS))}")
-    parameters = inspect.signature(MODELS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {key: option.default for key, option in MODEL_REGISTRY.options(name).items()}
 
 
 def build_model(
@@ -74,22 +78,6 @@ def build_model(
     Raises:
         ValueError: unknown name or option, or a value that it cannot have.
     """
-    known = model_options(name)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        takes = ", ".join(known) or "none"
-        raise ValueError(f"model: {name!r} has no option {unknown[0]!r}; it has {takes}")
-    for option, value in options.items():
-        _check_whole(option, value, known[option])
+    MODEL_REGISTRY.check(name, options)
     with borrowed_generators(seed=seed):
         return MODELS[name](input_shape, num_classes, **options)
-
-
-def _check_whole(option: str, value: Any, default: Any) -> None:
-    """Widths and depths are whole numbers from 1; shares are checked by the architectures that have them."""
-    if isinstance(default, float):
-        return
-    values = [value] if isinstance(default, int) else value
-    if not isinstance(values, Sequence) or not all(type(v) is int and v > 0 for v in values):
-        kind = "a whole number" if isinstance(default, int) else "a list of whole numbers"
-        raise ValueError(f"{option}: must be {kind} from 1, got {value!r}")

@@ -16,8 +16,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def quick_judgements(monkeypatch):
-    """Fewer resamples and permutations, where no test compares closely."""
-    monkeypatch.setattr(resampling, "RESAMPLES", 499)
+    """Fewer permutations, where no test compares closely."""
+    monkeypatch.setattr(resampling, "PERMUTATIONS", 999)
     monkeypatch.setattr(information, "PERMUTATIONS", 199)
 
 

@@ -85,6 +85,7 @@ def _row(label, rate, number, quality, planted):
         share = 1.0 if loss == "clean" or label != "SAM" else 1.3
         row[f"top_eigenvalue_{loss}"] = 3 + growth * 10 * rate - 10 * flat
         row[f"sharpness_{loss}"] = (3 + growth * 5 * rate) * 10 ** (-2 * flat) / share
+        row[f"sharpness_{loss}_converged"] = True
         row[f"trace_{loss}"] = 20 + 50 * rate
     row |= {f"mean_{metric}": np.nan for metric in ALIGNMENT_METRICS}
     row["mean_perturbation_norm"] = settings.get("rho", np.nan)

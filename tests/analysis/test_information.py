@@ -7,10 +7,10 @@ from math import log
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
-from analysis.statistics import INCONCLUSIVE, SUPPORTED, conditional_information, information
+from analysis.statistics import conditional_information, information
 from analysis.statistics.signs import sign_matrices
-from tests.analysis.test_statistics import at_most
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -45,34 +45,34 @@ def noise(rng):
 
 def judged(kind, rng, **options):
     x, y = kind(rng)
-    return conditional_information("x", GRID["stratum"], GRID["method"], x, y, OPTIONS, **options)
+    return conditional_information(GRID["stratum"], GRID["method"], x, y, OPTIONS, **options).these
 
 
 def test_a_measure_that_tells_something_is_found():
     rng = np.random.default_rng(0)
-    assert [judged(planted, rng).verdict for _ in range(8)].count(SUPPORTED) >= 7
+    assert sum(judged(planted, rng).p_value < 0.05 for _ in range(8)) >= 7
 
 
 @pytest.mark.parametrize("kind", [follower, noise])
 def test_what_follows_a_hyper_parameter_or_nothing_is_found_in_at_most_one_of_twenty_cases(kind):
     rng = np.random.default_rng(1)
     effects = [judged(kind, rng) for _ in range(20)]
-    assert len(effects) - [effect.verdict for effect in effects].count(INCONCLUSIVE) <= at_most(20)
+    assert sum(effect.p_value < 0.05 for effect in effects) <= scipy.stats.binom.ppf(0.999, 20, 0.05)
     assert np.mean([effect.estimate for effect in effects]) < 0.02
 
 
 def test_a_measure_that_follows_a_hyper_parameter_tells_nothing_given_that_one():
     effect = judged(follower, np.random.default_rng(2))
-    assert "rho" in effect.test
+    assert "rho" in effect.method
     assert effect.p_value > 0.5
 
 
 def test_without_hyper_parameters_a_measure_is_found_too():
     x, y = planted(np.random.default_rng(0))
     none = pd.DataFrame(index=GRID.index)
-    effect = conditional_information("x", GRID["stratum"], GRID["method"], x, y, none)
-    assert effect.verdict == SUPPORTED
-    assert "given nothing" in effect.test
+    effect = conditional_information(GRID["stratum"], GRID["method"], x, y, none).these
+    assert effect.p_value < 0.05
+    assert "given nothing" in effect.method
 
 
 def test_the_share_is_that_of_the_pairs_counted_one_by_one():
@@ -107,8 +107,8 @@ def test_the_order_of_runs_does_not_matter():
         options = shuffled[OPTIONS.columns]
         found.append(
             conditional_information(
-                "x", shuffled["stratum"], shuffled["method"], x[order], y.to_numpy()[order], options
-            )
+                shuffled["stratum"], shuffled["method"], x[order], y.to_numpy()[order], options
+            ).these
         )
     # means over seeds add up in another order
     assert found[0].estimate == pytest.approx(found[1].estimate)
@@ -124,7 +124,7 @@ def test_where_nothing_can_be_told_there_is_no_verdict(kept, why):
     rows = GRID["method"].isin(kept)
     # an outcome of ties only
     effect = conditional_information(
-        "x", GRID["stratum"][rows], GRID["method"][rows], x[rows], np.ones(rows.sum()), OPTIONS[rows]
-    )
-    assert effect.verdict == INCONCLUSIVE
-    assert why in effect.test
+        GRID["stratum"][rows], GRID["method"][rows], x[rows], np.ones(rows.sum()), OPTIONS[rows]
+    ).these
+    assert not effect.p_value < 0.05
+    assert why in effect.method

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, QUANTITIES, judge
+from analysis.claims.effect import NOT_MEASURED, SIGNIFICANCE
 from analysis.plan import final_runs, read_study, selection_runs
-from analysis.statistics import NOT_MEASURED, SIGNIFICANCE
 from ncsam.training import METRICS
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -43,6 +43,7 @@ def table_of(path):
             | {name: config[name] for name in ("dataset", "seed")}
             | {"noise_kind": config["noise"]["kind"], "noise_rate": config["noise"]["rate"], "classes": 10}
             | {"method": method["label"], "method_name": method["name"], "loss": method["loss"]["name"]}
+            | {f"sharpness_{loss}_converged": True for loss in ("observed", "clean")}
             | {"mixup": 0.0, "diverged": False, "candidates": len(method["candidates"])}
             | {"hyperparameters": json.dumps(chosen), "mean_perturbation_norm": chosen.get("rho", np.nan)}
         )
@@ -66,4 +67,4 @@ def test_a_study_has_the_runs_that_its_claims_need_and_enough_of_them_for_verdic
     assert [
         e.needs for e in effects + [c for j in found for c in j.controls] if e.verdict == NOT_MEASURED
     ] == []
-    assert [effect.name for effect in effects if effect.smallest_p >= SIGNIFICANCE / effect.tests] == []
+    assert [effect.name for effect in effects if effect.test.smallest_p >= SIGNIFICANCE / effect.tests] == []

@@ -350,18 +350,18 @@ def test_one_sample_and_empty_classes_are_no_special_case(kind, rate):
         ({"targets": torch.zeros(0, dtype=torch.int64)}, "targets"),
         ({"targets": torch.tensor([0, -1])}, "targets"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "num_classes"),
-        ({"inputs": pixels()}, "inputs: 'symmetric' does not take it"),
-        ({"kind": "part-dependent"}, "inputs: 'part-dependent' needs it"),
+        ({"inputs": pixels()}, "inputs: 'symmetric' has no such option; it takes none"),
+        ({"kind": "part-dependent"}, "inputs: kind 'part-dependent' needs it"),
         ({"kind": "part-dependent", "inputs": pixels(999)}, "inputs: 999 samples"),
         ({"kind": "part-dependent", "inputs": torch.full((1000, 2), float("inf"))}, "inputs: must be finite"),
         ({"kind": "part-dependent", "inputs": pixels(), "flip_std": 0.0}, "flip_std"),
-        ({"kind": "pmd"}, "posterior: 'pmd' needs it"),
+        ({"kind": "pmd"}, "posterior: kind 'pmd' needs it"),
         ({"kind": "pmd", "posterior": probabilities(), "pmd_type": 4}, "pmd_type"),
         ({"kind": "pmd", "posterior": probabilities(10)}, "posterior: must be of shape"),
         ({"kind": "pmd", "posterior": -probabilities()}, "posterior: each row"),
         ({"kind": "pmd", "posterior": probabilities() * 2}, "posterior: each row"),
         ({"kind": "beta", "concentration": 0.0}, "concentration"),
-        ({"kind": "matrix"}, "transition: 'matrix' needs it"),
+        ({"kind": "matrix"}, "transition: kind 'matrix' needs it"),
         ({"kind": "matrix", "transition": "cifar"}, "transition: unknown matrix 'cifar'"),
         ({"kind": "matrix", "transition": torch.eye(9)}, "transition: must be 10 x 10"),
         ({"kind": "matrix", "transition": [[1.0], [0.5, 0.5]]}, "transition: must be a matrix"),
@@ -370,7 +370,7 @@ def test_one_sample_and_empty_classes_are_no_special_case(kind, rate):
         ({"kind": "matrix", "transition": torch.eye(10)}, "rate: .* at most 0,"),
         ({"kind": "asymmetric", "targets": targets[:9]}, "num_classes: 'asymmetric'"),
         ({"kind": "superclass"}, "num_classes: 'superclass'"),
-        ({"kind": "human"}, "observed: 'human' needs it"),
+        ({"kind": "human"}, "observed: kind 'human' needs it"),
         ({"kind": "human", "observed": targets}, "rate: 'human' labels have their own"),
         ({"kind": "human", "rate": None, "observed": targets[1:]}, "observed: must be int64"),
         ({"kind": "human", "rate": None, "observed": targets + 1}, r"observed: labels must lie in 0\.\.9"),
@@ -388,7 +388,7 @@ def test_the_table_tells_what_each_kind_takes():
     assert noise_options("pmd")["posterior"].per_sample
     assert noise_options("beta")["concentration"].default == 10.0
     assert not noise_options("matrix")["transition"].per_sample
-    with pytest.raises(ValueError, match="^kind: unknown label noise 'asymetric'; known: symmetric,"):
+    with pytest.raises(ValueError, match="^kind: unknown name 'asymetric'; known: symmetric,"):
         noise_options("asymetric")
 
 

@@ -304,7 +304,7 @@ class TestAlignment:
 
     def test_against_gradients_of_each_part(self, step):
         method, inputs, observed, clean = step
-        values = perturbation_alignment(method, inputs, observed, clean, method.rho)
+        values = perturbation_alignment(method, inputs, observed, clean)
         model = method.model
 
         def flat_gradient(mask, targets):
@@ -338,12 +338,12 @@ class TestAlignment:
     def test_gradients_and_weights_are_left_alone(self, step):
         method, inputs, observed, clean = step
         before = [p.grad.clone() for p in method.model.parameters()]
-        perturbation_alignment(method, inputs, observed, clean, method.rho)
+        perturbation_alignment(method, inputs, observed, clean)
         assert all(torch.equal(p.grad, g) for p, g in zip(method.model.parameters(), before, strict=True))
 
     def test_without_wrong_labels_sams_perturbation_is_the_clean_one(self, step):
         method, inputs, observed, _ = step
-        values = perturbation_alignment(method, inputs, observed, observed, method.rho)
+        values = perturbation_alignment(method, inputs, observed, observed)
         assert values["cos_sam_clean"] == pytest.approx(1)
         assert math.isnan(values["cos_gstar_noise"])
 

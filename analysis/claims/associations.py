@@ -1,0 +1,118 @@
+"""Predictions of how two quantities go together over methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.coverage import coverage_of_all
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.quantities import Quantity, quantity
+from analysis.claims.variants import distinct_methods, family_of, hyperparameters_of
+from analysis.statistics import conditional_information, rank_association
+
+TAU = "Kendall's tau"
+PARTIAL = "Spearman's rho, partial"
+SHARE = "share of entropy"
+
+
+@dataclass(frozen=True)
+class Association:
+    """The rank correlation of two quantities over families of methods, within data set and noise.
+
+    Attributes:
+        quantity: one of them.
+        outcome: the other.
+        sign: of the correlation.
+        given: a third quantity, which makes the correlation partial.
+    """
+
+    quantity: str
+    outcome: str
+    sign: int
+    given: str | None = None
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        words, outcome = quantity(self.quantity).words, quantity(self.outcome).words
+        given = f", given {quantity(self.given).words}" if self.given else ""
+        return f"{words} with {outcome} over methods, within noise rate{given} {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return "four or more families of methods (five for a verdict) at each noise rate above 0"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean rank correlation over cells."""
+        names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
+        quantities = [quantity(name) for name in names]
+        unit = PARTIAL if self.given else TAU
+        noisy = distinct_methods(_comparable(table, quantities))
+        needs = lacking(table, noisy, quantities)
+        if needs:
+            return not_measured(self, unit, needs)
+        values = [what.values(noisy) for what in quantities]
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit=unit,
+            finding=rank_association(
+                cell_names(noisy),
+                noisy["method"],
+                family_of(noisy),
+                values[0],
+                values[1],
+                given=values[2] if self.given else None,
+            ),
+            coverage=coverage_of_all(noisy, quantities),
+        )
+
+
+@dataclass(frozen=True)
+class Information:
+    """What a quantity tells of another's order over methods, within data set and noise, beyond hyper-parameters."""
+
+    quantity: str
+    outcome: str
+    sign: int = 1
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        words, outcome = quantity(self.quantity).words, quantity(self.outcome).words
+        return f"what {words} tells of {outcome} within noise rate, whatever hyper-parameters are given {SIGNS[1]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return (
+            "four or more methods at each noise rate above 0, several of them with the same hyper-parameter"
+        )
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The least normalized conditional mutual information, above chance."""
+        quantities = [quantity(self.quantity), quantity(self.outcome)]
+        noisy = distinct_methods(_comparable(table, quantities))
+        needs = lacking(table, noisy, quantities)
+        if needs:
+            return not_measured(self, SHARE, needs)
+        x, y = (what.values(noisy) for what in quantities)
+        return Effect(
+            name=self.describe(),
+            predicted=1,
+            unit=SHARE,
+            finding=conditional_information(
+                cell_names(noisy), noisy["method"], x, y, hyperparameters_of(noisy)
+            ),
+            coverage=coverage_of_all(noisy, quantities),
+        )
+
+
+def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
+    """The noisy runs that a comparison over methods may hold: their training loss is one and the same."""
+    noisy = noisy_runs(table)
+    noisy = noisy[(noisy["loss"] == "cross-entropy") & (noisy["mixup"] == 0)]
+    for what in quantities:
+        noisy = what.measured(noisy)
+    return noisy

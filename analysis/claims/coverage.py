@@ -1,0 +1,79 @@
+"""Which runs a comparison has and which it lacks: not run, diverged, not measured, or not converged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.quantities import Quantity
+from analysis.claims.variants import CELL
+from figures.style import percent
+
+NO_RUN, DIVERGED, NOT_CONVERGED, NO_VALUE = "no run", "diverged", "not converged", "not measured"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The runs of a comparison.
+
+    Attributes:
+        missing: parts of the study's grid without a run, or without a number, each with the reason.
+        runs: how many runs there are.
+        not_converged: how many of them hold a value that did not converge, which therefore is not used.
+    """
+
+    missing: tuple[str, ...] = ()
+    runs: int = 0
+    not_converged: int = 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(
+            tuple(dict.fromkeys((*self.missing, *other.missing))),
+            self.runs + other.runs,
+            self.not_converged + other.not_converged,
+        )
+
+
+def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Sequence[Quantity]) -> Coverage:
+    """What the runs of one method cover of a grid.
+
+    Args:
+        grid: runs in all of whose cells and seeds the method should have one.
+        runs: of the method.
+        title: of the method.
+        quantities: all of which each run should have.
+    """
+    values = pd.concat([what.values(runs) for what in quantities], axis=1).sum(axis=1, skipna=False)
+    unconverged = np.logical_or.reduce([what.unconverged(runs) for what in quantities])
+    diverged = runs["diverged"].astype(bool) if "diverged" in runs else np.zeros(len(runs), dtype=bool)
+    states = dict.fromkeys(_cells(grid), NO_RUN)
+    for cell, value, broke, open_ in zip(_cells(runs), values, diverged, unconverged, strict=True):
+        reason = "" if np.isfinite(value) else DIVERGED if broke else NOT_CONVERGED if open_ else NO_VALUE
+        # of several runs in a cell the worst
+        if reason == DIVERGED or states[cell] != DIVERGED:
+            states[cell] = reason or ("" if states[cell] == NO_RUN else states[cell])
+    seeds: dict[tuple[Any, ...], list[str]] = {}
+    for (*noise, seed), reason in sorted(states.items()):
+        if reason:
+            seeds.setdefault((*noise, reason), []).append(str(seed))
+    missing = tuple(
+        f"{title}, {dataset}, {kind} {percent(rate)}, seed {', '.join(of_reason)}: {reason}"
+        for (dataset, kind, rate, reason), of_reason in seeds.items()
+    )
+    return Coverage(missing, len(runs), int(unconverged.sum()))
+
+
+def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Coverage:
+    """What the runs of each method of a table cover of all cells and seeds of the table."""
+    found = Coverage()
+    for title, runs in table.groupby("method", sort=True):
+        found += coverage(table, runs, str(title), quantities)
+    return found
+
+
+def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(runs[name].tolist() for name in CELL), strict=True))

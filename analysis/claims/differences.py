@@ -1,0 +1,126 @@
+"""Predictions about a difference between two methods, or about the sign of a quantity itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.coverage import coverage, coverage_of_all
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.quantities import quantity
+from analysis.claims.variants import CELL, Variant, select, select_both
+from analysis.statistics import paired_effect
+
+
+def null_of(sign: int, margin: float) -> tuple[float, float]:
+    """The effects that the null hypothesis allows: 0, or those within the margin where no difference is predicted."""
+    return (-margin, margin) if sign == 0 and math.isfinite(margin) else (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A quantity of one method less that of another, paired by data set, noise and seed, where labels are wrong.
+
+    The mean over cells of the mean difference in each; whether it reverses between cells is tested.
+    """
+
+    quantity: str
+    more: Variant
+    less: Variant
+    sign: int
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return f"{quantity(self.quantity).words}: {self.more.title} less {self.less.title} {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.more.title} and {self.less.title} with the same wrong labels and seeds"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean of the paired differences."""
+        what = quantity(self.quantity)
+        noisy = what.measured(noisy_runs(table))
+        more, less = select_both(noisy, self.more, self.less)
+        needs = lacking(table, noisy, [what], (self.more, more), (self.less, less))
+        if needs:
+            return not_measured(self, what.unit, needs)
+        first = more[CELL].assign(more=what.values(more))
+        pairs = first.merge(less[CELL].assign(less=what.values(less)), on=CELL)
+        null = null_of(self.sign, what.margin)
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit=what.unit,
+            finding=paired_effect(
+                cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
+            ),
+            margin=what.margin,
+            null=null,
+            coverage=coverage(noisy, more, self.more.title, [what])
+            + coverage(noisy, less, self.less.title, [what]),
+        )
+
+
+@dataclass(frozen=True)
+class Level:
+    """The sign of a quantity itself, in the runs of one method, or of all, where labels are wrong.
+
+    Attributes:
+        method: whose runs; None: the mean over all methods for each data set, noise and seed.
+        non_inferior: the quantity may lie on the other side of zero by less than its margin.
+    """
+
+    quantity: str
+    method: Variant | None
+    sign: int
+    non_inferior: bool = False
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        what = quantity(self.quantity)
+        where = f", {self.method.title}" if self.method else ""
+        bound = (
+            f"{SIGNS[self.sign][0]} {-self.sign * what.margin:g}" if self.non_inferior else SIGNS[self.sign]
+        )
+        return f"{what.words}{where} {bound}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.method.title if self.method else 'any method'} with wrong labels"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean over cells of the mean over seeds in each."""
+        what = quantity(self.quantity)
+        noisy = what.measured(noisy_runs(table))
+        runs = noisy if self.method is None else select(noisy, self.method)
+        needs = lacking(table, noisy, [what], *([(self.method, runs)] if self.method else []))
+        needs = needs or what.lacks(runs)
+        if needs:
+            return not_measured(self, what.unit, needs)
+        found = runs[CELL].assign(value=what.values(runs))
+        # a run that diverged makes the mean of its seed NaN
+        seeds = found.groupby(CELL)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
+        edge = -self.sign * what.margin
+        null = (edge, edge) if self.non_inferior else null_of(self.sign, what.margin)
+        covered = (
+            coverage(noisy, runs, self.method.title, [what]) if self.method else coverage_of_all(runs, [what])
+        )
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit=what.unit,
+            finding=paired_effect(
+                cell_names(seeds),
+                seeds["value"],
+                null=null,
+                margin=math.nan if self.non_inferior else what.margin,
+                counted="seeds in cells",
+            ),
+            margin=what.margin,
+            null=null,
+            coverage=covered,
+        )

@@ -1,0 +1,92 @@
+"""What a claim predicts of a measured quantity, and how a prediction becomes an effect.
+
+Each prediction is a small value with `describe()`, what it predicts in words, written before the data; `runs()`, the
+runs it needs; and `effect(table)`, what the data say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pandas as pd
+
+from analysis.claims.effect import Effect
+from analysis.claims.quantities import Quantity
+from analysis.claims.variants import CELL, Variant
+from figures.style import percent
+
+SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
+NEEDS_NOISE = "runs with wrong labels"
+NOISE = CELL[:3]
+"""Columns that make a cell: its seeds repeat one measurement."""
+
+
+class Prediction(Protocol):
+    """What a claim predicts of a measured quantity."""
+
+    @property
+    def sign(self) -> int:
+        """+1, -1, or 0: no difference."""
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """Estimate, interval and test."""
+
+
+def not_measured(prediction: Prediction, unit: str, needs: str) -> Effect:
+    """The effect of a prediction whose runs or measurements are not there."""
+    return Effect(name=prediction.describe(), predicted=prediction.sign, unit=unit, needs=needs)
+
+
+def noisy_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with wrong labels."""
+    return table[table["noise_rate"] > 0]
+
+
+def joined(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd.Series:
+    """One label a run from several columns."""
+    first, *others = (table[name].astype(str) for name in columns)
+    for other in others:
+        first = first + between + other
+    return first
+
+
+def cell_names(runs: pd.DataFrame) -> pd.Series:
+    """The cell of each run: the noise rate, as in "40%", with data set and kind of noise where there are several."""
+    rate = runs["noise_rate"].map(percent)
+    several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
+    return rate + ", " + joined(runs, several, ", ") if several else rate
+
+
+def series_names(runs: pd.DataFrame) -> pd.Series:
+    """The series of each run: its data set and kind of noise, whichever of them there are several of."""
+    several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
+    return joined(runs, several or ["dataset"], ", ")
+
+
+def lacking(
+    table: pd.DataFrame,
+    chosen: pd.DataFrame,
+    quantities: Sequence[Quantity],
+    *of_methods: tuple[Variant, pd.DataFrame],
+) -> str:
+    """What is not there at all: wrong labels, a method's runs, or measurements; empty if all is.
+
+    Args:
+        table: all runs.
+        chosen: those that the prediction may use.
+        quantities: what it compares.
+        of_methods: methods that it compares, each with its runs.
+    """
+    if chosen.empty:
+        return NEEDS_NOISE
+    absent = [variant.title for variant, runs in of_methods if runs.empty]
+    if absent:
+        return f"runs of {' and of '.join(absent)}"
+    return next((words for what in quantities if (words := what.lacks(table))), "")

@@ -1,0 +1,66 @@
+"""Predictions of what holds in every run, but for a share that may fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.coverage import coverage_of_all
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import NOISE, joined, lacking, not_measured
+from analysis.claims.quantities import quantity
+from analysis.claims.variants import CELL
+from analysis.statistics import failing_share
+
+
+@dataclass(frozen=True)
+class Holds:
+    """A quantity is above zero in every run at every noise rate, 0 among them, but for a share of the draws of data.
+
+    Attributes:
+        quantity: such as a bound less what it bounds.
+        exceptions: the share that may fail.
+        vacuous: a quantity; where it is above zero in every run, the prediction cannot fail, and says nothing.
+    """
+
+    quantity: str
+    exceptions: float
+    vacuous: str = ""
+
+    @property
+    def sign(self) -> int:
+        """The share of failures less the one allowed is negative."""
+        return -1
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return f"{quantity(self.quantity).words} > 0, but for at most {self.exceptions:.0%} of draws"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return "any method"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The share of runs that fail, in the mean over draws of data and labels."""
+        what = quantity(self.quantity)
+        runs = what.measured(table)
+        needs = lacking(table, runs, [what])
+        if needs:
+            return not_measured(self, "share of runs", needs)
+        values = what.values(runs)
+        above = quantity(self.vacuous).values(runs) > 0 if self.vacuous else pd.Series([False])
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit="share of runs",
+            finding=failing_share(
+                joined(runs, CELL),
+                joined(runs, NOISE),
+                (values <= 0).where(values.notna()),
+                allowed=self.exceptions,
+            ),
+            null=(self.exceptions, self.exceptions),
+            coverage=coverage_of_all(runs, [what]),
+            vacuous=bool(above.all()),
+        )

@@ -1,0 +1,181 @@
+"""Predictions of how a quantity goes with the noise rate or with a hyper-parameter, and of which value is best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from analysis.claims.coverage import coverage, coverage_of_all
+from analysis.claims.differences import null_of
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import SIGNS, cell_names, noisy_runs, not_measured, series_names
+from analysis.claims.quantities import Quantity, quantity
+from analysis.claims.variants import CELL, Variant, select, series_over
+from analysis.statistics import Finding, paired_effect, slope_of, trend
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How a quantity of one method goes with the noise rate, or with a hyper-parameter of it.
+
+    Attributes:
+        against: `"noise_rate"`: the slope in each data set and kind of noise; or a hyper-parameter: the slope of each
+            seed over runs that differ in nothing but it, in each cell.
+        noisy: only rates above 0.
+        noise_kinds: only noise of these kinds, if given.
+    """
+
+    quantity: str
+    method: Variant
+    sign: int
+    against: str = "noise_rate"
+    noisy: bool = False
+    noise_kinds: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return (
+            f"{quantity(self.quantity).words} against {self.against.replace('_', ' ')}, {self.method.title} "
+            f"{SIGNS[self.sign]}"
+        )
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        kind = f" of {' or '.join(self.noise_kinds)} noise" if self.noise_kinds else ""
+        if self.by_rate:
+            return f"{self.method.title} at two or more noise rates{' above 0' if self.noisy else ''}{kind}"
+        return f"{self.method.title} with two or more values of {self.against}, other things equal{kind}"
+
+    @property
+    def by_rate(self) -> bool:
+        """Against the noise rate."""
+        return self.against == "noise_rate"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean slope over series of cells, or, against a hyper-parameter, over cells."""
+        what = quantity(self.quantity)
+        unit = f"{what.unit} per {'100% wrong labels' if self.by_rate else 'unit of ' + self.against}".strip()
+        chosen = what.measured(noisy_runs(table) if self.noisy or not self.by_rate else table)
+        if self.noise_kinds:
+            chosen = chosen[chosen["noise_kind"].isin(self.noise_kinds)]
+        runs = select(chosen, self.method) if self.by_rate else series_over(chosen, self.method, self.against)
+        needs = self._lacks(table, runs, what)
+        if needs:
+            return not_measured(self, unit, needs)
+        margin = what.margin if self.by_rate else np.nan
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit=unit,
+            finding=self._by_rate(runs, what) if self.by_rate else self._by_option(runs, what),
+            margin=margin,
+            null=null_of(self.sign, margin),
+            coverage=coverage(chosen, runs, self.method.title, [what])
+            if self.by_rate
+            else coverage_of_all(runs, [what]),
+        )
+
+    def _lacks(self, table: pd.DataFrame, runs: pd.DataFrame, what: Quantity) -> str:
+        if runs.empty:
+            return self.runs()
+        groups, level = (CELL[:2], "noise_rate") if self.by_rate else (CELL, "option")
+        return what.lacks(table) or (self.runs() if runs.groupby(groups)[level].nunique().max() < 2 else "")
+
+    def _by_rate(self, runs: pd.DataFrame, what: Quantity) -> Finding:
+        return trend(series_names(runs), runs["noise_rate"], what.values(runs), margin=what.margin)
+
+    def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
+        """Runs of one seed share their draws, so that each seed has a slope of its own; seeds repeat it."""
+        found = runs[[*CELL, "option"]].assign(value=what.values(runs))
+        seeds = found[found.groupby(CELL)["option"].transform("nunique") > 1].groupby(CELL)
+        slopes = seeds[["option", "value"]].apply(
+            lambda of_seed: slope_of(of_seed["option"].to_numpy(), of_seed["value"].to_numpy())
+        )
+        by_seed = slopes.rename("slope").reset_index()
+        return paired_effect(cell_names(by_seed), by_seed["slope"], counted="slopes of seeds")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The value of a hyper-parameter with the best outcome, less the noise rate, at one noise rate, seed by seed.
+
+    Attributes:
+        option: a hyper-parameter, three or more values of which were run with nothing else changed.
+        rate: the noise rate.
+        sign: 0: the best value is the noise rate, within `margin`.
+    """
+
+    option: str
+    outcome: str
+    method: Variant
+    rate: float
+    sign: int
+    margin: float = np.nan
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return (
+            f"best {self.option.replace('_', ' ')} of {self.method.title} by {quantity(self.outcome).words}, less the "
+            f"noise rate, at {self.rate:.0%} {SIGNS[self.sign]}"
+        )
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean over cells of the mean over seeds; a seed in which a run diverged is lost."""
+        what = quantity(self.outcome)
+        at_rate = table[np.isclose(table["noise_rate"], self.rate)]
+        runs = series_over(at_rate, self.method, self.option)
+        if runs.empty or runs["option"].nunique() < 3:
+            return not_measured(self, "share", self.runs())
+        outcomes = runs.assign(outcome=what.values(runs)).pivot(
+            index=CELL, columns="option", values="outcome"
+        )
+        # a seed without a run for each value is none of this grid
+        there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
+        outcomes = outcomes[there == runs["option"].nunique()]
+        whole = outcomes.dropna()
+        best = whole.idxmax(axis=1).reindex(outcomes.index).rename("best").reset_index()
+        null = null_of(self.sign, self.margin)
+        found = paired_effect(
+            cell_names(best),
+            best["best"].to_numpy(dtype=np.float64) - self.rate,
+            null=null,
+            margin=self.margin,
+            counted="seeds in cells",
+        )
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit="share",
+            finding=_where_values_differ(found, whole.to_numpy(dtype=np.float64)),
+            margin=self.margin,
+            null=null,
+            coverage=coverage_of_all(runs, [what]),
+        )
+
+
+def _where_values_differ(found: Finding, outcomes: np.ndarray) -> Finding:
+    """The finding with the p-values of Friedman's test over seeds where those are larger.
+
+    By chance too some value is the best one, and on average the middle one: whether the values differ at all must be
+    found as well.
+    """
+    differ = 1.0
+    if len(outcomes) > 1 and np.ptp(outcomes) > 0:
+        differ = float(scipy.stats.friedmanchisquare(*outcomes.T).pvalue)
+    these, like_these = (
+        replace(
+            test,
+            p_value=float(np.maximum(test.p_value, differ)),
+            equivalence_p=float(np.maximum(test.equivalence_p, differ)),
+            method=f"{test.method} and Friedman's",
+        )
+        for test in (found.these, found.like_these)
+    )
+    return replace(found, these=these, like_these=like_these)

@@ -1,0 +1,80 @@
+"""Student's interval, test and equivalence test of an estimate whose standard error is known to some freedom."""
+
+from __future__ import annotations
+
+import math
+
+import scipy.stats
+
+from analysis.statistics.finding import Test
+
+CONFIDENCE = 0.95
+
+Region = tuple[float, float]
+"""Values that the null hypothesis allows, from the first to the second; (0, 0): no effect."""
+
+
+def student(
+    estimand: str,
+    estimate: float,
+    error: float,
+    freedom: float,
+    *,
+    units: int,
+    counted: str,
+    method: str,
+    null: Region = (0.0, 0.0),
+    margin: float = math.nan,
+) -> Test:
+    """A two-sided t test against the nearest value of the null region, and two one-sided t tests against the margin.
+
+    Values without any spread leave a t test nothing to divide by. Then the test counts: if the median lay in the null
+    region, each of n independent values would lie on that side with a probability of at least one half.
+
+    Args:
+        estimand: `THESE` or `LIKE_THESE`.
+        estimate: the number.
+        error: its standard error; NaN or no freedom: no test is possible.
+        freedom: degrees of freedom of the standard error.
+        units: how many values the estimate is the mean of.
+        counted: what they are.
+        method: name of the test.
+        null: values that the null hypothesis allows.
+        margin: of equivalence; NaN for none.
+    """
+    if not (freedom > 0 and math.isfinite(error)):
+        why = f"too few {counted}"
+        return Test(estimand, estimate, method=why, units=units, counted=counted, smallest_p=1.0)
+    beyond = max(null[0] - estimate, estimate - null[1], 0.0)
+    within = margin - abs(estimate)
+    if error > 1e-12 * abs(estimate):
+        p_value = 2 * float(scipy.stats.t.sf(beyond / error, freedom)) if beyond else 1.0
+        equivalence = float(scipy.stats.t.sf(within / error, freedom))
+        smallest = 0.0
+    else:
+        p_value = 2 * 0.5**units if beyond > 0 else 1.0
+        equivalence = 0.5**units if within > 0 else 1.0
+        smallest = 2 * 0.5**units
+    half = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return Test(
+        estimand,
+        estimate,
+        estimate - half,
+        estimate + half,
+        min(1.0, p_value),
+        equivalence if math.isfinite(margin) else math.nan,
+        method,
+        units,
+        counted,
+        error,
+        freedom,
+        smallest,
+    )
+
+
+def student_interval(estimate: float, error: float, freedom: float) -> tuple[float, float]:
+    """The 95% interval; NaN where there is no freedom."""
+    if not (freedom > 0 and math.isfinite(error)):
+        return math.nan, math.nan
+    half = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return estimate - half, estimate + half

@@ -1,0 +1,167 @@
+"""What every method is: a way to fill `.grad`, with a warm-up if wanted."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ncsam.methods.passes import LossFunction, Passes, RememberingLoss
+from ncsam.methods.perturbation import Ascent
+
+
+class Method(ABC):
+    """`method.backward(inputs, targets)` stands where `loss.backward()` stood.
+
+    A subclass says what the gradient is, in `fill_own_gradients`. Any method can have a warm-up: in the first `warmup`
+    of the training the gradient is then the ordinary one.
+
+    Args:
+        model: in training mode; DistributedDataParallel and compiled models too.
+        loss_fn: (outputs, targets) -> mean loss over the samples.
+        warmup: share of the training with ordinary gradients, 0 to 1; needs `progress`.
+
+    Attributes:
+        passes: precision, loss scaling, micro-batches and ranks; set them there.
+        gradient_count: gradients spent so far, in gradients of a batch.
+        ascent: the first half of the last step, where the method perturbs the weights; None otherwise.
+        rho: radius of the perturbation in weight space; None for methods without one.
+        needs_peer: the method trains a second network, which is given as `peer`.
+        needs_classes: the targets must be classes, not probabilities of classes.
+
+    Raises:
+        TypeError: no module, such as its parameters, or no loss.
+        ValueError: a warm-up that is not a share.
+    """
+
+    needs_peer: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, warmup: float = 0.0
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
+                "the parameters are your optimizer's"
+            )
+        if not callable(loss_fn):
+            raise TypeError(
+                f"loss_fn: must be called with (outputs, targets), got {type(loss_fn).__name__}; "
+                "build_loss makes one by name"
+            )
+        check_share("warmup", warmup)
+        self.passes = Passes(model, loss_fn)
+        self.gradient_count = 0.0
+        self.ascent: Ascent | None = None
+        self.rho: float | None = None
+        self.warmup = warmup
+        self._progress: float | None = None
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the training that is done, 0 to 1: set it to epoch / epochs, as `fit()` does; None before.
+
+        Raises:
+            ValueError: set to another number, such as that of the epoch.
+        """
+        return self._progress
+
+    @progress.setter
+    def progress(self, share: float | None) -> None:
+        # beyond 1 a schedule means nothing: NCSAM's would turn its sign
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"progress: must be a share in [0, 1], such as epoch / epochs, got {share}")
+        self._progress = share
+
+    def known_progress(self) -> float:
+        """The progress, for what cannot do without.
+
+        Raises:
+            ValueError: it was never set.
+        """
+        if self._progress is None:
+            raise ValueError(
+                f"progress: the schedule of {type(self).__name__} needs it; set method.progress = epoch / epochs at "
+                "each epoch's start"
+            )
+        return self._progress
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose gradient is filled."""
+        return self.passes.model
+
+    @property
+    def loss_fn(self) -> LossFunction | RememberingLoss:
+        """The training loss."""
+        return self.passes.loss_fn
+
+    def networks(self) -> list[nn.Module]:
+        """What is trained: the model, and others that a method trains beside it."""
+        return [self.model]
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimizer has to train."""
+        return itertools.chain.from_iterable(network.parameters() for network in self.networks())
+
+    def backward(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Adds the method's gradient to `.grad`; weights and modes end as they were.
+
+        Args:
+            inputs: (batch, ...).
+            targets: int64 (batch,), observed labels.
+            indices: int64 (batch,), positions of the samples in the training set; for methods and losses that
+                know something of single samples.
+
+        Returns:
+            The batch's mean loss at w, detached.
+
+        Raises:
+            ValueError: `progress` is needed and was never set, or the method needs classes and got probabilities.
+        """
+        before = self.passes.sample_gradients
+        loss = self.fill_gradients(inputs, targets, indices)
+        self.gradient_count += (self.passes.sample_gradients - before) / len(targets)
+        return loss
+
+    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """What `backward` does, without the counting."""
+        if self.needs_classes and (targets.ndim != 1 or targets.is_floating_point()):
+            raise ValueError(
+                f"targets: {type(self).__name__} needs classes, int64 (batch,), got {targets.dtype} of shape "
+                f"{tuple(targets.shape)}; do not mix labels with this method"
+            )
+        self.ascent = None
+        if self.is_warming_up():
+            return self.fill_warmup_gradients(inputs, targets, indices)
+        return self.fill_own_gradients(inputs, targets, indices)
+
+    def is_warming_up(self) -> bool:
+        """Whether the training is in its warm-up."""
+        return self.warmup > 0 and self.known_progress() <= self.warmup
+
+    def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient of the warm-up to `.grad`: the ordinary one. Returns the mean loss at w, detached."""
+        return self.passes.backward(inputs, targets, indices, moves_statistics=True)
+
+    @abstractmethod
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient after the warm-up to `.grad`. Returns the mean loss at w, detached."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on exactly, beside model and optimizer."""
+        return {"gradient_count": self.gradient_count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a `state_dict()` again."""
+        self.gradient_count = state["gradient_count"]
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless the value lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be a share in [0, 1], got {value}")

@@ -1,0 +1,189 @@
+"""What can be chosen by name, and what can be set of it: methods, models, losses, label noise, schedules.
+
+The options of a choice are the keyword-only arguments of the function or class that makes it: one place says their
+names, types and defaults, and every error about them is raised here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+from torch import Tensor
+
+Entry = TypeVar("Entry")
+
+MAX_NUMBER = 1e300
+"""Larger numbers, which Python's integers can be, are no setting."""
+MAX_QUOTED = 500
+"""Characters of a wrong value that an error quotes."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that can be set.
+
+    Attributes:
+        required: whether a value must be given.
+        default: the value where none is given.
+        kind: the type of the value, without `None`.
+    """
+
+    required: bool
+    default: Any
+    kind: Any
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether the value is a tensor with one row for each sample."""
+        return self.kind is Tensor
+
+
+@dataclass(frozen=True)
+class Registry(Generic[Entry]):
+    """The choices of one kind by name, such as all losses.
+
+    Attributes:
+        field: how errors call the choice, such as `"loss"`.
+        entries: name -> entry.
+        maker: entry -> the function or class whose keyword-only arguments are the options.
+        not_options: arguments that the caller's code hands over, and nobody configures.
+        whole_numbers: the smallest and the largest value of options that are whole numbers; None: any.
+    """
+
+    field: str
+    entries: Mapping[str, Entry]
+    maker: Callable[[Entry], Callable[..., Any]] = lambda entry: entry  # type: ignore[assignment,return-value]
+    not_options: tuple[str, ...] = ()
+    whole_numbers: tuple[int, int] | None = None
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a name.
+
+        Raises:
+            ValueError: unknown name.
+        """
+        if name not in self.entries:
+            hint = nearest(name, self.entries)
+            known = f"known: {', '.join(self.entries)}"
+            raise ValueError(f"{self.field}: unknown name {name!r}; {known}{f'; {hint}' if hint else ''}")
+        return self.entries[name]
+
+    def options(self, name: str) -> dict[str, Option]:
+        """What can be set of a choice, by name.
+
+        Raises:
+            ValueError: unknown choice.
+        """
+        found = options_of(self.maker(self.entry(name)))
+        return {key: option for key, option in found.items() if key not in self.not_options}
+
+    def check(self, name: str, given: Mapping[str, Any], *, partly: bool = False) -> None:
+        """Checks names and types of options; whoever makes the choice checks the range of their values.
+
+        Args:
+            name: of the choice.
+            given: option -> value.
+            partly: whether required options may be missing.
+
+        Raises:
+            ValueError: unknown choice, an option that it does not have, a value of another type, or a required option
+                that is missing; the message begins with the option's name.
+        """
+        known = self.options(name)
+        check_names(name, given, known)
+        for key, value in given.items():
+            self.check_value(key, value, known[key])
+        if not partly:
+            for key, option in known.items():
+                if option.required and key not in given:
+                    raise ValueError(f"{key}: {self.field} {name!r} needs it")
+
+    def check_value(self, key: str, value: Any, option: Option) -> None:
+        """Raises ValueError unless the value is of the option's type."""
+        optional = not option.required and option.default is None
+        if not (_fits(value, option.kind, self.whole_numbers) or (value is None and optional)):
+            words = described(option.kind, self.whole_numbers)
+            raise ValueError(f"{key}: must be {words}, got {quoted(value)}")
+
+
+@cache
+def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only arguments of a function or class; those that it passes on by `Unpack` come from its base."""
+    function = maker.__init__ if isinstance(maker, type) else maker  # type: ignore[misc]
+    hints = get_type_hints(function)
+    found: dict[str, Option] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            required = parameter.default is inspect.Parameter.empty
+            default = None if required else parameter.default
+            found[parameter.name] = Option(required, default, _without_none(hints[parameter.name]))
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD and isinstance(maker, type):
+            (passed_on,) = get_args(hints[parameter.name])
+            inherited = options_of(maker.__mro__[1])
+            found |= {name: inherited[name] for name in get_type_hints(passed_on)}
+    return found
+
+
+def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError if `given` has a name that `owner` does not have; says which name looks most like it."""
+    known = list(known)
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) or f"it takes {', '.join(known) or 'none'}"
+            raise ValueError(f"{key}: {owner!r} has no such option; {hint}")
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" of the known word most like the given one; empty if none is like it."""
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def quoted(value: Any) -> str:
+    """The value as an error can show it: shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= 2 * MAX_QUOTED else f"{text[:MAX_QUOTED]} ..."
+
+
+def described(kind: Any, whole_numbers: tuple[int, int] | None = None) -> str:
+    """A type in words, such as "a whole number"."""
+    bounds = "" if whole_numbers is None else f" from {whole_numbers[0]} to {whole_numbers[1]}"
+    if kind is int:
+        return f"a whole number{bounds}"
+    if get_origin(kind) in (Sequence, list):
+        (member,) = get_args(kind)
+        return f"a list of {'whole numbers' if member is int else 'numbers'}{bounds}"
+    return {float: "a number", str: "a word", bool: "true or false"}.get(kind, "of another type")
+
+
+def _fits(value: Any, kind: Any, whole_numbers: tuple[int, int] | None) -> bool:
+    if kind is bool:
+        return isinstance(value, bool | np.bool_)
+    if kind is int:
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        least, most = whole_numbers or (-MAX_NUMBER, MAX_NUMBER)
+        return is_whole and least <= value <= most
+    if kind is float:
+        # an infinite number is refused by who knows why it must not be infinite
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return is_number and (isinstance(value, float) or abs(value) < MAX_NUMBER)
+    if kind is str:
+        return isinstance(value, str)
+    if get_origin(kind) in (Sequence, list):
+        (member,) = get_args(kind)
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_list and all(_fits(part, member, whole_numbers) for part in value)
+    return True
+
+
+def _without_none(hint: Any) -> Any:
+    """The type itself of `float | None`; a choice of several types stays as it is."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    return parts[0] if type(None) in get_args(hint) and len(parts) == 1 else hint

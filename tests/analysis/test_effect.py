@@ -1,0 +1,180 @@
+"""How findings become verdicts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.claims.coverage import Coverage
+from analysis.claims.effect import (
+    CONTRADICTED,
+    CONTRADICTED_HERE,
+    EQUIVALENT,
+    EQUIVALENT_HERE,
+    INCONCLUSIVE,
+    MIXED,
+    NOT_MEASURED,
+    SUPPORTED,
+    SUPPORTED_HERE,
+    VACUOUS,
+    Effect,
+    combined_verdict,
+    corrected,
+)
+from analysis.claims.wording import conclusion
+from analysis.statistics import failing_share, paired_effect, trend
+
+
+def effect_of(means, predicted=1, margin=np.nan, null=(0.0, 0.0), noise=0.1, seeds=4, **fields):
+    """The effect of cells with these true means."""
+    rng = np.random.default_rng(0)
+    cells = np.repeat([f"cell {i}" for i in range(len(means))], seeds)
+    values = np.repeat(means, seeds) + noise * rng.normal(size=len(cells))
+    finding = paired_effect(cells, values, margin=margin, null=null)
+    return Effect(name="x", predicted=predicted, unit="", finding=finding, margin=margin, null=null, **fields)
+
+
+FEW, MANY = 3, 8
+
+
+@pytest.mark.parametrize(
+    ("means", "options", "verdict"),
+    [
+        ([1.0] * MANY, {}, SUPPORTED),
+        ([1.0] * FEW, {}, SUPPORTED_HERE),
+        ([-1.0] * MANY, {}, CONTRADICTED),
+        ([-1.0] * FEW, {}, CONTRADICTED_HERE),
+        ([1.0] * MANY, {"predicted": -1}, CONTRADICTED),
+        ([0.0] * MANY, {"margin": 0.5}, EQUIVALENT),
+        ([0.0] * FEW, {"margin": 0.5}, EQUIVALENT_HERE),
+        ([0.0] * MANY, {"noise": 2.0}, INCONCLUSIVE),
+        ([1.0, -1.0, 1.0], {}, MIXED),
+        ([4.0] * 3 + [-4.0], {}, MIXED),
+        ([1.0] * MANY + [-1.0], {}, MIXED),
+        # a reversal too small to matter is equivalence, and one that matters on one side only is a sign
+        ([0.2, -0.2] * 4, {"margin": 1.0}, EQUIVALENT),
+        ([2.0, 2.0, -0.3], {"margin": 0.5}, SUPPORTED_HERE),
+        # where no difference is predicted
+        ([0.0] * MANY, {"predicted": 0, "margin": 0.5, "null": (-0.5, 0.5)}, SUPPORTED),
+        ([1.0] * MANY, {"predicted": 0, "margin": 0.5, "null": (-0.5, 0.5)}, CONTRADICTED),
+        ([0.5] * MANY, {"predicted": 0, "margin": 0.5, "null": (-0.5, 0.5)}, INCONCLUSIVE),
+        # not lower than by the margin
+        ([-0.1] * MANY, {"null": (-0.5, -0.5)}, SUPPORTED),
+        ([-1.0] * MANY, {"null": (-0.5, -0.5)}, CONTRADICTED),
+        ([-0.5] * MANY, {"null": (-0.5, -0.5)}, INCONCLUSIVE),
+    ],
+)
+def test_a_verdict_follows_from_the_true_means(means, options, verdict):
+    assert effect_of(means, **options).verdict == verdict
+
+
+def test_slopes_that_reverse_are_mixed():
+    levels, series = np.tile(np.repeat([0.0, 0.2, 0.4, 0.6], 3), 4), np.repeat(list("abcd"), 12)
+    for seed in range(20):
+        noise = 0.5 * np.random.default_rng(seed).normal(size=48)
+        finding = trend(series, levels, np.repeat([4, 4, 4, -4], 12) * levels + noise)
+        assert Effect(name="x", predicted=1, unit="", finding=finding).verdict == MIXED
+
+
+def test_a_reversal_that_outlasts_no_correction_forbids_a_sign():
+    effect = effect_of([1.0, 1.0, -0.15], seeds=5)
+    alone = replace(effect, adjusted=(1e-6, np.nan, 0.04))
+    assert 0 < effect.finding.reversal_p < 0.05
+    assert alone.verdict == MIXED
+    open_ = replace(effect, adjusted=(1e-6, np.nan, 0.2), tests=5)
+    assert open_.verdict == INCONCLUSIVE
+    assert "The sign may depend on the cell" in conclusion(open_)
+
+
+@pytest.mark.parametrize(
+    ("means", "options", "index"),
+    [
+        ([1.0] * MANY, {}, 0),
+        ([0.0] * MANY, {"margin": 0.5}, 1),
+        ([1.0, -1.0, 1.0], {}, 2),
+        ([0.0] * MANY, {"predicted": 0, "margin": 0.5, "null": (-0.5, 0.5)}, 1),
+        ([1.0] * MANY, {"predicted": 0, "margin": 0.5, "null": (-0.5, 0.5)}, 0),
+        ([0.0] * MANY, {"noise": 2.0}, 0),
+    ],
+)
+def test_the_p_value_that_is_printed_is_the_one_that_decides(means, options, index):
+    effect = effect_of(means, **options)
+    assert effect.deciding_p == effect.p_values[index]
+    decided = effect.verdict != INCONCLUSIVE
+    assert (effect.deciding_p < 0.05) == decided
+
+
+def test_what_cannot_fail_is_vacuous_unless_it_fails():
+    def share(fails):
+        finding = failing_share(np.arange(100), np.arange(100) % 8, np.full(100, fails), allowed=0.05)
+        return Effect(
+            name="x", predicted=-1, unit="", finding=finding, null=(0.05, 0.05), vacuous=True
+        ).verdict
+
+    assert share(0.0) == VACUOUS
+    assert share(1.0) == CONTRADICTED
+
+
+def test_losses_forbid_a_verdict_and_the_rest_is_said():
+    finding = paired_effect(["a"] * 7, [1.0, 1.1, 0.9, 1.0, 1.2, np.nan, np.nan])
+    effect = Effect(name="x", predicted=1, unit="", finding=finding)
+    assert effect.verdict == INCONCLUSIVE
+    assert effect.verdict_of_the_rest == SUPPORTED_HERE
+    assert "2 pairs lost" in conclusion(effect)
+    assert "the 5 left would say: supported in these cells" in conclusion(effect)
+
+
+def test_runs_that_did_not_converge_are_counted():
+    effect = effect_of([1.0] * MANY, coverage=Coverage(runs=32, not_converged=3))
+    assert "3 of 32 runs not converged" in conclusion(effect)
+
+
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ([1.0], "About this 1 cell; cells like these are judged from 6 on."),
+        ([1.0] * FEW, "About these 3 cells; cells like these are judged from 6 on."),
+        ([1.0] * MANY, "About cells like these 8; of these 8 themselves the 95% interval is [+"),
+    ],
+)
+def test_every_effect_says_what_it_is_about(means, words):
+    assert conclusion(effect_of(means)).startswith(words)
+
+
+def test_an_open_answer_says_what_it_would_take():
+    said = conclusion(effect_of([0.0] * FEW, noise=3.0, margin=0.5))
+    assert "would have been found four times in five with these 12 pairs" in said
+    assert "To find one as large as the margin (0.5)" in said
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "combined"),
+    [
+        ([SUPPORTED, SUPPORTED], SUPPORTED),
+        ([SUPPORTED, SUPPORTED_HERE], SUPPORTED_HERE),
+        ([SUPPORTED, INCONCLUSIVE], INCONCLUSIVE),
+        ([SUPPORTED, EQUIVALENT], EQUIVALENT),
+        ([SUPPORTED_HERE, EQUIVALENT_HERE], EQUIVALENT_HERE),
+        ([EQUIVALENT, MIXED], MIXED),
+        ([SUPPORTED, VACUOUS], VACUOUS),
+        ([SUPPORTED, MIXED, CONTRADICTED], CONTRADICTED),
+        ([SUPPORTED, MIXED, CONTRADICTED_HERE], CONTRADICTED_HERE),
+        # what is not measured can neither be supported nor be mixed
+        ([SUPPORTED, NOT_MEASURED], INCONCLUSIVE),
+        ([MIXED, NOT_MEASURED], INCONCLUSIVE),
+        ([EQUIVALENT, NOT_MEASURED], INCONCLUSIVE),
+        ([CONTRADICTED, NOT_MEASURED], CONTRADICTED),
+        ([NOT_MEASURED, NOT_MEASURED], NOT_MEASURED),
+    ],
+)
+def test_a_claim_needs_all_its_predictions_and_falls_with_one(verdicts, combined):
+    assert combined_verdict(verdicts) == combined
+
+
+def test_the_p_values_of_a_family_are_corrected_kind_by_kind():
+    first, second = corrected([effect_of([1.0, -1.0]), effect_of([0.1] * 3, margin=0.5)])
+    assert first.tests == second.tests == 2
+    assert first.adjusted[2] == pytest.approx(2 * first.finding.reversal_p)
+    assert np.isnan(first.adjusted[1])
+    # the only equivalence of the family
+    assert second.adjusted[1] == second.finding.these.equivalence_p
