@@ -19,7 +19,7 @@ from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.store.content import check_content
-from analysis.store.files import BrokenFileError, StoreError, replace_file
+from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.run_file import config_of, identity, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
 from ncsam.alignment import ALIGNMENT_METRICS
@@ -110,6 +110,9 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
     row.update(bound_scalars(file))
+    for name in TEXTS:
+        if not row[name].isprintable():
+            raise ValueError(f"{name} holds what cannot be printed")
     return row
 
 
@@ -206,6 +209,7 @@ def read_index(root: Path) -> Index:
     path = root / "study.h5"
     if not (path.exists() or path.is_symlink()):
         raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
+    check_regular(root, besides=("study.h5",))
     try:
         return _believed(path)
     except BrokenFileError as doubt:
@@ -244,7 +248,10 @@ def _column(item: h5py.Dataset, length: int) -> Any:
     is_text = h5py.check_string_dtype(item.dtype) is not None
     if is_text != (name in TEXTS) or not (is_text or item.dtype.kind in "fiub") or item.shape != (length,):
         raise ValueError(f"{name} holds {item.dtype} of shape {item.shape}")
-    return item.asstr()[()] if is_text else item[()]
+    values = item.asstr()[()] if is_text else item[()]
+    if is_text and not all(map(str.isprintable, values)):
+        raise ValueError(f"{name} holds what cannot be printed")
+    return values
 
 
 def _made_anew(root: Path, doubt: BrokenFileError) -> Index:

@@ -107,7 +107,7 @@ def command_of(entry):
 
 
 def test_two_studies_at_once_in_one_folder_are_refused(tmp_path, capsys):
-    with store.locked(tmp_path / "out"):
+    with store.locked(tmp_path / "out", print):
         assert study(write_study(tmp_path), tmp_path / "out") == 2
     assert "another 'ncsam study' is at work" in capsys.readouterr().err
 
