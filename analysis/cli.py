@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.markup import escape
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.closed_output import ClosedOutput
 from analysis.engine import ENGINES, cores
 from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # a daemon may have closed it
     width = None if sys.stdout is not None and sys.stdout.isatty() else 150
-    console = Console(width=width, soft_wrap=False)
+    output: Any = None if sys.stdout is None else ClosedOutput(sys.stdout)
+    console = Console(file=output, width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
     except (ValueError, OSError) as error:

@@ -37,7 +37,8 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
 
     def write_to(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        # a folder's name need not be UTF-8
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     replace_file(path, write_to)
 

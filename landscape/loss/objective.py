@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
+    check_that_classes_count_alike,
     check_that_it_is_a_batch,
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
@@ -359,6 +360,7 @@ class Objective:
             self.device,
         )
         check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
+        check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
 
     def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):

@@ -255,7 +255,13 @@ def first_sigma(objective: Objective, adaptive: str) -> float:
 def tolerated(
     rises: NoiseRises, column: int, increase: float, rtol: float, max_pairs: int, start: float
 ) -> tuple[float, float]:
-    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`; (0 or inf: not found)."""
+    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`.
+
+    0 or inf: not found; NaN: the loss of the model itself is not finite.
+    """
+    if not np.isfinite(rises.center[column]):
+        # from a loss that is no number nothing rises
+        return math.nan, math.nan
     quantile = float(scipy.special.stdtrit(max_pairs - 1, WIDER_QUANTILE))
 
     def excess(sigma: float, pairs: int, side: float) -> float:

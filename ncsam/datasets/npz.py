@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from ncsam.datasets.split import Dataset, make_dataset
+from ncsam.label_noise.labels import check_classes
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
+MAX_BYTES = 64 * 2**30
+"""A set that would need more memory than this is refused before it is read."""
 
 
 def npz(data_dir: Path | None = None) -> Dataset:
@@ -62,6 +66,7 @@ def npz(data_dir: Path | None = None) -> Dataset:
 def _read(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
+            check_size(file, MAX_BYTES)
             arrays = {name: file[name] for name in (*ARRAYS, "observed") if name in file}
     except Exception as error:  # a broken file may raise anything
         raise ValueError(f"{path}: is not a .npz file of numbers ({error})") from error
@@ -69,6 +74,17 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     if missing:
         raise ValueError(f"{path}: has no array {missing[0]!r}; it must hold {', '.join(ARRAYS)}")
     return arrays
+
+
+def check_size(file: NpzFile, most: int) -> None:
+    """Checks what a `.npz` file claims before it is unpacked: zeros take a thousandth of their size.
+
+    Raises:
+        ValueError: more bytes in all than `most`.
+    """
+    claimed = sum(member.file_size for member in file.zip.infolist()) if file.zip else 0
+    if claimed > most:
+        raise ValueError(f"it unpacks to {claimed / 2**30:.0f} GiB, more than {most / 2**30:.0f} GiB")
 
 
 def _samples(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
@@ -95,6 +111,7 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
             f"{path}: {name!r} must be whole numbers from 0 of shape (n,), "
             f"got {array.dtype} of shape {array.shape}"
         )
+    check_classes(int(array.max()), f"{path}: {name!r}")
     return torch.from_numpy(array.astype(np.int64))
 
 

@@ -7,6 +7,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+MAX_CLASSES = 100_000
+"""No set has more; a larger label is taken for a slip, as a model with that many outputs would be built."""
+
+
+def check_classes(largest: int, where: str) -> None:
+    """Checks that the largest label of a set is one of a class.
+
+    Raises:
+        ValueError: it is beyond `MAX_CLASSES`.
+    """
+    if largest >= MAX_CLASSES:
+        raise ValueError(
+            f"{where} holds the label {largest}; labels are counted from 0 and lie below {MAX_CLASSES:,}: "
+            "number the classes anew"
+        )
+
 
 @dataclass(frozen=True)
 class NoisyLabels:
