@@ -3,7 +3,7 @@
     pip install -c constraints.txt -e '.[data]'
     python bench/adaptive.py                     # some 5 minutes on one core
 
-51 x 51 points, mnist-5k with 40% wrong labels, several draws of filter-normalised directions a network; the
+51 x 51 points, mnist-5k with 40% wrong labels, several draws of filter-normalized directions a network; the
 largest over the draws. Errors of the loss are relative to its range on the full grid.
 """
 

@@ -1,324 +1,191 @@
 """Curvature beside PyHessian, hessian-eigenthings and curvlinops: errors, products, seconds and memory.
 
     pip install -c constraints.txt -e '.[data,bench]'
-    python bench/curvature.py                    # some 15 minutes on 2 cores
-    python bench/curvature.py --device cuda --samples 4096 --widths 1024 4096
+    python bench/curvature.py                    # some 20 minutes on 2 cores
+    python bench/curvature.py --device cuda      # 4,096 samples, without what needs no GPU; under 90 seconds
 
-All in one process with the same allocator, threads and data; timings that are compared are interleaved.
+All in one process with the same allocator, threads and data; timings that are compared are interleaved. Ours are in
+full float32; peers on a GPU as torch comes, with convolutions in TF32.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import gc
 import multiprocessing
-import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import curvlinops
-import hessian_eigenthings
-import numpy as np
-import pyhessian
-import scipy.sparse.linalg
-import scipy.stats
 import torch
-from hessian_eigenthings.loss_fns import supervised_loss
-from timing import median_seconds, table
-from torch import Tensor, nn
+from cases import LOSS, Case, trained
+from dense_spectrum import bench_density, bench_trace, small_dense
+from eigenvalues import bench_eigenvalues, bench_goals
+from kernels import kernels_of
+from peers import Peers
+from timing import last_line, median_seconds, now, table
+from torch import Tensor
 
-from landscape import Objective, top_eigenvalues, tune_allocator
-from landscape.krylov.quadrature import lanczos_quadrature
-from landscape.krylov.traces import moments
-from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
+from landscape import Objective, tune_allocator
+from ncsam import build_model
 
-LOSS = nn.CrossEntropyLoss()
-GOAL = 1e-3
-"""Relative error of eigenvalues that peers are given the time to reach."""
 MODELS = {
     "MLP 256-256": ("mlp", {"hidden": [256, 256]}),
     "CNN 16-32-64, BatchNorm": ("cnn", {"channels": [16, 32, 64]}),
     "ResNet-8": ("resnet", {"depth": 8}),
 }
+PARTS = ("products", "graphs", "sizes", "goals", "eigenvalues", "trace", "density", "memory")
+ON = {
+    "cpu": ("products", "sizes", "goals", "eigenvalues", "trace", "density", "memory"),
+    "cuda": ("products", "graphs", "sizes", "goals"),
+}
+"""Parts that are run where none are asked for: on a GPU those that are work for one."""
+SIZES = {"cpu": (1000, [250], 500, [64, 256, 1024, 2700]), "cuda": (4096, [1024, 4096], 1024, [1024, 2700])}
+"""Samples, chunks, samples of what takes many products, and widths of the MLPs."""
 
 
-def trained(
-    name: str, options: dict[str, Any], samples: int, epochs: int
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """A model trained on mnist-5k with 40% symmetric label noise, and the samples to measure on."""
-    dataset = load_dataset("mnist-5k")
-    labels = corrupt_labels(dataset.train.targets, kind="symmetric", rate=0.4, seed=0)
-    model = build_model(name, dataset.input_shape, dataset.num_classes, seed=0, **options)
-    method = Plain(model, LOSS)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    fit(method, optimizer, dataset.train, labels, dataset.test, epochs=epochs, batch_size=128, seed=0)
-    return model.eval(), dataset.train.inputs[:samples], labels.observed[:samples]
+def products_of(case: Case, chunk: int, budget: int) -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
+    """The name of each task and what sets it up; the set-up gives the task."""
+    model, inputs, targets = case
 
-
-def timed(task: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = task()
-    return result, time.perf_counter() - start
-
-
-class Peers:
-    """The same mean loss as each peer sees it: the whole data as one batch, and in chunks."""
-
-    def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor, chunk: int) -> None:
-        # PyHessian adds its gradient to what the model holds, and would measure the sum
-        model = copy.deepcopy(model).requires_grad_()
-        model.zero_grad(set_to_none=True)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        batches = list(zip(inputs.split(chunk), targets.split(chunk), strict=True))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.kept = pyhessian.hessian(model, LOSS, data=(inputs, targets), cuda=inputs.is_cuda)
-        self.eigenthings = hessian_eigenthings.HessianOperator(model, batches, supervised_loss(LOSS))
-        self.linear_operator = curvlinops.HessianLinearOperator(
-            model, LOSS, self.parameters, batches, check_deterministic=False
+    def ours(linearize: bool, **options: Any) -> Objective:
+        return Objective(
+            model, LOSS, case[1:], chunk_size=chunk, linearize=linearize, memory_budget=budget, **options
         )
 
-    def products(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        from pyhessian.utils import hessian_vector_product
+    def plain_gradient() -> Any:
+        return [
+            torch.autograd.grad(LOSS(model(x), y), list(model.parameters()))
+            for x, y in zip(inputs.split(chunk), targets.split(chunk), strict=True)
+        ]
 
-        def pyhessian_product(vector: Tensor) -> Tensor:
-            sizes = [p.numel() for p in self.parameters]
-            parts = [v.view_as(p) for v, p in zip(vector.split(sizes), self.parameters, strict=True)]
-            result = hessian_vector_product(self.kept.gradsH, self.kept.params, parts)
-            return torch.cat([part.flatten() for part in result])
+    def with_vector(make: Callable[[], Callable[[Tensor], Tensor]]) -> Callable[[], Any]:
+        product, vector = make(), probe(case)
+        return lambda: product(vector)
 
-        return {
-            "PyHessian (graph kept)": pyhessian_product,
-            "hessian-eigenthings": self.eigenthings.matvec,
-            "curvlinops": lambda vector: self.linear_operator @ vector,
-        }
+    yield "gradient (plain PyTorch)", lambda: plain_gradient
+    yield "gradient (ours)", lambda: ours(True).gradient
+    yield "Gauss-Newton, linearized", lambda: with_vector(lambda: ours(True).ggnvp)
+    yield "ours, linearized", lambda: with_vector(lambda: ours(True).hvp)
+    yield "ours, direct", lambda: with_vector(lambda: ours(False).hvp)
+    for who, make in Peers(case, chunk).products().items():
+        yield who, lambda make=make: with_vector(make)
 
 
-def bench_products(cases: dict[str, tuple[nn.Module, Tensor, Tensor]], chunk: int, rounds: int) -> None:
-    rows = []
-    for name, (model, inputs, targets) in cases.items():
-        device = inputs.device.type
-        exact = Objective(model, LOSS, (inputs, targets), dtype=torch.float64, chunk_size=chunk)
-        vector = torch.randn(exact.n_parameters, generator=torch.Generator().manual_seed(0)).to(inputs.device)
-        truth = exact.hvp(vector.double())
-        objective = Objective(model, LOSS, (inputs, targets), chunk_size=chunk, linearize=True)
-        direct = Objective(model, LOSS, (inputs, targets), chunk_size=chunk, linearize=False)
-        _, setup = timed(lambda o=objective, v=vector: o.hvp(v))
-        objective.ggnvp(vector)
-        peers = Peers(model, inputs, targets, chunk)
+def probe(case: Case) -> Tensor:
+    """The vector that everybody multiplies."""
+    length = sum(parameter.numel() for parameter in case[0].parameters())
+    return torch.randn(length, generator=torch.Generator().manual_seed(0)).to(case[1].device)
 
-        def plain_gradient(
-            model: nn.Module = model, inputs: Tensor = inputs, targets: Tensor = targets
-        ) -> None:
-            for x, y in zip(inputs.split(chunk), targets.split(chunk), strict=True):
-                torch.autograd.grad(LOSS(model(x), y), list(model.parameters()))
 
-        products = {
-            "ours, linearised": objective.hvp,
-            "ours, direct": direct.hvp,
-            **peers.products(),
-        }
-        tasks: dict[str, Callable[[], Any]] = {
-            "gradient (plain PyTorch)": plain_gradient,
-            "gradient (ours)": objective.gradient,
-            "Gauss-Newton, linearised": lambda o=objective, v=vector: o.ggnvp(v),
-        }
-        tasks |= {key: lambda p=product, v=vector: p(v) for key, product in products.items()}
-        seconds = median_seconds(tasks, rounds, device)
-        base, own = seconds["gradient (plain PyTorch)"], seconds["ours, linearised"]
-        for key in tasks:
-            error = "" if key not in products else f"{relative(products[key](vector), truth):.0e}"
-            kept = (
-                f"{objective.kept_bytes / 2**20:.0f} MiB, {setup:.1f} s" if key == "ours, linearised" else ""
+def rows_of_products(
+    cases: dict[str, Case], chunks: list[int], rounds: int, budget: int
+) -> Iterator[list[str]]:
+    """A row for each way to a product; one that fails says why."""
+    for title, case in cases.items():
+        device = case[1].device.type
+        exact = Objective(case[0], LOSS, case[1:], dtype=torch.float64, chunk_size=chunks[0])
+        truth = exact.hvp(probe(case).double())
+        del exact
+        for chunk in chunks:
+            tasks: dict[str, Callable[[], Any]] = {}
+            setups: dict[str, float] = {}
+            for name, make in products_of(case, chunk, budget):
+                start = now(device)
+                try:
+                    tasks[name] = make()
+                    tasks[name]()
+                except Exception as failure:
+                    tasks.pop(name, None)
+                    yield [title, str(chunk), name, f"failed ({last_line(failure)})", "", "", "", "", "", ""]
+                setups[name] = now(device) - start
+            seconds = median_seconds(tasks, rounds, device, warmups=2)
+            base, own = (
+                seconds.get(key, float("nan")) for key in ("gradient (plain PyTorch)", "ours, linearized")
             )
-            rows.append(
-                [name, key, f"{seconds[key] * 1e3:.0f}", f"{seconds[key] / base:.2f}", f"{seconds[key] / own:.2f}",
-                 error, kept]
-            )  # fmt: skip
+            for name, task in tasks.items():
+                value = task()
+                # a gradient has nothing to be compared with, and the Gauss-Newton product another truth
+                compared = "gradient" not in name and "Gauss" not in name
+                error = f"{relative(value, truth):.0e}" if compared else ""
+                yield [
+                    title, str(chunk), name, f"{seconds[name] * 1e3:.2f}", f"{seconds[name] / base:.2f}",
+                    f"{seconds[name] / own:.2f}", error, *busy(task, device, seconds[name]), f"{setups[name]:.1f}",
+                ]  # fmt: skip
+            tasks.clear()
+            gc.collect()
+
+
+def busy(task: Callable[[], Any], device: str, seconds: float) -> list[str]:
+    """Kernels that the task starts, and the share of its time in which they run: little, where starting them is all."""
+    if device == "cpu":
+        return ["", ""]
+    try:
+        found = kernels_of(task, device)
+    except Exception as failure:
+        return [last_line(failure), ""]
+    return [str(found.count), f"{found.seconds / seconds:.0%}"]
+
+
+def bench_products(cases: dict[str, Case], chunks: list[int], rounds: int, budget: int) -> None:
     header = [
         "model",
+        "chunk",
         "what",
         "ms",
         "in plain gradients",
         "in our products",
         "relative error",
-        "kept, set-up",
+        "kernels",
+        "of the time they run",
+        "s, set-up and first",
     ]
-    table("One product", header, rows)
+    samples = len(next(iter(cases.values()))[1])
+    table(
+        f"One product, {samples} samples (PyHessian: one batch)",
+        header,
+        rows_of_products(cases, chunks, rounds, budget),
+    )
 
 
 def relative(value: Tensor, truth: Tensor) -> float:
     return ((value.flatten().double() - truth).norm() / truth.norm()).item()
 
 
-def bench_eigenvalues(cases: dict[str, tuple[nn.Module, Tensor, Tensor]], chunk: int) -> None:
-    rows = []
-    for name, (model, inputs, targets) in cases.items():
-        inputs, targets = inputs[:500], targets[:500]
-        exact = Objective(model, LOSS, (inputs, targets), dtype=torch.float64, chunk_size=chunk)
-        truth = top_eigenvalues(exact, 5, which="magnitude", tol=1e-6, block=1, max_products=400).values
-        peers = Peers(model, inputs, targets, chunk)
-        for k in (1, 5):
-            for label, options in (
-                ("ours, tol 0.03, block 1", {"tol": 0.03, "block": 1}),
-                ("ours, tol 0.03", {"tol": 0.03}),
-                ("ours, tol 0.001", {}),
-            ):
-                if k == 1 and label == "ours, tol 0.03":
-                    continue
-                objective = Objective(model, LOSS, (inputs, targets), chunk_size=chunk)
-                found, seconds = timed(
-                    lambda o=objective, k=k, c=options: top_eigenvalues(o, k, which="magnitude", **c)
+def rows_of_graphs(title: str, case: Case, chunks: list[int], rounds: int) -> Iterator[list[str]]:
+    """The product of the smallest model as it is, compiled, and replayed as a CUDA graph."""
+    device = case[1].device.type
+    modes = {"as traced": None, "compiled": "default"}
+    if device == "cuda":
+        modes["CUDA graph"] = "reduce-overhead"
+    for chunk in chunks:
+        for name, mode in modes.items():
+            start = now(device)
+            try:
+                objective = Objective(
+                    case[0], LOSS, case[1:], chunk_size=chunk, linearize=True, compile_mode=mode
                 )
-                bound = f"{(found.errors / np.abs(found.values)).max():.0e}"
-                rows.append(row(name, k, label, found.values, truth, found.products, seconds, bound))
-            for tol in (1e-3, 1e-4, 1e-5, 1e-6):
-                (values, _), seconds = timed(
-                    lambda p=peers, k=k, tol=tol: p.kept.eigenvalues(maxIter=1000, tol=tol, top_n=k)
+                vector = probe(case)
+                # a CUDA graph is recorded at the second and third call
+                for _ in range(4):
+                    objective.hvp(vector)
+                setup = now(device) - start
+                milliseconds = (
+                    1e3 * median_seconds({name: lambda o=objective, v=vector: o.hvp(v)}, rounds, device)[name]
                 )
-                found = np.array(values)
-                rows.append(row(name, k, f"PyHessian, tol {tol:.0e}", found, truth, None, seconds, "none"))
-                # its tolerance is that of a step, not of the error
-                if worst_error(found, truth) <= GOAL:
-                    break
-            for steps in (10, 20):
-                found, seconds = timed(
-                    lambda p=peers, k=k, m=steps: hessian_eigenthings.lanczos(
-                        p.eigenthings, k=k, max_iter=m, seed=0
-                    )
-                )
-                values = found.eigenvalues.detach().cpu().numpy()[:k]
-                rows.append(
-                    row(name, k, f"hessian-eigenthings, {steps} steps", values, truth, steps, seconds, "flag")
-                )
-            counted = Counted(peers.linear_operator.to_scipy())
-            values, seconds = timed(
-                lambda c=counted, k=k: scipy.sparse.linalg.eigsh(
-                    c.operator, k, which="LM", tol=1e-3, return_eigenvectors=False
-                )
-            )
-            rows.append(
-                row(name, k, "curvlinops + eigsh, tol 1e-3", values, truth, counted.products, seconds, "none")
-            )
-    header = [
-        "model",
-        "k",
-        "who",
-        "worst relative error",
-        "error it states",
-        "products",
-        "seconds, set-up included",
-    ]
-    table("Eigenvalues of largest magnitude", header, rows)
+            except Exception as failure:
+                yield [title, str(chunk), name, f"failed ({last_line(failure)})", ""]
+            else:
+                yield [title, str(chunk), name, f"{milliseconds:.2f}", f"{setup:.1f}"]
 
 
-class Counted:
-    """A SciPy operator that counts its products."""
-
-    def __init__(self, inner: Any) -> None:
-        self.products = 0
-
-        def matvec(vector: Any) -> Any:
-            self.products += 1
-            return inner @ vector
-
-        self.operator = scipy.sparse.linalg.LinearOperator(inner.shape, matvec=matvec, dtype=inner.dtype)
+def bench_graphs(cases: dict[str, Case], chunks: list[int], rounds: int) -> None:
+    title, case = next(iter(cases.items()))
+    header = ["model", "chunk", "our product", "ms", "s, set-up"]
+    table("Compiled products", header, rows_of_graphs(title, case, chunks, rounds))
 
 
-def worst_error(values: Any, truth: Any) -> float:
-    """The largest relative error of the eigenvalues of largest magnitude."""
-    ordered = values[np.argsort(-np.abs(values))]
-    truth = truth[: len(values)]
-    return float(np.max(np.abs(ordered - truth) / np.abs(truth)))
-
-
-def row(
-    model: str, k: int, who: str, values: Any, truth: Any, products: int | None, seconds: float, states: str
-) -> list[str]:
-    error = worst_error(values, truth)
-    spent = "" if products is None else str(products)
-    return [model, str(k), who, f"{error:.0e}", states, spent, f"{seconds:.1f}"]
-
-
-def small_dense() -> tuple[Tensor, Tensor]:
-    """The whole Hessian of a small trained CNN, in float64, and its eigenvalues."""
-    model, inputs, targets = trained("cnn", {"channels": [6, 8, 12]}, samples=500, epochs=40)
-    objective = Objective(
-        model, LOSS, (inputs, targets), dtype=torch.float64, linearize=True, chunk_size=1000
-    )
-    columns = torch.eye(objective.n_parameters, dtype=torch.float64)
-    matrix = torch.cat([objective.hvp(block) for block in columns.split(64, dim=1)], 1)
-    matrix = (matrix + matrix.T) / 2
-    return matrix, torch.linalg.eigvalsh(matrix)
-
-
-def bench_trace(matrix: Tensor, draws: int) -> None:
-    truth, n = matrix.trace().item(), len(matrix)
-    rows = []
-    for products in (12, 20, 30, 40, 60):
-        for method in ("xtrace", "hutch++", "hutchinson"):
-            found = [
-                moments(lambda b: matrix @ b, n, method=method, rtol=None, max_products=products,
-                        generator=torch.Generator().manual_seed(seed)).trace
-                for seed in range(draws)
-            ]  # fmt: skip
-            errors = np.array([f.value for f in found]) / truth - 1
-            held = np.mean([f.low <= truth <= f.high for f in found])
-            rows.append(["ours", method, str(products), f"{np.sqrt(np.mean(errors**2)):.2%}", f"{held:.0%}"])
-        for method in ("xtrace", "hutchpp_trace", "hutchinson_trace"):
-            usable = products - products % 3 if method == "hutchpp_trace" else products
-            torch.manual_seed(0)
-            values = [getattr(curvlinops, method)(matrix, usable).item() for _ in range(draws)]
-            error = np.sqrt(np.mean((np.array(values) / truth - 1) ** 2))
-            rows.append(["curvlinops", method, str(usable), f"{error:.2%}", "none"])
-    # of random signs (Hutchinson 1990)
-    variance = 2 * (matrix.square().sum() - matrix.diag().square().sum()).item()
-    rows.append(["theory", "hutchinson", f"{variance / (0.01 * truth) ** 2:.0f}", "1.00%", ""])
-    header = ["who", "method", "products", "RMS error", "95% interval holds"]
-    table(f"Trace of a trained CNN's Hessian, {n} parameters, {draws} draws", header, rows)
-
-
-def bench_density(matrix: Tensor, eigenvalues: Tensor, draws: int) -> None:
-    n, truth = len(matrix), eigenvalues.numpy()
-    nothing = (torch.zeros(n, 0, dtype=torch.float64), torch.zeros(0), torch.zeros(0))
-    operator = hessian_eigenthings.LambdaOperator(lambda v: matrix @ v, n, dtype=torch.float64)
-    rows = []
-    for steps, probes in ((30, 3), (30, 5), (40, 10)):
-        distances: dict[str, list[float]] = {
-            "ours": [],
-            "ours without deflation": [],
-            "hessian-eigenthings": [],
-        }
-        for seed in range(draws):
-            for key, deflate in (("ours", None), ("ours without deflation", nothing)):
-                found = lanczos_quadrature(
-                    lambda b: matrix @ b, n, steps=steps, probes=probes, deflate=deflate,
-                    generator=torch.Generator().manual_seed(seed),
-                )  # fmt: skip
-                share = (n - len(found.values)) / n / probes
-                values = np.r_[found.values.numpy(), found.nodes.numpy().ravel()]
-                masses = np.r_[np.full(len(found.values), 1 / n), share * found.weights.numpy().ravel()]
-                distances[key].append(scipy.stats.wasserstein_distance(values, truth, masses))
-            theirs = hessian_eigenthings.spectral_density(
-                operator, num_runs=probes, lanczos_steps=steps, num_grid_points=10, seed=1000 * seed
-            )
-            distances["hessian-eigenthings"].append(
-                scipy.stats.wasserstein_distance(
-                    theirs.raw_eigenvalues.numpy().ravel(), truth, theirs.raw_weights.numpy().ravel()
-                )
-            )
-        base = np.median(distances["ours without deflation"])
-        for key, values in distances.items():
-            rows.append([key, f"{probes} x {steps}", f"{np.median(values) / np.abs(truth).mean():.3f}",
-                         f"{np.median(values) / base:.2f}"])  # fmt: skip
-    header = ["who", "products", "distance to the true spectrum / mean |eigenvalue|", "of plain SLQ's"]
-    table("Spectral density (1-Wasserstein distance, median)", header, rows)
-
-
-def bench_sizes(device: str, widths: list[int], samples: int) -> None:
-    rows = []
+def rows_of_sizes(device: str, widths: list[int], samples: int, rounds: int) -> Iterator[list[str]]:
     for width in widths:
         for count in (samples // 4, samples):
             generator = torch.Generator().manual_seed(0)
@@ -327,16 +194,18 @@ def bench_sizes(device: str, widths: list[int], samples: int) -> None:
             model = build_model("mlp", (1, 28, 28), 10, seed=0, hidden=[width, width]).to(device)
             objective = Objective(model, LOSS, (inputs, targets), linearize=True, chunk_size=samples)
             vector = torch.ones(objective.n_parameters, device=device)
-            objective.hvp(vector)
             tasks = {"gradient": objective.gradient, "product": lambda o=objective, v=vector: o.hvp(v)}
-            seconds = median_seconds(tasks, 5, device)
+            seconds = median_seconds(tasks, rounds, device, warmups=2)
             scale = objective.n_parameters * count
-            rows.append(
-                [f"{objective.n_parameters:.1e}", str(count), f"{seconds['product'] * 1e3:.1f}",
-                 f"{seconds['product'] / seconds['gradient']:.2f}", f"{seconds['product'] / scale * 1e12:.1f}"]
-            )  # fmt: skip
+            yield [
+                f"{objective.n_parameters:.1e}", str(count), f"{seconds['product'] * 1e3:.2f}",
+                f"{seconds['product'] / seconds['gradient']:.2f}", f"{seconds['product'] / scale * 1e12:.2f}",
+            ]  # fmt: skip
+
+
+def bench_sizes(device: str, widths: list[int], samples: int, rounds: int) -> None:
     header = ["parameters", "samples", "ms a product", "in gradients", "ps a parameter and sample"]
-    table("Size of an MLP", header, rows)
+    table("Size of an MLP", header, rows_of_sizes(device, widths, samples, rounds))
 
 
 def resident(key: str) -> float:
@@ -365,74 +234,105 @@ def peak_of(who: str, budget: int, queue: Any) -> None:
         for _ in range(2):
             objective.hvp(objective.theta)
     else:
-        product = Peers(model, inputs, targets, 256).products()[who]
+        product = Peers((model, inputs, targets), 256).products()[who]()
         vector = torch.cat([p.detach().flatten() for p in model.parameters()])
         for _ in range(2):
             product(vector)
     queue.put(resident("VmHWM") - start)
 
 
-def bench_memory() -> None:
+def rows_of_memory() -> Iterator[list[str]]:
     context = multiprocessing.get_context("spawn")
-    rows = []
     asks = [("gradient", 0), ("ours", 0), ("ours", 256), ("ours", 2048)]
     asks += [(who, 0) for who in ("PyHessian (graph kept)", "hessian-eigenthings", "curvlinops")]
     for who, budget in asks:
         queue = context.Queue()
         process = context.Process(target=peak_of, args=(who, budget * 2**20, queue))
         process.start()
-        rows.append([who + (f", budget {budget} MiB" if who == "ours" else ""), f"{queue.get():.0f}"])
+        yield [who + (f", budget {budget} MiB" if who == "ours" else ""), f"{queue.get():.0f}"]
         process.join()
-    header = ["who", "peak above start, MiB"]
-    table("Memory: ResNet-8, 1,024 images 3 x 32 x 32 in chunks of 256 (PyHessian: one batch)", header, rows)
+
+
+def bench_memory() -> None:
+    title = "Memory: ResNet-8, 1,024 images 3 x 32 x 32 in chunks of 256 (PyHessian: one batch)"
+    table(title, ["who", "peak above start, MiB"], rows_of_memory())
 
 
 def machine_peak(device: str) -> float:
     """Floating-point operations a second of a large matrix product in float32."""
     matrix = torch.rand(4096, 4096, device=device)
-    seconds = median_seconds({"matmul": lambda: matrix @ matrix}, 5, device)["matmul"]
+    seconds = median_seconds({"matmul": lambda: matrix @ matrix}, 5, device, warmups=1)["matmul"]
     return 2 * 4096**3 / seconds
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--chunk", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--draws", type=int, default=100)
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1024, 2700])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--parts", nargs="+", default=["products", "eigenvalues", "trace", "density", "sizes", "memory"]
+        "--parts", nargs="+", choices=PARTS, help="by default those that are work for the device"
+    )
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--chunks", type=int, nargs="+")
+    parser.add_argument(
+        "--iterative-samples", type=int, help="of eigenvalues and traces, which take many products"
+    )
+    parser.add_argument("--widths", type=int, nargs="+")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=100, help="of estimates on the dense matrix")
+    parser.add_argument("--trace-draws", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--budget", type=float, help="GiB that our products may keep: 2, on a GPU 16")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        help="seconds of a call after which dearer settings are not tried: 60, on a GPU 1",
     )
     args = parser.parse_args()
+    samples, chunks, few, widths = SIZES[args.device]
+    args.parts = args.parts or ON[args.device]
+    args.samples, args.chunks = args.samples or samples, args.chunks or chunks
+    args.iterative_samples, args.widths = args.iterative_samples or few, args.widths or widths
+    args.budget = args.budget or {"cpu": 2, "cuda": 16}[args.device]
+    args.limit = args.limit or {"cpu": 60, "cuda": 1}[args.device]
+    return args
+
+
+def main() -> None:
+    args = parsed()
     torch.set_num_threads(2)
     tuned = tune_allocator()
     print(
         f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, allocator tuned: {tuned}"
     )
-    print(f"matrix product in float32: {machine_peak(args.device) / 1e9:.0f} GFLOP/s")
-    cases = {}
-    if {"products", "eigenvalues"} & set(args.parts):
-        for title, (name, options) in MODELS.items():
-            model, inputs, targets = trained(name, options, args.samples, epochs=10)
-            cases[title] = (model.to(args.device), inputs.to(args.device), targets.to(args.device))
-    if "products" in args.parts:
-        bench_products(cases, args.chunk, args.rounds)
-    if "eigenvalues" in args.parts:
-        bench_eigenvalues(cases, args.chunk)
+    print(f"matrix product in float32: {machine_peak(args.device) / 1e9:.0f} GFLOP/s", flush=True)
+    cases, smaller = {}, {}
+    if {"products", "graphs", "goals", "eigenvalues"} & set(args.parts):
+        for title in args.models:
+            name, options = MODELS[title]
+            model, inputs, targets = trained(name, options, args.samples, args.epochs, args.device)
+            cases[title] = model, inputs, targets
+            smaller[title] = model, inputs[: args.iterative_samples], targets[: args.iterative_samples]
+    chunk = args.chunks[0]
+    tasks: dict[str, Callable[[], None]] = {
+        "products": lambda: bench_products(cases, args.chunks, args.rounds, int(args.budget * 2**30)),
+        "sizes": lambda: bench_sizes(args.device, args.widths, args.samples, args.rounds),
+        "goals": lambda: bench_goals(smaller, chunk, args.trace_draws, args.limit),
+        "graphs": lambda: bench_graphs(cases, args.chunks, args.rounds),
+        "eigenvalues": lambda: bench_eigenvalues(smaller, chunk),
+        "memory": bench_memory,
+    }
+    for part, task in tasks.items():
+        if part in args.parts:
+            task()
     if {"trace", "density"} & set(args.parts):
         matrix, eigenvalues = small_dense()
         if "trace" in args.parts:
             bench_trace(matrix, args.draws)
         if "density" in args.parts:
-            bench_density(matrix, eigenvalues, args.draws // 5)
-    if "sizes" in args.parts:
-        bench_sizes(args.device, args.widths, args.samples)
-    if "memory" in args.parts and args.device == "cpu":
-        bench_memory()
+            bench_density(matrix, eigenvalues, max(args.draws // 5, 1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ Every surface is computed in a process of its own, with one thread and the same 
 and data; the processes take turns. Time is that of the call, with all that it sets up but what a process imports once:
 CPU time, or with `--device cuda` the time on the clock. Deviation: the largest from a loop in float64 over 25 points of
 the grid, at the coordinates that each one states for them with the directions that it used, relative to the range of
-the surface.
+the surface. A tool that fails has a row that says how.
+
+On a GPU loss-landscapes fails as it comes: it makes its directions on the CPU and adds them to weights on the GPU. Here
+its directions are made on the GPU; no other line of it is changed, and its rows say so.
 """
 
 from __future__ import annotations
@@ -27,15 +30,17 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cases import LOSS, Case, trained
+from timing import last_line, table
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-LOSS = nn.CrossEntropyLoss()
 MODELS = {
     "MLP 256-256": ("mlp", {"hidden": [256, 256]}, 1000),
     "CNN 16-32-64, BatchNorm": ("cnn", {"channels": [16, 32, 64]}, 100),
@@ -44,30 +49,7 @@ MODELS = {
 EPOCHS = {"mlp": 10, "cnn": 3, "resnet": 1}
 CHUNK = 250
 REACH = 1.0
-"""Filter-normalised multiples, or for landscaper's scale the share of the model's norm."""
-
-
-def trained(
-    name: str, options: dict[str, Any], samples: int, epochs: int
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """A model trained on mnist-5k with 40% symmetric label noise, and the samples to measure on."""
-    from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
-
-    dataset = load_dataset("mnist-5k")
-    labels = corrupt_labels(dataset.train.targets, kind="symmetric", rate=0.4, seed=0)
-    model = build_model(name, dataset.input_shape, dataset.num_classes, seed=0, **options)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    fit(
-        Plain(model, LOSS),
-        optimizer,
-        dataset.train,
-        labels,
-        dataset.test,
-        epochs=epochs,
-        batch_size=128,
-        seed=0,
-    )
-    return model.eval(), dataset.train.inputs[:samples], labels.observed[:samples]
+"""Filter-normalized multiples, or for landscaper's scale the share of the model's norm."""
 
 
 def mean_loss(model: nn.Module, data: Any) -> float:
@@ -115,9 +97,19 @@ def loss_landscapes(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, 
     from loss_landscapes.metrics import Loss
 
     made: list[Any] = []
+    device = data[0].device
+
+    def kept(inner: Any) -> Any:
+        def make(given: Any) -> Any:
+            # it draws where torch draws by default, the CPU, and then adds to weights that are on the GPU
+            with torch.device(device):
+                made.append(inner(given))
+            return made[-1]
+
+        return make
+
     for name in ("rand_u_like", "orthogonal_to"):
-        inner = getattr(peer, name)
-        setattr(peer, name, lambda given, inner=inner: made.append(inner(given)) or made[-1])
+        setattr(peer, name, kept(getattr(peer, name)))
     weights = flat(model.parameters()).norm()
     # its distance divides; after scaling a step is norm / distance / steps
     loss = peer.random_plane(
@@ -153,8 +145,8 @@ def landscaper(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, int]:
 
 
 WHO: dict[str, Any] = {
-    "plain loop": plain_loop,
     "ours": ours,
+    "plain loop": plain_loop,
     "ours, adaptive": lambda *arguments: ours(*arguments, adaptive=True),
     "loss-landscapes": loss_landscapes,
     "landscaper": landscaper,
@@ -179,10 +171,12 @@ def work(who: str, case: str, steps: int, device: str, out: str) -> None:
     np.savez(out, loss=loss, vectors=vectors.cpu().numpy(), seconds=seconds, evaluations=evaluations)
 
 
-def deviation(case: Path, loss: Any, vectors: Tensor) -> float:
+def deviation(case: Case, device: str, loss: Any, vectors: Tensor) -> float:
     """The largest over 25 points, from a loop in float64, relative to the range of the surface."""
-    model, inputs, targets = torch.load(case, weights_only=False)
-    model, inputs = model.double(), inputs.double()
+    model, inputs, targets = case
+    model, inputs = copy.deepcopy(model).double().to(device), inputs.double().to(device)
+    data = inputs, targets.to(device)
+    vectors = vectors.to(device)
     start = flat(model.parameters())
     middle = (len(loss) - 1) / 2
     some = np.linspace(0, len(loss) - 1, 5).round().astype(int)
@@ -190,8 +184,53 @@ def deviation(case: Path, loss: Any, vectors: Tensor) -> float:
     for i, j in itertools.product(some, repeat=2):
         point = start + (i - middle) * vectors[:, 0] + (j - middle) * vectors[:, 1]
         nn.utils.vector_to_parameters(point, model.parameters())
-        worst = max(worst, abs(mean_loss(model, (inputs, targets)) - loss[i, j]))
+        worst = max(worst, abs(mean_loss(model, data) - loss[i, j]))
     return worst / float(np.ptp(loss))
+
+
+def computed(
+    who: str, python: Path, case: Path, steps: int, arguments: argparse.Namespace
+) -> dict[str, Any] | str:
+    """The surface from a process of its own, or the last line of its error."""
+    out = case.with_suffix(".npz")
+    command = [python, __file__, "--worker", who, case, str(steps), out, "--device", arguments.device]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    try:
+        subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True, timeout=arguments.limit
+        )
+    except subprocess.CalledProcessError as failure:
+        return last_line(failure.stderr or f"exit status {failure.returncode}")
+    except subprocess.TimeoutExpired:
+        return f"more than {arguments.limit:g} s"
+    except OSError as failure:
+        return last_line(failure)
+    with np.load(out) as result:
+        return dict(result)
+
+
+def rows_of(
+    title: str, case: Case, path: Path, steps: int, pythons: dict[str, Path], arguments: argparse.Namespace
+) -> Iterator[list[str]]:
+    """A row for each tool; ours comes first, as all are compared with it."""
+    own = float("nan")
+    for who, python in pythons.items():
+        found = [computed(who, python, path, steps, arguments) for _ in range(arguments.rounds)]
+        label = f"{title}, {len(case[1])}"
+        failures = [result for result in found if isinstance(result, str)]
+        if failures:
+            yield [label, f"{steps} x {steps}", who, f"failed ({failures[-1]})", "", "", ""]
+            continue
+        seconds = float(np.median([result["seconds"] for result in found]))
+        own = seconds if who == "ours" else own
+        last = found[-1]
+        error = deviation(case, arguments.device, last["loss"], torch.from_numpy(last["vectors"]))
+        moved = who == "loss-landscapes" and arguments.device == "cuda"
+        yield [
+            label, f"{steps} x {steps}", who + (", directions made on the GPU" if moved else ""),
+            f"{seconds:.2f}", f"{seconds / own:.2f}", str(last["evaluations"]), f"{error:.0e}",
+        ]  # fmt: skip
 
 
 def main() -> None:
@@ -201,50 +240,35 @@ def main() -> None:
     parser.add_argument("--loss-landscapes", type=Path, help="environment that has it")
     parser.add_argument("--landscaper", type=Path, help="environment that has it")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 51])
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--samples", type=int, help="1,000 for the MLP, 100 for the CNN, 20 for the ResNet")
+    parser.add_argument("--who", nargs="+", choices=WHO, default=list(WHO), metavar="WHO", help="ours always")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds of one surface")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        who, case, steps, out = args.worker
-        work(who, case, int(steps), args.device, out)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        who, case, steps, out = arguments.worker
+        work(who, case, int(steps), arguments.device, out)
         return
-    pythons = {"loss-landscapes": args.loss_landscapes, "landscaper": args.landscaper}
-    print(f"torch {torch.__version__}, {args.device}, one thread, {args.rounds} rounds")
-    print("\n| model, samples | grid | who | seconds | of ours | evaluations | deviation |")
-    print("|---|---|---|---|---|---|---|")
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environments = {"loss-landscapes": arguments.loss_landscapes, "landscaper": arguments.landscaper}
+    pythons = {who: Path(sys.executable) for who in WHO if who not in environments}
+    pythons |= {who: place / "bin/python" for who, place in environments.items() if place is not None}
+    pythons = {who: python for who, python in pythons.items() if who in ("ours", *arguments.who)}
+    print(f"torch {torch.__version__}, {arguments.device}, one thread, {arguments.rounds} rounds", flush=True)
+    header = ["model, samples", "grid", "who", "seconds", "of ours", "evaluations", "deviation"]
     with tempfile.TemporaryDirectory() as folder:
-        for title, (name, options, samples) in MODELS.items():
-            if title not in args.models:
-                continue
-            case = Path(folder) / f"{name}.pt"
-            torch.save(trained(name, options, samples, epochs=EPOCHS[name]), case)
-            for steps in args.steps:
-                found: dict[str, list[Any]] = {}
-                for _ in range(args.rounds):
-                    for who in WHO:
-                        if who in pythons and pythons[who] is None:
-                            continue
-                        python = pythons[who] / "bin/python" if who in pythons else sys.executable
-                        out = Path(folder) / "out.npz"
-                        command = [python, __file__, "--worker", who, case, str(steps), out]
-                        command += ["--device", args.device]
-                        subprocess.run(command, env=environment, check=True, capture_output=True)
-                        with np.load(out) as result:
-                            found.setdefault(who, []).append(dict(result))
-                own = np.median([result["seconds"] for result in found["ours"]])
-                for who, results in found.items():
-                    seconds = np.median([result["seconds"] for result in results])
-                    last = results[-1]
-                    error = deviation(case, last["loss"], torch.from_numpy(last["vectors"]))
-                    print(
-                        f"| {title}, {samples} | {steps} x {steps} | {who} | {seconds:.1f} | {seconds / own:.2f} | "
-                        f"{last['evaluations']} | {error:.0e} |",
-                        flush=True,
-                    )
+        for title in arguments.models:
+            name, options, samples = MODELS[title]
+            samples = arguments.samples or samples
+            model, inputs, targets = trained(name, options, samples, EPOCHS[name], arguments.device)
+            case = model.cpu(), inputs.cpu(), targets.cpu()
+            path = Path(folder) / f"{name}.pt"
+            torch.save(case, path)
+            for steps in arguments.steps:
+                rows = rows_of(title, case, path, steps, pythons, arguments)
+                table(f"{title}, {steps} x {steps} points", header, rows)
 
 
 if __name__ == "__main__":

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 
-def median_seconds(tasks: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, float]:
-    """The median time of each task, the tasks taking turns."""
+def now(device: str) -> float:
+    """Seconds on the clock, once the device has done all that it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def median_seconds(
+    tasks: dict[str, Callable[[], Any]], rounds: int, device: str, *, warmups: int = 0
+) -> dict[str, float]:
+    """The median time of each task, the tasks taking turns, after rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds):
+    for number in range(-warmups, rounds):
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = now(device)
             task()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            elapsed = now(device) - start
+            if number >= 0:
+                seconds[name].append(elapsed)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Prints a Markdown table."""
-    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+def last_line(error: BaseException | str) -> str:
+    """The end of an error, short enough for a table."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:160].replace("|", "/") if lines else "no message"
+
+
+def table(title: str, header: list[str], rows: Iterable[list[str]]) -> None:
+    """Prints a Markdown table, each row as soon as it is known: a run that is stopped has printed what it found."""
+    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
     for row in rows:
-        print(f"| {' | '.join(row)} |")
+        print(f"| {' | '.join(row)} |", flush=True)
     print(flush=True)

@@ -2,18 +2,22 @@
 
     pip install -c constraints.txt -e '.[data,bench]'
     python bench/training.py                     # some 10 minutes on 2 cores
-    python bench/training.py --device cuda
+    python bench/training.py --device cuda       # --compile: what torch.compile brings, after a minute of compiling
 
-Everything that is compared takes turns in one process with the same allocator, threads and data.
+Everything that is compared takes turns in one process with the same allocator, threads and data. An epoch is timed
+once one has gone before, in which a GPU's libraries are loaded and models compiled; what that one took more is printed
+apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 # before torch is imported: two OpenMP teams that spin at their barriers slow each other down many times over
@@ -21,7 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytorch_optimizer
 import torch
-from timing import median_seconds, table
+from kernels import kernels_of
+from timing import last_line, median_seconds, now, table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -29,6 +34,7 @@ from landscape import tune_allocator
 from ncsam import (
     SAM,
     Augmentation,
+    NoisyLabels,
     Split,
     build_method,
     build_model,
@@ -100,42 +106,62 @@ def gradient_alone(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callabl
     return run
 
 
-def costs_of_steps(arguments: argparse.Namespace) -> None:
+def rows_of_steps(arguments: argparse.Namespace) -> Iterator[list[str]]:
+    """Two rows for each model: the time of a step of each method, and the operations that it starts."""
     shapes = {"mlp": (1, 28, 28), "lenet": (1, 28, 28)}
-    rows = []
+    yield ["gradients", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2", f"{FLIP_RATIO:g}"]
     generator = torch.Generator().manual_seed(0)
+    device = arguments.device
     for title in arguments.models:
         name, options = MODELS[title]
         shape = shapes.get(name, (3, 32, 32))
-        inputs = torch.randn(arguments.batch_size, *shape, generator=generator).to(arguments.device)
-        targets = torch.randint(0, 10, (arguments.batch_size,), generator=generator).to(arguments.device)
-        tasks = {}
-        for method, (method_name, settings, _) in {"SGD": ("plain", {}, 1), **METHODS}.items():
-            model = build_model(name, shape, 10, seed=0, **options).to(arguments.device)
-            tasks[method] = stepper(method_name, settings, in_fastest_layout(model), inputs, targets)
-        model = in_fastest_layout(build_model(name, shape, 10, seed=0, **options).to(arguments.device))
-        tasks["pytorch-optimizer's SAM"] = davda54_stepper(model, inputs, targets)
+        inputs = torch.randn(arguments.batch_size, *shape, generator=generator).to(device)
+        targets = torch.randint(0, 10, (arguments.batch_size,), generator=generator).to(device)
+
+        def model(
+            name: str = name, shape: tuple[int, ...] = shape, options: dict[str, Any] = options
+        ) -> nn.Module:
+            return in_fastest_layout(build_model(name, shape, 10, seed=0, **options).to(device))
+
+        tasks = {
+            method: stepper(method_name, settings, model(), inputs, targets)
+            for method, (method_name, settings, _) in {"SGD": ("plain", {}, 1), **METHODS}.items()
+        }
+        tasks["pytorch-optimizer's SAM"] = davda54_stepper(model(), inputs, targets)
         drawn = int(FLIP_RATIO * arguments.batch_size)
-        tasks["g*"] = gradient_alone(model, inputs[:drawn].clone(), targets[:drawn])
-        for task in tasks.values():
-            task()
+        tasks["g*"] = gradient_alone(model(), inputs[:drawn].clone(), targets[:drawn])
         # a step of a few milliseconds is disturbed more by what else the machine does
         rounds = arguments.rounds * (5 if name in shapes else 1)
-        seconds = median_seconds(tasks, rounds, arguments.device)
-        rows.append(
-            [title, f"{1e3 * seconds['SGD']:.1f}", *(f"{s / seconds['SGD']:.2f}" for s in seconds.values())]
-        )
-    gradients = ["", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2", f"{FLIP_RATIO:g}"]
-    header = ["model", "ms a step of SGD", "SGD", *METHODS, "pytorch-optimizer's SAM", "gradient of g* alone"]
-    table(
-        f"Cost of a step in steps of SGD, batches of {arguments.batch_size} (first row: gradients)",
-        header,
-        [gradients, *rows],
+        seconds = median_seconds(tasks, rounds, device, warmups=3)
+        base = seconds["SGD"]
+        yield [title, f"{1e3 * base:.2f}", *(f"{one / base:.2f}" for one in seconds.values())]
+        try:
+            counts = {method: kernels_of(task, device).count for method, task in tasks.items()}
+        except Exception as failure:
+            yield [f"{title}: not counted ({last_line(failure)})", *[""] * (len(tasks) + 1)]
+        else:
+            base = counts["SGD"]
+            yield [f"{title}: kernels", str(base), *(f"{count / base:.2f}" for count in counts.values())]
+
+
+def costs_of_steps(arguments: argparse.Namespace) -> None:
+    header = [
+        "model",
+        "SGD, ms or kernels",
+        "SGD",
+        *METHODS,
+        "pytorch-optimizer's SAM",
+        "gradient of g* alone",
+    ]
+    title = (
+        f"Cost of a step in steps of SGD, batches of {arguments.batch_size} (first row: gradients; kernels: what is "
+        "started on the GPU, on the CPU operations of torch)"
     )
+    table(title, header, rows_of_steps(arguments))
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Images of bytes that are cropped, mirrored and normalised one by one, as torchvision's transforms do."""
+    """Images of bytes that are cropped, mirrored and normalized one by one, as torchvision's transforms do."""
 
     def __init__(self, split: Split, targets: Tensor) -> None:
         self.split, self.targets = split, targets
@@ -153,21 +179,71 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return (image.float() - self.mean) / self.std, int(self.targets[index])
 
 
+@dataclass(frozen=True)
+class Epochs:
+    """Seconds of each epoch, the first one apart, and the accuracy on the test set after the last."""
+
+    first: float
+    later: list[float]
+    accuracy: float
+
+
+def by_epoch(run: Callable[[Callable[[], None]], None], device: str) -> tuple[float, list[float]]:
+    """Runs what calls its argument after each epoch; the seconds of the first and of the others."""
+    ends = [now(device)]
+    run(lambda: ends.append(now(device)))
+    first, *later = (end - start for start, end in itertools.pairwise(ends))
+    return first, later
+
+
 def plain_loop(
     model: nn.Module, loader: DataLoader[Any], splits: tuple[Split, Split], epochs: int, device: str
-) -> Callable[[], None]:
+) -> Epochs:
     """Epochs of the loop that most users write, evaluated on the training and the test set, as `fit` does."""
+    optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.05, momentum=0.9)
 
-    def run() -> None:
-        optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.05, momentum=0.9)
+    def run(epoch_ends: Callable[[], None]) -> None:
         for _ in range(epochs):
             model.train()
             for inputs, targets in loader:
                 davda54_step(optimizer, model, inputs.to(device), targets.to(device))
             for split in splits:
                 accuracy(model, split)
+            epoch_ends()
 
-    return run
+    return Epochs(*by_epoch(run, device), accuracy(model, splits[1]))
+
+
+def fitted(
+    model: nn.Module,
+    data: tuple[Split, NoisyLabels, Split],
+    seed: int,
+    augmented: bool,
+    arguments: argparse.Namespace,
+) -> Epochs:
+    """The same epochs by `fit`, compiled if asked for."""
+    # compiled code is shared by all models and has a limit: what an earlier model left would count for this one
+    torch._dynamo.reset()
+    # and of one model there are many: each batch size, with and without gradients, autocast, moving statistics
+    torch._dynamo.config.recompile_limit = 64
+    method = SAM(torch.compile(model) if arguments.compile else model, LOSS, rho=0.1)  # type: ignore[arg-type]
+    if arguments.device == "cuda":
+        method.passes.autocast_dtype = torch.bfloat16
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    def run(epoch_ends: Callable[[], None]) -> None:
+        fit(
+            method,
+            optimizer,
+            *data,
+            epochs=1 + arguments.epochs,
+            batch_size=arguments.batch_size,
+            seed=seed,
+            augmentation=Augmentation(crop=4, flip=True) if augmented else None,
+            on_epoch=lambda _: epoch_ends(),
+        )
+
+    return Epochs(*by_epoch(run, arguments.device), accuracy(model, data[2]))
 
 
 @torch.no_grad()
@@ -179,80 +255,68 @@ def accuracy(model: nn.Module, split: Split) -> float:
     return hits / len(split)
 
 
-def epochs_of_fit(arguments: argparse.Namespace) -> None:
-    rows = []
+def rows_of_epochs(arguments: argparse.Namespace) -> Iterator[list[str]]:
+    """A row for each model."""
     dataset = load_dataset("mnist-5k")
     labels = corrupt_labels(dataset.train.targets, kind="symmetric", rate=0.2, seed=0)
-    images = Split(
-        dataset.train.pixels.repeat(1, 3, 1, 1),
-        dataset.train.targets,
-        dataset.mean.repeat(3),
-        dataset.std.repeat(3),
+    mean, std = dataset.mean.repeat(3), dataset.std.repeat(3)
+    images, tests = (
+        Split(split.pixels.repeat(1, 3, 1, 1), split.targets, mean, std)
+        for split in (dataset.train, dataset.test)
     )
-    tests = Split(dataset.test.pixels.repeat(1, 3, 1, 1), dataset.test.targets, images.mean, images.std)
     for title in arguments.models:
         name, options = MODELS[title]
         augmented = name in ("cnn", "resnet")
+        label = title + (", crop and flip" if augmented else "")
         train, test = (images, tests) if augmented else (dataset.train, dataset.test)
         if augmented:
             source: Dataset[Any] = Augmented(train, labels.observed)
         else:
             source = TensorDataset(train.inputs, labels.observed)
-        on_device = train.to(arguments.device), labels.to(arguments.device), test.to(arguments.device)
-        seconds: dict[str, list[float]] = {"plain": [], "fit": []}
-        accuracies: dict[str, list[float]] = {"plain": [], "fit": []}
-        for seed in range(arguments.seeds):
-            torch.manual_seed(seed)
-            model = build_model(name, train.input_shape, 10, seed=seed, **options).to(arguments.device)
-            ours = in_fastest_layout(copy.deepcopy(model))
-            loader = DataLoader(source, arguments.batch_size, shuffle=True)
-            method = SAM(ours, LOSS, rho=0.1)
-            if arguments.device == "cuda":
-                method = SAM(torch.compile(ours), LOSS, rho=0.1)  # type: ignore[arg-type]
-                method.passes.autocast_dtype = torch.bfloat16
-            optimizer = torch.optim.SGD(ours.parameters(), lr=0.05, momentum=0.9)
+        data = train.to(arguments.device), labels.to(arguments.device), test.to(arguments.device)
+        plain, ours = [], []
+        try:
+            for seed in range(arguments.seeds):
+                torch.manual_seed(seed)
+                model = build_model(name, train.input_shape, 10, seed=seed, **options).to(arguments.device)
+                copied = in_fastest_layout(copy.deepcopy(model))
+                loader = DataLoader(source, arguments.batch_size, shuffle=True)
+                epochs = 1 + arguments.epochs
+                plain.append(plain_loop(model, loader, (data[0], data[2]), epochs, arguments.device))
+                ours.append(fitted(copied, data, seed, augmented, arguments))
+        except Exception as failure:
+            yield [label, f"failed ({last_line(failure)})", *[""] * 5]
+            continue
+        seconds = [statistics.median(s for run in runs for s in run.later) for runs in (plain, ours)]
+        ratios = [
+            statistics.median(a.later) / statistics.median(b.later) for a, b in zip(plain, ours, strict=True)
+        ]
+        yield [
+            label,
+            *(f"{one:.3f}" for one in seconds),
+            f"{statistics.median(ratios):.2f}",
+            f"{ours[0].first - seconds[1]:.1f}",
+            *(f"{100 * statistics.mean(run.accuracy for run in runs):.1f}" for runs in (plain, ours)),
+        ]
 
-            def fitted(
-                method: SAM = method,
-                optimizer: torch.optim.Optimizer = optimizer,
-                augmented: bool = augmented,
-                data: tuple[Any, ...] = on_device,
-                seed: int = seed,
-            ) -> None:
-                fit(
-                    method,
-                    optimizer,
-                    *data,
-                    epochs=arguments.epochs,
-                    batch_size=arguments.batch_size,
-                    seed=seed,
-                    augmentation=Augmentation(crop=4, flip=True) if augmented else None,
-                )
 
-            tasks = {
-                "plain": plain_loop(
-                    model, loader, (on_device[0], on_device[2]), arguments.epochs, arguments.device
-                ),
-                "fit": fitted,
-            }
-            for key, value in median_seconds(tasks, 1, arguments.device).items():
-                seconds[key].append(value / arguments.epochs)
-            accuracies["plain"].append(accuracy(model, on_device[2]))
-            accuracies["fit"].append(accuracy(ours, on_device[2]))
-        ratios = [a / b for a, b in zip(seconds["plain"], seconds["fit"], strict=True)]
-        rows.append(
-            [
-                title + (", crop and flip" if augmented else ""),
-                *(f"{statistics.median(seconds[key]):.2f}" for key in seconds),
-                f"{statistics.median(ratios):.2f}",
-                *(f"{100 * statistics.mean(values):.1f}" for values in accuracies.values()),
-            ]
-        )
+def epochs_of_fit(arguments: argparse.Namespace) -> None:
+    mode = ", fit compiled" if arguments.compile else ""
+    precision = ", fit in bfloat16" if arguments.device == "cuda" else ""
+    header = [
+        "model",
+        "DataLoader loop, s",
+        "fit, s",
+        "times faster",
+        "fit's first epoch, s more",
+        "accuracy of the loop, %",
+        "of fit, %",
+    ]
     table(
-        f"An epoch of SAM on {len(labels.observed)} images, batches of {arguments.batch_size}; accuracy after "
-        f"{arguments.epochs} epochs, mean of {arguments.seeds} seeds",
-        ["model", "DataLoader loop, s", "fit, s", "times faster", "accuracy of the loop, %", "of fit, %"],
-        rows,
+        f"An epoch of SAM on 4,000 images, batches of {arguments.batch_size}{mode}{precision}; accuracy after "
+        f"{1 + arguments.epochs} epochs, mean of {arguments.seeds} seeds",
+        header,
+        rows_of_epochs(arguments),
     )
 
 
@@ -260,11 +324,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="that are timed, after one that is not")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the model that fit trains")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--only", choices=("steps", "epochs"))
@@ -275,7 +340,8 @@ def main() -> None:
         tune_allocator()
     allocator = "default" if arguments.default_allocator else "tuned"
     print(
-        f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, {allocator} allocator"
+        f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, {allocator} allocator",
+        flush=True,
     )
     if arguments.only != "epochs":
         costs_of_steps(arguments)

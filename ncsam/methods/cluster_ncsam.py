@@ -20,19 +20,29 @@ ITERATIONS = 10
 def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """k-means of the rows by Lloyd's iteration, started from `count` rows drawn at random.
 
-    Batched tensor operations on the features' device, with no synchronization; a cluster that loses all its
-    rows keeps its center.
+    Batched tensor operations on the features' device, with no synchronization and few of them: on a GPU their number
+    is the cost. A cluster that loses all its rows keeps its center. Computed in float32, or float64 for such features.
 
     Returns:
         int64 (rows,), the cluster of each row.
     """
-    order = torch.randperm(len(features), generator=generator, device=features.device)
-    centers = features[order[:count]]
-    for _ in range(ITERATIONS):
-        members = nn.functional.one_hot(torch.cdist(features, centers).argmin(1), len(centers)).to(features)
-        sizes = members.sum(0).unsqueeze(1)
-        centers = torch.where(sizes > 0, members.T @ features / sizes.clamp(min=1), centers)
-    return torch.cdist(features, centers).argmin(1)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    with torch.autocast(features.device.type, enabled=False):
+        order = torch.randperm(len(features), generator=generator, device=features.device)
+        centers = features[order[:count]]
+        units = torch.eye(len(centers), dtype=features.dtype, device=features.device)
+        # the column of ones counts the members
+        extended = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+        for _ in range(ITERATIONS):
+            sums = units[_nearest(features, centers)].T @ extended
+            sizes = sums[:, -1:]
+            centers = torch.where(sizes > 0, sums[:, :-1] / sizes.clamp(min=1), centers)
+        return _nearest(features, centers)
+
+
+def _nearest(features: Tensor, centers: Tensor) -> Tensor:
+    """The nearest center of each row; ||row||^2 is the same for all centers and is left out."""
+    return torch.addmm(centers.square().sum(1), features, centers.T, alpha=-2).argmin(1)
 
 
 def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: float) -> Tensor:
