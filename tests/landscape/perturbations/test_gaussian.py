@@ -91,6 +91,8 @@ def test_the_interval_of_sigma_holds_the_truth_as_often_as_stated_however_skewed
 class ScaledRises:
     """Stands for `NoiseRises` of a quadratic with these eigenvalues."""
 
+    center = np.zeros(1)
+
     def __init__(self, eigenvalues):
         self.eigenvalues = eigenvalues
 
