@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from landscape import Objective, sharpness
+from landscape import Objective, Sharpness, sharpness
 from landscape.results.fields import described
 from landscape.results.registry import result
 
@@ -43,8 +43,9 @@ class Bound:
     right_labels: int = described("n_s: training samples whose label is right")
     weights: int = described("K: number of trainable weights")
     weight_norm: float = described("l2 norm of the weights")
-    steps: int = described("steps of projected ascent from each start")
-    restarts: int = described("random starts beside the gradient's")
+    steps: int = described("most steps of ascent from each start")
+    restarts: int = described("most random starts beside the gradient's")
+    converged: bool = described("the ascent of the cross-entropy converged", default=False)
 
 
 @result
@@ -62,23 +63,21 @@ class Assumption:
 
 
 def zero_one(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of wrong predictions, with the gradient of cross-entropy, along which it can be ascended."""
-    loss = functional.cross_entropy(outputs, targets)
+    """The share of wrong predictions; outputs with a NaN predict nothing."""
     wrong = (outputs.argmax(1) != targets) | outputs.isnan().any(1)
-    return wrong.to(loss.dtype).mean() + (loss - loss.detach())
+    return wrong.to(outputs.dtype).mean()
 
 
 def clipped_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean of min(cross-entropy, 1), with the gradient of cross-entropy, so that clipped samples go on rising."""
-    losses = functional.cross_entropy(outputs, targets, reduction="none")
-    return losses.detach().clamp(max=1).mean() + (losses.mean() - losses.mean().detach())
+    """The mean of min(cross-entropy, 1)."""
+    return functional.cross_entropy(outputs, targets, reduction="none").clamp(max=1).mean()
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "zero_one": zero_one,
     "cross_entropy": clipped_cross_entropy,
 }
-"""Name -> (outputs, targets) -> mean of a loss in [0, 1]; its gradient is that of cross-entropy."""
+"""Name -> (outputs, targets) -> mean of a loss in [0, 1]."""
 
 
 def complexity(weights: int, weight_norm: float, right_labels: int, rho: float, delta: float) -> float:
@@ -107,58 +106,62 @@ def theorem_1(
     right_labels: int,
     *,
     loss: str,
-    rho: float = 0.05,
+    ascent: Sharpness,
     delta: float = DELTA,
-    steps: int = 10,
-    restarts: int = 1,
-    seed: int = 0,
 ) -> Bound:
     """Both sides of Eq. 6 for a trained model.
+
+    The maximum of the loss near the weights is taken where an ascent of the cross-entropy ended: the losses in [0, 1]
+    have no gradient on the samples that matter. It bounds the theorem's maximum from below.
 
     Args:
         training: the loss over the whole training set with its observed labels.
         test: the same loss over clean test data.
         right_labels: n_s, how many of the training labels are right.
         loss: what the loss is called.
-        rho: radius, l2.
+        ascent: of the cross-entropy on the same training set, in a ball; its radius is the theorem's.
         delta: probability with which the bound may fail.
-        steps: of projected ascent from each start.
-        restarts: random starts beside the gradient's.
-        seed: of the random starts.
 
     Raises:
-        ValueError: fewer than two right labels, or more than there are samples; delta or rho out of range.
+        ValueError: fewer than two right labels, or more than there are samples; delta out of range; an ascent in
+            another neighborhood, or without its offset.
     """
-    _check(training, right_labels, rho)
+    if ascent.norm != "l2" or ascent.adaptive != "none" or ascent.offset is None:
+        raise ValueError(
+            "ascent: must be of the plain ball and hold its offset, as `landscape.sharpness` returns it"
+        )
+    _check(training, right_labels, ascent.rho)
     if not 0 < delta < 1:
         raise ValueError(f"delta: must be a probability above 0 and below 1, got {delta}")
-    found = sharpness(training, rho=rho, steps=steps, restarts=restarts, seed=seed)
+    center, highest = training.value(), training.value(training.theta + ascent.offset)
+    worst = highest if math.isnan(highest) else max(center, highest)
     alpha = 1 - right_labels / training.n_samples
     norm = float(torch.linalg.vector_norm(training.theta.double()))
     terms = {
-        "empirical": (found.center_loss + found.value) / (1 - alpha),
+        "empirical": worst / (1 - alpha),
         "sampling": 1 / ((1 - alpha) * math.sqrt(right_labels)),
-        "complexity": complexity(training.n_parameters, norm, right_labels, rho, delta),
+        "complexity": complexity(training.n_parameters, norm, right_labels, ascent.rho, delta),
     }
     left, right = test.value(), sum(terms.values())
     return Bound(
         loss=loss,
         clean_loss=left,
-        training_loss=found.center_loss,
-        worst_loss=found.center_loss + found.value,
+        training_loss=center,
+        worst_loss=worst,
         **terms,
         right=right,
         slack=right - left,
         vacuous=not right < 1,
         dominant=max(terms, key=lambda name: terms[name]),
-        rho=rho,
+        rho=ascent.rho,
         delta=delta,
         noise_rate=alpha,
         right_labels=right_labels,
         weights=training.n_parameters,
         weight_norm=norm,
-        steps=steps,
-        restarts=restarts,
+        steps=ascent.steps,
+        restarts=ascent.restarts,
+        converged=ascent.converged,
     )
 
 
@@ -216,7 +219,6 @@ def measure_bounds(
     test: tuple[Tensor, Tensor],
     *,
     rho: float = 0.05,
-    steps: int = 10,
     draws: int = 30,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -228,17 +230,15 @@ def measure_bounds(
         is_wrong: (n,) which of these labels are wrong.
         test: inputs and true labels.
         rho: radius, l2.
-        steps: of projected ascent.
         draws: of the Gaussian perturbation.
         seed: of all draws.
     """
     right_labels = int((~is_wrong).sum())
+    ascent = sharpness(Objective(model, nn.CrossEntropyLoss(), train, chunk_size=1000), rho=rho, seed=seed)
     results: dict[str, Any] = {}
     for name, loss_fn in LOSSES.items():
         training, clean = (Objective(model, loss_fn, data, chunk_size=1000) for data in (train, test))
-        results[f"bound/{name}"] = theorem_1(
-            training, clean, right_labels, loss=name, rho=rho, steps=steps, seed=seed
-        )
+        results[f"bound/{name}"] = theorem_1(training, clean, right_labels, loss=name, ascent=ascent)
         results[f"assumption/{name}"] = assumption_1(
             clean, right_labels, loss=name, rho=rho, draws=draws, seed=seed
         )

@@ -34,10 +34,10 @@ MODELS = {
     "CNN 16-32-64, BatchNorm": ("cnn", {"channels": [16, 32, 64]}),
     "ResNet-8": ("resnet", {"depth": 8}),
 }
-PARTS = ("products", "graphs", "sizes", "goals", "eigenvalues", "trace", "density", "memory")
+PARTS = ("products", "sizes", "kernels", "graphs", "goals", "eigenvalues", "trace", "density", "memory")
 ON = {
     "cpu": ("products", "sizes", "goals", "eigenvalues", "trace", "density", "memory"),
-    "cuda": ("products", "graphs", "sizes", "goals"),
+    "cuda": ("products", "sizes", "kernels", "graphs", "goals"),
 }
 """Parts that are run where none are asked for: on a GPU those that are work for one."""
 SIZES = {"cpu": (1000, [250], 500, [64, 256, 1024, 2700]), "cuda": (4096, [1024, 4096], 1024, [1024, 2700])}
@@ -97,7 +97,7 @@ def rows_of_products(
                     tasks[name]()
                 except Exception as failure:
                     tasks.pop(name, None)
-                    yield [title, str(chunk), name, f"failed ({last_line(failure)})", "", "", "", "", "", ""]
+                    yield [title, str(chunk), name, f"failed ({last_line(failure)})", "", "", "", ""]
                 setups[name] = now(device) - start
             seconds = median_seconds(tasks, rounds, device, warmups=2)
             base, own = (
@@ -110,21 +110,33 @@ def rows_of_products(
                 error = f"{relative(value, truth):.0e}" if compared else ""
                 yield [
                     title, str(chunk), name, f"{seconds[name] * 1e3:.2f}", f"{seconds[name] / base:.2f}",
-                    f"{seconds[name] / own:.2f}", error, *busy(task, device, seconds[name]), f"{setups[name]:.1f}",
+                    f"{seconds[name] / own:.2f}", error, f"{setups[name]:.1f}",
                 ]  # fmt: skip
             tasks.clear()
             gc.collect()
 
 
-def busy(task: Callable[[], Any], device: str, seconds: float) -> list[str]:
-    """Kernels that the task starts, and the share of its time in which they run: little, where starting them is all."""
-    if device == "cpu":
-        return ["", ""]
-    try:
-        found = kernels_of(task, device)
-    except Exception as failure:
-        return [last_line(failure), ""]
-    return [str(found.count), f"{found.seconds / seconds:.0%}"]
+def rows_of_kernels(cases: dict[str, Case], chunks: list[int], budget: int) -> Iterator[list[str]]:
+    """What is started and how long that runs: far less than the task takes, where starting it is what takes time."""
+    for title, case in cases.items():
+        device = case[1].device.type
+        for chunk in chunks:
+            for name, make in products_of(case, chunk, budget):
+                try:
+                    task = make()
+                    milliseconds = 1e3 * median_seconds({name: task}, 5, device, warmups=2)[name]
+                    found = kernels_of(task, device)
+                except Exception as failure:
+                    yield [title, str(chunk), name, f"failed ({last_line(failure)})", "", "", ""]
+                    continue
+                share = 1e3 * found.seconds / milliseconds
+                yield [title, str(chunk), name, f"{milliseconds:.2f}", str(found.count), f"{1e3 * found.seconds:.2f}",
+                       f"{share:.0%}"]  # fmt: skip
+
+
+def bench_kernels(cases: dict[str, Case], chunks: list[int], budget: int) -> None:
+    header = ["model", "chunk", "what", "ms", "kernels", "ms that they run", "of the time"]
+    table("Kernels (CPU: operations of torch) of one product", header, rows_of_kernels(cases, chunks, budget))
 
 
 def bench_products(cases: dict[str, Case], chunks: list[int], rounds: int, budget: int) -> None:
@@ -136,8 +148,6 @@ def bench_products(cases: dict[str, Case], chunks: list[int], rounds: int, budge
         "in plain gradients",
         "in our products",
         "relative error",
-        "kernels",
-        "of the time they run",
         "s, set-up and first",
     ]
     samples = len(next(iter(cases.values()))[1])
@@ -319,8 +329,10 @@ def main() -> None:
     tasks: dict[str, Callable[[], None]] = {
         "products": lambda: bench_products(cases, args.chunks, args.rounds, int(args.budget * 2**30)),
         "sizes": lambda: bench_sizes(args.device, args.widths, args.samples, args.rounds),
+        # after what is timed more finely: the profiler may slow what follows
+        "kernels": lambda: bench_kernels(cases, args.chunks, int(args.budget * 2**30)),
+        "graphs": lambda: bench_graphs(cases, args.chunks[-1:], args.rounds),
         "goals": lambda: bench_goals(smaller, chunk, args.trace_draws, args.limit),
-        "graphs": lambda: bench_graphs(cases, args.chunks, args.rounds),
         "eigenvalues": lambda: bench_eigenvalues(smaller, chunk),
         "memory": bench_memory,
     }

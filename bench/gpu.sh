@@ -24,23 +24,35 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 # else a part that is stopped would lose what it had not written yet
 export PYTHONUNBUFFERED=1
 
+# of the whole, in seconds: the last parts get what the first have left
+total=450
+
 part() {
-    local name=$1 seconds=$2 start=$SECONDS
+    local name=$1 seconds=$2 start=$SECONDS log=$out/$1.log
     shift 2
+    ((seconds > total - SECONDS)) && seconds=$((total - SECONDS))
+    if ((seconds < 15)); then
+        echo "== $name: no time left" | tee "$log"
+        failed=1
+        return
+    fi
     echo "== $name"
-    timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee "$out/$name.log" ||
-        { echo "== $name: failed or out of its $seconds s" | tee -a "$out/$name.log"; failed=1; }
+    # into a file, not through a pipe, which a process that is left over would keep open
+    timeout --kill-after=5 "$seconds" "$@" >"$log" 2>&1 ||
+        { echo "== $name: failed ($?), or out of its $seconds s" >>"$log"; failed=1; }
+    tail -n 40 "$log"
     echo "== $name: $((SECONDS - start)) s"
 }
 
 environment=$(python3 -c 'import sys; print(sys.prefix)')
-part tests 90 python3 -m pytest -p no:cacheprovider -n 4 tests/test_cuda.py
-part curvature 90 python3 bench/curvature.py --device cuda
-part steps 25 python3 bench/training.py --device cuda --only steps
-part epochs 35 python3 bench/training.py --device cuda --only epochs --seeds 1
+part tests 95 python3 -m pytest -p no:cacheprovider -n 4 tests/test_cuda.py
+part curvature 90 python3 bench/curvature.py --device cuda --parts products sizes kernels graphs
+part steps 30 python3 bench/training.py --device cuda --only steps
 part surfaces 90 python3 bench/surfaces.py --device cuda --models ResNet-20 --samples 100 --steps 51 25 \
     --who "ours, adaptive" loss-landscapes --loss-landscapes "$environment"
 part resnet18 90 python3 bench/resnet18.py --device cuda
-part compiled 45 python3 bench/training.py --device cuda --only epochs --seeds 1 --compile \
+part goals 75 python3 bench/curvature.py --device cuda --parts goals --trace-draws 3
+part epochs 40 python3 bench/training.py --device cuda --only epochs --seeds 1
+part compiled 60 python3 bench/training.py --device cuda --only epochs --seeds 1 --compile \
     --models "MLP 256-256" ResNet-8
 exit $failed

@@ -81,7 +81,6 @@ direction = "random"
 samples = 50
 eigenvalues = 1
 trace_max_products = 10
-sharpness_steps = 1
 """
 
 

@@ -112,6 +112,7 @@ def rows_of_steps(arguments: argparse.Namespace) -> Iterator[list[str]]:
     yield ["gradients", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2", f"{FLIP_RATIO:g}"]
     generator = torch.Generator().manual_seed(0)
     device = arguments.device
+    measured: dict[str, dict[str, Callable[[], None]]] = {}
     for title in arguments.models:
         name, options = MODELS[title]
         shape = shapes.get(name, (3, 32, 32))
@@ -135,6 +136,9 @@ def rows_of_steps(arguments: argparse.Namespace) -> Iterator[list[str]]:
         seconds = median_seconds(tasks, rounds, device, warmups=3)
         base = seconds["SGD"]
         yield [title, f"{1e3 * base:.2f}", *(f"{one / base:.2f}" for one in seconds.values())]
+        measured[title] = tasks
+    # last, as the profiler may slow what follows
+    for title, tasks in measured.items():
         try:
             counts = {method: kernels_of(task, device).count for method, task in tasks.items()}
         except Exception as failure:

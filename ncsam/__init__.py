@@ -25,6 +25,7 @@ from ncsam.losses import (
     EarlyLearningRegularization,
     ForwardCorrection,
     GeneralizedCrossEntropy,
+    StochasticLabelNoise,
     SymmetricCrossEntropy,
     build_loss,
     estimated_transition,
@@ -49,6 +50,7 @@ from ncsam.methods import (
     hyperparameters,
 )
 from ncsam.models import MODELS, build_model, model_options
+from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, History, fit
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "NOISE_KINDS",
     "SAM",
     "SANER",
+    "SCHEDULES",
     "Augmentation",
     "CheckpointError",
     "ClusterNCSAM",
@@ -79,10 +82,12 @@ __all__ = [
     "OracleSAM",
     "Plain",
     "Split",
+    "StochasticLabelNoise",
     "SymmetricCrossEntropy",
     "build_loss",
     "build_method",
     "build_model",
+    "build_schedule",
     "corrupt_labels",
     "estimated_transition",
     "fit",
@@ -96,4 +101,5 @@ __all__ = [
     "noise_options",
     "predict",
     "read_human_labels",
+    "schedule_options",
 ]

@@ -1,7 +1,7 @@
 """Losses that resist label noise, as baselines; each with its paper's defaults.
 
 Every one is (outputs, targets) -> the mean over the samples, in nat where the paper has logarithms. Outputs are
-logits (batch, classes), targets int64 (batch,). ELR also takes the samples' positions.
+logits (batch, classes), targets int64 (batch,). ELR and SLN also take the samples' positions.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import scipy
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class ForwardCorrection(nn.Module):
     """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
 
     Args:
-        transition: (classes, classes); row i, column j the probability that class i is labelled j. Known, or
+        transition: (classes, classes); row i, column j the probability that class i is labeled j. Known, or
             from `estimated_transition`.
 
     Raises:
@@ -172,6 +173,56 @@ class EarlyLearningRegularization(nn.Module):
         return cross_entropy(outputs, targets) + self.strength * torch.log1p(-agreement).mean()
 
 
+class StochasticLabelNoise(nn.Module):
+    """SLN, cross-entropy with labels y + sigma z, z ~ N(0, I) drawn anew at each step (Chen et al. 2021, section 3).
+
+    ICLR 2021, "Noise against noise: stochastic label noise helps combat inherent label noise". The noise is drawn once
+    a step, for each sample and class, so that a sharpness-aware method sees the same noisy labels at w and at
+    w + perturbation. The paper's moving average of the weights and its label correction are not part of the loss.
+
+    Args:
+        samples: size of the training set.
+        classes: number of classes.
+        seed: of the draws.
+        sigma: 1 in the paper for CIFAR-10 with symmetric noise, 0.5 with asymmetric and instance-dependent noise, 0.2
+            for CIFAR-100.
+    """
+
+    noise: Tensor
+
+    def __init__(self, samples: int, classes: int, seed: int = 0, *, sigma: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= sigma < float("inf"):
+            raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
+        self.sigma = sigma
+        self.seed = seed
+        self.draws = 0
+        self.register_buffer("noise", torch.zeros(samples, classes))
+
+    @torch.no_grad()
+    def remember(self, outputs: Tensor, indices: Tensor) -> None:
+        """Draws the noise of these samples for the step that begins."""
+        words = np.random.SeedSequence([self.seed, self.draws]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0]))
+        drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator)
+        self.noise[indices] = drawn.to(self.noise, non_blocking=True)
+        self.draws += 1
+
+    def forward(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """The mean loss; `indices` are the samples' positions in the training set."""
+        _check_classes(self, targets)
+        noisy = one_hot(targets, outputs.shape[1]) + self.sigma * self.noise[indices].to(outputs)
+        return -(noisy * log_softmax(outputs, 1)).sum(1).mean()
+
+    def get_extra_state(self) -> dict[str, int]:
+        """What a checkpoint needs beside the noise: how often it was drawn."""
+        return {"draws": self.draws}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Goes on after so many draws."""
+        self.draws = state["draws"]
+
+
 def _clamped(outputs: Tensor) -> Tensor:
     """Predictions kept from 0 and 1, as in the authors' code: the logarithm stays finite."""
     return softmax(outputs, 1).clamp(1e-4, 1 - 1e-4)
@@ -231,6 +282,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "sce": SymmetricCrossEntropy,
     "elr": EarlyLearningRegularization,
     "forward": ForwardCorrection,
+    "sln": StochasticLabelNoise,
 }
 
 
@@ -248,15 +300,16 @@ def loss_options(name: str) -> dict[str, Any]:
 
 
 def build_loss(
-    name: str, *, samples: int, classes: int, transition: Tensor | None = None, **options: Any
+    name: str, *, samples: int, classes: int, transition: Tensor | None = None, seed: int = 0, **options: Any
 ) -> nn.Module:
     """Builds a loss by name.
 
     Args:
         name: one of `LOSSES`.
-        samples: size of the training set, for ELR.
+        samples: size of the training set, for losses that remember samples.
         classes: number of classes.
         transition: for forward correction.
+        seed: for losses that draw.
         options: see `loss_options(name)`.
 
     Raises:
@@ -265,6 +318,8 @@ def build_loss(
     LOSS_REGISTRY.check(name, options)
     if name == "elr":
         return LOSSES[name](samples, classes, **options)
+    if name == "sln":
+        return LOSSES[name](samples, classes, seed, **options)
     if name == "forward":
         if transition is None:
             raise ValueError("transition: loss 'forward' needs the transition matrix")

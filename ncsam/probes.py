@@ -18,9 +18,9 @@ from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
 
 GROUPS = {
-    "wrong": "wrongly labelled samples",
-    "ambiguous": "rightly labelled samples with a margin below their median",
-    "confident": "rightly labelled samples with a margin of at least their median",
+    "wrong": "wrongly labeled samples",
+    "ambiguous": "rightly labeled samples with a margin below their median",
+    "confident": "rightly labeled samples with a margin of at least their median",
 }
 GRADIENT_METRICS = {
     **{f"probe_{name}": description for name, description in ALIGNMENT_METRICS.items()},
@@ -66,7 +66,7 @@ def gradient_probe(
     """What the method's next perturbation would be on a fixed batch, beside that of the true labels.
 
     The `ALIGNMENT_METRICS`, and the gradient's norm on three groups of samples before and after the perturbation:
-    whether NCSAM damps wrongly labelled samples, or ambiguous ones of either kind. Costs about 7 gradients of
+    whether NCSAM damps wrongly labeled samples, or ambiguous ones of either kind. Costs about 7 gradients of
     the batch for a method that perturbs, 4 for another.
 
     Args:
@@ -128,10 +128,10 @@ def _undone(method: Method) -> Iterator[None]:
     """Puts back all that passes move: statistics, memories, random states, counts and `.grad`."""
     parameters = list(method.parameters())
     gradients = [parameter.grad for parameter in parameters]
-    modules = [method.model, *([method.loss_fn] if isinstance(method.loss_fn, nn.Module) else [])]
-    buffers = [buffer for module in modules for buffer in module.buffers()]
+    buffers = list(method.model.buffers())
     saved = [buffer.clone() for buffer in buffers]
-    state = copy.deepcopy(method.state_dict())
+    loss = method.loss_fn if isinstance(method.loss_fn, nn.Module) else None
+    state = copy.deepcopy((method.state_dict(), loss.state_dict() if loss else {}))
     modes = [(module, module.training) for module in method.model.modules()]
     ascent, spent = method.ascent, method.passes.sample_gradients
     for parameter in parameters:
@@ -146,6 +146,8 @@ def _undone(method: Method) -> Iterator[None]:
             buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
-        method.load_state_dict(state)
+        method.load_state_dict(state[0])
+        if loss is not None:
+            loss.load_state_dict(state[1])
         method.passes.sample_gradients = spent
         method.ascent = ascent

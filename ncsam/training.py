@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -75,6 +76,7 @@ def fit(
     scheduler: LRScheduler | None = None,
     augmentation: Augmentation | None = None,
     mixup_alpha: float | None = None,
+    redraw: Literal["never", "step"] = "never",
     max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
     probes: Sequence[Probe] = (),
@@ -84,12 +86,12 @@ def fit(
 ) -> History:
     """Trains `method.model` on the observed labels.
 
-    All draws of an epoch (order, augmentation, mixup, dropout) come from `seed` and the epoch's number; the
-    caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several threads
-    trains one epoch at a time, and other threads should draw from generators of their own. A run that was killed
-    and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of device
-    with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some of
-    torch's gradients there are sums in any order.
+    All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's
+    number; the caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several
+    threads trains one epoch at a time, and other threads should draw from generators of their own. A run that was
+    killed and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of
+    device with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some
+    of torch's gradients there are sums in any order.
 
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
@@ -103,9 +105,13 @@ def fit(
         batch_size: the last batch of an epoch may be smaller, or larger by one: a last single sample, which
             BatchNorm cannot take, goes with the batch before.
         seed: of the order of samples.
-        scheduler: stepped once an epoch.
+        scheduler: stepped once an epoch; `build_schedule` makes one by name.
         augmentation: of the training images, drawn anew each epoch.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
+        redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
+            batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. All that the
+            history says of observed labels is then said of `labels.observed`, one draw that training itself need
+            not see.
         max_gradient_norm: a network's gradient longer than that is scaled down to it before each step.
         alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
             from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
@@ -123,7 +129,7 @@ def fit(
     """
     _check_types(train, labels, held_out)
     _check_that_it_trains(method, optimizer)
-    _check(train, labels, epochs, batch_size, alignment_batches)
+    _check(train, labels, epochs, batch_size, alignment_batches, redraw)
     device = next(method.model.parameters()).device
     labels = labels.to(device)
     classes = _checked_classes(method.model, train, labels, held_out)
@@ -138,11 +144,12 @@ def fit(
         if on_epoch:
             on_epoch(len(rows))
 
+    method.epoch_share = 1 / epochs
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
-        seeds = np.random.SeedSequence([seed, epoch]).generate_state(3, np.uint64)
+        seeds = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64)
         with borrowed_generators(device, int(seeds[0])):
             # not before: another thread's epoch may have to end first
             started = _now(device)
@@ -154,6 +161,7 @@ def fit(
                 batch_size,
                 augment=_seeded(augmentation, train.pixels.device, int(seeds[1])),
                 mix=_mixing(mixup_alpha, classes, int(seeds[2])),
+                redrawn_by=torch.Generator().manual_seed(int(seeds[3])) if redraw == "step" else None,
                 max_gradient_norm=max_gradient_norm,
                 alignment_batches=0 if mixup_alpha is not None else alignment_batches,
             )
@@ -209,7 +217,9 @@ def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> N
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
 
 
-def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int) -> None:
+def _check(
+    train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int, redraw: str
+) -> None:
     if len(train) != len(labels.observed):
         raise ValueError(f"labels: {len(labels.observed)} labels for {len(train)} training samples")
     for name, value, least in (
@@ -219,6 +229,11 @@ def _check(train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alig
     ):
         if value < least:
             raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if redraw not in ("never", "step"):
+        raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
+    if redraw == "step":
+        # refuses labels of no known model
+        labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
 
 
 def _checked_classes(model: nn.Module, train: Split, labels: NoisyLabels, held_out: Split) -> int:
@@ -268,6 +283,7 @@ def _train_epoch(
     *,
     augment: Augment | None,
     mix: Mix | None,
+    redrawn_by: torch.Generator | None,
     max_gradient_norm: float | None,
     alignment_batches: int,
 ) -> dict[str, float]:
@@ -280,7 +296,7 @@ def _train_epoch(
     alignment_seconds = 0.0
     for step, indices in enumerate(order.split(piece_sizes(len(train), batch_size))):
         inputs, indices = (part.to(device) for part in (train.batch(indices, augment), indices))
-        observed = labels.observed[indices]
+        observed = labels.observed[indices] if redrawn_by is None else labels.redrawn(indices, redrawn_by)
         mixed = mix(inputs, observed) if mix else (inputs, observed)
         optimizer.zero_grad()
         method.backward(*mixed, indices)

@@ -67,7 +67,10 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         )
     for config in {run.config["noise"]["rate"]: run.config for run in final_runs(study)}.values():
         try:
-            observed_labels(config, dataset, data_dir)
+            labels = observed_labels(config, dataset, data_dir)
+            if study.noise.redraw == "step":
+                # of human labels there is no model to draw from
+                labels.redrawn(torch.zeros(1, dtype=torch.int64), torch.Generator())
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from analysis.plan.grid import final_runs, selection_runs, slug
-from analysis.plan.options import check_loss, check_method, check_model, check_noise
+from analysis.plan.options import check_loss, check_method, check_model, check_noise, check_schedule
 from analysis.plan.study import MethodSettings, Study
 from ncsam import LOSSES, METHODS
 from ncsam.methods import remembers_samples
@@ -31,6 +31,9 @@ def check_consistency(study: Study) -> None:
     _check_titles(study)
     check_model(study.model.name, study.model.model_extra or {})
     check_noise(study.noise.kind, study.noise.model_extra or {})
+    check_schedule(
+        study.training.schedule.name, study.training.schedule.model_extra or {}, study.training.epochs
+    )
     for index, method in enumerate(study.methods):
         _check_method(f"methods.{index}", method, study)
     _check_surfaces(study)

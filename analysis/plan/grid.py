@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.plan.study import MethodSettings, Study
+from analysis.plan.study import MethodSettings, NoiseSettings, Study
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Run:
     def title(self) -> str:
         """For people: method, noise, seed."""
         noise, method = self.config["noise"], self.config["method"]
-        return f"{method['label']} {noise['kind']} {100 * noise['rate']:.4g}% seed {self.config['seed']}"
+        return f"{method['label']} {noise_title(noise)} {100 * noise['rate']:.4g}% seed {self.config['seed']}"
 
 
 def final_runs(study: Study) -> list[Run]:
@@ -94,7 +94,7 @@ def _run(
         "test_samples": study.test_samples,
         "image_size": study.image_size,
         "model": study.model.model_dump(),
-        "noise": {"kind": study.noise.kind, "rate": rate, "options": study.noise.model_extra or {}},
+        "noise": _noise(study.noise, rate),
         "method": {
             "label": method.title,
             "name": method.name,
@@ -118,6 +118,22 @@ def _run(
         f"seed{seed}.h5",
     ]
     return Run(config, "/".join(part for part in parts if part))
+
+
+def _noise(settings: NoiseSettings, rate: float) -> dict[str, Any]:
+    # the configurations of runs whose labels stay have no such key, from before there was one
+    redraw = {} if settings.redraw == "never" else {"redraw": settings.redraw}
+    return {"kind": settings.kind, "rate": rate, "options": settings.model_extra or {}, **redraw}
+
+
+def noise_title(noise: dict[str, Any]) -> str:
+    """How tables and figures call a kind of noise: labels that are drawn anew at each step are another kind.
+
+    Args:
+        noise: a run's configuration of it.
+    """
+    redrawn = noise.get("redraw", "never") != "never"
+    return f"{noise['kind']}, redrawn each {noise['redraw']}" if redrawn else str(noise["kind"])
 
 
 def slug(text: str) -> str:

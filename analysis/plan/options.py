@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from analysis.plan.data import study_options
-from ncsam import build_loss, build_method, model_options, noise_options
+from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
 from ncsam.losses import LOSS_REGISTRY
 from ncsam.methods import METHOD_REGISTRY
@@ -91,6 +91,12 @@ def check_loss(field: str, name: str, options: dict[str, Any], transition: str |
         raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
     with _within(field):
         build_loss(name, samples=1, classes=2, transition=torch.eye(2), **options)
+
+
+def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:
+    """Raises ValueError unless the options make the schedule of a training of so many epochs."""
+    with _within("training.schedule"):
+        build_schedule(name, torch.optim.SGD([torch.zeros(1)]), epochs=epochs, **options)
 
 
 @contextmanager

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from analysis.plan.errors import one_of
-from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS
+from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS, SCHEDULES
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -21,16 +28,32 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    later: ClassVar[tuple[str, ...]] = ()
+    """Settings that came after studies were finished; left out where they are the default, so that the configurations
+    of these studies, and with them the fingerprints of their runs, stay what they are."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = type(self).model_fields
+        values: dict[str, Any] = dumped(self)
+        for name in self.later:
+            if getattr(self, name) == defaults[name].default:
+                values.pop(name, None)
+        return values
+
 
 class NoiseSettings(_Settings):
     """Which labels are made wrong; further keys are options of the kind of noise.
 
-    Human labels have the rate they have: `rates` then names it, or 0 for the true labels.
+    Human labels have the rate they have: `rates` then names it, or 0 for the true labels. With `redraw = "step"` each
+    training step draws the labels of its batch anew, at the same rate.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    later: ClassVar[tuple[str, ...]] = ("redraw",)
     kind: str = "symmetric"
     rates: Annotated[list[Share], Field(min_length=1)]
+    redraw: Literal["never", "step"] = "never"
 
     @field_validator("kind")
     @classmethod
@@ -50,17 +73,31 @@ class ModelSettings(_Settings):
         return one_of(value, MODELS)
 
 
+class ScheduleSettings(_Settings):
+    """A schedule of `ncsam.schedules`; further keys are its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str = "cosine"
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of(value, SCHEDULES)
+
+
 class TrainingSettings(_Settings):
-    """SGD with momentum and cosine decay of the learning rate to 0 over the epochs.
+    """SGD with momentum; the learning rate follows a schedule over the epochs.
 
     `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
     that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
     perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("schedule",)
     epochs: Count
     batch_size: Count = 128
     learning_rate: Positive = 0.05
+    schedule: ScheduleSettings = ScheduleSettings()
     momentum: Share = 0.9
     weight_decay: NotNegative = 1e-3
     max_gradient_norm: Positive | None = None
@@ -72,6 +109,11 @@ class TrainingSettings(_Settings):
     alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
     probe_epochs: list[Count] = []
     probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class LossSettings(_Settings):
@@ -149,7 +191,9 @@ class MeasureSettings(_Settings):
     trace_rtol: Positive = 0.05
     trace_max_products: Annotated[int, Field(ge=10, le=10**6)] = 60
     sharpness_rho: Positive = 0.5
-    sharpness_steps: Count = 5
+    sharpness_elementwise_rho: Positive = 0.5
+    sharpness_filter_rho: Positive = 0.05
+    sharpness_steps: Count = 60
     surface_rates: list[Share] = []
     surface_seeds: list[Seed] = []
     surface_extent: Positive = 1.0

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from landscape import (
     Objective,
+    Sharpness,
+    TopEigenvalues,
     filter_normalized_directions,
     lines,
+    relative_flatness,
     sharpness,
     spectral_density,
     surfaces,
@@ -75,8 +78,12 @@ def measure(
             deflate=eigen,
             seed=seed,
         )
-        results[f"sharpness/{name}"] = sharpness(
-            objective, rho=settings["sharpness_rho"], steps=settings["sharpness_steps"], seed=seed
+        results |= {
+            f"{group}/{name}": worst
+            for group, worst in _worst_cases(objective, eigen, settings, seed).items()
+        }
+        results[f"flatness/{name}"] = relative_flatness(
+            objective, rtol=settings["trace_rtol"], max_products=settings["trace_max_products"], seed=seed
         )
     if with_surfaces:
         directions = filter_normalized_directions(objectives["observed"], 2, seed=0)
@@ -102,3 +109,28 @@ def measure(
         )
         results |= {f"surface/plane-{name}": plane for name, plane in planes.items()}
     return results
+
+
+def _worst_cases(
+    objective: Objective, eigen: TopEigenvalues, settings: dict[str, Any], seed: int
+) -> dict[str, Sharpness]:
+    """Converged worst-case sharpness: plain, and relative to each weight and to each filter."""
+    found = {
+        "sharpness": sharpness(
+            objective,
+            rho=settings["sharpness_rho"],
+            steps=settings["sharpness_steps"],
+            start=eigen,
+            seed=seed,
+        )
+    }
+    for adaptive in ("elementwise", "filter"):
+        found[f"sharpness_{adaptive}"] = sharpness(
+            objective,
+            rho=settings[f"sharpness_{adaptive}_rho"],
+            adaptive=adaptive,
+            steps=settings["sharpness_steps"],
+            seed=seed,
+        )
+    # as with eigenvectors: as long as the weights, and found again from them
+    return {name: dataclasses.replace(worst, offset=None) for name, worst in found.items()}

@@ -22,7 +22,11 @@ LANDSCAPE_METRICS = {
     for name, unit, words in (
         ("top_eigenvalue", "", "largest eigenvalue of the training loss's Hessian"),
         ("top_eigenvalue_residual", "", "residual norm of that eigenvalue"),
-        ("sharpness", "nat", "largest rise of the training loss found in the ball: a lower bound"),
+        (
+            "sharpness",
+            "nat",
+            "largest rise of the training loss found in the ball; NaN where the search did not converge",
+        ),
     )
 }
 """Name -> (unit, description) of what `landscape_probe` measures."""
@@ -64,10 +68,10 @@ def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, la
             )
             # the two Hessians share their Gauss-Newton part, in which no label enters
             start = eigen.vectors
-            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], steps=2, restarts=0)
+            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], start=eigen)
             metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])
             metrics[f"probe_top_eigenvalue_residual_{loss}"] = float(eigen.residuals[0])
-            metrics[f"probe_sharpness_{loss}"] = worst.value
+            metrics[f"probe_sharpness_{loss}"] = worst.value if worst.converged else math.nan
         return metrics
 
     return Probe(config["training"]["probe_epochs"], measure, LANDSCAPE_METRICS)

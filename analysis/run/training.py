@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.plan.seeds import derived_seed
+from analysis.plan.study import ScheduleSettings
 from ncsam import (
     METHODS,
     Augmentation,
@@ -24,6 +25,7 @@ from ncsam import (
     build_loss,
     build_method,
     build_model,
+    build_schedule,
     estimated_transition,
     fit,
     in_fastest_layout,
@@ -78,6 +80,7 @@ class Training:
             samples=len(self.train),
             classes=self.dataset.num_classes,
             transition=transition.float(),
+            seed=derived_seed(self.config, "loss"),
             **options,
         ).to(self.device)
         return self._configured(
@@ -114,6 +117,7 @@ class Training:
             weight_decay=settings["weight_decay"],
         )
         augmentation = Augmentation(settings["crop"], settings["flip"], settings["cutout"])
+        schedule = settings.get("schedule", ScheduleSettings().model_dump())
 
         def train_or_resume() -> History:
             return fit(
@@ -125,7 +129,8 @@ class Training:
                 epochs=epochs,
                 batch_size=settings["batch_size"],
                 seed=derived_seed(self.config, "order"),
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
+                scheduler=build_schedule(**schedule, optimizer=optimizer, epochs=epochs),
+                redraw=self.config["noise"].get("redraw", "never"),
                 augmentation=augmentation if augmentation != Augmentation() else None,
                 mixup_alpha=self.config["method"]["mixup"],
                 max_gradient_norm=settings["max_gradient_norm"],

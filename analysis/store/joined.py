@@ -18,7 +18,7 @@ MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 """Keys of a study's training that leave the training as it is."""
 
 
-MEASURED = ("samples", "sharpness_rho", "sharpness_steps")
+MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")
 """Keys of a study's measurements that change what a number means, and not only its error."""
 
 

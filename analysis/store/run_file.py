@@ -19,7 +19,7 @@ from torch import nn
 
 import landscape
 from analysis.plan.choice import Choice
-from analysis.plan.grid import Run
+from analysis.plan.grid import Run, noise_title
 from analysis.plan.study import LossSettings, MeasureSettings, SelectionSettings, TrainingSettings
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
 from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
@@ -140,7 +140,7 @@ def identity(stored: dict[str, Any]) -> dict[str, Any]:
     config = stored["config"]
     return {
         "dataset": config["dataset"],
-        "noise_kind": config["noise"]["kind"],
+        "noise_kind": noise_title(config["noise"]),
         "noise_rate": config["noise"]["rate"],
         "method": config["method"]["label"],
         "seed": config["seed"],
@@ -283,7 +283,11 @@ def _write_config(
 def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
     for name, tensor, text in (
         ("clean", labels.clean, "true labels of the training samples"),
-        ("observed", labels.observed, "labels that training saw"),
+        (
+            "observed",
+            labels.observed,
+            "labels that training saw; one draw of them where each step draws them anew",
+        ),
     ):
         write(group, name, tensor.cpu().numpy(), description=text, dims=("sample",))
     write(

@@ -136,9 +136,19 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
         "sharpness": (f"sharpness/{loss}", "value"),
         "sharpness_one_step": (f"sharpness/{loss}", "one_step"),
         "sharpness_rho": (f"sharpness/{loss}", "rho"),
+        "sharpness_converged": (f"sharpness/{loss}", "converged"),
+        "sharpness_spread": (f"sharpness/{loss}", "spread"),
+        "sharpness_elementwise": (f"sharpness_elementwise/{loss}", "value"),
+        "sharpness_elementwise_converged": (f"sharpness_elementwise/{loss}", "converged"),
+        "sharpness_filter": (f"sharpness_filter/{loss}", "value"),
+        "sharpness_filter_converged": (f"sharpness_filter/{loss}", "converged"),
+        "relative_flatness": (f"flatness/{loss}", "value"),
+        "relative_flatness_converged": (f"flatness/{loss}", "converged"),
     }
     return {
-        f"{name}_{loss}": float(np.ravel(file[f"{group}/{field}"][()])[0]) if group in file else math.nan
+        f"{name}_{loss}": float(np.ravel(file[f"{group}/{field}"][()])[0])
+        if f"{group}/{field}" in file
+        else math.nan
         for name, (group, field) in groups.items()
     }
 

@@ -14,17 +14,11 @@ from torch import Tensor
 from landscape.curvature.flatness import relative_flatness
 from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import scale_of
-from landscape.perturbations.gaussian import (
-    NoiseRises,
-    bracket,
-    check_noise,
-    check_tolerance,
-    first_sigma,
-    mean_rises,
-    tolerated,
-)
-from landscape.perturbations.worst_case import check_ascent, worst_rises
+from landscape.perturbations.ascent import Neighborhood, search
+from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
+from landscape.perturbations.relative_scale import scale_of
+from landscape.perturbations.worst_case import check_ascent
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -38,7 +32,7 @@ class Measure:
         family: `"worst"`, `"average"`, `"tolerance"`, `"flatness"` or `"gradient"`.
         size: radius, standard deviation or rise; 0 where there is none.
         adaptive: what the size is relative to.
-        norm: of the neighbourhood.
+        norm: of the neighborhood.
         source: the paper.
     """
 
@@ -66,6 +60,8 @@ MEASURES: dict[str, Measure] = {
 """Name -> what it is, with the size taken if none is given."""
 
 ONE_STEP = ", one step"
+WORST_TOL = 0.01
+"""Relative accuracy to which worst cases are searched."""
 
 
 @result
@@ -83,7 +79,7 @@ class SharpnessProfile:
     )
     bound: NDArray[np.str_] = described("exact, estimate or lower bound", dims=("measure",))
     size: FloatArray = described(
-        "radius of the neighbourhood, standard deviation of the noise, or rise borne", dims=("measure",)
+        "radius of the neighborhood, standard deviation of the noise, or rise borne", dims=("measure",)
     )
     adaptive: NDArray[np.str_] = described("what the size is relative to", dims=("measure",))
     source: NDArray[np.str_] = described("where the measure is from", dims=("measure",))
@@ -94,6 +90,11 @@ class SharpnessProfile:
     )
     center_loss: FloatArray = described("mean loss of the model itself", unit="nat", dims=("loss",))
     samples: NDArray[np.int64] = described("samples in the mean loss", dims=("loss",))
+    converged: NDArray[np.bool_] | None = described(
+        "a worst case was found twice and is stationary; an estimate is within its tolerance",
+        dims=("measure", "loss"),
+        default=None,
+    )
 
 
 @dataclass
@@ -105,6 +106,7 @@ class _Row:
     bound: str
     value: list[float]
     error: list[float]
+    converged: list[bool]
     gradients: int = 0
     evaluations: int = 0
     products: int = 0
@@ -115,8 +117,8 @@ def sharpness_profile(
     *,
     measures: Sequence[str] | None = None,
     sizes: Mapping[str, float] | None = None,
-    steps: int = 10,
-    restarts: int = 1,
+    steps: int = 60,
+    restarts: int = 4,
     rtol: float = 0.1,
     max_draws: int = 64,
     max_products: int = 60,
@@ -134,8 +136,8 @@ def sharpness_profile(
         objectives: one, or several of one model by name.
         measures: names in `MEASURES`; all if not given.
         sizes: name -> radius, standard deviation or rise in place of that in `MEASURES`.
-        steps: of each ascent.
-        restarts: of each ascent, beside the gradient's start.
+        steps: most gradients of each ascent.
+        restarts: most random starts of each worst case, beside the gradient's.
         rtol: of averages and of the relative flatness; the ends of PAC-Bayes intervals to a twentieth.
         max_draws: of noise, at each size; for PAC-Bayes all are taken.
         max_products: for the relative flatness.
@@ -150,24 +152,21 @@ def sharpness_profile(
         objectives = {"loss": objectives}
     check_one_model(objectives)
     names = list(MEASURES) if measures is None else list(measures)
-    chosen = {name: _measure(name, sizes or {}) for name in names}
-    strange = [name for name in sizes or {} if name not in chosen]
-    if strange:
-        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    chosen = _measures(names, sizes or {})
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
-    check_ascent(1.0, "l2", steps, restarts)
-    check_noise(1.0, max_draws)
+    check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
+    check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
-    noises: dict[str, NoiseRises] = {}
+    noises: dict[str, GaussianRises] = {}
     rows: list[_Row] = []
     for done, (name, measure) in enumerate(chosen.items()):
         if measure.family == "worst":
             rows += _worst(name, measure, objectives, shared, steps, restarts, seed)
         elif measure.family in ("average", "tolerance"):
             if measure.adaptive not in noises:
-                noises[measure.adaptive] = NoiseRises(
+                noises[measure.adaptive] = GaussianRises(
                     objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
                 )
             of_noise = _average if measure.family == "average" else _tolerance
@@ -176,7 +175,9 @@ def sharpness_profile(
             rows.append(_flatness(name, measure, objectives, layer, rtol, max_products, seed))
         else:
             norms = [torch.linalg.vector_norm(gradient.double()).item() for _, gradient in shared.values()]
-            rows.append(_Row(name, measure, "exact", norms, [0.0] * len(norms), gradients=len(norms)))
+            rows.append(
+                _Row(name, measure, "exact", norms, [0.0] * len(norms), [True] * len(norms), len(norms))
+            )
         report(done + 1, len(chosen))
     return SharpnessProfile(
         measure=np.array([row.name for row in rows]),
@@ -192,7 +193,21 @@ def sharpness_profile(
         products=np.array([row.products for row in rows]),
         center_loss=np.array([loss.item() for loss, _ in shared.values()]),
         samples=np.array([objective.n_samples for objective in objectives.values()]),
+        converged=np.array([row.converged for row in rows]),
     )
+
+
+def _measures(names: Sequence[str], sizes: Mapping[str, float]) -> dict[str, Measure]:
+    """The measures of these names, with the sizes that the caller chose.
+
+    Raises:
+        ValueError: an unknown measure, or a size that belongs to none of them or is not positive and finite.
+    """
+    chosen = {name: _measure(name, sizes) for name in names}
+    strange = [name for name in sizes if name not in chosen]
+    if strange:
+        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    return chosen
 
 
 def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
@@ -214,37 +229,39 @@ def _worst(
     restarts: int,
     seed: int,
 ) -> list[_Row]:
-    found, steps_taken = [], (1 + restarts) * steps
-    for loss, objective in objectives.items():
-        center, gradient = shared[loss]
-        found.append(
-            worst_rises(
-                objective,
-                center,
-                gradient,
-                scale=scale_of(objective, measure.adaptive),
-                rho=measure.size,
-                norm=measure.norm,
-                steps=steps,
-                restarts=restarts,
-                seed=seed,
-            )
+    spent = sum(objective.gradients for objective in objectives.values())
+    found = [
+        search(
+            objective,
+            *shared[loss],
+            Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive)),
+            steps=steps,
+            restarts=restarts,
+            tol=WORST_TOL,
+            seed=seed,
         )
+        for loss, objective in objectives.items()
+    ]
     count = len(objectives)
-    first = [float(one) for one, _ in found]
-    best = [float(torch.clamp(starts.max(), min=0)) for _, starts in found]
     return [
         _Row(
             name,
             measure,
             "lower bound",
-            best,
+            [each.highest.rise for each in found],
             [math.nan] * count,
-            gradients=count * steps_taken,
-            evaluations=count * (1 + restarts),
+            [each.converged for each in found],
+            gradients=sum(objective.gradients for objective in objectives.values()) - spent,
         ),
         # its passes are the first of the row above
-        _Row(name + ONE_STEP, measure, "exact", first, [0.0] * count),
+        _Row(
+            name + ONE_STEP,
+            measure,
+            "exact",
+            [each.ascents[0].first_rise for each in found],
+            [0.0] * count,
+            [True] * count,
+        ),
     ]
 
 
@@ -252,34 +269,37 @@ def _average(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:
     before = rises.evaluations
-    value, error, _, _ = mean_rises(rises, measure.size, rtol, max_pairs)
+    value, error, _, converged = mean_rises(rises, measure.size, rtol, max_pairs)
     spent = len(objectives) * (rises.evaluations - before)
-    return _Row(name, measure, "estimate", value.tolist(), error.tolist(), evaluations=spent)
+    flags = [converged] * len(objectives)
+    return _Row(name, measure, "estimate", value.tolist(), error.tolist(), flags, evaluations=spent)
 
 
 def _tolerance(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:
     check_tolerance(measure.size, rtol, 2 * max_pairs)
     before = rises.evaluations
-    value, error = [], []
+    value, error, converged = [], [], []
     for column, objective in enumerate(objectives.values()):
         start = first_sigma(objective, measure.adaptive)
         low, high = tolerated(rises, column, measure.size, rtol / 2, max_pairs, start)
-        value.append(bracket(low, high, rtol)["sigma"])
+        found = bracket(low, high, rtol)
+        value.append(found["sigma"])
         error.append((high - low) / 2)
+        converged.append(found["converged"])
     spent = len(objectives) * (rises.evaluations - before)
-    return _Row(name, measure, "estimate", value, error, evaluations=spent)
+    return _Row(name, measure, "estimate", value, error, converged, evaluations=spent)
 
 
 def _flatness(
@@ -301,5 +321,6 @@ def _flatness(
         "estimate",
         [each.value for each in found],
         [each.standard_error for each in found],
+        [each.converged for each in found],
         products=sum(each.products for each in found),
     )

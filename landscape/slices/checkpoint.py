@@ -23,23 +23,23 @@ from landscape.results.trust import UntrustedError, check_trusted
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
 CHUNK = 16
-"""Points that are finished together, at least."""
+"""At least so many points are finished together."""
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
-    """Digests of all that decides the values, by what it is; two evaluations with the same may share points.
+    """Digests of everything that decides the values. Two evaluations with equal digests may share points.
 
-    The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
-    from before that are refused, as of other weights.)
+    The digest of the weights includes the names of the variables and of all tensors, because equal tensors at other
+    places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
     """
-    lead = next(iter(objectives.values()))
+    first = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
-    state = lead.tensors()
+    state = first.tensors()
     return {
-        "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
+        "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),
         "data": _digest(data),
-        "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
+        "settings": hashlib.sha256(repr((list(objectives), str(first.dtype), settings)).encode()).hexdigest(),
     }
 
 
@@ -53,13 +53,13 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
 
 
 class Checkpoint:
-    """Evaluates points, keeps their values in a file, and takes those that are there from it.
+    """Evaluates points and keeps their values in a file. Points that the file holds are not evaluated again.
 
     The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
 
     Args:
-        path: of the HDF5 file, made if missing. It is this evaluation's own.
-        evaluator: that evaluates.
+        path: of the HDF5 file, which is made if missing. No other evaluation may use it.
+        evaluator: evaluates the points that the file lacks.
         known: the `fingerprint` of the evaluation.
         every: seconds between two writes.
 
@@ -126,8 +126,8 @@ class Checkpoint:
                     f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
                 )
         # the loss function and the model's code have no digest, but a value
-        own = _columns(self._evaluator.center)
-        if not np.allclose(center, own, rtol=1e-4, atol=1e-6, equal_nan=True):
+        center_now = _columns(self._evaluator.center)
+        if not np.allclose(center, center_now, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
         for index, point in enumerate(points.tolist()):
             self._values[tuple(point)] = values[:, index]

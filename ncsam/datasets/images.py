@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import check_classes
 from ncsam.datasets.split import Dataset, make_dataset
-from ncsam.label_noise.labels import check_classes
 
 DEFAULT_SIZE = 64
 MAX_BYTES = 64 * 2**30

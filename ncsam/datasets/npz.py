@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from ncsam.data_bounds import check_classes, check_size
 from ncsam.datasets.split import Dataset, make_dataset
-from ncsam.label_noise.labels import check_classes
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
@@ -74,17 +73,6 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     if missing:
         raise ValueError(f"{path}: has no array {missing[0]!r}; it must hold {', '.join(ARRAYS)}")
     return arrays
-
-
-def check_size(file: NpzFile, most: int) -> None:
-    """Checks what a `.npz` file claims before it is unpacked: zeros take a thousandth of their size.
-
-    Raises:
-        ValueError: more bytes in all than `most`.
-    """
-    claimed = sum(member.file_size for member in file.zip.infolist()) if file.zip else 0
-    if claimed > most:
-        raise ValueError(f"it unpacks to {claimed / 2**30:.0f} GiB, more than {most / 2**30:.0f} GiB")
 
 
 def _samples(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:

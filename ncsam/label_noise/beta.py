@@ -6,7 +6,14 @@ import scipy
 import torch
 from torch import Tensor
 
-from ncsam.label_noise.draws import choose_each, sample_of_size, uniform
+from ncsam.label_noise.draws import (
+    choose_each,
+    inclusion_probabilities,
+    label_probabilities,
+    sample_of_size,
+    uniform,
+)
+from ncsam.label_noise.labels import Corruption
 from ncsam.label_noise.posterior import among_others, checked_posterior
 
 
@@ -18,7 +25,7 @@ def beta(
     *,
     concentration: float = 10.0,
     posterior: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> Corruption:
     """Flip probabilities p ~ Beta(theta1, theta2) (arXiv:2601.19947, Eq. 1-2) of mean `rate`.
 
     Exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its p. The paper
@@ -52,5 +59,8 @@ def beta(
         others = checked_posterior(posterior, clean, classes) + 1e-300
         hardness = 1 - others.gather(1, clean.unsqueeze(1)).flatten()
         flip_rates[hardness.argsort(stable=True)] = flip_rates.sort().values.clone()
-    flipped = sample_of_size(flip_rates, round(rate * len(clean)), generator)
-    return torch.where(flipped, choose_each(among_others(others, clean), generator), clean), None
+    count, wrong = round(rate * len(clean)), among_others(others, clean)
+    flipped = sample_of_size(flip_rates, count, generator)
+    observed = torch.where(flipped, choose_each(wrong, generator), clean)
+    chances = inclusion_probabilities(flip_rates, count)
+    return Corruption(observed, probabilities=label_probabilities(clean, chances, wrong))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ncsam.label_noise.beta import beta
-from ncsam.label_noise.labels import NoisyLabels, empirical_transition
+from ncsam.label_noise.labels import Corruption, NoisyLabels, empirical_transition
 from ncsam.label_noise.maps import asymmetric, pair, superclass
 from ncsam.label_noise.matrix import matrix
 from ncsam.label_noise.part_dependent import part_dependent
@@ -24,22 +24,21 @@ class NoiseKind:
     """A kind of label noise.
 
     Attributes:
-        draw: (clean, classes, rate, generator, options by name) -> the observed labels, and the transition matrix
-            they were drawn from, or None where it is not a matrix that decides. Its keyword-only arguments are the
-            options.
+        draw: (clean, classes, rate, generator, options by name) -> the observed labels, and what they were drawn from.
+            Its keyword-only arguments are the options.
         rate: whether the share of wrong labels must, may or must not be given.
     """
 
-    draw: Callable[..., tuple[Tensor, Tensor | None]]
+    draw: Callable[..., Corruption]
     rate: Literal["required", "optional", "never"] = "required"
 
 
 def _human(
     clean: Tensor, classes: int, _rate: None, _generator: torch.Generator, *, observed: Tensor
-) -> tuple[Tensor, Tensor | None]:
+) -> Corruption:
     _check_shape("observed", observed, len(clean))
     _check_labels("observed", observed, classes)
-    return observed.cpu(), None
+    return Corruption(observed.cpu())
 
 
 NOISE_KINDS: dict[str, NoiseKind] = {
@@ -144,7 +143,7 @@ def corrupt_labels(
 
     generator = torch.Generator().manual_seed(seed)
     clean = targets.cpu()
-    found, expected = chosen.draw(clean, classes, rate, generator, **options)
+    found, expected, probabilities = chosen.draw(clean, classes, rate, generator, **options)
     return NoisyLabels(
         clean=targets.clone(),
         observed=found.to(targets.device),
@@ -153,6 +152,7 @@ def corrupt_labels(
         rate=(found != clean).double().mean().item() if rate is None else rate,
         seed=seed,
         transition_kind="empirical" if expected is None else "expected",
+        probabilities=probabilities,
     )
 
 

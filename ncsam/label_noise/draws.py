@@ -109,6 +109,22 @@ def inclusion_probabilities(weights: Tensor, size: int) -> Tensor:
 
 def choose_each(weights: Tensor, generator: torch.Generator) -> Tensor:
     """For each row of `weights`, float64 (n, k), a column drawn in proportion to them: int64 (n,)."""
-    ends = weights.cumsum(1)
-    levels = uniform((len(weights), 1), generator) * ends[:, -1:]
+    return choose_by_ends(weights.cumsum(1), generator)
+
+
+def choose_by_ends(ends: Tensor, generator: torch.Generator) -> Tensor:
+    """The same from the cumulative sums of the weights, float64 (n, k), on any device; the draw is made on the CPU."""
+    levels = uniform((len(ends), 1), generator).to(ends.device, non_blocking=True) * ends[:, -1:]
     return (ends <= levels).sum(1)
+
+
+def label_probabilities(clean: Tensor, flip_rates: Tensor, wrong_labels: Tensor) -> Tensor:
+    """The chance of each label of each sample, float64 (n, classes).
+
+    Args:
+        clean: int64 (n,).
+        flip_rates: float64 (n,), the chance that the sample's label is wrong.
+        wrong_labels: float64 (n, classes), weights of the labels it then has, 0 for the true one.
+    """
+    wrong = wrong_labels / wrong_labels.sum(1, keepdim=True)
+    return (flip_rates.unsqueeze(1) * wrong).scatter(1, clean.unsqueeze(1), (1 - flip_rates).unsqueeze(1))

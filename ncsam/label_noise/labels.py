@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-MAX_CLASSES = 100_000
-"""No set has more; a larger label is taken for a slip, as a model with that many outputs would be built."""
+from ncsam.label_noise.draws import choose_by_ends
 
 
-def check_classes(largest: int, where: str) -> None:
-    """Checks that the largest label of a set is one of a class.
+class Corruption(NamedTuple):
+    """What a kind of label noise makes of true labels.
 
-    Raises:
-        ValueError: it is beyond `MAX_CLASSES`.
+    Attributes:
+        observed: int64 (n,), the labels drawn.
+        transition: float64 (classes, classes), if it is the class that decides; row i, column j is the probability
+            that a sample of class i is labeled j.
+        probabilities: float64 (n, classes), if it is the sample that decides: the chance of each of its labels.
     """
-    if largest >= MAX_CLASSES:
-        raise ValueError(
-            f"{where} holds the label {largest}; labels are counted from 0 and lie below {MAX_CLASSES:,}: "
-            "number the classes anew"
-        )
+
+    observed: Tensor
+    transition: Tensor | None = None
+    probabilities: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class NoisyLabels:
         clean: int64 (n,), the true labels.
         observed: int64 (n,), the labels that training sees.
         transition: float64 (classes, classes); row i, column j is the probability that a sample of class i is
-            labelled j.
+            labeled j.
         kind: name of the corruption model.
-        rate: share of wrong labels that was asked for, as the kind counts it; the realised one where none was.
+        rate: share of wrong labels that was asked for, as the kind counts it; the realized one where none was.
         seed: of the draw.
         transition_kind: `"expected"`: the transition is that of the model the labels were drawn from;
             `"empirical"`: the share in these labels, where the model is not one of classes alone.
+        probabilities: float64 (n, classes), the chance of each label of each sample, where the model is not one of
+            classes alone and is known; None otherwise.
     """
 
     clean: Tensor
@@ -47,6 +52,7 @@ class NoisyLabels:
     rate: float
     seed: int
     transition_kind: str = "expected"
+    probabilities: Tensor | None = None
 
     @property
     def is_wrong(self) -> Tensor:
@@ -60,11 +66,48 @@ class NoisyLabels:
 
     def take(self, indices: Tensor) -> NoisyLabels:
         """The labels of the samples at `indices`, in that order."""
-        return replace(self, clean=self.clean[indices], observed=self.observed[indices])
+        chances = self.probabilities
+        return replace(
+            self,
+            clean=self.clean[indices],
+            observed=self.observed[indices],
+            probabilities=None if chances is None else chances[indices.to(chances.device)],
+        )
 
     def to(self, device: torch.device | str) -> NoisyLabels:
         """The same labels on `device`."""
         return replace(self, clean=self.clean.to(device), observed=self.observed.to(device))
+
+    def redrawn(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels of the samples at `indices`, drawn anew from the model of the noise, each sample by itself.
+
+        A sample's label is wrong with the probability that it had in the first draw. The share of wrong labels is
+        `rate` on average, while `observed` meets it exactly.
+
+        Args:
+            indices: int64 (m,), on the labels' device.
+            generator: on the CPU.
+
+        Returns:
+            int64 (m,), on the labels' device.
+
+        Raises:
+            ValueError: the model of the noise is not known, as with labels that people gave.
+        """
+        rows = self.clean[indices] if self.probabilities is None else indices
+        return choose_by_ends(self._ends[rows], generator)
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """Cumulative probabilities of the labels, by class or by sample, on the labels' device."""
+        if self.probabilities is not None:
+            return self.probabilities.cumsum(1).to(self.clean.device)
+        if self.transition_kind != "expected":
+            raise ValueError(
+                f"redraw: labels of kind {self.kind!r} come from no model that could be drawn from again; take them as "
+                'they are, or kind = "matrix" with their transition matrix'
+            )
+        return self.transition.cumsum(1).to(self.clean.device)
 
 
 def empirical_transition(clean: Tensor, observed: Tensor, classes: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ncsam.label_noise.draws import relabel_by_matrix
+from ncsam.label_noise.labels import Corruption
 
 CIFAR10_MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017, arXiv:1609.03683)."""
@@ -22,9 +23,7 @@ CIFAR100_SUPERCLASSES = (
 """Superclass of each of CIFAR-100's classes, both in alphabetical order (Krizhevsky 2009)."""
 
 
-def asymmetric(
-    clean: Tensor, classes: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def asymmetric(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """CIFAR-10's similar classes, `CIFAR10_MISTAKES`; `rate` is the share within the classes that have one.
 
     On balanced classes half of that share of all labels becomes wrong.
@@ -36,9 +35,7 @@ def asymmetric(
     return _relabel(clean, classes, rate, generator, CIFAR10_MISTAKES)
 
 
-def superclass(
-    clean: Tensor, classes: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def superclass(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """CIFAR-100's classes, each taken for the next of its superclass, the last for the first.
 
     Patrini et al. 2017, arXiv:1609.03683. (Code that takes classes 0 to 4, 5 to 9, ... for superclasses, as several
@@ -55,9 +52,7 @@ def superclass(
     return _relabel(clean, classes, rate, generator, mistakes)
 
 
-def pair(
-    clean: Tensor, classes: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def pair(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """Each class is taken for the next, the last for the first (Han et al. 2018, "pair flipping")."""
     mistakes = {label: (label + 1) % classes for label in range(classes)}
     return _relabel(clean, classes, rate, generator, mistakes)
@@ -65,12 +60,12 @@ def pair(
 
 def _relabel(
     clean: Tensor, classes: int, rate: float, generator: torch.Generator, mistakes: Mapping[int, int]
-) -> tuple[Tensor, Tensor]:
+) -> Corruption:
     transition = torch.eye(classes, dtype=torch.float64)
     for label, wrong in mistakes.items():
         transition[label, label] = 1 - rate
         transition[label, wrong] = rate
-    return relabel_by_matrix(clean, transition, generator), transition
+    return Corruption(relabel_by_matrix(clean, transition, generator), transition)
 
 
 def _check_classes(kind: str, classes: int, needed: int) -> None:

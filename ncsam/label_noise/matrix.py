@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ncsam.label_noise.draws import relabel_by_matrix
+from ncsam.label_noise.labels import Corruption
 
 TRANSITION_MATRICES = {
     "cifar10n-worst": (
@@ -32,7 +33,7 @@ def matrix(
     generator: torch.Generator,
     *,
     transition: Tensor | str | list[list[float]],
-) -> tuple[Tensor, Tensor | None]:
+) -> Corruption:
     """Class-dependent noise by a transition matrix.
 
     Args:
@@ -48,7 +49,7 @@ def matrix(
     found = _checked(transition, classes)
     if rate is not None:
         found = _scaled(found, clean, rate)
-    return relabel_by_matrix(clean, found, generator), found
+    return Corruption(relabel_by_matrix(clean, found, generator), found)
 
 
 def _checked(transition: Tensor | str | list[list[float]], classes: int) -> Tensor:

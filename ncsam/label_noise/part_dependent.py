@@ -6,7 +6,15 @@ import scipy
 import torch
 from torch import Tensor
 
-from ncsam.label_noise.draws import choose_each, normal, sample_of_size, uniform
+from ncsam.label_noise.draws import (
+    choose_each,
+    inclusion_probabilities,
+    label_probabilities,
+    normal,
+    sample_of_size,
+    uniform,
+)
+from ncsam.label_noise.labels import Corruption
 
 
 def part_dependent(
@@ -17,7 +25,7 @@ def part_dependent(
     *,
     inputs: Tensor,
     flip_std: float = 0.1,
-) -> tuple[Tensor, Tensor | None]:
+) -> Corruption:
     """Instance-dependent noise as Xia et al. 2020 generate it (arXiv:2006.07836, and its code).
 
     A sample of class y is flipped with probability q ~ N(rate, flip_std^2) truncated to [0, 1]; its wrong
@@ -42,8 +50,12 @@ def part_dependent(
     if len(inputs) != len(clean):
         raise ValueError(f"inputs: {len(inputs)} samples for {len(clean)} labels")
     flip_rates = truncated_normal(len(clean), rate, flip_std, generator)
-    flipped = sample_of_size(flip_rates, round(rate * len(clean)), generator)
-    return torch.where(flipped, _wrong_labels(clean, classes, inputs, generator), clean), None
+    count = round(rate * len(clean))
+    flipped = sample_of_size(flip_rates, count, generator)
+    wrong = _wrong_label_weights(clean, classes, inputs, generator)
+    observed = torch.where(flipped, choose_each(wrong, generator), clean)
+    chances = inclusion_probabilities(flip_rates, count)
+    return Corruption(observed, probabilities=label_probabilities(clean, chances, wrong))
 
 
 def truncated_normal(count: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
@@ -54,7 +66,8 @@ def truncated_normal(count: int, mean: float, std: float, generator: torch.Gener
     return (mean + std * torch.from_numpy(scipy.special.ndtri(levels))).clamp(1e-200, 1)
 
 
-def _wrong_labels(clean: Tensor, classes: int, inputs: Tensor, generator: torch.Generator) -> Tensor:
+def _wrong_label_weights(clean: Tensor, classes: int, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Chance of each label where it is wrong, float64 (n, classes)."""
     weights = torch.zeros(len(clean), classes, dtype=torch.float64)
     for label in range(classes):
         # drawn for every class, so that it does not depend on which classes there are
@@ -66,4 +79,4 @@ def _wrong_labels(clean: Tensor, classes: int, inputs: Tensor, generator: torch.
         scores = features @ projection
         scores[:, label] = -float("inf")
         weights[members] = scores.softmax(1)
-    return choose_each(weights, generator)
+    return weights

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from ncsam.label_noise.draws import sample_of_size
+from ncsam.label_noise.draws import inclusion_probabilities, label_probabilities, sample_of_size
+from ncsam.label_noise.labels import Corruption
 from ncsam.label_noise.posterior import among_others, checked_posterior
 
 FLIP_RATES: dict[int, Callable[[Tensor], Tensor]] = {
@@ -26,7 +28,7 @@ def pmd(
     *,
     posterior: Tensor,
     pmd_type: int = 1,
-) -> tuple[Tensor, Tensor | None]:
+) -> Corruption:
     """PMD noise of Zhang et al. 2021 (arXiv:2103.07756), types I to III.
 
     A sample with the margin m between its two most probable classes is flipped with a probability in
@@ -59,4 +61,9 @@ def pmd(
             f"rate: asks for {count} wrong labels where only {possible} samples have a margin below 1"
         )
     flipped = sample_of_size(flip_rates, count, generator)
-    return torch.where(flipped, among_others(found, clean).argmax(1), clean), None
+    wrong = among_others(found, clean).argmax(1)
+    chances = inclusion_probabilities(flip_rates, count)
+    return Corruption(
+        torch.where(flipped, wrong, clean),
+        probabilities=label_probabilities(clean, chances, one_hot(wrong, classes).double()),
+    )

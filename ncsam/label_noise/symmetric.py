@@ -5,24 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ncsam.label_noise.labels import Corruption
 
-def symmetric(
-    clean: Tensor, classes: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+
+def symmetric(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """Exactly `round(rate * n)` samples get a label drawn uniformly from the *other* classes."""
-    return _spread(clean, classes, rate, generator), _transition(classes, rate)
+    return Corruption(_spread(clean, classes, rate, generator), _transition(classes, rate))
 
 
-def symmetric_all(
-    clean: Tensor, classes: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def symmetric_all(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """A share `rate` of the labels is drawn anew from *all* classes, the true one included.
 
     So the NCSAM authors and many others count: only `rate * (1 - 1 / classes)` of the labels become wrong,
     and it is that share which is met exactly.
     """
     wrong = rate * (1 - 1 / classes)
-    return _spread(clean, classes, wrong, generator), _transition(classes, wrong)
+    return Corruption(_spread(clean, classes, wrong, generator), _transition(classes, wrong))
 
 
 def _spread(clean: Tensor, classes: int, wrong: float, generator: torch.Generator) -> Tensor:

@@ -13,10 +13,12 @@ from ncsam.methods.passes import LossFunction, Passes, remembers_samples
 class CoTeaching(Method):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
 
-    The share kept falls from 1 to 1 - forget_rate over the first `gradual` of the training. The optimizer must be over
+    The share kept falls from 1, in the first epoch, to 1 - forget_rate over the first `gradual` of the training. The
+    optimizer must be over
     `method.parameters()`, which holds both networks; `model` is the one that is evaluated.
 
-    Set `method.progress = epoch / epochs` at the start of each epoch; `fit()` does.
+    Set `method.epoch_share = 1 / epochs` once, and `method.progress = epoch / epochs` at the start of each epoch;
+    `fit()` does both.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -59,8 +61,18 @@ class CoTeaching(Method):
         return [self.model, self.peer.model]
 
     def kept_share(self) -> float:
-        """R(t) = 1 - forget_rate min(t / gradual, 1)."""
-        return 1 - self.forget_rate * min(self.known_progress() / self.gradual, 1)
+        """The share of samples that each network learns from in this epoch.
+
+        All in the first epoch, then falling by equal steps to 1 - forget_rate in the last epoch of `gradual`, as in
+        the authors' code.
+        """
+        progress = self.known_progress()
+        first = self.epoch_share
+        if progress <= first:
+            return 1.0
+        if self.gradual <= first:
+            return 1 - self.forget_rate
+        return 1 - self.forget_rate * min((progress - first) / (self.gradual - first), 1)
 
     def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the ordinary gradient of all samples to the `.grad` of both networks."""

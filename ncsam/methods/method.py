@@ -29,6 +29,8 @@ class Method(ABC):
         gradient_count: gradients spent so far, in gradients of a batch.
         ascent: the first half of the last step, where the method perturbs the weights; None otherwise.
         rho: radius of the perturbation in weight space; None for methods without one.
+        epoch_share: the share of the training that one epoch is, 1 / epochs, for schedules that count from the first
+            epoch; `fit()` sets it. 0: epochs are taken as short.
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_classes: the targets must be classes, not probabilities of classes.
 
@@ -60,6 +62,7 @@ class Method(ABC):
         self.rho: float | None = None
         self.warmup = warmup
         self._progress: float | None = None
+        self.epoch_share = 0.0
 
     @property
     def progress(self) -> float | None:

@@ -29,7 +29,7 @@ from ncsam.methods.simulated_noise import (
 from ncsam.methods.tensor_lists import added, norm, projected_onto_ball, scaled_to
 
 CHOICES = {
-    "draw": ("low-margin", "uniform"),
+    "draw": ("low-margin", "uniform", "whole-batch"),
     "labels": ("runner-up", "uniform"),
     "direction": ("simulated", "random"),
     "schedule": ("progressive", "constant"),
@@ -66,7 +66,7 @@ class NCSAM(SAM):
     Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch; `fit()` does.
 
     g* takes a pass of its own over the drawn samples, as the paper's cost of 2 + flip_ratio gradients has it:
-    going back through the whole batch's graph a second time would cost more. BatchNorm then normalises by the
+    going back through the whole batch's graph a second time would cost more. BatchNorm then normalizes by the
     drawn samples, or by its stored statistics if there is just one.
 
     Args:
@@ -80,7 +80,9 @@ class NCSAM(SAM):
         warmup_with: `"plain"` or `"sam"` gradients in the warm-up.
         schedule: `"progressive"`, Eq. 15; `"constant"`, s(t) = kappa (ablation of Table VII).
         project: onto the ball of Eq. 13; the authors' later code does not.
-        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control.
+        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control. `"whole-batch"`: g* is the gradient of all samples, each
+            of which has a temporary label with probability `flip_ratio` and its observed label otherwise; with
+            `labels="uniform"` that is symmetric label noise drawn anew at each step, a control.
         labels: `"runner-up"`, Eq. 18; `"uniform"` over the other classes, a control.
         direction: `"simulated"`, g*; `"random"`, a control: a Gaussian direction with the norm of g*.
         label_smoothing: of the loss of g*, which is then cross-entropy; 0: the training loss itself. The
@@ -181,6 +183,8 @@ class NCSAM(SAM):
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""
+        if self.draw == "whole-batch":
+            return self._labels_of_all(logits, targets)
         # the guard keeps a ratio such as 0.29 of 100 from rounding to 28.999...
         count = math.floor(self.flip_ratio * len(targets) + 1e-9)
         if self.draw == "uniform":
@@ -188,9 +192,17 @@ class NCSAM(SAM):
         else:
             probabilities = draw_probabilities(confidence_gaps(logits))
         drawn = draw_without_replacement(probabilities, count, self.generator)
+        return drawn, self._other_labels(logits[drawn], targets[drawn])
+
+    def _labels_of_all(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)
+        labels = torch.where(chance < self.flip_ratio, self._other_labels(logits, targets), targets)
+        return torch.arange(len(targets), device=targets.device), labels
+
+    def _other_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.labels == "uniform":
-            return drawn, uniform_other_labels(targets[drawn], logits.shape[1], self.generator)
-        return drawn, temporary_labels(logits[drawn], targets[drawn])
+            return uniform_other_labels(targets, logits.shape[1], self.generator)
+        return temporary_labels(logits, targets)
 
     def _simulated_gradient(
         self, inputs: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor

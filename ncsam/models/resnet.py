@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ncsam.models.initialization import he_normal
 from ncsam.models.stages import BasicBlock, convolution_norm_relu, mean_and_linear, residual_stages
 
 
@@ -30,14 +31,20 @@ def _block(before: int, after: int, stride: int) -> nn.Module:
 def resnet(input_shape: Sequence[int], num_classes: int, *, depth: int = 20, width: int = 16) -> nn.Module:
     """The residual network of He et al. (2016), section 4.2: three stages of 1, 2 and 4 times `width` channels.
 
+    Initial weights are those of He et al. 2015 (`he_normal`), as the paper says; the head's bias is 0, as in the
+    authors' code.
+
     Raises:
         ValueError: a depth that is not 6 n + 2.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth: must be 8, 14, 20, ... (6 n + 2), got {depth}")
     channels = (width, 2 * width, 4 * width)
-    return nn.Sequential(
+    head = mean_and_linear(channels[-1], num_classes)
+    nn.init.zeros_(head[-1].bias)  # type: ignore[arg-type]
+    model = nn.Sequential(
         *convolution_norm_relu(input_shape[0], width),
         *residual_stages(_block, width, channels, 3 * [(depth - 2) // 6]),
-        *mean_and_linear(channels[-1], num_classes),
+        *head,
     )
+    return he_normal(model)

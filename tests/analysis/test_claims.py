@@ -270,6 +270,14 @@ def test_other_losses_and_mixed_labels_are_not_taken_for_sgd():
     assert set(select(pd.concat([runs, gce, mixed]), SGD)["method"]) == {"SGD"}
 
 
+def test_sam_with_a_warmup_is_not_taken_for_sam():
+    runs = table()
+    warmed = runs[runs["method"] == "SAM"].assign(
+        method="AAA", hyperparameters=json.dumps({"rho": 0.2, "warmup": 0.25}), test_accuracy=1.0
+    )
+    assert set(select(pd.concat([runs, warmed]), SAM)["method"]) == {"SAM"}
+
+
 def test_of_two_variants_of_a_method_the_one_chosen_from_more_candidates_is_compared():
     runs = table()
     by_hand = runs[runs["method"] == "SAM"].assign(method="AAA", candidates=1, test_accuracy=0.0)

@@ -15,6 +15,7 @@ from analysis.plan.study import (
     MethodSettings,
     ModelSettings,
     NoiseSettings,
+    ScheduleSettings,
     SelectionSettings,
     Study,
     TrainingSettings,
@@ -24,10 +25,12 @@ from ncsam import (
     METHODS,
     MODELS,
     NOISE_KINDS,
+    SCHEDULES,
     hyperparameters,
     loss_options,
     model_options,
     noise_options,
+    schedule_options,
 )
 from ncsam.datasets.images import DEFAULT_SIZE
 
@@ -36,6 +39,7 @@ TABLES = (
     ModelSettings,
     NoiseSettings,
     TrainingSettings,
+    ScheduleSettings,
     MethodSettings,
     LossSettings,
     SelectionSettings,
@@ -46,6 +50,7 @@ IN_WORDS = {
     "test_samples": "all",
     "image_size": str(DEFAULT_SIZE),
     "label": "the name",
+    "schedule": "cosine",
 }
 IN_WORDS |= {"selection": "its defaults", "measure": "its defaults", "loss": '`"cross-entropy"`'}
 
@@ -95,6 +100,7 @@ def noise_keys(kind):
         ("model", MODELS, model_options),
         ("loss", LOSSES, loss_options),
         ("noise", NOISE_KINDS, noise_keys),
+        ("schedule", SCHEDULES, schedule_options),
     ],
 )
 def test_every_choice_has_its_options_and_their_defaults(page, what, names, options):

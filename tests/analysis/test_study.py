@@ -182,6 +182,27 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
         ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
         ("[noise]", "[noise", "not a TOML file"),
+        (
+            "[noise]",
+            '[noise]\nredraw = "epoch"',
+            "noise.redraw: input should be 'never' or 'step', got 'epoch'",
+        ),
+        ("epochs = 2", 'epochs = 2\nschedule = "linear"', "training.schedule.name: unknown 'linear'"),
+        (
+            "epochs = 2",
+            'epochs = 2\nschedule = {name = "step", mileston = [0.5]}',
+            "training.schedule.mileston: 'step' has no such option; did you mean 'milestones'",
+        ),
+        (
+            "epochs = 2",
+            'epochs = 2\nschedule = {name = "cosine", warmup_epochs = 2}',
+            "training.schedule.warmup_epochs: must be at least 0 and below the 2 epochs",
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\nwarmup = 1.5",
+            "methods.1.warmup: must be a share in [0, 1], got 1.5",
+        ),
     ],
 )
 def test_a_mistake_is_answered_in_one_line_that_names_the_field(tmp_path, old, new, says):
@@ -215,6 +236,7 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
         ),
         ("[noise]", "[selection]\nvalidation_fraction = 0.99999\n[noise]", "selection.validation_fraction"),
         ("[noise]", '[noise]\nkind = "superclass"', "noise."),
+        ("rates = [0.0, 0.4]", 'kind = "human"\nredraw = "step"\nrates = [0.4]', "noise."),
         ("[noise]", '[noise]\nkind = "matrix"\ntransition = [[1.0]]', "noise.transition"),
         (
             "[noise]",

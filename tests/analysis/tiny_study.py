@@ -31,7 +31,6 @@ label = "SGD"
 samples = 20
 eigenvalues = 1
 trace_max_products = 10
-sharpness_steps = 1
 """
 
 LONGER = TINY.replace("epochs = 3", "epochs = 200")

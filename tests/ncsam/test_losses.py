@@ -15,6 +15,7 @@ from ncsam import (
     ForwardCorrection,
     GeneralizedCrossEntropy,
     Plain,
+    StochasticLabelNoise,
     SymmetricCrossEntropy,
     build_loss,
     estimated_transition,
@@ -154,7 +155,7 @@ def test_elr_needs_the_samples_positions():
 def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier(name, outputs):
     logits, targets = outputs
     loss = build_loss(name, samples=20, classes=4, transition=transition()).double()
-    extra = (torch.arange(20),) if name == "elr" else ()
+    extra = (torch.arange(20),) if name in ("elr", "sln") else ()
     apart = [loss(logits[i : i + 1], targets[i : i + 1], *(e[i : i + 1] for e in extra)) for i in range(20)]
     torch.testing.assert_close(loss(logits, targets, *extra), torch.stack(apart).mean())
     surer = logits + nn.functional.one_hot(targets, 4)
@@ -223,3 +224,64 @@ class TestMixup:
     def test_bad_settings_are_named(self, alpha):
         with pytest.raises(ValueError, match="^alpha"):
             mixup(torch.eye(2), torch.arange(2), classes=2, alpha=alpha, generator=torch.Generator())
+
+
+class TestStochasticLabelNoise:
+    def test_it_is_the_mean_of_minus_the_noisy_labels_times_log_p(self):
+        logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
+        indices = torch.tensor([9, 3, 4, 0, 1, 2])
+        loss = StochasticLabelNoise(10, 3, seed=4, sigma=0.7).double()
+        loss.remember(logits, indices)
+        expected = 0.0
+        for row, (target, sample) in enumerate(zip(targets.tolist(), indices.tolist(), strict=True)):
+            p = np.exp(logits[row].numpy()) / np.exp(logits[row].numpy()).sum()
+            for c in range(3):
+                label = float(c == target) + 0.7 * loss.noise[sample, c].item()
+                expected -= label * np.log(p[c]) / 6
+        assert loss(logits, targets, indices).item() == pytest.approx(expected)
+
+    def test_the_noise_is_standard_normal_anew_at_each_step_and_the_same_within_one(self):
+        loss, indices = StochasticLabelNoise(50, 4, seed=0), torch.arange(50)
+        outputs, targets = torch.zeros(50, 4), torch.zeros(50, dtype=torch.int64)
+        steps = []
+        for _ in range(200):
+            loss.remember(outputs, indices)
+            assert loss(outputs, targets, indices) == loss(outputs, targets, indices)
+            steps.append(loss.noise.clone())
+        drawn = torch.stack(steps)
+        assert scipy.stats.kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3
+        assert abs(np.corrcoef(drawn[:-1].flatten(), drawn[1:].flatten())[0, 1]) < 0.02
+
+    def test_its_gradient_is_that_of_cross_entropy_on_average_over_the_noise(self):
+        logits = torch.randn(8, 4, dtype=torch.float64).requires_grad_()
+        targets, indices = torch.arange(8) % 4, torch.arange(8)
+        loss = StochasticLabelNoise(8, 4, seed=1, sigma=0.5).double()
+        found = []
+        for _ in range(4000):
+            loss.remember(logits, indices)
+            found.append(torch.autograd.grad(loss(logits, targets, indices), logits)[0])
+        (exact,) = torch.autograd.grad(nn.functional.cross_entropy(logits, targets), logits)
+        mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 4000**0.5
+        assert ((mean - exact) / error).abs().max() < 4.5
+
+    def test_without_noise_it_is_cross_entropy(self):
+        logits, targets = torch.randn(8, 4), torch.arange(8) % 4
+        loss = build_loss("sln", samples=8, classes=4, sigma=0.0)
+        loss.remember(logits, torch.arange(8))
+        torch.testing.assert_close(
+            loss(logits, targets, torch.arange(8)), nn.functional.cross_entropy(logits, targets)
+        )
+
+    def test_it_goes_on_from_its_state(self):
+        one, other = (StochasticLabelNoise(6, 3, seed=2) for _ in range(2))
+        for _ in range(3):
+            one.remember(torch.zeros(6, 3), torch.arange(6))
+        other.load_state_dict(one.state_dict())
+        for loss in (one, other):
+            loss.remember(torch.zeros(6, 3), torch.arange(6))
+        assert torch.equal(one.noise, other.noise)
+
+    @pytest.mark.parametrize("sigma", [-1.0, float("inf")])
+    def test_a_sigma_that_is_no_size_is_named(self, sigma):
+        with pytest.raises(ValueError, match="^sigma: must be at least 0 and finite"):
+            build_loss("sln", samples=1, classes=2, sigma=sigma)

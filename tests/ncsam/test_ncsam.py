@@ -260,3 +260,38 @@ def test_the_random_state_of_another_kind_of_device_is_gone_on_from_with_other_d
         method.load_state_dict(state)
         draws.append(torch.rand(4, generator=method.generator))
     torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
+
+
+def test_noise_drawn_anew_for_the_whole_batch_flips_each_sample_with_the_flip_ratio():
+    model = network()
+    inputs, targets = batch()
+    method = NCSAM(
+        model,
+        loss_fn,
+        rho=0.3,
+        flip_ratio=0.3,
+        strength=0.2,
+        warmup=0.0,
+        draw="whole-batch",
+        labels="uniform",
+    )
+    method.progress = 1.0
+    method.backward(inputs, targets)
+    found = method.ascent.compensation
+    assert torch.equal(found.drawn, torch.arange(16))
+    assert_same(found.gradient, gradient_at(model, weights_of(model), inputs, found.temporary_targets))
+    assert method.gradient_count == 3
+
+    labels = torch.stack([method.simulated_labels(model(inputs), targets)[1] for _ in range(3000)])
+    flipped = labels != targets
+    assert flipped.double().mean().item() == pytest.approx(0.3, abs=0.01)
+    # each sample by itself: the number of flips in a batch is binomial
+    assert flipped.sum(1).double().var().item() == pytest.approx(16 * 0.3 * 0.7, rel=0.1)
+    shift = ((labels - targets) % 4)[flipped]
+    assert scipy.stats.chisquare(shift.bincount(minlength=4)[1:]).pvalue > 1e-3
+
+
+def test_the_whole_batch_may_also_flip_to_the_runner_up():
+    method = compensated(network(), draw="whole-batch", flip_ratio=1.0)
+    logits = network()(batch()[0]).detach()
+    assert torch.equal(method.ascent.compensation.temporary_targets, temporary_labels(logits, batch()[1]))

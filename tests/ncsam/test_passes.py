@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -301,6 +302,20 @@ def test_a_rank_that_draws_no_sample_has_no_weight_in_the_mean_over_ranks(tmp_pa
 
 
 class TestCoTeaching:
+    @pytest.mark.parametrize(("epochs", "gradual"), [(200, 0.05), (40, 0.25), (10, 0.1), (10, 0.05)])
+    def test_the_share_kept_is_the_published_schedule(self, epochs, gradual):
+        method = CoTeaching(network(), loss_fn, peer=network(seed=1), forget_rate=0.4, gradual=gradual)
+        method.epoch_share = 1 / epochs
+        kept = []
+        for epoch in range(1, epochs + 1):
+            method.progress = epoch / epochs
+            kept.append(method.kept_share())
+        # the authors' code: forget_rate throughout, but from 0 to it by np.linspace in the first epochs
+        forgotten = np.full(epochs, 0.4)
+        first = max(1, round(gradual * epochs))
+        forgotten[:first] = np.linspace(0, 0.4, first)
+        np.testing.assert_allclose(kept, 1 - forgotten, atol=1e-12)
+
     def networks(self):
         return network(seed=0), network(seed=1)
 

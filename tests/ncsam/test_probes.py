@@ -15,6 +15,7 @@ from ncsam import (
     EarlyLearningRegularization,
     FriendlySAM,
     Plain,
+    StochasticLabelNoise,
     build_model,
     corrupt_labels,
     fit,
@@ -80,7 +81,9 @@ def test_without_a_perturbation_and_without_wrong_labels_there_is_nothing_to_say
     assert found["probe_cos_sam_clean"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("kind", ["plain", "asam", "ncsam", "friendly-sam", "elr", "co-teaching", "dropout"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "asam", "ncsam", "friendly-sam", "elr", "sln", "co-teaching", "dropout"]
+)
 def test_training_is_bit_for_bit_as_without_probes(kind):
     data = load_dataset("digits", train_samples=400)
     labels = corrupt_labels(data.train.targets, rate=0.4, seed=0)
@@ -96,6 +99,7 @@ def test_training_is_bit_for_bit_as_without_probes(kind):
             "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
             "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.1),
             "elr": lambda m: SAM(m, EarlyLearningRegularization(400, 10), rho=0.1),
+            "sln": lambda m: SAM(m, StochasticLabelNoise(400, 10), rho=0.1),
             "co-teaching": lambda m: CoTeaching(
                 m,
                 loss_fn,

@@ -16,6 +16,7 @@ from ncsam import (
     FriendlySAM,
     Plain,
     Split,
+    StochasticLabelNoise,
     build_model,
     corrupt_labels,
     fit,
@@ -46,6 +47,7 @@ def prepare(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
     method = {
         "plain": lambda: Plain(network, loss_fn),
         "elr": lambda: Plain(network, EarlyLearningRegularization(len(dataset.train), 10)),
+        "sln": lambda: SAM(network, StochasticLabelNoise(len(dataset.train), 10), rho=0.1),
         "friendly-sam": lambda: FriendlySAM(network, loss_fn, rho=0.1),
         "co-teaching": lambda: CoTeaching(network, loss_fn, peer=peer, forget_rate=0.4),
         "float16": lambda: SAM(network, loss_fn, rho=0.1),
@@ -90,6 +92,7 @@ class Killed(Exception):
         ("ncsam", "cnn", {"augmentation": Augmentation(crop=1, flip=True, cutout=3)}),
         ("dropout", "mlp", {"mixup_alpha": 0.5}),
         ("elr", "mlp", {}),
+        ("sln", "mlp", {"redraw": "step"}),
         ("friendly-sam", "mlp", {}),
         ("co-teaching", "cnn", {}),
         ("float16", "mlp", {"max_gradient_norm": 0.5}),
@@ -221,7 +224,7 @@ def test_history_agrees_with_the_trained_model(digits):
     assert (np.diff(history.metrics["seconds"]) > 0).all()
 
 
-def test_training_learns_and_memorises(digits):
+def test_training_learns_and_memorizes(digits):
     history, _ = train(digits, "plain", epochs=6)
     assert history.metrics["test_accuracy"][-1] > 0.6
     assert not history.diverged

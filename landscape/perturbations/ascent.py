@@ -1,0 +1,302 @@
+"""The largest rise of a loss within a neighborhood of the weights, by an ascent that says how far it has come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.loss.objective import Objective
+from landscape.perturbations.secant_model import SecantModel
+
+NORMS = ("l2", "linf")
+MOST_POINTS = 12
+"""Points that the secant model keeps: more did not shorten ascents of trained networks."""
+MOST_FAILURES = 7
+"""Steps in a row that lead down; after so many, the last a thousandth of the radius long, nothing higher is near."""
+PATIENCE = 15
+"""Gradients without a rise by a tenth of the tolerance: such an ascent creeps along a ridge."""
+INSIDE = 1e-3
+"""Points nearer to the border, or to the center, as a share of the radius, are taken to lie on it."""
+SHORTER = 4.0
+"""Each step after one that led down is so many times shorter."""
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """The points theta + scale u with ||u|| <= rho.
+
+    Attributes:
+        rho: radius.
+        norm: `"l2"`, a ball, or `"linf"`, a box.
+        scale: T, (n,) or 1.
+    """
+
+    rho: float
+    norm: str
+    scale: Tensor | float
+
+    def border(self, direction: Tensor) -> Tensor:
+        """The point of the border where a linear function with this gradient is largest; 0 for no gradient."""
+        if self.norm == "linf":
+            return direction.sign() * self.rho
+        length = torch.linalg.vector_norm(direction)
+        return direction * torch.where(length == 0, torch.zeros_like(length), self.rho / length)
+
+    def nearest(self, point: Tensor) -> Tensor:
+        """The nearest point of the neighborhood."""
+        if self.norm == "linf":
+            return point.clamp(-self.rho, self.rho)
+        length = torch.linalg.vector_norm(point)
+        return point * torch.where(length > self.rho, self.rho / length, torch.ones_like(length))
+
+    def gain(self, gradient: Tensor, point: Tensor) -> float:
+        """How much higher than at `point` a linear function with this gradient gets in the neighborhood."""
+        gradient, point = gradient.double(), point.double()
+        order = 1 if self.norm == "linf" else 2
+        return float(self.rho * torch.linalg.vector_norm(gradient, order) - gradient @ point)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where an ascent from one start ended.
+
+    Attributes:
+        offset: u, (n,), the highest point visited; the center, 0, if no other is higher.
+        rise: of the loss from the center to there; NaN or infinite where a visited loss is.
+        gap: gain of the linear function with the gradient there over the neighborhood, as a share of the rise: 0 at
+            a maximum, NaN where there is no rise.
+        is_stationary: the gap is at most tol^2, or rounding; or at most tol where steps along the gradient lead up no
+            more, as on a ridge of a loss with kinks (ReLU), where the gradient is not 0.
+        first_rise: at the start.
+    """
+
+    offset: Tensor
+    rise: float
+    gap: float
+    is_stationary: bool
+    first_rise: float
+
+
+@dataclass(frozen=True)
+class _Visit:
+    offset: Tensor
+    gradient: Tensor
+    rise: float
+
+
+def ascend(
+    visit: Callable[[Tensor], tuple[float, Tensor]],
+    slope: Tensor,
+    start: Tensor,
+    neighborhood: Neighborhood,
+    *,
+    steps: int,
+    tol: float,
+    rounding: float,
+    points: int = MOST_POINTS,
+) -> Ascent:
+    """Climbs from one start to a point of the neighborhood where no direction leads up.
+
+    Each step goes to the border's point in the direction of the gradient, u <- rho g(u) / ||g(u)|| in the ball, which
+    never descends on a convex loss. In the ball, u and g are taken at the maximum of the secant model of the points
+    visited so far, which makes it as fast as Lanczos' method on a quadratic. A step that leads down is tried from the
+    highest point itself, then as projected gradient steps of falling length.
+
+    Args:
+        visit: u (n,) -> (rise of the loss, its gradient in u).
+        slope: gradient in u at 0.
+        start: u to begin at.
+        neighborhood: to stay in.
+        steps: most gradients.
+        tol: ends where the gap is at most tol^2; on a quadratic around its minimum that is the residual of an
+            eigenvector, relative to the eigenvalue, of at most tol.
+        rounding: gains smaller than that are none.
+        points: remembered, of two vectors each; at least 3.
+    """
+
+    def visited(offset: Tensor) -> _Visit:
+        rise, gradient = visit(offset)
+        model.add(offset, gradient, rise)
+        return _Visit(offset, gradient, rise)
+
+    def left(at: _Visit) -> float:
+        return neighborhood.gain(at.gradient, at.offset)
+
+    def is_within(share: float, at: _Visit) -> bool:
+        return left(at) <= share * max(at.rise, 0.0) + rounding
+
+    model = SecantModel(slope, points)
+    model.add(torch.zeros_like(slope), slope, 0.0)
+    best = visited(start)
+    heights = [best.rise]
+    # a step leads to the nearest point to u + g / stiffness; without stiffness, to the border
+    stiffness, failures = 0.0, 0
+    while (
+        len(heights) < steps
+        and math.isfinite(best.rise)
+        and not is_within(tol**2, best)
+        and not _has_stalled(heights, failures, tol)
+    ):
+        model_maximum = (
+            model.maximum(neighborhood.rho) if failures == 0 and neighborhood.norm == "l2" else None
+        )
+        trial = visited(_next_point(best, model_maximum, neighborhood, stiffness))
+        whole_step = float(torch.linalg.vector_norm(best.gradient)) / neighborhood.rho
+        if not trial.rise <= best.rise:
+            best, failures = trial, 0
+            stiffness = stiffness / SHORTER if stiffness > 1e-3 * whole_step else 0.0
+        else:
+            failures += 1
+            if failures > 1:
+                stiffness = max(SHORTER * stiffness, whole_step, _downward_curvature(best, trial))
+        heights.append(best.rise)
+    if best.rise < 0:
+        best = _Visit(torch.zeros_like(slope), slope, 0.0)
+    return Ascent(
+        offset=best.offset,
+        rise=best.rise,
+        gap=left(best) / best.rise if best.rise > 0 else math.nan,
+        is_stationary=math.isfinite(best.rise)
+        and is_within(tol if _has_stalled(heights, failures, tol) else tol**2, best),
+        first_rise=heights[0],
+    )
+
+
+def _next_point(
+    best: _Visit, model_maximum: tuple[Tensor, Tensor] | None, neighborhood: Neighborhood, stiffness: float
+) -> Tensor:
+    point, gradient = best.offset, best.gradient
+    if model_maximum is not None:
+        length = float(torch.linalg.vector_norm(model_maximum[0])) / neighborhood.rho
+        if length > 1 - INSIDE:
+            point, gradient = model_maximum
+        elif length > INSIDE:
+            return model_maximum[0]
+        # else the center, which is known: the loss falls in all directions tried so far
+    if stiffness == 0:
+        return neighborhood.border(gradient)
+    return neighborhood.nearest(point + gradient / stiffness)
+
+
+def _has_stalled(heights: list[float], failures: int, tol: float) -> bool:
+    """No step leads up any more, or the last ones hardly did."""
+    if failures == MOST_FAILURES:
+        return True
+    lately = heights[-1 - PATIENCE :]
+    return len(lately) > PATIENCE and 0 <= lately[-1] - lately[0] < 0.1 * tol * lately[-1]
+
+
+def _downward_curvature(best: _Visit, trial: _Visit) -> float:
+    step = trial.offset - best.offset
+    length = float(step @ step)
+    return float((best.gradient - trial.gradient) @ step) / length if length > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """Ascents from several starts.
+
+    Attributes:
+        ascents: the gradient's first.
+        tol: relative accuracy asked for.
+        rounding: differences of the loss smaller than that are none.
+    """
+
+    ascents: list[Ascent]
+    tol: float
+    rounding: float
+
+    @property
+    def highest(self) -> Ascent:
+        """The ascent with the largest rise; one that met a loss that is no number, if there is one."""
+        return max(self.ascents, key=lambda each: math.inf if math.isnan(each.rise) else each.rise)
+
+    @property
+    def spread(self) -> float:
+        """How far the second highest rise lies below the highest, as a share of it; NaN for one ascent."""
+        if len(self.ascents) < 2:
+            return math.nan
+        second, first = sorted(each.rise for each in self.ascents)[-2:]
+        return 0.0 if first - second <= self.rounding else (first - second) / first
+
+    @property
+    def converged(self) -> bool:
+        """The highest point is stationary, and another ascent came within `tol` of it."""
+        return self.highest.is_stationary and self.spread <= self.tol
+
+
+def search(
+    objective: Objective,
+    center: Tensor,
+    gradient: Tensor,
+    neighborhood: Neighborhood,
+    *,
+    steps: int,
+    restarts: int,
+    tol: float,
+    seed: int,
+    directions: Tensor | None = None,
+) -> Search:
+    """Ascents from the gradient's direction, from given ones and from random ones, until the highest is found twice.
+
+    Args:
+        objective: whose loss.
+        center: the loss at its weights.
+        gradient: the gradient there, (n,).
+        neighborhood: of its weights.
+        steps: most gradients of an ascent.
+        restarts: most random starts.
+        tol: see `ascend`; two heights agree that differ by at most this share.
+        seed: of the random starts.
+        directions: (n, k) in the weights, such as top eigenvectors: each is a start, on the side where the loss rises.
+    """
+    scale = neighborhood.scale
+    rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
+
+    def visit(offset: Tensor) -> tuple[float, Tensor]:
+        loss, slope = objective.value_and_gradient(objective.theta + scale * offset)
+        return float(loss - center), scale * slope
+
+    budget = objective.memory_budget // (2 * objective.theta.nbytes)
+    found: list[Ascent] = []
+    for start in _starts(objective, scale * gradient, neighborhood, restarts, seed, directions):
+        found.append(
+            ascend(
+                visit,
+                scale * gradient,
+                start,
+                neighborhood,
+                steps=steps,
+                tol=tol,
+                rounding=rounding,
+                points=max(3, min(MOST_POINTS, budget)),
+            )
+        )
+        result = Search(found, tol, rounding)
+        if not math.isfinite(found[-1].rise) or result.converged:
+            break
+    return result
+
+
+def _starts(
+    objective: Objective,
+    slope: Tensor,
+    neighborhood: Neighborhood,
+    restarts: int,
+    seed: int,
+    directions: Tensor | None,
+) -> Iterator[Tensor]:
+    yield neighborhood.border(slope)
+    if directions is not None:
+        for direction in directions.to(slope).T:
+            scaled = neighborhood.scale * direction
+            yield neighborhood.border(torch.where(scaled @ slope < 0, -scaled, scaled))
+    generator = torch.Generator(objective.device).manual_seed(seed)
+    for _ in range(restarts):
+        yield neighborhood.border(
+            torch.randn(len(slope), dtype=slope.dtype, device=objective.device, generator=generator)
+        )

@@ -1,0 +1,118 @@
+"""A quadratic model of a loss through the points that an ascent has visited."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FloatArray = NDArray[np.float64]
+
+SMALLEST_STEP = 1e-5
+"""Shorter differences between points, as a share of the radius, are rounding: they say nothing of the curvature."""
+INDEPENDENT = 1e-5
+"""Directions whose squared length outside of the others is a smaller share add rounding only."""
+
+
+class SecantModel:
+    """The quadratic that has the gradients found at the visited points, in the plane through these points.
+
+    For a quadratic loss the model is exact: its maximum is that of block-free Lanczos in the same number of gradients.
+
+    Args:
+        like: a vector (n,) of the type and device of all offsets.
+        points: offsets and gradients that are kept, two vectors each; at least 3.
+    """
+
+    def __init__(self, like: Tensor, points: int) -> None:
+        self.offsets = like.new_zeros(points, len(like))
+        self.gradients = torch.zeros_like(self.offsets)
+        self.rises: list[float] = []
+        # offsets times offsets, and offsets times gradients
+        self._gram = np.zeros((points, points))
+        self._secants = np.zeros((points, points))
+
+    def add(self, offset: Tensor, gradient: Tensor, rise: float) -> None:
+        """Remembers a point; when all places are taken, the lowest but the first gives way."""
+        if len(self.rises) < len(self.offsets):
+            place = len(self.rises)
+            self.rises.append(rise)
+        else:
+            place = 1 + int(np.argmin(self.rises[1:]))
+            self.rises[place] = rise
+        self.offsets[place], self.gradients[place] = offset, gradient
+        known = len(self.rises)
+        self._gram[place, :known] = _array(self.offsets[:known] @ offset)
+        self._gram[:known, place] = self._gram[place, :known]
+        self._secants[:known, place] = _array(self.offsets[:known] @ gradient)
+        self._secants[place, :known] = _array(self.gradients[:known] @ offset)
+
+    def maximum(self, radius: float) -> tuple[Tensor, Tensor]:
+        """The model's maximum in the ball around 0, and the model's gradient there; each is (n,)."""
+        known, best = len(self.rises), int(np.argmax(self.rises))
+        gram, secants = self._gram[:known, :known], self._secants[:known, :known]
+        # columns: combinations of the points; here the differences to the highest, of unit length
+        differences = np.eye(known)
+        differences[best] -= 1
+        lengths = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", differences, gram, differences), 0))
+        is_long = lengths > SMALLEST_STEP * radius
+        if not is_long.any():
+            return self.offsets[best], self.gradients[best]
+        differences = differences[:, is_long] / lengths[is_long]
+        squares, mixing = np.linalg.eigh(differences.T @ gram @ differences)
+        is_independent = squares > INDEPENDENT * squares[-1]
+        basis = differences @ (mixing[:, is_independent] / np.sqrt(squares[is_independent]))
+        curvature = basis.T @ secants @ basis
+        curvatures, axes = np.linalg.eigh((curvature + curvature.T) / 2)
+        basis = basis @ axes
+        # of the highest point: its place in the plane through 0 that is parallel to the points', and its slope
+        place, slope = basis.T @ gram[:, best], basis.T @ secants[:, best]
+        reach = math.sqrt(max(radius**2 - gram[best, best] + place @ place, 0.0))
+        top = largest_in_ball(slope - curvatures * place, curvatures, reach)
+        weights = basis @ (top - place)
+        weights[best] += 1
+        combination = torch.from_numpy(weights).to(self.offsets)
+        return combination @ self.offsets[:known], combination @ self.gradients[:known]
+
+
+def largest_in_ball(slope: FloatArray, curvatures: FloatArray, radius: float) -> FloatArray:
+    """The z that maximizes slope . z + z . (curvatures z) / 2 over ||z|| <= radius.
+
+    On the sphere (m - curvatures) z = slope with m at least the largest curvature and 0 (Moré and Sorensen 1983,
+    section 2); m is found by bisection. Where the slope has no part along the largest curvature, that part of z is
+    what is left of the radius (the hard case).
+    """
+    top = curvatures.max()
+    if top < 0:
+        inside = -slope / curvatures
+        if np.linalg.norm(inside) <= radius:
+            return inside
+    size = float(np.linalg.norm(slope))
+    scale = max(float(np.abs(curvatures).max()), size / max(radius, np.finfo(float).tiny))
+    if scale == 0 or radius == 0:
+        return np.zeros_like(slope)
+    low = max(top, 0.0) + 1e-10 * scale
+    high = max(top, 0.0) + size / radius + 1e-10 * scale
+    at_low: FloatArray = slope / (low - curvatures)
+    left = radius**2 - at_low @ at_low
+    if left >= 0:
+        axis = int(curvatures.argmax())
+        at_low[axis] += math.copysign(math.sqrt(left), slope[axis])
+        return at_low * (radius / np.linalg.norm(at_low))
+    while high - low > 1e-14 * scale:
+        middle = (low + high) / 2
+        if not low < middle < high:
+            break
+        if np.linalg.norm(slope / (middle - curvatures)) > radius:
+            low = middle
+        else:
+            high = middle
+    on_sphere: FloatArray = slope / (high - curvatures)
+    return on_sphere * (radius / np.linalg.norm(on_sphere))
+
+
+def _array(values: Tensor) -> FloatArray:
+    return np.asarray(values.double().cpu().numpy())
