@@ -63,7 +63,7 @@ def measure_study(
     names = [one_of(name, MEASURES) for name in names] or list(MEASURES)
     store.check_is_study(root)
     with (
-        store.locked(root),
+        store.locked(root, partial(say, console)),
         open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
     ):
         store.remove_temporary_files(root)

@@ -15,11 +15,12 @@ from rich.text import Text
 
 from analysis.engine import Event
 from analysis.engine.time_left import in_words, time_left
+from analysis.printable import printable
 
 
 def say(console: Console, line: str) -> None:
     """Prints a line that people should look at, as it is: no brackets of it are markup."""
-    console.print(line, style="yellow", markup=False, highlight=False)
+    console.print(printable(line), style="yellow", markup=False, highlight=False)
 
 
 class Planned(NamedTuple):
@@ -101,7 +102,10 @@ class RunsProgress:
         if error is not None:
             self._failed += 1
             self._console.print(
-                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False, highlight=False
+                printable(f"{name} failed: {type(error).__name__}: {error}"),
+                style="red",
+                markup=False,
+                highlight=False,
             )
         elif seconds is not None:
             self._seconds[kind].append(seconds)

@@ -51,7 +51,7 @@ def run_study(
     # the seeds of a method and rate share their trials
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
     with (
-        store.locked(root),
+        store.locked(root, partial(say, console)),
         open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
     ):
         records = store.open_folder(root, study, finals + trials, partial(say, console))

@@ -143,7 +143,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
             raise (StoreError if is_later else BrokenFileError)(
                 f"file: {path} does not hold what a run's file holds: {words}"
             ) from error
-        except (KeyError, IndexError, TypeError, OSError, RuntimeError, json.JSONDecodeError) as error:
+        except StoreError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
             words = " ".join(str(error).split())
             raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
 

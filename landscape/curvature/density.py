@@ -106,8 +106,10 @@ def spectral_density(
         return share * mean, share * spread / math.sqrt(probes)
 
     distance = (grid[:, None, None] - nodes) / width
-    kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
-    density, density_error = over_probes((kernel * weights).sum(2).T)
+    # far away there is nothing, whatever the caller told NumPy to make of that
+    with np.errstate(under="ignore"):
+        kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
+        density, density_error = over_probes((kernel * weights).sum(2).T)
     below, count_error = over_probes(((nodes <= grid[:, None, None]) * weights).sum(2).T)
     known_below = (outliers <= grid[:, None]).sum(1)
     zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, there)).max(initial=0)

@@ -59,8 +59,9 @@ class PreparedPass:
         self.center_means = [0.0] * len(objectives)
         self._chunks = held_chunks(objectives)
         inputs, targets = self._chunks[0]
-        copied = inputs.clone()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # tensors of inference mode, in which the caller may be, do not tell whether they were written to
+        with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            copied = inputs.clone()
             version = copied._version
             scores = self._objective.outputs(theta, copied)
             # a model that changes its inputs gets a copy each time

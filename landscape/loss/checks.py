@@ -11,6 +11,9 @@ from torch import Tensor
 
 from landscape.loss.random_state import borrowed_generators
 
+MOST_CLASSES = 1000
+"""Classes of which each is looked at by three losses of a sample or two, some tenths of a second in all."""
+
 
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is two tensors of as many samples.
@@ -105,6 +108,33 @@ def check_that_loss_is_a_mean(
             f"{together.item():.6g}, apart their mean is {mean.item():.6g}; use reduction='mean' without class "
             "weights or ignored classes"
         )
+
+
+def check_that_classes_count_alike(
+    loss_fn: Callable[[Tensor, Tensor], Tensor], output: Tensor, targets: Tensor, dtype: torch.dtype
+) -> None:
+    """Checks that the loss of two samples is the mean of theirs, whichever class the second one has.
+
+    A class that has a weight of its own, or is ignored, may be one of hundreds, none of which is rare.
+
+    Args:
+        loss_fn: (outputs, targets) -> loss.
+        output: of one sample, (1, ...).
+        targets: of all samples; looked at if they are a class each, and then at most `MOST_CLASSES` of them.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: the loss is no mean.
+    """
+    if targets.ndim != 1 or targets.is_floating_point():
+        return
+    classes = targets.unique()
+    if len(classes) > MOST_CLASSES:
+        classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES).long()]
+    classes = classes.to(output.device)
+    outputs = output.expand(2, *output.shape[1:])
+    for index in range(1, len(classes)):
+        check_that_loss_is_a_mean(loss_fn, outputs, classes[[0, index]], dtype)
 
 
 def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
+    check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
     checked_outputs,
@@ -357,6 +358,7 @@ class Objective:
             self.device,
         )
         check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
+        check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
 
 
 def _copied(field: str, module: nn.Module) -> nn.Module:

@@ -106,7 +106,12 @@ def first_sigma(objective: Objective, adaptive: str) -> float:
 def tolerated(
     rises: GaussianRises, column: int, increase: float, rtol: float, max_pairs: int, start: float
 ) -> tuple[float, float]:
-    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`; (0 or inf: not found)."""
+    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`.
+
+    0 or inf: not found; NaN: the loss of the model itself is not finite.
+    """
+    if not np.isfinite(rises.center[column]):
+        return math.nan, math.nan
     quantile = student(WIDER_QUANTILE, max_pairs)
 
     def excess(sigma: float, pairs: int, side: float) -> float:

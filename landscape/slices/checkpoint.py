@@ -18,6 +18,7 @@ from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
+from landscape.results.trust import UntrustedError, check_trusted
 
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
@@ -105,15 +106,20 @@ class Checkpoint:
     def _read(self) -> None:
         try:
             with h5py.File(self._path, "r") as file:
+                check_trusted(file)
                 known = dict(file["finished"].attrs)
                 points, values, center = (
                     _stored(file[f"finished/{name}"], ndim)
                     for name, ndim in (("multiples", 2), ("values", 3), ("center", 3))
                 )
+            if known.get("checksum") != _checksum(points, values, center):
+                raise KeyError("checksum")
             if values.shape[:2] != (len(FIELDS), len(points)) or values[:, :1].shape != center.shape:
                 raise KeyError("values")
-        except (OSError, KeyError) as error:
-            raise ValueError(f"checkpoint: {self._path} is not a checkpoint of a surface") from error
+        except (OSError, KeyError, RuntimeError, TypeError, UntrustedError) as error:
+            raise ValueError(
+                f"checkpoint: {self._path} is not a whole checkpoint of a surface; delete it to begin anew"
+            ) from error
         for name, digest in self._known.items():
             if known.get(name) != digest:
                 raise ValueError(
@@ -130,11 +136,22 @@ class Checkpoint:
         with replaced(self._path) as beside, h5py.File(beside, "w") as file:
             group = file.create_group("finished")
             group.attrs.update(self._known)
-            group["multiples"] = np.array(list(self._values), dtype=np.float64)
-            group["values"] = np.stack(list(self._values.values()), 1)
-            group["center"] = _columns(self._evaluator.center)
+            points = np.array(list(self._values), dtype=np.float64)
+            values = np.stack(list(self._values.values()), 1)
+            center = _columns(self._evaluator.center)
+            group["multiples"], group["values"], group["center"] = points, values, center
+            group.attrs["checksum"] = _checksum(points, values, center)
             group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
         self._written = time.monotonic()
+
+
+def _checksum(*arrays: FloatArray) -> str:
+    """Of numbers and their shapes, in float64."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
+    return digest.hexdigest()
 
 
 def _stored(item: h5py.Dataset, ndim: int) -> FloatArray:

@@ -92,6 +92,8 @@ def test_the_interval_of_sigma_holds_the_truth_as_often_as_stated_however_skewed
 class ScaledRises:
     """Stands for `GaussianRises` of a quadratic with these eigenvalues."""
 
+    center = np.zeros(1)
+
     def __init__(self, eigenvalues):
         self.eigenvalues = eigenvalues
 
