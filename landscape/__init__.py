@@ -21,6 +21,7 @@ from landscape.curvature.eigenvalues import (
     trace,
 )
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.objective import Evaluation, Objective
 from landscape.perturbations.gaussian import (
@@ -50,6 +51,7 @@ from landscape.slices.trajectory import Trajectory, projected_trajectory, trajec
 __all__ = [
     "AverageSharpness",
     "Bend",
+    "CurvatureParts",
     "Directions",
     "Evaluation",
     "LayerTraces",
@@ -68,6 +70,7 @@ __all__ = [
     "Trajectory",
     "average_sharpness",
     "combined",
+    "curvature_parts",
     "direction_to",
     "eigenvector_directions",
     "filter_normalized_directions",
