@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -15,9 +16,11 @@ from rich.markup import escape
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.closed_output import ClosedOutput
 from analysis.engine import ENGINES, cores
 from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
+from analysis.printable import printable
 from analysis.report import figure_files as gallery
 from analysis.report.console import claims_table, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
@@ -41,13 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # a daemon may have closed it
     width = None if sys.stdout is not None and sys.stdout.isatty() else 150
-    console = Console(width=width, soft_wrap=False)
+    output: Any = None if sys.stdout is None else ClosedOutput(sys.stdout)
+    console = Console(file=output, width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print(
-            f"ncsam: error: {escape(text)}", style="red", highlight=False
+            f"ncsam: error: {escape(printable(text))}", style="red", highlight=False
         )
         return 2
     except KeyboardInterrupt:
@@ -157,7 +161,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
         else:
             _draw(options.out, console)
     for path, error in outcome.failed.items():
-        console.print(f"failed: {path}: {error}", style="red", markup=False, highlight=False)
+        console.print(printable(f"failed: {path}: {error}"), style="red", markup=False, highlight=False)
     return 1 if outcome.failed else 0
 
 
@@ -206,7 +210,7 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
         except OSError as error:
             # such as the folder of somebody else, whose results can be judged all the same
             words = f"claims.json is not written into {roots[0]}: {error.strerror}"
-            console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(words), style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not asked or set(asked) == set(CLAIMS):
         console.print(results_table(table))
     printed = [j for j in judgements if not asked or j.claim.id in asked]
@@ -216,7 +220,7 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
 
 def _say(console: Console, text: str) -> None:
     """Prints a path as it is: no brackets of it are markup, and it is not broken."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
@@ -242,14 +246,15 @@ def _draw(root: Path, console: Console) -> None:
 
 def _info(options: argparse.Namespace, console: Console) -> int:
     stored = store.read_config(options.file)
-    console.print(
-        f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}", markup=False
+    _say(console, f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}")
+    console.print_json(
+        ensure_ascii=True, data={k: stored[k] for k in ("config", "hyperparameters", "versions")}
     )
-    console.print_json(data={k: stored[k] for k in ("config", "hyperparameters", "versions")})
     for name, value in store.scalars(options.file).items():
         if not (isinstance(value, float) and math.isnan(value)):
             console.print(
-                f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}", markup=False
+                printable(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"),
+                markup=False,
             )
     return 0
 

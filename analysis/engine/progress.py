@@ -15,6 +15,7 @@ from rich.text import Text
 
 from analysis.engine import Event
 from analysis.engine.time_left import in_words, time_left
+from analysis.printable import printable
 
 
 class Planned(NamedTuple):
@@ -93,7 +94,10 @@ class RunsProgress:
         if error is not None:
             self._failed += 1
             self._console.print(
-                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False, highlight=False
+                printable(f"{name} failed: {type(error).__name__}: {error}"),
+                style="red",
+                markup=False,
+                highlight=False,
             )
         elif seconds is not None:
             self._seconds[kind].append(seconds)

@@ -19,6 +19,7 @@ from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
 from analysis.plan.data import data_digest, load_data
+from analysis.printable import printable
 from analysis.run.one_run import execute, has_surfaces
 
 
@@ -72,10 +73,10 @@ def run_study(
     failed: dict[str, str] = {}
 
     def tell(line: str) -> None:
-        console.print(line, style="yellow", markup=False, highlight=False)
+        console.print(printable(line), style="yellow", markup=False, highlight=False)
 
     with (
-        store.locked(root),
+        store.locked(root, tell),
         open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
     ):
         records = store.open_folder(root, study, finals + trials, tell)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-from landscape.results.files import replaced
+from landscape.results.files import flush, replaced
 
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
 """Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""
@@ -24,25 +26,19 @@ class BrokenFileError(StoreError):
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
     """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as beside:
+    # a link of a study's folder would lead the writer out of it
+    with replaced(path, through_link=False) as beside:
         write_to(beside)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """A new name outlives a power failure only once its folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # a new name outlives a power failure only once its folder is on the disk
+    flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
 
     def write_to(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        # a folder's name need not be UTF-8
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     replace_file(path, write_to)
 
@@ -52,6 +48,32 @@ def remove_temporary_files(root: Path) -> None:
     for found in root.rglob("*.tmp"):
         if LEFT_OVER.fullmatch(found.name):
             found.unlink(missing_ok=True)
+
+
+def check_regular(root: Path, *, besides: Collection[str] = ()) -> None:
+    """Checks that a study's folder holds files and folders alone.
+
+    Args:
+        root: the folder; it may be a link itself.
+        besides: names in the folder that are not looked at.
+
+    Raises:
+        StoreError: something else is in it, such as a link that would be followed out of the folder, or a FIFO, at
+            which a reader would wait for ever.
+    """
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if folder == str(root) and name in besides:
+                continue
+            with suppress(FileNotFoundError):  # such as a file that another process replaces just now
+                mode = path.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                    raise StoreError(
+                        f"results: {path} is {kind}; a study's folder holds regular files alone: put the file itself "
+                        "there, or take this away"
+                    )
 
 
 def set_aside(path: Path) -> Path:

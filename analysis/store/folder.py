@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,37 +19,54 @@ from analysis.store.files import (
     LEFT_OVER,
     BrokenFileError,
     StoreError,
+    check_regular,
     remove_temporary_files,
     set_aside,
     write_text,
 )
-from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
 from analysis.store.table import Record, read_record
-from landscape.results.files import temporary_name
+from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """The study folder, made if missing, for this process alone.
 
+    Args:
+        root: the folder.
+        tell: takes a line if the file system cannot lock; the study goes on.
+
     Raises:
-        StoreError: another process works in it, or it cannot be written.
+        StoreError: another process works in it, it cannot be written, or it holds what is no regular file.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
+        check_regular(root)
+        lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         check_writable(root)
     except OSError as error:
         raise StoreError(f"out: cannot write to {root}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            os.close(lock)
+            raise StoreError(f"out: cannot lock {root}: {error.strerror}") from error
+        tell(
+            f"out: the file system of {root} cannot lock ({error.strerror}); the study goes on without: "
+            "start no second 'ncsam study' with this folder"
+        )
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def check_writable(root: Path) -> None:
@@ -61,8 +79,7 @@ def check_writable(root: Path) -> None:
     try:
         with probe.open("wb") as file:
             file.write(bytes(1 << 16))
-            file.flush()
-            os.fsync(file.fileno())
+        flush(probe)
     except OSError as error:
         raise StoreError(
             f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
@@ -105,6 +122,7 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                     "now); choose another --out, or delete the folder to run it anew"
                 )
             records[run.path] = record
+            _remove_leftovers(root / run.path)
     content = {
         **study.model_dump(exclude_none=True),
         "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
@@ -126,6 +144,13 @@ def written_study(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"results: {path} is not a TOML file ({error}); put the study's file there, or choose another folder"
         ) from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Takes away what a finished run no longer needs, where a kill came before the run did so itself."""
+    failure_path(path).unlink(missing_ok=True)
+    for checkpoint in path.parent.glob(f"{glob.escape(path.stem)}.*.ckpt"):
+        checkpoint.unlink(missing_ok=True)
 
 
 def _check_owner(root: Path, study: Study) -> None:

@@ -82,7 +82,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
             _check_schema(file, path, has_seal)
             check_trusted(file, path)
             yield file
-        except (KeyError, IndexError, TypeError, OSError, RuntimeError, json.JSONDecodeError) as error:
+        except StoreError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
             words = " ".join(str(error).split())
             raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
 

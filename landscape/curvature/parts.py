@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.eigenvalues import TopEigenvalues, TraceEstimate, top_eigenvalues, trace
+from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
+from landscape.curvature.traces import TraceEstimate, trace
 from landscape.loss.objective import Objective
 from landscape.results.fields import described
 from landscape.results.registry import result

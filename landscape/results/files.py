@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK})
+"""What file systems of networks and containers answer that cannot lock, or cannot flush a folder."""
+
 
 @contextmanager
-def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
+def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> Iterator[Path]:
     """Where to write what takes the place of a file at once, flushed to the disk, if nothing fails.
 
     A kill, a full disk or an exception leaves the old file as it was.
@@ -19,18 +23,30 @@ def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
     Args:
         path: of the file, or of a link to it; it need not be there.
         copied: begin with a copy of it.
+        through_link: a link stays, and what it leads to is replaced; otherwise the file takes the link's place.
     """
-    target = path.resolve()
+    target = path.resolve() if through_link else path
     beside = temporary_name(target)
     try:
         if copied and target.exists():
             shutil.copy(target, beside)
         yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Has a file, or the names in a folder, reach the disk, where the file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def temporary_name(path: Path) -> Path:

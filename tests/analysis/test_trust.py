@@ -158,15 +158,6 @@ def test_a_file_of_version_0_1_counts_as_finished_and_its_table_reads_as_today(t
     assert outcome.table["loss"].tolist() == ["cross-entropy"]
 
 
-def test_an_index_that_names_files_outside_the_folder_is_refused(undisturbed, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(undisturbed, out)
-    with h5py.File(out / "study.h5", "a") as file:
-        file["runs"][0] = "../../secret.h5"
-    with pytest.raises(store.StoreError, match=r"names '\.\./\.\./secret\.h5', which lies outside"):
-        store.run_files(out)
-
-
 def test_the_links_of_the_index_stay_in_the_folder(undisturbed):
     with h5py.File(undisturbed / "study.h5") as file:
         links = file["links/runs/digits/symmetric-0.4/sgd"]
