@@ -14,6 +14,7 @@ from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path,
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.objective import Evaluation, Objective
@@ -42,6 +43,7 @@ from landscape.slices.two_dimensional import Surface, surface, surfaces
 __all__ = [
     "AverageSharpness",
     "Bend",
+    "CurvatureParts",
     "Directions",
     "Evaluation",
     "FunctionalHessian",
@@ -63,6 +65,7 @@ __all__ = [
     "Trajectory",
     "average_sharpness",
     "combined",
+    "curvature_parts",
     "direction_to",
     "eigenvector_directions",
     "filter_normalized_directions",
