@@ -58,7 +58,7 @@ def load_run_data(
         )
     train, held_out = dataset.train, dataset.test
     if config.purpose == "selection":
-        # test data take no part: candidates are judged on training samples held out, as they were labelled
+        # test data take no part: candidates are judged on training samples held out, as they were labeled
         train, labels, held_out = _validation_split(
             train, labels, config.selection.validation_fraction, derived_seed(config, "validation")
         )

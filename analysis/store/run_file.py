@@ -370,7 +370,7 @@ def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
         group,
         "transition",
         labels.transition.numpy(),
-        description="probability that a sample of the row's class is labelled as the column's",
+        description="probability that a sample of the row's class is labeled as the column's",
         dims=("clean_class", "observed_class"),
     )
     # of the model that the labels were drawn from, or the shares found in these labels
