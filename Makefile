@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # such as PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu", which saves gigabytes of CUDA on Linux
 PIP_ARGS ?=
 
-.PHONY: study test lint docs clean
+.PHONY: study test soak lint docs clean
 
 study: $(VENV)/.study
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
@@ -14,6 +14,10 @@ study: $(VENV)/.study
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py
+
+# kills, threads and hostile files with fresh seeds, for an hour or so many seconds
+soak: $(VENV)/.test
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.soak
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -15,12 +16,17 @@ from rich.markup import escape
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.closed_output import ClosedOutput
 from analysis.engine import ENGINES, cores
+from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
+from analysis.engine.work import Outcome
 from analysis.plan import read_study
-from analysis.report import figure_files as gallery
+from analysis.printable import printable
+from analysis.report import figure_files
 from analysis.report.console import claims_table, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
+from analysis.run.measurements import MEASURES
 from landscape import tune_allocator
 
 MAX_THREADS = 1024
@@ -41,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # a daemon may have closed it
     width = None if sys.stdout is not None and sys.stdout.isatty() else 150
-    console = Console(width=width, soft_wrap=False)
+    output: Any = None if sys.stdout is None else ClosedOutput(sys.stdout)
+    console = Console(file=output, width=width, soft_wrap=False)
     try:
         status: int = options.command(options, console)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print(
-            f"ncsam: error: {escape(text)}", style="red", highlight=False
+            f"ncsam: error: {escape(printable(text))}", style="red", highlight=False
         )
         return 2
     except KeyboardInterrupt:
@@ -68,15 +75,28 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
     )
-    study.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
-    study.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
-    study.add_argument(
-        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
-    )
-    study.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
-    study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    study.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
     study.set_defaults(command=_study)
+
+    measuring = commands.add_parser(
+        "measure", help="measure the stored weights of a study's runs again, without training"
+    )
+    measuring.add_argument("results", type=Path, help="a study's folder")
+    measuring.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="MEASURE,...",
+        help=f"some of {', '.join(MEASURES)} (default: all)",
+    )
+    measuring.add_argument(
+        "--study",
+        type=Path,
+        metavar="FILE",
+        help="a study file whose [measure] settings are taken (default: those in the folder)",
+    )
+    measuring.set_defaults(command=_measure)
+    for working in (study, measuring):
+        _add_resources(working)
 
     claims = commands.add_parser(
         "claims", help="judge the claims on a study's results and print the verdicts"
@@ -122,8 +142,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _study(options: argparse.Namespace, console: Console) -> int:
-    study = read_study(options.study)
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
+    parser.add_argument(
+        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
+    )
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
+
+
+class Resources(NamedTuple):
+    """Where and with what runs are done, as `run_study` takes it."""
+
+    engine: str
+    workers: int
+    device: str
+    data_dir: Path | None
+    threads: int | None
+    scheduler: str | None
+
+
+def _resources(options: argparse.Namespace) -> Resources:
     device = _device(options.device)
     places = torch.cuda.device_count() if device == "cuda" else cores()
     workers = places if options.workers is None else options.workers
@@ -137,27 +178,34 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if options.data_dir is not None and not options.data_dir.exists():
         raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
     engine = options.engine or ("serial" if workers == 1 or device.startswith("cuda:") else "processes")
-    outcome = run_study(
-        study,
-        options.out,
-        engine=engine,
-        workers=workers,
-        device=device,
-        data_dir=options.data_dir,
-        console=console,
-        threads=options.threads,
-        scheduler=options.scheduler,
-    )
+    return Resources(engine, workers, device, options.data_dir, options.threads, options.scheduler)
+
+
+def _study(options: argparse.Namespace, console: Console) -> int:
+    study = read_study(options.study)
+    outcome = run_study(study, options.out, console=console, **_resources(options)._asdict())
+    return _show(options.out, outcome, console)
+
+
+def _measure(options: argparse.Namespace, console: Console) -> int:
+    study = options.study and read_study(options.study)
+    resources = _resources(options)._asdict()
+    outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
+    return _show(options.results, outcome, console)
+
+
+def _show(root: Path, outcome: Outcome, console: Console) -> int:
+    """Judges and draws what is finished, and tells what failed."""
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        _judge([options.out], console)
-        if gallery.is_current(options.out):
-            _say(console, f"figures: {options.out / 'figures'} (drawn before)")
+        _judge([root], console)
+        if figure_files.is_current(root):
+            _say(console, f"figures: {root / 'figures'} (drawn before)")
         else:
-            _draw(options.out, console)
+            _draw(root, console)
     for path, error in outcome.failed.items():
-        console.print(f"failed: {path}: {error}", style="red", markup=False, highlight=False)
+        console.print(printable(f"failed: {path}: {error}"), style="red", markup=False, highlight=False)
     return 1 if outcome.failed else 0
 
 
@@ -206,7 +254,7 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
         except OSError as error:
             # such as the folder of somebody else, whose results can be judged all the same
             words = f"claims.json is not written into {roots[0]}: {error.strerror}"
-            console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(words), style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not asked or set(asked) == set(CLAIMS):
         console.print(results_table(table))
     printed = [j for j in judgements if not asked or j.claim.id in asked]
@@ -216,7 +264,7 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
 
 def _say(console: Console, text: str) -> None:
     """Prints a path as it is: no brackets of it are markup, and it is not broken."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
@@ -236,20 +284,26 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 
 def _draw(root: Path, console: Console) -> None:
     with console.status("drawing figures"):
-        folder = gallery.draw_all(root)
+        folder = figure_files.draw_all(root)
     _say(console, f"figures: {folder}")
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
     stored = store.read_config(options.file)
-    console.print(
-        f"{options.file}: run {stored['fingerprint'][:12]}, trained on {stored['device']}", markup=False
+    _say(console, f"{options.file}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
+    console.print_json(
+        ensure_ascii=True,
+        data={
+            "config": stored.config.as_plain(),
+            "hyperparameters": stored.hyperparameters,
+            "versions": stored.versions,
+        },
     )
-    console.print_json(data={k: stored[k] for k in ("config", "hyperparameters", "versions")})
     for name, value in store.scalars(options.file).items():
         if not (isinstance(value, float) and math.isnan(value)):
             console.print(
-                f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}", markup=False
+                printable(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"),
+                markup=False,
             )
     return 0
 

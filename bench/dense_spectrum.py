@@ -12,8 +12,7 @@ from timing import table
 from torch import Tensor
 
 from landscape import Objective
-from landscape.krylov.quadrature import lanczos_quadrature
-from landscape.krylov.traces import moments
+from landscape.krylov import Deflation, SymmetricOperator, lanczos_quadrature, moments
 
 
 def small_dense() -> tuple[Tensor, Tensor]:
@@ -34,7 +33,7 @@ def bench_trace(matrix: Tensor, draws: int) -> None:
     for products in (12, 20, 30, 40, 60):
         for method in ("xtrace", "hutch++", "hutchinson"):
             found = [
-                moments(lambda b: matrix @ b, n, method=method, rtol=None, max_products=products,
+                moments(SymmetricOperator.of_matrix(matrix), method=method, rtol=None, max_products=products,
                         generator=torch.Generator().manual_seed(seed)).trace
                 for seed in range(draws)
             ]  # fmt: skip
@@ -56,7 +55,6 @@ def bench_trace(matrix: Tensor, draws: int) -> None:
 
 def bench_density(matrix: Tensor, eigenvalues: Tensor, draws: int) -> None:
     n, truth = len(matrix), eigenvalues.numpy()
-    nothing = (torch.zeros(n, 0, dtype=torch.float64), torch.zeros(0), torch.zeros(0))
     operator = hessian_eigenthings.LambdaOperator(lambda v: matrix @ v, n, dtype=torch.float64)
     rows = []
     for steps, probes in ((30, 3), (30, 5), (40, 10)):
@@ -66,9 +64,9 @@ def bench_density(matrix: Tensor, eigenvalues: Tensor, draws: int) -> None:
             "hessian-eigenthings": [],
         }
         for seed in range(draws):
-            for key, deflate in (("ours", None), ("ours without deflation", nothing)):
+            for key, deflate in (("ours", None), ("ours without deflation", Deflation.empty(n))):
                 found = lanczos_quadrature(
-                    lambda b: matrix @ b, n, steps=steps, probes=probes, deflate=deflate,
+                    SymmetricOperator.of_matrix(matrix), steps=steps, probes=probes, deflate=deflate,
                     generator=torch.Generator().manual_seed(seed),
                 )  # fmt: skip
                 share = (n - len(found.values)) / n / probes

@@ -42,11 +42,11 @@ def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
         "| method | run, s | probes, s | share | batch gradients of the training | Hessian products | gradients |"
     )
     print("|---|---|---|---|---|---|---|")
-    runs = [found for found in final_runs(read_study(Path(study))) if found.config["noise"]["rate"] == 0.4]
+    runs = [found for found in final_runs(read_study(Path(study))) if found.config.noise.rate == 0.4]
     for label in methods or ("SGD", "SAM", "NCSAM"):
-        chosen = next(found for found in runs if found.config["method"]["label"] == label)
+        chosen = next(found for found in runs if found.config.method.label == label)
         spent.clear()
-        candidates = chosen.config["method"]["candidates"]
+        candidates = chosen.config.method.candidates
         with tempfile.TemporaryDirectory() as folder:
             started = time.process_time()
             one_run.execute(

@@ -12,23 +12,15 @@
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
-from landscape.curvature.eigenvalues import (
-    LayerTraces,
-    TopEigenvalues,
-    TraceEstimate,
-    layer_traces,
-    top_eigenvalues,
-    trace,
-)
+from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.curvature.parts import CurvatureParts, curvature_parts
+from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.objective import Evaluation, Objective
-from landscape.perturbations.gaussian import (
-    AverageSharpness,
-    NoiseTolerance,
-    average_sharpness,
-    pac_bayes_sigma,
-)
+from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
+from landscape.perturbations.average import AverageSharpness, average_sharpness
+from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
@@ -44,14 +36,19 @@ from landscape.slices.directions import (
     orthogonalized,
     random_directions,
 )
-from landscape.slices.planes import Line, Surface, line, lines, surface, surfaces
+from landscape.slices.one_dimensional import Line, line, lines
 from landscape.slices.trajectory import Trajectory, projected_trajectory, trajectory_directions
+from landscape.slices.two_dimensional import Surface, surface, surfaces
 
 __all__ = [
     "AverageSharpness",
     "Bend",
+    "CurvatureParts",
     "Directions",
     "Evaluation",
+    "FunctionalHessian",
+    "GaussNewton",
+    "Hessian",
     "LayerTraces",
     "Line",
     "Matching",
@@ -68,6 +65,7 @@ __all__ = [
     "Trajectory",
     "average_sharpness",
     "combined",
+    "curvature_parts",
     "direction_to",
     "eigenvector_directions",
     "filter_normalized_directions",

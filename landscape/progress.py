@@ -29,11 +29,11 @@ def on_terminal(title: str) -> Progress:
     return show
 
 
-def as_progress(given: Progress | bool | None, title: str) -> Progress:
+def as_progress(progress: Progress | bool | None, title: str) -> Progress:
     """What was given as `progress`: a function, True for a line on the terminal, or nothing."""
-    if callable(given):
-        return given
-    return on_terminal(title) if given else _silent
+    if callable(progress):
+        return progress
+    return on_terminal(title) if progress else _silent
 
 
 def _silent(_done: int, _total: int) -> None:

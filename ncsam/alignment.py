@@ -20,11 +20,11 @@ ALIGNMENT_METRICS = {
     "cos_compensated_sam_clean": ("", "cos_sam_clean in just the batches that NCSAM compensated"),
     "cos_plus_clean": ("", "the same for NCSAM's perturbation with +s g* (the paper's sign)"),
     "cos_minus_clean": ("", "the same for NCSAM's perturbation with -s g* (the opposite sign)"),
-    "cos_gstar_noise": ("", "cosine of g* and the gradient of the batch's wrongly labelled samples"),
-    "cos_clean_noise": ("", "cosine of the gradients of the rightly and the wrongly labelled samples"),
+    "cos_gstar_noise": ("", "cosine of g* and the gradient of the batch's wrongly labeled samples"),
+    "cos_clean_noise": ("", "cosine of the gradients of the rightly and the wrongly labeled samples"),
     "compensation_ratio": ("", "norm of s g* divided by rho"),
     "projected": ("", "share of batches in which the projection scaled the perturbation down"),
-    "draw_precision": ("", "share of wrongly labelled samples among those drawn for temporary labels"),
+    "draw_precision": ("", "share of wrongly labeled samples among those drawn for temporary labels"),
     "temporary_label_precision": ("", "share of drawn samples whose temporary label is the true one"),
 }
 """Name -> (unit, description) of what `perturbation_alignment` measures."""

@@ -56,7 +56,7 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
     top, left = (_integers(2 * padding + 1, pixels, generator) for _ in range(2))
     rows = torch.arange(height, device=pixels.device)
     planes = torch.arange(count * channels, device=pixels.device) * (padded_height * padded_width)
-    # each row of a window is `width` neighbours in memory: copied whole, many times faster than by element
+    # each row of a window is `width` neighbors in memory: copied whole, many times faster than by element
     starts = planes.view(count, channels, 1) + (
         (top.unsqueeze(1) + rows) * padded_width + left.unsqueeze(1)
     ).unsqueeze(1)
@@ -74,13 +74,13 @@ def random_flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
 def cutout(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """A square of 0 around a uniformly random pixel of each image, cut off at the border.
 
-    DeVries and Taylor 2017 (arXiv:1708.04552), whose code does so after normalisation: their square has the
-    mean colour, here it is black.
+    DeVries and Taylor 2017 (arXiv:1708.04552), whose code does so after normalization: their square has the
+    mean color, here it is black.
 
     Args:
         pixels: (n, channels, height, width).
         size: side of the square; an even one reaches `size / 2` pixels up and left, one less down and right.
-        generator: of the centres.
+        generator: of the centers.
     """
     height, width = pixels.shape[2:]
     inside = []

@@ -21,8 +21,8 @@ EVALUATION_METRICS = {
     ),
     "train_accuracy": ("", "accuracy on the training set against observed labels"),
     "train_clean_accuracy": ("", "accuracy on the training set against true labels"),
-    "memorized": ("", "share of wrongly labelled training samples predicted as their wrong label"),
-    "recovered": ("", "share of wrongly labelled training samples predicted as their true label"),
+    "memorized": ("", "share of wrongly labeled training samples predicted as their wrong label"),
+    "recovered": ("", "share of wrongly labeled training samples predicted as their true label"),
     "test_loss": ("nat", "mean loss on held-out samples"),
     "test_accuracy": ("", "accuracy on held-out samples"),
 }
@@ -41,7 +41,7 @@ def predict(
 
     Args:
         model: any.
-        inputs: as the model sees them, or a split, which is normalised piece by piece; best on the model's device.
+        inputs: as the model sees them, or a split, which is normalized piece by piece; best on the model's device.
         batch_size: bounds the memory.
         autocast_dtype: forward passes run under `torch.autocast` with this dtype.
     """

@@ -81,7 +81,7 @@ class ForwardCorrection(nn.Module):
     """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
 
     Args:
-        transition: (classes, classes); row i, column j the probability that class i is labelled j. Known, or
+        transition: (classes, classes); row i, column j the probability that class i is labeled j. Known, or
             from `estimated_transition`.
 
     Raises:

@@ -18,9 +18,9 @@ from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
 
 GROUPS = {
-    "wrong": "wrongly labelled samples",
-    "ambiguous": "rightly labelled samples with a margin below their median",
-    "confident": "rightly labelled samples with a margin of at least their median",
+    "wrong": "wrongly labeled samples",
+    "ambiguous": "rightly labeled samples with a margin below their median",
+    "confident": "rightly labeled samples with a margin of at least their median",
 }
 GRADIENT_METRICS = {
     **{f"probe_{name}": description for name, description in ALIGNMENT_METRICS.items()},
@@ -66,7 +66,7 @@ def gradient_probe(
     """What the method's next perturbation would be on a fixed batch, beside that of the true labels.
 
     The `ALIGNMENT_METRICS`, and the gradient's norm on three groups of samples before and after the perturbation:
-    whether NCSAM damps wrongly labelled samples, or ambiguous ones of either kind. Costs about 7 gradients of
+    whether NCSAM damps wrongly labeled samples, or ambiguous ones of either kind. Costs about 7 gradients of
     the batch for a method that perturbs, 4 for another.
 
     Args:

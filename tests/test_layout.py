@@ -1,17 +1,20 @@
 """Imports point one way, and `ncsam` and `landscape` need little."""
 
 import ast
+import os
 import subprocess
 import sys
 
 import pytest
 
 OURS = {"analysis", "figures", "landscape", "ncsam"}
-ALLOWED = {
-    "analysis": OURS,
-    "figures": {"figures", "landscape"},
-    "landscape": {"landscape"},
-    "ncsam": {"ncsam"},
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_BODY, MOST_PARAMETERS = 400, 60, 10
+REASONS_FOR_MORE_PARAMETERS = {
+    "lines": "options of one measurement, each with a default; a caller names the few that differ",
+    "line": "those of `lines`",
+    "surfaces": "options of one measurement, each with a default; a caller names the few that differ",
+    "surface": "those of `surfaces`",
+    "sharpness_profile": "the budgets of five families of measures, each with a default",
 }
 OTHERS = (
     *(
@@ -32,18 +35,61 @@ SLOW_PARTS_OF_SCIPY = ("scipy.special", "scipy.stats", "scipy.optimize", "scipy.
 """SciPy loads each when it is first used; together they take longer to import than all of ours."""
 
 
-def imported(path):
+def test_imports_point_one_way_and_without_circles(pytestconfig):
+    """The contracts are in pyproject.toml; imports under TYPE_CHECKING count too."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
+    done = subprocess.run(
+        [*command, "--no-cache", "--no-logo", "pyproject.toml"],
+        cwd=pytestconfig.rootpath,
+        env={**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def functions_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
 
 
-@pytest.mark.parametrize("package", sorted(ALLOWED))
-def test_imports_point_one_way(package, pytestconfig):
+def lines_of_body(function):
+    """Those of its code, without the docstring."""
+    statements = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - statements[0].lineno + 1 if statements else 0
+
+
+def parameters_of(function):
+    names = [
+        each.arg for each in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    ]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("package", ["landscape"])
+def test_files_and_functions_are_short_and_take_few_parameters(package, pytestconfig):
+    too_long, too_many = [], set()
     for path in (pytestconfig.rootpath / package).rglob("*.py"):
-        assert OURS & set(imported(path)) <= ALLOWED[package], path
+        if len(path.read_text().splitlines()) > MOST_LINES_OF_A_FILE:
+            too_long.append(path.name)
+        for function in functions_of(path):
+            if lines_of_body(function) > MOST_LINES_OF_A_BODY:
+                too_long.append(f"{path.name}: {function.name}")
+            if len(parameters_of(function)) > MOST_PARAMETERS:
+                too_many.add(function.name)
+    assert not too_long
+    assert too_many == set(REASONS_FOR_MORE_PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    "module", ["analysis.claims", "analysis.engine.processes", "analysis.engine.work", "analysis.run"]
+)
+def test_who_judges_and_who_works_loads_no_matplotlib(module):
+    code = f"import sys, {module}; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("package", ["ncsam", "landscape"])

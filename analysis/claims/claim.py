@@ -16,6 +16,7 @@ from analysis.claims.prediction import Prediction, not_measured
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
 from analysis.statistics import Part, Test
+from landscape.results.files import replaced
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
         }
         for judgement in judgements
     ]
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with replaced(path, through_link=False) as beside:
+        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _plain(effect: Effect) -> dict[str, object]:

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL, Variant
-from figures.style import percent
+from analysis.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import queue
 import re
 import secrets
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import analysis
+import landscape
+import ncsam
 from analysis.engine.jobs import EngineError, Event, Job, OnEvent
 from analysis.engine.processes import gpus_of_workers, threads_of_each, wait_passively
 
 IN_HAND = 1000
 """Enough for a cluster that grows with what waits, few enough for the memory."""
-SECONDS_TO_ANSWER = 10
+SECONDS_TO_ANSWER = 8
 
 
 class Cluster:
@@ -31,7 +37,7 @@ class Cluster:
         except ImportError as error:
             raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
         # Dask itself would search for half a minute and end in a traceback
-        if scheduler is not None and not re.fullmatch(r"(\w+://)?[^/]+:\d+", scheduler):
+        if scheduler is not None and not re.fullmatch(r"((tcp|tls)://)?[^/]+:\d+", scheduler):
             raise EngineError(f"--scheduler: must look like tcp://host:8786, got {scheduler!r}")
         is_gpu = torch.device(device).type == "cuda"
         self._cluster = None
@@ -47,18 +53,36 @@ class Cluster:
                 dashboard_address="127.0.0.1:0",
                 # a machine's own name may lead through a firewall
                 host="127.0.0.1",
+                # who knows the address of a cluster without certificates can run code in it
+                security=_certificates(),
                 resources={"GPU": 1} if is_gpu else None,
             )
         try:
             self._client = Client(self._cluster or scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}") from error
+        except Exception as error:  # another server, or one with other certificates, may lead to anything
+            hint = (
+                "; tls:// needs the certificates in Dask's configuration"
+                if "tls://" in str(scheduler)
+                else ""
+            )
+            raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}{hint}") from error
+        if scheduler is not None:
+            self._wait_for_a_worker(scheduler)
         self._executor = self._client.get_executor(
             pure=False, **({"resources": {"GPU": 1}} if is_gpu else {})
         )
         self._topic = f"ncsam-{secrets.token_hex(6)}"
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(tuple(event[1])))
+
+    def _wait_for_a_worker(self, scheduler: str) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=SECONDS_TO_ANSWER / 2)
+        except TimeoutError as error:
+            self._client.close(timeout=1)
+            raise EngineError(
+                f"--scheduler: {scheduler} has no worker; start some by 'dask worker {scheduler}'"
+            ) from error
 
     @property
     def workers(self) -> int:
@@ -70,7 +94,9 @@ class Cluster:
 
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the scheduler."""
-        future: Future[Any] = self._executor.submit(_work, job, self._topic, self._threads, self._gpus)
+        future: Future[Any] = self._executor.submit(
+            _work, job, self._topic, self._threads, self._gpus, code_digest()
+        )
         return future
 
     def deliver(self, on_event: OnEvent) -> None:
@@ -93,10 +119,36 @@ _ONE_AT_A_TIME = threading.Lock()
 """Threads of a worker share torch's random state and its number of threads, so that they take turns."""
 
 
-def _work(job: Job, topic: str, threads: int | None, gpus: list[int]) -> Any:
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the source of all packages that a run uses, as it lies beside this file."""
+    digest = hashlib.sha256()
+    for package in (analysis, landscape, ncsam):
+        root = Path(next(iter(package.__path__)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _certificates() -> Any:
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError as error:
+        raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]' (cryptography)") from error
+
+
+def _work(job: Job, topic: str, threads: int | None, gpus: list[int], expected_code: str) -> Any:
     from distributed import get_worker
 
     worker: Any = get_worker()
+    if code_digest() != expected_code:
+        raise EngineError(
+            f"--scheduler: the worker {worker.address} has other code of ncsam than the study; install the same there, "
+            "and start the worker anew"
+        )
     identity, function = job
     with _ONE_AT_A_TIME:
         if threads is not None:

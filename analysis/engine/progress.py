@@ -15,6 +15,12 @@ from rich.text import Text
 
 from analysis.engine import Event
 from analysis.engine.time_left import in_words, time_left
+from analysis.printable import printable
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line that people should look at, as it is: no brackets of it are markup."""
+    console.print(printable(line), style="yellow", markup=False, highlight=False)
 
 
 class Planned(NamedTuple):
@@ -41,6 +47,7 @@ class RunsProgress:
         planned: id of each run -> the run, in the order in which they are done.
         finished: ids of those that were there already.
         workers: tells how many share the work; asked again at each run's end, for a cluster may grow.
+        finished_are: what is said of the finished ones at the start.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class RunsProgress:
         planned: Mapping[str, Planned],
         finished: Collection[str],
         workers: Callable[[], int],
+        finished_are: str = "there",
     ) -> None:
         self._console = console
         self._planned = planned
@@ -58,6 +66,7 @@ class RunsProgress:
         self._over = {job for job in planned if job in finished}
         self._ended = Counter(planned[job].kind for job in self._over)
         self._failed = 0
+        self._finished_are = finished_are
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._in_hand: dict[str, InHand] = {}
         self._live = Live(console=console, get_renderable=self._shown, transient=True)
@@ -66,7 +75,7 @@ class RunsProgress:
         if self._console.is_terminal:
             self._live.start()
         else:
-            self._console.print(f"{len(self._over)} of {len(self._planned)} runs are there")
+            self._console.print(f"{len(self._over)} of {len(self._planned)} runs are {self._finished_are}")
         return self
 
     def __exit__(
@@ -93,7 +102,10 @@ class RunsProgress:
         if error is not None:
             self._failed += 1
             self._console.print(
-                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False, highlight=False
+                printable(f"{name} failed: {type(error).__name__}: {error}"),
+                style="red",
+                markup=False,
+                highlight=False,
             )
         elif seconds is not None:
             self._seconds[kind].append(seconds)

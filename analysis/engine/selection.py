@@ -19,7 +19,7 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
     the first, whose run will be recorded as diverged like any other. None if a trial is missing, so that a failure
     that passes cannot change the choice.
     """
-    candidates = run.config["method"]["candidates"]
+    candidates = run.config.method.candidates
     trials = selection_runs(study, run)
     if not trials:
         return only_choice(run)
@@ -39,14 +39,14 @@ def _score(trial: Run, record: store.Record) -> tuple[float, float]:
     """Validation accuracy of a trial at its last epoch, and the variance of that share; NaN if it diverged."""
     # finite outputs may have a loss that is not
     accuracy = math.nan if record.row["diverged"] else record.row["test_accuracy"]
-    fraction = trial.config["selection"]["validation_fraction"]
+    fraction = trial.config.selection.validation_fraction
     held_out = record.trained * fraction / (1 - fraction)
     return accuracy, accuracy * (1 - accuracy) / held_out
 
 
 def only_choice(run: Run) -> Choice:
     """The first candidate, where there is no other."""
-    candidates = run.config["method"]["candidates"]
+    candidates = run.config.method.candidates
     return Choice(candidates[0], candidates, [], [])
 
 

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import pandas as pd
 from rich.console import Console
 
 from analysis import store
-from analysis.engine import open_engine, run_jobs
-from analysis.engine.progress import Planned, RunsProgress
+from analysis.engine import open_engine
+from analysis.engine.progress import Planned, RunsProgress, say
 from analysis.engine.selection import check_choice, choose, only_choice
+from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
-from analysis.plan.data import data_digest, load_data
-from analysis.run.one_run import execute, has_surfaces
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study's call did.
-
-    Attributes:
-        table: one row a finished run.
-        failed: title of each run that failed -> its error.
-    """
-
-    table: pd.DataFrame
-    failed: dict[str, str]
+from analysis.run.one_run import execute
 
 
 def run_study(
@@ -66,103 +48,46 @@ def run_study(
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
     finals = final_runs(study)
-    trials = [trial for run in finals for trial in selection_runs(study, run)]
     # the seeds of a method and rate share their trials
-    trials = list({trial.path: trial for trial in trials}.values())
-    failed: dict[str, str] = {}
-
-    def tell(line: str) -> None:
-        console.print(line, style="yellow", markup=False, highlight=False)
-
+    trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
     with (
-        store.locked(root),
+        store.locked(root, partial(say, console)),
         open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
     ):
-        records = store.open_folder(root, study, finals + trials, tell)
+        records = store.open_folder(root, study, finals + trials, partial(say, console))
         data = ""
         if not all(run.path in records for run in finals + trials):
+            dataset, data = load_checked_data(root, finals[0], data_dir, records)
             # what does not fit the data is better found here than by every worker
-            dataset = load_data(finals[0].config, data_dir)
             check_against_data(study, dataset, data_dir)
-            data = data_digest(finals[0].config, dataset, data_dir)
-            _check_data(root, records, data)
-
+        # workers of a cluster may have been started in another folder
+        train = partial(
+            execute,
+            root=root.absolute(),
+            data_dir=data_dir and data_dir.absolute(),
+            device=device,
+            expected_data=data,
+        )
         planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
         with RunsProgress(console, planned, records, lambda: executor.workers) as shown:
-
-            def done(path: str, result: Timed | None, error: BaseException | None) -> None:
-                shown.finish(path, result.seconds if result else None, error)
-                if result is not None:
-                    records[path] = result.record
-                    return
-                failed[path] = f"{type(error).__name__}: {error}"
-                # on a full disk every other run would fail as well, each after its training
-                store.check_writable(root)
-                store.write_failure(root / path, failed[path])
-
-            def bring_about(runs: list[tuple[Run, Choice]]) -> None:
-                jobs = [
-                    # workers of a cluster may have been started in another folder
-                    (
-                        run.path,
-                        partial(
-                            timed,
-                            execute,
-                            run,
-                            choice,
-                            root.absolute(),
-                            data_dir=data_dir and data_dir.absolute(),
-                            device=device,
-                            expected_data=data,
-                        ),
-                    )
-                    for run, choice in runs
-                    if run.path not in records
-                ]
-                run_jobs(executor, jobs, shown.update, done)
-
-            bring_about([(trial, only_choice(trial)) for trial in trials])
-            decided = []
-            for run in finals:
-                choice = choose(study, run, records)
-                if choice is not None:
-                    check_choice(root, run, records, choice)
-                    decided.append((run, choice))
-                elif run.path not in records:
-                    failed[run.path] = "a run of its selection failed"
-                    shown.leave_out(run.path)
-            bring_about(decided)
-        table = store.write_index(root, finals, records)
-    return Outcome(table, failed)
+            work = Work(root, executor, shown, records, {})
+            missing = [trial for trial in trials if trial.path not in records]
+            work.do([(trial.path, partial(train, trial, only_choice(trial))) for trial in missing])
+            decided = _decided(study, work, finals)
+            work.do([(run.path, partial(train, run, choice)) for run, choice in decided])
+        return Outcome(store.write_index(root, finals, records), work.failed)
 
 
-def _check_data(root: Path, records: dict[str, store.Record], data: str) -> None:
-    """Raises StoreError if a finished run had other data than the runs to come."""
-    for path, record in records.items():
-        if record.data not in ("", data):
-            raise store.StoreError(
-                f"out: {root / path} was trained on other data than there are now; choose another --out, or give back "
-                "the files that --data-dir and noise name"
-            )
-
-
-class Timed(NamedTuple):
-    """What a run left, and the seconds that it took."""
-
-    record: store.Record
-    seconds: float
-
-
-def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
-    """Calls the function where the run is done, and looks at the clock there."""
-    start = time.perf_counter()
-    record = function(*arguments, **options)
-    return Timed(record, time.perf_counter() - start)
-
-
-def kind_of(run: Run) -> str:
-    """Runs that take about the same time: of one method, trials apart, and those apart that compute surfaces."""
-    method = run.config["method"]["label"]
-    if run.config["purpose"] == "selection":
-        return f"{method}, to choose"
-    return f"{method}, with surfaces" if has_surfaces(run.config) else method
+def _decided(study: Study, work: Work, finals: list[Run]) -> list[tuple[Run, Choice]]:
+    """The final runs that are still to be done, with the hyper-parameters that their trials have decided."""
+    decided = []
+    for run in finals:
+        choice = choose(study, run, work.records)
+        if choice is not None:
+            check_choice(work.root, run, work.records, choice)
+            if run.path not in work.records:
+                decided.append((run, choice))
+        elif run.path not in work.records:
+            work.failed[run.path] = "a run of its selection failed"
+            work.shown.leave_out(run.path)
+    return decided

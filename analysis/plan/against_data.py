@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +12,11 @@ from analysis.plan.data import observed_labels
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import final_runs
 from analysis.plan.study import Study
+from landscape.evaluation.batch_norm import keeps_statistics
 from ncsam import Dataset, build_model, predict
+
+COPIES_IN_TRAINING = 5
+"""Vectors as long as the weights that a method with a perturbation keeps."""
 
 
 def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) -> None:
@@ -24,19 +30,30 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
     Raises:
         StudyError: naming the field.
     """
-    options = {key: value for key, value in study.model.model_dump().items() if key != "name"}
     try:
-        model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
-    except (ValueError, TypeError) as error:
+        _check_memory(study, dataset, study.model.options)
+        model = build_model(
+            study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
+        )
+    except StudyError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
         raise StudyError(f"model.{error}") from error
     try:
         predict(model, dataset.test.take(torch.arange(min(2, len(dataset.test)))))
     except RuntimeError as error:
         raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
     count = sum(parameter.numel() for parameter in model.parameters())
-    if study.measure.eigenvalues > count:
+    if study.measure.eigenvalues >= count:
         raise StudyError(
-            f"measure.eigenvalues: {study.measure.eigenvalues} of a model with {count} parameters"
+            f"measure.eigenvalues: {study.measure.eigenvalues} of a model with {count} parameters; ask for fewer than "
+            "there are"
+        )
+    recalibrates = study.measure.surface_rates and study.measure.surface_batch_norm == "recalibrate"
+    if recalibrates and not any(map(keeps_statistics, model.modules())):
+        raise StudyError(
+            f"measure.surface_batch_norm: 'recalibrate' needs BatchNorm, and {study.model.name!r} has none; take "
+            "'eval'"
         )
     fraction = study.selection.validation_fraction
     if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
@@ -49,7 +66,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         raise StudyError(
             f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
         )
-    for config in {run.config["noise"]["rate"]: run.config for run in final_runs(study)}.values():
+    for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
         try:
             labels = observed_labels(config, dataset, data_dir)
             if study.noise.redraw == "step":
@@ -58,3 +75,19 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
+
+
+def _check_memory(study: Study, dataset: Dataset, options: dict[str, Any]) -> None:
+    """Forecasts the memory of training and measuring from a model that has shapes and no numbers."""
+    with torch.device("meta"):
+        model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    # weights, gradient, momentum, perturbation and another gradient; a measured eigenvalue has about four vectors
+    needed = 4 * count * (COPIES_IN_TRAINING + 4 * study.measure.eigenvalues)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise StudyError(
+            f"model: {study.model.name!r} has {count:,} parameters; training and measuring it needs about "
+            f"{needed / 2**30:,.0f} GiB of memory, and there are {there / 2**30:.0f}: choose a smaller model or fewer "
+            "measure.eigenvalues"
+        )

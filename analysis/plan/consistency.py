@@ -29,11 +29,9 @@ def check_consistency(study: Study) -> None:
     _check_size(study)
     _check_seeds_of_trials(study)
     _check_titles(study)
-    check_model(study.model.name, study.model.model_extra or {})
-    check_noise(study.noise.kind, study.noise.model_extra or {})
-    check_schedule(
-        study.training.schedule.name, study.training.schedule.model_extra or {}, study.training.epochs
-    )
+    check_model(study.model.name, study.model.options)
+    check_noise(study.noise.kind, study.noise.options)
+    check_schedule(study.training.schedule.name, study.training.schedule.options, study.training.epochs)
     for index, method in enumerate(study.methods):
         _check_method(f"methods.{index}", method, study)
     _check_surfaces(study)
@@ -87,8 +85,8 @@ def _check_titles(study: Study) -> None:
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     if method.like is not None:
         _check_likeness(field, method, study)
-    check_method(field, method.name, method.model_extra or {}, study.candidates(method))
-    check_loss(f"{field}.loss", method.loss.name, method.loss.model_extra or {}, method.loss.transition)
+    check_method(field, method.name, method.options, study.candidates(method))
+    check_loss(f"{field}.loss", method.loss.name, method.loss.options, method.loss.transition)
     if method.mixup is not None and (
         method.loss.name != "cross-entropy" or METHODS[method.name].needs_classes
     ):

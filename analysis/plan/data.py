@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
@@ -19,17 +20,22 @@ RATE_TOLERANCE = 0.02
 """How far the rate that a study names may be from that of its human labels, of which it may take a part."""
 
 
-def load_data(config: dict[str, Any], data_dir: Path | None) -> Dataset:
+def load_data(config: RunConfig, data_dir: Path | None) -> Dataset:
     """The data set of a run, or the part of it that the run takes.
 
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` does.
     """
-    options = {name: config[name] for name in ("train_samples", "test_samples", "image_size")}
-    return load_dataset(config["dataset"], data_dir, **options)
+    return load_dataset(
+        config.dataset,
+        data_dir,
+        train_samples=config.train_samples,
+        test_samples=config.test_samples,
+        image_size=config.image_size,
+    )
 
 
-def data_digest(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> str:
+def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> str:
     """SHA-256 of the samples, their labels and the files that labels are made from: other data are other results."""
     digest = hashlib.sha256()
     for tensor in (
@@ -45,7 +51,7 @@ def data_digest(config: dict[str, Any], dataset: Dataset, data_dir: Path | None)
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
     for key in ("file", "posterior"):
-        source = config["noise"]["options"].get(key)
+        source = config.noise.options.get(key)
         # those of a package have no file, and true labels need none
         if source is not None and (path := _below(data_dir, source)).is_file():
             digest.update(path.read_bytes())
@@ -70,7 +76,7 @@ def study_options(kind: str) -> dict[str, bool]:
     return keys
 
 
-def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> NoisyLabels:
+def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> NoisyLabels:
     """The labels of the training set, true and observed.
 
     Args:
@@ -82,8 +88,7 @@ def observed_labels(config: dict[str, Any], dataset: Dataset, data_dir: Path | N
         FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or human labels whose
             rate is not the one that the study names.
     """
-    noise = config["noise"]
-    kind, rate, options = noise["kind"], noise["rate"], dict(noise["options"])
+    kind, rate, options = config.noise.kind, config.noise.rate, dict(config.noise.options)
     clean, seed = dataset.train.targets, derived_seed(config, "labels")
     if rate == 0:
         return corrupt_labels(clean, rate=0, seed=seed, num_classes=dataset.num_classes)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
+SMALLEST, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+"""Networks are trained and measured in float32, where larger numbers are infinite and smaller ones zero."""
 MAX_DEPTH = 6
 MAX_WORD = 500
 
@@ -12,8 +16,8 @@ MAX_WORD = 500
 def check_plain(settings: dict[str, Any]) -> None:
     """Raises ValueError unless all values are what a setting can be.
 
-    Those are finite numbers of 64 bits, true or false, short printable words, and lists and tables of these that
-    nest a few levels deep. What comes later can then compare, print and store every value.
+    Those are whole numbers of 64 bits, numbers that float32 holds, true or false, short printable words, and lists
+    and tables of these that nest a few levels deep. What comes later can then compare, print and store every value.
     """
     left: list[tuple[tuple[str, ...], Any]] = [((), settings)]
     while left:
@@ -38,6 +42,10 @@ def check_plain(settings: dict[str, Any]) -> None:
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise ValueError(f"{field}: must be a number that is finite, got {value}")
+            if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
+                raise ValueError(
+                    f"{field}: must be a number of float32, {SMALLEST:.2g} to {LARGEST:.2g} in size, got {value:g}"
+                )
         elif isinstance(value, int):
             if value.bit_length() > 63:
                 raise ValueError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+
+from analysis.plan.run_config import RunConfig
 
 
-def derived_seed(config: dict[str, Any], purpose: str) -> int:
+def derived_seed(config: RunConfig, purpose: str) -> int:
     """The seed of one kind of draw in a run.
 
-    It depends on data set, noise and seed but not on the method, so that runs of different methods are paired:
-    same wrong labels, same initial weights, same order of samples.
+    The seed depends on the data set, the noise and the run's seed, and not on the method. Runs of different methods
+    are therefore paired: they have the same wrong labels, initial weights and order of samples.
     """
-    noise = config["noise"]
-    key = f"{config['dataset']}|{noise['kind']}|{noise['rate']!r}|{config['seed']}|{purpose}"
+    noise = config.noise
+    key = f"{config.dataset}|{noise.kind}|{noise.rate!r}|{config.seed}|{purpose}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])

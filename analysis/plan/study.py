@@ -25,7 +25,9 @@ Count = Annotated[int, Field(ge=1, le=10**7)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Settings that cannot be changed; an unknown key is an error."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     later: ClassVar[tuple[str, ...]] = ()
@@ -42,14 +44,24 @@ class _Settings(BaseModel):
         return values
 
 
-class NoiseSettings(_Settings):
+class OpenSettings(Settings):
+    """Settings with further keys, which are the options of whatever `name` or `kind` says."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys."""
+        return self.model_extra or {}
+
+
+class NoiseSettings(OpenSettings):
     """Which labels are made wrong; further keys are options of the kind of noise.
 
     Human labels have the rate they have: `rates` then names it, or 0 for the true labels. With `redraw = "step"` each
     training step draws the labels of its batch anew, at the same rate.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     later: ClassVar[tuple[str, ...]] = ("redraw",)
     kind: str = "symmetric"
     rates: Annotated[list[Share], Field(min_length=1)]
@@ -61,10 +73,9 @@ class NoiseSettings(_Settings):
         return one_of(value, NOISE_KINDS)
 
 
-class ModelSettings(_Settings):
+class ModelSettings(OpenSettings):
     """The architecture; further keys are its options."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str
 
     @field_validator("name")
@@ -73,10 +84,9 @@ class ModelSettings(_Settings):
         return one_of(value, MODELS)
 
 
-class ScheduleSettings(_Settings):
+class ScheduleSettings(OpenSettings):
     """A schedule of `ncsam.schedules`; further keys are its options."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str = "cosine"
 
     @field_validator("name")
@@ -85,7 +95,7 @@ class ScheduleSettings(_Settings):
         return one_of(value, SCHEDULES)
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """SGD with momentum; the learning rate follows a schedule over the epochs.
 
     `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
@@ -116,14 +126,13 @@ class TrainingSettings(_Settings):
         return {"name": value} if isinstance(value, str) else value
 
 
-class LossSettings(_Settings):
+class LossSettings(OpenSettings):
     """A loss of `ncsam.losses`; further keys are its options.
 
     Forward correction takes the transition matrix that made the labels (`transition = "known"`) or estimates it with
     a first training on cross-entropy (`"estimated"`).
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str = "cross-entropy"
     transition: Literal["known", "estimated"] | None = None
 
@@ -133,7 +142,7 @@ class LossSettings(_Settings):
         return one_of(value, LOSSES)
 
 
-class MethodSettings(_Settings):
+class MethodSettings(OpenSettings):
     """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from.
 
     `mixup` is the alpha with which batches are mixed.
@@ -142,7 +151,6 @@ class MethodSettings(_Settings):
     the two differ in nothing but their own keys.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str
     # characters that the terminal's and the figures' markup would swallow are left out
     label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
@@ -163,23 +171,24 @@ class MethodSettings(_Settings):
     @property
     def candidate_count(self) -> int:
         """How many `candidates()` there are, without making them."""
-        return math.prod(len(value) for value in (self.model_extra or {}).values() if isinstance(value, list))
+        return math.prod(len(value) for value in self.options.values() if isinstance(value, list))
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the listed values."""
-        options = self.model_extra or {}
-        values = [value if isinstance(value, list) else [value] for value in options.values()]
-        return [dict(zip(options, combination, strict=True)) for combination in itertools.product(*values)]
+        values = [value if isinstance(value, list) else [value] for value in self.options.values()]
+        return [
+            dict(zip(self.options, combination, strict=True)) for combination in itertools.product(*values)
+        ]
 
 
-class SelectionSettings(_Settings):
+class SelectionSettings(Settings):
     """How candidates are compared: accuracy on held-out training samples with their observed labels."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1000]
 
 
-class MeasureSettings(_Settings):
+class MeasureSettings(Settings):
     """What is measured at the end of training, on `samples` of the training set and of the test set.
 
     `bound`: Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
@@ -206,7 +215,7 @@ class MeasureSettings(_Settings):
     bound: bool = False
 
 
-class Study(_Settings):
+class Study(Settings):
     """A study file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

@@ -19,7 +19,7 @@ from analysis.claims.effect import (
     SUPPORTED_HERE,
     Effect,
 )
-from figures.style import percent
+from analysis.wording import percent
 
 STYLES = {
     SUPPORTED: "green",
@@ -49,9 +49,9 @@ def results_table(table: pd.DataFrame) -> Table:
         for index, (method, runs) in enumerate(of_noise.groupby("method", sort=False)):
             diverged = int(runs["diverged"].sum())
             view.add_row(
-                ", ".join([*map(str, noise[:-1]), percent(noise[-1])]) if index == 0 else "",
-                str(method) + (f" ({diverged} diverged)" if diverged else ""),
-                chosen(runs["hyperparameters"].iloc[0]),
+                escape(", ".join([*map(str, noise[:-1]), percent(noise[-1])])) if index == 0 else "",
+                escape(str(method)) + (f" ({diverged} diverged)" if diverged else ""),
+                escape(chosen(runs["hyperparameters"].iloc[0])),
                 spread(100 * runs["test_accuracy"], 1),
                 spread(100 * runs["best_test_accuracy"], 1),
                 spread(100 * runs["memorized"], 0),

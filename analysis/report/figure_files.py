@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 import figures
 from analysis import store
-from analysis.run.measurements import LOSSES
+from analysis.plan.run_config import Identity
+from analysis.run.measurements import DENSITY, LOSSES
 from figures.style import RC, wrong_labels
 
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
 """File that says of which runs the figures are; written last."""
-DENSITY = "curvature/observed/spectral_density"
 SPECTRUM_NAME = "Hessian of the training loss with observed labels"
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
@@ -55,7 +55,7 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
     names = [f"surface/line-{loss}" for loss in LOSSES]
     names += [*(f"surface/plane-{loss}" for loss in LOSSES), DENSITY]
     found = {
-        name: sorted(store.read_results(root, name), key=lambda pair: order.index(pair[0]["method"]))
+        name: sorted(store.read_results(root, name), key=lambda pair: order.index(pair[0].method))
         for name in names
     }
     places = {_place(identity) for pairs in found.values() for identity, _ in pairs}
@@ -63,7 +63,7 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
         dataset, rate, seed = place
 
         def of_place(name: str, place: tuple[str, float, int] = place) -> list[tuple[str, Any]]:
-            return [(who["method"], result) for who, result in found[name] if _place(who) == place]
+            return [(who.method, result) for who, result in found[name] if _place(who) == place]
 
         suffix = f"_{rate:g}_seed{seed}"
         about = f"{dataset}: networks trained with {wrong_labels(rate)}, seed {seed}, after the last epoch."
@@ -83,8 +83,8 @@ def _draw_landscapes(root: Path, order: list[str]) -> None:
                 store.write_text(root / "figures" / f"relief_{loss}{suffix}.html", page)
 
 
-def _place(identity: dict[str, Any]) -> tuple[str, float, int]:
-    return identity["dataset"], identity["noise_rate"], identity["seed"]
+def _place(run: Identity) -> tuple[str, float, int]:
+    return run.dataset, run.noise_rate, run.seed
 
 
 def is_current(root: Path) -> bool:

@@ -22,7 +22,7 @@ from analysis.claims.effect import VERDICTS, Effect
 from analysis.claims.wording import conclusion
 from analysis.plan import final_runs, read_study
 from analysis.report.console import chosen, spread
-from figures.style import percent
+from analysis.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 """(runs, histories) -> a figure; None where they hold nothing for it."""
@@ -41,6 +41,10 @@ FIGURES: dict[str, Draw] = {
     "G2": lambda _, histories: figures.training_curves(histories),
 }
 """Claim -> the figure that shows its data, beside that of its effects."""
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How words begin that a spreadsheet takes for a formula."""
 
 
 def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
@@ -62,7 +66,7 @@ def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
     outputs = {
         "report.html": _page(root, table, judgements),
         "claims.md": markdown(judgements),
-        "runs.csv": table.to_csv(index=False),
+        "runs.csv": csv(table),
     }
     for name, text in outputs.items():
         store.write_text(root / name, text)
@@ -73,6 +77,14 @@ def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
             written[-1], lambda beside: table.to_parquet(beside, engine="pyarrow", index=False)
         )
     return written
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The table as CSV. Words that a spreadsheet would take for a formula begin with an apostrophe."""
+    text = table.copy()
+    for name in text.select_dtypes(exclude=["number", "bool"]):
+        text[name] = [f"'{word}" if word.startswith(FORMULA) else word for word in map(str, text[name])]
+    return text.to_csv(index=False)
 
 
 def markdown(judgements: list[Judgement]) -> str:
@@ -255,8 +267,8 @@ def _machines(root: Path) -> list[str]:
     found = []
     for path in store.run_files(root):
         stored = store.read_config(path)
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(stored["versions"].items()))
-        found.append(f"{stored['device']}, {stored['threads']} threads, {versions}")
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(stored.versions.items()))
+        found.append(f"{stored.device}, {stored.threads} threads, {versions}")
     return sorted(set(found))
 
 
@@ -269,6 +281,9 @@ def _failures(root: Path, table: pd.DataFrame) -> list[str]:
     ]
     for folder in ("runs", "selection"):
         for path in sorted((root / folder).rglob("*.failed")):
+            if path.with_suffix(".h5").exists():
+                # of an earlier attempt: a kill came before it was taken away
+                continue
             texts.append(
                 f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8', errors='replace').strip()}"
             )

@@ -1,13 +1,26 @@
-"""What is measured of a trained model: curvature, sharpness, lines and surfaces."""
+"""What is measured of a trained model: curvature, sharpness, spectral density, lines and planes, Theorem 1.
+
+Each measure names the settings that decide its numbers and the groups of the run file that it fills, so that one of
+them can be measured again without the others.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from analysis import bound
+from analysis.plan.errors import one_of
+from analysis.plan.run_config import RunConfig
+from analysis.plan.seeds import derived_seed
+from analysis.plan.study import MeasureSettings
+from analysis.run.run_data import RunData
 from landscape import (
     Objective,
     Sharpness,
@@ -21,10 +34,14 @@ from landscape import (
     top_eigenvalues,
     trace,
 )
-from ncsam import NoisyLabels, Split
 
 LOSSES = ("observed", "clean", "test")
 """The training loss with observed labels, the same with true labels, and the test loss."""
+TRAINING_LOSSES = ("observed", "clean")
+DENSITY = "curvature/observed/spectral_density"
+
+Results = dict[str, Any]
+"""Group of the run file -> result that `landscape.save` takes."""
 
 
 def subset(count: int, samples: int, seed: int) -> Tensor:
@@ -33,104 +50,289 @@ def subset(count: int, samples: int, seed: int) -> Tensor:
     return order[:samples].sort().values
 
 
-def measure(
-    model: nn.Module,
-    loss_fn: Any,
-    train: Split,
-    labels: NoisyLabels,
-    test: Split,
-    settings: dict[str, Any],
-    *,
-    seed: int,
-    with_surfaces: bool,
-) -> dict[str, Any]:
-    """All measurements of one model.
+@dataclass(frozen=True)
+class Subject:
+    """A trained model that is measured.
 
-    Args:
-        model: trained.
-        loss_fn: (outputs, targets) -> mean loss.
-        train: the training samples to measure on.
-        labels: theirs.
-        test: the test samples to measure on.
-        settings: a study's `measure` table.
-        seed: of probes, start vectors and directions; the directions are the same draw for every model.
-        with_surfaces: lines, planes and the spectral density too.
-
-    Returns:
-        Group name in the run file -> result of `landscape`.
+    Attributes:
+        model: with the weights that training left.
+        config: of its run; its `measure` says how.
+        data: of its run.
     """
-    data = {
-        "observed": (train.inputs, labels.observed),
-        "clean": (train.inputs, labels.clean),
-        "test": (test.inputs, test.targets),
-    }
-    objectives = {name: Objective(model, loss_fn, pair, chunk_size=1000) for name, pair in data.items()}
-    results: dict[str, Any] = {}
-    for name in ("observed", "clean"):
-        objective = objectives[name]
-        eigen = top_eigenvalues(objective, settings["eigenvalues"], tol=settings["eigenvalue_tol"], seed=seed)
+
+    model: nn.Module
+    config: RunConfig
+    data: RunData
+
+    @property
+    def settings(self) -> MeasureSettings:
+        """How it is measured."""
+        if self.config.measure is None:
+            raise ValueError("measure: a run of the selection is not measured")
+        return self.config.measure
+
+    @property
+    def seed(self) -> int:
+        """Of probes, start vectors and directions."""
+        return derived_seed(self.config, "measurement")
+
+    @cached_property
+    def samples(self) -> dict[str, Tensor]:
+        """Set -> positions of the samples that are measured on, the same ones for every method."""
+        return {
+            name: subset(
+                len(split), self.settings.samples, derived_seed(self.config, f"measured {name} samples")
+            )
+            for name, split in (("train", self.data.train), ("test", self.data.held_out))
+        }
+
+    @cached_property
+    def objectives(self) -> dict[str, Objective]:
+        """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
+
+        The loss is one for every method, so that landscapes can be compared.
+        """
+        train, labels = (
+            self.data.train.take(self.samples["train"]),
+            self.data.labels.take(self.samples["train"]),
+        )
+        test = self.data.held_out.take(self.samples["test"])
+        pairs = {
+            "observed": (train.inputs, labels.observed),
+            "clean": (train.inputs, labels.clean),
+            "test": (test.inputs, test.targets),
+        }
+        return {
+            name: Objective(self.model, nn.CrossEntropyLoss(), pair, chunk_size=1000)
+            for name, pair in pairs.items()
+        }
+
+    @cached_property
+    def eigenpairs(self) -> dict[str, TopEigenvalues]:
+        """Name of each of `TRAINING_LOSSES` -> the largest eigenvalues of its Hessian, with their vectors."""
+        return {
+            name: top_eigenvalues(
+                self.objectives[name],
+                self.settings.eigenvalues,
+                tol=self.settings.eigenvalue_tol,
+                seed=self.seed,
+            )
+            for name in TRAINING_LOSSES
+        }
+
+    @cached_property
+    def directions(self) -> Any:
+        """The two directions of lines and planes: the same draw for every model."""
+        return filter_normalized_directions(self.objectives["observed"], 2, seed=0)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that is measured of every final run.
+
+    Attributes:
+        name: as `ncsam measure --only` calls it.
+        of: the trained model -> its results.
+        groups: of the run file that it may fill.
+        settings: of `measure` in a study, on which its results depend.
+        version: is raised when the same settings give other results or more of them.
+    """
+
+    name: str
+    of: Callable[[Subject], Results]
+    groups: tuple[str, ...]
+    settings: tuple[str, ...]
+    version: int = 1
+
+
+def _curvature(subject: Subject) -> Results:
+    settings = subject.settings
+    results: Results = {}
+    for name, eigen in subject.eigenpairs.items():
         # the weights are in the file: vectors as long as the weights can be computed again
         results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
         results[f"curvature/{name}/trace"] = trace(
-            objective,
-            rtol=settings["trace_rtol"],
-            max_products=settings["trace_max_products"],
+            subject.objectives[name],
+            rtol=settings.trace_rtol,
+            max_products=settings.trace_max_products,
             deflate=eigen,
-            seed=seed,
+            seed=subject.seed,
         )
-        results |= {
-            f"{group}/{name}": worst
-            for group, worst in _worst_cases(objective, eigen, settings, seed).items()
-        }
-        results[f"flatness/{name}"] = relative_flatness(
-            objective, rtol=settings["trace_rtol"], max_products=settings["trace_max_products"], seed=seed
-        )
-    if with_surfaces:
-        directions = filter_normalized_directions(objectives["observed"], 2, seed=0)
-        results["curvature/observed/spectral_density"] = spectral_density(
-            objectives["observed"],
-            steps=settings["density_steps"],
-            probes=settings["density_probes"],
-            seed=seed,
-        )
-        extent = settings["surface_extent"]
-        batch_norm = settings["surface_batch_norm"]
-        profiles = lines(
-            objectives, directions, extent=extent, steps=settings["line_steps"], batch_norm=batch_norm
-        )
-        results |= {f"surface/line-{name}": profile for name, profile in profiles.items()}
-        planes = surfaces(
-            objectives,
-            directions,
-            extent=extent,
-            steps=settings["surface_steps"],
-            adaptive=settings["surface_adaptive"],
-            batch_norm=batch_norm,
-        )
-        results |= {f"surface/plane-{name}": plane for name, plane in planes.items()}
     return results
 
 
-def _worst_cases(
-    objective: Objective, eigen: TopEigenvalues, settings: dict[str, Any], seed: int
-) -> dict[str, Sharpness]:
+def _sharpness(subject: Subject) -> Results:
     """Converged worst-case sharpness: plain, and relative to each weight and to each filter."""
-    found = {
-        "sharpness": sharpness(
-            objective,
-            rho=settings["sharpness_rho"],
-            steps=settings["sharpness_steps"],
-            start=eigen,
-            seed=seed,
+    settings = subject.settings
+    found: dict[str, Sharpness] = {}
+    for name, eigen in subject.eigenpairs.items():
+        ascend = partial(
+            sharpness, subject.objectives[name], steps=settings.sharpness_steps, seed=subject.seed
+        )
+        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho, start=eigen)
+        found[f"sharpness_elementwise/{name}"] = ascend(
+            rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
+        )
+        found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
+    # as with eigenvectors: as long as the weights, and found again from them
+    return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
+
+
+def _flatness(subject: Subject) -> Results:
+    return {
+        f"flatness/{name}": relative_flatness(
+            subject.objectives[name],
+            rtol=subject.settings.trace_rtol,
+            max_products=subject.settings.trace_max_products,
+            seed=subject.seed,
+        )
+        for name in TRAINING_LOSSES
+    }
+
+
+def _density(subject: Subject) -> Results:
+    if not subject.config.has_surfaces:
+        return {}
+    return {
+        DENSITY: spectral_density(
+            subject.objectives["observed"],
+            steps=subject.settings.density_steps,
+            probes=subject.settings.density_probes,
+            seed=subject.seed,
         )
     }
-    for adaptive in ("elementwise", "filter"):
-        found[f"sharpness_{adaptive}"] = sharpness(
-            objective,
-            rho=settings[f"sharpness_{adaptive}_rho"],
-            adaptive=adaptive,
-            steps=settings["sharpness_steps"],
-            seed=seed,
-        )
-    # as with eigenvectors: as long as the weights, and found again from them
-    return {name: dataclasses.replace(worst, offset=None) for name, worst in found.items()}
+
+
+def _surfaces(subject: Subject) -> Results:
+    if not subject.config.has_surfaces:
+        return {}
+    settings = subject.settings
+    profiles = lines(
+        subject.objectives,
+        subject.directions,
+        extent=settings.surface_extent,
+        steps=settings.line_steps,
+        batch_norm=settings.surface_batch_norm,
+    )
+    planes = surfaces(
+        subject.objectives,
+        subject.directions,
+        extent=settings.surface_extent,
+        steps=settings.surface_steps,
+        adaptive=settings.surface_adaptive,
+        batch_norm=settings.surface_batch_norm,
+    )
+    return {
+        **{f"surface/line-{name}": profile for name, profile in profiles.items()},
+        **{f"surface/plane-{name}": plane for name, plane in planes.items()},
+    }
+
+
+def _bound(subject: Subject) -> Results:
+    if not subject.settings.bound:
+        return {}
+    data = subject.data
+    return bound.measure_bounds(
+        subject.model,
+        (data.train.inputs, data.labels.observed),
+        data.labels.is_wrong,
+        (data.held_out.inputs, data.held_out.targets),
+        seed=derived_seed(subject.config, "bound"),
+    )
+
+
+WHICH_SURFACES = ("surface_rates", "surface_seeds")
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            "curvature",
+            _curvature,
+            tuple(
+                f"curvature/{loss}/{name}"
+                for loss in TRAINING_LOSSES
+                for name in ("top_eigenvalues", "trace")
+            ),
+            ("samples", "eigenvalues", "eigenvalue_tol", "trace_rtol", "trace_max_products"),
+        ),
+        Measure(
+            "sharpness",
+            _sharpness,
+            tuple(
+                f"{group}/{loss}"
+                for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
+                for loss in TRAINING_LOSSES
+            ),
+            (
+                "samples",
+                # the eigenvectors are among the starts of the ascent
+                "eigenvalues",
+                "eigenvalue_tol",
+                "sharpness_rho",
+                "sharpness_elementwise_rho",
+                "sharpness_filter_rho",
+                "sharpness_steps",
+            ),
+            version=2,
+        ),
+        Measure(
+            "flatness",
+            _flatness,
+            tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES),
+            ("samples", "trace_rtol", "trace_max_products"),
+            # files that name no version hold no flatness
+            version=2,
+        ),
+        Measure(
+            "density",
+            _density,
+            (DENSITY,),
+            ("samples", *WHICH_SURFACES, "density_steps", "density_probes"),
+        ),
+        Measure(
+            "surfaces",
+            _surfaces,
+            tuple(f"surface/{kind}-{loss}" for kind in ("line", "plane") for loss in LOSSES),
+            (
+                "samples",
+                *WHICH_SURFACES,
+                "surface_extent",
+                "line_steps",
+                "surface_steps",
+                "surface_adaptive",
+                "surface_batch_norm",
+            ),
+        ),
+        Measure(
+            "bound",
+            _bound,
+            tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES),
+            ("bound",),
+            version=2,
+        ),
+    )
+}
+"""Name -> what is measured, in the order in which it is."""
+
+
+def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Results:
+    """Measures a trained model.
+
+    Args:
+        subject: the model with its data and settings.
+        names: some of `MEASURES`.
+
+    Returns:
+        Group of the run file -> result of `landscape`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    for name in names:
+        one_of(name, MEASURES)
+    results: Results = {}
+    for name, measured in MEASURES.items():
+        if name in names:
+            results |= measured.of(subject)
+    return results

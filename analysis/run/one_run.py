@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from analysis import store
-from analysis.bound import measure_bounds
 from analysis.plan import Choice, Run
-from analysis.plan.data import data_digest, load_data, observed_labels
-from analysis.plan.seeds import derived_seed
-from analysis.run.measurements import measure, subset
+from analysis.plan.run_config import digest
+from analysis.run.measurements import MEASURES, Subject, measure
 from analysis.run.probes import study_probes
+from analysis.run.run_data import RunData, load_run_data
 from analysis.run.training import Training
-from ncsam import NoisyLabels, Split
+from ncsam import History
 
 Report = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -55,71 +49,18 @@ def execute(
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
     config = run.config
-    report("loading", 0, config["training"]["epochs"])
-    dataset = load_data(config, data_dir)
-    labels = observed_labels(config, dataset, data_dir)
-    data = data_digest(config, dataset, data_dir)
-    if expected_data not in ("", data):
-        # such as a machine with other files, or a worker that holds what it read before they changed
-        raise ValueError(
-            "--data-dir: this worker has other data than the study; give it the same, start it anew"
-        )
-    train, held_out = dataset.train, dataset.test
-    if config["purpose"] == "selection":
-        # test data take no part: candidates are judged on training samples held out, as they were labelled
-        train, labels, held_out = _validation_split(
-            train, labels, config["selection"]["validation_fraction"], derived_seed(config, "validation")
-        )
-    train, labels, held_out = train.to(device), labels.to(device), held_out.to(device)
-
+    report("loading", 0, config.training.epochs)
+    data = load_run_data(config, data_dir, device, expected_digest=expected_data)
     path = root / run.path
-    started = fingerprint_of_training(run, choice, data)
-    checkpoint = path.with_name(f"{path.stem}.{started[:12]}.ckpt")
-    checkpoint_of_estimate = checkpoint.with_suffix(".transition.ckpt")
-    training = Training(config, dataset, train, labels, held_out, device, started)
-    spent = 0.0
-    transition = labels.transition
-    if config["method"]["loss"]["transition"] == "estimated":
-        transition, spent = training.estimated_transition(
-            checkpoint_of_estimate, partial(report, "estimating transitions")
-        )
-    model = training.new_model("weights")
-    method = training.method(model, transition, choice.hyperparameters)
-    method.gradient_count = spent
-    probes = study_probes(config, method, model, train, labels) if config["purpose"] == "final" else []
-    history = training.fit(method, checkpoint, partial(report, "training"), probes)
-
-    measurements: dict[str, Any] = {}
-    measured = {}
-    if config["purpose"] == "final" and not history.diverged:
-        report("measuring", history.epochs, history.epochs)
-        settings = config["measure"]
-        measured = {
-            name: subset(len(split), settings["samples"], derived_seed(config, f"measured {name} samples"))
-            for name, split in (("train", train), ("test", held_out))
-        }
-        measurements = measure(
-            model,
-            # one loss for every method, so that landscapes can be compared
-            nn.CrossEntropyLoss(),
-            train.take(measured["train"]),
-            labels.take(measured["train"]),
-            held_out.take(measured["test"]),
-            settings,
-            seed=derived_seed(config, "measurement"),
-            with_surfaces=has_surfaces(config),
-        )
-        if settings["bound"]:
-            measurements |= measure_bounds(
-                model,
-                (train.inputs, labels.observed),
-                labels.is_wrong,
-                (held_out.inputs, held_out.targets),
-                seed=derived_seed(config, "bound"),
-            )
+    model, history = _trained(run, choice, data, path, report)
     with store.run_file_written(path) as file:
-        store.write_training(file, run, choice, labels, history, model, data=data, device=device)
-        store.write_measurements(file, measurements, measured)
+        store.write_training(file, run, choice, data.labels, history, model, data=data.digest, device=device)
+        if config.measure is not None and not history.diverged:
+            report("measuring", history.epochs, history.epochs)
+            subject = Subject(model, config, data)
+            store.write_measurements(file, measure(subject), subject.samples)
+        if config.measure is not None:
+            store.write_measured_by(file, {name: found.version for name, found in MEASURES.items()}, device)
         record = store.record_of(file)
     # also those of a training that was begun with other settings
     for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
@@ -127,25 +68,26 @@ def execute(
     return record
 
 
+def _trained(
+    run: Run, choice: Choice, data: RunData, path: Path, report: Report
+) -> tuple[nn.Module, History]:
+    """The model as training leaves it, and the training's history."""
+    config = run.config
+    fingerprint = fingerprint_of_training(run, choice, data.digest)
+    checkpoint = path.with_name(f"{path.stem}.{fingerprint[:12]}.ckpt")
+    training = Training(config, data, fingerprint)
+    spent, transition = 0.0, data.labels.transition
+    if config.method.loss.transition == "estimated":
+        transition, spent = training.estimated_transition(
+            checkpoint.with_suffix(".transition.ckpt"), partial(report, "estimating transitions")
+        )
+    model = training.new_model("weights")
+    method = training.method(model, transition, choice.hyperparameters)
+    method.gradient_count = spent
+    probes = study_probes(config, method, model, data.train, data.labels)
+    return model, training.fit(method, checkpoint, partial(report, "training"), probes)
+
+
 def fingerprint_of_training(run: Run, choice: Choice, data: str) -> str:
     """Tells whether a training may go on from a checkpoint: same settings, same choice, same data."""
-    text = json.dumps([run.fingerprint, choice.hyperparameters, data], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def has_surfaces(config: dict[str, Any]) -> bool:
-    """Lines, planes and the spectral density are measured of this final run."""
-    settings = config["measure"]
-    return (
-        config["noise"]["rate"] in settings["surface_rates"] and config["seed"] in settings["surface_seeds"]
-    )
-
-
-def _validation_split(
-    train: Split, labels: NoisyLabels, fraction: float, seed: int
-) -> tuple[Split, NoisyLabels, Split]:
-    count = max(1, round(fraction * len(train)))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    kept, held = order[count:].sort().values, order[:count].sort().values
-    held_out = replace(train.take(held), targets=labels.observed[held])
-    return train.take(kept), labels.take(kept), held_out
+    return digest([run.config.training_fingerprint, choice.hyperparameters, data])

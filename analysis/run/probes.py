@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor, nn
 
+from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
@@ -33,23 +33,25 @@ LANDSCAPE_METRICS = {
 
 
 def study_probes(
-    config: dict[str, Any], method: Method, model: nn.Module, train: Split, labels: NoisyLabels
+    config: RunConfig, method: Method, model: nn.Module, train: Split, labels: NoisyLabels
 ) -> list[Probe]:
     """The probes that a run's configuration asks for, on the same training samples for every method."""
-    settings = config["training"]
-    if not settings["probe_epochs"]:
+    settings = config.training
+    if config.measure is None or not settings.probe_epochs:
         return []
-    samples = subset(len(train), settings["probe_samples"], derived_seed(config, "probed samples"))
+    samples = subset(len(train), settings.probe_samples, derived_seed(config, "probed samples"))
     samples = samples.to(train.pixels.device)
     inputs, part = train.batch(samples), labels.take(samples)
-    epochs = settings["probe_epochs"]
+    epochs = settings.probe_epochs
     return [
         gradient_probe(method, inputs, part.observed, part.clean, samples, epochs=epochs),
-        landscape_probe(config, model, inputs, part),
+        landscape_probe(config, model, inputs, part, rho=config.measure.sharpness_rho),
     ]
 
 
-def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, labels: NoisyLabels) -> Probe:
+def landscape_probe(
+    config: RunConfig, model: nn.Module, inputs: Tensor, labels: NoisyLabels, *, rho: float
+) -> Probe:
     """Sharpness and top eigenvalue of the cross-entropy with observed and with true labels."""
 
     def measure() -> dict[str, float]:
@@ -68,10 +70,10 @@ def landscape_probe(config: dict[str, Any], model: nn.Module, inputs: Tensor, la
             )
             # the two Hessians share their Gauss-Newton part, in which no label enters
             start = eigen.vectors
-            worst = sharpness(objective, rho=config["measure"]["sharpness_rho"], start=eigen)
+            worst = sharpness(objective, rho=rho, start=eigen)
             metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])
             metrics[f"probe_top_eigenvalue_residual_{loss}"] = float(eigen.residuals[0])
             metrics[f"probe_sharpness_{loss}"] = worst.value if worst.converged else math.nan
         return metrics
 
-    return Probe(config["training"]["probe_epochs"], measure, LANDSCAPE_METRICS)
+    return Probe(config.training.probe_epochs, measure, LANDSCAPE_METRICS)

@@ -10,18 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
-from analysis.plan.study import ScheduleSettings
+from analysis.run.run_data import RunData
 from ncsam import (
     METHODS,
     Augmentation,
     CheckpointError,
-    Dataset,
     History,
     Method,
-    NoisyLabels,
     Plain,
-    Split,
     build_loss,
     build_method,
     build_model,
@@ -43,55 +41,45 @@ class Training:
 
     Attributes:
         config: of the run.
-        dataset: where the data come from.
-        train: the training samples, on the device.
-        labels: theirs.
-        held_out: samples to evaluate on.
-        device: where to train.
+        data: of the run, on the device where it trains.
         fingerprint: of configuration, choice and data; a checkpoint of another one is refused.
     """
 
-    config: dict[str, Any]
-    dataset: Dataset
-    train: Split
-    labels: NoisyLabels
-    held_out: Split
-    device: str
+    config: RunConfig
+    data: RunData
     fingerprint: str
 
     def new_model(self, purpose: str) -> nn.Module:
         """The run's architecture, its initial weights drawn for `purpose`."""
-        options = {key: value for key, value in self.config["model"].items() if key != "name"}
         model = build_model(
-            self.config["model"]["name"],
-            self.dataset.input_shape,
-            self.dataset.num_classes,
+            self.config.model.name,
+            self.data.dataset.input_shape,
+            self.data.dataset.num_classes,
             seed=derived_seed(self.config, purpose),
-            **options,
+            **self.config.model.options,
         )
-        return in_fastest_layout(model.to(self.device))
+        return in_fastest_layout(model.to(self.data.device))
 
     def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
         """The run's method with its loss, around a model."""
-        settings = self.config["method"]
-        options = {key: value for key, value in settings["loss"].items() if key not in ("name", "transition")}
+        settings = self.config.method
         loss_fn = build_loss(
-            settings["loss"]["name"],
-            samples=len(self.train),
-            classes=self.dataset.num_classes,
+            settings.loss.name,
+            samples=len(self.data.train),
+            classes=self.data.dataset.num_classes,
             transition=transition.float(),
             seed=derived_seed(self.config, "loss"),
-            **options,
-        ).to(self.device)
+            **settings.loss.options,
+        ).to(self.data.device)
         return self._configured(
             build_method(
-                settings["name"],
+                settings.name,
                 self._compiled(model),
                 loss_fn,
                 seed=derived_seed(self.config, "method"),
-                clean_targets=self.labels.clean,
+                clean_targets=self.data.labels.clean,
                 peer=self._compiled(self.new_model("peer's weights"))
-                if METHODS[settings["name"]].needs_peer
+                if METHODS[settings.name].needs_peer
                 else None,
                 **hyperparameters,
             )
@@ -102,39 +90,40 @@ class Training:
         model = self.new_model("weights of the estimate")
         method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
         self.fit(method, checkpoint, on_epoch)
-        return estimated_transition(predict(model, self.train).softmax(1)), method.gradient_count
+        return estimated_transition(predict(model, self.data.train).softmax(1)), method.gradient_count
 
     def fit(
         self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
         """Trains, or goes on from the checkpoint."""
-        settings = self.config["training"]
-        epochs = settings["epochs"]
+        settings = self.config.training
+        epochs = settings.epochs
         optimizer = torch.optim.SGD(
             method.parameters(),
-            lr=settings["learning_rate"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
-        augmentation = Augmentation(settings["crop"], settings["flip"], settings["cutout"])
-        schedule = settings.get("schedule", ScheduleSettings().model_dump())
+        augmentation = Augmentation(settings.crop, settings.flip, settings.cutout)
 
         def train_or_resume() -> History:
             return fit(
                 method,
                 optimizer,
-                self.train,
-                self.labels,
-                self.held_out,
+                self.data.train,
+                self.data.labels,
+                self.data.held_out,
                 epochs=epochs,
-                batch_size=settings["batch_size"],
+                batch_size=settings.batch_size,
                 seed=derived_seed(self.config, "order"),
-                scheduler=build_schedule(**schedule, optimizer=optimizer, epochs=epochs),
-                redraw=self.config["noise"].get("redraw", "never"),
+                scheduler=build_schedule(
+                    **settings.schedule.model_dump(), optimizer=optimizer, epochs=epochs
+                ),
+                redraw=self.config.noise.redraw,
                 augmentation=augmentation if augmentation != Augmentation() else None,
-                mixup_alpha=self.config["method"]["mixup"],
-                max_gradient_norm=settings["max_gradient_norm"],
-                alignment_batches=settings["alignment_batches"] if self.config["purpose"] == "final" else 0,
+                mixup_alpha=self.config.method.mixup,
+                max_gradient_norm=settings.max_gradient_norm,
+                alignment_batches=settings.alignment_batches if self.config.purpose == "final" else 0,
                 probes=probes,
                 checkpoint=checkpoint,
                 fingerprint=self.fingerprint,
@@ -149,9 +138,9 @@ class Training:
             return train_or_resume()
 
     def _compiled(self, model: nn.Module) -> nn.Module:
-        return torch.compile(model) if self.config["training"]["compile"] else model  # type: ignore[return-value]
+        return torch.compile(model) if self.config.training.compile else model  # type: ignore[return-value]
 
     def _configured(self, method: Method) -> Method:
-        if self.config["training"]["precision"] == "bfloat16":
+        if self.config.training.precision == "bfloat16":
             method.passes.autocast_dtype = torch.bfloat16
         return method

@@ -1,19 +1,33 @@
 """The study folder: one HDF5 file a run, written whole or not at all, and the index of all runs."""
 
-from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
-from analysis.store.folder import check_writable, locked, open_folder
+from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, replace_file, write_text
+from analysis.store.folder import (
+    check_is_study,
+    check_writable,
+    locked,
+    open_folder,
+    other_settings,
+    write_study,
+)
 from analysis.store.joined import read_tables
 from analysis.store.run_file import (
     SCHEMA_VERSION,
+    MeasuredBy,
+    StoredRun,
+    config_of,
     failure_path,
     load_weights,
     opened,
     read_config,
     read_history,
+    remove_groups,
+    run_file_changed,
     run_file_written,
     versions,
     write_failure,
+    write_measured_by,
     write_measurements,
+    write_run_config,
     write_training,
 )
 from analysis.store.table import (
@@ -32,15 +46,20 @@ from analysis.store.table import (
 __all__ = [
     "SCHEMA_VERSION",
     "BrokenFileError",
+    "MeasuredBy",
     "Record",
     "StoreError",
+    "StoredRun",
+    "check_is_study",
     "check_writable",
+    "config_of",
     "failure_path",
     "fingerprint",
     "load_weights",
     "locked",
     "open_folder",
     "opened",
+    "other_settings",
     "read_config",
     "read_histories",
     "read_history",
@@ -49,14 +68,20 @@ __all__ = [
     "read_table",
     "read_tables",
     "record_of",
+    "remove_groups",
+    "remove_temporary_files",
     "replace_file",
+    "run_file_changed",
     "run_file_written",
     "run_files",
     "scalars",
     "versions",
     "write_failure",
     "write_index",
+    "write_measured_by",
     "write_measurements",
+    "write_run_config",
+    "write_study",
     "write_text",
     "write_training",
 ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-from landscape.results.files import replaced
+from landscape.results.files import flush, is_alive, is_left_over, replaced
 
-LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp|.+\.ckpt\.\d+\.tmp")
-"""Names that a killed writer leaves: of `temporary_name`, and of a checkpoint."""
+OF_CHECKPOINT = re.compile(r".+\.ckpt\.(?P<process>\d+)\.tmp")
+OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+"""Such a name does not say who writes."""
 
 
 class StoreError(ValueError):
@@ -24,34 +27,64 @@ class BrokenFileError(StoreError):
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
     """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as beside:
+    # a link of a study's folder would lead the writer out of it
+    with replaced(path, through_link=False) as beside:
         write_to(beside)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """A new name outlives a power failure only once its folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # a new name outlives a power failure only once its folder is on the disk
+    flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
 
     def write_to(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        # a folder's name need not be UTF-8
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     replace_file(path, write_to)
 
 
 def remove_temporary_files(root: Path) -> None:
-    """Takes away what writers that were killed left; nobody else may be at work in the folder."""
+    """Takes away what writers that have died left in a study's folder, which this process has for itself.
+
+    Reports, figures and verdicts may be written into the folder at the same time; their files stay.
+    """
     for found in root.rglob("*.tmp"):
-        if LEFT_OVER.fullmatch(found.name):
+        if is_of_dead_writer(found):
             found.unlink(missing_ok=True)
+
+
+def is_of_dead_writer(path: Path) -> bool:
+    """The name is that of a file being written, and its writer has died, as far as can be told from here."""
+    if checkpoint := OF_CHECKPOINT.fullmatch(path.name):
+        return not is_alive(int(checkpoint["process"]))
+    return OF_EARLIER_VERSIONS.fullmatch(path.name) is not None or is_left_over(path)
+
+
+def check_regular(root: Path, *, besides: Collection[str] = ()) -> None:
+    """Checks that a study's folder holds files and folders alone.
+
+    Args:
+        root: the folder; it may be a link itself.
+        besides: names in the folder that are not looked at.
+
+    Raises:
+        StoreError: something else is in it, such as a link that would be followed out of the folder, or a FIFO, at
+            which a reader would wait for ever.
+    """
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if folder == str(root) and name in besides:
+                continue
+            with suppress(FileNotFoundError):  # such as a file that another process replaces just now
+                mode = path.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                    raise StoreError(
+                        f"results: {path} is {kind}; a study's folder holds regular files alone: put the file itself "
+                        "there, or take this away"
+                    )
 
 
 def set_aside(path: Path) -> Path:

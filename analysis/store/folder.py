@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import tomllib
 from collections.abc import Callable, Iterator
@@ -12,43 +13,61 @@ from typing import Any
 
 import tomli_w
 
-from analysis.plan.grid import Run, first_difference
+from analysis.plan.grid import Run
+from analysis.plan.run_config import first_difference
 from analysis.plan.study import Study
 from analysis.store.files import (
-    LEFT_OVER,
     BrokenFileError,
     StoreError,
+    check_regular,
+    is_of_dead_writer,
     remove_temporary_files,
     set_aside,
     write_text,
 )
-from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
 from analysis.store.table import Record, read_record
-from landscape.results.files import temporary_name
+from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """The study folder, made if missing, for this process alone.
 
+    Args:
+        root: the folder.
+        tell: takes a line if the file system cannot lock; the study goes on.
+
     Raises:
-        StoreError: another process works in it, or it cannot be written.
+        StoreError: another process works in it, it cannot be written, or it holds what is no regular file.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
+        check_regular(root)
+        lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         check_writable(root)
     except OSError as error:
         raise StoreError(f"out: cannot write to {root}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            os.close(lock)
+            raise StoreError(f"out: cannot lock {root}: {error.strerror}") from error
+        tell(
+            f"out: the file system of {root} cannot lock ({error.strerror}); the study goes on without: "
+            "start no second 'ncsam study' with this folder"
+        )
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def check_writable(root: Path) -> None:
@@ -61,8 +80,7 @@ def check_writable(root: Path) -> None:
     try:
         with probe.open("wb") as file:
             file.write(bytes(1 << 16))
-            file.flush()
-            os.fsync(file.fileno())
+        flush(probe)
     except OSError as error:
         raise StoreError(
             f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
@@ -98,19 +116,38 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 tell(f"{error}; set aside as {set_aside(root / run.path).name}, its run is done again")
                 continue
             if record.fingerprint != run.fingerprint:
-                stored = read_config(root / run.path)
-                field, before, now = first_difference(stored["config"], run.config)
-                raise StoreError(
-                    f"out: {root / run.path} has other settings than the study ({field}: {before!r} there, {now!r} "
-                    "now); choose another --out, or delete the folder to run it anew"
-                )
+                raise StoreError(other_settings(root, run))
             records[run.path] = record
+            _remove_leftovers(root / run.path)
+    write_study(root, study)
+    return records
+
+
+def write_study(root: Path, study: Study) -> None:
+    """Writes down the study of the folder, with every default."""
     content = {
         **study.model_dump(exclude_none=True),
         "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
     }
     write_text(root / "study.toml", tomli_w.dumps(content))
-    return records
+
+
+def check_is_study(root: Path) -> None:
+    """Raises FileNotFoundError unless the folder holds a study."""
+    if not (root / "study.toml").is_file():
+        raise FileNotFoundError(f"results: {root} holds no study.toml; run 'ncsam study' first")
+
+
+def other_settings(root: Path, run: Run) -> str:
+    """Says in what a finished run differs from the planned one, and what can be done."""
+    stored = read_config(root / run.path)
+    field, before, now = first_difference(stored.config.as_plain(), run.config.as_plain())
+    if stored.config.training_fingerprint == run.config.training_fingerprint:
+        remedy = f"measure its runs again by 'ncsam measure {root} --study FILE', which trains nothing"
+    else:
+        remedy = "choose another --out, or delete the folder to run it anew"
+    path = root / run.path
+    return f"out: {path} has other settings than the study ({field}: {before!r} there, {now!r} now); {remedy}"
 
 
 def written_study(path: Path) -> dict[str, Any]:
@@ -128,6 +165,13 @@ def written_study(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Takes away what a finished run no longer needs, where a kill came before the run did so itself."""
+    failure_path(path).unlink(missing_ok=True)
+    for checkpoint in path.parent.glob(f"{glob.escape(path.stem)}.*.ckpt"):
+        checkpoint.unlink(missing_ok=True)
+
+
 def _check_owner(root: Path, study: Study) -> None:
     written = root / "study.toml"
     if written.exists():
@@ -141,5 +185,5 @@ def _check_owner(root: Path, study: Study) -> None:
             raise StoreError(
                 f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
-    elif any(entry.name not in EMPTY and not LEFT_OVER.fullmatch(entry.name) for entry in root.iterdir()):
+    elif any(entry.name not in EMPTY and not is_of_dead_writer(entry) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")

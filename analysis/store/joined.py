@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.plan.grid import first_difference
+from analysis.plan.run_config import first_difference
 from analysis.store.files import StoreError
 from analysis.store.folder import written_study
 from analysis.store.run_file import read_config
@@ -78,4 +78,4 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
 
 def _data_of(root: Path) -> str:
     """The digest of a study's data; empty if its files are older than such digests."""
-    return str(read_config(run_files(root)[0]).get("data", ""))
+    return read_config(run_files(root)[0]).data

@@ -6,8 +6,9 @@ import functools
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
+from h5py import h5f
+from pydantic import ValidationError
 from torch import nn
 
 import landscape
 from analysis.plan.choice import Choice
-from analysis.plan.grid import Run, noise_title
-from analysis.plan.study import LossSettings, MeasureSettings, SelectionSettings, TrainingSettings
+from analysis.plan.grid import Run
+from analysis.plan.run_config import RunConfig
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
-from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
+from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed, without_seal
 from landscape.results.storage import write
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import METRICS, History
@@ -32,28 +35,78 @@ SCHEMA_VERSION = 2
 FIRST_SEALED = 2
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The `/config` of a run file: configuration, fingerprint, versions, device, choice.
+@dataclass(frozen=True)
+class MeasuredBy:
+    """Who measured one thing of a run.
+
+    Attributes:
+        version: of the measure; 1 in a file that does not say.
+        device: where it was measured; empty in a file that does not say.
+        versions: of all that computes a result.
+    """
+
+    version: int
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run file says of its run.
+
+    Attributes:
+        config: of the run.
+        hyperparameters: those that were chosen.
+        versions: of all that computed the result.
+        data: digest of the data; empty in a file that was written before there was one.
+        device: where the run was trained.
+        threads: of torch.
+        diverged: training ended because outputs or loss were not finite.
+        epochs: that were trained.
+        measured_by: name of a measure -> who took it; empty in a file that does not say.
+    """
+
+    config: RunConfig
+    hyperparameters: dict[str, Any]
+    versions: dict[str, str]
+    data: str
+    device: str
+    threads: int
+    diverged: bool
+    epochs: int
+    measured_by: dict[str, MeasuredBy]
+
+
+def read_config(path: Path) -> StoredRun:
+    """The `/config` of a run file.
 
     A file of an older schema reads as one of today's.
 
     Raises:
         FileNotFoundError: no such file.
         BrokenFileError: not a whole run file.
+        StoreError: a file of a later version.
     """
     with opened(path) as file:
         return config_of(file)
 
 
-def config_of(file: h5py.File) -> dict[str, Any]:
+def config_of(file: h5py.File) -> StoredRun:
     """`read_config` of an open file."""
-    attributes = dict(file["config"].attrs)
-    for name in ("config", "hyperparameters", "versions"):
-        attributes[name] = json.loads(attributes[name])
-    if attributes["schema_version"] < SCHEMA_VERSION:
-        attributes["config"] = upgraded(attributes["config"])
-        attributes["fingerprint"] = Run(attributes["config"], "").fingerprint
-    return attributes
+    attributes = file["config"].attrs
+    written = json.loads(attributes["config"])
+    measured_by = json.loads(attributes.get("measured_by", "{}"))
+    return StoredRun(
+        config=RunConfig.model_validate(written),
+        hyperparameters=json.loads(attributes["hyperparameters"]),
+        versions=json.loads(attributes["versions"]),
+        data=str(attributes.get("data", "")),
+        device=str(attributes["device"]),
+        threads=int(attributes["threads"]),
+        diverged=bool(attributes["diverged"]),
+        epochs=int(attributes["epochs"]),
+        measured_by={name: MeasuredBy(**who) for name, who in measured_by.items()},
+    )
 
 
 @contextmanager
@@ -82,7 +135,17 @@ def opened(path: Path) -> Iterator[h5py.File]:
             _check_schema(file, path, has_seal)
             check_trusted(file, path)
             yield file
-        except (KeyError, IndexError, TypeError, OSError, RuntimeError, json.JSONDecodeError) as error:
+        except ValidationError as error:
+            # a setting that is not known here is a later version's, whose file is not broken
+            is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
+            first = error.errors()[0]
+            words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise (StoreError if is_later else BrokenFileError)(
+                f"file: {path} does not hold what a run's file holds: {words}"
+            ) from error
+        except StoreError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
             words = " ".join(str(error).split())
             raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
 
@@ -124,46 +187,13 @@ def write_failure(path: Path, error: str) -> None:
 def read_history(path: Path) -> pd.DataFrame:
     """One row an epoch, with the run's identity in the first columns."""
     with opened(path) as file:
-        return pd.DataFrame({**identity(config_of(file)), **metrics_of(file)})
+        return pd.DataFrame({**config_of(file).config.identity._asdict(), **metrics_of(file)})
 
 
 def metrics_of(file: h5py.File) -> dict[str, np.ndarray]:
     """A metric -> its value after each epoch, from an open run file; one that came after it was written is NaN."""
     found = {name: data[()] for name, data in file["history"].items()}
     return found | {name: np.full(len(found["epoch"]), np.nan) for name in METRICS if name not in found}
-
-
-def identity(stored: dict[str, Any]) -> dict[str, Any]:
-    """Which run it is, from what `read_config` returns."""
-    config = stored["config"]
-    return {
-        "dataset": config["dataset"],
-        "noise_kind": noise_title(config["noise"]),
-        "noise_rate": config["noise"]["rate"],
-        "method": config["method"]["label"],
-        "seed": config["seed"],
-    }
-
-
-def upgraded(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration in today's form.
-
-    A setting that came later has the default that leaves things as they were before.
-
-    Raises:
-        KeyError, ValueError: not a run's configuration.
-    """
-    filled: dict[str, Any] = {"train_samples": None, "test_samples": None, "image_size": None, **config}
-    filled["noise"] = {"options": {}, **config["noise"]}
-    filled["method"] = {"mixup": None, "loss": LossSettings().model_dump(), **config["method"]}
-    for section, settings in (
-        ("training", TrainingSettings),
-        ("selection", SelectionSettings),
-        ("measure", MeasureSettings),
-    ):
-        if section in config:
-            filled[section] = settings.model_validate(config[section]).model_dump()
-    return filled
 
 
 @functools.cache
@@ -197,7 +227,27 @@ def run_file_written(path: Path) -> Iterator[h5py.File]:
         yield file
         file.flush()
         content = file.id.get_file_image()
+    _write_sealed(path, content)
 
+
+@contextmanager
+def run_file_changed(path: Path) -> Iterator[h5py.File]:
+    """A copy of a run's file in memory, which takes the file's place at the end of the context as a new one does.
+
+    Raises:
+        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
+        OSError, StoreError: the file did not reach the disk; the old one is as it was.
+    """
+    with opened(path):
+        content = without_seal(path.read_bytes())
+    with h5py.File(h5f.open_file_image(content, flags=h5f.FILE_IMAGE_OPEN_RW)) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    _write_sealed(path, content)
+
+
+def _write_sealed(path: Path, content: bytes) -> None:
     def write_to(beside: Path) -> None:
         beside.write_bytes(sealed(content))
         if not is_sealed(beside):
@@ -250,18 +300,46 @@ def write_measurements(
     """
     for name, result in measurements.items():
         landscape.save(file, name, result)
+    remove_groups(file, ["measured_samples"])
     for name, indices in samples.items():
         text = f"positions in the {name} set of the samples that were measured on"
         group = file.require_group("measured_samples")
         write(group, name, indices.numpy(), description=text, dims=(f"{name}_sample",))
 
 
+def remove_groups(file: h5py.File, names: Iterable[str]) -> None:
+    """Takes groups out of a file that is open for writing, as far as they are there."""
+    for name in names:
+        if name in file:
+            del file[name]
+
+
+def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) -> None:
+    """Writes down who took measures, beside what is known of others.
+
+    Args:
+        file: open for writing.
+        taken: name of each measure -> its version.
+        device: where they were taken.
+    """
+    attributes = file["config"].attrs
+    known = json.loads(attributes.get("measured_by", "{}"))
+    for name, version in taken.items():
+        known[name] = asdict(MeasuredBy(version, device, versions()))
+    attributes["measured_by"] = json.dumps(known)
+
+
+def write_run_config(group: h5py.Group, config: RunConfig) -> None:
+    """Writes the configuration of a run into `/config`, in today's schema."""
+    group.attrs["schema_version"] = SCHEMA_VERSION
+    group.attrs["fingerprint"] = config.fingerprint
+    group.attrs["config"] = json.dumps(config.as_plain())
+
+
 def _write_config(
     group: h5py.Group, run: Run, choice: Choice, history: History, data: str, device: str
 ) -> None:
-    group.attrs["schema_version"] = SCHEMA_VERSION
-    group.attrs["fingerprint"] = run.fingerprint
-    group.attrs["config"] = json.dumps(run.config)
+    write_run_config(group, run.config)
     group.attrs["hyperparameters"] = json.dumps(choice.hyperparameters)
     group.attrs["versions"] = json.dumps(versions())
     group.attrs["data"] = data
@@ -292,7 +370,7 @@ def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
         group,
         "transition",
         labels.transition.numpy(),
-        description="probability that a sample of the row's class is labelled as the column's",
+        description="probability that a sample of the row's class is labeled as the column's",
         dims=("clean_class", "observed_class"),
     )
     # of the model that the labels were drawn from, or the shares found in these labels

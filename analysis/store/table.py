@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,21 @@ import pandas as pd
 
 import landscape
 from analysis.bound import bound_scalars
-from analysis.plan.grid import Run
-from analysis.store.files import StoreError, replace_file
-from analysis.store.run_file import config_of, identity, metrics_of, opened, read_history
+from analysis.plan.grid import Run, final_runs
+from analysis.plan.reading import read_study
+from analysis.plan.run_config import Identity
+from analysis.store.content import check_content
+from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
+from analysis.store.run_file import config_of, metrics_of, opened, read_history
+from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 from ncsam.training import METRICS, mean_of_defined
+
+TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters")
+"""Columns of the table that are words."""
+COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *METRICS)
+"""Columns that every table has."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Record:
 
     Attributes:
         fingerprint: of its configuration.
+        measured: name of a measure -> the version that took it; empty in a file that does not say.
         data: digest of its data; empty in a file that was written before there was one.
         row: its scalars.
         trained: number of its training samples.
     """
 
     fingerprint: str
+    measured: dict[str, int]
     data: str
     row: dict[str, Any]
     trained: int
@@ -55,10 +65,12 @@ def read_record(path: Path) -> Record:
 
 def record_of(file: h5py.File) -> Record:
     """`read_record` of an open file."""
+    check_content(file)
     stored = config_of(file)
     return Record(
-        str(stored["fingerprint"]),
-        str(stored.get("data", "")),
+        stored.config.fingerprint,
+        {name: who.version for name, who in stored.measured_by.items()},
+        stored.data,
         scalars_of(file),
         len(file["labels/observed"]),
     )
@@ -73,15 +85,15 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     """One row of the table, from an open run file."""
     stored = config_of(file)
     history = metrics_of(file)
-    row: dict[str, Any] = identity(stored)
-    method = stored["config"]["method"]
-    row["method_name"] = method["name"]
-    row["loss"] = method["loss"]["name"]
-    row["mixup"] = method["mixup"] or 0.0
-    row["candidates"] = len(method["candidates"])
-    row["diverged"] = bool(stored["diverged"])
-    row["epochs"] = int(stored["epochs"])
-    row["hyperparameters"] = json.dumps(stored["hyperparameters"], sort_keys=True)
+    row: dict[str, Any] = stored.config.identity._asdict()
+    method = stored.config.method
+    row["method_name"] = method.name
+    row["loss"] = method.loss.name
+    row["mixup"] = method.mixup or 0.0
+    row["candidates"] = len(method.candidates)
+    row["diverged"] = stored.diverged
+    row["epochs"] = stored.epochs
+    row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]
@@ -102,6 +114,9 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
     row.update(bound_scalars(file))
+    for name in TEXTS:
+        if not row[name].isprintable():
+            raise ValueError(f"{name} holds what cannot be printed")
     return row
 
 
@@ -142,6 +157,21 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class Index:
+    """What `study.h5` says.
+
+    Attributes:
+        table: one row a finished run.
+        runs: paths of their files in the study folder, in the order of the table.
+        fingerprint: of all these runs: another one means other results.
+    """
+
+    table: pd.DataFrame
+    runs: list[str]
+    fingerprint: str
+
+
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
     """Writes `study.h5`: a table of all finished runs' scalars, and links to their files. Returns the table.
 
@@ -150,8 +180,19 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
         runs: in the order of the table.
         records: of those that have finished, by path.
     """
+    index = _index_of(runs, records)
+    _write(root, index)
+    return index.table
+
+
+def _index_of(runs: list[Run], records: dict[str, Record]) -> Index:
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
+    return Index(table, finished, _fingerprint_of([records[path] for path in finished]))
+
+
+def _write(root: Path, index: Index) -> None:
+    table = index.table
 
     def write_to(beside: Path) -> None:
         with h5py.File(beside, "w", driver="core", backing_store=False) as file:
@@ -160,17 +201,93 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
                 values = table[name]
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
-            file.attrs["fingerprint"] = _fingerprint_of([records[path].fingerprint for path in finished])
+            file.attrs["fingerprint"] = index.fingerprint
             # thousands of paths are more than an attribute holds
-            file.create_dataset("runs", data=finished, dtype=h5py.string_dtype())
-            for path in finished:
+            file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
+            for path in index.runs:
                 file[f"links/{path.removesuffix('.h5')}"] = h5py.ExternalLink(path, "/")
             file.flush()
             content = file.id.get_file_image()
-        beside.write_bytes(content)
+        beside.write_bytes(sealed(content))
 
     replace_file(root / "study.h5", write_to)
-    return table
+
+
+def read_index(root: Path) -> Index:
+    """The index of a study folder. One that is broken, or not as it was written, is made anew from the run files.
+
+    Raises:
+        FileNotFoundError: no folder, or no index in it.
+        StoreError: no index to be believed, and no run file to make it of.
+    """
+    path = root / "study.h5"
+    if not (path.exists() or path.is_symlink()):
+        raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
+    check_regular(root, besides=("study.h5",))
+    try:
+        return _believed(path)
+    except BrokenFileError as doubt:
+        return _made_anew(root, doubt)
+
+
+def _believed(path: Path) -> Index:
+    """What an index says that is sealed, holds nothing that leads elsewhere, and has all columns."""
+    if path.is_symlink() or not path.is_file():
+        raise BrokenFileError(f"file: {path} is not a regular file")
+    if not is_sealed(path):
+        raise BrokenFileError(f"file: {path} has no checksum: it was written to, or by an earlier version")
+    try:
+        with h5py.File(path, "r") as file:
+            # the links to the run files are for other programs
+            check_trusted(file, path, besides=("links",))
+            group, runs = file["table"], file["runs"].asstr()[()].tolist()
+            columns = {name: _column(group[name], len(runs)) for name in json.loads(group.attrs["order"])}
+            fingerprint = str(file.attrs["fingerprint"])
+    except StoreError:
+        raise
+    except Exception as error:  # a broken file may raise anything
+        words = " ".join(str(error).split())
+        raise BrokenFileError(f"file: {path} is not a study's index: {words}") from error
+    missing = [name for name in COLUMNS if name not in columns] if runs else []
+    if missing:
+        raise BrokenFileError(f"file: {path} lacks the column {missing[0]!r}")
+    inside = path.parent.resolve()
+    if not all((path.parent / run).resolve().is_relative_to(inside) for run in runs):
+        raise BrokenFileError(f"file: {path} names a run outside of the study's folder")
+    return Index(pd.DataFrame(columns), runs, fingerprint)
+
+
+def _column(item: h5py.Dataset, length: int) -> Any:
+    name = item.name.removeprefix("/table/")
+    is_text = h5py.check_string_dtype(item.dtype) is not None
+    if is_text != (name in TEXTS) or not (is_text or item.dtype.kind in "fiub") or item.shape != (length,):
+        raise ValueError(f"{name} holds {item.dtype} of shape {item.shape}")
+    values = item.asstr()[()] if is_text else item[()]
+    if is_text and not all(map(str.isprintable, values)):
+        raise ValueError(f"{name} holds what cannot be printed")
+    return values
+
+
+def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
+    """The index by the run files that are there and whole, also written if the folder can be."""
+    try:
+        runs = final_runs(read_study(root / "study.toml"))
+    except (FileNotFoundError, ValueError) as error:
+        raise StoreError(f"{doubt}; it cannot be made anew, as {error}") from error
+    records = {}
+    for run in runs:
+        with suppress(FileNotFoundError, StoreError):
+            record = read_record(root / run.path)
+            if record.fingerprint == run.fingerprint:
+                records[run.path] = record
+    if not records:
+        raise StoreError(
+            f"{doubt}; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
+        )
+    index = _index_of(runs, records)
+    with suppress(OSError):
+        _write(root, index)
+    return index
 
 
 def read_table(root: str | Path) -> pd.DataFrame:
@@ -180,59 +297,34 @@ def read_table(root: str | Path) -> pd.DataFrame:
         FileNotFoundError: no folder, or no index in it.
         StoreError: no run has finished.
     """
-    with _index(Path(root)) as file:
-        group = file["table"]
-        order = json.loads(group.attrs["order"])
-        columns = {
-            name: group[name].asstr()[()] if h5py.check_string_dtype(group[name].dtype) else group[name][()]
-            for name in order
-        }
-    if not columns:
+    table = read_index(Path(root)).table
+    if not len(table.columns):
         raise StoreError(f"results: no run of {root} has finished")
-    return pd.DataFrame(columns)
+    return table
 
 
 def run_files(root: Path) -> list[Path]:
     """The files of the runs in the index, in its order.
 
     Raises:
-        FileNotFoundError, StoreError: no index, or a broken one, or one that leads out of the folder.
+        FileNotFoundError, StoreError: as `read_index` does.
     """
-    with _index(root) as file:
-        paths = file["runs"].asstr()[()].tolist() if "runs" in file else json.loads(file.attrs["runs"])
-    inside = root.resolve()
-    for path in paths:
-        if not (root / path).resolve().is_relative_to(inside):
-            raise StoreError(
-                f"results: {root / 'study.h5'} names {path!r}, which lies outside the study's folder"
-            )
-    return [root / path for path in paths]
+    return [root / path for path in read_index(root).runs]
 
 
 def fingerprint(root: Path) -> str:
     """Of all runs in the index: another one means other results."""
-    with _index(root) as file:
-        return str(file.attrs["fingerprint"])
+    return read_index(root).fingerprint
 
 
-def _fingerprint_of(fingerprints: list[str]) -> str:
-    return hashlib.sha256("".join(sorted(fingerprints)).encode()).hexdigest()
-
-
-@contextmanager
-def _index(root: Path) -> Iterator[h5py.File]:
-    path = root / "study.h5"
-    if not path.is_file():
-        raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
-    try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"results: {path} is not a whole HDF5 file; run 'ncsam study' again") from error
-    with file:
-        try:
-            yield file
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise StoreError(f"results: {path} is not a study's index; run 'ncsam study' again") from error
+def _fingerprint_of(records: list[Record]) -> str:
+    # first versions add nothing, as in files that do not name them
+    later = [
+        record.fingerprint
+        + "".join(f" {name} {version}" for name, version in sorted(record.measured.items()) if version > 1)
+        for record in records
+    ]
+    return hashlib.sha256("".join(sorted(later)).encode()).hexdigest()
 
 
 def read_histories(root: str | Path) -> pd.DataFrame:
@@ -240,11 +332,11 @@ def read_histories(root: str | Path) -> pd.DataFrame:
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
-def read_results(root: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
-    """(identity of the run, result in the group `name`) of all runs that have it."""
+def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
+    """(which run, result in the group `name`) of all runs that have it."""
     found = []
     for path in run_files(root):
         with opened(path) as file:
             if name in file:
-                found.append((identity(config_of(file)), landscape.load(file, name)))
+                found.append((config_of(file).config.identity, landscape.load(file, name)))
     return found

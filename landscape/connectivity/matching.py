@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from landscape.connectivity.permutable_units import (
     Group,
+    PermutableUnits,
     Permutations,
-    Structure,
     Tensors,
     order_of,
     permuted,
-    structure_of,
+    units_of,
 )
 from landscape.results.fields import described
 from landscape.results.registry import result
@@ -43,12 +43,11 @@ def matched(
 ) -> tuple[nn.Module, Matching]:
     """A copy of `other` that computes the same function, with its units in the order nearest to `model`'s.
 
-    Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2): group by group, in
-    random order, the assignment of units that raises the inner product of the weights most, the others held,
-    until a sweep changes nothing. It finds a local optimum. The groups are found in the graph of the modules
-    (`landscape.connectivity.permutable_units`): MLPs, convolutional networks and ResNets, with BatchNorm whose
-    statistics move
-    along.
+    Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2). The groups of units are taken
+    one by one in random order. Each gets the assignment that raises the inner product of the weights most while the
+    others are held. The sweeps end when one changes nothing, which is a local optimum. The groups are found in the
+    graph of the modules (`landscape.connectivity.permutable_units`): those of MLPs, convolutional networks and ResNets.
+    The statistics of BatchNorm move with their units.
 
     Args:
         model: stays as it is.
@@ -64,20 +63,20 @@ def matched(
     """
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps: must be at least 1, got {max_sweeps}")
-    structure = structure_of(model)
-    wanted = {name: p.detach().double() for name, p in model.named_parameters()}
-    given = {name: p.detach().double() for name, p in other.named_parameters()}
-    if {n: p.shape for n, p in wanted.items()} != {n: p.shape for n, p in given.items()}:
+    units = units_of(model)
+    ours = {name: p.detach().double() for name, p in model.named_parameters()}
+    theirs = {name: p.detach().double() for name, p in other.named_parameters()}
+    if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
         raise ValueError("other: must have parameters of the same names and shapes as model")
-    given = {name: p.to(wanted[name].device) for name, p in given.items()}
-    permutations: Permutations = {group: torch.arange(group.size) for group in structure.groups}
+    theirs = {name: p.to(ours[name].device) for name, p in theirs.items()}
+    permutations: Permutations = {group: torch.arange(group.size) for group in units.groups}
     generator = torch.Generator().manual_seed(seed)
     sweeps, changed = 0, True
     while changed and sweeps < max_sweeps:
         changed = False
-        for index in torch.randperm(len(structure.groups), generator=generator).tolist():
-            group = structure.groups[index]
-            gains = _similarity(wanted, given, structure, permutations, group).cpu().numpy()
+        for index in torch.randperm(len(units.groups), generator=generator).tolist():
+            group = units.groups[index]
+            gains = _similarity(ours, theirs, units, permutations, group).cpu().numpy()
             best = torch.from_numpy(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
             rows = np.arange(group.size)
             gain = gains[rows, best].sum() - gains[rows, permutations[group]].sum()
@@ -87,14 +86,14 @@ def matched(
                 changed = True
         sweeps += 1
     moved = copy.deepcopy(other)
-    moved.load_state_dict(permuted(dict(other.state_dict()), structure, permutations))
-    after = permuted(given, structure, permutations)
-    orders = [permutations[group].numpy() for group in structure.groups]
+    moved.load_state_dict(permuted(dict(other.state_dict()), units, permutations))
+    after = permuted(theirs, units, permutations)
+    orders = [permutations[group].numpy() for group in units.groups]
     return moved, Matching(
         order=np.concatenate([np.zeros(0, dtype=np.int64), *orders]),
         group=np.repeat(np.arange(len(orders)), [len(order) for order in orders]),
-        distance_before=_distance(wanted, given),
-        distance_after=_distance(wanted, after),
+        distance_before=_distance(ours, theirs),
+        distance_after=_distance(ours, after),
         sweeps=sweeps,
         converged=not changed,
         seed=seed,
@@ -102,17 +101,17 @@ def matched(
 
 
 def _similarity(
-    wanted: Tensors, given: Tensors, structure: Structure, permutations: Permutations, group: Group
+    ours: Tensors, theirs: Tensors, units: PermutableUnits, permutations: Permutations, group: Group
 ) -> Tensor:
     """(size, size): inner products of each unit of one network with each of the other, all else permuted."""
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
-    for (name, axis), segments in structure.axes.items():
-        if name not in wanted or all(segment.group is not group for segment in segments):
+    for (name, axis), segments in units.axes.items():
+        if name not in ours or all(segment.group is not group for segment in segments):
             continue
         others = {key: value for key, value in permutations.items() if key is not group}
-        one = wanted[name]
-        two = given[name]
-        for (tensor, dim), along in structure.axes.items():
+        one = ours[name]
+        two = theirs[name]
+        for (tensor, dim), along in units.axes.items():
             if tensor == name:
                 order = order_of(along, others if dim == axis else permutations)
                 two = two.index_select(dim, order.to(two.device))

@@ -22,7 +22,7 @@ Axis = tuple[str, int]
 
 
 class Group:
-    """Units that are permuted among themselves, or halves of which turned out to be permuted apart."""
+    """Units that are permuted among themselves. A group may be split later, when parts turn out to permute apart."""
 
     def __init__(self, size: int, *, fixed: bool = False) -> None:
         self.size = size
@@ -30,13 +30,13 @@ class Group:
         self.parts: list[Group] = []
 
     def leaves(self) -> list[Group]:
-        """The groups that it now consists of; itself unless it was split or joined to another."""
+        """The groups of which this group consists by now: itself, unless it was split or joined to another."""
         return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Entries of an axis: those of one group, of which each unit takes `repeat`."""
+    """Consecutive entries of an axis that belong to one group. Each unit has `repeat` entries."""
 
     group: Group
     repeat: int = 1
@@ -49,7 +49,7 @@ class Signal:
     Attributes:
         segments: the units.
         space: axes behind that of the units.
-        flat: axes of space were flattened into that of the units, so that each may take several entries in a row.
+        flat: axes of space were flattened into the axis of units, so that a unit may have several entries in a row.
     """
 
     segments: list[Segment]
@@ -58,26 +58,26 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Structure:
+class PermutableUnits:
     """The axes of a network's tensors along which units lie.
 
     Attributes:
-        axes: for each, its segments in order.
-        groups: those that may be permuted, in order of first appearance.
+        axes: the segments of each axis, in order.
+        groups: the groups that may be permuted, in order of first appearance.
     """
 
     axes: dict[Axis, list[Segment]]
     groups: list[Group]
 
 
-def structure_of(model: nn.Module) -> Structure:
+def units_of(model: nn.Module) -> PermutableUnits:
     """Finds the groups of units of a network of linear layers, convolutions and BatchNorm.
 
-    Sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
-    channels with zeros are followed. Inputs are taken to be batches.
+    It follows sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
+    channels with zeros. Inputs are taken to be batches.
 
     Raises:
-        ValueError: something else stands in the way, or a tensor is used in two places; the message names it.
+        ValueError: the network has another operation, or uses a tensor in two places; the message names it.
     """
     try:
         graph = fx.symbolic_trace(model).graph
@@ -106,7 +106,7 @@ def structure_of(model: nn.Module) -> Structure:
         for key, segments in axes.segments.items()
     }
     groups = dict.fromkeys(segment.group for segments in leaves.values() for segment in segments)
-    return Structure(leaves, [group for group in groups if not group.fixed and group.size > 1])
+    return PermutableUnits(leaves, [group for group in groups if not group.fixed and group.size > 1])
 
 
 class _Axes:
@@ -133,11 +133,11 @@ class _Axes:
 
 def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -> Signal | None:
     kind = f"{name!r} ({type(module).__name__})"
-    own = {key for key, _ in module.named_parameters()}
+    names = {key for key, _ in module.named_parameters()}
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         if getattr(module, "groups", 1) != 1:
             raise ValueError(f"model: the grouped convolution {name!r} cannot be followed")
-        if not own <= {"weight", "bias"}:
+        if not names <= {"weight", "bias"}:
             raise ValueError(f"model: {kind}, whose weights are made of others, cannot be followed")
         space = 0 if isinstance(module, nn.Linear) else module.weight.dim() - 2
         if signal is not None:
@@ -160,7 +160,7 @@ def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -
             if tensor is not None:
                 axes.add(f"{name}.{key}", 0, tensor, entries)
         return signal
-    if own or any(True for _ in module.buffers()):
+    if names or any(True for _ in module.buffers()):
         raise ValueError(f"model: {kind} cannot be followed")
     if (
         signal is None
@@ -224,12 +224,12 @@ SPATIAL_MODULES: dict[type[nn.Module], int] = {
 
 def _combined(node: fx.Node, signals: dict[fx.Node, Signal | None]) -> Signal | None:
     target = node.target
-    given = [signals[source] for source in node.all_input_nodes]
-    if all(signal is None for signal in given):
+    arriving = [signals[source] for source in node.all_input_nodes]
+    if all(signal is None for signal in arriving):
         return None
-    if target in SUMS and len(given) == 2:
-        return _sum(node, *given)
-    signal = given[0]
+    if target in SUMS and len(arriving) == 2:
+        return _sum(node, *arriving)
+    signal = arriving[0]
     if signal is not None:
         if target in FOLLOWED:
             return FOLLOWED[target](node, signal)
@@ -383,14 +383,14 @@ Tensors = dict[str, torch.Tensor]
 
 def permuted(
     tensors: Tensors,
-    structure: Structure,
+    units: PermutableUnits,
     permutations: Permutations,
     *,
     but: Callable[[Axis], bool] = lambda _: False,
 ) -> Tensors:
     """Parameters and buffers with their units in another order, along all axes but those of which `but` is true."""
     result = dict(tensors)
-    for (name, axis), segments in structure.axes.items():
+    for (name, axis), segments in units.axes.items():
         if name in result and not but((name, axis)):
             order = order_of(segments, permutations).to(result[name].device)
             result[name] = result[name].index_select(axis, order)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.loss.objective import Objective
+from landscape.loss.weights import Weights
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
-from landscape.slices.directions import Weights, as_vector
 
 
 @result
@@ -51,9 +50,26 @@ class Bend:
     seed: int = described("seed of the batches and the points")
 
 
-def path(objective: Objective, other: Weights, **options: Any) -> Path:
-    """Loss and accuracy from the objective's weights to others; options as for `paths`."""
-    return paths({"loss": objective}, other, **options)["loss"]
+def path(
+    objective: Objective,
+    other: Weights,
+    *,
+    bend: Bend | None = None,
+    steps: int = 25,
+    batch_norm: str | None = None,
+    calibration: Tensor | None = None,
+    progress: Progress | bool | None = None,
+) -> Path:
+    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
+    return paths(
+        {"loss": objective},
+        other,
+        bend=bend,
+        steps=steps,
+        batch_norm=batch_norm,
+        calibration=calibration,
+        progress=progress,
+    )["loss"]
 
 
 def paths(
@@ -76,9 +92,9 @@ def paths(
         other: the other solution's weights.
         bend: the control point of a quadratic Bezier curve (`low_loss_bend`); a straight line if not given.
         steps: points on the path, with its ends.
-        batch_norm: `"eval"`, with the statistics of the objectives' model everywhere, or `"recalibrate"`, which
-            is what is taken if not given and there are such, as the statistics of one end are wrong at the
-            other.
+        batch_norm: `"eval"` uses the statistics of the objectives' model everywhere. `"recalibrate"` computes the
+            statistics anew at each point, because those of one end are wrong at the other; this is the default for
+            models with BatchNorm statistics.
         calibration: inputs to recalibrate with, as for `surfaces`.
         progress: as for `surfaces`.
 
@@ -90,15 +106,15 @@ def paths(
         raise ValueError(f"steps: must be at least 2, got {steps}")
     if not objectives:
         raise ValueError("objectives: holds none")
-    lead = next(iter(objectives.values()))
-    _check_that_the_rest_is_shared(lead, other)
+    first = next(iter(objectives.values()))
+    _check_that_the_rest_is_shared(first, other)
     position = np.linspace(0, 1, steps)
-    chord = as_vector(lead, other) - lead.theta
+    chord = first.flatten(other) - first.theta
     vectors, multiples = [chord], position[:, None]
     if bend is not None:
-        vectors = [as_vector(lead, bend.vector) - lead.theta, chord]
+        vectors = [first.flatten(bend.vector) - first.theta, chord]
         multiples = np.stack([2 * position * (1 - position), position**2], 1)
-    choice = batch_norm or _choice_for(lead)
+    choice = batch_norm or _choice_for(first)
     evaluator = Evaluator(objectives, vectors, batch_norm=choice, calibration=calibration, expected=steps)
     report = as_progress(progress, "path")
     values = evaluator(multiples, lambda done: report(done, steps))
@@ -130,10 +146,10 @@ def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None
         other = dict(other.named_parameters())
     if not isinstance(other, Mapping):
         return
-    for name, own in objective.tensors().items():
+    for name, tensor in objective.tensors().items():
         if name in objective.names or name not in other:
             continue
-        if own.shape != other[name].shape or not torch.equal(own, other[name].to(own)):
+        if tensor.shape != other[name].shape or not torch.equal(tensor, other[name].to(tensor)):
             raise ValueError(
                 f"other: its {name!r} differs, but is frozen or not among the objective's parameters, and would stay; "
                 "make it a variable of the objective too, or the same in both"
@@ -177,7 +193,7 @@ def low_loss_bend(
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     _check_that_the_rest_is_shared(objective, other)
-    start, end = objective.theta, as_vector(objective, other)
+    start, end = objective.theta, objective.flatten(other)
     outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
     if _choice_for(objective) == "recalibrate":
         outputs = BatchStatistics(objective).outputs

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from landscape.curvature.eigenvalues import TopEigenvalues, deflation, matvec_of
+from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -62,7 +63,7 @@ def spectral_density(
 ) -> SpectralDensity:
     """The spectral density at the objective's weights, by stochastic Lanczos quadrature (Ghorbani et al. 2019).
 
-    Every Lanczos vector is orthogonalised against all before it, and eigenvalues found one by one are taken out
+    Every Lanczos vector is orthogonalized against all before it, and eigenvalues found one by one are taken out
     of the probes, which removes most of the variance.
 
     Args:
@@ -83,25 +84,21 @@ def spectral_density(
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
     n = objective.n_parameters
-    known = None if deflate is None else deflation(deflate, objective, matrix)
     fits = 8 * n * steps <= objective.memory_budget
+    operator = matrix_named(matrix, objective)
+    operator.expect(steps * probes)
     found = lanczos_quadrature(
-        matvec_of(objective, matrix, expected=steps * probes),
-        n,
+        operator,
         steps=steps,
         probes=probes,
-        deflate=None if known is None else (known.basis, known.values, known.residuals),
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
         generator=torch.Generator(objective.device).manual_seed(seed),
-        device=objective.device,
         vector_dtype=torch.float64 if fits else torch.float32,
     )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
     share = (n - len(outliers)) / n
     there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
-    low, high = (there.min(), there.max()) if there.size else (0.0, 0.0)
-    # a bulk that is zero everywhere has no scale of its own
-    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
-    grid = np.linspace(low - 4 * width, high + 4 * width, points)
+    grid, width = _grid(there, smoothing, points)
 
     def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error, of the share of the whole."""
@@ -109,8 +106,10 @@ def spectral_density(
         return share * mean, share * spread / math.sqrt(probes)
 
     distance = (grid[:, None, None] - nodes) / width
-    kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
-    density, density_error = over_probes((kernel * weights).sum(2).T)
+    # far away there is nothing, whatever the caller told NumPy to make of that
+    with np.errstate(under="ignore"):
+        kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
+        density, density_error = over_probes((kernel * weights).sum(2).T)
     below, count_error = over_probes(((nodes <= grid[:, None, None]) * weights).sum(2).T)
     known_below = (outliers <= grid[:, None]).sum(1)
     zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, there)).max(initial=0)
@@ -134,6 +133,14 @@ def spectral_density(
         matrix=matrix,
         samples=objective.n_samples,
     )
+
+
+def _grid(nodes: FloatArray, smoothing: float | None, points: int) -> tuple[FloatArray, float]:
+    """Where the density of these nodes is given, and the standard deviation of the Gaussian that smooths it."""
+    low, high = (nodes.min(), nodes.max()) if nodes.size else (0.0, 0.0)
+    # a bulk that is zero everywhere has no scale of its own
+    width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
+    return np.linspace(low - 4 * width, high + 4 * width, points), width
 
 
 def spectral_measure(density: SpectralDensity) -> tuple[FloatArray, FloatArray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from landscape.krylov.operator import SymmetricOperator
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
+from landscape.matrices.hessian import Hessian
 from landscape.results.fields import described
 from landscape.results.registry import result
 
@@ -36,15 +38,13 @@ def relative_flatness(
     """kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'}, w_s the weights of the layer's unit s (Petzka et al. 2021).
 
     Arxiv:2001.00939, definition 3. H_{s, s'} is the block of the loss' Hessian between the weights of two units.
-    With W W^T = R R^T it is the trace of (R x I)^T H (R x I), which is estimated as any trace is
-    (`landscape.krylov.traces.moments`), exactly where the layer is small. It does not change when a ReLU network's
-    layers
-    are rescaled. Cost: products with the Hessian of the one layer.
+    With W W^T = R R^T, kappa is the trace of (R x I)^T H (R x I). This trace is estimated like any other
+    (`landscape.krylov.moments`), and is exact where the layer is small. Kappa does not change when the layers of a ReLU
+    network are rescaled. Cost: products with the Hessian of the one layer.
 
     Args:
         objective: whose loss, in evaluation mode.
-        layer: name of the weights, of which the first axis counts the units; those of the last layer, as in the
-            paper, if not given.
+        layer: name of the weights; their first axis counts the units. The last layer's if not given, as in the paper.
         rtol: ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
         max_products: budget.
         seed: of the probes.
@@ -69,24 +69,22 @@ def relative_flatness(
     if rank == 0:
         return RelativeFlatness(0.0, 0.0, 0.0, 0.0, name, True, 0, objective.n_samples)
 
-    def matvec(block: Tensor) -> Tensor:
+    hessian = Hessian(part)
+    hessian.expect(min(12, max_products))
+
+    def product(block: Tensor) -> Tensor:
         columns = block.reshape(rank, -1)
         moved = (factor @ columns).reshape(units * inputs, -1)
-        products = part.hvp(moved).double()
+        products = (hessian @ moved).double()
         back: Tensor = factor.T @ products.reshape(units, -1)
         return back.reshape(rank * inputs, -1)
 
-    part.expect("hessian", min(12, max_products))
     found = moments(
-        matvec,
-        rank * inputs,
+        SymmetricOperator(product, rank * inputs, objective.dtype, objective.device),
         method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
         rtol=rtol,
         max_products=max_products,
-        deflate=None,
         generator=torch.Generator(objective.device).manual_seed(seed),
-        device=objective.device,
-        precision=objective.dtype,
     )
     return RelativeFlatness(
         value=found.trace.value,

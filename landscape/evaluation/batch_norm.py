@@ -17,7 +17,7 @@ CALIBRATION_SAMPLES = 2048
 class BatchStatistics:
     """Recomputes the running means and variances at given weights, from one batch of inputs.
 
-    All inputs go through as one batch, each layer normalised by its own batch as in training; the result does
+    All inputs go through as one batch, each layer normalized by its own batch as in training; the result does
     not depend on how the data are cut into chunks, and needs the memory of one forward pass of the batch.
 
     Args:
@@ -65,7 +65,7 @@ class BatchStatistics:
         return {name: buffers[name] for name in self._names}
 
     def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """The model's outputs with the weights `theta`, each layer normalised by this batch of inputs."""
+        """The model's outputs with the weights `theta`, each layer normalized by this batch of inputs."""
         weights = {**self._objective.unflatten(theta), **self._fresh_buffers()}
         result: Tensor = functional_call(self._model, weights, (inputs,))
         return result
@@ -76,5 +76,5 @@ class BatchStatistics:
 
 
 def keeps_statistics(module: torch.nn.Module) -> bool:
-    """Whether a module normalises by running statistics of its own."""
+    """Whether a module normalizes by running statistics of its own."""
     return isinstance(module, _BatchNorm) and module.track_running_stats

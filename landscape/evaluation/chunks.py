@@ -1,4 +1,4 @@
-"""Data cut into chunks, on the device where they fit."""
+"""The data of a pass, cut into chunks. The chunks lie on the device if they fit into the memory budget."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.evaluation.channels_last import in_fastest_layout
+from landscape.evaluation.channels_last import channels_last_if_faster
 from landscape.loss.objective import Objective
 
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Chunks that lie wherever there is room, and are on the device when read."""
+    """Chunks that lie on the device or elsewhere. Reading a chunk brings it to the device."""
 
     chunks: list[tuple[Tensor, tuple[Tensor, ...]]]
     device: torch.device
@@ -32,18 +32,20 @@ class OnDevice:
 
 
 def held_chunks(objectives: list[Objective]) -> OnDevice:
-    """[(inputs, (targets of each objective))] of each chunk, on the device where they fit the memory budget.
+    """The inputs of each chunk, with the targets of each objective, in the layout in which forward passes run fastest.
 
-    For forward passes alone: in the layout in which these run fastest.
+    The chunks lie on the device if the inputs fit into the memory budget. They are for forward passes only.
     """
-    lead = objectives[0]
-    device = lead.device if lead.inputs.nbytes <= lead.memory_budget else lead.inputs.device
+    first = objectives[0]
+    device = first.device if first.inputs.nbytes <= first.memory_budget else first.inputs.device
     with torch.no_grad():
-        images = in_fastest_layout(
-            lead.inputs.to(device), lead.model, lambda some: lead.outputs(lead.theta, some.to(lead.device))
+        images = channels_last_if_faster(
+            first.inputs.to(device),
+            first.model,
+            lambda some: first.outputs(first.theta, some.to(first.device)),
         )
-    # chunks of equal size, as far as may be: another size is traced anew
-    size = math.ceil(len(images) / math.ceil(len(images) / lead.chunk_size))
+    # chunks as equal as possible, because each size needs a trace of its own
+    size = math.ceil(len(images) / math.ceil(len(images) / first.chunk_size))
     inputs = images.split(size)
     targets = [objective.targets.to(device).split(size) for objective in objectives]
-    return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), lead.device)
+    return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), first.device)

@@ -17,24 +17,24 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
     """
     if not objectives:
         raise ValueError("objectives: holds none")
-    (first, lead), *others = objectives.items()
+    (first_name, first), *others = objectives.items()
     for name, other in others:
-        same = lead.names == other.names and lead.process_group is other.process_group
-        if not same or not (other.model is lead.model or _are_alike(lead, other)):
-            raise ValueError(f"objectives: {name!r} is of another model or other weights than {first!r}")
+        same = first.names == other.names and first.process_group is other.process_group
+        if not same or not (other.model is first.model or _are_alike(first, other)):
+            raise ValueError(f"objectives: {name!r} is of another model or other weights than {first_name!r}")
 
 
-def _are_alike(lead: Objective, other: Objective) -> bool:
+def _are_alike(first: Objective, other: Objective) -> bool:
     """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
-    ours, theirs = lead.tensors(), other.tensors()
+    ours, theirs = first.tensors(), other.tensors()
     if ours.keys() != theirs.keys():
         return False
     pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
     if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
         return False
-    some = lead.inputs[:4].to(lead.device)
+    some = first.inputs[:4].to(first.device)
     with torch.inference_mode():
         # a model may change its inputs
-        one, two = (each.outputs(each.theta, some.clone()) for each in (lead, other))
-    rounding = 100 * torch.finfo(lead.dtype).eps * one[torch.isfinite(one)].abs().sum().item()
+        one, two = (each.outputs(each.theta, some.clone()) for each in (first, other))
+    rounding = 100 * torch.finfo(first.dtype).eps * one[torch.isfinite(one)].abs().sum().item()
     return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)

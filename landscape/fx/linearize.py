@@ -207,8 +207,8 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
             scale = call(aten.rsqrt.default, (call(aten.add.Scalar, (variance, eps)),))
             if weight is not None:
                 scale = call(aten.mul.Tensor, (scale, weight))
-            centre = mean if shift is None else call(aten.sub.Tensor, (mean, shift))
-            offset = call(aten.neg.default, (call(aten.mul.Tensor, (centre, scale)),))
+            center = mean if shift is None else call(aten.sub.Tensor, (mean, shift))
+            offset = call(aten.neg.default, (call(aten.mul.Tensor, (center, scale)),))
             if bias is not None:
                 offset = call(aten.add.Tensor, (offset, bias))
             per_filter = [-1] + [1] * (kernel.meta["val"].ndim - 1)

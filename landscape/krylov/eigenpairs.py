@@ -1,7 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator by block Lanczos with full reorthogonalisation.
-
-Knows matrix-vector products only: `matvec` maps a block (n, k) to a block (n, k).
-"""
+"""Extreme eigenpairs of a symmetric operator by block Lanczos with full reorthogonalization."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Matvec = Callable[[Tensor], Tensor]
+from landscape.krylov.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
@@ -30,9 +27,10 @@ class Eigenpairs:
         values: float64 (k,), on the CPU like the three that follow.
         residuals: float64 (k,), ||A v - value v||: an eigenvalue of A lies within that distance of the value.
         errors: float64 (k,), of the values: residual^2 / gap where the gap to the rest of the spectrum is seen
-            (Kato and Temple), the residual where not. Holds if no eigenvalue near the value was missed. Never less
-            than the operator's own rounding, taken as 10 eps of its dtype times the largest |value| seen: of small
-            networks' Hessians in float32, eigenvalues were within 0.6 eps of those in float64.
+            (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was missed. It is
+            never less than the rounding of the operator, which is taken as 10 eps of its dtype times the largest
+            |value| seen. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
+            float64.)
         converged: bool (k,), the residual is at most tol |value|, or rounding.
         vectors: float64 (n, k), orthonormal columns.
         products: matrix-vector products spent.
@@ -47,8 +45,7 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    matvec: Matvec,
-    dimension: int,
+    operator: Operator,
     k: int,
     *,
     which: str = "largest",
@@ -58,32 +55,101 @@ def top_eigenpairs(
     start: Tensor | None = None,
     max_vectors: int | None = None,
     generator: torch.Generator,
-    device: torch.device | str = "cpu",
-    precision: torch.dtype = torch.float64,
 ) -> Eigenpairs:
     """The k most extreme eigenpairs of a symmetric operator.
 
     Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalised twice against the whole basis, so that no eigenvalue appears more often than it is there.
+    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it.
     The vectors stay on the device; each step moves only some small matrices to the CPU.
 
     Args:
-        matvec: (n, m) -> (n, m).
-        dimension: n.
+        operator: whose eigenpairs.
         k: how many pairs, 1 to n.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in
-            `precision` leaves of an operator of this size.
-        max_products: budget; 40 k + 60 if not given. What has not converged by then is returned, and said so.
-        block: vectors multiplied at a time, k if not given. An eigenvalue repeated up to `block` times is found
-            as often as it is there; with 1 a single copy is, in about half the products.
-        start: (n, m), to begin with, such as the eigenvectors at weights nearby. The block is then m + 1: a random
-            vector, multiplied once, joins them, as they may be other eigenvectors than the wanted ones. Of wanted pairs
-            that they miss 9 in 10 or more are found, fewer where the values are within some percent of each other.
+        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in the operator's
+            dtype leaves of an operator of this size.
+        max_products: budget; 40 k + 60 if not given. Pairs that have not converged by then are returned and marked.
+        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
+            found with all its copies. A block of 1 finds a single copy, in about half the products.
+        start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
+            because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
+            wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
+            only some percent.
         max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
-        generator: on `device`, for random start vectors.
-        device: of the vectors, which are kept in float64.
-        precision: dtype in which `matvec` computes.
+        generator: on the operator's device, for random start vectors. All vectors are kept in float64.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    dimension, device = operator.dimension, operator.device
+    width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
+    products = 0 if start is None else 1
+    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
+    # a restart must leave the pairs themselves, one more, and two blocks
+    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
+    key = SELECTIONS[which]
+    rounding = 10 * torch.finfo(operator.dtype).eps
+    # columns lie together, so that a pass over some of them reads no other
+    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
+    projected = torch.zeros(capacity, capacity, dtype=torch.float64)
+    size, steps = 0, 0
+    if start is not None:
+        start = _with_a_random_image(start.to(basis), operator, generator)
+    columns = _first_block(basis, width, start, generator)
+
+    while True:
+        last = slice(size, size + columns.shape[1])
+        basis[:, last] = columns
+        image = (operator @ columns).double()
+        products += columns.shape[1]
+        steps += 1
+        size = last.stop
+        remainder, coefficients = _orthogonalized(image, basis[:, :size])
+        directions, coupling = torch.linalg.qr(remainder)
+        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
+        if not torch.isfinite(coefficients).all():
+            return _not_a_number(dimension, k, products, device)
+        projected[:size, last] = coefficients
+        projected[last, :size] = coefficients.T
+
+        ritz = _ritz_pairs(projected[:size, :size], coupling, last, key)
+        negligible = rounding * ritz.values.abs().max()
+        converged = ritz.residuals <= torch.clamp(tol * ritz.values.abs(), min=negligible)
+        width = min(width, dimension - size)
+        found = size >= k and bool(converged[:k].all())
+        if found and start is not None:
+            # more extreme pairs, of which the random vector holds a part, show in the second block
+            found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
+        if found or width == 0 or products + width > budget:
+            break
+        columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
+        if size + width > capacity:
+            kept = k + (capacity - width - k) // 3
+            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
+            projected.zero_()
+            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+            size = kept
+
+    return Eigenpairs(
+        ritz.values[:k],
+        ritz.residuals[:k].clamp(min=negligible),
+        _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
+        converged[:k],
+        basis[:, :size] @ ritz.combination[:, :k].to(device),
+        products,
+    )
+
+
+def _width_and_budget(
+    dimension: int,
+    k: int,
+    which: str,
+    tol: float,
+    max_products: int | None,
+    block: int | None,
+    start: Tensor | None,
+) -> tuple[int, int]:
+    """The vectors multiplied at a time, and the products that may be spent.
 
     Raises:
         ValueError: an argument out of range.
@@ -102,68 +168,29 @@ def top_eigenpairs(
     if not 1 <= width <= dimension:
         raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
     budget = 40 * k + 60 if max_products is None else max_products
-    products = 0 if start is None else 1
-    least = width * math.ceil(k / width) + products
+    least = width * math.ceil(k / width) + (0 if start is None else 1)
     if budget < least:
         raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
-    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
-    # a restart must leave the pairs themselves, one more, and two blocks
-    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
-    key = SELECTIONS[which]
-    rounding = 10 * torch.finfo(precision).eps
-    # columns lie together, so that a pass over some of them reads no other
-    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
-    projected = torch.zeros(capacity, capacity, dtype=torch.float64)
-    size, steps = 0, 0
-    if start is not None:
-        start = _with_a_random_image(start.to(basis), matvec, generator)
-    columns = _first_block(basis, width, start, generator)
+    return width, budget
 
-    while True:
-        last = slice(size, size + columns.shape[1])
-        basis[:, last] = columns
-        image = matvec(columns).double()
-        products += columns.shape[1]
-        steps += 1
-        size = last.stop
-        remainder, coefficients = _orthogonalised(image, basis[:, :size])
-        directions, coupling = torch.linalg.qr(remainder)
-        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
-        if not torch.isfinite(coefficients).all():
-            return _not_a_number(dimension, k, products, device)
-        projected[:size, last] = coefficients
-        projected[last, :size] = coefficients.T
 
-        ritz, combination = torch.linalg.eigh(projected[:size, :size])
-        order = key(ritz).argsort(descending=True)
-        ritz, combination = ritz[order], combination[:, order]
-        negligible = rounding * ritz.abs().max()
-        residuals = torch.linalg.vector_norm(coupling @ combination[last], dim=0)
-        allowed = torch.clamp(tol * ritz.abs(), min=negligible)
-        converged = residuals <= allowed
-        width = min(width, dimension - size)
-        found = size >= k and bool(converged[:k].all())
-        if found and start is not None:
-            # what the random vector beside it holds of more extreme pairs shows in the second block
-            found = steps > 1 and _none_is_missed(key(ritz), residuals, k)
-        if found or width == 0 or products + width > budget:
-            break
-        columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
-        if size + width > capacity:
-            kept = k + (capacity - width - k) // 3
-            basis[:, :kept] = basis[:, :size] @ combination[:, :kept].to(device)
-            projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz[:kept])
-            size = kept
+@dataclass(frozen=True)
+class _RitzPairs:
+    """Eigenpairs of the operator in the basis, the most extreme first: values, vectors in the basis, residuals."""
 
-    return Eigenpairs(
-        ritz[:k],
-        residuals[:k].clamp(min=negligible),
-        _kato_temple(ritz, residuals).clamp(min=negligible)[:k],
-        converged[:k],
-        basis[:, :size] @ combination[:, :k].to(device),
-        products,
-    )
+    values: Tensor
+    combination: Tensor
+    residuals: Tensor
+
+
+def _ritz_pairs(
+    projected: Tensor, coupling: Tensor, last: slice, key: Callable[[Tensor], Tensor]
+) -> _RitzPairs:
+    """The Ritz pairs; `coupling` is what the operator makes of the basis' columns `last` outside of the basis."""
+    values, combination = torch.linalg.eigh(projected)
+    order = key(values).argsort(descending=True)
+    values, combination = values[order], combination[:, order]
+    return _RitzPairs(values, combination, torch.linalg.vector_norm(coupling @ combination[last], dim=0))
 
 
 def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
@@ -179,17 +206,21 @@ def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
 
 
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
-    """Whether the next pair is further from the first k than its residual, or known to a tenth of the last of them."""
+    """Whether the next pair cannot belong to the first k.
+
+    Its value is further from the k-th one than its residual, or its residual is below a tenth of the k-th value.
+    """
     near = torch.maximum(keys[k - 1] - keys[k : k + 1], 0.1 * keys[k - 1].abs())
     return bool((residuals[k : k + 1] <= near).all())
 
 
-def _with_a_random_image(start: Tensor, matvec: Matvec, generator: torch.Generator) -> Tensor:
-    """The start and what the operator makes of a random vector, which holds more of extreme eigenvectors than that.
+def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
+    """The start vectors, and the product of the operator with a random vector.
 
-    Of a start at eigenvectors that are not the wanted ones, Lanczos would see nothing but these.
+    A start at other eigenvectors than the wanted ones would never leave their span. The product holds a part of every
+    eigenvector, and a larger part of the extreme ones than the random vector itself.
     """
-    image = matvec(_random(start, 1, generator)).to(start)
+    image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
     return torch.cat([start, image], 1)
 
@@ -203,7 +234,7 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """The block less its part in the basis' span, and its coefficients there; twice is enough (Kahan)."""
     coefficients = basis.T @ block
     block = block - basis @ coefficients
@@ -226,18 +257,18 @@ def _next_block(
 ) -> Tensor:
     """Orthonormal columns that span the remainder = directions @ coupling, as far as it is there.
 
-    Directions in which the remainder vanishes (an invariant subspace was found) are replaced by random ones
-    orthogonal to the basis, so that the search goes on in the rest of the space.
+    Where the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the basis
+    then take the place of the missing ones, so that the search goes on in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
     columns = (directions @ left.to(directions))[:, :width][:, there]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    # of a remainder that is hardly more than rounding, much lies in the basis: now that its length is 1, out with it
-    return torch.linalg.qr(_orthogonalised(columns, basis)[0]).Q
+    # a remainder that is hardly more than rounding lies largely in the basis; at length 1 that part can be removed
+    return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
 
 
-def _not_a_number(dimension: int, k: int, products: int, device: torch.device | str) -> Eigenpairs:
+def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:
     nan = torch.full((k,), float("nan"), dtype=torch.float64)
     vectors = torch.full((dimension, k), float("nan"), dtype=torch.float64, device=device)
     return Eigenpairs(nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool), vectors, products)

@@ -1,17 +1,17 @@
-"""Spectral measure of a symmetric operator by stochastic Lanczos quadrature; knows products only.
+"""Spectral measure of a symmetric operator by stochastic Lanczos quadrature.
 
-The measure has a point of mass 1 / n at each of the n eigenvalues. `matvec` maps a block (n, k) to a block (n, k).
+The measure has a point of mass 1 / n at each of the n eigenvalues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Matvec = Callable[[Tensor], Tensor]
+from landscape.krylov.deflation import Deflation
+from landscape.krylov.operator import Operator
 
 ROUNDING = 1e-13
 """Relative length below which a Lanczos vector is nothing but rounding."""
@@ -37,36 +37,32 @@ class Quadrature:
 
 
 def lanczos_quadrature(
-    matvec: Matvec,
-    dimension: int,
+    operator: Operator,
     *,
     steps: int,
     probes: int,
-    deflate: tuple[Tensor, Tensor, Tensor] | None = None,
+    deflate: Deflation | None = None,
     tol: float = 1e-3,
     generator: torch.Generator,
-    device: torch.device | str = "cpu",
     vector_dtype: torch.dtype = torch.float64,
 ) -> Quadrature:
-    """Stochastic Lanczos quadrature with reorthogonalisation and deflation.
+    """Stochastic Lanczos quadrature with reorthogonalization and deflation.
 
     From each random start, `steps` Lanczos steps give the Gauss quadrature of the measure that the start sees
     (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
-    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690): known eigenpairs are therefore taken
-    out of the starts and given their exact mass. If none are given, those that the first probe has converged
-    to serve, so that deflation costs no product. Where another probe sees one of their values again, it is repeated,
-    and the first probe is drawn once more without those found, for one probe's products.
+    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690). Known eigenpairs are therefore taken
+    out of the starts and get their exact mass. Without known pairs, the pairs to which the first probe converges take
+    their place, so that deflation costs no product. If another probe sees one of their values again, that eigenvalue
+    is repeated. The first probe is then drawn again without the known pairs, which costs one probe's products.
 
     Args:
-        matvec: (n, k) -> (n, k).
-        dimension: n.
+        operator: whose spectrum.
         steps: of Lanczos for each probe; no more are taken than there are dimensions left.
         probes: random starts, at least 2, for the error is their spread.
-        deflate: known eigenpairs: orthonormal vectors (n, d), values (d,) and residuals (d,).
+        deflate: known eigenpairs.
         tol: relative residual up to which a pair that the first probe finds counts as known.
-        generator: on `device`.
-        device: of the vectors.
-        vector_dtype: of the `steps` vectors kept for reorthogonalisation; the arithmetic is in float64.
+        generator: on the operator's device.
+        vector_dtype: of the `steps` vectors kept for reorthogonalization; the arithmetic is in float64.
 
     Raises:
         ValueError: an argument out of range.
@@ -75,10 +71,13 @@ def lanczos_quadrature(
         raise ValueError(f"steps: must be at least 1, got {steps}")
     if probes < 2:
         raise ValueError(f"probes: must be at least 2, as the error is their spread, got {probes}")
-    known = torch.zeros(dimension, 0, dtype=vector_dtype, device=device)
-    values = residuals = torch.zeros(0, dtype=torch.float64)
-    if deflate is not None:
-        known, values, residuals = deflate[0].to(vector_dtype), deflate[1].cpu(), deflate[2].cpu()
+    dimension = operator.dimension
+    deflation = deflate or Deflation.empty(dimension, operator.device)
+    known, values, residuals = (
+        deflation.basis.to(vector_dtype),
+        deflation.values.cpu(),
+        deflation.residuals.cpu(),
+    )
     free = dimension - known.shape[1]
     if free < 1:
         empty = torch.zeros(probes, 0, dtype=torch.float64)
@@ -90,7 +89,7 @@ def lanczos_quadrature(
     while todo:
         probe = todo.pop(0)
         count = min(steps, dimension - known.shape[1])
-        basis, matrix, last = _lanczos(matvec, known, count, generator)
+        basis, matrix, last = _lanczos(operator, known, count, generator)
         products += count
         ritz, vectors = torch.linalg.eigh(matrix.nan_to_num())
         weight = vectors[0].square()
@@ -101,14 +100,14 @@ def lanczos_quadrature(
             errors = last * vectors[-1].abs()
             found = _isolated(ritz, errors, weight, tol, free)
             order = found.nonzero().flatten().flip(0)
-            known = (basis.double() @ vectors[:, order].to(device)).to(vector_dtype)
+            known = (basis.double() @ vectors[:, order].to(operator.device)).to(vector_dtype)
             values, residuals = ritz[order], errors[order]
             weight[order] = 0
         nodes[probe], weights[probe] = ritz[-1], 0
         nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
         if probe == probes - 1 and deflate is None:
-            # of an eigenvalue that is repeated, the first probe sees one copy alone, which left it: again without it.
-            # Another copy has a mass of about 1 / free, what was not quite taken out of the first one far less
+            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw it again.
+            # A further copy has a mass of about 1 / free. What deflation leaves of the first copy has far less.
             again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
             todo = [0] if (again & (weights[1:, :, None] > 1e-3 / free)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)
@@ -125,7 +124,7 @@ def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, tol: float, dimensio
 
 
 def _lanczos(
-    matvec: Matvec, known: Tensor, steps: int, generator: torch.Generator
+    operator: Operator, known: Tensor, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, float]:
     """The Krylov basis (n, steps) of a random start orthogonal to `known`, the operator in it, and its last coupling.
 
@@ -148,7 +147,7 @@ def _lanczos(
     vector = vector / vector.norm()
     for step in range(steps):
         basis[:, step : step + 1] = vector
-        image = matvec(vector).double()
+        image = (operator @ vector).double()
         diagonal[step] = (vector * image).sum()
         image = orthogonal(image, step + 1)
         length = image.norm()

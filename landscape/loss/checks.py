@@ -1,4 +1,4 @@
-"""What an Objective asks of its data, its model and its loss, each looked at on a few samples."""
+"""Checks of the data, the model and the loss of an Objective, on a few samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from landscape.loss.random_state import borrowed_generators
+
+MOST_CLASSES = 1000
+"""Classes of which each is looked at by three losses of a sample or two, some tenths of a second in all."""
 
 
 def check_that_it_is_a_batch(batch: object) -> None:
@@ -37,7 +40,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
 
 
 def telling_rows(targets: Tensor) -> Tensor:
-    """Indices of a few samples, on which a loss that is no mean, and a model that mixes samples, show."""
+    """Indices of a few samples. On these, a loss that is no mean and a model that mixes samples are found out."""
     rows = torch.linspace(0, len(targets) - 1, min(len(targets), 8)).long()
     if targets.is_floating_point():
         return rows
@@ -46,7 +49,7 @@ def telling_rows(targets: Tensor) -> Tensor:
 
 
 def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
-    """The outputs of some samples; those of a few are compared with what they are without the others.
+    """The outputs of some samples. The outputs of a few of them are compared with those of a batch without the others.
 
     Args:
         outputs_of: indices of samples -> outputs, of a model on `device`.
@@ -107,6 +110,33 @@ def check_that_loss_is_a_mean(
         )
 
 
+def check_that_classes_count_alike(
+    loss_fn: Callable[[Tensor, Tensor], Tensor], output: Tensor, targets: Tensor, dtype: torch.dtype
+) -> None:
+    """Checks that the loss of two samples is the mean of theirs, whichever class the second one has.
+
+    A class that has a weight of its own, or is ignored, may be one of hundreds, none of which is rare.
+
+    Args:
+        loss_fn: (outputs, targets) -> loss.
+        output: of one sample, (1, ...).
+        targets: of all samples; looked at if they are a class each, and then at most `MOST_CLASSES` of them.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: the loss is no mean.
+    """
+    if targets.ndim != 1 or targets.is_floating_point():
+        return
+    classes = targets.unique()
+    if len(classes) > MOST_CLASSES:
+        classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES).long()]
+    classes = classes.to(output.device)
+    outputs = output.expand(2, *output.shape[1:])
+    for index in range(1, len(classes)):
+        check_that_loss_is_a_mean(loss_fn, outputs, classes[[0, index]], dtype)
+
+
 def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:
     """Checks that all ranks hold the same parameters and buffers.
 
@@ -132,8 +162,8 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
-    Of very many targets, such as labels of pixels, only the smallest and the largest one of each row is looked at:
-    the values that losses ignore are by custom -100 and 255.
+    Where targets are very many, such as the labels of pixels, only the smallest and the largest one of each row count.
+    The values that losses ignore are by custom -100 and 255.
     """
     rows = targets.reshape(len(targets), -1)
     if rows.numel() > 1_000_000:
@@ -147,8 +177,8 @@ def _rows_of_rare_values(targets: Tensor) -> Tensor:
 def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     """Whether outputs of the same samples in other batches are the same, NaN being equal to NaN.
 
-    Rounding depends on the batch, and parts of a model may compute in less than its outputs' precision (bfloat16,
-    TF32). What Dropout and BatchNorm make of a batch is about as large as the outputs: 5% lie in between.
+    Rounding depends on the batch, and parts of a model may compute with less precision than its outputs have (bfloat16,
+    TF32). Dropout and BatchNorm change the outputs by about their own size. The tolerance of 5% lies in between.
     """
     if not outputs.is_floating_point():
         return torch.equal(again, outputs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,29 +15,34 @@ from torch.func import functional_call
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
-    check_that_it_is_a_batch,
+    check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
     checked_outputs,
     telling_rows,
 )
+from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
+from landscape.loss.matrices_by_name import matrix_named
+from landscape.loss.memory import Memory
 from landscape.loss.precision import full_float32
-from landscape.loss.random_state import borrowed_generators
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
-from landscape.matrices.products import (
-    PRODUCTS,
-    Chunks,
-    LossFunction,
-    Memory,
-    Products,
-    check_that_gradients_are_recorded,
-    derivative,
-)
+from landscape.loss.samples import Chunks, Data, collected, held
+from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of
 
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) -> the mean loss over the samples, a scalar."""
+
+
+class Releasable(Protocol):
+    """Something that keeps memory and can give it back."""
+
+    def release(self) -> None:
+        """Gives back the memory."""
+
+
+R = TypeVar("R", bound=Releasable)
 P = ParamSpec("P")
 Result = TypeVar("Result")
-
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -64,24 +69,24 @@ def _one_thread_at_a_time(
 class Objective:
     """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
 
-    The model, and a loss that is a module, are copied when the Objective is made, and the model is measured in
-    evaluation mode (BatchNorm with its stored statistics, no Dropout), so the caller's model is never touched and
-    later training does not move the Objective. Chunks bound the memory; they change no result beyond rounding.
+    The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
+    training does not move the Objective. The model is measured in evaluation mode: BatchNorm with its stored
+    statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
 
     Args:
         model: any module that maps a batch of inputs to outputs.
-        loss_fn: (outputs, targets) -> mean over the samples. That it is one is checked on a few samples:
-            sums, class weights and the like would make the mean over chunks wrong.
+        loss_fn: (outputs, targets) -> mean over the samples. A few samples are checked, because a sum, class weights
+            and the like would make the mean over chunks wrong.
         data: (inputs, targets), or an iterable of such batches, which is read once and kept.
         chunk_size: samples evaluated at a time.
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes that may be kept between products at the same weights; what does not fit is
+        memory_budget: bytes that may be kept between products at the same weights. Whatever does not fit is
             computed again at each product.
-        linearize: whether repeated products at the same weights are traced, so that each costs a third to a
-            half of double backward; None: once the products, so far or expected, cost about as much as tracing
-            does, some seconds. True raises where a model cannot be traced, None then stays on the direct way.
+        linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
+            backward, and tracing takes some seconds. None traces once the products, so far or expected, cost about as
+            much as tracing, and stays with direct products where a model cannot be traced. True raises there.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
         process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,
@@ -89,8 +94,10 @@ class Objective:
 
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order.
-        names: of the chosen parameters.
-        shapes: of the chosen parameters.
+        layout: names and shapes of the chosen parameters.
+        forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
+        chunks: the samples, cut as they are read.
+        memory: what is kept for further products at the same weights.
         n_samples: samples in the data set, those of all ranks.
         gradients: gradients over the data set computed so far.
         products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
@@ -143,12 +150,12 @@ class Objective:
         self.compile_mode = compile_mode
         self.process_group = process_group
         self._choose([name for name in trainable if parameters is None or parameters(name)])
-        self._hold(*self._collected(data))
+        self._hold(*collected(data, self.dtype))
 
     def subset(
         self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
     ) -> Objective:
-        """The Objective of some of the samples, such as the wrongly labelled ones, or of some of the parameters.
+        """The Objective of some of the samples, such as the wrongly labeled ones, or of some of the parameters.
 
         Args:
             samples: indices or a mask of those to keep; with a process group, of this rank's. All if not given.
@@ -169,10 +176,27 @@ class Objective:
         """Length of theta."""
         return len(self.theta)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the chosen parameters."""
+        return self.layout.names
+
+    @property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """Shapes of the chosen parameters."""
+        return self.layout.shapes
+
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector (n,) as tensors by parameter name; views, not copies."""
-        parts = vector.split(self._sizes)
-        return {n: part.view(s) for n, part, s in zip(self.names, parts, self.shapes, strict=True)}
+        return self.layout.unflatten(vector)
+
+    def flatten(self, weights: Weights) -> Tensor:
+        """Weights in any form (a vector, tensors, a mapping, a model) as one vector (n,) on the objective's device.
+
+        Raises:
+            ValueError: tensors are missing, or have other sizes.
+        """
+        return self.layout.flatten(weights, self.theta)
 
     def independent_model(self) -> nn.Module:
         """A copy of the measured model in which just the chosen parameters require a gradient."""
@@ -191,7 +215,7 @@ class Objective:
         """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
         with self.exclusive:
             if buffers is None:
-                return self._outputs(theta, inputs)
+                return self.forward(theta, inputs)
             result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
             return result
 
@@ -205,11 +229,11 @@ class Objective:
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, as some models change their weights in place, such as an Embedding with max_norm
-        theta = self._point(theta).clone()
+        theta = self.point(theta).clone()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         hits = torch.zeros((), dtype=torch.float64, device=self.device)
         classifies = True
-        for inputs, targets in self._chunks:
+        for inputs, targets in self.chunks:
             outputs = self.outputs(theta, inputs)
             loss += self.loss_fn(outputs, targets).double() * len(inputs)
             classifies = are_class_scores(outputs, targets)
@@ -233,10 +257,10 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
         """
         check_that_gradients_are_recorded(self.theta, self.inputs)
-        theta = self._point(theta).clone()
+        theta = self.point(theta).clone()
         # the loss in the last place
         total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
-        for inputs, targets in self._chunks:
+        for inputs, targets in self.chunks:
             variable = theta.detach().requires_grad_()
             loss = self.loss_fn(self.outputs(variable, inputs), targets)
             total[:-1] += derivative(loss, variable) * len(inputs)
@@ -247,7 +271,7 @@ class Objective:
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
-        return self._product("hessian", vectors, theta)
+        return matrix_named("hessian", self, theta) @ vectors
 
     def ggnvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Gauss-Newton matrix of the mean loss times a vector (n,) or a block of vectors (n, k).
@@ -255,41 +279,29 @@ class Objective:
         The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian: the
         Hessian without the outputs' own curvature. For cross-entropy on logits it is the Fisher matrix.
         """
-        return self._product("gauss-newton", vectors, theta)
+        return matrix_named("gauss-newton", self, theta) @ vectors
 
     @_one_thread_at_a_time
-    def expect(self, matrix: str, products: int) -> None:
-        """Says that as many products with `"hessian"` or `"gauss-newton"` are to come: tracing is decided by that."""
-        self._products[matrix].expect(products)
+    def shared(self, key: type, make: Callable[[], R]) -> R:
+        """What is kept for this objective under a key, such as a matrix's class; made when first asked for.
 
-    def is_linear(self, matrix: str) -> bool:
-        """Whether products with `"hessian"` or `"gauss-newton"` are traced by now, rather than direct."""
-        return bool(self._products[matrix].linear)
+        What is made must not hold the objective. A cycle would keep its memory after the last use.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: R = self._shared[key]
+        return found
 
     @property
     def kept_bytes(self) -> int:
         """Memory that is kept for further products at the same weights."""
-        return self._memory.used
+        return self.memory.used
 
     @_one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
-        for products in self._products.values():
-            products.release()
-
-    @_one_thread_at_a_time
-    @full_float32()
-    def _product(self, matrix: str, vectors: Tensor, theta: Tensor | None) -> Tensor:
-        n = self.n_parameters
-        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
-            raise ValueError(
-                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
-            )
-        check_that_gradients_are_recorded(self.theta, self.inputs)
-        block = vectors.to(self.theta).reshape(self.n_parameters, -1)
-        total = self.summed(self._products[matrix](self._point(theta), block))
-        self.products += block.shape[1]
-        return (total / self.n_samples).to(self.dtype).view(vectors.shape)
+        for kept in self._shared.values():
+            kept.release()
 
     def summed(self, total: Tensor) -> Tensor:
         """The sum of each rank's `total`, in place; itself without a process group."""
@@ -297,7 +309,12 @@ class Objective:
             dist.all_reduce(total, group=self.process_group)
         return total
 
-    def _point(self, theta: Tensor | None) -> Tensor:
+    def point(self, theta: Tensor | None) -> Tensor:
+        """Weights (n,) on the objective's device; the objective's own for None.
+
+        Raises:
+            ValueError: theta has another length.
+        """
         if theta is None:
             return self.theta
         if theta.shape != self.theta.shape:
@@ -310,40 +327,22 @@ class Objective:
             raise ValueError("parameters: none of the model's trainable parameters is chosen")
         chosen = [self.model.get_parameter(name).detach() for name in names]
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
-        self.names = tuple(names)
-        self.shapes = tuple(parameter.shape for parameter in chosen)
-        self._sizes = [shape.numel() for shape in self.shapes]
+        self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
-        self._outputs = partial(_outputs, self.model, self.names, self.shapes)
+        # no method of the objective: what matrices keep must not hold it
+        self.forward = partial(outputs_at, self.model, self.layout)
 
     def _hold(self, inputs: Tensor, targets: Tensor) -> None:
         """Makes these the data, with nothing computed yet."""
         if len(inputs) == 0:
             raise ValueError("data: holds no samples")
-        # on the device if there is room, rather than sent there for each gradient; else both where the inputs are
-        fits = inputs.nbytes + targets.nbytes <= self.memory_budget
-        place = self.device if fits else inputs.device
-        # not channels last: oneDNN 3.12 writes past its workspace in the weights' gradient of 1x1 convolutions with a
-        # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process, and
-        # GPUs are slower so without TF32
-        self.inputs, self.targets = inputs.to(place).contiguous(), targets.to(place)
+        self.inputs, self.targets = held(inputs, targets, self.device, self.memory_budget)
         self.gradients = 0
         self.products = 0
         self._check_a_few()
-        self._chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
-        self._memory = Memory(self.memory_budget)
-        self._products = {
-            matrix: Products(
-                matrix,
-                self._outputs,
-                self.loss_fn,
-                self._chunks,
-                self._memory,
-                linearize=self.linearize,
-                compile_mode=self.compile_mode,
-            )
-            for matrix in PRODUCTS
-        }
+        self.chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
+        self.memory = Memory(self.memory_budget)
+        self._shared: dict[type, Any] = {}
         self.n_samples = len(inputs)
         if self.process_group is not None:
             self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
@@ -359,24 +358,7 @@ class Objective:
             self.device,
         )
         check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
-
-    def _collected(self, data: Data) -> tuple[Tensor, Tensor]:
-        if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-            batches = [data]
-        else:
-            # a DataLoader draws from the global random state, even without shuffling
-            with borrowed_generators():
-                batches = list(data)
-        for batch in batches:
-            check_that_it_is_a_batch(batch)
-        if not batches or sum(len(batch[0]) for batch in batches) == 0:
-            raise ValueError("data: holds no samples")
-        inputs = torch.cat([batch[0] for batch in batches])
-        targets = torch.cat([batch[1] for batch in batches])
-        return self._cast(inputs.detach()), self._cast(targets.detach())
-
-    def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
 
 
 def _copied(field: str, module: nn.Module) -> nn.Module:
@@ -384,21 +366,6 @@ def _copied(field: str, module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
         raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
-
-
-def _outputs(
-    model: nn.Module, names: tuple[str, ...], shapes: tuple[torch.Size, ...], theta: Tensor, inputs: Tensor
-) -> Tensor:
-    """The model's outputs with the weights `theta`; no method of Objective, so that its products hold no cycle."""
-    parts = theta.split([shape.numel() for shape in shapes])
-    weights = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
-    result: Tensor = functional_call(model, weights, (inputs,))
-    return result
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, of which `state_dict` leaves out those that are not persistent."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:

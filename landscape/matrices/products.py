@@ -1,162 +1,64 @@
-"""Products of the Hessian or the Gauss-Newton matrix of a mean loss with blocks of vectors, chunk by chunk."""
+"""Products of one matrix with blocks of vectors, summed over the chunks of the data, direct or traced."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from landscape.fx.linearize import Linearized, Outputs, Product, linearized, twice_differentiable
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) -> the mean loss over the samples, a scalar."""
+from landscape.fx.linearize import Linearized, Outputs, linearized, twice_differentiable
+from landscape.loss.memory import Memory
+from landscape.loss.objective import LossFunction
+from landscape.loss.samples import Chunks
+from landscape.matrices.rule import Rule
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
-"""Floating-point operations in the time that tracing a product takes, some seconds."""
+"""Floating-point operations that take as long as tracing a product: some seconds."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
-"""A product of a chunk with fewer is bound by the overhead of its operations, which a block shares."""
+"""A product of one chunk with fewer floating-point operations is bound by overhead, which a block of vectors shares."""
 
 AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
-"""How far, relatively, a traced product may be from the direct one; 0.1 in the shorter dtypes.
+"""The largest relative difference between a traced and a direct product; 0.1 in the shorter dtypes.
 
-In float64 the two differ by 1e-13 or so. In float32 that is 1e-4 for a ResNet-20, whose ReLUs switch with the rounding.
+In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, whose ReLUs switch with the
+rounding.
 """
 
 PRODUCT_COST = 7
-"""Forward passes in the time of a product by double backward, about."""
-
-
-def hessian_product(outputs: Outputs, loss_fn: LossFunction) -> Product:
-    """The Hessian of the loss times a vector, forward over reverse (Pearlmutter 1994)."""
-
-    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        gradient = grad(lambda point: loss_fn(outputs(point, inputs), targets))
-        result: Tensor = jvp(gradient, (theta,), (vector,))[1]
-        return result
-
-    return product
-
-
-def gauss_newton_product(outputs: Outputs, loss_fn: LossFunction) -> Product:
-    """J^T (Hessian of the loss in the outputs) J times a vector, J the outputs' Jacobian (Schraudolph 2002)."""
-
-    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        def forward(point: Tensor) -> Tensor:
-            return outputs(point, inputs)
-
-        reverse: Any = vjp(forward, theta)
-        scores, pullback = reverse
-        moved = jvp(forward, (theta,), (vector,))[1]
-
-        def loss(z: Tensor) -> Tensor:
-            return loss_fn(z, targets)
-
-        curved = jvp(grad(loss), (scores,), (moved,))[1]
-        result: Tensor = pullback(curved)[0]
-        return result
-
-    return product
-
-
-def hessian_by_reverse(
-    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """The Hessian of `loss(outputs)` in `theta` times a vector, by double backward: one graph for all vectors.
-
-    Needs no forward-mode derivatives, which some operations lack.
-    """
-    gradient = derivative(loss(outputs), theta, create_graph=True)
-    return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
-
-
-def gauss_newton_by_reverse(
-    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """The Gauss-Newton matrix of `loss(outputs)` in `theta` times a vector, without forward-mode derivatives.
-
-    J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u (Townsend 2017).
-    """
-    scores = outputs.detach().clone().requires_grad_()
-    slope = derivative(loss(scores.clone()), scores, create_graph=True)
-    direction = torch.zeros_like(outputs, requires_grad=True)
-    pulled = derivative((outputs * direction).sum(), theta, create_graph=True)
-
-    def product(vector: Tensor) -> Tensor:
-        moved = derivative(pulled @ vector, direction, retain_graph=True)
-        curved = derivative((slope * moved).sum(), scores, retain_graph=True)
-        return derivative((outputs * curved).sum(), theta, retain_graph=True)
-
-    return product
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """A data set read in chunks; every chunk is a copy on the device, as a model may change its inputs."""
-
-    inputs: Tensor
-    targets: Tensor
-    chunk_size: int
-    device: torch.device
-
-    @property
-    def sizes(self) -> list[int]:
-        """Samples of each chunk."""
-        return [len(targets) for targets in self.targets.split(self.chunk_size)]
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rows = slice(index * self.chunk_size, (index + 1) * self.chunk_size)
-        inputs, targets = self.inputs[rows], self.targets[rows]
-        return inputs.to(self.device, copy=True), targets.to(self.device, copy=True)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self[index] for index in range(len(self.sizes)))
-
-
-@dataclass
-class Memory:
-    """Bytes that may be kept, and are."""
-
-    budget: int
-    used: int = 0
-
-
-PRODUCTS: dict[str, Callable[[Outputs, LossFunction], Product]] = {
-    "gauss-newton": gauss_newton_product,
-    "hessian": hessian_product,
-}
+"""A product by double backward takes about as long as so many forward passes."""
 
 
 class Products:
     """Products with one matrix, which share what they can at each point.
 
-    The first products take the direct way. Once they have cost about what tracing one costs, or are expected to,
-    the product is traced and cut in two (`landscape.fx.linearize`): what the weights decide is computed once and
-    kept, for as many chunks as there is memory, and computed anew for the others. The traced product is compared
-    with a direct one before it is used; a model that cannot be traced stays on the direct way, with a warning.
+    The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
+    expected to, the product is traced and cut in two (`landscape.fx.linearize`). The first part depends on the weights
+    alone; its results are kept for as many chunks as fit into memory, and computed again for the others. The second
+    part is computed for every vector. A traced product is compared with a direct one before it is used. A model that
+    cannot be traced stays with direct products, and a warning says so.
 
     Args:
-        matrix: one of `PRODUCTS`.
+        rule: how the matrix of one chunk is multiplied.
         outputs: (theta, inputs) -> the model's outputs.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: of the data, with their sizes.
-        memory: that may be used to keep what the weights decide.
+        memory: in which the results of the first part are kept.
         linearize: whether to trace; None: when it pays.
         compile_mode: of `torch.compile` for the traced product; None does not compile.
 
     Attributes:
-        linear: whether products are traced; None as long as that is undecided.
+        is_traced: whether products are traced; None as long as that is undecided.
     """
 
     def __init__(
         self,
-        matrix: str,
+        rule: Rule,
         outputs: Outputs,
         loss_fn: LossFunction,
         chunks: Chunks,
@@ -165,28 +67,28 @@ class Products:
         linearize: bool | None,
         compile_mode: str | None,
     ) -> None:
-        self._matrix = matrix
+        self._rule = rule
         self._outputs = outputs
         self._loss_fn = loss_fn
         self._chunks = chunks
         self._memory = memory
         self._linearize = linearize
         self._compile_mode = compile_mode
-        self._given: tuple[Tensor, int] | None = None
+        self._seen: tuple[Tensor, int] | None = None
         self._theta = torch.empty(0)
         self._traced: dict[tuple[torch.Size, torch.Size], Linearized] = {}
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
         self._columns = 0
         self._vmaps = False
         self._kept_bytes = 0
-        self.linear = False if linearize is False else None
+        self.is_traced = False if linearize is False else None
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
         self._move_to(theta)
-        if self.linear is None:
+        if self.is_traced is None:
             self._decide(block)
-        of_chunk = self._linear if self.linear else self._direct
+        of_chunk = self._from_trace if self.is_traced else self._direct
         rows = block.T.contiguous()
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, size in enumerate(self._chunks.sizes):
@@ -202,17 +104,17 @@ class Products:
         self._kept.clear()
         self._memory.used -= self._kept_bytes
         self._kept_bytes = 0
-        self._given = None
+        self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets what belongs to another point; the same tensor, unchanged, is known without reading it."""
-        given = (theta, theta._version)
-        if self._given is not None and (self._given[0] is theta and self._given[1] == given[1]):
+        """Forgets what belongs to other weights. The same unchanged tensor is recognized without reading its values."""
+        seen = (theta, theta._version)
+        if self._seen is not None and (self._seen[0] is theta and self._seen[1] == seen[1]):
             return
-        if self._given is None or not torch.equal(theta, self._theta):
+        if self._seen is None or not torch.equal(theta, self._theta):
             self.release()
             self._theta = theta.clone()
-        self._given = given
+        self._seen = seen
 
     # the caller may have said no_grad, in which every derivative would be zero
     @torch.enable_grad()
@@ -221,12 +123,11 @@ class Products:
         variable = self._theta.detach().requires_grad_()
         with twice_differentiable():
             outputs = self._outputs(variable, inputs)
-            by_reverse = hessian_by_reverse if self._matrix == "hessian" else gauss_newton_by_reverse
-            product = by_reverse(variable, outputs, lambda scores: self._loss_fn(scores, targets))
+            product = self._rule.direct(variable, outputs, lambda scores: self._loss_fn(scores, targets))
             return torch.stack([product(row) for row in rows])
 
     @torch.no_grad()
-    def _linear(self, index: int, rows: Tensor) -> Tensor:
+    def _from_trace(self, index: int, rows: Tensor) -> Tensor:
         tangent, residuals = self._kept.get(index) or self._linearized(index)
         if self._vmaps and len(rows) > 1:
             return vmap(lambda row: tangent(row, *residuals))(rows)
@@ -240,9 +141,9 @@ class Products:
         inputs, targets = self._chunks[index]
         shapes = (inputs.shape, targets.shape)
         if shapes not in self._traced:
-            product = PRODUCTS[self._matrix]
+            rule, loss_fn = self._rule, self._loss_fn
             traced = linearized(
-                lambda outputs: product(outputs, self._loss_fn), self._outputs, self._theta, inputs, targets
+                lambda outputs: rule.traced(outputs, loss_fn), self._outputs, self._theta, inputs, targets
             )
             if self._compile_mode is not None:
                 traced = replace(traced, tangent=torch.compile(traced.tangent, mode=self._compile_mode))
@@ -257,7 +158,7 @@ class Products:
         return traced.tangent, residuals
 
     def _decide(self, block: Tensor) -> None:
-        """Takes the traced way from now on if that pays, and gives what the direct way gives."""
+        """Traces from now on if that pays and the traced product agrees with the direct one."""
         inputs, _ = self._chunks[0]
         device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -272,10 +173,10 @@ class Products:
         if not torch.isfinite(direct).all():
             return
         try:
-            traced = self._linear(0, some)
+            traced = self._from_trace(0, some)
             if flops < VMAP_FLOPS[device] and self._compile_mode is None:
                 self._vmaps = True
-                traced = self._linear(0, some)
+                traced = self._from_trace(0, some)
             error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
             if error > AGREEMENT.get(direct.dtype, 0.1):
                 raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
@@ -284,47 +185,17 @@ class Products:
             if self._linearize:
                 raise
             self.release()
-            self.linear = False
+            self.is_traced = False
             warnings.warn(
-                f"linearize: products take the slower direct way, as they cannot be traced: {reason}",
+                f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",
                 stacklevel=4,
             )
         else:
-            self.linear = True
-
-
-def derivative(
-    of: Tensor, by: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
-) -> Tensor:
-    """d of / d by, zero where `of` does not depend on `by`."""
-    if not of.requires_grad:
-        return torch.zeros_like(by)
-    (result,) = torch.autograd.grad(
-        of,
-        by,
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return result
-
-
-def check_that_gradients_are_recorded(*tensors: Tensor) -> None:
-    """Raises where a derivative would be zero, or none, without a word.
-
-    Raises:
-        RuntimeError: in `torch.inference_mode()`, or tensors made there.
-    """
-    if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in tensors):
-        raise RuntimeError(
-            "torch.inference_mode: gradients and products with the Hessian cannot be had there, nor for a model or "
-            "data made there; make the Objective and measure outside of it, or use torch.no_grad() instead"
-        )
+            self.is_traced = True
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
-    """Memory of the tensors, each storage counted once, that of `besides` not at all."""
+    """The memory of the tensors. Each storage counts once, and the storage of `besides` does not count."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     storages.pop(besides.untyped_storage().data_ptr(), None)
     return sum(storages.values())

@@ -14,17 +14,10 @@ from torch import Tensor
 from landscape.curvature.flatness import relative_flatness
 from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import scale_of
 from landscape.perturbations.ascent import Neighborhood, search
-from landscape.perturbations.gaussian import (
-    NoiseRises,
-    bracket,
-    check_noise,
-    check_tolerance,
-    first_sigma,
-    mean_rises,
-    tolerated,
-)
+from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
+from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import check_ascent
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
@@ -39,7 +32,7 @@ class Measure:
         family: `"worst"`, `"average"`, `"tolerance"`, `"flatness"` or `"gradient"`.
         size: radius, standard deviation or rise; 0 where there is none.
         adaptive: what the size is relative to.
-        norm: of the neighbourhood.
+        norm: of the neighborhood.
         source: the paper.
     """
 
@@ -86,7 +79,7 @@ class SharpnessProfile:
     )
     bound: NDArray[np.str_] = described("exact, estimate or lower bound", dims=("measure",))
     size: FloatArray = described(
-        "radius of the neighbourhood, standard deviation of the noise, or rise borne", dims=("measure",)
+        "radius of the neighborhood, standard deviation of the noise, or rise borne", dims=("measure",)
     )
     adaptive: NDArray[np.str_] = described("what the size is relative to", dims=("measure",))
     source: NDArray[np.str_] = described("where the measure is from", dims=("measure",))
@@ -159,24 +152,21 @@ def sharpness_profile(
         objectives = {"loss": objectives}
     check_one_model(objectives)
     names = list(MEASURES) if measures is None else list(measures)
-    chosen = {name: _measure(name, sizes or {}) for name in names}
-    strange = [name for name in sizes or {} if name not in chosen]
-    if strange:
-        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    chosen = _measures(names, sizes or {})
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
-    check_noise(1.0, max_draws)
+    check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
-    noises: dict[str, NoiseRises] = {}
+    noises: dict[str, GaussianRises] = {}
     rows: list[_Row] = []
     for done, (name, measure) in enumerate(chosen.items()):
         if measure.family == "worst":
             rows += _worst(name, measure, objectives, shared, steps, restarts, seed)
         elif measure.family in ("average", "tolerance"):
             if measure.adaptive not in noises:
-                noises[measure.adaptive] = NoiseRises(
+                noises[measure.adaptive] = GaussianRises(
                     objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
                 )
             of_noise = _average if measure.family == "average" else _tolerance
@@ -205,6 +195,19 @@ def sharpness_profile(
         samples=np.array([objective.n_samples for objective in objectives.values()]),
         converged=np.array([row.converged for row in rows]),
     )
+
+
+def _measures(names: Sequence[str], sizes: Mapping[str, float]) -> dict[str, Measure]:
+    """The measures of these names, with the sizes that the caller chose.
+
+    Raises:
+        ValueError: an unknown measure, or a size that belongs to none of them or is not positive and finite.
+    """
+    chosen = {name: _measure(name, sizes) for name in names}
+    strange = [name for name in sizes if name not in chosen]
+    if strange:
+        raise ValueError(f"sizes: {strange[0]!r} is not among the measures asked for")
+    return chosen
 
 
 def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
@@ -266,7 +269,7 @@ def _average(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:
@@ -281,7 +284,7 @@ def _tolerance(
     name: str,
     measure: Measure,
     objectives: Mapping[str, Objective],
-    rises: NoiseRises,
+    rises: GaussianRises,
     rtol: float,
     max_pairs: int,
 ) -> _Row:

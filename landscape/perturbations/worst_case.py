@@ -9,8 +9,8 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import scale_of
 from landscape.perturbations.ascent import NORMS, Neighborhood, search
+from landscape.perturbations.relative_scale import scale_of
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 

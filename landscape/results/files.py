@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+A_DAY = 86_400
+NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK})
+"""What file systems of networks and containers answer that cannot lock, or cannot flush a folder."""
+
 
 @contextmanager
-def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
+def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> Iterator[Path]:
     """Where to write what takes the place of a file at once, flushed to the disk, if nothing fails.
 
     A kill, a full disk or an exception leaves the old file as it was.
@@ -19,21 +28,67 @@ def replaced(path: Path, *, copied: bool = False) -> Iterator[Path]:
     Args:
         path: of the file, or of a link to it; it need not be there.
         copied: begin with a copy of it.
+        through_link: a link stays, and what it leads to is replaced; otherwise the file takes the link's place.
     """
-    target = path.resolve()
+    target = path.resolve() if through_link else path
     beside = temporary_name(target)
     try:
         if copied and target.exists():
             shutil.copy(target, beside)
         yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Has a file, or the names in a folder, reach the disk, where the file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def temporary_name(path: Path) -> Path:
-    """Where to write before the file takes its name; no two writers have the same."""
-    # processes of two machines may have one number
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    """Where to write before the file takes its name; no two writers have the same.
+
+    The name says which process of which machine writes, so that others can tell what a dead one left.
+    """
+    return path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}-{secrets.token_hex(6)}.tmp")
+
+
+TEMPORARY_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.tmp")
+
+
+def is_left_over(path: Path) -> bool:
+    """A file with a `temporary_name` whose process has died, or which another machine has not touched for a day."""
+    name = TEMPORARY_NAME.fullmatch(path.name)
+    if name is None:
+        return False
+    if name["machine"] == _this_machine():
+        return not is_alive(int(name["process"]))
+    try:
+        return time.time() - path.stat().st_mtime > A_DAY
+    except FileNotFoundError:
+        return False
+
+
+def is_alive(process: int) -> bool:
+    """This machine has a process of that number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _this_machine() -> str:
+    # containers of one machine have names of their own, and numbers of processes of their own
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

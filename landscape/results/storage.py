@@ -18,15 +18,11 @@ from torch import Tensor
 
 from landscape.results.files import replaced
 from landscape.results.registry import RESULT_CLASSES
+from landscape.results.trust import UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 INDEX_OF_CHUNKS = 2048
 """Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
-
-MOST_INFLATED = 1032
-"""No byte of a deflated stream makes more than these (Gailly and Adler, zlib's technical details)."""
-ALLOWANCE = 1 << 20
-"""Bytes that a data set may claim without having stored any."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
 # for one to replace and work out the types each time: most of the time of a short run went there.
@@ -103,15 +99,21 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
             raise FileNotFoundError(f"file: {file} does not exist")
         with _opened(Path(file), "r", named=file) as opened:
             return load(opened, name)
-    if name not in file:
-        raise KeyError(f"name: no {name!r} in {file.file.filename}")
-    group = file[name]
+    try:
+        check_path(file, name)
+        if name not in file:
+            raise KeyError(f"name: no {name!r} in {file.file.filename}")
+        group = file[name]
+        if isinstance(group, h5py.Group):
+            check_trusted(group)
+    except UntrustedError as error:
+        raise ValueError(f"name: {name!r} in {file.file.filename} is not read: {error}") from error
     cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
     values = {}
     for field in dataclasses.fields(cls):
-        if group.get(field.name, getlink=True) is not None:
+        if field.name in group:
             if fault := _fault(group, field):
                 raise ValueError(
                     f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
@@ -123,6 +125,7 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
                     f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
                 )
             values[field.name] = None
+    _check_lengths(group, cls)
     return cls(**values)
 
 
@@ -140,23 +143,33 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
 
 def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
     """Why what is stored as a field is not what `save` writes; looked at before any of it is read."""
-    if not isinstance(group.get(field.name, getlink=True), h5py.HardLink):
-        return "is a link to elsewhere"
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"
-    if item.external or item.is_virtual:
-        return "has its data in another file"
     dims = field.metadata["dims"]
     if item.ndim != len(dims):
         return f"has {item.ndim} dimensions, not {len(dims)}"
     is_text = h5py.check_string_dtype(item.dtype) is not None
     if is_text != ("str" in str(field.type)) or not (is_text or item.dtype.kind in "biuf"):
         return f"holds {item.dtype}"
-    stored = item.id.get_storage_size()
-    if item.nbytes > ALLOWANCE + MOST_INFLATED * stored:
-        return f"claims {item.nbytes} bytes, and {stored} are there"
     return None
+
+
+def _check_lengths(group: h5py.Group, cls: type) -> None:
+    """Checks that fields of one dimension have one length, as `write` sees to.
+
+    Raises:
+        ValueError: they do not.
+    """
+    lengths: dict[str, int] = {}
+    for field in dataclasses.fields(cls):
+        if field.name in group:
+            for dim, length in zip(field.metadata["dims"], group[field.name].shape, strict=True):
+                if lengths.setdefault(dim, length) != length:
+                    raise ValueError(
+                        f"name: {field.name!r} of {group.name} in {group.file.filename} has {length} along {dim}, "
+                        f"other fields have {lengths[dim]}; such a file is not read"
+                    )
 
 
 def write(

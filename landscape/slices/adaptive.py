@@ -1,8 +1,8 @@
-"""A surface from some of its points: where an estimate of the error asks for it more are evaluated, until none does.
+"""A surface from some of its points: more points are evaluated until all estimated errors are small.
 
-Between evaluated points values are interpolated by cubic radial basis functions. The error is estimated at each
-point by the larger of two: what the nearest evaluated points show when each is left out (Rippa 1999, which takes
-no further solution), and the difference to the interpolation by thin plate splines.
+Cubic radial basis functions interpolate between the evaluated points. Two estimates of the error are made at each
+point, and the larger one counts. The first is the error at the nearest evaluated points when each is left out
+(Rippa 1999; needs no further solution). The second is the difference to an interpolation by thin plate splines.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ START = 9
 """Points on each axis to begin with."""
 
 ROUND = 24
-"""Points evaluated before the interpolation is made again, at least."""
+"""At least so many points are evaluated before the interpolation is made again."""
 
 LOCAL = 5
-"""The error may be so many tolerances of the value itself, so that large values far out do not hide a basin ..."""
+"""An error is allowed to be so many tolerances of the value itself. Large values far out then hide no basin."""
 
 FLOOR = 0.02
-"""... but a value below this share of the range counts as this share."""
+"""In that rule, a value below this share of the range counts as this share."""
 
 TOWARDS_ENDS = 0.6
-"""How far these lie from even spacing (0) towards that of Chebyshev (1). Interpolation is worst near the borders, and
-says the least of it there: with even spacing the error allowed was exceeded by 17%, on one in six rotations of a
-surface with two basins, for as many points in all."""
+"""The spacing of the first points, from even (0) to Chebyshev's (1). Near the borders interpolation is worst, and its
+estimates are too small: with even spacing and as many points in all, the allowed error was exceeded by 17% on one in
+six rotations of a surface with two basins."""
 
 SAFETY = 2.0
-"""Of the estimates: without it they were exceeded, by up to a third, on surfaces with a narrow basin or valley."""
+"""Factor on the estimates. Without it errors were up to a third larger than estimated, on surfaces with a narrow basin
+or valley."""
 
 BEYOND = 10.0
-"""So many times what a loss is interpolated beyond the evaluated ones counts as its error: the bottom of a basin is
-evaluated, not cut off."""
+"""An interpolated loss may lie beyond all evaluated ones. Its error then counts as at least so many times the distance
+beyond, so that the bottom of a basin is evaluated and not cut off."""
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 
 Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
 
@@ -76,18 +77,18 @@ class Refined:
 def refined(
     evaluate: Evaluate, axes: tuple[FloatArray, FloatArray], tolerance: float, progress: Progress
 ) -> Refined:
-    """Values on a grid, of which as many points are evaluated as keep the estimated error of the loss small.
+    """Values on a grid. So many of its points are evaluated that the estimated error of the loss is small.
 
-    The error allowed is `tolerance` times the range of the loss, and at most `LOCAL` times as much of the loss
-    there, or of `FLOOR` times the range if that is more. Points near one that is not finite are all evaluated.
-    The accuracy, a step function of the weights, is interpolated at the same points, with an estimate of its
-    error that is no condition.
+    The allowed error is `tolerance` times the range of the loss. It is also at most `LOCAL` times `tolerance` times the
+    loss at the point, where a loss below `FLOOR` times the range counts as that. All points near a loss that is not
+    finite are evaluated. The accuracy, a step function of the weights, is interpolated at the same points. Its error is
+    estimated too, but no points are evaluated because of it.
 
     Args:
         evaluate: multiples (points, 2) -> their values.
         axes: the multiples on each axis, ascending.
         tolerance: as above.
-        progress: called with points done and in all, the latter as if no more were to be asked for.
+        progress: called with the points done and the points in all, as far as they are known by then.
     """
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     low, high = grid.min(0), grid.max(0)
@@ -124,7 +125,7 @@ def _report(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
-    """A coarse grid, denser at the edges, with the corners and, where it is on the grid, the model itself."""
+    """A coarse grid that is denser at the edges. It holds the corners, and the model itself if the grid has it."""
     on_axes = []
     for axis in axes:
         even = np.linspace(0, 1, min(START, len(axis)))
@@ -137,20 +138,20 @@ def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
 def _interpolated(
     unit: FloatArray, evaluated: NDArray[np.bool_], values: dict[str, FloatArray]
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """All values with those not evaluated filled in, and the estimated errors; both NaN near what is not finite."""
+    """All values, interpolated where not evaluated, and the estimated errors; NaN near values that are not finite."""
     columns = np.concatenate(list(values.values()), 1)
-    # accuracies without classes are NaN everywhere and no reason to leave points out
+    # accuracies without classes are NaN everywhere; they leave no point out
     numbers = ~np.isnan(columns[evaluated]).all(0)
     usable = evaluated & numbers.any() & np.isfinite(columns[:, numbers]).all(1)
     filled, errors = columns.copy(), np.full(columns.shape, np.nan)
     errors[evaluated] = 0
     open_ = ~evaluated
-    # points on a line determine no linear trend; then nothing is filled in, and all are evaluated
+    # points on a line determine no linear trend: nothing is interpolated, and all points are evaluated
     trend = np.column_stack([np.ones(usable.sum()), unit[usable]])
     if open_.any() and usable.sum() > 3 and np.linalg.matrix_rank(trend) == 3:
         cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
         thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
-        _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBOURS)
+        _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBORS)
         near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
         filled[open_] = np.where(near[:, None], cubic, np.nan)
         estimate = SAFETY * np.maximum(np.abs(cubic - thin), np.abs(left_out)[nearest].max(1))
@@ -165,15 +166,15 @@ def _interpolated(
 
 
 def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.bool_]) -> FloatArray:
-    """How far the farthest of the nearest neighbours is: more than among all if one of these is left out."""
-    distance, _ = scipy.spatial.KDTree(unit[some]).query(unit[points], NEIGHBOURS)
+    """The distance of each point to the farthest of its nearest neighbors among some others."""
+    distance, _ = scipy.spatial.KDTree(unit[some]).query(unit[points], NEIGHBORS)
     return np.asarray(distance[:, -1])
 
 
 def _fit(
     at: FloatArray, values: FloatArray, points: FloatArray, basis: Callable[[FloatArray], FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
-    """Interpolation with a linear trend: its values at the points, and its error at each datum left out."""
+    """Interpolation with a linear trend: its values at the points, and the error at each datum if that is left out."""
     n = len(at)
     trend = np.column_stack([np.ones(n), at])
     system = np.zeros((n + 3, n + 3))
@@ -199,15 +200,15 @@ def _wanted(
     errors: FloatArray,
     tolerance: float,
 ) -> NDArray[np.intp]:
-    """The points to evaluate next: those of the largest errors beyond what is allowed, not all in one place."""
+    """The points to evaluate next: those whose errors exceed the allowed one most, not all in one place."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
     known = finite[evaluated]
     missing = np.isnan(known)
-    # what is not finite stretches no range, and alone makes none
+    # values that are not finite do not count for the range
     low, high = np.where(missing, np.inf, known).min(0), np.where(missing, -np.inf, known).max(0)
     spread = np.maximum(high - low, 0)
     allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
-    # of a constant, rounding is no error
+    # the rounding of a constant is no error
     allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(known)).max(0))
     beyond = np.maximum(np.maximum(low - finite, finite - high), 0)
     errors = np.maximum(errors, BEYOND * beyond)

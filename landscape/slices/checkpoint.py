@@ -18,27 +18,28 @@ from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
+from landscape.results.trust import UntrustedError, check_trusted
 
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
 CHUNK = 16
-"""Points that are finished together, at least."""
+"""At least so many points are finished together."""
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
-    """Digests of all that decides the values, by what it is; two evaluations with the same may share points.
+    """Digests of everything that decides the values. Two evaluations with equal digests may share points.
 
-    The weights' has the names of the variables and of all tensors: equal ones at other places are another model. (Files
-    from before that are refused, as of other weights.)
+    The digest of the weights includes the names of the variables and of all tensors, because equal tensors at other
+    places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
     """
-    lead = next(iter(objectives.values()))
+    first = next(iter(objectives.values()))
     data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
-    state = lead.tensors()
+    state = first.tensors()
     return {
-        "weights": _digest([lead.theta, *state.values()], names=(lead.names, tuple(state))),
+        "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),
         "data": _digest(data),
-        "settings": hashlib.sha256(repr((list(objectives), str(lead.dtype), settings)).encode()).hexdigest(),
+        "settings": hashlib.sha256(repr((list(objectives), str(first.dtype), settings)).encode()).hexdigest(),
     }
 
 
@@ -52,13 +53,13 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
 
 
 class Checkpoint:
-    """Evaluates points, keeps their values in a file, and takes those that are there from it.
+    """Evaluates points and keeps their values in a file. Points that the file holds are not evaluated again.
 
     The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
 
     Args:
-        path: of the HDF5 file, made if missing. It is this evaluation's own.
-        evaluator: that evaluates.
+        path: of the HDF5 file, which is made if missing. No other evaluation may use it.
+        evaluator: evaluates the points that the file lacks.
         known: the `fingerprint` of the evaluation.
         every: seconds between two writes.
 
@@ -105,23 +106,28 @@ class Checkpoint:
     def _read(self) -> None:
         try:
             with h5py.File(self._path, "r") as file:
+                check_trusted(file)
                 known = dict(file["finished"].attrs)
                 points, values, center = (
                     _stored(file[f"finished/{name}"], ndim)
                     for name, ndim in (("multiples", 2), ("values", 3), ("center", 3))
                 )
+            if known.get("checksum") != _checksum(points, values, center):
+                raise KeyError("checksum")
             if values.shape[:2] != (len(FIELDS), len(points)) or values[:, :1].shape != center.shape:
                 raise KeyError("values")
-        except (OSError, KeyError) as error:
-            raise ValueError(f"checkpoint: {self._path} is not a checkpoint of a surface") from error
+        except (OSError, KeyError, RuntimeError, TypeError, UntrustedError) as error:
+            raise ValueError(
+                f"checkpoint: {self._path} is not a whole checkpoint of a surface; delete it to begin anew"
+            ) from error
         for name, digest in self._known.items():
             if known.get(name) != digest:
                 raise ValueError(
                     f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
                 )
         # the loss function and the model's code have no digest, but a value
-        own = _columns(self._evaluator.center)
-        if not np.allclose(center, own, rtol=1e-4, atol=1e-6, equal_nan=True):
+        center_now = _columns(self._evaluator.center)
+        if not np.allclose(center, center_now, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
         for index, point in enumerate(points.tolist()):
             self._values[tuple(point)] = values[:, index]
@@ -130,11 +136,22 @@ class Checkpoint:
         with replaced(self._path) as beside, h5py.File(beside, "w") as file:
             group = file.create_group("finished")
             group.attrs.update(self._known)
-            group["multiples"] = np.array(list(self._values), dtype=np.float64)
-            group["values"] = np.stack(list(self._values.values()), 1)
-            group["center"] = _columns(self._evaluator.center)
+            points = np.array(list(self._values), dtype=np.float64)
+            values = np.stack(list(self._values.values()), 1)
+            center = _columns(self._evaluator.center)
+            group["multiples"], group["values"], group["center"] = points, values, center
+            group.attrs["checksum"] = _checksum(points, values, center)
             group["values"].attrs["description"] = f"{', '.join(FIELDS)}; points; losses"
         self._written = time.monotonic()
+
+
+def _checksum(*arrays: FloatArray) -> str:
+    """Of numbers and their shapes, in float64."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
+    return digest.hexdigest()
 
 
 def _stored(item: h5py.Dataset, ndim: int) -> FloatArray:

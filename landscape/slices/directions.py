@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
-from landscape.loss.weight_scales import filter_norms
+from landscape.loss.weights import Weights, filter_norms
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
-
-Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
-"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
 
 
 @result
@@ -41,7 +38,7 @@ class Directions:
 def filter_normalized_directions(
     objective: Objective, count: int = 2, *, seed: int = 0, one_dimensional: str = "zero"
 ) -> Directions:
-    """Random Gaussian directions, filter-normalised (Li et al. 2018, arXiv:1712.09913, section 4).
+    """Random Gaussian directions, filter-normalized (Li et al. 2018, arXiv:1712.09913, section 4).
 
     Each output filter of a convolution, and each row of a linear layer's weights, is given the norm of the
     corresponding filter of the model: d <- d / ||d|| ||theta||. A filter of zero norm gives zero.
@@ -51,7 +48,7 @@ def filter_normalized_directions(
         count: how many directions.
         seed: of the draw.
         one_dimensional: biases and BatchNorm parameters are left out (`"zero"`, as in Li et al.) or
-            normalised as a whole (`"normalize"`).
+            normalized as a whole (`"normalize"`).
 
     Raises:
         ValueError: an argument out of range.
@@ -67,7 +64,7 @@ def random_directions(
     seed: int = 0,
     one_dimensional: str = "zero",
 ) -> Directions:
-    """Random Gaussian directions, normalised as `normalized` does.
+    """Random Gaussian directions, normalized as `normalized` does.
 
     Raises:
         ValueError: an argument out of range.
@@ -97,7 +94,7 @@ def normalized(
         objective: whose weights give the norms.
         per: `"filter"`: each output filter and row (Li et al. 2018); `"layer"`: each weight tensor as a whole;
             `"model"`: all weights as a whole.
-        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalised as a whole, each
+        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalized as a whole, each
             tensor by itself (`"normalize"`).
 
     Raises:
@@ -119,11 +116,13 @@ def normalized(
             whole = torch.cat([part.flatten() for part in kept.values()])
             columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
             continue
-        given = [
-            _with_norms(parts[name], weight, per, one_dimensional, partial(filter_norms, objective, name))
+        scaled = [
+            _with_norms(
+                parts[name], weight, per, one_dimensional, partial(filter_norms, objective.model, name)
+            )
             for name, weight in weights.items()
         ]
-        columns.append(torch.cat([part.flatten() for part in given]))
+        columns.append(torch.cat([part.flatten() for part in scaled]))
     kind = f"{per}-normalized" if directions.kind == "random" else f"{directions.kind}, {per}-normalized"
     return _directions(torch.stack(columns, 1), kind, one_dimensional=one_dimensional, seed=directions.seed)
 
@@ -158,7 +157,7 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     Raises:
         ValueError: of other sizes than the weights.
     """
-    return _directions(as_vector(objective, vector).unsqueeze(1), kind)
+    return _directions(objective.flatten(vector).unsqueeze(1), kind)
 
 
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
@@ -167,7 +166,7 @@ def direction_to(objective: Objective, other: Weights, kind: str = "to another c
     Raises:
         ValueError: of other sizes than the weights.
     """
-    return _directions((as_vector(objective, other) - objective.theta).unsqueeze(1), kind)
+    return _directions((objective.flatten(other) - objective.theta).unsqueeze(1), kind)
 
 
 def combined(*directions: Directions) -> Directions:
@@ -207,33 +206,6 @@ def orthogonalized(directions: Directions) -> Directions:
     return dataclasses.replace(made, orthogonalized=True)
 
 
-def as_vector(objective: Objective, weights: Weights) -> Tensor:
-    """Weights in any form as one vector (n,) on the objective's device.
-
-    Raises:
-        ValueError: tensors missing, or of other sizes.
-    """
-    if isinstance(weights, nn.Module):
-        weights = dict(weights.named_parameters())
-    if isinstance(weights, Mapping):
-        missing = [name for name in objective.names if name not in weights]
-        if missing:
-            raise ValueError(f"weights: no {missing[0]!r} among them")
-        weights = [weights[name] for name in objective.names]
-    if not isinstance(weights, Tensor):
-        parts = list(weights)
-        shapes = [part.shape for part in parts]
-        if shapes != list(objective.shapes):
-            raise ValueError(
-                f"weights: must be tensors of the shapes {list(map(tuple, objective.shapes))}, got "
-                f"{list(map(tuple, shapes))}"
-            )
-        weights = torch.cat([part.detach().flatten().to(objective.theta) for part in parts])
-    if weights.shape != objective.theta.shape:
-        raise ValueError(f"weights: must be ({objective.n_parameters},), got {tuple(weights.shape)}")
-    return weights.detach().to(objective.theta)
-
-
 def _directions(vectors: Tensor, kind: str, *, one_dimensional: str = "kept", seed: int = 0) -> Directions:
     cosines = _cosines(vectors)
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
@@ -248,14 +220,14 @@ def _with_norms(
         return torch.zeros_like(direction)
     if weight.ndim < 2 or per == "layer":
         return _of_norm(direction, torch.linalg.vector_norm(weight))
-    own, wanted = of_filters(direction), of_filters(weight)
-    return direction * torch.where(own > 0, wanted / own, torch.zeros_like(own))
+    norms, wanted = of_filters(direction), of_filters(weight)
+    return direction * torch.where(norms > 0, wanted / norms, torch.zeros_like(norms))
 
 
 def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
     """The vector scaled to a norm; zero stays zero."""
-    own = torch.linalg.vector_norm(vector)
-    return vector * torch.where(own > 0, norm / own, torch.zeros_like(own))
+    length = torch.linalg.vector_norm(vector)
+    return vector * torch.where(length > 0, norm / length, torch.zeros_like(length))
 
 
 def _cosines(vectors: Tensor) -> FloatArray:

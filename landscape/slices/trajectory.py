@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
+from landscape.loss.weights import Weights
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
-from landscape.slices.directions import Directions, Weights, as_vector
+from landscape.slices.directions import Directions
 
 
 @result
@@ -52,8 +53,8 @@ def trajectory_directions(
         )
     if count > objective.n_parameters:
         raise ValueError(f"count: {objective.n_parameters} weights have no more directions, got {count}")
-    centred = points - points.mean(0)
-    _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(0)
+    _, sizes, rows = torch.linalg.svd(centered, full_matrices=False)
     if not sizes[count - 1] > 1e-7 * sizes[0]:
         raise ValueError(f"count: the checkpoints do not span {count} directions")
     # the sign that lets the trajectory begin on the positive side
@@ -93,7 +94,7 @@ def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor
     if len(checkpoints) < 2:
         raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
     theta = objective.theta.double()
-    points = torch.stack([as_vector(objective, weights).double() - theta for weights in checkpoints])
+    points = torch.stack([objective.flatten(weights).double() - theta for weights in checkpoints])
     finite = torch.isfinite(points).all(1)
     if not finite.all():
         first = int(finite.int().argmin())

@@ -58,7 +58,7 @@ def load_dataset(
         name: one of `DATASETS`.
         data_dir: the folder of its files, or the file itself of `"npz"`; the packaged sets need none.
         train_samples: how many training samples to keep, drawn without regard to their classes; all if not
-            given. The normalisation stays that of the whole training set. `train_indices` tells which.
+            given. The normalization stays that of the whole training set. `train_indices` tells which.
         test_samples: how many test samples to keep, drawn likewise.
         seed: of those draws.
         image_size: pixels of a side to which the files of `"images"` are resized.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from ncsam.datasets.split import Dataset, make_dataset
 
 FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's `dataset-fashion-mnist` puts its files."""
+
+MAX_BYTES = 4 * 2**30
+"""Of one file: EMNIST, the largest of the family, has 0.6 GB of images."""
 
 
 def fashion_mnist(data_dir: Path | None = None) -> Dataset:
@@ -68,12 +71,19 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             header = file.read(4 + 4 * dimensions)
-            content = file.read()
+            if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
+                raise ValueError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            size = math.prod(shape)
+            if size > MAX_BYTES:
+                raise ValueError(
+                    f"{path}: its shape {shape} needs {size / 2**30:.0f} GiB, more than any such set"
+                )
+            # one byte more than there should be, however many a packed file makes
+            content = file.read(size + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: broken gzip file ({error})") from error
-    if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
-    shape = struct.unpack(f">{dimensions}I", header[4:])
-    if len(content) != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path}: {len(content)} bytes of data where shape {shape} needs {np.prod(shape)}")
+    if len(content) != size:
+        found = "more" if len(content) > size else len(content)
+        raise ValueError(f"{path}: {found} bytes of data where shape {shape} needs {size}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)

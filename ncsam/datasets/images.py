@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import check_classes
 from ncsam.datasets.split import Dataset, make_dataset
 
 DEFAULT_SIZE = 64
 MAX_BYTES = 64 * 2**30
 """A set that would need more memory than this is taken for a slip of the pen."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Formats that Pillow decodes itself; for others, such as EPS, it would start another program."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def images(data_dir: Path | None = None, *, size: int = DEFAULT_SIZE) -> Dataset
     labels = [
         tensor for table in tables.values() for tensor in (table.label, table.clean) if tensor is not None
     ]
-    classes = max(int(tensor.max()) for tensor in labels) + 1
+    largest = max(int(tensor.max()) for tensor in labels)
+    check_classes(largest, f"{data_dir}: a table")
+    classes = largest + 1
     return make_dataset("images", train, test, num_classes=classes, observed=observed)
 
 
@@ -113,7 +119,7 @@ def _read_images(paths: list[Path], size: int) -> Tensor:
     pixels = np.empty((len(paths), 3, size, size), dtype=np.uint8)
     for place, path in enumerate(paths):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
                 # a JPEG is decoded at the smallest scale that is still large enough

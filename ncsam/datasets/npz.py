@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import check_classes, check_size
 from ncsam.datasets.split import Dataset, make_dataset
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
+MAX_BYTES = 64 * 2**30
+"""A set that would need more memory than this is refused before it is read."""
 
 
 def npz(data_dir: Path | None = None) -> Dataset:
@@ -62,6 +65,7 @@ def npz(data_dir: Path | None = None) -> Dataset:
 def _read(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
+            check_size(file, MAX_BYTES)
             arrays = {name: file[name] for name in (*ARRAYS, "observed") if name in file}
     except Exception as error:  # a broken file may raise anything
         raise ValueError(f"{path}: is not a .npz file of numbers ({error})") from error
@@ -95,6 +99,7 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
             f"{path}: {name!r} must be whole numbers from 0 of shape (n,), "
             f"got {array.dtype} of shape {array.shape}"
         )
+    check_classes(int(array.max()), f"{path}: {name!r}")
     return torch.from_numpy(array.astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""Samples in memory: as they were stored, with the normalisation that models see."""
+"""Samples in memory: as they were stored, with the normalization that models see."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Samples and their labels, held on one device as they were stored and normalised batch by batch.
+    """Samples and their labels, held on one device as they were stored and normalized batch by batch.
 
     Images of bytes take a quarter of the memory of floats, so that a whole training set fits on a GPU.
 
     Attributes:
         pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating.
         targets: int64 (n,), classes counted from 0.
-        mean: float32 (channels,), taken off each channel, in the units of `pixels`; None: no normalisation.
-        std: float32 (channels,), by which each channel is then divided; None: no normalisation.
+        mean: float32 (channels,), taken off each channel, in the units of `pixels`; None: no normalization.
+        std: float32 (channels,), by which each channel is then divided; None: no normalization.
     """
 
     pixels: Tensor
@@ -45,17 +45,17 @@ class Split:
     @property
     def inputs(self) -> Tensor:
         """All samples as a model sees them, worked out anew at each access; `batch` gives some of them."""
-        return self._normalised(self.pixels)
+        return self._normalized(self.pixels)
 
     def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The samples at `indices` as a model sees them: float32, or the data's own floating type.
 
         Args:
             indices: int64 (batch,), on the split's device.
-            augment: pixels -> pixels, before they are normalised: what it pads with 0 is black.
+            augment: pixels -> pixels, before they are normalized: what it pads with 0 is black.
         """
         pixels = self.pixels.index_select(0, indices)
-        return self._normalised(pixels if augment is None else augment(pixels))
+        return self._normalized(pixels if augment is None else augment(pixels))
 
     def take(self, indices: Tensor) -> Split:
         """The samples at `indices`, in that order."""
@@ -66,7 +66,7 @@ class Split:
         mean, std = (None if tensor is None else tensor.to(device) for tensor in (self.mean, self.std))
         return Split(self.pixels.to(device), self.targets.to(device), mean, std)
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def _normalized(self, pixels: Tensor) -> Tensor:
         if not pixels.is_floating_point():
             pixels = pixels.float()
         if self._affine is None:
@@ -86,7 +86,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split, both normalised with the statistics of the training set.
+    """A training and a test split, both normalized with the statistics of the training set.
 
     Attributes:
         name: of the set.
@@ -132,7 +132,7 @@ def make_dataset(
 ) -> Dataset:
     """A data set of two pairs (pixels, targets).
 
-    Bytes are normalised by the channels of the training set; floating data are taken as they are.
+    Bytes are normalized by the channels of the training set; floating data are taken as they are.
     """
     pixels, targets = train
     mean, std = channel_statistics(pixels) if pixels.dtype == torch.uint8 else (None, None)

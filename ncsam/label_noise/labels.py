@@ -18,7 +18,7 @@ class Corruption(NamedTuple):
     Attributes:
         observed: int64 (n,), the labels drawn.
         transition: float64 (classes, classes), if it is the class that decides; row i, column j is the probability
-            that a sample of class i is labelled j.
+            that a sample of class i is labeled j.
         probabilities: float64 (n, classes), if it is the sample that decides: the chance of each of its labels.
     """
 
@@ -35,9 +35,9 @@ class NoisyLabels:
         clean: int64 (n,), the true labels.
         observed: int64 (n,), the labels that training sees.
         transition: float64 (classes, classes); row i, column j is the probability that a sample of class i is
-            labelled j.
+            labeled j.
         kind: name of the corruption model.
-        rate: share of wrong labels that was asked for, as the kind counts it; the realised one where none was.
+        rate: share of wrong labels that was asked for, as the kind counts it; the realized one where none was.
         seed: of the draw.
         transition_kind: `"expected"`: the transition is that of the model the labels were drawn from;
             `"empirical"`: the share in these labels, where the model is not one of classes alone.

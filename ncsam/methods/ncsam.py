@@ -66,7 +66,7 @@ class NCSAM(SAM):
     Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch; `fit()` does.
 
     g* takes a pass of its own over the drawn samples, as the paper's cost of 2 + flip_ratio gradients has it:
-    going back through the whole batch's graph a second time would cost more. BatchNorm then normalises by the
+    going back through the whole batch's graph a second time would cost more. BatchNorm then normalizes by the
     drawn samples, or by its stored statistics if there is just one.
 
     Args:

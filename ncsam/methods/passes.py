@@ -86,7 +86,7 @@ class Passes:
         scaler: float16 needs one: `.grad` is then scaled as after `scaler.scale(loss).backward()`, so that
             `scaler.step(optimizer)` goes on from there, and skips the step if any pass overflowed.
         micro_batch_size: a batch is passed in pieces of that many samples, with the same mean gradient, to
-            save memory; BatchNorm then normalises by the piece, as in any accumulation. None: in one piece.
+            save memory; BatchNorm then normalizes by the piece, as in any accumulation. None: in one piece.
         average_over_ranks: under DistributedDataParallel each rank perturbs by the gradient of its own part
             of the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4).
             True: every gradient is first averaged over the samples of all ranks, as if one process had the

@@ -78,7 +78,7 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalise by the batch as in training, but their running statistics do not move.
+    """BatchNorm layers normalize by the batch as in training, but their running statistics do not move.
 
     Likewise InstanceNorm layers that have running statistics.
     """
@@ -102,7 +102,7 @@ def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def stored_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalise by their running statistics, as in evaluation; all else trains."""
+    """BatchNorm layers normalize by their running statistics, as in evaluation; all else trains."""
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     try:
         for layer in layers:

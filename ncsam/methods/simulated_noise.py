@@ -13,7 +13,7 @@ def confidence_gaps(logits: Tensor) -> Tensor:
 
 
 def draw_probabilities(gaps: Tensor) -> Tensor:
-    """Eq. 17: q_i = 1 / (1 + gap_i), normalised over the batch. (batch,) -> (batch,)."""
+    """Eq. 17: q_i = 1 / (1 + gap_i), normalized over the batch. (batch,) -> (batch,)."""
     weights = 1 / (1 + gaps)
     return weights / weights.sum()
 
@@ -22,7 +22,7 @@ def draw_without_replacement(probabilities: Tensor, count: int, generator: torch
     """`count` different positions, drawn one after another with the given probabilities.
 
     The largest log p_i + Gumbel noise: the same law as drawing one by one without replacement, with no
-    synchronisation, and without a failure when the probabilities are NaN.
+    synchronization, and without a failure when the probabilities are NaN.
     """
     noise = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities.log() - noise.log()).topk(count).indices

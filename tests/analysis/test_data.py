@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from analysis.plan.data import observed_labels, study_options
+from analysis.plan.run_config import RunConfig, RunNoise
 from ncsam import NOISE_KINDS, load_dataset
 
 
@@ -25,11 +26,8 @@ def people(whole, tmp_path):
 
 
 def labels(dataset, kind, rate, data_dir=None, **options):
-    config = {
-        "dataset": "digits",
-        "seed": 0,
-        "noise": {"kind": kind, "rate": rate, "options": options},
-    }
+    noise = RunNoise(kind=kind, rate=rate, options=options)
+    config = RunConfig.model_construct(dataset="digits", seed=0, noise=noise)
     return observed_labels(config, dataset, data_dir)
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -200,3 +201,34 @@ def test_what_is_no_address_is_an_error_in_a_line(address):
     with pytest.raises(EngineError, match="--scheduler: must look like tcp://host:8786"):  # noqa: SIM117
         with open_engine("dask", scheduler=address):
             pass
+
+
+def test_a_port_that_accepts_and_says_nothing_is_an_error_in_a_line(monkeypatch):
+    monkeypatch.setattr("analysis.engine.cluster.SECONDS_TO_ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineError, match=f"no Dask scheduler answers at '{address}'"):  # noqa: SIM117
+            with open_engine("dask", scheduler=address):
+                pass
+
+
+def test_a_cluster_made_on_the_spot_lets_nobody_in_without_its_certificates(local_cluster):
+    from distributed import Client
+
+    address = local_cluster._cluster.scheduler_address
+    assert address.startswith("tls://")
+    for other in (address, address.replace("tls", "tcp")):
+        with pytest.raises((OSError, TypeError, ValueError)):
+            Client(other, timeout=2, set_as_default=False)
+
+
+def test_a_worker_with_other_code_refuses_its_jobs(local_cluster, monkeypatch):
+    monkeypatch.setattr("analysis.engine.cluster.code_digest", lambda: "of other code")
+    failed = {}
+    run_jobs(
+        local_cluster,
+        [("job", do_nothing)],
+        lambda _: None,
+        lambda name, _, error: failed.setdefault(name, error),
+    )
+    assert "has other code of ncsam than the study" in str(failed["job"])

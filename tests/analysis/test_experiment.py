@@ -20,6 +20,7 @@ from analysis.claims import CLAIMS
 from analysis.plan import final_runs, read_study
 from analysis.plan.seeds import derived_seed
 from analysis.report import figure_files as gallery
+from landscape.results.files import temporary_name
 from ncsam import build_model, corrupt_labels, load_dataset, predict
 from tests.analysis.small_study import STUDY, contents, study, write_study
 from tests.analysis.tiny_study import TINY, run_tiny
@@ -87,7 +88,7 @@ def test_the_choice_of_hyperparameters_is_the_best_validation_score_and_stored(f
             assert len(contents(trial)["labels/observed"]) == pytest.approx(0.75 * 1438, abs=2)
         path = out / f"runs/digits/symmetric-{rate}/ncsam/seed0.h5"
         stored = store.read_config(path)
-        assert stored["hyperparameters"]["rho"] == (0.1, 0.3)[int(np.argmax(scores))]
+        assert stored.hyperparameters["rho"] == (0.1, 0.3)[int(np.argmax(scores))]
         np.testing.assert_allclose(contents(path)["config/score"], scores)
 
 
@@ -181,6 +182,23 @@ def test_what_killed_writers_left_is_taken_away_and_nothing_else(tmp_path):
     (out / "folder.tmp").mkdir()
     run_tiny(tmp_path, out)
     assert {path.name for path in out.rglob("*.tmp")} == {"notes.tmp", "folder.tmp"}
+
+
+def test_what_somebody_is_writing_stays_and_what_a_dead_process_wrote_goes(undisturbed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    own = temporary_name(out / "report.html")
+    dead = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
+    machine = own.name.split(".")[-2].split("-")[0]
+    elsewhere, long_ago = (out / dead.name.replace(machine, digit * 8) for digit in "01")
+    checkpoints = [out / f"seed0.0123.ckpt.{number}.tmp" for number in (os.getpid(), process.pid)]
+    for path in (own, dead, elsewhere, long_ago, *checkpoints):
+        path.touch()
+    os.utime(long_ago, (0, 0))
+    run_tiny(tmp_path, out)
+    assert set(out.rglob("*.tmp")) == {own, elsewhere, checkpoints[0]}
 
 
 def test_a_whole_number_for_the_same_decimal_one_is_named(tmp_path):

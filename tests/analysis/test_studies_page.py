@@ -20,6 +20,7 @@ from analysis.plan.study import (
     Study,
     TrainingSettings,
 )
+from analysis.run.measurements import MEASURES
 from ncsam import (
     LOSSES,
     METHODS,
@@ -73,6 +74,13 @@ def test_every_table_has_its_keys_and_their_defaults(page):
     for settings, table in zip(TABLES, tables, strict=True):
         written = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, flags=re.M))
         assert written == {name: default_of(name, field) for name, field in settings.model_fields.items()}
+
+
+def test_the_table_of_measures_has_each_with_its_settings(page):
+    (table,) = re.findall(r"^\| measure \| what .*\n\|[-|]+\n((?:\|.*\n)+)", page, flags=re.M)
+    rows = [line.split("|") for line in table.splitlines()]
+    written = {row[1].strip(" `"): tuple(re.findall(r"`(\w+)`", row[3])) for row in rows}
+    assert written == {name: measure.settings for name, measure in MEASURES.items()}
 
 
 def in_words(options):

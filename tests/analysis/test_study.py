@@ -48,11 +48,11 @@ def test_a_study_is_the_grid_of_rates_methods_and_seeds(tmp_path):
 
 def test_listed_values_are_candidates_to_choose_from(tmp_path):
     study = read(tmp_path, GOOD)
-    by_label = {run.config["method"]["label"]: run for run in final_runs(study)}
+    by_label = {run.config.method.label: run for run in final_runs(study)}
     assert selection_runs(study, by_label["SGD"]) == []
     trials = selection_runs(study, by_label["SAM"])
-    assert [t.config["method"]["candidates"] for t in trials] == [[{"rho": 0.1}], [{"rho": 0.5}]]
-    assert {t.config["seed"] for t in trials} == {1000}
+    assert [t.config.method.candidates for t in trials] == [[{"rho": 0.1}], [{"rho": 0.5}]]
+    assert {t.config.seed for t in trials} == {1000}
     assert [t.path for t in selection_runs(study, by_label["oracle"])] == [t.path for t in trials]
 
 

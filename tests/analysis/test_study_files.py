@@ -36,15 +36,14 @@ def table_of(path):
     columns = sorted({*METRICS, *(column for quantity in QUANTITIES.values() for column in quantity.columns)})
     rows = []
     for run in final_runs(read_study(path)):
-        config, method = run.config, run.config["method"]
-        chosen = method["candidates"][0]
+        config, method = run.config, run.config.method
+        chosen = method.candidates[0]
         rows.append(
             dict(zip(columns, rng.uniform(0.1, 0.9, len(columns)), strict=True))
-            | {name: config[name] for name in ("dataset", "seed")}
-            | {"noise_kind": config["noise"]["kind"], "noise_rate": config["noise"]["rate"], "classes": 10}
-            | {"method": method["label"], "method_name": method["name"], "loss": method["loss"]["name"]}
+            | config.identity._asdict()
+            | {"classes": 10, "method_name": method.name, "loss": method.loss.name}
+            | {"mixup": 0.0, "diverged": False, "candidates": len(method.candidates)}
             | {f"sharpness_{loss}_converged": True for loss in ("observed", "clean")}
-            | {"mixup": 0.0, "diverged": False, "candidates": len(method["candidates"])}
             | {"hyperparameters": json.dumps(chosen), "mean_perturbation_norm": chosen.get("rho", np.nan)}
         )
     return pd.DataFrame(rows)

@@ -118,10 +118,10 @@ def test_labels_are_of_the_kind_and_the_subset_that_the_study_names(finished):
 
 def test_the_file_holds_every_setting(finished):
     stored = store.read_config(finished / "runs/digits/pair-0.3/gce/seed0.h5")
-    assert stored["config"]["method"]["loss"] == {"name": "gce", "q": 0.5, "transition": None}
-    assert stored["config"]["train_samples"] == 300
-    assert stored["config"]["training"]["crop"] == 1
-    assert stored["config"]["training"]["precision"] == "bfloat16"
+    assert stored.config.method.loss.model_dump() == {"name": "gce", "q": 0.5, "transition": None}
+    assert stored.config.train_samples == 300
+    assert stored.config.training.crop == 1
+    assert stored.config.training.precision == "bfloat16"
 
 
 def test_probes_and_the_bound_are_stored_and_reach_the_table(finished):

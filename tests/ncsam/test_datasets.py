@@ -32,7 +32,7 @@ def write_fashion_mnist(folder, suffix=""):
     ("name", "train", "test", "shape"),
     [("digits", 1438, 359, (1, 8, 8)), ("mnist-5k", 4000, 1000, (1, 28, 28))],
 )
-def test_packaged_sets_have_their_size_and_are_normalised_by_the_training_set(name, train, test, shape):
+def test_packaged_sets_have_their_size_and_are_normalized_by_the_training_set(name, train, test, shape):
     dataset = load_dataset(name)
     assert abs(len(dataset.train) - train) <= 2
     assert abs(len(dataset.test) - test) <= 2
@@ -110,7 +110,7 @@ def images(n=6, shape=(3, 4, 5), seed=0):
 MEAN, STD = torch.tensor([100.0, 120.0, 140.0]), torch.tensor([50.0, 60.0, 70.0])
 
 
-def test_a_batch_is_normalised_channel_by_channel():
+def test_a_batch_is_normalized_channel_by_channel():
     split = Split(images(), torch.arange(6), MEAN, STD)
     indices = torch.tensor([4, 0, 4])
     truth = (images()[indices].double() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
@@ -120,7 +120,7 @@ def test_a_batch_is_normalised_channel_by_channel():
     assert torch.equal(split.inputs[indices], split.batch(indices))
 
 
-def test_augmentation_sees_the_pixels_before_they_are_normalised():
+def test_augmentation_sees_the_pixels_before_they_are_normalized():
     split = Split(images(), torch.arange(6), MEAN, STD)
 
     def blacken(pixels):
@@ -139,7 +139,7 @@ def test_floating_features_are_given_as_they_are(dtype):
     assert split.input_shape == (2,)
 
 
-def test_a_part_of_a_split_is_normalised_as_the_whole():
+def test_a_part_of_a_split_is_normalized_as_the_whole():
     split = Split(images(), torch.arange(6), MEAN, STD)
     indices = torch.tensor([5, 2])
     part = split.take(indices).to("cpu")

@@ -49,7 +49,7 @@ def test_images_are_read_in_the_order_of_their_tables(folder):
     assert (green == torch.tensor([0, 255, 0]).view(3, 1, 1)).all()
 
 
-def test_images_of_any_size_and_mode_are_resized_to_squares_of_colour(folder):
+def test_images_of_any_size_and_mode_are_resized_to_squares_of_color(folder):
     gradient = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (32, 1))
     Image.fromarray(gradient).save(folder / "images" / "a.png")
     pixels = load_dataset("images", folder, image_size=16).train.pixels[0]
@@ -63,7 +63,7 @@ def test_jpegs_are_read(folder):
     Image.new("RGB", (300, 200), (200, 100, 50)).save(folder / "images" / "a.jpg")
     write_table(folder / "train.csv", ["images/a.jpg,0"])
     pixels = load_dataset("images", folder, image_size=16).train.pixels[0]
-    # what JPEG loses on one colour
+    # what JPEG loses on one color
     truth = torch.tensor([200.0, 100.0, 50.0]).view(3, 1, 1).expand(3, 16, 16)
     torch.testing.assert_close(pixels.float(), truth, rtol=0, atol=3)
 

@@ -36,7 +36,7 @@ def images(n, shape):
         ("mlp", {"hidden": [64, 64]}, (1, 28, 28), 55_050),
         # 9 (1 * 16 + 16 * 32 + 32 * 64) + 2 (16 + 32 + 64) + (64 + 1) 10
         ("cnn", {}, (1, 28, 28), 24_058),
-        # the 61,706 of LeNet-5 with full second layer, and 5 * 5 * 2 * 6 more for three colours
+        # the 61,706 of LeNet-5 with full second layer, and 5 * 5 * 2 * 6 more for three colors
         ("lenet", {}, (1, 28, 28), 61_706),
         ("lenet", {}, (3, 32, 32), 62_006),
         # He et al. 2016, table 6: 0.27M, 0.46M; to the digit in their released code

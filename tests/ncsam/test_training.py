@@ -224,7 +224,7 @@ def test_history_agrees_with_the_trained_model(digits):
     assert (np.diff(history.metrics["seconds"]) > 0).all()
 
 
-def test_training_learns_and_memorises(digits):
+def test_training_learns_and_memorizes(digits):
     history, _ = train(digits, "plain", epochs=6)
     assert history.metrics["test_accuracy"][-1] > 0.6
     assert not history.diverged

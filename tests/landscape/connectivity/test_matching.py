@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from landscape import Objective, matched, path
-from landscape.connectivity.permutable_units import permuted, structure_of
+from landscape.connectivity.permutable_units import permuted, units_of
 from tests.conftest import Attention
 
 
@@ -86,7 +86,7 @@ def test_flattened_norms_and_means_over_space_are_followed(make):
 
 
 def shuffled(model, seed=0):
-    structure = structure_of(model)
+    structure = units_of(model)
     generator = torch.Generator().manual_seed(seed)
     permutations = {group: torch.randperm(group.size, generator=generator) for group in structure.groups}
     other = copy.deepcopy(model)
@@ -114,7 +114,7 @@ def test_every_group_can_be_permuted_without_changing_the_function(name):
 )
 def test_all_units_that_may_move_are_in_a_group(name, sizes):
     """With padding the channels of a stage stay those of the one before, and only the new ones move apart."""
-    assert sorted(group.size for group in structure_of(network(name)).groups) == sorted(sizes)
+    assert sorted(group.size for group in units_of(network(name)).groups) == sorted(sizes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -232,7 +232,7 @@ UNFOLLOWED = {
 @pytest.mark.parametrize("model", UNFOLLOWED.values(), ids=UNFOLLOWED)
 def test_a_network_whose_units_cannot_be_followed_is_refused(model):
     with pytest.raises(ValueError, match="^model: .*cannot be followed"):
-        structure_of(model)
+        units_of(model)
 
 
 def test_another_architecture_and_no_sweeps_are_refused():

@@ -88,7 +88,7 @@ def test_layers_and_blocks_are_shared_where_that_pays():
     (shared,) = many._passes
     assert many.block > 1
     assert shared._traced
-    assert shared._first[0] is not None
+    assert shared._linear_parts[0] is not None
     assert Evaluator({"loss": objective}, vectors, expected=3).block == 1
 
 

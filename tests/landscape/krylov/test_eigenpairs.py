@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
-from landscape.krylov.eigenpairs import top_eigenpairs
+from landscape.krylov import SymmetricOperator, top_eigenpairs
 
 
 def symmetric(eigenvalues, seed=0):
@@ -16,7 +16,7 @@ def symmetric(eigenvalues, seed=0):
 
 def ask(matrix, k, **options):
     generator = torch.Generator().manual_seed(options.pop("seed", 0))
-    return top_eigenpairs(lambda block: matrix @ block, len(matrix), k, generator=generator, **options)
+    return top_eigenpairs(SymmetricOperator.of_matrix(matrix), k, generator=generator, **options)
 
 
 SPECTRA = {
@@ -135,18 +135,12 @@ def test_every_eigenvalue_of_a_small_matrix_and_a_single_one(k):
 def test_long_runs_in_float32_show_no_ghosts():
     spectrum = np.concatenate([[10.0, 9.0], np.linspace(0, 1, 300)])
     matrix = symmetric(spectrum).float()
-
-    def matvec(block):
-        return matrix @ block.float()
-
     pairs = top_eigenpairs(
-        matvec,
-        302,
+        SymmetricOperator.of_matrix(matrix),
         5,
         tol=1e-9,
         max_products=400,
         generator=torch.Generator().manual_seed(0),
-        precision=torch.float32,
     )
     np.testing.assert_allclose(pairs.values.numpy(), np.sort(spectrum)[::-1][:5], rtol=1e-4)
 
@@ -174,17 +168,19 @@ def test_the_budget_counts_every_product():
     spent = 0
     matrix = symmetric(SPECTRA["decaying"])
 
-    def matvec(block):
+    def product(block):
         nonlocal spent
         spent += block.shape[1]
         return matrix @ block
 
-    pairs = top_eigenpairs(matvec, 60, 3, generator=torch.Generator().manual_seed(0))
+    pairs = top_eigenpairs(SymmetricOperator(product, 60), 3, generator=torch.Generator().manual_seed(0))
     assert pairs.products == spent
 
 
 def test_nan_is_reported_as_nan_and_not_converged():
-    pairs = top_eigenpairs(lambda b: b * float("nan"), 10, 2, generator=torch.Generator().manual_seed(0))
+    pairs = top_eigenpairs(
+        SymmetricOperator(lambda b: b * float("nan"), 10), 2, generator=torch.Generator().manual_seed(0)
+    )
     assert torch.isnan(pairs.values).all()
     assert not pairs.converged.any()
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import torch
 
-from landscape.krylov.quadrature import lanczos_quadrature
+from landscape.krylov import Deflation, SymmetricOperator, lanczos_quadrature
 from tests.landscape.krylov.test_eigenpairs import symmetric
 
 N = 400
@@ -13,8 +13,7 @@ SPECTRUM = np.r_[60, 35, 28, 22, 17, 13, -9, np.linspace(-1, 2, N - 7) ** 3]
 def ask(spectrum, seed=0, steps=30, probes=5, **options):
     matrix = symmetric(spectrum)
     return lanczos_quadrature(
-        lambda block: matrix @ block,
-        len(spectrum),
+        SymmetricOperator.of_matrix(matrix),
         steps=steps,
         probes=probes,
         generator=torch.Generator().manual_seed(seed),
@@ -43,9 +42,8 @@ def test_the_eigenvalues_found_one_by_one_are_the_outliers():
 
 def test_deflation_halves_the_distance_to_the_true_spectrum_at_equal_products():
     with_outliers, without = [], []
-    nothing = (torch.zeros(N, 0, dtype=torch.float64), torch.zeros(0), torch.zeros(0))
     for seed in range(10):
-        found, plain = ask(SPECTRUM, seed), ask(SPECTRUM, seed, deflate=nothing)
+        found, plain = ask(SPECTRUM, seed), ask(SPECTRUM, seed, deflate=Deflation.empty(N))
         assert found.products == plain.products
         with_outliers.append(distance(found, SPECTRUM))
         without.append(distance(plain, SPECTRUM))
@@ -109,7 +107,10 @@ def test_vectors_may_be_kept_in_float32():
 
 def test_nan_is_reported_as_nan():
     found = lanczos_quadrature(
-        lambda b: b * float("nan"), 50, steps=5, probes=2, generator=torch.Generator().manual_seed(0)
+        SymmetricOperator(lambda b: b * float("nan"), 50),
+        steps=5,
+        probes=2,
+        generator=torch.Generator().manual_seed(0),
     )
     assert found.nodes.isnan().all()
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from landscape.krylov.traces import METHODS, Deflation, block_traces, moments
+from landscape.krylov import Deflation, SymmetricOperator, block_traces, moments
+from landscape.krylov.traces import METHODS
 
 
 def generator(seed):
@@ -13,7 +14,7 @@ def generator(seed):
 
 
 def ask(matrix, seed=0, **options):
-    return moments(lambda block: matrix @ block, len(matrix), generator=generator(seed), **options)
+    return moments(SymmetricOperator.of_matrix(matrix), generator=generator(seed), **options)
 
 
 @functools.cache
@@ -24,7 +25,8 @@ def rotation(n):
 def with_spectrum(spectrum, seed=0, **options):
     """The moments of a matrix with these eigenvalues and random eigenvectors."""
     q, values = rotation(len(spectrum)), torch.as_tensor(spectrum, dtype=torch.float64).unsqueeze(1)
-    return moments(lambda block: q @ (values * (q.T @ block)), len(q), generator=generator(seed), **options)
+    operator = SymmetricOperator(lambda block: q @ (values * (q.T @ block)), len(q))
+    return moments(operator, generator=generator(seed), **options)
 
 
 def random_symmetric(n=40, seed=0):
@@ -103,13 +105,11 @@ def test_low_rank_is_exact_to_rounding_and_the_error_says_so(method, dtype):
     factor = torch.randn(200, 7, dtype=torch.float64, generator=generator(1))
     matrix = (factor @ factor.T).to(dtype)
     result = moments(
-        lambda block: matrix @ block.to(dtype),
-        200,
+        SymmetricOperator.of_matrix(matrix),
         method=method,
         rtol=None,
         max_products=60,
         generator=generator(0),
-        precision=dtype,
     )
     truth = matrix.double().trace().item()
     assert abs(result.trace.value - truth) <= 4 * result.trace.standard_error
@@ -132,7 +132,11 @@ def test_small_operators_are_exact(method, n):
 def test_hutchinsons_signs_see_a_diagonal_without_error():
     values = torch.arange(1.0, 101, dtype=torch.float64).unsqueeze(1)
     result = moments(
-        lambda b: values * b, 100, method="hutchinson", rtol=None, max_products=5, generator=generator(0)
+        SymmetricOperator(lambda b: values * b, 100),
+        method="hutchinson",
+        rtol=None,
+        max_products=5,
+        generator=generator(0),
     )
     assert result.trace.value == pytest.approx(5050, rel=1e-12)
     assert result.trace.standard_error < 1e-9
@@ -207,11 +211,11 @@ def test_95_percent_intervals_hold_where_the_tolerance_ended_the_run(name, metho
 def test_every_product_is_counted_and_none_is_lost_when_more_are_asked():
     spent = []
 
-    def matvec(block):
+    def product(block):
         spent.append(block.shape[1])
         return torch.as_tensor(SPECTRA["slowly decaying"]).unsqueeze(1) * block
 
-    result = moments(matvec, N, rtol=0.03, generator=generator(0))
+    result = moments(SymmetricOperator(product, N), rtol=0.03, generator=generator(0))
     assert sum(spent) == result.products
     assert len(spent) > 2
 
@@ -231,7 +235,12 @@ def test_block_traces_are_those_of_the_diagonal_blocks():
     for known in (None, Deflation(vectors[:, -5:], values[-5:], torch.zeros(5))):
         draws = [
             block_traces(
-                lambda b: matrix @ b, sizes, max_products=40, rtol=1e-9, deflate=known, generator=generator(s)
+                SymmetricOperator.of_matrix(matrix),
+                sizes,
+                max_products=40,
+                rtol=1e-9,
+                deflate=known,
+                generator=generator(s),
             )[0]
             for s in range(200)
         ]

@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import shutil
 import warnings
@@ -8,10 +9,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from landscape import Objective
+from landscape import GaussNewton, Hessian, Objective
 from landscape.fx.forward import traced_forward
 from landscape.fx.linearize import linearized
-from landscape.matrices.products import PRODUCTS, hessian_product
 from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -106,7 +106,7 @@ def test_the_padding_row_of_an_embedding_is_a_zero_row_and_column(padding_idx, d
     objective = Objective(model.to(dtype), cross_entropy, (words, targets), linearize=True)
     vectors = some_vectors(objective.n_parameters)
     product = objective.hvp(vectors.to(dtype)).double()
-    assert objective.is_linear("hessian")
+    assert Hessian(objective).is_traced
     torch.testing.assert_close(
         product, hessian @ vectors, rtol=0, atol=1e-9 if dtype == torch.float64 else 1e-5
     )
@@ -115,11 +115,13 @@ def test_the_padding_row_of_an_embedding_is_a_zero_row_and_column(padding_idx, d
 def test_a_traced_product_that_is_wrong_by_half_a_percent_is_found_out_in_float64(monkeypatch):
     model, inputs, targets = build("mlp")
 
+    rule = Hessian.rule
+
     def slightly_wrong(outputs, loss_fn):
-        product = hessian_product(outputs, loss_fn)
+        product = rule.traced(outputs, loss_fn)
         return lambda theta, vector, x, y: product(theta, vector, x, y) * 1.005
 
-    monkeypatch.setitem(PRODUCTS, "hessian", slightly_wrong)
+    monkeypatch.setattr(Hessian, "rule", dataclasses.replace(rule, traced=slightly_wrong))
     objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
     with pytest.raises(RuntimeError, match="differs from the direct one"):
         objective.hvp(objective.theta)
@@ -280,7 +282,7 @@ def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
     ways = []
     for _ in range(7):
         objective.hvp(objective.theta)
-        ways.append(objective.is_linear("hessian"))
+        ways.append(Hessian(objective).is_traced)
     assert ways == [False] * 4 + [True] * 3
 
 
@@ -290,10 +292,10 @@ def test_products_that_are_expected_are_traced_at_once(monkeypatch):
         "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
     )
     objective = Objective(model, cross_entropy, (inputs, targets))
-    objective.expect("hessian", 5)
+    Hessian(objective).expect(5)
     objective.hvp(objective.theta)
-    assert objective.is_linear("hessian")
-    assert not objective.is_linear("gauss-newton")
+    assert Hessian(objective).is_traced
+    assert not GaussNewton(objective).is_traced
 
 
 def test_nan_in_the_loss_stays_nan_in_the_traced_product():
@@ -407,11 +409,11 @@ def test_traces_hold_no_norms_of_cudnn_which_could_not_be_folded(monkeypatch):
     objective = Objective(model, cross_entropy, (inputs, targets))
     # on a GPU this chooses cuDNN's, whatever its last argument says
     monkeypatch.delattr(torch, "batch_norm")
-    product = PRODUCTS["hessian"]
+    product = Hessian.rule.traced
     linearized(
-        lambda outputs: product(outputs, cross_entropy), objective._outputs, objective.theta, inputs, targets
+        lambda outputs: product(outputs, cross_entropy), objective.forward, objective.theta, inputs, targets
     )
-    traced_forward(objective._outputs, objective.theta, inputs)
+    traced_forward(objective.forward, objective.theta, inputs)
     with pytest.raises(AttributeError):
         objective.value()
 

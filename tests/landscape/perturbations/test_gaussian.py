@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from landscape import Objective, average_sharpness, pac_bayes_sigma
-from landscape.perturbations.gaussian import NoiseRises, mean_rises, tolerated
+from landscape.perturbations.gaussian import GaussianRises, mean_rises
+from landscape.perturbations.pac_bayes import tolerated
 from tests.conftest import build
 from tests.landscape.perturbations.test_worst_case import quadratic
 
@@ -89,7 +90,9 @@ def test_the_interval_of_sigma_holds_the_truth_as_often_as_stated_however_skewed
 
 
 class ScaledRises:
-    """Stands for `NoiseRises` of a quadratic with these eigenvalues."""
+    """Stands for `GaussianRises` of a quadratic with these eigenvalues."""
+
+    center = np.zeros(1)
 
     def __init__(self, eigenvalues):
         self.eigenvalues = eigenvalues
@@ -147,7 +150,7 @@ def test_adaptive_measures_are_unmoved_by_rescaling_a_relu_network(adaptive):
 
 
 def test_each_size_of_noise_is_evaluated_once():
-    rises = NoiseRises({"a": quadratic([1.0], [0.0])}, adaptive="none", seed=0, expected=100)
+    rises = GaussianRises({"a": quadratic([1.0], [0.0])}, adaptive="none", seed=0, expected=100)
     first, *_ = mean_rises(rises, 0.1, 1e-9, 8)
     spent = rises.evaluations
     again, *_ = mean_rises(rises, 0.1, 1e-9, 8)

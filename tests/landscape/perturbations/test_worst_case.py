@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from landscape import Objective, sharpness, top_eigenvalues
-from landscape.loss.weight_scales import scale_of
 from landscape.perturbations.ascent import Neighborhood
+from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.secant_model import largest_in_ball
 from tests.conftest import build
 

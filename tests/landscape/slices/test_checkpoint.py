@@ -162,7 +162,7 @@ def test_a_file_of_other_contents_is_refused_before_it_is_read(change, tmp_path)
     plane(objective_of(), path, steps=3)
     with h5py.File(path, "r+") as file:
         change(file["finished"])
-    with pytest.raises(ValueError, match="^checkpoint: .* is not a checkpoint of a surface"):
+    with pytest.raises(ValueError, match="^checkpoint: .* is not a whole checkpoint of a surface"):
         plane(objective_of(), path, steps=3)
 
 

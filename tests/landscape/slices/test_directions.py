@@ -22,7 +22,7 @@ from landscape import (
     top_eigenvalues,
     trajectory_directions,
 )
-from landscape.loss.weight_scales import scale_of
+from landscape.perturbations.relative_scale import scale_of
 from tests.conftest import build, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()

@@ -1,0 +1,182 @@
+"""A study's finished runs, measured again without training: by other settings, or by a later version of a measure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from analysis import store
+from analysis.engine import open_engine
+from analysis.engine.progress import Planned, RunsProgress, say
+from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
+from analysis.plan import Run, Study, final_runs, read_study
+from analysis.plan.consistency import check_consistency
+from analysis.plan.errors import one_of
+from analysis.plan.run_config import first_difference
+from analysis.plan.study import MeasureSettings
+from analysis.run.measured_again import measure_again
+from analysis.run.measurements import MEASURES
+
+MAY_DIFFER = {"measure", "seeds", "methods"}
+"""What another study file may hold otherwise, as well as the noise rates: only its `measure` is read."""
+
+
+def measure_study(
+    root: Path,
+    names: Sequence[str] = (),
+    *,
+    study: Study | None = None,
+    engine: str,
+    workers: int,
+    device: str,
+    data_dir: Path | None,
+    console: Console,
+    threads: int | None = None,
+    scheduler: str | None = None,
+) -> Outcome:
+    """Measures the stored weights of a study's finished runs again.
+
+    A run that was already measured as asked is left alone: by the same settings and the same version of each
+    measure. After a kill the same call goes on from there.
+
+    Args:
+        root: the study folder.
+        names: what is measured, of `MEASURES`; everything if empty.
+        study: whose `measure` settings are taken; those of the folder's own study if None.
+        engine: one of `ENGINES`, with `workers`, `threads` and `scheduler` as `open_engine` takes them.
+        workers: how many.
+        device: where to measure.
+        data_dir: where data files are.
+        console: where progress is shown.
+        threads: of torch in each run.
+        scheduler: of Dask.
+
+    Raises:
+        StoreError: no study's folder, or in use, no run has finished, or the runs had other data or other settings.
+        ValueError: an unknown measure, or settings that do not fit the study or the other measures.
+        EngineError: no such engine here, or it is gone.
+    """
+    names = [one_of(name, MEASURES) for name in names] or list(MEASURES)
+    store.check_is_study(root)
+    with (
+        store.locked(root, partial(say, console)),
+        open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
+    ):
+        store.remove_temporary_files(root)
+        kept = read_study(root / "study.toml")
+        asked = _with_settings(kept, study or kept, names, root)
+        finals = final_runs(asked)
+        records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
+        if not records and not failed:
+            raise store.StoreError(f"results: no run of {root} has finished")
+        data = load_checked_data(root, finals[0], data_dir, records)[1] if outdated else ""
+        # the settings are in the folder before the first run: after a kill the same call needs no other study
+        store.write_study(root, asked)
+        planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
+        current = records.keys() - {run.path for run in outdated}
+        with RunsProgress(console, planned, current, lambda: executor.workers, "measured as asked") as shown:
+            work = Work(root, executor, shown, records, failed)
+            again = partial(
+                measure_again,
+                root=root.absolute(),
+                data_dir=data_dir and data_dir.absolute(),
+                device=device,
+                expected_data=data,
+            )
+            work.do([(run.path, partial(again, run, names)) for run in outdated])
+        return Outcome(store.write_index(root, finals, records), failed)
+
+
+def _with_settings(kept: Study, given: Study, names: Collection[str], root: Path) -> Study:
+    """The folder's study, with the settings of the named measures as another study file gives them."""
+    before, now = (
+        study.model_dump(exclude={**dict.fromkeys(MAY_DIFFER, True), "noise": {"rates"}})
+        for study in (kept, given)
+    )
+    if before != now:
+        field, there, here = first_difference(before, now)
+        raise store.StoreError(
+            f"--study: is another study than the one in {root} ({field}: {there!r} there, {here!r} in the file); only "
+            "its [measure] may differ"
+        )
+    asked = kept.model_copy(update={"measure": merged(kept.measure, given.measure, names)})
+    check_consistency(asked)
+    return asked
+
+
+def merged(kept: MeasureSettings, given: MeasureSettings, names: Collection[str]) -> MeasureSettings:
+    """The settings of some measures from one source, and those of the others as they were.
+
+    Raises:
+        ValueError: a setting differs on which a measure depends that is not named: its numbers would be of the old
+            setting, and the file would say the new one.
+    """
+    changed: dict[str, Any] = {}
+    for name in names:
+        for field in MEASURES[name].settings:
+            if getattr(kept, field) != getattr(given, field):
+                changed[field] = getattr(given, field)
+    for field in changed:
+        left_out = [m.name for m in MEASURES.values() if field in m.settings and m.name not in names]
+        if left_out:
+            raise ValueError(
+                f"--only: measure.{field} is another one now, and {', '.join(left_out)} would be measured by the old "
+                "one; name them too"
+            )
+    return kept.model_copy(update=changed)
+
+
+def _looked_at(
+    root: Path, finals: Sequence[Run], names: Collection[str], tell: Any
+) -> tuple[dict[str, store.Record], list[Run], dict[str, str]]:
+    """Looks at each finished run's file.
+
+    Returns:
+        Path -> record of each finished run; those that were not measured as asked, with the settings that their files
+        shall have; path -> error of each whose file is broken.
+    """
+    records: dict[str, store.Record] = {}
+    outdated: list[Run] = []
+    failed: dict[str, str] = {}
+    for run in finals:
+        path = root / run.path
+        if not path.exists():
+            continue
+        try:
+            with store.opened(path) as file:
+                stored, record = store.config_of(file), store.record_of(file)
+        except store.BrokenFileError as error:
+            tell(str(error))
+            failed[run.path] = f"BrokenFileError: {error}"
+            continue
+        target = _target(root, run, stored, names)
+        records[run.path] = record
+        if target.config != stored.config or not _is_by_this_version(stored, names):
+            outdated.append(target)
+    return records, outdated, failed
+
+
+def _target(root: Path, run: Run, stored: store.StoredRun, names: Collection[str]) -> Run:
+    """The run with the settings that its file shall have: its own, but for those of the named measures."""
+    if stored.config.measure is None or run.config.measure is None:
+        raise store.StoreError(f"results: {root / run.path} is not a final run; delete it")
+    settings = merged(stored.config.measure, run.config.measure, names)
+    config = stored.config.model_copy(update={"measure": settings})
+    planned = run.config.model_copy(update={"measure": stored.config.measure})
+    if planned.training_fingerprint != stored.config.training_fingerprint:
+        raise store.StoreError(store.other_settings(root, run))
+    if config.training_fingerprint != stored.config.training_fingerprint:
+        raise store.StoreError(
+            f"measure.sharpness_rho: {root / run.path} probed the sharpness in training with the radius "
+            f"{stored.config.measure.sharpness_rho}; keep that, or train anew into another --out"
+        )
+    return Run(config, run.path)
+
+
+def _is_by_this_version(stored: store.StoredRun, names: Collection[str]) -> bool:
+    unknown = store.MeasuredBy(version=1)
+    return all(stored.measured_by.get(name, unknown).version == MEASURES[name].version for name in names)

@@ -1,0 +1,116 @@
+"""Runs at work: handed to an engine, shown, and kept when they have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis import store
+from analysis.engine.jobs import Engine, run_jobs
+from analysis.engine.progress import RunsProgress
+from analysis.plan import Run
+from analysis.plan.data import data_digest, load_data
+from ncsam import Dataset
+
+Task = tuple[str, Callable[..., store.Record]]
+"""(path of a run's file, what brings the file about); the function takes `report(doing, done, total)`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done in a study's folder.
+
+    Attributes:
+        table: one row a finished run.
+        failed: path of each run that failed -> its error.
+    """
+
+    table: pd.DataFrame
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs at work in a study's folder.
+
+    Attributes:
+        root: the folder.
+        engine: where runs execute.
+        shown: what people see of it.
+        records: path of each run that is finished -> what its file says; grows.
+        failed: path of each run that failed -> its error; grows.
+    """
+
+    root: Path
+    engine: Engine
+    shown: RunsProgress
+    records: dict[str, store.Record]
+    failed: dict[str, str]
+
+    def do(self, tasks: Iterable[Task]) -> None:
+        """Does all tasks; one that fails does not stop the others.
+
+        Raises:
+            EngineError: the engine is gone.
+            StoreError: the folder can no longer be written.
+        """
+        jobs = [(path, partial(timed, function)) for path, function in tasks]
+        run_jobs(self.engine, jobs, self.shown.update, self._done)
+
+    def _done(self, path: str, result: Timed | None, error: BaseException | None) -> None:
+        self.shown.finish(path, result.seconds if result else None, error)
+        if result is not None:
+            self.records[path] = result.record
+            return
+        self.failed[path] = f"{type(error).__name__}: {error}"
+        # on a full disk every other run would fail as well, each after its work
+        store.check_writable(self.root)
+        store.write_failure(self.root / path, self.failed[path])
+
+
+class Timed(NamedTuple):
+    """What a run left, and the seconds that it took."""
+
+    record: store.Record
+    seconds: float
+
+
+def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
+    """Calls the function where the run is done, and looks at the clock there."""
+    start = time.perf_counter()
+    record = function(*arguments, **options)
+    return Timed(record, time.perf_counter() - start)
+
+
+def kind_of(run: Run) -> str:
+    """Runs that take about the same time: of one method, trials apart, and those apart that compute surfaces."""
+    method = run.config.method.label
+    if run.config.purpose == "selection":
+        return f"{method}, to choose"
+    return f"{method}, with surfaces" if run.config.has_surfaces else method
+
+
+def load_checked_data(
+    root: Path, run: Run, data_dir: Path | None, records: dict[str, store.Record]
+) -> tuple[Dataset, str]:
+    """The data set of a study, and its digest.
+
+    Raises:
+        StoreError: a finished run had other data.
+        FileNotFoundError, ValueError: as `load_dataset` does.
+    """
+    dataset = load_data(run.config, data_dir)
+    digest = data_digest(run.config, dataset, data_dir)
+    for path, record in records.items():
+        if record.data not in ("", digest):
+            raise store.StoreError(
+                f"out: {root / path} was trained on other data than there are now; choose another --out, or give back "
+                "the files that --data-dir and noise name"
+            )
+    return dataset, digest

@@ -1,0 +1,135 @@
+"""The configuration of one run: all that decides its result, as typed values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from analysis.plan.study import (
+    LossSettings,
+    MeasureSettings,
+    ModelSettings,
+    SelectionSettings,
+    Settings,
+    TrainingSettings,
+)
+
+
+class RunNoise(Settings):
+    """The label noise of one run; `options` are those of the kind of noise."""
+
+    kind: str
+    rate: float
+    options: dict[str, Any] = Field(default_factory=dict)
+    later: ClassVar[tuple[str, ...]] = ("redraw",)
+    redraw: Literal["never", "step"] = "never"
+
+    @property
+    def title(self) -> str:
+        """How tables and figures call it: labels that are drawn anew at each step are another kind of noise."""
+        return self.kind if self.redraw == "never" else f"{self.kind}, redrawn each {self.redraw}"
+
+
+class RunMethod(Settings):
+    """The method of one run; `candidates` are the hyper-parameters that may be chosen."""
+
+    label: str
+    name: str
+    like: str | None
+    candidates: list[dict[str, Any]]
+    loss: LossSettings = LossSettings()
+    mixup: float | None = None
+
+
+class RunConfig(Settings):
+    """The configuration of one run.
+
+    A setting that came later than a stored configuration has the default that leaves things as they were before.
+
+    A final run is measured and judged. A run of the selection is a training that compares candidates; it measures
+    nothing.
+    """
+
+    purpose: Literal["final", "selection"]
+    study: str
+    dataset: str
+    train_samples: int | None = None
+    test_samples: int | None = None
+    image_size: int | None = None
+    model: ModelSettings
+    noise: RunNoise
+    method: RunMethod
+    seed: int
+    training: TrainingSettings
+    selection: SelectionSettings
+    measure: MeasureSettings | None = None
+
+    def as_plain(self) -> dict[str, Any]:
+        """The configuration as numbers, words, lists and tables, as a run file holds it."""
+        plain = self.model_dump()
+        if self.measure is None:
+            del plain["measure"]
+        return plain
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole configuration."""
+        return digest(self.as_plain())
+
+    @property
+    def training_fingerprint(self) -> str:
+        """SHA-256 of the settings that decide the training: runs that have the same are one training.
+
+        The settings of `measure` take no part, save the radius of the sharpness that the probes measure in training.
+        """
+        plain = self.as_plain()
+        plain.pop("measure", None)
+        if self.measure is not None and self.training.probe_epochs:
+            plain["probe_sharpness_rho"] = self.measure.sharpness_rho
+        return digest(plain)
+
+    @property
+    def has_surfaces(self) -> bool:
+        """Lines, planes and the spectral density of this final run are measured."""
+        return (
+            self.measure is not None
+            and self.noise.rate in self.measure.surface_rates
+            and self.seed in self.measure.surface_seeds
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """Which run of a study it is."""
+        return Identity(self.dataset, self.noise.title, self.noise.rate, self.method.label, self.seed)
+
+
+class Identity(NamedTuple):
+    """Which run it is; the names are the first columns of the table of all runs."""
+
+    dataset: str
+    noise_kind: str
+    noise_rate: float
+    method: str
+    seed: int
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values: of their JSON, its keys sorted."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:
+    """Where two plain configurations differ first, and what they have there."""
+    if isinstance(stored, dict) and isinstance(planned, dict):
+        for key in sorted(stored.keys() | planned.keys()):
+            # as text: 1 and 1.0 are equal, and yet not the same setting
+            if _as_text(stored.get(key)) != _as_text(planned.get(key)):
+                return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
+    return field, stored, planned
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

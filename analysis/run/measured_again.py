@@ -1,0 +1,62 @@
+"""A finished run, measured again: its stored weights are measured, and nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from analysis import store
+from analysis.plan import Run
+from analysis.run.measurements import MEASURES, Subject, measure
+from analysis.run.one_run import Report
+from analysis.run.run_data import load_run_data
+from analysis.run.training import Training
+
+
+def measure_again(
+    run: Run,
+    names: Collection[str],
+    root: Path,
+    *,
+    data_dir: Path | None,
+    device: str,
+    report: Report,
+    expected_data: str = "",
+) -> store.Record:
+    """Measures the stored weights of a run, and puts the results in the place of earlier ones.
+
+    The file is written anew, whole: a kill leaves the old one or the new one. All else in it stays as it was. A run
+    that diverged has nothing to be measured; only its settings are written.
+
+    Args:
+        run: with the settings that its file shall have.
+        names: what is measured, of `MEASURES`.
+        root: the study folder.
+        data_dir: where data files are.
+        device: where to measure.
+        report: is told of the progress.
+        expected_data: digest of the data that the run had; empty: not looked at.
+
+    Returns:
+        What the study needs to know of the run.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_dataset` and the store do.
+    """
+    path, config = root / run.path, run.config
+    report("loading", 0, 1)
+    subject = None
+    if not store.read_config(path).diverged:
+        data = load_run_data(config, data_dir, device, expected_digest=expected_data)
+        model = Training(config, data, fingerprint="").new_model("weights")
+        store.load_weights(path, model)
+        subject = Subject(model, config, data)
+    report("measuring", 0, 1)
+    results = measure(subject, names) if subject else {}
+    with store.run_file_changed(path) as file:
+        store.remove_groups(file, [group for name in names for group in MEASURES[name].groups])
+        store.write_run_config(file["config"], config)
+        if subject:
+            store.write_measurements(file, results, subject.samples)
+        store.write_measured_by(file, {name: MEASURES[name].version for name in names}, device)
+        return store.record_of(file)

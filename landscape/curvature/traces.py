@@ -1,0 +1,176 @@
+"""The trace of a matrix of the mean loss, of the whole matrix and of each layer's block."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscape.curvature.eigenvalues import TopEigenvalues, deflation
+from landscape.curvature.with_pyhessian import ask_pyhessian
+from landscape.krylov.traces import METHODS, block_traces, moments
+from landscape.loss.matrices_by_name import matrix_named
+from landscape.loss.objective import Objective
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+
+@result
+class TraceEstimate:
+    """The trace of a matrix and its squared Frobenius norm, with their errors."""
+
+    value: float = described("trace of the matrix of the mean loss: sum of its eigenvalues")
+    standard_error: float = described("standard error of the value; NaN where the method gives none")
+    low: float = described("lower end of the value's 95% interval")
+    high: float = described("upper end of the value's 95% interval")
+    squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
+    squared_norm_error: float = described("standard error of the squared norm")
+    converged: bool = described("the interval is within the tolerance asked for")
+    products: int = described("matrix-vector products spent", unit="products")
+    matrix: str = described("which matrix")
+    method: str = described("who computed it")
+    samples: int = described("samples in the mean loss")
+
+
+@result
+class LayerTraces:
+    """The traces of the blocks of a matrix that belong to one parameter tensor each."""
+
+    layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
+    values: FloatArray = described("traces of the layers' diagonal blocks", dims=("layer",))
+    standard_errors: FloatArray = described("of the values", dims=("layer",))
+    parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
+    converged: bool = described("every 95% interval is within 2 rtol of the whole trace")
+    products: int = described("matrix-vector products spent", unit="products")
+    matrix: str = described("which matrix")
+    samples: int = described("samples in the mean loss")
+
+
+def trace(
+    objective: Objective,
+    *,
+    rtol: float | None = 0.05,
+    max_products: int = 200,
+    seed: int = 0,
+    deflate: TopEigenvalues | None = None,
+    matrix: str = "hessian",
+    method: str | None = None,
+) -> TraceEstimate:
+    """The trace and the squared Frobenius norm of a matrix at the objective's weights.
+
+    Args:
+        objective: whose matrix.
+        rtol: ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
+        max_products: budget of products.
+        seed: of the probes.
+        deflate: eigenpairs already found for the same objective. Their part of the trace is exact, and only the rest is
+            sampled.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace where its
+            vectors fit into the objective's memory budget, else Hutchinson's. `"pyhessian"` asks PyHessian for a second
+            opinion, which comes without an error.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if method == "pyhessian":
+        if deflate is not None or matrix != "hessian":
+            raise ValueError("deflate, matrix: PyHessian knows neither; leave them out")
+        return _pyhessian_trace(objective, rtol, max_products, seed)
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
+    if method is None:
+        # four vectors a probe, two products a probe
+        fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
+        method = "xtrace" if fits else "hutchinson"
+    operator = matrix_named(matrix, objective)
+    operator.expect(min(12, max_products))
+    found = moments(
+        operator,
+        method=method,
+        rtol=rtol,
+        max_products=max_products,
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
+        generator=torch.Generator(objective.device).manual_seed(seed),
+    )
+    return TraceEstimate(
+        value=found.trace.value,
+        standard_error=found.trace.standard_error,
+        low=found.trace.low,
+        high=found.trace.high,
+        squared_norm=found.square.value,
+        squared_norm_error=found.square.standard_error,
+        converged=found.converged,
+        products=found.products,
+        matrix=matrix,
+        method=method,
+        samples=objective.n_samples,
+    )
+
+
+def layer_traces(
+    objective: Objective,
+    *,
+    rtol: float | None = 0.05,
+    max_products: int = 200,
+    seed: int = 0,
+    deflate: TopEigenvalues | None = None,
+    matrix: str = "hessian",
+) -> LayerTraces:
+    """The trace of each parameter tensor's diagonal block, all from the same products.
+
+    Their sum is the trace of the whole matrix. For one layer with more precision, take
+    `trace(objective.subset(parameters=...))`.
+
+    Args:
+        objective: whose matrix.
+        rtol: ends when each 95% interval is within +-2 rtol of the whole trace; None spends the whole budget.
+        max_products: budget of products, at least 2.
+        seed: of the probes.
+        deflate: eigenpairs already found of the same objective, whose part is exact.
+        matrix: as for `trace`.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    sizes = [shape.numel() for shape in objective.shapes]
+    operator = matrix_named(matrix, objective)
+    operator.expect(min(16, max_products))
+    estimates, converged, products = block_traces(
+        operator,
+        sizes,
+        rtol=rtol,
+        max_products=max_products,
+        deflate=None if deflate is None else deflation(deflate, objective, matrix),
+        generator=torch.Generator(objective.device).manual_seed(seed),
+    )
+    return LayerTraces(
+        layer=np.array(objective.names),
+        values=np.array([estimate.value for estimate in estimates]),
+        standard_errors=np.array([estimate.standard_error for estimate in estimates]),
+        parameters=np.array(sizes),
+        converged=converged,
+        products=products,
+        matrix=matrix,
+        samples=objective.n_samples,
+    )
+
+
+def _pyhessian_trace(objective: Objective, rtol: float | None, max_products: int, seed: int) -> TraceEstimate:
+    tolerance = 0.0 if rtol is None else rtol
+    values, products = ask_pyhessian(objective, seed, lambda h: h.trace(maxIter=max_products, tol=tolerance))
+    return TraceEstimate(
+        value=float(np.mean(values)),
+        standard_error=math.nan,
+        low=math.nan,
+        high=math.nan,
+        squared_norm=math.nan,
+        squared_norm_error=math.nan,
+        converged=False,
+        products=products,
+        matrix="hessian",
+        method="pyhessian",
+        samples=objective.n_samples,
+    )

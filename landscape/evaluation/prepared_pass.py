@@ -1,0 +1,216 @@
+"""How a pass over the data runs at many points near the same weights: traced, shared, in blocks, or direct."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from landscape.evaluation.chunks import held_chunks
+from landscape.evaluation.losses import can_be_mapped, correct, mean_losses, sample_losses
+from landscape.fx.forward import Forward, traced_forward
+from landscape.fx.threads import TRACING
+from landscape.loss.objective import Objective, are_class_scores
+from landscape.results.fields import FloatArray
+
+BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
+"""A forward pass of a chunk with fewer floating-point operations is bound by overhead, which a block shares."""
+
+MAX_BLOCK = 64
+
+WORTH_TRACING = 20
+"""With at least so many points, tracing the forward pass pays."""
+
+
+class PreparedPass:
+    """Passes over one set of inputs, shared by all objectives that have these inputs.
+
+    Args:
+        objectives: of one model, with the same inputs.
+        theta: the model's weights (n,).
+        vectors: the directions (n,) in which points lie.
+        errors: whether the losses of single samples are needed.
+        expected: about how many points are to come.
+        plain: only direct passes, such as when buffers change from point to point.
+
+    Attributes:
+        block: points that are evaluated together.
+        center_means: mean loss of each objective at the model itself, once `remember_center` was called.
+    """
+
+    def __init__(
+        self,
+        objectives: list[Objective],
+        theta: Tensor,
+        vectors: list[Tensor],
+        errors: bool,
+        expected: int,
+        plain: bool,
+    ) -> None:
+        self._objectives = objectives
+        self._objective = objectives[0]
+        self._errors = errors
+        self._center: list[list[Tensor]] = []
+        self.center_means = [0.0] * len(objectives)
+        self._chunks = held_chunks(objectives)
+        inputs, targets = self._chunks[0]
+        # tensors of inference mode, in which the caller may be, do not tell whether they were written to
+        with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            copied = inputs.clone()
+            version = copied._version
+            scores = self._objective.outputs(theta, copied)
+            # a model that changes its inputs gets a copy each time
+            self._changes_inputs = copied._version != version
+        self._classifies = [are_class_scores(scores, target) for target in targets]
+        self._sample_losses = [
+            partial(sample_losses, objective, errors and can_be_mapped(objective, scores, target))
+            for objective, target in zip(objectives, targets, strict=True)
+        ]
+        self.block = 1
+        self._traced: dict[torch.Size, Forward] = {}
+        self._linear_parts: list[tuple[Tensor, ...] | None] = [None] * len(self._chunks)
+        if plain or expected < WORTH_TRACING:
+            return
+        with torch.inference_mode():
+            try:
+                self._prepare(theta, vectors)
+            except Exception:
+                # tracing fails in as many ways as there are models; the direct way is right for all
+                self._traced = {}
+            flops = counter.get_total_flops() * len(self._chunks)
+            device = theta.device.type if theta.device.type in BLOCK_FLOPS else "cpu"
+            # on the CPU vmap does convolutions one by one
+            convolves = any(isinstance(module, nn.Conv2d) for module in self._objective.model.modules())
+            if flops < BLOCK_FLOPS[device] and not (device == "cpu" and convolves):
+                self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
+
+    def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
+        """(points, losses, 4): loss, hits, squared loss and squared rise, summed over the samples.
+
+        Args:
+            theta: (points, n).
+            weights: of the points, see `combination`; None where they are no combinations of the vectors.
+            buffers: BatchNorm's statistics at the point.
+        """
+        total = torch.zeros(len(theta), len(self._objectives), 4, dtype=torch.float64, device=theta.device)
+        for index, (_, targets) in enumerate(self._chunks):
+            scores = self._scores(theta, weights, index, buffers)
+            for column, target in enumerate(targets):
+                total[:, column] += self._of_chunk(scores, target, column, index)
+        return total
+
+    def remember_center(self, buffers: dict[str, Tensor] | None) -> None:
+        """Keeps the loss of each sample at the model itself. Losses at other points are paired with these."""
+        if not self._errors:
+            return
+        losses: list[list[Tensor]] = [[] for _ in self._objectives]
+        for index, (_, targets) in enumerate(self._chunks):
+            scores = self._direct(self._objective.theta.unsqueeze(0), self._inputs(index), buffers)
+            for column, target in enumerate(targets):
+                losses[column].append(self._sample_losses[column](scores, target))
+        self._center = losses
+        self.center_means = [torch.cat(parts, 1).mean().item() for parts in losses]
+
+    def _of_chunk(self, scores: Tensor, target: Tensor, column: int, index: int) -> Tensor:
+        zero = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
+        squares = rises = zero
+        if self._errors:
+            each = self._sample_losses[column](scores, target)
+            loss, squares = each.sum(1), each.square().sum(1)
+            if self._center:
+                rises = (each - self._center[column][index]).square().sum(1)
+        else:
+            loss = mean_losses(self._objectives[column], scores, target).double() * len(target)
+        hits = zero + torch.nan
+        if self._classifies[column]:
+            hits = correct(scores, target).sum(1).double()
+        return torch.stack([loss, hits, squares, rises], 1)
+
+    def _inputs(self, index: int) -> Tensor:
+        inputs = self._chunks[index][0]
+        return inputs.clone() if self._changes_inputs else inputs
+
+    def _scores(
+        self, theta: Tensor, weights: Tensor | None, index: int, buffers: dict[str, Tensor] | None
+    ) -> Tensor:
+        """(points, samples of the chunk, ...)."""
+        inputs = self._inputs(index)
+        forward = self._traced.get(inputs.shape)
+        if forward is None:
+            return self._direct(theta, inputs, buffers)
+        first = self._linear_parts[index]
+        if first is None or weights is None:
+            started = [forward.first(point, inputs) for point in theta]
+            combined = [torch.stack(parts) for parts in zip(*started, strict=True)]
+        else:
+            combined = [torch.tensordot(weights, part, 1) for part in first]
+        if len(theta) == 1:
+            return forward.rest(theta[0], inputs, *(part[0] for part in combined)).unsqueeze(0)
+        dims = (0, None, *(0 for _ in combined))
+        result: Tensor = vmap(forward.rest, in_dims=dims)(theta, inputs, *combined)
+        return result
+
+    def _direct(self, theta: Tensor, inputs: Tensor, buffers: dict[str, Tensor] | None) -> Tensor:
+        if buffers is not None:
+            return self._objective.outputs(theta[0], inputs, buffers).unsqueeze(0)
+        if len(theta) == 1:
+            return self._objective.outputs(theta[0], inputs).unsqueeze(0)
+        result: Tensor = vmap(self._objective.outputs, in_dims=(0, None))(theta, inputs)
+        return result
+
+    def _prepare(self, theta: Tensor, vectors: list[Tensor]) -> None:
+        """Traces the forward pass. Its first layers, linear in the weights, are computed and kept if memory allows."""
+        budget = self._objective.memory_budget
+        for index in range(len(self._chunks)):
+            inputs = self._inputs(index)
+            if inputs.shape not in self._traced:
+                with self._objective.exclusive:
+                    self._traced[inputs.shape] = traced_forward(
+                        lambda point, chunk: self._objective.outputs(point, chunk), theta, inputs
+                    )
+            first = self._traced[inputs.shape].first
+            parts = zip(*(first(vector, inputs) for vector in [theta, *vectors]), strict=True)
+            kept = tuple(torch.stack(part) for part in parts)
+            budget -= sum(part.nbytes for part in kept)
+            if budget >= 0:
+                self._linear_parts[index] = kept
+        if not self._agrees(theta, vectors, 1):
+            raise RuntimeError("the traced forward pass differs from the direct one")
+
+    def _try_blocks(self, theta: Tensor, vectors: list[Tensor], block: int) -> None:
+        """Evaluates points in blocks from now on if a block gives the values of single points."""
+        try:
+            # the filters of warnings are the process's
+            with self._objective.exclusive, TRACING, warnings.catch_warnings():
+                # vmap warns when it runs an operation once for each point
+                warnings.filterwarnings("error", message=".*performance drop because.*batching rule")
+                if self._agrees(theta, vectors, block):
+                    points = theta.repeat(2, 1)
+                    self.sums(points, combination(np.zeros((2, len(vectors))), points), None)
+                    self.block = block
+        except Exception:
+            # vmap does not know an operation of the model or of the loss
+            return
+
+    def _agrees(self, theta: Tensor, vectors: list[Tensor], block: int) -> bool:
+        """Whether the prepared pass agrees with the direct one at a point a little away from the model."""
+        multiples = np.full((block, len(vectors)), 0.1)
+        points = theta.repeat(block, 1)
+        for vector in vectors:
+            points.add_(vector, alpha=0.1)
+        direct = self._direct(points[:1], self._inputs(0), None)
+        prepared = self._scores(points, combination(multiples, points), 0, None)
+        allowed = 1e3 * torch.finfo(theta.dtype).eps * direct.abs().max().nan_to_num(posinf=1.0)
+        return torch.allclose(
+            prepared, direct.expand_as(prepared), rtol=0, atol=float(allowed), equal_nan=True
+        )
+
+
+def combination(multiples: FloatArray, theta: Tensor) -> Tensor:
+    """The coefficients of the model (1) and of each vector at the points, (points, 1 + vectors), in theta's dtype."""
+    return torch.from_numpy(np.insert(multiples, 0, 1.0, axis=1)).to(theta)

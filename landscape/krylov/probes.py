@@ -1,0 +1,167 @@
+"""Random probes of a symmetric operator A: the values of A and of A^2 that each probe gives.
+
+Each sampler grows by further probes and keeps what it has seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+SKETCH_NOISE = 1e-9
+"""Of the sketch, relative: keeps its basis well conditioned on operators of low rank, and biases nothing."""
+
+Image = Callable[[Tensor], Tensor]
+"""(n, k) -> A times that, in float64."""
+
+
+class Probes(Protocol):
+    """Probes drawn so far."""
+
+    def grow(self, count: int) -> None:
+        """Draws so many more, and applies the operator to them."""
+
+    def values(self) -> list[tuple[Tensor, Tensor]]:
+        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+
+
+def random_directions(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random directions orthogonal to the known ones, of squared length the dimension that is left."""
+    n = known.shape[0]
+    draw = torch.randn(n, count, dtype=torch.float64, device=known.device, generator=generator)
+    draw = draw - known @ (known.T @ draw)
+    return draw * (math.sqrt(n - known.shape[1]) / torch.linalg.vector_norm(draw, dim=0))
+
+
+class Signs:
+    """Hutchinson's probes: w^T A w and w^T A^2 w, nothing else is kept.
+
+    Signs rather than directions: they see a diagonal without error.
+    """
+
+    def __init__(self, image: Image, draw: Callable[[], Tensor]) -> None:
+        self._image, self._draw = image, draw
+        self._samples: list[Tensor] = []
+
+    def grow(self, count: int) -> None:
+        """Draws so many more signs, one product each."""
+        for _ in range(count):
+            probe = self._draw()
+            applied = self._image(probe)
+            self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
+
+    def values(self) -> list[tuple[Tensor, Tensor]]:
+        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+        return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
+
+
+class Sketched:
+    """Probes with a basis Q of what A makes of random vectors: of the probes themselves, or of others."""
+
+    def __init__(self, image: Image, draw: Callable[[int], Tensor], known: Tensor, method: str) -> None:
+        self._image, self._draw, self._known = image, draw, known
+        self._leaves_out = method == "xtrace"
+        self._probes = self._images = self._basis = self._basis_images = known[:, :0]
+        self._triangle = known.new_zeros(0, 0)
+
+    def grow(self, count: int) -> None:
+        """Draws so many more probes: two products each with XTrace, three with Hutch++."""
+        probes = self._draw(count)
+        images = self._image(probes)
+        sketch = images if self._leaves_out else self._image(self._draw(count))
+        noise = self._draw(count) * (SKETCH_NOISE * sketch.norm() / math.sqrt(sketch.numel()))
+        sketch = torch.where(sketch.norm() > 0, sketch + noise, self._draw(count))
+        coordinates = sketch.new_zeros(self._basis.shape[1], count)
+        inner = torch.eye(count, dtype=sketch.dtype, device=sketch.device)
+        # the second time removes what rounding left of the basis in columns that were nearly in its span
+        for _ in range(2):
+            sketch = sketch - self._known @ (self._known.T @ sketch)
+            part = self._basis.T @ sketch
+            coordinates = coordinates + part @ inner
+            sketch, factor = torch.linalg.qr(sketch - self._basis @ part)
+            inner = factor @ inner
+        self._triangle = torch.cat(
+            [torch.nn.functional.pad(self._triangle, (0, 0, 0, count)), torch.cat([coordinates, inner])], 1
+        )
+        self._probes = torch.cat([self._probes, probes], 1)
+        self._images = torch.cat([self._images, images], 1)
+        self._basis = torch.cat([self._basis, sketch], 1)
+        self._basis_images = torch.cat([self._basis_images, self._image(sketch)], 1)
+
+    def values(self) -> list[tuple[Tensor, Tensor]]:
+        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+        probes, images, basis, basis_images = self._probes, self._images, self._basis, self._basis_images
+        dimension = self._known.shape[0] - self._known.shape[1]
+        coordinates = basis.T @ probes
+        forms = [
+            _Form(basis.T @ basis_images, basis_images.T @ probes, (probes * images).sum(0)),
+            _Form(basis_images.T @ basis_images, basis_images.T @ images, images.square().sum(0)),
+        ]
+        if self._leaves_out:
+            alone = torch.linalg.inv(self._triangle).T
+            alone = alone / torch.linalg.vector_norm(alone, dim=0)
+            return [_held_out(form, coordinates, alone, dimension) for form in forms]
+        none_removed = basis.new_zeros(basis.shape[1], 0, probes.shape[1])
+        return [(_values(form, coordinates, none_removed, dimension), basis.new_zeros(())) for form in forms]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A quadratic form B = A or A^2 where it is needed: Q^T B Q, Q^T B w and w^T B w of each probe w."""
+
+    core: Tensor
+    cross: Tensor
+    diagonal: Tensor
+
+
+def _held_out(form: _Form, coordinates: Tensor, alone: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
+    """XTrace's values, one a probe, and an estimate of their mean covariance.
+
+    Given all other probes, each value t_i has the trace as its mean. Let g_ij be the value of probe i when
+    probe j is kept out of its basis too, and d_ij = t_i - g_ij. Given the probes other than i and j, g_ij and
+    g_ji are independent, and d_ij has mean 0 whatever probe j is; so Cov(t_i, t_j) = E[d_ij d_ji]. Hence
+    Var(mean) = E[s^2 / m + mean of d_ij d_ji over i != j]: the sample variance alone, which is what XTrace
+    comes with, leaves the second term out, and gives as little as a half of the standard error.
+
+    Args:
+        form: the quadratic form.
+        coordinates: of the probes in the basis, (m, m).
+        alone: column i is the direction in the basis that only probe i put there, of length 1.
+        dimension: of the space.
+    """
+    count = alone.shape[1]
+    values = _values(form, coordinates, alone.unsqueeze(1), dimension)
+    # of probe i (second to last index) without probe j (last)
+    other = alone.unsqueeze(1).expand(-1, count, -1)
+    rest = alone.unsqueeze(2) - other * (alone.T @ alone)
+    rest = rest / torch.linalg.vector_norm(rest, dim=0).clamp(min=1e-30)
+    without = _values(form, coordinates, torch.stack([rest, other], 1), dimension)
+    change = (values.unsqueeze(1) - without).fill_diagonal_(0)
+    covariance = (change * change.T).sum() / (count * (count - 1))
+    return values, covariance.clamp(min=0)
+
+
+def _values(form: _Form, coordinates: Tensor, removed: Tensor, dimension: int) -> Tensor:
+    """The estimate of each probe by itself, with some directions removed from the basis.
+
+    Args:
+        form: the quadratic form.
+        coordinates: of the probes in the basis, (m, probes).
+        removed: r orthonormal directions in the basis for each probe, (m, r, probes), or for several cases of
+            each probe, (m, r, probes, cases).
+        dimension: of the space, the squared length of the probes.
+    """
+    cases = (..., None) if removed.ndim == 4 else (...,)
+    coordinates, cross, diagonal = coordinates[cases], form.cross[cases], form.diagonal[cases]
+    kept = coordinates - torch.einsum("ar...,br...,b...->a...", removed, removed, coordinates)
+    inside = form.core.trace() - torch.einsum("ar...,ab,br...->...", removed, form.core, removed)
+    twice = torch.einsum("a...,ab,b...->...", kept, form.core, kept)
+    outside = diagonal - 2 * (kept * cross).sum(0) + twice
+    rank = len(form.core) - removed.shape[1]
+    # the length of what is left of a probe is known to be sqrt(dimension - rank) on average: one noise less
+    return inside + outside * (dimension - rank) / (dimension - kept.square().sum(0))

@@ -1,0 +1,65 @@
+"""The matrices of a mean loss by name.
+
+A matrix registers itself with `@matrix_of_loss`, so that an Objective finds the matrix and imports nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class LossMatrix(Protocol):
+    """A symmetric matrix (n, n) of a mean loss at one weight vector, known by its products."""
+
+    @property
+    def dimension(self) -> int:
+        """The number n of rows."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which products are computed."""
+
+    @property
+    def device(self) -> torch.device:
+        """On which products are computed."""
+
+    def expect(self, products: int) -> None:
+        """Says how many products are to come, so that a matrix can prepare what pays for so many."""
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The matrix times a vector (n,) or a block of vectors (n, k)."""
+
+
+# Any: an Objective, which imports this file
+MatrixType = Callable[[Any, Tensor | None], LossMatrix]
+"""(objective, theta) -> the matrix at `theta`, or at the objective's own weights for None."""
+
+MATRICES: dict[str, MatrixType] = {}
+"""Filled by `@matrix_of_loss`."""
+
+M = TypeVar("M", bound=MatrixType)
+
+
+def matrix_of_loss(name: str) -> Callable[[M], M]:
+    """Registers a matrix class under the name that users pass as `matrix=`."""
+
+    def register(cls: M) -> M:
+        MATRICES[name] = cls
+        return cls
+
+    return register
+
+
+def matrix_named(name: str, objective: Any, theta: Tensor | None = None) -> LossMatrix:
+    """The matrix of this name.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in MATRICES:
+        raise ValueError(f"matrix: must be one of {', '.join(sorted(MATRICES))}, got {name!r}")
+    return MATRICES[name](objective, theta)

@@ -1,0 +1,84 @@
+"""The chosen parameters of a model as one vector, and the norms of its filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
+"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Names and shapes of the chosen parameters, in the order in which the vector holds them."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Entries of each parameter."""
+        return [shape.numel() for shape in self.shapes]
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector (n,) as tensors by parameter name; views, not copies."""
+        parts = vector.split(self.sizes)
+        return {name: part.view(s) for name, part, s in zip(self.names, parts, self.shapes, strict=True)}
+
+    def flatten(self, weights: Weights, like: Tensor) -> Tensor:
+        """Weights in any form as one vector with the length, dtype and device of `like`.
+
+        Raises:
+            ValueError: tensors are missing, or have other sizes.
+        """
+        if isinstance(weights, nn.Module):
+            weights = dict(weights.named_parameters())
+        if isinstance(weights, Mapping):
+            missing = [name for name in self.names if name not in weights]
+            if missing:
+                raise ValueError(f"weights: no {missing[0]!r} among them")
+            weights = [weights[name] for name in self.names]
+        if not isinstance(weights, Tensor):
+            parts = list(weights)
+            shapes = [part.shape for part in parts]
+            if shapes != list(self.shapes):
+                raise ValueError(
+                    f"weights: must be tensors of the shapes {list(map(tuple, self.shapes))}, got "
+                    f"{list(map(tuple, shapes))}"
+                )
+            weights = torch.cat([part.detach().flatten().to(like) for part in parts])
+        if weights.shape != like.shape:
+            raise ValueError(f"weights: must be ({len(like)},), got {tuple(weights.shape)}")
+        return weights.detach().to(like)
+
+
+def outputs_at(model: nn.Module, layout: ParameterLayout, theta: Tensor, inputs: Tensor) -> Tensor:
+    """The outputs of the model for `inputs`, with the weights `theta` in place of the model's own."""
+    result: Tensor = functional_call(model, layout.unflatten(theta), (inputs,))
+    return result
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name. `state_dict` leaves out the buffers that are not persistent."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def filter_norms(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    """The norms of the output filters or rows of one weight tensor, in a shape that broadcasts to the tensor's.
+
+    The outputs lie along the first axis. Those of a transposed convolution, whose weights are (inputs, outputs of a
+    group, ...), lie along the second axis, in each group of inputs. The torch module that holds the tensor tells
+    which case it is. Weights that are computed from others (`torch.nn.utils.parametrizations`) count as the first case.
+    """
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return torch.linalg.vector_norm(tensor.flatten(1), dim=1).view(-1, *[1] * (tensor.ndim - 1))
+    groups = tensor.unflatten(0, (owner.groups, -1))
+    norms = torch.linalg.vector_norm(groups, dim=[1, *range(3, groups.ndim)], keepdim=True)
+    return norms.expand(-1, groups.shape[1], *[-1] * (groups.ndim - 2)).flatten(0, 1)

@@ -1,0 +1,48 @@
+"""The functional Hessian of a mean loss: the Hessian less the Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.loss.matrices_by_name import matrix_of_loss
+from landscape.loss.objective import Objective
+from landscape.matrices.gauss_newton import GaussNewton
+from landscape.matrices.hessian import Hessian
+
+
+@matrix_of_loss("functional")
+class FunctionalHessian:
+    """The curvature of the outputs, weighted by the gradient of the loss in the outputs (Singh et al. 2021).
+
+    For cross-entropy the labels, and so their noise, enter the Hessian here alone. A product costs one with each of
+    the two matrices.
+    """
+
+    def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        self._hessian = Hessian(objective, theta)
+        self._gauss_newton = GaussNewton(objective, theta)
+
+    @property
+    def dimension(self) -> int:
+        """The number of weights."""
+        return self._hessian.dimension
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which products are computed."""
+        return self._hessian.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """On which products are computed."""
+        return self._hessian.device
+
+    def expect(self, products: int) -> None:
+        """Says how many products are to come; see `MeanOverSamples`."""
+        self._hessian.expect(products)
+        self._gauss_newton.expect(products)
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The matrix times a vector (n,) or a block of vectors (n, k)."""
+        return self._hessian @ vectors - self._gauss_newton @ vectors

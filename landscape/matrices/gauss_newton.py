@@ -1,0 +1,69 @@
+"""The Gauss-Newton matrix of a mean loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp
+
+from landscape.fx.linearize import Outputs, Product
+from landscape.loss.derivatives import derivative
+from landscape.loss.matrices_by_name import matrix_of_loss
+from landscape.loss.objective import LossFunction
+from landscape.matrices.mean_over_samples import MeanOverSamples
+from landscape.matrices.rule import Rule
+
+
+def three_reverse_passes(
+    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """The Gauss-Newton matrix of `loss(outputs)` in `theta` times a vector, without forward-mode derivatives.
+
+    J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u (Townsend 2017).
+    """
+    scores = outputs.detach().clone().requires_grad_()
+    slope = derivative(loss(scores.clone()), scores, create_graph=True)
+    direction = torch.zeros_like(outputs, requires_grad=True)
+    pulled = derivative((outputs * direction).sum(), theta, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        moved = derivative(pulled @ vector, direction, retain_graph=True)
+        curved = derivative((slope * moved).sum(), scores, retain_graph=True)
+        return derivative((outputs * curved).sum(), theta, retain_graph=True)
+
+    return product
+
+
+def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
+    """J^T (Hessian of the loss in the outputs) J times a vector, J the outputs' Jacobian (Schraudolph 2002)."""
+
+    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        def forward(point: Tensor) -> Tensor:
+            return outputs(point, inputs)
+
+        reverse: Any = vjp(forward, theta)
+        scores, pullback = reverse
+        moved = jvp(forward, (theta,), (vector,))[1]
+
+        def loss(z: Tensor) -> Tensor:
+            return loss_fn(z, targets)
+
+        curved = jvp(grad(loss), (scores,), (moved,))[1]
+        result: Tensor = pullback(curved)[0]
+        return result
+
+    return product
+
+
+@matrix_of_loss("gauss-newton")
+class GaussNewton(MeanOverSamples):
+    """The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian.
+
+    It is the Hessian without the outputs' own curvature, and positive semidefinite for convex losses. For
+    cross-entropy on logits it is the Fisher matrix and does not depend on the labels.
+    """
+
+    rule = Rule(direct=three_reverse_passes, traced=forward_and_reverse)

@@ -1,0 +1,44 @@
+"""The Hessian of a mean loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.func import grad, jvp
+
+from landscape.fx.linearize import Outputs, Product
+from landscape.loss.derivatives import derivative
+from landscape.loss.matrices_by_name import matrix_of_loss
+from landscape.loss.objective import LossFunction
+from landscape.matrices.mean_over_samples import MeanOverSamples
+from landscape.matrices.rule import Rule
+
+
+def double_backward(
+    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """The Hessian of `loss(outputs)` in `theta` times a vector, by double backward: one graph for all vectors.
+
+    Needs no forward-mode derivatives, which some operations lack.
+    """
+    gradient = derivative(loss(outputs), theta, create_graph=True)
+    return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
+
+
+def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
+    """The Hessian of the loss times a vector, forward over reverse (Pearlmutter 1994)."""
+
+    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        gradient = grad(lambda point: loss_fn(outputs(point, inputs), targets))
+        result: Tensor = jvp(gradient, (theta,), (vector,))[1]
+        return result
+
+    return product
+
+
+@matrix_of_loss("hessian")
+class Hessian(MeanOverSamples):
+    """The Hessian of the mean loss: the second derivatives in the weights."""
+
+    rule = Rule(direct=double_backward, traced=forward_over_reverse)

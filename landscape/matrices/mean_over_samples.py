@@ -1,0 +1,93 @@
+"""What matrices that are a mean over the samples have in common: products are summed over the chunks of the data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from landscape.loss.derivatives import check_that_gradients_are_recorded
+from landscape.loss.objective import Objective
+from landscape.loss.precision import full_float32
+from landscape.matrices.products import Products
+from landscape.matrices.rule import Rule
+
+
+class MeanOverSamples:
+    """A symmetric matrix (n, n) of an objective's mean loss that is the mean of a matrix of each sample.
+
+    A subclass only says how one chunk is multiplied. All instances for one objective share what its products keep.
+
+    Args:
+        objective: whose mean loss.
+        theta: the weights (n,); the objective's own if not given.
+
+    Attributes:
+        rule: how the matrix of one chunk is multiplied.
+    """
+
+    rule: ClassVar[Rule]
+
+    def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        self._objective = objective
+        self._theta = objective.point(theta)
+        self._products = objective.shared(type(self), self._new_products)
+
+    @property
+    def dimension(self) -> int:
+        """The number n of weights."""
+        return self._objective.n_parameters
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which products are computed."""
+        return self._objective.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """On which products are computed."""
+        return self._objective.device
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether products are traced by now, rather than direct."""
+        return bool(self._products.is_traced)
+
+    def expect(self, products: int) -> None:
+        """Says that as many products are to come, so that whether to trace can be decided now."""
+        with self._objective.exclusive:
+            self._products.expect(products)
+
+    @full_float32()
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The matrix times a vector (n,) or a block of vectors (n, k).
+
+        Raises:
+            ValueError: vectors of another length, or none.
+            RuntimeError: in `torch.inference_mode()`, where no derivative can be had.
+        """
+        n = self.dimension
+        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
+            raise ValueError(
+                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
+            )
+        objective = self._objective
+        check_that_gradients_are_recorded(objective.theta, objective.inputs)
+        block = vectors.to(objective.theta).reshape(n, -1)
+        with objective.exclusive:
+            total = objective.summed(self._products(self._theta, block))
+            objective.products += block.shape[1]
+        return (total / objective.n_samples).to(self.dtype).view(vectors.shape)
+
+    def _new_products(self) -> Products:
+        objective = self._objective
+        return Products(
+            self.rule,
+            objective.forward,
+            objective.loss_fn,
+            objective.chunks,
+            objective.memory,
+            linearize=objective.linearize,
+            compile_mode=objective.compile_mode,
+        )

@@ -1,0 +1,63 @@
+"""Average-case sharpness: the mean rise of the loss under Gaussian perturbations of the weights."""
+
+from __future__ import annotations
+
+from landscape.loss.objective import Objective
+from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.results.fields import described
+from landscape.results.registry import result
+
+
+@result
+class AverageSharpness:
+    """The mean rise of the loss under Gaussian noise on the weights."""
+
+    value: float = described("mean rise of the loss", unit="nat")
+    standard_error: float = described("of the value, from the spread of the draws", unit="nat")
+    sigma: float = described("standard deviation of the noise")
+    adaptive: str = described("what the noise is relative to")
+    center_loss: float = described("mean loss of the model itself", unit="nat")
+    converged: bool = described("the 95% interval is within two of the tolerances asked for")
+    draws: int = described("draws of the noise, half of them the negatives of the others")
+    samples: int = described("samples in the mean loss")
+
+
+def average_sharpness(
+    objective: Objective,
+    *,
+    sigma: float = 0.01,
+    adaptive: str = "none",
+    rtol: float = 0.1,
+    max_draws: int = 200,
+    seed: int = 0,
+) -> AverageSharpness:
+    """Average-case sharpness E L(theta + sigma T z) - L(theta), z standard normal.
+
+    Sources: Neyshabur et al. 2017; Andriushchenko et al. 2023, equation 2 (adaptive). Cost: an evaluation a draw.
+
+    Args:
+        objective: whose loss, in evaluation mode.
+        sigma: standard deviation of the noise.
+        adaptive: `"none"` (T = 1), `"elementwise"` or `"filter"`, as for `sharpness`.
+        rtol: ends when the 95% interval is within +-2 rtol |value|, looked at from 16 pairs of draws on.
+        max_draws: budget.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    check_size_and_draws(sigma, max_draws)
+    if not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    rises = GaussianRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=max_draws)
+    value, error, pairs, converged = mean_rises(rises, sigma, rtol, max_draws // 2)
+    return AverageSharpness(
+        value=float(value[0]),
+        standard_error=float(error[0]),
+        sigma=sigma,
+        adaptive=adaptive,
+        center_loss=float(rises.center[0]),
+        converged=converged,
+        draws=2 * pairs,
+        samples=objective.n_samples,
+    )

@@ -1,0 +1,146 @@
+"""Loss and accuracy along a line in weight space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from landscape.evaluation.evaluator import Evaluator, checked_vector
+from landscape.loss.objective import Objective
+from landscape.progress import Progress, as_progress
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+from landscape.slices.axes import axis_of
+from landscape.slices.directions import Directions
+from landscape.slices.measured import first_of, recorded, sampled, settings_of, standard_errors
+
+
+@result
+class Line:
+    """Loss and accuracy at theta + alpha d."""
+
+    alpha: FloatArray = described("multiple of the direction", dims=("alpha",), coordinate=True)
+    loss: FloatArray = described("mean loss", unit="nat", dims=("alpha",))
+    accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=("alpha",))
+    center_loss: float = described("mean loss of the model itself", unit="nat")
+    center_accuracy: float = described("accuracy of the model itself")
+    direction_norm: float = described("l2 norm of the direction")
+    samples: int = described("samples in the mean loss")
+    population: int = described("samples from which these were drawn", default=0)
+    loss_error: FloatArray | None = described(
+        "standard error of the loss as an estimate of that of the population",
+        unit="nat",
+        dims=("alpha",),
+        default=None,
+    )
+    rise_error: FloatArray | None = described(
+        "standard error of the loss less that of the model itself, paired over the samples",
+        unit="nat",
+        dims=("alpha",),
+        default=None,
+    )
+    batch_norm: str = described("statistics of BatchNorm at each point", default="eval")
+    calibration_samples: int = described("inputs that BatchNorm is recalibrated with", default=0)
+    evaluations: int = described("points evaluated, each a pass over the data", default=0)
+    direction_kind: str = described("how the direction was made", default="given")
+    one_dimensional: str = described("what was done with biases and BatchNorm parameters", default="kept")
+
+
+def line(
+    objective: Objective,
+    direction: Directions | Tensor,
+    *,
+    extent: float = 1.0,
+    steps: int = 51,
+    alpha: ArrayLike | None = None,
+    batch_norm: str = "eval",
+    calibration: Tensor | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> Line:
+    """Loss and accuracy along one direction through the objective's weights; arguments as for `lines`."""
+    return lines(
+        {"loss": objective},
+        direction,
+        extent=extent,
+        steps=steps,
+        alpha=alpha,
+        batch_norm=batch_norm,
+        calibration=calibration,
+        samples=samples,
+        seed=seed,
+        progress=progress,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+    )["loss"]
+
+
+def lines(
+    objectives: Mapping[str, Objective],
+    direction: Directions | Tensor,
+    *,
+    extent: float = 1.0,
+    steps: int = 51,
+    alpha: ArrayLike | None = None,
+    batch_norm: str = "eval",
+    calibration: Tensor | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> dict[str, Line]:
+    """Several losses along one direction, from the same passes.
+
+    Args:
+        objectives: as for `surfaces`.
+        direction: (n,), or `Directions`, of which the first is taken.
+        extent: alpha runs from -extent to extent.
+        steps: number of points. An odd number includes the model itself.
+        alpha: the multiples; they replace `extent` and `steps`.
+        batch_norm, calibration, samples, seed, progress, checkpoint, checkpoint_seconds: as for `surfaces`.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    first = first_of(objectives)
+    vector = direction.vectors[:, 0] if isinstance(direction, Directions) else direction
+    vector = checked_vector(first, vector)
+    axis = axis_of("alpha", alpha, extent, steps)
+    objectives, population = sampled(objectives, samples, seed)
+    evaluator = Evaluator(
+        objectives,
+        [vector],
+        batch_norm=batch_norm,
+        calibration=calibration,
+        errors=samples is not None,
+        expected=len(axis),
+    )
+    settings = ([axis.tolist()], batch_norm, evaluator.calibration_samples)
+    evaluate = recorded(evaluator, objectives, [vector], checkpoint, checkpoint_seconds, settings)
+    report = as_progress(progress, "line")
+    values = evaluate(axis[:, None], lambda done: report(done, len(axis)))
+    errors = standard_errors(values, objectives, population, (len(axis),))
+    return {
+        name: Line(
+            alpha=axis.copy(),
+            loss=values.loss[:, column].copy(),
+            accuracy=values.accuracy[:, column].copy(),
+            center_loss=float(evaluator.center.loss[0, column]),
+            center_accuracy=float(evaluator.center.accuracy[0, column]),
+            direction_norm=torch.linalg.vector_norm(vector).item(),
+            samples=objective.n_samples,
+            population=population[name],
+            **errors[name],
+            evaluations=len(axis),
+            **settings_of(evaluator, batch_norm, direction),
+        )
+        for column, (name, objective) in enumerate(objectives.items())
+    }

@@ -1,0 +1,136 @@
+"""study.h5 is believed only as it was written; otherwise it is made anew from the run files."""
+
+import json
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import cli, store
+from analysis.store.safe_hdf5 import sealed
+from analysis.store.table import read_index
+from tests.analysis.test_trust import FIRST, flip
+
+
+@pytest.fixture
+def out(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def rewritten(change):
+    """A change of the open index, sealed anew."""
+
+    def damage(path):
+        with h5py.File(path, "a") as file:
+            change(file)
+        path.write_bytes(sealed(path.read_bytes()))
+
+    return damage
+
+
+def replaced(name, **options):
+    def change(file):
+        del file["table"][name]
+        if options:
+            file["table"].create_dataset(name, **options)
+
+    return rewritten(change)
+
+
+def ordered(order):
+    return rewritten(lambda file: file["table"].attrs.__setitem__("order", order))
+
+
+def as_link(path):
+    path.rename(path.with_name("elsewhere.h5"))
+    path.symlink_to("elsewhere.h5")
+
+
+def as_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES = {
+    "a bit": lambda path: flip(path, path.stat().st_size // 2),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no HDF5": lambda path: path.write_bytes(b"broken"),
+    "without a seal": lambda path: path.write_bytes(path.read_bytes()[:-72]),
+    "a missing column": replaced("test_accuracy"),
+    "a column of words": replaced("test_accuracy", data=["x", "y"], dtype=h5py.string_dtype()),
+    "a column of another length": replaced("test_accuracy", data=np.zeros(3)),
+    "a column in two dimensions": replaced("test_accuracy", data=np.zeros((2, 2))),
+    "a column in another file": replaced(
+        "test_accuracy", shape=(2,), dtype="f8", external=[("/etc/passwd", 0, 16)]
+    ),
+    "a column of 728 TiB": replaced("test_accuracy", shape=(10**14,), dtype="f8", chunks=(1024,)),
+    "a linked column": rewritten(
+        lambda file: file["table"].__setitem__("more", h5py.ExternalLink("x.h5", "/"))
+    ),
+    "an order that is no list": ordered("3"),
+    "an order of what is not there": ordered(json.dumps(["nothing"])),
+    "an order that nests deeply": ordered("[" * 10_000),
+    "no fingerprint": rewritten(lambda file: file.attrs.__delitem__("fingerprint")),
+    "a run outside of the folder": rewritten(lambda file: file["runs"].__setitem__(0, "../../secret.h5")),
+    "a link to another file": as_link,
+    "a FIFO": as_fifo,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_suspect_index_is_made_anew_from_the_run_files(out, undisturbed, damage):
+    expected = store.read_table(undisturbed)
+    DAMAGES[damage](out / "study.h5")
+    pd.testing.assert_frame_equal(store.read_table(out), expected)
+    assert not (out / "study.h5").is_symlink()
+    # and is whole from now on
+    (out / FIRST).unlink()
+    pd.testing.assert_frame_equal(store.read_table(out), expected)
+    assert store.fingerprint(out) == store.fingerprint(undisturbed)
+
+
+def test_an_index_is_made_anew_without_runs_that_are_broken_or_of_other_settings(out):
+    DAMAGES["a bit"](out / "study.h5")
+    flip(out / FIRST, 5000)
+    assert read_index(out).runs == [FIRST.replace("seed0", "seed1")]
+
+
+def test_an_index_that_cannot_be_made_anew_is_named(out, capsys):
+    DAMAGES["a bit"](out / "study.h5")
+    shutil.rmtree(out / "runs")
+    assert cli.main(["claims", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "study.h5 does not have its checksum" in error
+    assert "there is no whole run file; run 'ncsam study' again" in error
+    (out / "study.toml").write_text("name = 1")
+    assert cli.main(["claims", str(out)]) == 2
+    assert "it cannot be made anew, as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file["history"].create_dataset(
+            "probe_x", data=["a", "b", "c"], dtype=h5py.string_dtype()
+        ),
+        lambda file: file["history"].create_dataset("probe_x", data=np.zeros(5)),
+        lambda file: file["labels/clean"].__setitem__(0, 10**6),
+        lambda file: file["labels/observed"].__setitem__(0, -1),
+        lambda file: file["labels/transition"].__setitem__((0, 0), np.nan),
+        *(
+            lambda file, value=value: file["config"].attrs.__setitem__("schema_version", value)
+            for value in ("abc", float("nan"), float("inf"), [1, 2])
+        ),
+    ],
+)
+def test_a_run_file_whose_content_is_of_another_kind_is_broken_and_named(undisturbed, tmp_path, change):
+    path = tmp_path / "run.h5"
+    shutil.copy(undisturbed / FIRST, path)
+    rewritten(change)(path)
+    with pytest.raises(store.BrokenFileError, match=r"file: .*run\.h5 (does not hold|is not to be trusted)"):
+        store.read_record(path)

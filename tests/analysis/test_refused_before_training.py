@@ -1,0 +1,47 @@
+"""What would fail, or be nothing, after a training is refused before any run."""
+
+import pytest
+
+from analysis.plan import StudyError, read_study
+from analysis.plan.against_data import check_against_data
+from ncsam import load_dataset
+from tests.analysis.tiny_study import TINY
+
+PARAMETERS = 64 * 4 + 4 + 4 * 10 + 10
+"""Of the tiny study's network."""
+
+
+def checked(folder, text):
+    path = folder / "study.toml"
+    path.write_text(text)
+    study = read_study(path)
+    check_against_data(study, load_dataset("digits", train_samples=200, test_samples=100), None)
+
+
+@pytest.mark.parametrize("count", [PARAMETERS, PARAMETERS + 1])
+def test_as_many_eigenvalues_as_parameters(tmp_path, count):
+    checked(tmp_path, TINY.replace("eigenvalues = 1", f"eigenvalues = {PARAMETERS - 1}"))
+    with pytest.raises(
+        StudyError, match=rf"^measure.eigenvalues: {count} of a model with {PARAMETERS} parameters"
+    ):
+        checked(tmp_path, TINY.replace("eigenvalues = 1", f"eigenvalues = {count}"))
+
+
+def test_recalibrating_a_model_without_batch_norm(tmp_path):
+    surfaces = TINY + 'surface_rates = [0.4]\nsurface_seeds = [0]\nsurface_batch_norm = "recalibrate"\n'
+    with pytest.raises(StudyError, match=r"^measure.surface_batch_norm: 'recalibrate' needs BatchNorm"):
+        checked(tmp_path, surfaces)
+    checked(tmp_path, surfaces.replace('"recalibrate"', '"eval"'))
+
+
+@pytest.mark.parametrize("value", ["1e300", "1e39", "-1e200", "1e-300"])
+def test_numbers_that_float32_cannot_hold(tmp_path, value):
+    with pytest.raises(StudyError, match=r"training\.learning_rate: must be a number of float32"):
+        checked(tmp_path, TINY.replace("epochs = 3", f"epochs = 3\nlearning_rate = {value}"))
+
+
+def test_a_model_that_no_memory_holds_is_forecast_and_not_made(tmp_path):
+    with pytest.raises(
+        StudyError, match=r"^model: 'mlp' has 8,[0-9,]* parameters; .* needs about [0-9,]+ GiB"
+    ):
+        checked(tmp_path, TINY.replace("hidden = [4]", "hidden = [65536, 65536, 65536]"))
