@@ -35,8 +35,7 @@ from analysis.statistics import THESE, failing_share, paired_effect, rank_associ
 TABLE = Path(__file__).parents[1] / "docs" / "verdict_errors.csv"
 CORRELATIONS = (0.0, 0.3, 0.5, 0.9)
 RATES = np.array([0.0, 0.2, 0.4, 0.6])
-MARGIN = 0.5
-ALLOWED = 0.05
+MARGIN, ALLOWED = 0.5, 0.05
 
 Generator = np.random.Generator
 
