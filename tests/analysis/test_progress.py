@@ -77,8 +77,8 @@ def test_one_line_shows_what_is_done_the_time_left_and_what_is_at_work(width):
         shown.update(("SGD1", "training", 7, 7))
         shown.update(("SGD2", "measuring", 7, 7))
         shown.finish("SAM0", None, MemoryError("1 [TiB]"))
-        with console.capture() as capture:
-            console.print(Group(shown._shown()))
+    with console.capture() as capture:
+        console.print(Group(shown._shown()))
     (line,) = capture.get().splitlines()
     assert line.startswith("2 of 6 runs done, 1 failed; time left: at least")
     assert ("SGD seed 2: measuring 7 of 7" in line) == (width == 120)
