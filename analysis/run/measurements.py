@@ -170,9 +170,13 @@ def _sharpness(subject: Subject) -> Results:
     found: dict[str, Sharpness] = {}
     for name, eigen in subject.eigenpairs.items():
         ascend = partial(
-            sharpness, subject.objectives[name], steps=settings.sharpness_steps, seed=subject.seed
+            sharpness,
+            subject.objectives[name],
+            steps=settings.sharpness_steps,
+            start=eigen,
+            seed=subject.seed,
         )
-        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho, start=eigen)
+        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho)
         found[f"sharpness_elementwise/{name}"] = ascend(
             rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
         )
@@ -298,7 +302,7 @@ MEASURES = {
                 "sharpness_filter_rho",
                 "sharpness_steps",
             ),
-            version=2,
+            version=3,
         ),
         Measure(
             "flatness",
