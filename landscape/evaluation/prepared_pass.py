@@ -74,7 +74,7 @@ class PreparedPass:
         self.block = 1
         self._traced: dict[torch.Size, Forward] = {}
         self._linear_parts: list[tuple[Tensor, ...] | None] = [None] * len(self._chunks)
-        if plain or expected < WORTH_TRACING:
+        if plain or self._objective.writes_weights or expected < WORTH_TRACING:
             return
         with torch.inference_mode():
             try:
