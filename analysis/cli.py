@@ -69,14 +69,32 @@ def _parser() -> argparse.ArgumentParser:
         description="Loss landscapes of learning with noisy labels: train, measure, judge, plot.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_study(commands)
+    _add_measure(commands)
+    _add_claims(commands)
+    _add_report(commands)
 
+    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
+    drawing.add_argument("results", type=Path, help="a study's folder")
+    drawing.set_defaults(command=_figures)
+
+    info = commands.add_parser("info", help="what a run file holds")
+    info.add_argument("file", type=Path)
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _add_study(commands: Any) -> None:
     study = commands.add_parser("study", help="train and measure every run of a study, then judge and plot")
     study.add_argument("study", type=Path, help="a study file, such as studies/quick.toml")
     study.add_argument(
         "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
     )
     study.set_defaults(command=_study)
+    _add_resources(study)
 
+
+def _add_measure(commands: Any) -> None:
     measuring = commands.add_parser(
         "measure", help="measure the stored weights of a study's runs again, without training"
     )
@@ -95,9 +113,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a study file whose [measure] settings are taken (default: those in the folder)",
     )
     measuring.set_defaults(command=_measure)
-    for working in (study, measuring):
-        _add_resources(working)
+    _add_resources(measuring)
 
+
+def _add_claims(commands: Any) -> None:
     claims = commands.add_parser(
         "claims", help="judge the claims on a study's results and print the verdicts"
     )
@@ -112,7 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
     )
     claims.set_defaults(command=_claims)
+    _add_claims_of_your_own(claims)
 
+
+def _add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="write report.html, a Markdown table of the verdicts and a CSV of all runs"
     )
@@ -121,25 +143,19 @@ def _parser() -> argparse.ArgumentParser:
         "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
     )
     report.set_defaults(command=_report)
-    for reading in (claims, report):
-        reading.add_argument(
-            "--with",
-            dest="own",
-            type=Path,
-            action="append",
-            default=[],
-            metavar="FILE",
-            help="a Python file that registers claims of your own",
-        )
+    _add_claims_of_your_own(report)
 
-    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
-    drawing.add_argument("results", type=Path, help="a study's folder")
-    drawing.set_defaults(command=_figures)
 
-    info = commands.add_parser("info", help="what a run file holds")
-    info.add_argument("file", type=Path)
-    info.set_defaults(command=_info)
-    return parser
+def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="own",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers claims of your own",
+    )
 
 
 def _add_resources(parser: argparse.ArgumentParser) -> None:

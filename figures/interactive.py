@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from landscape import Surface
 
 
 def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> str:
-    """The text of an HTML page with the surfaces of several models on one scale, one shown at a time or all.
+    """The text of an HTML page with the surfaces of several models on one scale.
 
-    Points without a finite loss are holes, counted below. The script that draws is part of the page (some 4
-    MB), which therefore needs no network.
+    The page shows one surface at a time, or all. Points without a finite loss are holes; the note below the surface
+    counts them. The page holds the script that draws (some 4 MB) and therefore needs no network.
 
     Args:
         surfaces: (title, surface) of each model.
@@ -31,62 +32,15 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the interactive page needs plotly: pip install 'ncsam[plots]'") from error
     low, high = robust_range([surface.loss for _, surface in surfaces])
-    bottom, top = height_of(np.array([low, high]), low, high)
-    ticks = np.linspace(bottom, top, 6)
-    labels = [loss_at(tick, low, high) for tick in ticks]
     figure = plotly.Figure()
-    # plotly takes tags in a title for its own
+    # plotly would read tags in a title as its own
     titles = [html.escape(title, quote=False) for title, _ in surfaces]
     for index, (title, (_, surface)) in enumerate(zip(titles, surfaces, strict=True)):
-        # plotly's rows are the second axis
-        height, loss = height_of(surface.loss, low, high).T, surface.loss.T
-        text = [[f"loss {value:.4g}" for value in row] for row in loss]
-        figure.add_surface(
-            x=surface.alpha,
-            y=surface.beta,
-            z=height,
-            text=text,
-            hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + title + "</extra>",
-            coloraxis="coloraxis",
-            name=title,
-            visible=index == 0,
-        )
-        figure.add_scatter3d(
-            x=[0],
-            y=[0],
-            z=height_of(np.array([surface.center_loss]), low, high),
-            mode="markers",
-            marker={"color": "red", "size": 4},
-            hovertemplate=f"the model: loss {surface.center_loss:.4g}<extra></extra>",
-            name=title,
-            showlegend=False,
-            visible=index == 0,
-        )
+        _add_model(figure, title, surface, low, high, visible=index == 0)
     figure.update_layout(
         updatemenus=[{"buttons": _buttons(titles), "x": 0.02, "xanchor": "left"}],
-        # one scale for all, also when several are shown
-        coloraxis={
-            "cmin": bottom,
-            "cmax": top,
-            "colorscale": "Viridis",
-            "colorbar": {
-                "title": {"text": f"{loss_name} (nat)", "side": "right"},
-                "tickvals": ticks,
-                "ticktext": labels,
-                "len": 0.8,
-            },
-        },
-        scene={
-            "xaxis_title": "α",
-            "yaxis_title": "β",
-            "zaxis": {"title": "loss", "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
-            # the same box whichever surfaces are shown
-            "aspectmode": "manual",
-            "aspectratio": {"x": 1, "y": 1, "z": 0.7},
-            # far enough for the near corner to be in the picture
-            "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}},
-        },
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
+        **_axes(loss_name, low, high),
     )
     plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height="82vh")
     scale = "logarithmic" if low > 0 else "linear"
@@ -96,6 +50,61 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(loss_name)}</title>'
         f'</head>\n<body style="font-family: sans-serif">\n{plot}\n<p>{html.escape(note)}</p>\n</body></html>\n'
     )
+
+
+def _add_model(figure: Any, title: str, surface: Surface, low: float, high: float, *, visible: bool) -> None:
+    """Adds the surface of one model, and a red mark for the model itself."""
+    # plotly's rows are the second axis
+    height, loss = height_of(surface.loss, low, high).T, surface.loss.T
+    figure.add_surface(
+        x=surface.alpha,
+        y=surface.beta,
+        z=height,
+        text=[[f"loss {value:.4g}" for value in row] for row in loss],
+        hovertemplate="α %{x:.3g}, β %{y:.3g}<br>%{text}<extra>" + title + "</extra>",
+        coloraxis="coloraxis",
+        name=title,
+        visible=visible,
+    )
+    figure.add_scatter3d(
+        x=[0],
+        y=[0],
+        z=height_of(np.array([surface.center_loss]), low, high),
+        mode="markers",
+        marker={"color": "red", "size": 4},
+        hovertemplate=f"the model: loss {surface.center_loss:.4g}<extra></extra>",
+        name=title,
+        showlegend=False,
+        visible=visible,
+    )
+
+
+def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
+    """The color scale and the box, the same whichever surfaces are shown."""
+    bottom, top = height_of(np.array([low, high]), low, high)
+    ticks = np.linspace(bottom, top, 6)
+    labels = [loss_at(tick, low, high) for tick in ticks]
+    color_scale = {
+        "cmin": bottom,
+        "cmax": top,
+        "colorscale": "Viridis",
+        "colorbar": {
+            "title": {"text": f"{loss_name} (nat)", "side": "right"},
+            "tickvals": ticks,
+            "ticktext": labels,
+            "len": 0.8,
+        },
+    }
+    scene = {
+        "xaxis_title": "α",
+        "yaxis_title": "β",
+        "zaxis": {"title": "loss", "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1, "y": 1, "z": 0.7},
+        # from further away the near corner is in the picture too
+        "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}},
+    }
+    return {"coloraxis": color_scale, "scene": scene}
 
 
 def _buttons(titles: Sequence[str]) -> list[dict[str, object]]:

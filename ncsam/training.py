@@ -133,14 +133,11 @@ def fit(
     device = next(method.model.parameters()).device
     labels = labels.to(device)
     classes = _checked_classes(method.model, train, labels, held_out)
-    rows: list[dict[str, float]] = []
     checkpoint = None if checkpoint is None else Path(checkpoint)
+    rows: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler)
-        if len(rows) > epochs:
-            raise ValueError(
-                f"checkpoint: {checkpoint} has {len(rows)} epochs already, {epochs} were asked for"
-            )
+        _check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         if on_epoch:
             on_epoch(len(rows))
 
@@ -182,9 +179,12 @@ def fit(
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows)
         if on_epoch:
             on_epoch(epoch)
+    return _history(rows, probes)
 
+
+def _history(rows: list[dict[str, float]], probes: Sequence[Probe]) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
-    # epochs of a checkpoint that an earlier version left lack what is newer
+    # a checkpoint of an earlier version lacks the metrics that are newer
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described
     }
@@ -215,6 +215,11 @@ def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> N
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
+
+
+def _check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
+    if trained > epochs:
+        raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
 
 
 def _check(

@@ -5,7 +5,7 @@
 `variants.py` which runs are a method's, `quantities.py` what is measured. One file a family holds the claims.
 """
 
-from analysis.claims import ablations, generalisation, landscapes, mechanism, rivals, theory
+from analysis.claims import ablations, generalization, landscapes, mechanism, rivals, theory
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
 from analysis.claims.differences import Difference, Level
@@ -34,7 +34,7 @@ for _claim in (
     *theory.CLAIMS,
     *mechanism.CLAIMS,
     *landscapes.CLAIMS,
-    *generalisation.CLAIMS,
+    *generalization.CLAIMS,
     *ablations.CLAIMS,
     *rivals.CLAIMS,
 ):

@@ -138,7 +138,7 @@ def test_a_divergence_is_recorded_where_probes_are_taken_and_where_candidates_ar
 
 
 def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
-    def failing(*arguments, seed, **options):
+    def failing(*arguments, **options):
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(analysis.run.one_run, "measure", failing)
