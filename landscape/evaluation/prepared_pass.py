@@ -15,7 +15,8 @@ from landscape.evaluation.chunks import held_chunks
 from landscape.evaluation.losses import can_be_mapped, correct, mean_losses, sample_losses
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
-from landscape.loss.objective import Objective, are_class_scores
+from landscape.loss.checks import are_class_scores
+from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 
 BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}

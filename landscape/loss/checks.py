@@ -18,6 +18,31 @@ REPEATED = 1e-4
 """Outputs of one batch, run twice, differ by less, also on GPUs, where sums have no fixed order."""
 
 
+def check_settings(
+    chunk_size: int,
+    memory_budget: int,
+    dtype: torch.dtype | None,
+    parameters: Callable[[str], bool] | None,
+) -> None:
+    """Checks the settings of an Objective.
+
+    Raises:
+        ValueError: a number out of range.
+        TypeError: an argument of another type.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
+    if memory_budget < 0:
+        raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
+    if parameters is not None and not callable(parameters):
+        raise TypeError(
+            f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
+            "for names in a set, its __contains__"
+        )
+
+
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is two tensors of as many samples.
 
@@ -84,8 +109,8 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
             again, repeated = outputs_of(rows)[: len(few)], outputs[: len(few)]
     if not _agree(repeated, again, REPEATED):
         raise ValueError(
-            "model: its outputs for the same samples differ from one run to the next, and so would every number; take "
-            "the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
+            "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
+            "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
         )
     if not _agree_but_for_rounding(again, outputs[: len(few)]):
         raise ValueError(
@@ -144,6 +169,13 @@ def check_that_classes_count_alike(
     outputs = output.expand(2, *output.shape[1:])
     for index in range(1, len(classes)):
         check_that_loss_is_a_mean(loss_fn, outputs, classes[[0, index]], dtype)
+
+
+def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    return (
+        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
+    )
 
 
 def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:

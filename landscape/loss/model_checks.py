@@ -12,6 +12,12 @@ from torch.utils._pytree import tree_leaves
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
 
+NO_DERIVATIVES = (
+    "model: its forward writes to its weights (as an Embedding with max_norm does), so that torch's derivatives are "
+    "not those of the loss; losses and surfaces can be had; for derivatives, bound the weights once before the "
+    "Objective is made, and take the bound out of forward (max_norm=None)"
+)
+
 
 def check_that_weights_are_real(model: nn.Module) -> None:
     """Checks that no parameter is complex.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -16,16 +15,20 @@ from torch.func import functional_call
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
+    are_class_scores,
+    check_settings,
     check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
     checked_outputs,
     telling_rows,
 )
+from landscape.loss.copies import constant_copy, copied
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
 from landscape.loss.model_checks import (
+    NO_DERIVATIVES,
     check_that_the_copy_stands_alone,
     check_that_the_loss_reads_no_weights,
     check_that_weights_are_real,
@@ -135,26 +138,16 @@ class Objective:
         compile_mode: str | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
-        if memory_budget < 0:
-            raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
-        if parameters is not None and not callable(parameters):
-            raise TypeError(
-                f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
-                "for names in a set, its __contains__"
-            )
+        check_settings(chunk_size, memory_budget, dtype, parameters)
         check_that_weights_are_real(model)
-        self.model = _copied("model", model).eval()
+        self.model = copied("model", model).eval()
         self.exclusive = ThreadLock()
         avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
         self.model.requires_grad_(False)
-        self.loss_fn = _constant(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size = chunk_size
         self.memory_budget = memory_budget
         self.linearize = linearize
@@ -295,19 +288,10 @@ class Objective:
         return with_weights(self.model, self.unflatten(variable), differentiated)
 
     def check_that_derivatives_exist(self) -> None:
-        """Checks that derivatives in the weights can be had, here and of this model.
-
-        Raises:
-            RuntimeError: in `torch.inference_mode()`.
-            ValueError: the model writes to its weights.
-        """
+        """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
         check_that_gradients_are_recorded(self.theta, self.inputs)
         if self.writes_weights:
-            raise ValueError(
-                "model: its forward writes to its weights (as an Embedding with max_norm does), so that torch's "
-                "derivatives are not those of the loss; losses and surfaces can be had; for derivatives, bound the "
-                "weights once before the Objective is made, and take the bound out of forward (max_norm=None)"
-            )
+            raise ValueError(NO_DERIVATIVES)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -394,10 +378,10 @@ class Objective:
         if self.theta.is_inference() or self.inputs.is_inference():
             return
         inputs, targets = (part[:4].to(self.device, copy=True) for part in (self.inputs, self.targets))
+        self.writes_weights = writes_to_its_weights(
+            lambda theta: self.forward(theta, inputs.clone()), self.theta
+        )
         with torch.inference_mode(False), torch.enable_grad():
-            self.writes_weights = writes_to_its_weights(
-                lambda theta: self.forward(theta, inputs.clone()), self.theta
-            )
             outputs = self.outputs(self.theta, inputs)
             check_that_the_copy_stands_alone(outputs, original)
             check_that_the_loss_reads_no_weights(self.loss_fn(outputs.detach(), targets), original)
@@ -414,29 +398,3 @@ class Objective:
         )
         check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
         check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
-
-
-def _constant(loss_fn: nn.Module) -> nn.Module:
-    """A copy of a loss whose own parameters are constants."""
-    constant = _copied("loss_fn", loss_fn)
-    if learned := sum(p.numel() for p in loss_fn.parameters() if p.requires_grad):
-        warnings.warn(
-            f"loss_fn: its own {learned} trainable parameters are constants of the measured loss, not variables; put "
-            "them into the model to make them variables, or freeze them by requires_grad_(False)",
-            stacklevel=3,
-        )
-    return constant.requires_grad_(False)
-
-
-def _copied(field: str, module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
-        raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
-
-
-def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
-    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
-    return (
-        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
-    )

@@ -69,9 +69,9 @@ def check_second_derivatives(
         errors.append(error)
     raise ValueError(
         f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
-        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
-        "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms without a word; "
-        "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
+        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
+        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
     )
 
 

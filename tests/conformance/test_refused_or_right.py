@@ -293,7 +293,9 @@ def test_outputs_that_are_a_little_random_are_refused(noise):
         def forward(self, x):
             return self.network(x + noise * torch.randn_like(x))
 
-    with pytest.raises(ValueError, match="model: its outputs for the same samples differ"):
+    with pytest.raises(
+        ValueError, match="model: its outputs for a sample differ from one run of the same batch"
+    ):
         Objective(Noisy(), cross_entropy, samples())
 
 
