@@ -192,6 +192,7 @@ def low_loss_bend(
         )
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
+    objective.check_that_derivatives_exist()
     _check_that_the_rest_is_shared(objective, other)
     start, end = objective.theta, objective.flatten(other)
     outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs

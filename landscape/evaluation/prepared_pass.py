@@ -15,7 +15,8 @@ from landscape.evaluation.chunks import held_chunks
 from landscape.evaluation.losses import can_be_mapped, correct, mean_losses, sample_losses
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
-from landscape.loss.objective import Objective, are_class_scores
+from landscape.loss.checks import are_class_scores
+from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 
 BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
@@ -74,7 +75,7 @@ class PreparedPass:
         self.block = 1
         self._traced: dict[torch.Size, Forward] = {}
         self._linear_parts: list[tuple[Tensor, ...] | None] = [None] * len(self._chunks)
-        if plain or expected < WORTH_TRACING:
+        if plain or self._objective.writes_weights or expected < WORTH_TRACING:
             return
         with torch.inference_mode():
             try:

@@ -107,6 +107,7 @@ def twice_differentiable() -> Iterator[None]:
     plain: dict[Callable[..., Any], Callable[..., Any]] = {
         torch._weight_norm: _weight_norm,
         torch.nn.functional.embedding: _embedding,
+        torch.nn.functional.hardsigmoid: _hardsigmoid,
     }
     with _PLAIN_ATTENTION.held(), _Instead(plain):
         yield
@@ -173,6 +174,12 @@ def _embedding(
         is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
         weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
     return torch.nn.functional.embedding(rows, weight, None, *others, **more)
+
+
+def _hardsigmoid(values: Tensor, inplace: bool = False) -> Tensor:
+    """The same function from operations that torch differentiates twice."""
+    gate = torch.nn.functional.relu6(values + 3) / 6
+    return values.copy_(gate) if inplace else gate
 
 
 def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:

@@ -14,6 +14,34 @@ from landscape.loss.random_state import borrowed_generators
 MOST_CLASSES = 1000
 """Classes of which each is looked at by three losses of a sample or two, some tenths of a second in all."""
 
+REPEATED = 1e-4
+"""Outputs of one batch, run twice, differ by less, also on GPUs, where sums have no fixed order."""
+
+
+def check_settings(
+    chunk_size: int,
+    memory_budget: int,
+    dtype: torch.dtype | None,
+    parameters: Callable[[str], bool] | None,
+) -> None:
+    """Checks the settings of an Objective.
+
+    Raises:
+        ValueError: a number out of range.
+        TypeError: an argument of another type.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
+    if memory_budget < 0:
+        raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
+    if parameters is not None and not callable(parameters):
+        raise TypeError(
+            f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
+            "for names in a set, its __contains__"
+        )
+
 
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is two tensors of as many samples.
@@ -75,9 +103,15 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
             )
         try:
             again = outputs_of(few)
+            repeated = outputs_of(few)
         except (RuntimeError, ValueError):
             # some models cannot take a single sample, or but one size of batch
-            again = outputs_of(rows)[: len(few)]
+            again, repeated = outputs_of(rows)[: len(few)], outputs[: len(few)]
+    if not _agree(repeated, again, REPEATED):
+        raise ValueError(
+            "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
+            "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
+        )
     if not _agree_but_for_rounding(again, outputs[: len(few)]):
         raise ValueError(
             "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
@@ -137,6 +171,13 @@ def check_that_classes_count_alike(
         check_that_loss_is_a_mean(loss_fn, outputs, classes[[0, index]], dtype)
 
 
+def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    return (
+        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
+    )
+
+
 def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:
     """Checks that all ranks hold the same parameters and buffers.
 
@@ -180,10 +221,15 @@ def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     Rounding depends on the batch, and parts of a model may compute with less precision than its outputs have (bfloat16,
     TF32). Dropout and BatchNorm change the outputs by about their own size. The tolerance of 5% lies in between.
     """
+    is_precise = outputs.dtype == torch.float64
+    return _agree(again, outputs, 1e-4 if is_precise else 0.05)
+
+
+def _agree(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
+    """Whether two tensors differ by no more than a part of the largest value, or 20 roundings in their dtype."""
     if not outputs.is_floating_point():
         return torch.equal(again, outputs)
-    is_precise = outputs.dtype == torch.float64
-    tolerance = 1e-4 if is_precise else max(0.05, 20 * torch.finfo(outputs.dtype).eps)
+    tolerance = max(tolerance, 20 * torch.finfo(outputs.dtype).eps)
     largest = outputs.double().abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
     return torch.allclose(
         again.double(), outputs.double(), rtol=0, atol=tolerance * float(largest), equal_nan=True

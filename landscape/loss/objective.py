@@ -15,19 +15,29 @@ from torch.func import functional_call
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.checks import (
+    are_class_scores,
+    check_settings,
     check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     check_that_ranks_agree,
     checked_outputs,
     telling_rows,
 )
+from landscape.loss.copies import constant_copy, copied
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
+from landscape.loss.model_checks import (
+    NO_DERIVATIVES,
+    check_that_the_copy_stands_alone,
+    check_that_the_loss_reads_no_weights,
+    check_that_weights_are_real,
+    writes_to_its_weights,
+)
 from landscape.loss.precision import full_float32
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.loss.samples import Chunks, Data, collected, held
-from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of
+from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the mean loss over the samples, a scalar."""
@@ -99,14 +109,17 @@ class Objective:
         chunks: the samples, cut as they are read.
         memory: what is kept for further products at the same weights.
         n_samples: samples in the data set, those of all ranks.
+        writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
+        verified: matrices of which a product was compared with a difference of gradients.
         gradients: gradients over the data set computed so far.
         products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
         exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
             wait for each other; those with an Objective each run side by side.
 
     Raises:
-        ValueError: no data, sizes that do not match, no parameter chosen, a loss that is not a mean, a model
-            whose outputs for a sample are random or depend on the other samples (a few are looked at), or ranks with
+        ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not a mean
+            or depends on weights otherwise than through the outputs, a model whose outputs for a sample are random or
+            depend on the other samples (a few are looked at) or on weights outside of the copy, or ranks with
             different weights or buffers.
         TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
@@ -125,32 +138,26 @@ class Objective:
         compile_mode: str | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
-        if memory_budget < 0:
-            raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
-        if parameters is not None and not callable(parameters):
-            raise TypeError(
-                f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "
-                "for names in a set, its __contains__"
-            )
-        self.model = _copied("model", model).eval()
+        check_settings(chunk_size, memory_budget, dtype, parameters)
+        check_that_weights_are_real(model)
+        self.model = copied("model", model).eval()
         self.exclusive = ThreadLock()
         avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
         self.model.requires_grad_(False)
-        self.loss_fn = _copied("loss_fn", loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size = chunk_size
         self.memory_budget = memory_budget
         self.linearize = linearize
         self.compile_mode = compile_mode
         self.process_group = process_group
         self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self.writes_weights = False
+        self.verified: set[type] = set()
         self._hold(*collected(data, self.dtype))
+        self._check_dependence(model)
 
     def subset(
         self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
@@ -167,6 +174,7 @@ class Objective:
         part = copy.copy(self)
         if parameters is not None:
             part._choose([name for name in self.names if parameters(name)])
+            part.verified = set()
         rows = slice(None) if samples is None else samples.to(self.inputs.device)
         part._hold(self.inputs[rows], self.targets[rows])
         return part
@@ -214,6 +222,8 @@ class Objective:
     def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
         with self.exclusive:
+            if self.writes_weights:
+                theta = theta.clone()
             if buffers is None:
                 return self.forward(theta, inputs)
             result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
@@ -256,18 +266,32 @@ class Objective:
         Raises:
             RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
         """
-        check_that_gradients_are_recorded(self.theta, self.inputs)
+        self.check_that_derivatives_exist()
         theta = self.point(theta).clone()
         # the loss in the last place
         total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
         for inputs, targets in self.chunks:
-            variable = theta.detach().requires_grad_()
-            loss = self.loss_fn(self.outputs(variable, inputs), targets)
-            total[:-1] += derivative(loss, variable) * len(inputs)
-            total[-1] += loss.detach() * len(inputs)
+            loss, gradient = self._loss_and_gradient(theta, inputs, targets)
+            total[:-1] += gradient * len(inputs)
+            total[-1] += loss * len(inputs)
         self.gradients += 1
         mean = self.summed(total) / self.n_samples
         return mean[-1], mean[:-1].to(self.dtype)
+
+    def _loss_and_gradient(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        variable = theta.detach().requires_grad_()
+
+        def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
+            loss = self.loss_fn(model(inputs), targets)
+            return loss.detach(), derivative(loss, variable)
+
+        return with_weights(self.model, self.unflatten(variable), differentiated)
+
+    def check_that_derivatives_exist(self) -> None:
+        """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
+        check_that_gradients_are_recorded(self.theta, self.inputs)
+        if self.writes_weights:
+            raise ValueError(NO_DERIVATIVES)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -348,6 +372,21 @@ class Objective:
             self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
 
+    @full_float32()
+    def _check_dependence(self, original: nn.Module) -> None:
+        """Looks at which weights the outputs and the loss of a few samples are computed with."""
+        if self.theta.is_inference() or self.inputs.is_inference():
+            return
+        inputs, targets = (part[:4].to(self.device, copy=True) for part in (self.inputs, self.targets))
+        self.writes_weights = writes_to_its_weights(
+            lambda theta: self.forward(theta, inputs.clone()), self.theta
+        )
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = self.outputs(self.theta, inputs)
+            check_that_the_copy_stands_alone(outputs, original)
+            check_that_the_loss_reads_no_weights(self.loss_fn(outputs.detach(), targets), original)
+
+    @full_float32()
     @torch.no_grad()
     def _check_a_few(self) -> None:
         """Looks at the outputs and losses of a few samples."""
@@ -359,17 +398,3 @@ class Objective:
         )
         check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
         check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
-
-
-def _copied(field: str, module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
-        raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
-
-
-def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
-    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
-    return (
-        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
-    )

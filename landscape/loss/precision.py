@@ -1,4 +1,4 @@
-"""Measuring in all of float32: on GPUs torch shortens its factors to TF32, with 10 bits, in convolutions by default."""
+"""Measuring in all of float32: neither TF32, which GPUs take for convolutions by default, nor the caller's autocast."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ OLDER: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 within, however torch was told to allow it; also a decorator. Nothing to do before CUDA is in use.
+    """No TF32 and no autocast within, however torch was told to allow them; also a decorator.
 
+    Autocast computes in 8 or 11 bits what errors are claimed for in 24. A model's own autocast, within its forward,
+    stays. For TF32 there is nothing to do before CUDA is in use.
     Its relative error of 5e-4 a factor is a hundred times what an eigenvalue is claimed to within, and more than two
     ways to compute one loss may differ by. The settings are the process's: other threads' passes have them too.
     """
     with ExitStack() as undo:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                undo.enter_context(torch.autocast(device, enabled=False))
         if torch.cuda.is_initialized():
             undo.enter_context(_WITHOUT_TF32.held())
         yield

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,32 @@ class ParameterLayout:
 def outputs_at(model: nn.Module, layout: ParameterLayout, theta: Tensor, inputs: Tensor) -> Tensor:
     """The outputs of the model for `inputs`, with the weights `theta` in place of the model's own."""
     result: Tensor = functional_call(model, layout.unflatten(theta), (inputs,))
+    return result
+
+
+T = TypeVar("T")
+
+
+class _Lent(nn.Module):
+    """Calls a function with a model, so that `functional_call` holds other weights in the model meanwhile."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, use: Callable[[nn.Module], T]) -> T:
+        return use(self.model)
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[[nn.Module], T]) -> T:
+    """`use(model)`, while `weights` stand in place of the model's own parameters and buffers of these names.
+
+    A derivative that is taken within `use` is right for activation checkpointing too, which runs parts of the model
+    again in the backward pass.
+    """
+    result: T = functional_call(
+        _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
+    )
     return result
 
 

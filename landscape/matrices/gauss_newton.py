@@ -14,7 +14,7 @@ from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
-from landscape.matrices.rule import Rule
+from landscape.matrices.rule import Loss, Rule, Run
 
 
 def three_reverse_passes(
@@ -35,6 +35,17 @@ def three_reverse_passes(
         return derivative((outputs * curved).sum(), theta, retain_graph=True)
 
     return product
+
+
+def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
+    """The Gauss-Newton matrix times a step, to second order in the step: J^T times how the loss's slope changes."""
+
+    def slope(_: Tensor, outputs: Tensor) -> Tensor:
+        scores = outputs.detach().requires_grad_()
+        return derivative(loss(scores.clone()), scores)
+
+    change = (run(theta + step, slope) - run(theta - step, slope)) / 2
+    return run(theta, lambda variable, outputs: derivative((outputs * change).sum(), variable))
 
 
 def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
@@ -66,4 +77,4 @@ class GaussNewton(MeanOverSamples):
     cross-entropy on logits it is the Fisher matrix and does not depend on the labels.
     """
 
-    rule = Rule(direct=three_reverse_passes, traced=forward_and_reverse)
+    rule = Rule(direct=three_reverse_passes, difference=difference_of_slopes, traced=forward_and_reverse)

@@ -12,7 +12,7 @@ from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
-from landscape.matrices.rule import Rule
+from landscape.matrices.rule import Loss, Rule, Run
 
 
 def double_backward(
@@ -24,6 +24,15 @@ def double_backward(
     """
     gradient = derivative(loss(outputs), theta, create_graph=True)
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
+
+
+def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
+    """The Hessian of the loss times a step, to second order in the step."""
+
+    def gradient(variable: Tensor, outputs: Tensor) -> Tensor:
+        return derivative(loss(outputs), variable)
+
+    return (run(theta + step, gradient) - run(theta - step, gradient)) / 2
 
 
 def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
@@ -41,4 +50,4 @@ def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
 class Hessian(MeanOverSamples):
     """The Hessian of the mean loss: the second derivatives in the weights."""
 
-    rule = Rule(direct=double_backward, traced=forward_over_reverse)
+    rule = Rule(direct=double_backward, difference=difference_of_gradients, traced=forward_over_reverse)

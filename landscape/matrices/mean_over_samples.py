@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
+from landscape.matrices.second_derivatives import COPIES, SAMPLES, check_second_derivatives
 
 
 class MeanOverSamples:
@@ -64,7 +64,7 @@ class MeanOverSamples:
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            ValueError: vectors of another length, or none.
+            ValueError: vectors of another length, or none; or a model whose second derivatives are wrong.
             RuntimeError: in `torch.inference_mode()`, where no derivative can be had.
         """
         n = self.dimension
@@ -73,18 +73,30 @@ class MeanOverSamples:
                 f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
             )
         objective = self._objective
-        check_that_gradients_are_recorded(objective.theta, objective.inputs)
+        objective.check_that_derivatives_exist()
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
+            self._check_once()
             total = objective.summed(self._products(self._theta, block))
             objective.products += block.shape[1]
         return (total / objective.n_samples).to(self.dtype).view(vectors.shape)
+
+    def _check_once(self) -> None:
+        objective = self._objective
+        copies_fit = COPIES * 8 * self.dimension <= objective.memory_budget
+        if type(self) in objective.verified or not copies_fit:
+            return
+        objective.verified.add(type(self))
+        data = (objective.inputs[:SAMPLES].to(self.device), objective.targets[:SAMPLES].to(self.device))
+        rule, model, layout = self.rule, objective.model, objective.layout
+        check_second_derivatives(rule, model, layout, objective.theta, data, objective.loss_fn)
 
     def _new_products(self) -> Products:
         objective = self._objective
         return Products(
             self.rule,
-            objective.forward,
+            objective.model,
+            objective.layout,
             objective.loss_fn,
             objective.chunks,
             objective.memory,

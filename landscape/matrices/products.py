@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +16,7 @@ from landscape.fx.linearize import Linearized, Outputs, linearized, twice_differ
 from landscape.loss.memory import Memory
 from landscape.loss.objective import LossFunction
 from landscape.loss.samples import Chunks
+from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.rule import Rule
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
@@ -29,6 +31,9 @@ AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
 In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, whose ReLUs switch with the
 rounding.
 """
+
+NO_SECOND_DERIVATIVE = ("is not implemented", "differentiate twice", "not currently supported")
+"""Parts of torch's messages."""
 
 PRODUCT_COST = 7
 """A product by double backward takes about as long as so many forward passes."""
@@ -45,7 +50,8 @@ class Products:
 
     Args:
         rule: how the matrix of one chunk is multiplied.
-        outputs: (theta, inputs) -> the model's outputs.
+        model: in evaluation mode.
+        layout: of its variables.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: of the data, with their sizes.
         memory: in which the results of the first part are kept.
@@ -59,7 +65,8 @@ class Products:
     def __init__(
         self,
         rule: Rule,
-        outputs: Outputs,
+        model: nn.Module,
+        layout: ParameterLayout,
         loss_fn: LossFunction,
         chunks: Chunks,
         memory: Memory,
@@ -68,7 +75,9 @@ class Products:
         compile_mode: str | None,
     ) -> None:
         self._rule = rule
-        self._outputs = outputs
+        self._model = model
+        self._layout = layout
+        self._outputs: Outputs = partial(outputs_at, model, layout)
         self._loss_fn = loss_fn
         self._chunks = chunks
         self._memory = memory
@@ -121,10 +130,23 @@ class Products:
     def _direct(self, index: int, rows: Tensor) -> Tensor:
         inputs, targets = self._chunks[index]
         variable = self._theta.detach().requires_grad_()
-        with twice_differentiable():
-            outputs = self._outputs(variable, inputs)
-            product = self._rule.direct(variable, outputs, lambda scores: self._loss_fn(scores, targets))
+
+        def products(model: nn.Module) -> Tensor:
+            product = self._rule.direct(
+                variable, model(inputs), lambda scores: self._loss_fn(scores, targets)
+            )
             return torch.stack([product(row) for row in rows])
+
+        with twice_differentiable():
+            try:
+                return with_weights(self._model, self._layout.unflatten(variable), products)
+            except RuntimeError as error:
+                if any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
+                    raise RuntimeError(
+                        f"model: an operation of it has no second derivative in torch: {error}; put one in its place "
+                        "that has, such as a formula in plain operations"
+                    ) from error
+                raise
 
     @torch.no_grad()
     def _from_trace(self, index: int, rows: Tensor) -> Tensor:

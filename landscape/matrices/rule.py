@@ -1,14 +1,25 @@
-"""The two ways in which a matrix of one chunk's mean loss is multiplied by vectors."""
+"""The ways in which a matrix of one chunk's mean loss is multiplied by vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from landscape.fx.linearize import Outputs, Product
 from landscape.loss.objective import LossFunction
+
+Loss = Callable[[Tensor], Tensor]
+"""The mean loss of one chunk as a function of the model's outputs."""
+
+
+class Run(Protocol):
+    """Runs the model on one chunk. Derivatives are taken within `use`, where the model holds the weights."""
+
+    def __call__(self, theta: Tensor, use: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +29,11 @@ class Rule:
     Attributes:
         direct: (theta, outputs, loss of the outputs) -> (vector -> product). `theta` requires a gradient and `outputs`
             depend on it. All vectors share what is computed before the first. Holds for every model.
+        difference: (run, loss of the outputs, theta, step) -> product with the step, from first derivatives at
+            theta + step and theta - step. It tells whether second derivatives are right.
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.
     """
 
-    direct: Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]
+    direct: Callable[[Tensor, Tensor, Loss], Callable[[Tensor], Tensor]]
+    difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]

@@ -156,7 +156,8 @@ def test_training_the_loss_does_not_move_the_objective():
 
     model, inputs, targets = build("mlp")
     loss_fn = Tempered()
-    objective = Objective(model, loss_fn, (inputs, targets))
+    with pytest.warns(UserWarning, match="loss_fn: its own 1 trainable parameters are constants"):
+        objective = Objective(model, loss_fn, (inputs, targets))
     before = objective.value()
     with torch.no_grad():
         loss_fn.temperature.mul_(3)

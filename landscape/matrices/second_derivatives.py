@@ -1,0 +1,123 @@
+"""Whether a model's second derivatives are right: one product is compared with a difference of first derivatives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from landscape.fx.linearize import twice_differentiable
+from landscape.loss.derivatives import derivative
+from landscape.loss.objective import LossFunction
+from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+from landscape.matrices.rule import Rule
+
+SAMPLES = 4
+"""Samples that are looked at; a second derivative is missing for all samples or for none."""
+
+STEP = 1e-7
+"""Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
+
+MOVED = 0.01
+"""How far from the weights the comparison is made, relative to them: weights of 0 may lie on a kink."""
+
+ALLOWED = 1e-3
+"""Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
+
+SPREAD = 10
+"""The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
+
+COPIES = 10
+"""Vectors and models in float64 that the comparison holds at a time."""
+
+
+def check_second_derivatives(
+    rule: Rule,
+    model: nn.Module,
+    layout: ParameterLayout,
+    theta: Tensor,
+    data: tuple[Tensor, Tensor],
+    loss_fn: LossFunction,
+) -> None:
+    """Compares a product of a few samples with a difference of first derivatives, in float64.
+
+    Finds custom functions whose backward torch cannot differentiate, and differentiates without a word. A model that
+    does not run in float64 is not compared. Nor is a point where the differences do not settle.
+
+    Args:
+        rule: of the matrix.
+        model: in evaluation mode.
+        layout: of its variables.
+        theta: the variables (n,).
+        data: inputs and targets of a few samples.
+        loss_fn: (outputs, targets) -> mean loss.
+
+    Raises:
+        ValueError: product and difference differ, at two points and in two directions.
+    """
+    errors = []
+    for seed in range(2):
+        try:
+            error = _error(rule, model, layout, theta, data, loss_fn, seed)
+        except Exception:
+            # the model or the loss has a dtype of its own inside
+            return
+        if error is None:
+            return
+        errors.append(error)
+    raise ValueError(
+        f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
+        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
+        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
+        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+    )
+
+
+@torch.enable_grad()
+def _error(
+    rule: Rule,
+    model: nn.Module,
+    layout: ParameterLayout,
+    theta: Tensor,
+    data: tuple[Tensor, Tensor],
+    loss_fn: LossFunction,
+    seed: int,
+) -> float | None:
+    """The relative difference at a point near theta; None if it is within what the differences are good for."""
+    generator = torch.Generator().manual_seed(seed)
+    size = theta.double().square().mean().sqrt().item() or 1.0
+    shift, vector = (
+        size * torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta.device)
+        for _ in range(2)
+    )
+    point = theta.double() + MOVED * shift
+    inputs, targets = (_in_float64(part) for part in data)
+    if isinstance(loss_fn, nn.Module):
+        loss_fn = copy.deepcopy(loss_fn).double()
+    constants = {name: _in_float64(tensor) for name, tensor in tensors_of(model).items()}
+
+    def run(theta: Tensor, use: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        variable = theta.detach().requires_grad_()
+        weights = {**constants, **layout.unflatten(variable)}
+        return with_weights(model, weights, lambda model: use(variable, model(inputs.clone())))
+
+    def loss(outputs: Tensor) -> Tensor:
+        return loss_fn(outputs, targets)
+
+    with twice_differentiable():
+        # the padding row of an embedding is a constant to torch, and yet moves the loss
+        slope = run(point, lambda variable, outputs: derivative(loss(outputs), variable))
+        vector = vector * (slope != 0)
+        product = run(point, lambda variable, outputs: rule.direct(variable, outputs, loss)(vector))
+        long, short = (rule.difference(run, loss, point, step * vector) / step for step in (STEP, STEP / 2))
+    distance, length = (product - short).norm().item(), short.norm().item()
+    # false for NaN too, which both may be
+    if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
+        return distance / max(length, distance)
+    return None
+
+
+def _in_float64(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
