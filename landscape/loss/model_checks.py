@@ -80,7 +80,7 @@ def check_that_the_loss_reads_no_weights(loss: Tensor, original: nn.Module) -> N
     if foreign := _parameters_below([loss]):
         raise ValueError(
             f"loss_fn: depends on {_named(foreign, original)}, not through the outputs alone, and would be measured "
-            "as if they were constants; give a penalty on the weights as regularizer=, put parameters that the loss "
+            "as if they were constants; leave a penalty on the weights out of the loss, put parameters that the loss "
             "learns into the model, or freeze them by requires_grad_(False)"
         )
 
