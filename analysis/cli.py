@@ -142,8 +142,8 @@ def _add_report(commands: Any) -> None:
     report.add_argument(
         "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
     )
-    report.set_defaults(command=_report)
     _add_claims_of_your_own(report)
+    report.set_defaults(command=_report)
 
 
 def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:

@@ -161,22 +161,17 @@ QUANTITIES: dict[str, Quantity] = {
     "gstar_noise_cosine": Quantity(
         "cosine of g* and g_noise", ("mean_cos_gstar_noise",), "cosine", margin=COSINE, needs=ALIGNMENT
     ),
-    "gain_plus": Quantity(
-        "cosine with eps_clean gained by +s g* over SAM, same batches",
-        ("mean_cos_plus_clean", "mean_cos_compensated_sam_clean"),
-        "cosine",
-        of=_less,
-        margin=COSINE,
-        needs=ALIGNMENT,
-    ),
-    "gain_minus": Quantity(
-        "cosine with eps_clean gained by -s g* over SAM, same batches",
-        ("mean_cos_minus_clean", "mean_cos_compensated_sam_clean"),
-        "cosine",
-        of=_less,
-        margin=COSINE,
-        needs=ALIGNMENT,
-    ),
+    **{
+        f"gain_{side}": Quantity(
+            f"cosine with eps_clean gained by {sign}s g* over SAM, same batches",
+            (f"mean_cos_{side}_clean", "mean_cos_compensated_sam_clean"),
+            "cosine",
+            of=_less,
+            margin=COSINE,
+            needs=ALIGNMENT,
+        )
+        for side, sign in (("plus", "+"), ("minus", "-"))
+    },
     "draw_gain": Quantity(
         "share of wrong labels among the drawn samples less that among all",
         ("mean_draw_precision", "realised_noise_rate"),

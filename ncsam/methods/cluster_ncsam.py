@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.ncsam import NCSAM, CompensationOptions
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.options import check_names
@@ -93,7 +93,7 @@ class ClusterNCSAM(NCSAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         clusters: int = 5,
         project: bool = False,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.method import check_share
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import (
     Ascent,
     Compensation,
@@ -95,7 +95,7 @@ class NCSAM(SAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         rho: float,
         flip_ratio: float,

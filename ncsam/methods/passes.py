@@ -33,6 +33,10 @@ class RememberingLoss(Protocol):
         """Takes note of the outputs of a training pass; called once a step, at the unperturbed weights."""
 
 
+TrainingLoss = LossFunction | RememberingLoss
+"""What a method trains with."""
+
+
 def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
     """Whether the loss (or a class of losses) keeps something of each sample, and so takes the samples' positions."""
     return hasattr(loss_fn, "remember")
@@ -95,7 +99,7 @@ class Passes:
     """
 
     model: nn.Module
-    loss_fn: LossFunction | RememberingLoss
+    loss_fn: TrainingLoss
     autocast_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     micro_batch_size: int | None = None
