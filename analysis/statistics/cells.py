@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import scipy.special
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test
@@ -26,7 +24,7 @@ class Cells:
     """The means of cells and the spread within them.
 
     Attributes:
-        labels: of the cells, in ascending order.
+        labels: of the cells.
         means: float64 (cells,).
         counts: float64 (cells,), values in each.
         variances: float64 (cells,), of one value within its cell; the pooled variance for cells of one value.
@@ -46,19 +44,25 @@ class Cells:
 
 def cells_of(labels: ArrayLike, values: ArrayLike) -> Cells:
     """The cells of finite values with a label each."""
-    frame = pd.DataFrame(
-        {"label": np.asarray(labels).astype(str), "value": np.asarray(values, dtype=np.float64)}
-    )
-    groups = frame.groupby("label", sort=True)["value"]
-    counts = groups.size().to_numpy(dtype=np.float64)
-    own = groups.var(ddof=1).to_numpy(dtype=np.float64)
+    names, where = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+    return cells_at(names.tolist(), where, np.asarray(values, dtype=np.float64))
+
+
+def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cells:
+    """The cells with these names, in any order, of finite values that lie in the cell of index `where`."""
+    counts = np.bincount(where).astype(np.float64)
+    # the same sum in whichever order the values come
+    order = np.lexsort((numbers, where))
+    means = np.bincount(where[order], numbers[order]) / counts
+    squares = np.bincount(where[order], (numbers[order] - means[where[order]]) ** 2)
     repeated = counts > 1
+    own = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)
     freedom = float((counts - 1).sum())
     pooled = float(((counts - 1)[repeated] * own[repeated]).sum() / freedom) if freedom else np.nan
     return Cells(
-        [str(label) for label in groups.groups],
-        groups.mean().to_numpy(dtype=np.float64),
-        np.asarray(counts, dtype=np.float64),
+        names,
+        means,
+        counts,
         np.where(repeated, own, pooled),
         np.where(repeated, counts - 1, freedom),
         pooled,
@@ -171,4 +175,4 @@ def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
         return 1.0
     others = np.arange(1, count)
     chances = scipy.special.comb(count - 1, others) * 0.5 ** (count - 1)
-    return float((chances * scipy.stats.f.sf(smaller / others, others, freedom)).sum())
+    return float((chances * scipy.special.fdtrc(others, freedom, smaller / others)).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,20 @@ Values = NDArray[np.float64]
 
 
 def orders_of(count: int, seed: int) -> Indices:
-    """Orders of `count` units, int64 (orders, count), the first of which changes nothing."""
+    """Orders of `count` units, int64 (orders, count), read-only, the first of which changes nothing."""
+    return _orders_of(count, seed, PERMUTATIONS)
+
+
+@lru_cache(maxsize=16)
+def _orders_of(count: int, seed: int, permutations: int) -> Indices:
     if count <= EXACT_UP_TO:
-        return np.array(list(itertools.permutations(range(count))), dtype=np.int64)
-    rng = np.random.default_rng(seed)
-    drawn = rng.permuted(np.tile(np.arange(count), (PERMUTATIONS, 1)), axis=1)
-    return np.vstack([np.arange(count)[None], drawn])
+        orders = np.array(list(itertools.permutations(range(count))), dtype=np.int64)
+    else:
+        drawn = np.tile(np.arange(count), (permutations, 1))
+        drawn = np.random.default_rng(seed).permuted(drawn, axis=1)
+        orders = np.vstack([np.arange(count)[None], drawn])
+    orders.flags.writeable = False
+    return orders
 
 
 def smallest_p(count: int) -> float:

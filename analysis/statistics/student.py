@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import scipy.stats
+from scipy.special import stdtr, stdtrit
 
 from analysis.statistics.finding import Test
 
@@ -28,6 +28,9 @@ def student(
 ) -> Test:
     """A two-sided t test against the nearest value of the null region, and two one-sided t tests against the margin.
 
+    The p-value of equivalence is twice that of the worse one-sided test, so that it is below 5% where the 95% interval
+    lies within the margin. At its edge, equivalence and a difference beyond the margin are each found in 2.5% of cases.
+
     Values without any spread leave a t test nothing to divide by. Then the test counts: if the median lay in the null
     region, each of n independent values would lie on that side with a probability of at least one half.
 
@@ -48,21 +51,21 @@ def student(
     beyond = max(null[0] - estimate, estimate - null[1], 0.0)
     within = margin - abs(estimate)
     if error > 1e-12 * abs(estimate):
-        p_value = 2 * float(scipy.stats.t.sf(beyond / error, freedom)) if beyond else 1.0
-        equivalence = float(scipy.stats.t.sf(within / error, freedom))
+        p_value = 2 * float(stdtr(freedom, -beyond / error)) if beyond else 1.0
+        equivalence = 2 * float(stdtr(freedom, -within / error))
         smallest = 0.0
     else:
         p_value = 2 * 0.5**units if beyond > 0 else 1.0
-        equivalence = 0.5**units if within > 0 else 1.0
+        equivalence = 2 * 0.5**units if within > 0 else 1.0
         smallest = 2 * 0.5**units
-    half = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    half = error * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return Test(
         estimand,
         estimate,
         estimate - half,
         estimate + half,
         min(1.0, p_value),
-        equivalence if math.isfinite(margin) else math.nan,
+        min(1.0, equivalence) if math.isfinite(margin) else math.nan,
         method,
         units,
         counted,
@@ -76,5 +79,5 @@ def student_interval(estimate: float, error: float, freedom: float) -> tuple[flo
     """The 95% interval; NaN where there is no freedom."""
     if not (freedom > 0 and math.isfinite(error)):
         return math.nan, math.nan
-    half = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    half = error * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return estimate - half, estimate + half

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
-from analysis.statistics.cells import Cells, Values, cells_of, judged_by_cells
+from analysis.statistics.cells import Cells, Values, cells_at, judged_by_cells
 from analysis.statistics.finding import Finding, nothing_found
 
 
@@ -26,28 +25,28 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
         values: one a run; runs without a finite value are left out and counted as lost.
         margin: slopes smaller than that do not matter.
     """
-    runs = pd.DataFrame({"series": np.asarray(series).astype(str)})
-    runs["level"] = np.asarray(levels, dtype=np.float64)
-    runs["value"] = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(runs["level"]) & np.isfinite(runs["value"])
+    names, where = np.unique(np.asarray(series).astype(str), return_inverse=True)
+    level, value = (np.asarray(column, dtype=np.float64) for column in (levels, values))
+    finite = np.isfinite(level) & np.isfinite(value)
     lost = int((~finite).sum())
-    runs = runs.loc[finite]
+    places = np.unique(np.column_stack([where, level])[finite], axis=0)
     # a series of one level says nothing of a trend
-    runs = runs.loc[runs.groupby("series")["level"].transform("nunique") > 1]
-    if runs.empty:
+    several = np.bincount(places[:, 0].astype(np.int64), minlength=len(names)) > 1
+    used = finite & several[where]
+    if not used.any():
         return nothing_found("too few runs", 0, "runs", lost)
-    places = runs.groupby(["series", "level"], sort=True).ngroup()
-    # labels that sort as the places do
-    cells = cells_of(places.map("{:09d}".format), runs["value"])
-    which = runs.assign(place=places).drop_duplicates("place").sort_values("place")
-    names = sorted(which["series"].unique())
-    belongs = which["series"].to_numpy()[None, :] == np.array(names)[:, None]
-    level = which["level"].to_numpy(dtype=np.float64)
+    places, cell = np.unique(np.column_stack([where, level])[used], axis=0, return_inverse=True)
+    cells = cells_at([""] * len(places), cell.ravel(), value[used])
+    kept = np.flatnonzero(several)
+    belongs = places[None, :, 0] == kept[:, None]
+    level = places[:, 1]
     centered = np.where(belongs, level - belongs @ level / belongs.sum(1) @ belongs, 0.0)
     weights = centered / (centered**2).sum(1, keepdims=True)
     if cells.freedom == 0:
         cells = _with_deviations_from_lines(cells, belongs, centered, weights)
-    return judged_by_cells(cells, weights, names, place="series", counted="runs", margin=margin, lost=lost)
+    return judged_by_cells(
+        cells, weights, names[kept].tolist(), place="series", counted="runs", margin=margin, lost=lost
+    )
 
 
 def slope_of(levels: Values, values: Values) -> float:

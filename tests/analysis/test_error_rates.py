@@ -1,0 +1,127 @@
+"""Verdicts on planted truths: wrong in at most one of twenty studies; and the documented rates are those simulated."""
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from bench import verdicts
+
+pytestmark = pytest.mark.usefixtures("quick_judgements")
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@functools.cache
+def scenarios():
+    return {(s.prediction, s.truth, s.cells, s.seeds, s.correlation): s for s in verdicts.scenarios()}
+
+
+def tallied(prediction, truth, cells, seeds, correlation, draws):
+    return verdicts.tally(scenarios()[prediction, truth, cells, seeds, correlation], draws, seed=1)
+
+
+def at_most(draws, rate=0.05):
+    """A share that a rate of 5% exceeds once in a thousand times."""
+    return scipy.stats.binom.ppf(0.999, draws, rate) / draws
+
+
+@pytest.mark.parametrize(("cells", "correlation"), list(itertools.product((3, 6, 12), verdicts.CORRELATIONS)))
+def test_where_there_is_no_effect_a_sign_is_found_in_at_most_one_of_twenty_studies(cells, correlation):
+    row = tallied("difference", "no effect", cells, 3, correlation, 250)
+    assert row["wrong"] <= at_most(250)
+    for side in ("covers_these", "covers_population"):
+        # 250 studies see 95% as 90 to 99%
+        assert scipy.stats.binom.ppf(0.001, 250, 0.95) / 250 <= row[side]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "cells", "correlation"),
+    [
+        *(
+            ("trend with the noise rate", "no effect", series, rho)
+            for series in (1, 4, 6)
+            for rho in (0.0, 0.5)
+        ),
+        *(("trend with a hyper-parameter", "no effect", cells, 0.5) for cells in (3, 6)),
+        *(("no difference", "at the margin", cells, 0.5) for cells in (3, 6)),
+        *(("not lower by the margin", "lower by the margin", cells, 0.5) for cells in (3, 6)),
+    ],
+)
+def test_other_predictions_err_no_more_often(prediction, truth, cells, correlation):
+    assert tallied(prediction, truth, cells, 3, correlation, 200)["wrong"] <= at_most(200)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "cells"),
+    [
+        ("association, 6 families of 1", "no effect", 3),
+        ("association, 6 families of 4", "no effect", 3),
+        ("association, 3 families of 4", "no effect", 3),
+        *(
+            (f"partial association, {n} families", f"no effect, both correlate {rho} with the third", 1)
+            for n in (6, 9)
+            for rho in (0.8, 0.95)
+        ),
+    ],
+)
+def test_associations_err_no_more_often_with_kin_or_a_third_quantity(prediction, truth, cells):
+    assert tallied(prediction, truth, cells, 1, 0.0, 60)["wrong"] <= at_most(60)
+
+
+def test_a_partial_association_is_zero_where_two_quantities_depend_on_a_third_alone():
+    row = tallied(
+        "partial association, 9 families", "no effect, both correlate 0.8 with the third", 1, 1, 0.0, 150
+    )
+    # one study has a standard deviation of about 0.4
+    assert abs(row["estimate"]) < 0.1
+
+
+@pytest.mark.parametrize("truth", ["runs of a draw alone", "runs of a draw together"])
+def test_failures_as_often_as_allowed_contradict_no_bound_however_runs_depend_on_each_other(truth):
+    together = float(truth.endswith("together"))
+    row = tallied("share of failures", f"as often as allowed, {truth}", 8, 12, together, 200)
+    assert row["wrong"] <= at_most(200)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "cells", "seeds", "correlation"),
+    [
+        ("difference", "effect of 1", 3, 8, 0.0),
+        ("difference", "effect of 1", 12, 3, 0.5),
+        ("trend with the noise rate", "slope of 4", 6, 8, 0.3),
+        ("association, 9 families of 1", "correlation of 0.9", 3, 1, 0.0),
+        ("no difference", "none", 12, 8, 0.0),
+    ],
+)
+def test_planted_effects_are_found(prediction, truth, cells, seeds, correlation):
+    assert tallied(prediction, truth, cells, seeds, correlation, 60)["supported"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "cells"),
+    [
+        ("difference", "cells of 2 and -2 in turn", 6),
+        ("trend with the noise rate", "slopes of 4, 4, 4 and -4", 4),
+    ],
+)
+def test_planted_reversals_are_mixed(prediction, truth, cells):
+    row = tallied(prediction, truth, cells, 8, 0.0, 60)
+    assert row["mixed"] > 0.9
+    assert row["supported"] == 0
+
+
+def test_the_documented_rates_are_those_of_the_table():
+    table = pd.read_csv(DOCS / "verdict_errors.csv")
+    assert verdicts.summary(table) in (DOCS / "claims.md").read_text(encoding="utf-8")
+    rows = table.set_index(["prediction", "truth", "cells", "seeds", "correlation"])["supported"]
+    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%}" == "24%"
+    assert f"{rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%}" == "72%"
+    # within what so many draws allow, over so many rows
+    allowed = scipy.stats.binom.ppf(1 - 0.01 / len(table), table["draws"], 0.05) / table["draws"]
+    assert not (table["wrong"] > allowed).any()
+    assert np.isfinite(table["wrong"]).sum() > 150
