@@ -29,7 +29,7 @@ LINE = 42
 
 
 def forest(effects: pd.DataFrame) -> Figure:
-    """One row an effect, a panel for each unit, the margin within which effects do not matter in grey.
+    """One row an effect, a panel for each unit, the margin within which effects do not matter in gray.
 
     Args:
         effects: one row an effect or a part of one: `name`, `estimate`, `low`, `high`, `unit`, `margin`,

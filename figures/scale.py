@@ -36,7 +36,7 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def loss_scale(low: float, high: float) -> tuple[Normalize, NDArray[np.float64]]:
-    """Colours and levels between two losses: logarithmic where both are positive, else linear."""
+    """Colors and levels between two losses: logarithmic where both are positive, else linear."""
     if low > 0:
         return LogNorm(low, high), np.geomspace(low, high, LEVELS)
     return Normalize(low, high), np.linspace(low, high, LEVELS)

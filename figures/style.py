@@ -1,4 +1,4 @@
-"""The look that all figures share: one colour and marker a method, a caption that explains the picture."""
+"""The look that all figures share: one color and marker a method, a caption that explains the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-# Okabe and Ito's palette, distinguishable with any kind of colour vision
+# Okabe and Ito's palette, distinguishable with any kind of color vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 
@@ -40,7 +40,7 @@ MOST_DECADES = 3
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Colour, marker and line of each method, by its place in the study; lines tell apart what shares a colour."""
+    """Color, marker and line of each method, by its place in the study; lines tell apart what shares a color."""
     return {
         method: {
             "color": COLORS[i % len(COLORS)],

@@ -14,7 +14,7 @@ LOCK: threading.RLock = torch.random.__dict__.setdefault("_borrowed_by_one_threa
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
-    """Within, torch's global generators belong to this thread; afterwards they are as they were.
+    """Within, torch's global generators belong to this thread; afterward they are as they were.
 
     Threads that borrow them wait for each other. A thread that draws from them without borrowing them still
     moves them.

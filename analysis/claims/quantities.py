@@ -144,9 +144,9 @@ QUANTITIES: dict[str, Quantity] = {
         of=_less,
         margin=POINT,
     ),
-    "memorized": Quantity("wrong labels memorised", ("memorized",), "share", margin=2 * POINT),
+    "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
     "recovered": Quantity(
-        "true labels of wrongly labelled samples recovered", ("recovered",), "share", margin=2 * POINT
+        "true labels of wrongly labeled samples recovered", ("recovered",), "share", margin=2 * POINT
     ),
     "clean_noise_cosine": Quantity(
         "cosine of g_clean and g_noise",
@@ -181,7 +181,7 @@ QUANTITIES: dict[str, Quantity] = {
         needs=ALIGNMENT,
     ),
     "temporary_label_gain": Quantity(
-        # a label drawn from the others is the true one of a wrongly labelled sample once in classes - 1 times
+        # a label drawn from the others is the true one of a wrongly labeled sample once in classes - 1 times
         "share of drawn samples given their true label less that of random labels",
         ("mean_temporary_label_precision", "mean_draw_precision", "classes"),
         "share",

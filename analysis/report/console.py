@@ -38,7 +38,7 @@ def results_table(table: pd.DataFrame) -> Table:
         "chosen",
         "last accuracy",
         "best",
-        "memorised",
+        "memorized",
         "λmax observed",
         "sharpness clean",
     )
@@ -79,7 +79,7 @@ def spread(values: pd.Series, digits: int) -> str:
 
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
-    """Each claim with its verdict, then the effects that decide it; controls in grey."""
+    """Each claim with its verdict, then the effects that decide it; controls in gray."""
     view = Table(
         title="Verdicts (effect with 95% interval; p that decides, after Holm's correction over the family; n units)"
     )
