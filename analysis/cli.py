@@ -279,7 +279,7 @@ def _judge(roots: Sequence[Path], console: Console, asked: Sequence[str] = ()) -
 
 
 def _say(console: Console, text: str) -> None:
-    """Prints a path as it is: no brackets of it are markup, and it is not broken."""
+    """Prints a path unchanged: its brackets are no markup, and it stays on one line."""
     console.print(printable(text), markup=False, soft_wrap=True)
 
 

@@ -211,7 +211,7 @@ def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 
 
 def _kinds(kinds: Iterable[str]) -> str:
-    """How the directions were made; those of results from before that was stored were all filter-normalized."""
+    """How the directions were made. Older results do not store this: their directions were filter-normalized."""
     named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
     return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))
 

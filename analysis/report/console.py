@@ -108,7 +108,7 @@ def verdicts_table(judgements: list[Judgement]) -> Table:
 
 
 def claims_table(claims: Iterable[Claim]) -> Table:
-    """What is claimed, where, what it predicts of measured quantities, and the runs that it needs."""
+    """One row a claim: its statement, its place in the paper, its predictions, and the runs that it needs."""
     view = Table(title="Claims: what each predicts, written before the data")
     for name in ("claim", "statement and predictions", "needs"):
         view.add_column(name)

@@ -69,10 +69,11 @@ def sharpness(
 ) -> Sharpness:
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
-    Ascents (`landscape.ascent`) start from the gradient's direction (SAM's rho g / ||g|| in the plain ball), from the
-    given eigenvectors, and from random directions, until the two highest agree within `tol`. The result says whether
-    they did, and how much the gradient at the highest point still promises. A search cannot exclude that a higher
-    maximum was missed: the value is a lower bound, and `converged` says that more of the same search does not raise it.
+    Ascents (`landscape.perturbations.ascent`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
+    ball), from the given eigenvectors, and from random directions. New ascents start until the two highest agree within
+    `tol`. The result says whether the two agree, and how much the gradient at the highest point still promises. A
+    search cannot exclude that a higher maximum was missed: the value is a lower bound, and `converged` says that more
+    of the same search does not raise it.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
     Andriushchenko et al. 2023 (all of them). Cost: some 10 gradients a start and two starts for most trained networks.

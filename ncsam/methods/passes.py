@@ -71,7 +71,7 @@ def _checked_scalar(loss: Tensor) -> Tensor:
 def piece_sizes(samples: int, size: int) -> list[int]:
     """The sizes of the pieces in which samples are passed.
 
-    A last single sample, of which BatchNorm has no statistics, joins the piece before.
+    BatchNorm has no statistics of a single sample, so a last single sample joins the piece before.
     """
     sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
     if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
