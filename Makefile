@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # such as PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu", which saves gigabytes of CUDA on Linux
 PIP_ARGS ?=
 
+# what a recipe runs is not printed, only what it says
+.SILENT:
+
 .PHONY: study test soak lint docs clean
 
 study: $(VENV)/.study
@@ -27,7 +30,7 @@ lint: $(VENV)/.lint
 # -W: a warning, such as a link that leads nowhere, is an error
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto -b html docs site
-	@echo "written: site/index.html"
+	echo "written: site/index.html"
 
 clean:
 	rm -rf $(VENV) build site *.egg-info
@@ -35,23 +38,23 @@ clean:
 # Byte-compiling on all cores afterward takes half the time of pip's own, and leaves out the packages' tests.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'
+	$(BIN)/pip install -qq --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'
 	$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 	touch $@
 endef
 
 $(VENV)/.study: pyproject.toml constraints.txt
-	@echo "installing into $(VENV)"
+	echo "installing into $(VENV)"
 	$(call install,data)
 
 $(VENV)/.test: pyproject.toml constraints.txt
-	@echo "installing into $(VENV)"
+	echo "installing into $(VENV)"
 	$(call install,test)
 
 $(VENV)/.lint: pyproject.toml constraints.txt
-	@echo "installing into $(VENV)"
+	echo "installing into $(VENV)"
 	$(call install,lint)
 
 $(VENV)/.docs: pyproject.toml constraints.txt
-	@echo "installing into $(VENV)"
+	echo "installing into $(VENV)"
 	$(call install,docs)

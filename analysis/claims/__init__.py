@@ -5,7 +5,7 @@
 `variants.py` which runs are a method's, `quantities.py` what is measured. One file a family holds the claims.
 """
 
-from analysis.claims import ablations, generalization, landscapes, mechanism, rivals, theory
+from analysis.claims import ablations, generalization, landscapes, mechanism, redraw, rivals, theory
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
 from analysis.claims.differences import Difference, Level
@@ -37,6 +37,7 @@ for _claim in (
     *generalization.CLAIMS,
     *ablations.CLAIMS,
     *rivals.CLAIMS,
+    *redraw.CLAIMS,
 ):
     register(_claim)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference
-from analysis.claims.quantities import LABELS, MEASURES
+from analysis.claims.quantities import LABELS, MEASURES, PARTS, RELATIVE
 from analysis.claims.trends import Trend
 from analysis.claims.variants import NCSAM, SAM, SGD
 
@@ -18,6 +18,11 @@ CLAIMS = (
         controls=[
             *(Trend(f"trace_{loss}", SGD, 1) for loss in LABELS),
             *(Trend(f"{m}_clean", v, 1) for v in (SAM, NCSAM) for m in ("top_eigenvalue", "sharpness")),
+            *(Trend(f"{m}_{loss}", SGD, 1) for loss in LABELS for m in RELATIVE),
+            # what grows: how fast the outputs move with the weights, how unsure they are, or what the labels add
+            *(Trend(f"{part}_observed", SGD, 1) for part in PARTS),
+            Trend("curvature_of_uncertainty_observed", SGD, 1),
+            Trend("functional_norm_clean", SGD, 1),
         ],
     ),
     Claim(
@@ -46,7 +51,7 @@ CLAIMS = (
         ],
         controls=[
             Association(f"{measure}_{loss}", "test_accuracy", -1)
-            for measure in MEASURES
+            for measure in (*MEASURES, *RELATIVE, "jacobian_trace", "functional_norm")
             if measure != "sharpness"
             for loss in LABELS
         ]

@@ -15,6 +15,16 @@ import pandas as pd
 from ncsam.probes import GROUPS
 
 MEASURES = ("top_eigenvalue", "trace", "sharpness")
+RELATIVE = ("sharpness_elementwise", "sharpness_filter", "relative_flatness")
+"""Measures that do not change when layers are rescaled."""
+PARTS = {
+    "jacobian_trace": "tr J^T J",
+    "jacobian_top": "largest eigenvalue of J^T J",
+    "uncertainty": "uncertainty of the predictions",
+    "gauss_newton_trace": "trace of the Gauss-Newton matrix",
+    "functional_norm": "norm of the functional Hessian",
+}
+"""Columns of the decomposed curvature, in words; only the last knows the labels."""
 LABELS = {"observed": "observed labels", "clean": "true labels"}
 
 CONVERGED_SINCE = "0.2"
@@ -128,6 +138,7 @@ DECADES_MARGIN = 0.05
 POINT = 0.01
 COSINE = 0.02
 
+REMEASURED = "`ncsam measure`, which measures stored weights again"
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
 PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
@@ -198,6 +209,41 @@ QUANTITIES: dict[str, Quantity] = {
             margin=DECADES_MARGIN,
         )
         for measure in MEASURES
+        for loss, words in LABELS.items()
+    },
+    **{
+        f"{measure}_{loss}": Quantity(
+            f"{measure.replace('_', ' ')}, {words}",
+            (f"{measure}_{loss}",),
+            DECADES,
+            of=log10,
+            margin=DECADES_MARGIN,
+            needs=REMEASURED,
+        )
+        for measure in RELATIVE
+        for loss, words in LABELS.items()
+    },
+    **{
+        f"{part}_{loss}": Quantity(
+            f"{name}, {words}",
+            (f"{part}_{loss}",),
+            DECADES,
+            of=log10,
+            margin=DECADES_MARGIN,
+            needs=REMEASURED,
+        )
+        for part, name in PARTS.items()
+        for loss, words in LABELS.items()
+    },
+    **{
+        f"curvature_of_uncertainty_{loss}": Quantity(
+            f"trace of the Gauss-Newton matrix to uncertainty, {words}",
+            (f"gauss_newton_trace_{loss}", f"uncertainty_{loss}"),
+            DECADES,
+            of=_ratio,
+            margin=DECADES_MARGIN,
+            needs=REMEASURED,
+        )
         for loss, words in LABELS.items()
     },
     **{

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from analysis.engine import Event
@@ -40,7 +40,7 @@ class InHand(NamedTuple):
 
 
 class RunsProgress:
-    """One live table of all runs with the time left; plain lines where there is no terminal.
+    """One live line of all runs with the time left; plain lines where there is no terminal.
 
     Args:
         console: where to.
@@ -72,10 +72,9 @@ class RunsProgress:
         self._live = Live(console=console, get_renderable=self._shown, transient=True)
 
     def __enter__(self) -> RunsProgress:
+        self._console.print(f"{len(self._over)} of {len(self._planned)} runs are {self._finished_are}")
         if self._console.is_terminal:
             self._live.start()
-        else:
-            self._console.print(f"{len(self._over)} of {len(self._planned)} runs are {self._finished_are}")
         return self
 
     def __exit__(
@@ -133,20 +132,18 @@ class RunsProgress:
         in_hand = [(self._planned[job].kind, now - run.started) for job, run in list(self._in_hand.items())]
         return in_words(time_left(self._seconds, left, in_hand, self._workers))
 
-    def _shown(self) -> RenderableType:
-        kinds = Table("runs", "done", "seconds each")
-        for kind, total in self._total.items():
-            seconds = self._seconds.get(kind)
-            mean = f"{sum(seconds) / len(seconds):.1f}" if seconds else "not yet known"
-            kinds.add_row(Text(kind), f"{self._ended[kind]} of {total}", mean)
-        kinds.add_section()
-        now = time.monotonic()
+    def _shown(self) -> Text:
+        """One line: what is done, the time left, and the run that was begun last."""
+        line = self._summary()
         # a copy: this is called by the thread that draws
-        for job, run in list(self._in_hand.items()):
-            name = Text(f"  {self._planned[job].name}: {run.doing}")
-            kinds.add_row(name, f"{run.done} of {run.total}", f"{now - run.started:.0f} so far")
-        return Group(kinds, self._summary())
+        at_work = list(self._in_hand.items())
+        if at_work:
+            job, run = at_work[-1]
+            line.append(f"; {self._planned[job].name}: {run.doing} {run.done} of {run.total}")
+        line.no_wrap, line.overflow = True, "ellipsis"
+        return line
 
     def _is_worth_a_line(self) -> bool:
-        tenth = max(1, len(self._planned) // 10)
-        return len(self._over) % tenth == 0 or len(self._over) == len(self._planned)
+        """Four times in all."""
+        quarter = max(1, math.ceil(len(self._planned) / 4))
+        return len(self._over) % quarter == 0 or len(self._over) == len(self._planned)

@@ -82,7 +82,9 @@ def in_words(estimate: TimeLeft | None) -> str:
     if estimate is None:
         return "unknown"
     if estimate.high is None:
-        return f"at least {_duration(estimate.low)} (not yet timed: {', '.join(estimate.untimed)})"
+        # labels hold commas, and may be many: their number says as much
+        kinds = "1 kind" if len(estimate.untimed) == 1 else f"{len(estimate.untimed)} kinds"
+        return f"at least {_duration(estimate.low)} ({kinds} of runs not yet timed)"
     low, high = _duration(estimate.low), _duration(estimate.high)
     return high if low == high else f"{low} to {high}"
 

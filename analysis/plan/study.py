@@ -202,7 +202,7 @@ class MeasureSettings(Settings):
     sharpness_rho: Positive = 0.5
     sharpness_elementwise_rho: Positive = 0.5
     sharpness_filter_rho: Positive = 0.05
-    sharpness_steps: Count = 60
+    sharpness_steps: Count = 120
     surface_rates: list[Share] = []
     surface_seeds: list[Seed] = []
     surface_extent: Positive = 1.0

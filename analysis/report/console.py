@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 
@@ -19,6 +18,7 @@ from analysis.claims.effect import (
     SUPPORTED_HERE,
     Effect,
 )
+from analysis.report.numbers import chosen, spread
 from analysis.wording import percent
 
 STYLES = {
@@ -60,22 +60,6 @@ def results_table(table: pd.DataFrame) -> Table:
             )
         view.add_section()
     return view
-
-
-def chosen(text: str) -> str:
-    """The tuned hyper-parameters of a run, in a few words."""
-    settings = json.loads(text)
-    return " ".join(
-        f"{name} {settings[name]:g}" for name in ("rho", "strength", "flip_ratio") if name in settings
-    )
-
-
-def spread(values: pd.Series, digits: int) -> str:
-    """Mean ± standard deviation over runs; a dash where there is no number."""
-    if values.isna().all():
-        return "-"
-    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
 
 
 def verdicts_table(judgements: list[Judgement]) -> Table:

@@ -21,7 +21,7 @@ from analysis.claims import Judgement, judge
 from analysis.claims.effect import VERDICTS, Effect
 from analysis.claims.wording import conclusion
 from analysis.plan import final_runs, read_study
-from analysis.report.console import chosen, spread
+from analysis.report.numbers import chosen, interval, p_value, spread
 from analysis.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
@@ -47,11 +47,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How words begin that a spreadsheet takes for a formula."""
 
 
-def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
+def write_report(
+    root: Path, *, judgements: list[Judgement] | None = None, parquet: bool = False
+) -> list[Path]:
     """Writes `report.html`, `claims.md` and `runs.csv` into a study's folder, from its files alone.
 
     Args:
         root: the study's folder.
+        judgements: of the study, where the caller has them; they are judged here if None.
         parquet: the runs as `runs.parquet` too: the same table, with its types.
 
     Raises:
@@ -62,7 +65,8 @@ def write_report(root: Path, *, parquet: bool = False) -> list[Path]:
     if parquet and importlib.util.find_spec("pyarrow") is None:
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
-    judgements = judge(table)
+    if judgements is None:
+        judgements = judge(table)
     outputs = {
         "report.html": _page(root, table, judgements),
         "claims.md": markdown(judgements),
@@ -107,23 +111,6 @@ def markdown(judgements: list[Judgement]) -> str:
         " | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, ["---"] * len(head), *rows]
     ]
     return "".join(f"| {line} |\n" for line in lines)
-
-
-def interval(effect: Effect) -> str:
-    """Estimate and interval to three digits; a dash where there is none."""
-    if not np.isfinite(effect.estimate):
-        return "–"
-    if not np.isfinite(effect.low):
-        return f"{effect.estimate:+.3g}"
-    return f"{effect.estimate:+.3g} [{effect.low:+.3g}, {effect.high:+.3g}]"
-
-
-def p_value(effect: Effect) -> str:
-    """The p-value on which the verdict rests, after Holm's correction."""
-    p = effect.deciding_p
-    if not np.isfinite(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:

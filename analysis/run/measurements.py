@@ -25,6 +25,7 @@ from landscape import (
     Objective,
     Sharpness,
     TopEigenvalues,
+    curvature_parts,
     filter_normalized_directions,
     lines,
     relative_flatness,
@@ -38,6 +39,8 @@ from landscape import (
 LOSSES = ("observed", "clean", "test")
 """The training loss with observed labels, the same with true labels, and the test loss."""
 TRAINING_LOSSES = ("observed", "clean")
+LOSSES_OF_PARTS = (*TRAINING_LOSSES, "observed_right", "observed_wrong")
+"""The last two: the rightly and the wrongly labeled of the measured samples, where there are both."""
 DENSITY = "curvature/observed/spectral_density"
 
 Results = dict[str, Any]
@@ -167,9 +170,13 @@ def _sharpness(subject: Subject) -> Results:
     found: dict[str, Sharpness] = {}
     for name, eigen in subject.eigenpairs.items():
         ascend = partial(
-            sharpness, subject.objectives[name], steps=settings.sharpness_steps, seed=subject.seed
+            sharpness,
+            subject.objectives[name],
+            steps=settings.sharpness_steps,
+            start=eigen,
+            seed=subject.seed,
         )
-        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho, start=eigen)
+        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho)
         found[f"sharpness_elementwise/{name}"] = ascend(
             rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
         )
@@ -187,6 +194,27 @@ def _flatness(subject: Subject) -> Results:
             seed=subject.seed,
         )
         for name in TRAINING_LOSSES
+    }
+
+
+def _parts(subject: Subject) -> Results:
+    """The curvature decomposed: with observed and true labels, and of the rightly and wrongly labeled samples apart."""
+    is_wrong = subject.data.labels.take(subject.samples["train"]).is_wrong
+    observed = subject.objectives["observed"]
+    losses = {name: subject.objectives[name] for name in TRAINING_LOSSES}
+    if is_wrong.any() and not is_wrong.all():
+        losses |= {
+            "observed_right": observed.subset(samples=~is_wrong),
+            "observed_wrong": observed.subset(samples=is_wrong),
+        }
+    return {
+        f"curvature/{name}/parts": curvature_parts(
+            objective,
+            rtol=subject.settings.trace_rtol,
+            max_products=subject.settings.trace_max_products,
+            seed=subject.seed,
+        )
+        for name, objective in losses.items()
     }
 
 
@@ -274,7 +302,7 @@ MEASURES = {
                 "sharpness_filter_rho",
                 "sharpness_steps",
             ),
-            version=2,
+            version=3,
         ),
         Measure(
             "flatness",
@@ -282,6 +310,14 @@ MEASURES = {
             tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES),
             ("samples", "trace_rtol", "trace_max_products"),
             # files that name no version hold no flatness
+            version=2,
+        ),
+        Measure(
+            "parts",
+            _parts,
+            tuple(f"curvature/{loss}/parts" for loss in LOSSES_OF_PARTS),
+            ("samples", "trace_rtol", "trace_max_products"),
+            # files that name no version hold no parts
             version=2,
         ),
         Measure(

@@ -33,6 +33,17 @@ COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *ME
 """Columns that every table has."""
 
 
+PARTS = (
+    "jacobian_trace",
+    "jacobian_top",
+    "uncertainty",
+    "gauss_newton_trace",
+    "functional_norm",
+    "functional_smallest",
+)
+"""Fields of the decomposed curvature that enter the table."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What a study needs to know of a finished run.
@@ -113,6 +124,10 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["classes"] = len(file["labels/transition"])
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
+    for group in ("right", "wrong"):
+        row.update(
+            _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
+        )
     row.update(bound_scalars(file))
     for name in TEXTS:
         if not row[name].isprintable():
@@ -148,12 +163,19 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
         "sharpness_filter_converged": (f"sharpness_filter/{loss}", "converged"),
         "relative_flatness": (f"flatness/{loss}", "value"),
         "relative_flatness_converged": (f"flatness/{loss}", "converged"),
+        **{name: (f"curvature/{loss}/parts", name) for name in PARTS},
+        **{f"{name}_converged": (f"curvature/{loss}/parts", "converged") for name in PARTS},
     }
+    return _scalars(file, groups, loss)
+
+
+def _scalars(file: h5py.File, fields: dict[str, tuple[str, str]], suffix: str) -> dict[str, float]:
+    """Column without its suffix -> (group, field), as numbers; NaN where a file lacks it."""
     return {
-        f"{name}_{loss}": float(np.ravel(file[f"{group}/{field}"][()])[0])
+        f"{name}_{suffix}": float(np.ravel(file[f"{group}/{field}"][()])[0])
         if f"{group}/{field}" in file
         else math.nan
-        for name, (group, field) in groups.items()
+        for name, (group, field) in fields.items()
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -92,8 +93,8 @@ def ascend(
     visit: Callable[[Tensor], tuple[float, Tensor]],
     slope: Tensor,
     start: Tensor,
-    neighborhood: Neighborhood,
     *,
+    neighborhood: Neighborhood,
     steps: int,
     tol: float,
     rounding: float,
@@ -241,7 +242,13 @@ def search(
     seed: int,
     directions: Tensor | None = None,
 ) -> Search:
-    """Ascents from the gradient's direction, from given ones and from random ones, until the highest is found twice.
+    """Ascents from the gradient's direction, from given ones, and again until the highest is found twice.
+
+    Loss landscapes have several maxima on the border; those that the gradient and random starts lead to are often not
+    the highest. So both signs of each given direction are starts, whatever the others found. Then every second start
+    is drawn anew, and every other lies 45 degrees away from the highest point, at random: where that leads back, the
+    highest point is confirmed; where it leads higher, the search goes on from there (basin hopping, Wales and Doye
+    1997).
 
     Args:
         objective: whose loss.
@@ -252,7 +259,7 @@ def search(
         restarts: most random starts.
         tol: see `ascend`; two heights agree that differ by at most this share.
         seed: of the random starts.
-        directions: (n, k) in the weights, such as top eigenvectors: each is a start, on the side where the loss rises.
+        directions: (n, k), of u, such as top eigenvectors.
     """
     scale = neighborhood.scale
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
@@ -261,42 +268,38 @@ def search(
         loss, slope = objective.value_and_gradient(objective.theta + scale * offset)
         return float(loss - center), scale * slope
 
-    budget = objective.memory_budget // (2 * objective.theta.nbytes)
-    found: list[Ascent] = []
-    for start in _starts(objective, scale * gradient, neighborhood, restarts, seed, directions):
-        found.append(
-            ascend(
-                visit,
-                scale * gradient,
-                start,
-                neighborhood,
-                steps=steps,
-                tol=tol,
-                rounding=rounding,
-                points=max(3, min(MOST_POINTS, budget)),
-            )
-        )
-        result = Search(found, tol, rounding)
-        if not math.isfinite(found[-1].rise) or result.converged:
+    slope = scale * gradient
+    climb = partial(
+        ascend,
+        visit,
+        slope,
+        neighborhood=neighborhood,
+        steps=steps,
+        tol=tol,
+        rounding=rounding,
+        points=max(3, min(MOST_POINTS, objective.memory_budget // (2 * objective.theta.nbytes))),
+    )
+    result = Search(
+        [climb(start) for start in _planned_starts(slope, neighborhood, directions)], tol, rounding
+    )
+    generator = torch.Generator(objective.device).manual_seed(seed)
+    for index in range(restarts):
+        if not math.isfinite(result.highest.rise) or (result.converged and len(result.ascents) > 1):
             break
+        draw = torch.randn(len(slope), dtype=slope.dtype, device=slope.device, generator=generator)
+        start = neighborhood.border(draw)
+        highest = neighborhood.border(result.highest.offset)
+        if index % 2 == 0 and bool(highest.any()):
+            # random directions of many weights are orthogonal: the sum lies halfway
+            start = neighborhood.border(start + highest)
+        result = Search([*result.ascents, climb(start)], tol, rounding)
     return result
 
 
-def _starts(
-    objective: Objective,
-    slope: Tensor,
-    neighborhood: Neighborhood,
-    restarts: int,
-    seed: int,
-    directions: Tensor | None,
-) -> Iterator[Tensor]:
+def _planned_starts(slope: Tensor, neighborhood: Neighborhood, directions: Tensor | None) -> Iterator[Tensor]:
     yield neighborhood.border(slope)
     if directions is not None:
         for direction in directions.to(slope).T:
-            scaled = neighborhood.scale * direction
-            yield neighborhood.border(torch.where(scaled @ slope < 0, -scaled, scaled))
-    generator = torch.Generator(objective.device).manual_seed(seed)
-    for _ in range(restarts):
-        yield neighborhood.border(
-            torch.randn(len(slope), dtype=slope.dtype, device=objective.device, generator=generator)
-        )
+            start = neighborhood.border(direction)
+            yield start
+            yield -start

@@ -18,7 +18,7 @@ from landscape.perturbations.ascent import Neighborhood, search
 from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
-from landscape.perturbations.worst_case import check_ascent
+from landscape.perturbations.worst_case import check_ascent, top_direction
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -117,7 +117,7 @@ def sharpness_profile(
     *,
     measures: Sequence[str] | None = None,
     sizes: Mapping[str, float] | None = None,
-    steps: int = 60,
+    steps: int = 120,
     restarts: int = 4,
     rtol: float = 0.1,
     max_draws: int = 64,
@@ -230,18 +230,23 @@ def _worst(
     seed: int,
 ) -> list[_Row]:
     spent = sum(objective.gradients for objective in objectives.values())
-    found = [
-        search(
-            objective,
-            *shared[loss],
-            Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive)),
-            steps=steps,
-            restarts=restarts,
-            tol=WORST_TOL,
-            seed=seed,
+    found = []
+    for loss, objective in objectives.items():
+        neighborhood = Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive))
+        center, gradient = shared[loss]
+        found.append(
+            search(
+                objective,
+                center,
+                gradient,
+                neighborhood,
+                steps=steps,
+                restarts=restarts,
+                tol=WORST_TOL,
+                seed=seed,
+                directions=top_direction(objective, gradient, neighborhood.scale, seed),
+            )
         )
-        for loss, objective in objectives.items()
-    ]
     count = len(objectives)
     return [
         _Row(

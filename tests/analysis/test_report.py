@@ -8,6 +8,7 @@ import pytest
 
 from analysis import cli, store
 from analysis.claims import CLAIMS, claim
+from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from tests.analysis.test_claims import OWN
 
@@ -126,13 +127,13 @@ def test_claims_are_listed_without_any_results(capsys):
 
 def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(claim, "CLAIMS", dict(CLAIMS))
-    monkeypatch.setattr(cli, "CLAIMS", claim.CLAIMS)
+    monkeypatch.setattr(commands, "CLAIMS", claim.CLAIMS)
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     # it writes its verdicts there
     out = tmp_path / "out"
     shutil.copytree(finished[1], out)
-    assert cli.main(["claims", str(out), "--with", str(path), "--claim", "X1"]) == 0
+    assert cli.main(["claims", str(out), "--with", str(path), "--claim", "x1", "-v"]) == 0
     shown = capsys.readouterr().out
     assert "SAM ends with a lower test loss than SGD." in shown
     assert "needs runs of SAM" in shown
@@ -144,6 +145,7 @@ def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, caps
     [
         (["claims"], "results: name a study's folder, or --list"),
         (["claims", "--list", "--claim", "Z9"], "--claim: unknown 'Z9'"),
+        (["claims", "--list", "--claim", "L11"], "did you mean 'L1'?"),
         (["claims", "--list", "--with", "nowhere.py"], "--with: nowhere.py does not exist"),
         (["report", "nowhere"], "results: nowhere holds no study.h5"),
     ],

@@ -75,7 +75,7 @@ def test_relative_to_the_weights_it_is_that_of_the_rescaled_quadratic(norm):
     objective = quadratic(curvature.tolist(), [0.3, 0.2, 0.1], weights=weights.tolist())
     slope = 2 * curvature * weights + torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64)
     scaled = quadratic((curvature * weights**2).tolist(), (slope * weights.abs()).tolist())
-    options = {"rho": 0.3, "norm": norm, "steps": 30}
+    options = {"rho": 0.3, "norm": norm, "tol": 1e-6}
     found = sharpness(objective, adaptive="elementwise", **options)
     truth = sharpness(scaled, **options)
     assert found.value == pytest.approx(truth.value, rel=1e-9)
@@ -105,7 +105,7 @@ def test_adaptive_sharpness_is_unmoved_by_rescaling_a_relu_network(adaptive, nor
 
 def test_the_highest_of_all_starts_is_kept_with_what_each_has_found():
     found = sharpness(quadratic([4.0, 1.0, -3.0], [0.0, 0.1, 0.2]), rho=0.5, restarts=3)
-    assert 2 <= len(found.starts) == len(found.gaps) <= 4
+    assert 3 <= len(found.starts) == len(found.gaps) <= 6
     assert found.value == found.starts.max()
 
 
@@ -119,7 +119,8 @@ def test_at_a_minimum_random_starts_find_the_top_eigenvector():
 def test_the_gradients_spent_are_counted():
     objective = quadratic([1.0, 1.0], [1.0, 0.0])
     found = sharpness(objective, rho=0.5, steps=4, restarts=2)
-    assert found.gradients == objective.gradients <= 1 + 3 * 4
+    # the gradient, the top eigenvector in two directions, and two random starts
+    assert found.gradients == objective.gradients <= 1 + 5 * 4
 
 
 def test_nan_is_reported():
@@ -173,10 +174,18 @@ def test_what_had_no_time_to_converge_says_so():
     assert np.nanmax(short.gaps) > 1e-4
 
 
-def test_one_start_alone_is_not_confirmed():
-    found = sharpness(quadratic([2.0, 1.0], [1.0, 0.5]), rho=0.5, restarts=0)
-    assert math.isnan(found.spread)
-    assert not found.converged
+def test_a_higher_maximum_on_the_side_that_the_gradient_points_away_from_is_found():
+    # along the top eigenvector the loss is 4 e^2 - 0.4 e + 6 e^4 for negative e, of which random starts know little
+    objective = quadratic([4.0] + [0.1] * 60, [0.4] + [0.0] * 60)
+    steep = objective.loss_fn
+
+    def lopsided(outputs, targets):
+        return steep(outputs, targets) + 6 * outputs[:, 0].clamp(max=0).pow(4).mean()
+
+    model, data = objective.independent_model(), (objective.inputs, objective.targets)
+    found = sharpness(Objective(model, lopsided, data), rho=1.0)
+    assert found.value == pytest.approx(4 - 0.4 + 6, rel=1e-2)
+    assert found.one_step < 0.5 * found.value
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -219,8 +228,8 @@ def test_the_offset_leads_to_the_rise():
 def test_eigenvectors_are_starts():
     objective = quadratic([4.0, 1.0, 0.5], [0.0, 0.0, 0.0])
     found = sharpness(objective, rho=0.5, restarts=0, start=top_eigenvalues(objective, 2))
-    # the gradient's start, which is the center, and two eigenvectors
-    np.testing.assert_allclose(found.starts, [0, 1, 0.25], atol=1e-6)
+    # the gradient's start, which is the center, and two eigenvectors in both directions
+    np.testing.assert_allclose(found.starts, [0, 1, 1, 0.25, 0.25], atol=1e-6)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 5])

@@ -1,0 +1,90 @@
+"""F: labels that are wrong in the same way at every step, against labels that are redrawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.claim import Claim
+from analysis.claims.coverage import coverage
+from analysis.claims.differences import null_of
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.quantities import quantity
+from analysis.claims.variants import CELL, SAM, SGD, Variant, select
+from analysis.statistics import paired_effect
+
+REDRAWN = ", redrawn each step"
+"""How the table marks kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """A quantity under redrawn labels less that under fixed ones, of one method, paired by data set, rate and seed."""
+
+    quantity: str
+    method: Variant
+    sign: int
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        words = quantity(self.quantity).words
+        return f"{words}, {self.method.title}: redrawn labels less fixed ones {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return f"{self.method.title} with fixed and with redrawn labels (noise.redraw) at the same rates and seeds"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean of the paired differences."""
+        what = quantity(self.quantity)
+        noisy = what.measured(noisy_runs(table))
+        is_redrawn = noisy["noise_kind"].str.endswith(REDRAWN)
+        redrawn, fixed = (select(noisy[chosen], self.method) for chosen in (is_redrawn, ~is_redrawn))
+        title = self.method.title
+        needs = lacking(table, noisy, [what], (self.method, redrawn), (self.method, fixed))
+        if needs or redrawn.empty or fixed.empty:
+            return not_measured(self, what.unit, needs or self.runs())
+        first = redrawn[CELL].assign(more=what.values(redrawn))
+        first["noise_kind"] = first["noise_kind"].str.removesuffix(REDRAWN)
+        pairs = first.merge(fixed[CELL].assign(less=what.values(fixed)), on=CELL)
+        if pairs.empty:
+            return not_measured(self, what.unit, self.runs())
+        null = null_of(self.sign, what.margin)
+        return Effect(
+            name=self.describe(),
+            predicted=self.sign,
+            unit=what.unit,
+            finding=paired_effect(
+                cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
+            ),
+            margin=what.margin,
+            null=null,
+            coverage=coverage(noisy[is_redrawn], redrawn, f"{title}, redrawn", [what])
+            + coverage(noisy[~is_redrawn], fixed, f"{title}, fixed", [what]),
+        )
+
+
+CLAIMS = (
+    Claim(
+        "F1",
+        "At one noise rate, labels redrawn at each step flatten the network, and fixed wrong labels do not.",
+        "Damian, Ma and Lee 2021 (label noise SGD prefers flat minimizers); ours to test",
+        [
+            Redrawn("jacobian_trace_observed", SGD, -1),
+            Redrawn("sharpness_elementwise_clean", SGD, -1),
+            Redrawn("test_accuracy", SGD, 1),
+        ],
+        controls=[
+            Redrawn("jacobian_trace_observed", SAM, -1),
+            Redrawn("sharpness_elementwise_clean", SAM, -1),
+            Redrawn("test_accuracy", SAM, 1),
+            *(
+                Redrawn(f"{name}_observed", SGD, -1)
+                for name in ("gauss_newton_trace", "functional_norm", "top_eigenvalue", "sharpness")
+            ),
+            Redrawn("uncertainty_observed", SGD, 1),
+        ],
+    ),
+)

@@ -1,0 +1,55 @@
+"""The command `ncsam`.
+
+Arguments are read before torch is imported, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.cli.arguments import parser
+
+WIDTH_OF_A_PIPE = 100
+"""Columns of what goes to no terminal, unless COLUMNS says otherwise."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns the exit status.
+
+    0; 1 if runs failed; 2 for what cannot be done as asked; 130 after Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    from rich.console import Console
+    from rich.markup import escape
+
+    from analysis.closed_output import ClosedOutput
+    from analysis.printable import printable
+
+    # a verdict must not fail for want of a letter such as λ in the terminal's alphabet
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    # a daemon may have closed it
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    output: Any = None if sys.stdout is None else ClosedOutput(sys.stdout)
+    width = None if is_terminal or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
+    console = Console(file=output, width=width, soft_wrap=False)
+    try:
+        from analysis.cli.commands import COMMANDS
+        from landscape import tune_allocator
+
+        tune_allocator()
+        return COMMANDS[options.command](options, console)
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(
+            f"ncsam: error: {escape(printable(text))}", style="red", highlight=False
+        )
+        return 2
+    except KeyboardInterrupt:
+        console.print("\nstopped; what is finished is kept, and the same command goes on from there")
+        return 130

@@ -1,0 +1,162 @@
+"""What can be asked of the command `ncsam`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+ENGINES = ("serial", "processes", "dask")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors name the command or option most like an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2, after one line that says what was meant."""
+        unknown = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            given = unknown[1] or unknown[2]
+            near = difflib.get_close_matches(given, _words(self), 1)
+            message += f"; did you mean {near[0]!r}?" if near else ""
+        super().error(message)
+
+
+def parser() -> Parser:
+    """The parser of the whole command; `command` is the name of what is asked for."""
+    whole = Parser(
+        prog="ncsam",
+        description="Loss landscapes of learning with noisy labels: train, measure, judge, plot.",
+    )
+    whole.add_argument("--version", action="version", version=f"ncsam {_version()}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _add_study(commands)
+    _add_measure(commands)
+    _add_results(commands)
+    _add_claims(commands)
+    _add_report(commands)
+
+    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
+    drawing.add_argument("results", type=Path, help="a study's folder")
+
+    info = commands.add_parser("info", help="what a run file holds")
+    info.add_argument("file", type=Path)
+    return whole
+
+
+def _version() -> str:
+    try:
+        return version("ncsam")
+    except PackageNotFoundError:
+        return "(not installed: used from its source folder)"
+
+
+def _words(whole: argparse.ArgumentParser) -> list[str]:
+    """The names of all commands and options."""
+    found = re.findall(r"--[\w-]+", whole.format_help())
+    for action in whole._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += action.choices
+            for command in action.choices.values():
+                found += re.findall(r"--[\w-]+", command.format_help())
+    return found
+
+
+def _add_study(commands: Any) -> None:
+    study = commands.add_parser("study", help="train and measure every run of a study, then judge and plot")
+    study.add_argument("study", type=Path, help="a study file, such as studies/quick.toml")
+    study.add_argument(
+        "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
+    )
+    study.add_argument(
+        "--dry-run", action="store_true", help="check the study, print its runs and their cost, do nothing"
+    )
+    _add_resources(study)
+
+
+def _add_measure(commands: Any) -> None:
+    measuring = commands.add_parser(
+        "measure", help="measure the stored weights of a study's runs again, without training"
+    )
+    measuring.add_argument("results", type=Path, help="a study's folder")
+    measuring.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="MEASURE,...",
+        help="some of curvature, sharpness, flatness, density, surfaces, bound (default: all)",
+    )
+    measuring.add_argument(
+        "--study",
+        type=Path,
+        metavar="FILE",
+        help="a study file whose [measure] settings are taken (default: those in the folder)",
+    )
+    _add_resources(measuring)
+
+
+def _add_results(commands: Any) -> None:
+    results = commands.add_parser("results", help="print the table of a study's results at every noise rate")
+    results.add_argument(
+        "results", type=Path, nargs="+", help="a study's folder, or several that are shown as one study"
+    )
+
+
+def _add_claims(commands: Any) -> None:
+    claims = commands.add_parser(
+        "claims", help="judge the claims on a study's results and print the verdicts"
+    )
+    claims.add_argument(
+        "results", type=Path, nargs="*", help="a study's folder, or several that are judged as one study"
+    )
+    claims.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print each prediction, its power, controls, what is missing",
+    )
+    claims.add_argument("--list", action="store_true", help="print what each claim predicts and needs")
+    claims.add_argument(
+        "--claim", action="append", metavar="ID", help="print only this claim (may be repeated)"
+    )
+    claims.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
+    )
+    _add_claims_of_your_own(claims)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="write report.html, a Markdown table of the verdicts and a CSV of all runs"
+    )
+    report.add_argument("results", type=Path, help="a study's folder")
+    report.add_argument(
+        "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
+    )
+    _add_claims_of_your_own(report)
+
+
+def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="own",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers claims of your own",
+    )
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=ENGINES, help="default: processes; serial on one core or one GPU")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one a core, or one a GPU)")
+    parser.add_argument(
+        "--threads", type=int, help="threads of each run (default: the cores divided among the workers)"
+    )
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")

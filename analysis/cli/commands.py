@@ -1,0 +1,224 @@
+"""What the command `ncsam` does, one function a command."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+
+from analysis import store
+from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.cli.dry_run import print_plan
+from analysis.engine import cores
+from analysis.engine.measured_again import measure_study
+from analysis.engine.whole_study import run_study
+from analysis.engine.work import Outcome
+from analysis.plan import read_study
+from analysis.plan.errors import one_of
+from analysis.printable import printable
+from analysis.report import figure_files
+from analysis.report.console import claims_table, results_table, verdicts_table
+from analysis.report.page import markdown, write_report
+from analysis.report.summary import print_results, print_verdicts
+
+MAX_THREADS = 1024
+"""With very many, libraries fail in ways that name something else."""
+
+
+class Resources(NamedTuple):
+    """Where and with what runs are done, as `run_study` takes it."""
+
+    engine: str
+    workers: int
+    device: str
+    data_dir: Path | None
+    threads: int | None
+    scheduler: str | None
+
+
+def _resources(options: argparse.Namespace) -> Resources:
+    device = _device(options.device)
+    places = torch.cuda.device_count() if device == "cuda" else cores()
+    workers = places if options.workers is None else options.workers
+    for name, value in (("workers", workers), ("threads", options.threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}: must be at least 1, got {value}")
+    if options.threads is not None and options.threads > MAX_THREADS:
+        raise ValueError(f"--threads: must be at most {MAX_THREADS}, got {options.threads}")
+    if options.scheduler is not None and options.engine != "dask":
+        raise ValueError("--scheduler: is for --engine dask")
+    if options.data_dir is not None and not options.data_dir.exists():
+        raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
+    engine = options.engine or ("serial" if workers == 1 or device.startswith("cuda:") else "processes")
+    return Resources(engine, workers, device, options.data_dir, options.threads, options.scheduler)
+
+
+def _study(options: argparse.Namespace, console: Console) -> int:
+    study = read_study(options.study)
+    resources = _resources(options)
+    if options.dry_run:
+        print_plan(study, options.out, resources.workers, console)
+        return 0
+    outcome = run_study(study, options.out, console=console, **resources._asdict())
+    return _show(options.out, outcome, console)
+
+
+def _measure(options: argparse.Namespace, console: Console) -> int:
+    study = options.study and read_study(options.study)
+    resources = _resources(options)._asdict()
+    outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
+    return _show(options.results, outcome, console)
+
+
+def _show(root: Path, outcome: Outcome, console: Console) -> int:
+    """Judges, draws and reports what is finished, and tells what failed."""
+    if outcome.table.empty:
+        console.print("no run has finished", style="red")
+    else:
+        print_results(outcome.table, read_study(root / "study.toml").measure.surface_rates, console)
+        judgements = _judgements([root], console)
+        print_verdicts(judgements, console)
+        _write_what_people_see(root, judgements, console)
+        _say(console, f"details: ncsam results {root}; ncsam claims {root} -v")
+    for path, error in outcome.failed.items():
+        console.print(printable(f"failed: {path}: {error}"), style="red", markup=False, highlight=False)
+    return 1 if outcome.failed else 0
+
+
+def _write_what_people_see(root: Path, judgements: list[Judgement], console: Console) -> None:
+    """Figures and report, unless those that are there show just these runs."""
+    report = root / "report.html"
+    if figure_files.is_current(root) and report.is_file():
+        _say(console, f"report: {report} (written before)")
+        _say(console, f"figures: {root / 'figures'} (drawn before)")
+        return
+    with console.status("writing the report"):
+        write_report(root, judgements=judgements)
+    _say(console, f"report: {report}")
+    _draw(root, console)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: unknown {name!r}; known: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device: unknown {name!r}; known: auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return name
+
+
+def _claims(options: argparse.Namespace, console: Console) -> int:
+    for path in options.own:
+        read_claims(path)
+    asked = [_claim_id(name) for name in options.claim or CLAIMS]
+    if options.list:
+        console.print(claims_table(CLAIMS[name] for name in asked))
+        return 0
+    if not options.results:
+        raise ValueError("results: name a study's folder, or --list the claims")
+    judgements = [j for j in _judgements(options.results, console) if j.claim.id in asked]
+    if options.verbose:
+        console.print(verdicts_table(judgements))
+    else:
+        print_verdicts(judgements, console)
+    if options.markdown:
+        store.write_text(options.markdown, markdown(judgements))
+        _say(console, f"written: {options.markdown}")
+    return 0
+
+
+def _claim_id(name: str) -> str:
+    """The id as it is registered, however it is capitalized."""
+    registered = {known.lower(): known for known in CLAIMS}
+    try:
+        return one_of(registered.get(name.lower(), name), CLAIMS)
+    except ValueError as error:
+        raise ValueError(f"--claim: {error}") from error
+
+
+def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
+    """The verdicts, which are left in the folder too if there is just one."""
+    judgements = judge(store.read_tables(roots))
+    if len(roots) == 1:
+        try:
+            write_json(judgements, roots[0] / "claims.json")
+        except OSError as error:
+            # such as the folder of somebody else, whose results can be judged all the same
+            words = f"claims.json is not written into {roots[0]}: {error.strerror}"
+            console.print(printable(words), style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return judgements
+
+
+def _results(options: argparse.Namespace, console: Console) -> int:
+    console.print(results_table(store.read_tables(options.results)))
+    return 0
+
+
+def _say(console: Console, text: str) -> None:
+    """Prints a path as it is: no brackets of it are markup, and it is not broken."""
+    console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    for path in options.own:
+        read_claims(path)
+    with console.status("writing the report"):
+        written = write_report(options.results, parquet=options.parquet)
+    for path in written:
+        _say(console, f"written: {path}")
+    return 0
+
+
+def _figures(options: argparse.Namespace, console: Console) -> int:
+    _draw(options.results, console)
+    return 0
+
+
+def _draw(root: Path, console: Console) -> None:
+    with console.status("drawing figures"):
+        folder = figure_files.draw_all(root)
+    _say(console, f"figures: {folder}")
+
+
+def _info(options: argparse.Namespace, console: Console) -> int:
+    stored = store.read_config(options.file)
+    _say(console, f"{options.file}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
+    console.print_json(
+        ensure_ascii=True,
+        data={
+            "config": stored.config.as_plain(),
+            "hyperparameters": stored.hyperparameters,
+            "versions": stored.versions,
+        },
+    )
+    for name, value in store.scalars(options.file).items():
+        if not (isinstance(value, float) and math.isnan(value)):
+            console.print(
+                printable(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"),
+                markup=False,
+            )
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
+    "study": _study,
+    "measure": _measure,
+    "results": _results,
+    "claims": _claims,
+    "report": _report,
+    "figures": _figures,
+    "info": _info,
+}
+"""Name of a command -> what it does; returns the exit status."""

@@ -1,0 +1,121 @@
+"""What the command says on one screen, at once, and of what is misspelt."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from analysis import cli
+from analysis.cli.arguments import ENGINES
+from analysis.engine import ENGINES as ENGINES_THERE_ARE
+from analysis.run.measurements import MEASURES
+from tests.analysis.tiny_study import TINY
+
+WITHOUT_TORCH = """
+import sys
+from analysis import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as end:
+    print("status", end.code)
+print("loaded", [name for name in ("torch", "pandas", "matplotlib", "scipy") if name in sys.modules])
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_study_prints_one_screen_at_any_width(width, study_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = tmp_path / "out"
+    assert cli.main(["study", str(study_file), "--out", str(out), "--engine", "serial"]) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert len(lines) < 45
+    paths = [line for line in lines if str(out) in line]
+    assert all(len(line) <= width for line in lines if line not in paths)
+    assert [line.split(":")[0] for line in paths] == ["report", "figures", "details"]
+    assert (out / "report.html").is_file()
+    (unmeasured,) = [line for line in printed.split("\n") if line.startswith("not measured: ")]
+    assert "T1 T2 T3" in unmeasured
+    (method,) = [line for line in lines if line.startswith("SGD ")]
+    assert re.search(r"\d+\.\d ± \d+\.\d", method)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_each_judged_claim_is_one_line_with_its_number_and_unit(width, finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main(["claims", str(finished[1])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for claim in ("M1", "M3", "L1", "G2"):
+        (line,) = [line for line in lines if line.startswith(f"{claim} ")]
+        assert re.match(rf"{claim}\s+[a-z]+\*?( \d/\d)?\s+[+-]\S+ \[\S+, \S+\] [a-z]", line)
+        assert len(line) <= width
+    assert len(lines) < 20
+
+
+def test_details_are_printed_on_request(finished, capsys):
+    assert cli.main(["claims", str(finished[1]), "-v", "--claim", "m1"]) == 0
+    assert "control: cosine" in capsys.readouterr().out
+    assert cli.main(["results", str(finished[1])]) == 0
+    printed = capsys.readouterr().out
+    assert "0%" in printed
+    assert "40%" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--help"], "usage: ncsam"),
+        (["study", "--help"], "--dry-run"),
+        (["--version"], "ncsam "),
+    ],
+)
+def test_help_and_version_load_nothing_heavy(arguments, says):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=True
+    )
+    assert says in done.stdout
+    assert "status 0\nloaded []" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["studdy", "x.toml"], "study"), (["claims", "x", "--verbos", "--markdwn", "f"], "--markdown")],
+)
+def test_a_misspelt_command_or_option_is_answered_with_the_nearest(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_the_runs_and_does_none(study_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["study", str(study_file), "--out", str(out), "--engine", "serial"]
+    assert cli.main([*arguments, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "trainings: 2 to judge and 0 to choose hyper-parameters; 2 are left" in printed
+    assert "epochs left: 6" in printed
+    assert "not known before a run is done" in printed
+    assert not out.exists()
+    assert cli.main(arguments) == 0
+    (out / "runs/digits/symmetric-0.4/sgd/seed1.h5").unlink()
+    capsys.readouterr()
+    assert cli.main([*arguments, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 are left" in printed
+    assert re.search(r"time left with \d+ workers: \d+ s( to \d+ s)?, measurements apart", printed)
+
+
+def test_help_names_the_engines_and_measures_that_there_are(capsys):
+    assert ENGINES == ENGINES_THERE_ARE
+    with pytest.raises(SystemExit):
+        cli.main(["measure", "--help"])
+    assert f"some of {', '.join(MEASURES)}" in " ".join(capsys.readouterr().out.split())
