@@ -35,7 +35,7 @@ docs: $(VENV)/.docs
 clean:
 	rm -rf $(VENV) build site *.egg-info
 
-# Byte-compiling on all cores afterwards takes half the time of pip's own, and leaves out the packages' tests.
+# Byte-compiling on all cores afterward takes half the time of pip's own, and leaves out the packages' tests.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'

@@ -1,4 +1,4 @@
-"""An output whose reader may leave, as `head` does: the work goes on, and the rest of the text is dropped."""
+"""An output whose reader may close it, as `head` does. The work goes on, and later text is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near the perturbations of training are to those that the true labels would give."""
+"""How near the perturbations of training are to the perturbations from the true labels."""
 
 from __future__ import annotations
 

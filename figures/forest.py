@@ -23,13 +23,13 @@ VERDICT_COLORS = {
     "inconclusive": "0.35",
 }
 BACKGROUND = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
-"""Of labels, through which lines of the plot would go."""
+"""Behind labels, because lines of the plot would cross them."""
 LINE = 42
 """Characters to a line of a label: the figure stays narrow enough for a phone."""
 
 
 def forest(effects: pd.DataFrame) -> Figure:
-    """One row an effect, a panel for each unit, the margin within which effects do not matter in grey.
+    """One row an effect, a panel for each unit, the margin within which effects do not matter in gray.
 
     Args:
         effects: one row an effect or a part of one: `name`, `estimate`, `low`, `high`, `unit`, `margin`,
@@ -52,7 +52,7 @@ def forest(effects: pd.DataFrame) -> Figure:
 
 
 def _height(row: pd.Series) -> float:
-    """Lines that a row takes: its label's, and one for the interval."""
+    """Lines that a row takes: the lines of its label, and one for the interval."""
     return 1.0 if row["is_part"] else len(textwrap.wrap(row["name"], LINE)) + 1.4
 
 

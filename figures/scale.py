@@ -1,4 +1,4 @@
-"""One scale for the losses of several surfaces: logarithmic, and not spoiled by a few outliers."""
+"""One scale for the losses of several surfaces. It is logarithmic, and a few outliers do not stretch it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from landscape import Line, Path, Surface
 
 LEVELS = 21
 OUTLIERS = 25.0
-"""A largest loss of so many times the 90th percentile is an outlier, and ends no scale."""
+"""A loss that is more than so many times the 90th percentile is an outlier; the scale ends below it."""
 
 
 def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
@@ -36,14 +36,14 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def loss_scale(low: float, high: float) -> tuple[Normalize, NDArray[np.float64]]:
-    """Colours and levels between two losses: logarithmic where both are positive, else linear."""
+    """Colors and levels between two losses: logarithmic where both are positive, else linear."""
     if low > 0:
         return LogNorm(low, high), np.geomspace(low, high, LEVELS)
     return Normalize(low, high), np.linspace(low, high, LEVELS)
 
 
 def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Losses as heights of a relief, logarithms where the scale is; NaN where they are not finite."""
+    """Losses as heights of a relief: logarithms on a logarithmic scale, and NaN for losses that are not finite."""
     finite = np.where(np.isfinite(loss), loss, np.nan).clip(low, high)
     return np.asarray(np.log10(finite) if low > 0 else finite)
 

@@ -49,7 +49,7 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
                         points["test_accuracy"],
                         color=look["color"],
                         marker=look["marker"],
-                        # an outline tells apart what shares colour and marker
+                        # an outline tells apart what shares color and marker
                         edgecolors="none" if look["linestyle"] == "-" else "black",
                         label=legend_name(str(method)),
                         s=28,

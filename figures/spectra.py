@@ -13,14 +13,14 @@ from figures.style import RC, caption, legend_above, legend_name, looks, new_fig
 from landscape import SpectralDensity
 
 LINTHRESH = 0.02
-"""Of the largest eigenvalue: nearer to zero than this the axis is linear, beyond it logarithmic."""
+"""Share of the largest eigenvalue: the axis is linear below it and logarithmic above."""
 
 
 def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: str, about: str) -> Figure:
     """The cumulative count of eigenvalues above and below each value, with its band, and the outliers.
 
-    A density of thousands of eigenvalues near zero and a handful far out shows either the one or the other; the
-    number of eigenvalues further out than a value shows both, and needs no smoothing.
+    Thousands of eigenvalues lie near zero and a handful far out. A density shows only one of the two; the number
+    of eigenvalues further out than a value shows both, and needs no smoothing.
 
     Args:
         densities: (title, density) of each model.
@@ -75,7 +75,7 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
 
 
 def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At all nodes and outliers: the eigenvalues there or further from zero, and the number's standard error."""
+    """At each node and outlier: the number of eigenvalues there or further from zero, and its standard error."""
     values = np.unique(np.concatenate([density.nodes.ravel(), density.outliers, [0.0]]))
     side = np.where(values < 0, -1, 1)
 

@@ -1,4 +1,4 @@
-"""The look that all figures share: one colour and marker a method, a caption that explains the picture."""
+"""The look that all figures share: one color and marker a method, a caption that explains the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-# Okabe and Ito's palette, distinguishable with any kind of colour vision
+# Okabe and Ito's palette, distinguishable with any kind of color vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 
@@ -36,11 +36,11 @@ RC: dict[Any, Any] = {
 LINES = ("-", "--", ":", "-.")
 
 MOST_DECADES = 3
-"""Of a logarithmic axis, that have more than one tick each."""
+"""A logarithmic axis of more decades has one tick a decade."""
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Colour, marker and line of each method, by its place in the study; lines tell apart what shares a colour."""
+    """Color, marker and line of each method, by its place in the study. Methods with one color have other lines."""
     return {
         method: {
             "color": COLORS[i % len(COLORS)],
@@ -52,7 +52,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def legend_name(title: str) -> str:
-    """A title as a legend's label; of those that begin with an underscore matplotlib leaves out the whole row."""
+    """A title as a legend's label. A space goes before an underscore, because matplotlib hides such labels."""
     return f" {title}" if title.startswith("_") else title
 
 
@@ -63,7 +63,7 @@ def fitted(text: str, inches: float) -> str:
 
 
 def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
-    """What the marks of all axes stand for, above the panels in as many columns as fit; the figure grows by them."""
+    """A legend of all axes above the panels, in as many columns as fit. The figure grows by its rows."""
     marks = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
@@ -92,7 +92,7 @@ def caption(figure: Figure, text: str) -> None:
 
 
 class LogTicks(LogLocator):
-    """1, 2 and 5 of each decade while there are few; `LogLocator` has no tick at all where it leaves out decades."""
+    """Ticks at 1, 2 and 5 of each decade if there are few decades. Plain `LogLocator` can end with no tick at all."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Positions of the ticks between two values."""
@@ -101,7 +101,7 @@ class LogTicks(LogLocator):
 
 
 def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
-    """A logarithmic scale with plain numbers, 0.5, 1, 2, 5, 10, if the values that are numbers are positive."""
+    """Makes the axis logarithmic, with plain numbers (0.5, 1, 2), if all finite values are positive."""
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) == 0 or numbers.min() <= 0:
@@ -124,7 +124,7 @@ def wrong_labels(rate: float) -> str:
 
 
 def marker_of_one(values: pd.Series) -> str:
-    """A dot for a single number, through which no line goes; else none."""
+    """The marker of a curve: a dot for a curve of one point, which no line would show; else none."""
     return "o" if values.notna().sum() == 1 else ""
 
 

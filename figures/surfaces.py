@@ -35,7 +35,7 @@ def contours(
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: what the loss is, for the colour bar.
+        loss_name: what the loss is, for the color bar.
         about: which data and seed, for the caption.
         trajectories: title -> checkpoints of the training, drawn as a path on that model's surface.
 
@@ -100,11 +100,11 @@ def contours(
 
 
 def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> Figure:
-    """The same surfaces in three dimensions, on one scale of height and colour.
+    """The same surfaces in three dimensions, on one scale of height and color.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: what the loss is, for the colour bar.
+        loss_name: what the loss is, for the color bar.
         about: which data and seed, for the caption.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
@@ -114,13 +114,13 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
         titles = [fitted(title, 2.7) for title, _ in surfaces]
         wrapped = 0.15 * max(title.count("\n") for title in titles)
         figure = new_figure(3.0 * across + 0.9, (3.3 + wrapped) * rows)
-        # titles in three dimensions are set after the layout, upwards
+        # titles in three dimensions are set after the layout, upward
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
         for ax, title, (_, surface) in zip(axes, titles, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
-            # a logarithm has no colour for zero, which is as high as the smallest loss
+            # a logarithm has no color for zero, which is as high as the smallest loss
             colors = colormaps[COLORMAP](norm(np.ma.masked_invalid(surface.loss).clip(low, high)))
             ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
             ax.set_zlim(*height_of(np.array([low, high]), low, high))
@@ -195,7 +195,7 @@ def _center(surface: Surface) -> str:
     """Loss and accuracy of the model itself; no accuracy where targets are not classes."""
     loss = f"{surface.center_loss:.2f}" if abs(surface.center_loss) >= 0.1 else f"{surface.center_loss:.2g}"
     accuracy = surface.center_accuracy
-    return f"centre {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
+    return f"center {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
 
 
 def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]:
@@ -211,8 +211,8 @@ def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 
 
 def _kinds(kinds: Iterable[str]) -> str:
-    """How the directions were made; those of results from before that was stored were all filter-normalised."""
-    named = {"filter-normalized": "random, filter-normalised, the same draw for all"}
+    """How the directions were made. Older results do not store this: their directions were filter-normalized."""
+    named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
     return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))
 
 

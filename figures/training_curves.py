@@ -1,4 +1,4 @@
-"""Accuracy and memorisation over the epochs, by method and noise rate."""
+"""Accuracy and memorization over the epochs, by method and noise rate."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from figures.style import (
 
 ROWS = (
     ("test_accuracy", "accuracy on clean test data"),
-    ("memorized", "wrong labels memorised\n(share of wrongly labelled)"),
+    ("memorized", "wrong labels memorized\n(share of wrongly labeled)"),
 )
 
 
 def training_curves(histories: pd.DataFrame) -> Figure:
-    """Test accuracy and memorised share over the epochs.
+    """Test accuracy and memorized share over the epochs.
 
     Args:
         histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.

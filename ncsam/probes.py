@@ -1,4 +1,4 @@
-"""Looks at a training from within: at chosen epochs, on one large batch whose true labels are known."""
+"""Measures a training at chosen epochs, on one large batch whose true labels are known."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ LOCK: threading.RLock = torch.random.__dict__.setdefault("_borrowed_by_one_threa
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
-    """Within, torch's global generators belong to this thread; afterwards they are as they were.
+    """Inside the block torch's global generators belong to this thread; at its end their state is restored.
 
-    Threads that borrow them wait for each other. A thread that draws from them without borrowing them still
-    moves them.
+    Threads that borrow the generators wait for each other. A thread that draws without borrowing still
+    moves the generators.
 
     Args:
-        device: whose generator is borrowed beside the CPU's, if it is a GPU.
-        seed: that the generators start from; where they are, if not given.
+        device: if this is a GPU, its generator is borrowed too.
+        seed: the generators start from this seed; without a seed they go on from their state.
     """
     cuda = device is not None and device.type == "cuda"
     with LOCK, torch.random.fork_rng(devices=[device] if cuda else []):

@@ -62,7 +62,7 @@ def cosine(optimizer: Optimizer, epochs: int, *, warmup_epochs: int = 0) -> LRSc
 def _warmed_up(
     optimizer: Optimizer, epochs: int, warmup_epochs: int, after: Callable[[int], LRScheduler]
 ) -> LRScheduler:
-    """The rate rises in equal steps, 1 / (w + 1) of it in the first of w epochs; then `after` of the epochs left."""
+    """The rate rises for w epochs in equal steps of 1 / (w + 1); then `after` rules the remaining epochs."""
     if not 0 <= warmup_epochs < epochs:
         raise ValueError(
             f"warmup_epochs: must be at least 0 and below the {epochs} epochs of the training, got {warmup_epochs}"

@@ -138,7 +138,7 @@ def _rebuild(call: Call, storage: Callable[[str], tuple[bytes, str]]) -> np.ndar
 
 
 def _elements(content: np.ndarray, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
-    """The elements that a tensor's strides name, each of them looked up with bounds."""
+    """The elements that a tensor's strides name; the bounds of each are checked."""
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or not all(type(number) is int and number >= 0 for number in numbers):
         raise PickleError("the shape of a tensor is no shape")

@@ -343,7 +343,7 @@ def _now(device: torch.device) -> float:
 
 
 def mean_of_defined(values: ArrayLike) -> float:
-    """The mean of those that are not NaN; NaN if none is."""
+    """The mean of the values that are not NaN; NaN if all are."""
     numbers = np.asarray(values, dtype=np.float64)
     defined = numbers[~np.isnan(numbers)]
     return float(defined.mean()) if len(defined) else float("nan")

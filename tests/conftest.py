@@ -55,6 +55,16 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return model.double(), images, targets
 
 
+def rescaled_relu_network(factor: float) -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
+    """(model, loss, data): the same function for every factor, with other weights."""
+    model, inputs, targets = build("relu-mlp")
+    with torch.no_grad():
+        for parameter in model[1].parameters():
+            parameter.mul_(factor)
+        model[3].weight.div_(factor)
+    return model, nn.CrossEntropyLoss(), (inputs, targets)
+
+
 class Recurrent(nn.Module):
     """The last output of a recurrent layer, such as an LSTM, of 4 inputs."""
 

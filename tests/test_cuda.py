@@ -66,7 +66,7 @@ def assert_close(found, expected, **tolerances):
 
 
 @contextmanager
-def synchronisations():
+def synchronizations():
     """Where the host waited for the GPU within; none on the CPU."""
     found = []
     if IS_CUDA:
@@ -157,7 +157,7 @@ def test_products_wait_for_nothing():
     for each in (objective, traced):
         each.hvp(vectors)
         each.gradient()
-        with synchronisations() as found:
+        with synchronizations() as found:
             each.hvp(vectors)
             each.gradient()
         assert not found
@@ -221,7 +221,7 @@ def test_a_surface_waits_as_often_whatever_its_size():
     directions = filter_normalized_directions(objective, 2)
     counts = []
     for steps in (5, 5, 21):
-        with synchronisations() as found:
+        with synchronizations() as found:
             surface(objective, directions, steps=steps)
         counts.append(len(found))
     assert counts[1] == counts[2]
@@ -295,7 +295,7 @@ def test_steps_are_those_of_the_cpu_and_wait_for_nothing(name):
         optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9)
         batch = [part.to(device) for part in (inputs, targets, torch.arange(16))]
         for _ in range(5):
-            with synchronisations() as found:
+            with synchronizations() as found:
                 optimizer.zero_grad()
                 method.backward(*batch)
                 optimizer.step()

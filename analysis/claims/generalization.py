@@ -1,4 +1,4 @@
-"""G: accuracy on clean test data, late decay, memorisation."""
+"""G: accuracy on clean test data, late decay, memorization."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLAIMS = (
     ),
     Claim(
         "G3",
-        "NCSAM memorises fewer wrong labels than SAM and recovers more true ones.",
+        "NCSAM memorizes fewer wrong labels than SAM and recovers more true ones.",
         "section 4",
         [Difference("memorized", NCSAM, SAM, -1), Difference("recovered", NCSAM, SAM, 1)],
         controls=[Difference("memorized", SAM, SGD, -1), Difference("memorized", OPPOSITE_SIGN, NCSAM, 0)],

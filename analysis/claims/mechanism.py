@@ -10,7 +10,7 @@ from analysis.claims.variants import NCSAM, OPPOSITE_SIGN, RANDOM_DIRECTION, RAN
 CLAIMS = (
     Claim(
         "M1",
-        "The gradients of rightly and of wrongly labelled samples point against each other.",
+        "The gradients of rightly and of wrongly labeled samples point against each other.",
         "section 3, after Eq. 9",
         [Level("clean_noise_cosine", method, -1) for method in (SGD, SAM)],
         controls=[Level("clean_noise_cosine", NCSAM, -1), Trend("clean_noise_cosine", SGD, -1, noisy=True)],
@@ -24,7 +24,7 @@ CLAIMS = (
     ),
     Claim(
         "M3",
-        "Compensation turns the perturbation back towards the clean one, as g* imitates the noise gradient.",
+        "Compensation turns the perturbation back toward the clean one, as g* imitates the noise gradient.",
         "Eq. 11-13",
         [Level("gain_plus", NCSAM, 1), Level("gstar_noise_cosine", NCSAM, 1)],
         controls=[
@@ -37,7 +37,7 @@ CLAIMS = (
     ),
     Claim(
         "M4",
-        "Drawn samples are wrongly labelled, and temporary labels true, more often than by chance.",
+        "Drawn samples are wrongly labeled, and temporary labels true, more often than by chance.",
         "Eq. 16-18",
         [Level("draw_gain", NCSAM, 1), Level("temporary_label_gain", NCSAM, 1)],
         controls=[Difference("mean_temporary_label_precision", NCSAM, RANDOM_FLIPS, 1)],

@@ -155,9 +155,9 @@ QUANTITIES: dict[str, Quantity] = {
         of=_less,
         margin=POINT,
     ),
-    "memorized": Quantity("wrong labels memorised", ("memorized",), "share", margin=2 * POINT),
+    "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
     "recovered": Quantity(
-        "true labels of wrongly labelled samples recovered", ("recovered",), "share", margin=2 * POINT
+        "true labels of wrongly labeled samples recovered", ("recovered",), "share", margin=2 * POINT
     ),
     "clean_noise_cosine": Quantity(
         "cosine of g_clean and g_noise",
@@ -172,22 +172,17 @@ QUANTITIES: dict[str, Quantity] = {
     "gstar_noise_cosine": Quantity(
         "cosine of g* and g_noise", ("mean_cos_gstar_noise",), "cosine", margin=COSINE, needs=ALIGNMENT
     ),
-    "gain_plus": Quantity(
-        "cosine with eps_clean gained by +s g* over SAM, same batches",
-        ("mean_cos_plus_clean", "mean_cos_compensated_sam_clean"),
-        "cosine",
-        of=_less,
-        margin=COSINE,
-        needs=ALIGNMENT,
-    ),
-    "gain_minus": Quantity(
-        "cosine with eps_clean gained by -s g* over SAM, same batches",
-        ("mean_cos_minus_clean", "mean_cos_compensated_sam_clean"),
-        "cosine",
-        of=_less,
-        margin=COSINE,
-        needs=ALIGNMENT,
-    ),
+    **{
+        f"gain_{side}": Quantity(
+            f"cosine with eps_clean gained by {sign}s g* over SAM, same batches",
+            (f"mean_cos_{side}_clean", "mean_cos_compensated_sam_clean"),
+            "cosine",
+            of=_less,
+            margin=COSINE,
+            needs=ALIGNMENT,
+        )
+        for side, sign in (("plus", "+"), ("minus", "-"))
+    },
     "draw_gain": Quantity(
         "share of wrong labels among the drawn samples less that among all",
         ("mean_draw_precision", "realised_noise_rate"),
@@ -197,7 +192,7 @@ QUANTITIES: dict[str, Quantity] = {
         needs=ALIGNMENT,
     ),
     "temporary_label_gain": Quantity(
-        # a label drawn from the others is the true one of a wrongly labelled sample once in classes - 1 times
+        # a label drawn from the others is the true one of a wrongly labeled sample once in classes - 1 times
         "share of drawn samples given their true label less that of random labels",
         ("mean_temporary_label_precision", "mean_draw_precision", "classes"),
         "share",

@@ -1,4 +1,4 @@
-"""Jobs handed to an engine, a bounded number at a time, and what becomes of those whose worker dies."""
+"""Hands jobs to an engine, a bounded number at a time, and repeats or reports a job whose worker dies."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _looked_at(
 
 
 def _target(root: Path, run: Run, stored: store.StoredRun, names: Collection[str]) -> Run:
-    """The run with the settings that its file shall have: its own, but for those of the named measures."""
+    """The run with the settings that its file will have: new ones for the named measures, else the old ones."""
     if stored.config.measure is None or run.config.measure is None:
         raise store.StoreError(f"results: {root / run.path} is not a final run; delete it")
     settings = merged(stored.config.measure, run.config.measure, names)

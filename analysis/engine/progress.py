@@ -19,7 +19,7 @@ from analysis.printable import printable
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line that people should look at, as it is: no brackets of it are markup."""
+    """Prints a line that people should look at; its brackets are no markup."""
     console.print(printable(line), style="yellow", markup=False, highlight=False)
 
 

@@ -85,8 +85,8 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
         data_dir: relative paths of files are looked up in it.
 
     Raises:
-        FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or human labels whose
-            rate is not the one that the study names.
+        FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or the human labels
+            have another rate of wrong labels than the study names.
     """
     kind, rate, options = config.noise.kind, config.noise.rate, dict(config.noise.options)
     clean, seed = dataset.train.targets, derived_seed(config, "labels")
@@ -132,7 +132,7 @@ def _posterior(path: Path) -> Tensor:
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:
-    """The rows of the samples that the training set holds, of a file on the whole of it."""
+    """Of a file with a row for each sample: the rows of the samples that this training set keeps."""
     last = int(dataset.train_indices.max())
     if last >= len(rows):
         raise ValueError(f"{field}: holds {len(rows)} rows, too few for training sample {last}")

@@ -1,4 +1,4 @@
-"""The error of a study file, and that of a name that is unknown."""
+"""The errors of a study file and of an unknown name."""
 
 from __future__ import annotations
 

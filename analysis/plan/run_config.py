@@ -19,7 +19,7 @@ from analysis.plan.study import (
 
 
 class RunNoise(Settings):
-    """The label noise of one run; `options` are those of the kind of noise."""
+    """The label noise of one run; `options` belong to the kind of noise."""
 
     kind: str
     rate: float

@@ -63,7 +63,7 @@ def results_table(table: pd.DataFrame) -> Table:
 
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
-    """Each claim with its verdict, then the effects that decide it; controls in grey."""
+    """Each claim with its verdict, then the effects that decide it; controls in gray."""
     view = Table(
         title="Verdicts (effect with 95% interval; p that decides, after Holm's correction over the family; n units)"
     )
@@ -92,7 +92,7 @@ def verdicts_table(judgements: list[Judgement]) -> Table:
 
 
 def claims_table(claims: Iterable[Claim]) -> Table:
-    """What is claimed, where, what it predicts of measured quantities, and the runs that it needs."""
+    """One row a claim: its statement, its place in the paper, its predictions, and the runs that it needs."""
     view = Table(title="Claims: what each predicts, written before the data")
     for name in ("claim", "statement and predictions", "needs"):
         view.add_column(name)

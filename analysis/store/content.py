@@ -1,4 +1,4 @@
-"""What the groups of a run file must hold, by type and shape, before numbers of it are used."""
+"""The types and shapes that the groups of a run file must have; checked before its numbers are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what is left of those that were not."""
+"""Writes files whole or not at all, and removes what interrupted writers left."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def remove_temporary_files(root: Path) -> None:
 
 
 def is_of_dead_writer(path: Path) -> bool:
-    """The name is that of a file being written, and its writer has died, as far as can be told from here."""
+    """Whether a temporary file's writer has died, as far as this machine can tell."""
     if checkpoint := OF_CHECKPOINT.fullmatch(path.name):
         return not is_alive(int(checkpoint["process"]))
     return OF_EARLIER_VERSIONS.fullmatch(path.name) is not None or is_left_over(path)

@@ -1,4 +1,4 @@
-"""The study folder: whose it is, who works in it, and what is in it already."""
+"""The study folder: which study owns it, which process works in it, and which runs are finished."""
 
 from __future__ import annotations
 

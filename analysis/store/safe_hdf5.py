@@ -48,10 +48,10 @@ def without_seal(content: bytes) -> bytes:
 
 
 def is_sealed(path: Path) -> bool:
-    """The file ends with a checksum, and it is that of the file.
+    """Whether the file ends with its checksum.
 
     Raises:
-        BrokenFileError: it is another one.
+        BrokenFileError: the checksum is wrong.
     """
     size = path.stat().st_size
     digest = hashlib.sha256()

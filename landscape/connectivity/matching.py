@@ -25,7 +25,7 @@ from landscape.results.registry import result
 
 @result
 class Matching:
-    """A permutation of the units of one network that brings its weights near those of another."""
+    """A permutation of the units of one network that brings its weights near another network's weights."""
 
     order: NDArray[np.int64] = described(
         "positions from which the units of each group are taken, group after group", dims=("unit",)

@@ -30,7 +30,7 @@ class Group:
         self.parts: list[Group] = []
 
     def leaves(self) -> list[Group]:
-        """The groups of which this group consists by now: itself, unless it was split or joined to another."""
+        """The groups that this group consists of by now: itself, unless it was split or joined to another."""
         return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
 
 
@@ -110,7 +110,7 @@ def units_of(model: nn.Module) -> PermutableUnits:
 
 
 class _Axes:
-    """The segments along the axes of tensors, each of which has one place in the network."""
+    """The segments of the tensors' axes; each segment has one place in the network."""
 
     def __init__(self) -> None:
         self.segments: dict[Axis, list[Segment]] = {}
@@ -388,7 +388,7 @@ def permuted(
     *,
     but: Callable[[Axis], bool] = lambda _: False,
 ) -> Tensors:
-    """Parameters and buffers with their units in another order, along all axes but those of which `but` is true."""
+    """Parameters and buffers with their units in another order; an axis for which `but` is true keeps its order."""
     result = dict(tensors)
     for (name, axis), segments in units.axes.items():
         if name in result and not but((name, axis)):

@@ -99,8 +99,8 @@ def paths(
         progress: as for `surfaces`.
 
     Raises:
-        ValueError: an argument out of range, objectives of different models, or another model whose parameters
-            differ where they are no variables, so that it is not at the path's end.
+        ValueError: an argument out of range, objectives of different models, or another model that
+            differs in parameters that are no variables of the objectives: the path would not end at it.
     """
     if steps < 2:
         raise ValueError(f"steps: must be at least 2, got {steps}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -87,10 +89,7 @@ def relative_flatness(
         generator=torch.Generator(objective.device).manual_seed(seed),
     )
     return RelativeFlatness(
-        value=found.trace.value,
-        standard_error=found.trace.standard_error,
-        low=found.trace.low,
-        high=found.trace.high,
+        **dataclasses.asdict(found.trace),
         layer=name,
         converged=found.converged,
         products=found.products,

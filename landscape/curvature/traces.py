@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -96,10 +97,7 @@ def trace(
         generator=torch.Generator(objective.device).manual_seed(seed),
     )
     return TraceEstimate(
-        value=found.trace.value,
-        standard_error=found.trace.standard_error,
-        low=found.trace.low,
-        high=found.trace.high,
+        **dataclasses.asdict(found.trace),
         squared_norm=found.square.value,
         squared_norm_error=found.square.standard_error,
         converged=found.converged,

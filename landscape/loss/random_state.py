@@ -14,7 +14,7 @@ LOCK: threading.RLock = torch.random.__dict__.setdefault("_borrowed_by_one_threa
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None) -> Iterator[None]:
-    """Within, torch's global generators belong to this thread; afterwards they are as they were.
+    """Within, torch's global generators belong to this thread; afterward they are as they were.
 
     Args:
         device: whose generator is borrowed beside the CPU's, if it is a GPU.

@@ -218,7 +218,7 @@ class Search:
 
     @property
     def spread(self) -> float:
-        """How far the second highest rise lies below the highest, as a share of it; NaN for one ascent."""
+        """Gap between the two highest rises, as a share of the highest; NaN for one ascent."""
         if len(self.ascents) < 2:
             return math.nan
         second, first = sorted(each.rise for each in self.ascents)[-2:]

@@ -23,11 +23,11 @@ def described(
     """A dataclass field that storage can write down.
 
     Args:
-        description: what it is, in a few words.
-        unit: of the values; empty for plain numbers.
+        description: what the field holds, in a few words.
+        unit: unit of the values; empty for plain numbers.
         dims: names of an array's dimensions.
         coordinate: the field holds the coordinates of the dimension of its own name.
-        default: value where it is not given, as in files from before the field was there.
+        default: value where none is given, as in files that are older than the field.
     """
     metadata = {
         "description": description,

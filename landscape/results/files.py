@@ -21,14 +21,14 @@ NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 @contextmanager
 def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> Iterator[Path]:
-    """Where to write what takes the place of a file at once, flushed to the disk, if nothing fails.
+    """Gives a temporary path. If nothing fails, the file written there replaces the old file in one step.
 
     A kill, a full disk or an exception leaves the old file as it was.
 
     Args:
-        path: of the file, or of a link to it; it need not be there.
-        copied: begin with a copy of it.
-        through_link: a link stays, and what it leads to is replaced; otherwise the file takes the link's place.
+        path: the file, or a link to the file; neither needs to exist.
+        copied: the temporary file begins as a copy of the old file.
+        through_link: a link stays, and its target is replaced; otherwise the file replaces the link.
     """
     target = path.resolve() if through_link else path
     beside = temporary_name(target)
@@ -66,7 +66,7 @@ TEMPORARY_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0
 
 
 def is_left_over(path: Path) -> bool:
-    """A file with a `temporary_name` whose process has died, or which another machine has not touched for a day."""
+    """Whether the writer of a temporary file has died, or another machine has not touched the file for a day."""
     name = TEMPORARY_NAME.fullmatch(path.name)
     if name is None:
         return False

@@ -142,7 +142,7 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
 
 
 def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
-    """Why what is stored as a field is not what `save` writes; looked at before any of it is read."""
+    """Why a stored field cannot come from `save`; checked before the field is read."""
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"

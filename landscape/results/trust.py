@@ -1,4 +1,4 @@
-"""HDF5 looked at before any of it is read: what leads elsewhere, needs a plugin, or claims boundless memory."""
+"""Checks an HDF5 file before anything is read: links elsewhere, plugins, and sizes beyond all memory."""
 
 from __future__ import annotations
 

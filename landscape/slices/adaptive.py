@@ -200,7 +200,7 @@ def _wanted(
     errors: FloatArray,
     tolerance: float,
 ) -> NDArray[np.intp]:
-    """The points to evaluate next: those whose errors exceed the allowed one most, not all in one place."""
+    """The points to evaluate next: the ones whose errors exceed the tolerance most, spread over the plane."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
     known = finite[evaluated]
     missing = np.isnan(known)

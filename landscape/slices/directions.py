@@ -150,9 +150,9 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     """A direction from elsewhere, such as the perturbation of SAM or NCSAM on a batch.
 
     Args:
-        objective: whose weights it moves.
-        vector: as one vector, as tensors in `named_parameters` order, or by name.
-        kind: what it is, to be stored.
+        objective: the direction moves its weights.
+        vector: one vector, tensors in `named_parameters` order, or a mapping by name.
+        kind: how the direction was made; results store this text.
 
     Raises:
         ValueError: of other sizes than the weights.
@@ -188,10 +188,10 @@ def combined(*directions: Directions) -> Directions:
 
 
 def orthogonalized(directions: Directions) -> Directions:
-    """Each direction without its part along those before it, and as long as it was.
+    """Removes from each direction its part along the earlier directions, and keeps its length.
 
     Raises:
-        ValueError: one lies in the span of those before it.
+        ValueError: a direction lies in the span of the earlier ones.
     """
     vectors = directions.vectors.double()
     norms = torch.linalg.vector_norm(vectors, dim=0)

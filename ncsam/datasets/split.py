@@ -44,7 +44,7 @@ class Split:
 
     @property
     def inputs(self) -> Tensor:
-        """All samples as a model sees them, worked out anew at each access; `batch` gives some of them."""
+        """All samples as a model sees them, computed anew at each access; `batch` gives chosen samples."""
         return self._normalized(self.pixels)
 
     def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:

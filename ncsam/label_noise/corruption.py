@@ -1,4 +1,4 @@
-"""Label noise by name: the table of its kinds, and what makes labels wrong by them."""
+"""Label noise by name: the table of the kinds, and the function that makes labels wrong."""
 
 from __future__ import annotations
 

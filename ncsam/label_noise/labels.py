@@ -113,7 +113,7 @@ class NoisyLabels:
 def empirical_transition(clean: Tensor, observed: Tensor, classes: int) -> Tensor:
     """Share of each observed label among the samples of each true class, float64 (classes, classes).
 
-    The row of a class without samples is that of labels never changed.
+    A class without samples has the row of unchanged labels.
     """
     pairs = (clean * classes + observed).bincount(minlength=classes * classes)
     counts = pairs.view(classes, classes).double().cpu()

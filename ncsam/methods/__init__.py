@@ -16,7 +16,7 @@ from ncsam.methods.gsam import GSAM
 from ncsam.methods.method import Method
 from ncsam.methods.ncsam import NCSAM
 from ncsam.methods.oracle import OracleSAM
-from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, remembers_samples
+from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, TrainingLoss, remembers_samples
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
 from ncsam.methods.saner import SANER
@@ -55,7 +55,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
 def build_method(
     name: str,
     model: nn.Module,
-    loss_fn: LossFunction | RememberingLoss,
+    loss_fn: TrainingLoss,
     *,
     seed: int,
     clean_targets: Tensor,

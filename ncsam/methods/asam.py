@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM
 from ncsam.methods.tensor_lists import norm
 
@@ -30,7 +30,7 @@ class ASAM(SAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         rho: float,
         eta: float = 0.01,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius
 from ncsam.methods.sam import SAM
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
@@ -29,7 +29,7 @@ class BSAM(SAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         rho: float,
         rho_min: float | None = None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.ncsam import NCSAM, CompensationOptions
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.options import check_names
@@ -93,7 +93,7 @@ class ClusterNCSAM(NCSAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         clusters: int = 5,
         project: bool = False,
@@ -125,7 +125,7 @@ class ClusterNCSAM(NCSAM):
             self._features.batches.clear()
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions of the samples whose redrawn label is another one, and these labels."""
+        """Positions of the samples whose label changed when it was redrawn, and the new labels."""
         features = nn.functional.normalize(torch.cat(self._features.batches).flatten(1).to(logits), dim=1)
         clusters = cluster(features, self.clusters, self.generator)
         rates = cluster_flip_rates(confidence_gaps(logits), clusters, self.clusters, self.flip_ratio)

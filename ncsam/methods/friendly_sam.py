@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 
@@ -30,7 +30,7 @@ class FriendlySAM(SAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         rho: float,
         sigma: float = 1.0,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, Passes, RememberingLoss
+from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 
 
@@ -42,9 +42,7 @@ class Method(ABC):
     needs_peer: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction | RememberingLoss, *, warmup: float = 0.0
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: TrainingLoss, *, warmup: float = 0.0) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
@@ -99,7 +97,7 @@ class Method(ABC):
         return self.passes.model
 
     @property
-    def loss_fn(self) -> LossFunction | RememberingLoss:
+    def loss_fn(self) -> TrainingLoss:
         """The training loss."""
         return self.passes.loss_fn
 

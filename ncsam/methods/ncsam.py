@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.method import check_share
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import (
     Ascent,
     Compensation,
@@ -59,15 +59,15 @@ def progressive_scale(progress: float) -> float:
 class NCSAM(SAM):
     """SAM whose perturbation is shifted along a simulated label-noise gradient and projected on the rho-ball.
 
-    A share `flip_ratio` of each batch, low-margin samples first, is given temporary labels; with g* the
-    gradient of those samples' loss, the perturbation is Proj(rho g / ||g|| + s(t) g*) (Eq. 12, 13). In the
-    warm-up the gradient is the ordinary one.
+    A share `flip_ratio` of each batch gets temporary labels, low-margin samples first. g* is the gradient of
+    these samples' loss. The perturbation is Proj(rho g / ||g|| + s(t) g*) (Eq. 12, 13). In the warm-up the
+    gradient is the ordinary one.
 
     Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch; `fit()` does.
 
-    g* takes a pass of its own over the drawn samples, as the paper's cost of 2 + flip_ratio gradients has it:
-    going back through the whole batch's graph a second time would cost more. BatchNorm then normalizes by the
-    drawn samples, or by its stored statistics if there is just one.
+    g* takes its own pass over the drawn samples. This is the paper's cost of 2 + flip_ratio gradients; a second
+    backward pass of the whole batch would cost more. In this pass BatchNorm normalizes by the drawn samples, or
+    by its stored statistics if one sample is drawn.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -95,7 +95,7 @@ class NCSAM(SAM):
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
+        loss_fn: TrainingLoss,
         *,
         rho: float,
         flip_ratio: float,

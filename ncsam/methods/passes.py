@@ -33,6 +33,10 @@ class RememberingLoss(Protocol):
         """Takes note of the outputs of a training pass; called once a step, at the unperturbed weights."""
 
 
+TrainingLoss = LossFunction | RememberingLoss
+"""What a method trains with."""
+
+
 def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
     """Whether the loss (or a class of losses) keeps something of each sample, and so takes the samples' positions."""
     return hasattr(loss_fn, "remember")
@@ -67,7 +71,7 @@ def _checked_scalar(loss: Tensor) -> Tensor:
 def piece_sizes(samples: int, size: int) -> list[int]:
     """The sizes of the pieces in which samples are passed.
 
-    A last single sample, of which BatchNorm has no statistics, joins the piece before.
+    BatchNorm has no statistics of a single sample, so a last single sample joins the piece before.
     """
     sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
     if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
@@ -95,7 +99,7 @@ class Passes:
     """
 
     model: nn.Module
-    loss_fn: LossFunction | RememberingLoss
+    loss_fn: TrainingLoss
     autocast_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     micro_batch_size: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 
 
 class Plain(Method):
@@ -16,7 +16,7 @@ class Plain(Method):
         loss_fn: (outputs, targets) -> mean loss.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFunction | RememberingLoss) -> None:
+    def __init__(self, model: nn.Module, loss_fn: TrainingLoss) -> None:
         super().__init__(model, loss_fn)
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:

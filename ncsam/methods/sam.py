@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius, perturbed
 from ncsam.methods.tensor_lists import scaled_to
 
@@ -25,14 +25,7 @@ class SAM(Method):
 
     rho: float
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
-        *,
-        rho: float,
-        warmup: float = 0.0,
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: TrainingLoss, *, rho: float, warmup: float = 0.0) -> None:
         check_radius(rho)
         super().__init__(model, loss_fn, warmup=warmup)
         self.rho = rho

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import LossFunction, RememberingLoss
+from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM
 
@@ -25,13 +25,7 @@ class SANER(SAM):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction | RememberingLoss,
-        *,
-        rho: float,
-        alpha: float = 0.5,
-        warmup: float = 0.0,
+        self, model: nn.Module, loss_fn: TrainingLoss, *, rho: float, alpha: float = 0.5, warmup: float = 0.0
     ) -> None:
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         if not 0 <= alpha <= 1:

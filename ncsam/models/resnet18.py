@@ -24,7 +24,7 @@ def resnet34(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -
 
 
 def _block(before: int, after: int, stride: int) -> nn.Module:
-    """A basic block whose shortcut is a 1 x 1 convolution where the shape changes (option B)."""
+    """A basic block. Where the shape changes, the shortcut is a 1 x 1 convolution (option B)."""
     shortcut: nn.Module = nn.Identity()
     if stride != 1 or before != after:
         shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))

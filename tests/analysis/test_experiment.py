@@ -41,12 +41,18 @@ def test_every_run_has_its_file_and_the_index_knows_them(finished):
         )
 
 
-def test_the_stored_weights_reproduce_the_stored_accuracy_and_curvature(finished):
-    _, out = finished
-    path = out / "runs/digits/symmetric-0.4/sgd/seed0.h5"
+def stored_model(path):
+    """(the model with the weights of a run file, the data)."""
     dataset = load_dataset("digits")
     model = build_model("mlp", dataset.input_shape, 10, seed=99, hidden=[8])
     store.load_weights(path, model)
+    return model, dataset
+
+
+def test_the_stored_weights_reproduce_the_stored_accuracy_and_curvature(finished):
+    _, out = finished
+    path = out / "runs/digits/symmetric-0.4/sgd/seed0.h5"
+    model, dataset = stored_model(path)
     accuracy = (predict(model, dataset.test.inputs).argmax(1) == dataset.test.targets).double().mean().item()
     row = store.scalars(path)
     assert row["test_accuracy"] == accuracy
@@ -296,9 +302,7 @@ def test_info_prints_what_a_run_holds(finished, capsys):
 def test_the_surface_in_the_file_is_that_of_the_stored_weights(finished):
     _, out = finished
     path = out / "runs/digits/symmetric-0.4/ncsam/seed0.h5"
-    dataset = load_dataset("digits")
-    model = build_model("mlp", dataset.input_shape, 10, seed=0, hidden=[8])
-    store.load_weights(path, model)
+    model, dataset = stored_model(path)
     found = contents(path)
     samples = torch.from_numpy(found["measured_samples/test"])
     loss = nn.functional.cross_entropy(

@@ -97,7 +97,7 @@ CORPUS = {
     "an unknown key": (changed(SEEDS, f"{SEEDS}\nseed = 1"), "seed: unknown key; did you mean 'seeds'?"),
     "an unknown table": (GOOD.encode() + b"[modle]\n", "modle: unknown key; did you mean 'model'?"),
     "a key with a line break": (changed(SEEDS, f'{SEEDS}\n"a\\nb" = 1'), r"study: has the key 'a\nb'"),
-    "a key that colours the terminal": (
+    "a key that colors the terminal": (
         changed(SEEDS, f'{SEEDS}\n"\\u001b[31m" = 1'),
         r"has the key '\x1b[31m'",
     ),

@@ -37,22 +37,21 @@ def in_writing(monkeypatch, mark):
     monkeypatch.setattr("pathlib.Path.write_bytes", half)
 
 
-def before_the_rename(monkeypatch, mark):
+def wait_before_renaming(monkeypatch, mark, pattern):
     def waiting(beside, path):
-        if path.suffix == ".h5":
+        if path.match(pattern):
             mark_and_wait(mark)
         os.rename(beside, path)
 
     monkeypatch.setattr(files.os, "replace", waiting)
+
+
+def before_the_rename(monkeypatch, mark):
+    wait_before_renaming(monkeypatch, mark, "*.h5")
 
 
 def in_writing_the_index(monkeypatch, mark):
-    def waiting(beside, path):
-        if path.name == "study.h5":
-            mark_and_wait(mark)
-        os.rename(beside, path)
-
-    monkeypatch.setattr(files.os, "replace", waiting)
+    wait_before_renaming(monkeypatch, mark, "study.h5")
 
 
 @pytest.mark.parametrize(

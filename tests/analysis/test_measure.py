@@ -19,7 +19,7 @@ from analysis.run.measurements import MEASURES
 from tests.analysis.small_study import assert_same_results, contents
 from tests.analysis.test_kills import before_the_rename
 from tests.analysis.test_trust import SCHEMA_1
-from tests.analysis.tiny_study import TINY, killed_at, mark_and_wait, run_tiny
+from tests.analysis.tiny_study import TINY, finished_tiny, killed_at, mark_and_wait, run_tiny
 
 OTHERWISE = (
     TINY[: TINY.index("[measure]")]
@@ -45,10 +45,7 @@ FILES = ["runs/digits/symmetric-0.4/sgd/seed0.h5", "runs/digits/symmetric-0.4/sg
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     """The tiny study, trained and measured with the other settings from the start."""
-    folder = tmp_path_factory.mktemp("fresh")
-    outcome, _ = run_tiny(folder, folder / "out", OTHERWISE)
-    assert not outcome.failed
-    return folder / "out"
+    return finished_tiny(tmp_path_factory.mktemp("fresh"), OTHERWISE)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis import store
-from tests.analysis.tiny_study import run_tiny
+from tests.analysis.tiny_study import finished_tiny
 
 STUDY = """
 name = "settings"
@@ -76,10 +76,7 @@ bound = true
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("settings")
-    outcome, _ = run_tiny(folder, folder / "out", STUDY)
-    assert not outcome.failed
-    return folder / "out"
+    return finished_tiny(tmp_path_factory.mktemp("settings"), STUDY)
 
 
 def test_every_kind_of_method_trains_and_differs_from_the_others(finished):

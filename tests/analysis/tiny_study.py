@@ -57,6 +57,13 @@ def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None,
     return outcome, printed.getvalue()
 
 
+def finished_tiny(folder, text=TINY):
+    """The results of a study in which no run failed."""
+    outcome, _ = run_tiny(folder, folder / "out", text)
+    assert not outcome.failed
+    return folder / "out"
+
+
 def killed_at(mark, work):
     """Does the work in a process of its own, and kills it when it has made the file `mark`."""
     child = os.fork()

@@ -48,7 +48,7 @@ def test_coordinates_are_the_true_multiples_on_both_axes(steps, extent, adaptive
 
 
 def test_a_larger_extent_goes_further():
-    """landscaper's and loss-landscapes' distance acts inversely with the steps, or not as labelled."""
+    """landscaper's and loss-landscapes' distance acts inversely with the steps, or not as labeled."""
     objective, axes = bowl()
     near, far = (line(objective, axes[0], extent=extent, steps=3) for extent in (1.0, 2.0))
     assert far.loss[2] == pytest.approx((2 - 0.2) ** 2 + 3 * 0.01 + 0.5)

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from ncsam import ASAM, BSAM, GSAM, NCSAM, SAM, SANER, ClusterNCSAM, FriendlySAM, OracleSAM, Plain
+
 loss_fn = nn.CrossEntropyLoss()
 COMPENSATED = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.1}
 
@@ -44,3 +46,18 @@ def grads(model):
 def assert_same(first, second):
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+METHODS = {
+    "plain": lambda m: Plain(m, loss_fn),
+    "sam": lambda m: SAM(m, loss_fn, rho=0.3),
+    "asam": lambda m: ASAM(m, loss_fn, rho=0.3),
+    "gsam": lambda m: GSAM(m, loss_fn, rho=0.3),
+    "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
+    "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
+    "saner": lambda m: SANER(m, loss_fn, rho=0.3),
+    "ncsam": lambda m: NCSAM(m, loss_fn, **COMPENSATED),
+    "cluster-ncsam": lambda m: ClusterNCSAM(m, loss_fn, **{**COMPENSATED, "flip_ratio": 0.9}),
+    "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),
+}
+"""Name -> (model) -> the method, with the radius 0.3 where it has one."""

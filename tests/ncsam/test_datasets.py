@@ -162,7 +162,7 @@ def test_the_statistics_are_those_of_the_pixels_channel_by_channel():
     truth = pixels.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(mean.double(), truth.mean(1), rtol=1e-7, atol=0)
     torch.testing.assert_close(std[:2].double(), truth[:2].std(1), rtol=1e-7, atol=0)
-    # a channel without variance is centred, not divided by 0
+    # a channel without variance is centerd, not divided by 0
     assert std[2] == 1
 
 

@@ -5,22 +5,15 @@ import torch
 from torch import nn
 
 from ncsam import (
-    ASAM,
-    BSAM,
-    GSAM,
     NCSAM,
     SAM,
-    SANER,
-    ClusterNCSAM,
-    FriendlySAM,
-    OracleSAM,
     Plain,
     build_method,
     hyperparameters,
 )
 from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
 from tests.ncsam.small_network import (
-    COMPENSATED,
+    METHODS,
     assert_same,
     batch,
     gradient_at,
@@ -30,19 +23,6 @@ from tests.ncsam.small_network import (
     shifted,
     weights_of,
 )
-
-METHODS = {
-    "plain": lambda m: Plain(m, loss_fn),
-    "sam": lambda m: SAM(m, loss_fn, rho=0.3),
-    "asam": lambda m: ASAM(m, loss_fn, rho=0.3),
-    "gsam": lambda m: GSAM(m, loss_fn, rho=0.3),
-    "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
-    "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
-    "saner": lambda m: SANER(m, loss_fn, rho=0.3),
-    "ncsam": lambda m: NCSAM(m, loss_fn, **COMPENSATED),
-    "cluster-ncsam": lambda m: ClusterNCSAM(m, loss_fn, **{**COMPENSATED, "flip_ratio": 0.9}),
-    "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),
-}
 
 
 @pytest.mark.parametrize("name", METHODS)

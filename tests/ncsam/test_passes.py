@@ -10,34 +10,20 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam import (
-    BSAM,
-    GSAM,
     NCSAM,
     SAM,
-    SANER,
     ClusterNCSAM,
     CoTeaching,
     EarlyLearningRegularization,
-    FriendlySAM,
-    OracleSAM,
-    Plain,
 )
 from ncsam.methods.passes import piece_sizes
 from ncsam.methods.tensor_lists import added, projected_onto_ball, scaled_to
 from ncsam.training import _step
+from tests.ncsam.small_network import METHODS as ALL_METHODS
 from tests.ncsam.small_network import assert_same, batch, gradient_at, grads, loss_fn, network, weights_of
 from tests.ranks import joined, on_two_ranks
 
-METHODS = {
-    "plain": lambda m: Plain(m, loss_fn),
-    "sam": lambda m: SAM(m, loss_fn, rho=0.3),
-    "gsam": lambda m: GSAM(m, loss_fn, rho=0.3),
-    "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
-    "saner": lambda m: SANER(m, loss_fn, rho=0.3),
-    "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
-    "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.0),
-    "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),
-}
+METHODS = {name: make for name, make in ALL_METHODS.items() if name not in ("asam", "cluster-ncsam")}
 
 
 def stepped(name, model, configure=lambda _: None):

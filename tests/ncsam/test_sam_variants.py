@@ -119,15 +119,15 @@ def test_saner_damps_the_entries_that_sam_shrank(step):
 
 class TestClusterNCSAM:
     def test_k_means_finds_groups_that_lie_apart(self):
-        centres = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+        centers = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
         truth = torch.arange(60) % 3
         noise = 0.05 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-        found = [cluster(centres[truth] + noise, 3, torch.Generator().manual_seed(s)) for s in range(10)]
+        found = [cluster(centers[truth] + noise, 3, torch.Generator().manual_seed(s)) for s in range(10)]
         # Lloyd's iteration may end in a worse optimum from some starts
         assert any(
             all(len(f[truth == k].unique()) == 1 for k in range(3)) and len(f.unique()) == 3 for f in found
         )
-        assert torch.equal(found[0], cluster(centres[truth] + noise, 3, torch.Generator().manual_seed(0)))
+        assert torch.equal(found[0], cluster(centers[truth] + noise, 3, torch.Generator().manual_seed(0)))
 
     def test_flip_rates_are_one_less_the_mean_gap_over_the_largest(self):
         rates = cluster_flip_rates(

@@ -218,7 +218,7 @@ UNFOLLOWED = {
     "a norm over groups": nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4, affine=False), nn.Conv2d(4, 3, 4)
     ),
-    "a norm over neighbours": nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2), nn.Conv2d(4, 3, 4)),
+    "a norm over neighbors": nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2), nn.Conv2d(4, 3, 4)),
     "units that are shuffled": nn.Sequential(nn.Conv2d(2, 4, 3), nn.ChannelShuffle(2), nn.Conv2d(4, 3, 4)),
     "a pool over units": nn.Sequential(nn.Linear(6, 8), nn.AvgPool1d(3, 1, 1), nn.Linear(8, 3)),
     "a layer over the width": nn.Sequential(

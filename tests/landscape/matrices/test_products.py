@@ -128,7 +128,7 @@ def test_a_traced_product_that_is_wrong_by_half_a_percent_is_found_out_in_float6
 
 
 class NormalisedInPlace(nn.Module):
-    """Weight normalisation has no forward-mode derivative; the inputs change in place."""
+    """Weight normalization has no forward-mode derivative; the inputs change in place."""
 
     def __init__(self):
         super().__init__()

@@ -10,7 +10,7 @@ from torch import nn
 from landscape import Objective, average_sharpness, pac_bayes_sigma
 from landscape.perturbations.gaussian import GaussianRises, mean_rises
 from landscape.perturbations.pac_bayes import tolerated
-from tests.conftest import build
+from tests.conftest import rescaled_relu_network
 from tests.landscape.perturbations.test_worst_case import quadratic
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -134,12 +134,7 @@ def test_a_loss_that_is_not_finite_nearby_bears_less():
 def test_adaptive_measures_are_unmoved_by_rescaling_a_relu_network(adaptive):
     found = []
     for factor in (1.0, 5.0):
-        model, inputs, targets = build("relu-mlp")
-        with torch.no_grad():
-            for parameter in model[1].parameters():
-                parameter.mul_(factor)
-            model[3].weight.div_(factor)
-        objective = Objective(model, cross_entropy, (inputs, targets))
+        objective = Objective(*rescaled_relu_network(factor))
         found.append(
             (
                 average_sharpness(objective, sigma=0.1, adaptive=adaptive, max_draws=16).value,

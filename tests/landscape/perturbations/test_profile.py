@@ -14,7 +14,7 @@ from landscape import (
     sharpness_profile,
 )
 from landscape.perturbations.profile import MEASURES
-from tests.conftest import build, dense_hessian
+from tests.conftest import build, dense_hessian, rescaled_relu_network
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -69,12 +69,7 @@ def test_few_products_give_an_interval_that_holds_it():
 def test_rescaling_a_relu_network_leaves_its_relative_flatness():
     values = []
     for factor in (1.0, 4.0):
-        model, inputs, targets = build("relu-mlp")
-        with torch.no_grad():
-            for parameter in model[1].parameters():
-                parameter.mul_(factor)
-            model[3].weight.div_(factor)
-        objective = Objective(model, cross_entropy, (inputs, targets))
+        objective = Objective(*rescaled_relu_network(factor))
         values.append(relative_flatness(objective, rtol=None, max_products=100).value)
     assert values[0] == pytest.approx(values[1], rel=1e-9)
 

@@ -10,7 +10,7 @@ from landscape import Objective, sharpness, top_eigenvalues
 from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.secant_model import largest_in_ball
-from tests.conftest import build
+from tests.conftest import build, rescaled_relu_network
 
 
 def quadratic(eigenvalues, slope, weights=None):
@@ -97,12 +97,7 @@ def test_the_one_step_of_the_adaptive_ball_is_asams():
 def test_adaptive_sharpness_is_unmoved_by_rescaling_a_relu_network(adaptive, norm):
     found = []
     for factor in (1.0, 5.0):
-        model, inputs, targets = build("relu-mlp")
-        with torch.no_grad():
-            for parameter in model[1].parameters():
-                parameter.mul_(factor)
-            model[3].weight.div_(factor)
-        objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
+        objective = Objective(*rescaled_relu_network(factor))
         options = {"rho": 0.2, "adaptive": adaptive, "norm": norm}
         found.append(sharpness(objective, steps=5, restarts=1, **options).value)
     assert found[0] == pytest.approx(found[1], rel=1e-8)

@@ -186,10 +186,10 @@ def test_another_checkpoint_lies_at_the_multiple_one():
             parameter.mul_(1.3).add_(0.1)
     other = Objective(model, cross_entropy, (inputs, targets))
     for weights in (model, model.state_dict(), other.theta):
-        towards = direction_to(objective, weights)
-        torch.testing.assert_close(objective.theta + towards.vectors[:, 0], other.theta)
+        toward = direction_to(objective, weights)
+        torch.testing.assert_close(objective.theta + toward.vectors[:, 0], other.theta)
     plane = surface(
-        objective, combined(towards, gradient_direction(objective)), alpha=[0.0, 0.5, 1.0], beta=[0.0, 1.0]
+        objective, combined(toward, gradient_direction(objective)), alpha=[0.0, 0.5, 1.0], beta=[0.0, 1.0]
     )
     assert plane.loss[0, 0] == objective.value()
     assert plane.loss[2, 0] == pytest.approx(other.value(), rel=1e-12)
