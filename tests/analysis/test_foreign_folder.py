@@ -133,7 +133,7 @@ def test_an_index_with_brackets_in_its_words_is_printed_as_it_is(out, capsys):
     with h5py.File(out / "study.h5", "a") as file:
         file["table/method"][...] = "[/red]x"
     (out / "study.h5").write_bytes(sealed((out / "study.h5").read_bytes()))
-    assert cli.main(["claims", str(out)]) == 0
+    assert cli.main(["results", str(out)]) == 0
     assert "[/red]x" in capsys.readouterr().out
 
 
