@@ -148,7 +148,8 @@ def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
 
 def test_a_setting_that_others_depend_on_is_not_changed_for_one_alone(out):
     with pytest.raises(
-        ValueError, match=r"^--only: measure\.samples is another .* curvature, flatness, density, surfaces"
+        ValueError,
+        match=r"^--only: measure\.samples is another .* curvature, flatness, parts, density, surfaces",
     ):
         measured(out, "sharpness", text=OTHERWISE)
 

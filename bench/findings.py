@@ -1,0 +1,93 @@
+"""The committed tables behind docs/findings.md: verdicts and mean results of studies.
+
+    python bench/findings.py quick results/quick
+    python bench/findings.py redrawn results/static-labels results/fresh-labels
+
+Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv; `tests/test_findings.py` compares the page
+with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.claims import judge
+from analysis.store.joined import read_tables
+
+TABLES = Path(__file__).resolve().parents[1] / "docs/tables"
+MEANS = (
+    "test_accuracy",
+    "best_test_accuracy",
+    "memorized",
+    *(
+        f"{measure}_{loss}"
+        for loss in ("observed", "clean")
+        for measure in ("top_eigenvalue", "trace", "sharpness", "sharpness_elementwise", "sharpness_filter")
+    ),
+    "jacobian_trace_observed",
+    "uncertainty_observed",
+    "gauss_newton_trace_observed",
+    "functional_norm_observed",
+    "functional_norm_clean",
+)
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """One row an effect: claim, role, prediction, estimate with interval, the p that decides, units and verdict."""
+    rows = []
+    for judgement in judge(table):
+        for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):
+            for effect in effects:
+                rows.append(
+                    {
+                        "claim": judgement.claim.id,
+                        "claim_verdict": judgement.verdict,
+                        "role": role,
+                        "effect": effect.name,
+                        "estimate": effect.estimate,
+                        "low": effect.low,
+                        "high": effect.high,
+                        "unit": effect.unit,
+                        "p": effect.deciding_p,
+                        "units": effect.samples,
+                        "counted": effect.finding.these.counted if effect.verdict != "not measured" else "",
+                        "not_converged": effect.coverage.not_converged,
+                        "verdict": effect.verdict,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def results(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation over seeds and number of values; of measures only those that converged."""
+    table = table.copy()
+    for name in MEANS:
+        parts = name.rsplit("_", 1)
+        flag = f"{parts[0]}_converged_{parts[-1]}"
+        if flag in table:
+            table[name] = table[name].where(table[flag] != 0)
+    present = [name for name in MEANS if name in table]
+    grouped = table.groupby(["dataset", "noise_kind", "noise_rate", "method"], sort=False)[present]
+    means = grouped.agg(["mean", "std", "count"])
+    means.columns = ["_".join(column) for column in means.columns]
+    return means.reset_index()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name")
+    parser.add_argument("results", nargs="+", type=Path)
+    arguments = parser.parse_args()
+    table = read_tables(arguments.results)
+    TABLES.mkdir(exist_ok=True)
+    verdicts(table).to_csv(TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g")
+    results(table).to_csv(TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()
