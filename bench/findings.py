@@ -3,7 +3,8 @@
     python bench/findings.py quick results/quick
     python bench/findings.py redrawn results/static-labels results/fresh-labels
 
-Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv. `tests/test_findings.py` compares the page with them.
+Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv; `tests/test_findings.py` compares the page
+with them.
 """
 
 from __future__ import annotations

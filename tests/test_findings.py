@@ -16,7 +16,8 @@ def verdict_row(row):
     unit = f" {row['unit']}" if isinstance(row["unit"], str) else ""
     p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
     counted = f"{row['units']} {row['counted']}"
-    return f"| {row['claim']} | {row['role']} | {row['effect']} | {interval}{unit} | {p} | {counted} | {row['verdict']} |"
+    cells = (row["claim"], row["role"], row["effect"], interval + unit, p, counted, row["verdict"])
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def result_row(row):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import queue
@@ -57,15 +58,9 @@ class Cluster:
                 security=_certificates(),
                 resources={"GPU": 1} if is_gpu else None,
             )
-        try:
-            self._client = Client(self._cluster or scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
-        except Exception as error:  # another server, or one with other certificates, may lead to anything
-            hint = (
-                "; tls:// needs the certificates in Dask's configuration"
-                if "tls://" in str(scheduler)
-                else ""
-            )
-            raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}{hint}") from error
+        if scheduler is not None:
+            _expect_an_answer(scheduler)
+        self._client = Client(self._cluster or scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
         if scheduler is not None:
             self._wait_for_a_worker(scheduler)
         self._executor = self._client.get_executor(
@@ -138,6 +133,27 @@ def _certificates() -> Any:
         return Security.temporary()
     except ImportError as error:
         raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]' (cryptography)") from error
+
+
+def _expect_an_answer(scheduler: str) -> None:
+    """Greets the scheduler as Dask does, but not for ever: Dask's client waits without end for a silent port."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def greet() -> None:
+        comm = await connect(
+            scheduler, timeout=SECONDS_TO_ANSWER, **Security().get_connection_args("client")
+        )
+        comm.abort()
+
+    async def greet_in_time() -> None:
+        await asyncio.wait_for(greet(), SECONDS_TO_ANSWER)
+
+    try:
+        asyncio.run(greet_in_time())
+    except Exception as error:  # another server, or one with other certificates, may lead to anything
+        hint = "; tls:// needs the certificates in Dask's configuration" if "tls://" in scheduler else ""
+        raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}{hint}") from error
 
 
 def _work(job: Job, topic: str, threads: int | None, gpus: list[int], expected_code: str) -> Any:

@@ -20,11 +20,12 @@ def disk(tmp_path):
         subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
 
     try:
-        mount("-t", "tmpfs", "-o", "size=128k", "tmpfs")
+        mount("-t", "tmpfs", "-o", "size=32k", "tmpfs")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"NOT TESTED: mounting is not allowed here ({error})")
     yield folder, mount
-    subprocess.run(["umount", str(folder)], check=True)
+    # lazily: an error that is still looked at may hold the lock's file
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(disk, undisturbed, tmp_path):
@@ -53,5 +54,5 @@ def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path, c
     assert cli.main(["claims", str(out), "--claim", "L1"]) == 0
     printed = capsys.readouterr().out
     assert f"claims.json is not written into {out}: Read-only file system" in printed
-    assert "Curvature and sharpness" in printed
+    assert "not measured: L1" in printed
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
