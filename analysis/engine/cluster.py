@@ -141,9 +141,7 @@ def _expect_an_answer(scheduler: str) -> None:
     from distributed.security import Security
 
     async def greet() -> None:
-        comm = await connect(
-            scheduler, timeout=SECONDS_TO_ANSWER, **Security().get_connection_args("client")
-        )
+        comm = await connect(scheduler, timeout=SECONDS_TO_ANSWER, **Security().get_connection_args("client"))
         comm.abort()
 
     async def greet_in_time() -> None:
