@@ -29,8 +29,8 @@ def _place(name: str) -> Path | None:
     """The folder, or the file of a module, that an import of this name leads to."""
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:
-        # a module that somebody made by hand says nothing of where it is from
+    except (ImportError, ValueError):
+        # a finder of somebody else refuses, or a module that was made by hand says nothing of where it is from
         return None
     if spec is None:
         return None

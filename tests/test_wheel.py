@@ -46,7 +46,8 @@ def test_archive_and_wheel_pass_the_index_checks(published):
 
 def test_the_archive_holds_the_license_the_citation_the_studies_and_the_tests(published):
     (archive,) = published.glob("*.tar.gz")
-    names = {name.split("/", 1)[1] for name in tarfile.open(archive).getnames() if "/" in name}
+    with tarfile.open(archive) as opened:
+        names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
     for name in ("LICENSE", "CITATION.cff", "README.md", "Makefile", "constraints.txt", "studies/quick.toml"):
         assert name in names
     assert "tests/test_wheel.py" in names
