@@ -56,7 +56,7 @@ def results(objective):
     yield pac_bayes_sigma(objective, max_draws=8)
     yield sharpness_profile(objective, measures=["gradient norm"])
     yield path(objective, other, steps=3)
-    yield low_loss_bend(objective, other, steps=2)
+    yield low_loss_bend(objective, other, steps=2, batch_size=4)
 
 
 @pytest.mark.parametrize(
