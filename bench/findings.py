@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import judge
-from analysis.store.joined import read_tables
+from analysis.store import read_tables
 
 TABLES = Path(__file__).resolve().parents[1] / "docs/tables"
 MEANS = (
