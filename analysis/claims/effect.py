@@ -130,10 +130,10 @@ class Effect:
     @property
     def p_values(self) -> tuple[float, float, float]:
         """Of effect, equivalence and reversal, as they decide."""
-        return self.adjusted or self._own_p_values
+        return self.adjusted or self._unadjusted
 
     @property
-    def _own_p_values(self) -> tuple[float, float, float]:
+    def _unadjusted(self) -> tuple[float, float, float]:
         return self.test.p_value, self.test.equivalence_p, self.finding.reversal_p
 
     @property
@@ -228,9 +228,9 @@ def corrected(effects: Sequence[Effect]) -> list[Effect]:
     Effects, equivalences and reversals are corrected apart (Holm): where one kind of null hypothesis is true, just
     the verdicts of that kind can be wrong. Tests that were not possible do not count.
     """
-    own = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
-    by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*own, strict=True)]
-    tests = int(np.isfinite([p for p, _, _ in own]).sum())
+    p_values = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
+    by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*p_values, strict=True)]
+    tests = int(np.isfinite([p for p, _, _ in p_values]).sum())
     return [
         replace(effect, adjusted=(float(p), float(equivalence), float(reversal)), tests=max(1, tests))
         for effect, p, equivalence, reversal in zip(effects, *by_kind, strict=True)

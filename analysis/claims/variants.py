@@ -147,18 +147,21 @@ def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
     """Whether runs have the values in `TUNED` of the others with the same noise and seed, where both have such."""
     pairs = runs[[*CELL, "hyperparameters"]].merge(others[[*CELL, "hyperparameters"]], on=CELL)
     settings = pairs[["hyperparameters_x", "hyperparameters_y"]].drop_duplicates()
-    both = [(json.loads(own), json.loads(other)) for own, other in settings.itertuples(index=False)]
+    both = [(json.loads(these), json.loads(those)) for these, those in settings.itertuples(index=False)]
     return bool(both) and all(
-        own[name] == other[name] for own, other in both for name in TUNED if name in own and name in other
+        these[name] == those[name]
+        for these, those in both
+        for name in TUNED
+        if name in these and name in those
     )
 
 
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    own = select(table, Variant(variant.title, variant.name, variant.settings))
-    radius = own.assign(own_rho=option_of(own, "rho"))[[*CELL, "own_rho"]]
+    compared = select(table, Variant(variant.title, variant.name, variant.settings))
+    radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*CELL, "compared_rho"]]
     rho = option_of(runs, "rho").to_numpy()
-    compared = runs[CELL].merge(radius, on=CELL, how="left")["own_rho"].to_numpy()
-    larger, rho = runs[rho > compared], rho[rho > compared]
+    smallest = runs[CELL].merge(radius, on=CELL, how="left")["compared_rho"].to_numpy()
+    larger, rho = runs[rho > smallest], rho[rho > smallest]
     if larger.empty:
         return larger
     mean = larger.assign(rho=rho).groupby("method")["rho"].mean()
@@ -189,10 +192,10 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
     # NaN for runs without a number: two that diverged are not one
     run = table.groupby([*CELL, "train_loss", "test_accuracy"]).ngroup()
     for method in sorted(table["method"].unique()):
-        is_own = table["method"] == method
-        own, others = run[is_own], run[~is_own]
-        if own.notna().all() and own.isin(others).all():
-            table, run = table[~is_own], others
+        is_of_method = table["method"] == method
+        of_method, of_others = run[is_of_method], run[~is_of_method]
+        if of_method.notna().all() and of_method.isin(of_others).all():
+            table, run = table[~is_of_method], of_others
     return table
 
 

@@ -243,6 +243,6 @@ class Study(Settings):
         """
         if method.like is None:
             return method.candidates()
-        (own,) = method.candidates()
+        (added,) = method.candidates()
         other = next(m for m in self.methods if m.title == method.like)
-        return [{**candidate, **own} for candidate in other.candidates()]
+        return [{**candidate, **added} for candidate in other.candidates()]

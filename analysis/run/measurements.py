@@ -269,84 +269,38 @@ def _bound(subject: Subject) -> Results:
     )
 
 
-WHICH_SURFACES = ("surface_rates", "surface_seeds")
+OF_SURFACES = ("surface_rates", "surface_seeds")
+OF_TRACE = ("trace_rtol", "trace_max_products")
+OF_EIGENVALUES = ("eigenvalues", "eigenvalue_tol")
+OF_SHARPNESS = ("sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho", "sharpness_steps")
+OF_GRIDS = ("surface_extent", "line_steps", "surface_steps", "surface_adaptive", "surface_batch_norm")
+PARTS = tuple(f"curvature/{loss}/parts" for loss in LOSSES_OF_PARTS)
+FLATNESS = tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES)
+CURVATURE = tuple(
+    f"curvature/{loss}/{name}" for loss in TRAINING_LOSSES for name in ("top_eigenvalues", "trace")
+)
+SHARPNESS = tuple(
+    f"{group}/{loss}"
+    for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
+    for loss in TRAINING_LOSSES
+)
+SURFACES = tuple(f"surface/{kind}-{loss}" for kind in ("line", "plane") for loss in LOSSES)
+BOUNDS = tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES)
 
 MEASURES = {
     measure.name: measure
     for measure in (
+        Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
+        # the eigenvectors are among the starts of the ascent
+        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=3),
+        # files that name no version hold neither of these two
+        Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
+        Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
         Measure(
-            "curvature",
-            _curvature,
-            tuple(
-                f"curvature/{loss}/{name}"
-                for loss in TRAINING_LOSSES
-                for name in ("top_eigenvalues", "trace")
-            ),
-            ("samples", "eigenvalues", "eigenvalue_tol", "trace_rtol", "trace_max_products"),
+            "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
         ),
-        Measure(
-            "sharpness",
-            _sharpness,
-            tuple(
-                f"{group}/{loss}"
-                for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
-                for loss in TRAINING_LOSSES
-            ),
-            (
-                "samples",
-                # the eigenvectors are among the starts of the ascent
-                "eigenvalues",
-                "eigenvalue_tol",
-                "sharpness_rho",
-                "sharpness_elementwise_rho",
-                "sharpness_filter_rho",
-                "sharpness_steps",
-            ),
-            version=3,
-        ),
-        Measure(
-            "flatness",
-            _flatness,
-            tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES),
-            ("samples", "trace_rtol", "trace_max_products"),
-            # files that name no version hold no flatness
-            version=2,
-        ),
-        Measure(
-            "parts",
-            _parts,
-            tuple(f"curvature/{loss}/parts" for loss in LOSSES_OF_PARTS),
-            ("samples", "trace_rtol", "trace_max_products"),
-            # files that name no version hold no parts
-            version=2,
-        ),
-        Measure(
-            "density",
-            _density,
-            (DENSITY,),
-            ("samples", *WHICH_SURFACES, "density_steps", "density_probes"),
-        ),
-        Measure(
-            "surfaces",
-            _surfaces,
-            tuple(f"surface/{kind}-{loss}" for kind in ("line", "plane") for loss in LOSSES),
-            (
-                "samples",
-                *WHICH_SURFACES,
-                "surface_extent",
-                "line_steps",
-                "surface_steps",
-                "surface_adaptive",
-                "surface_batch_norm",
-            ),
-        ),
-        Measure(
-            "bound",
-            _bound,
-            tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES),
-            ("bound",),
-            version=2,
-        ),
+        Measure("surfaces", _surfaces, SURFACES, ("samples", *OF_SURFACES, *OF_GRIDS)),
+        Measure("bound", _bound, BOUNDS, ("bound",), version=2),
     )
 }
 """Name -> what is measured, in the order in which it is."""

@@ -56,14 +56,14 @@ def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cel
     means = np.bincount(where[order], numbers[order]) / counts
     squares = np.bincount(where[order], (numbers[order] - means[where[order]]) ** 2)
     repeated = counts > 1
-    own = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)
+    variances = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)
     freedom = float((counts - 1).sum())
-    pooled = float(((counts - 1)[repeated] * own[repeated]).sum() / freedom) if freedom else np.nan
+    pooled = float(((counts - 1)[repeated] * variances[repeated]).sum() / freedom) if freedom else np.nan
     return Cells(
         names,
         means,
         counts,
-        np.where(repeated, own, pooled),
+        np.where(repeated, variances, pooled),
         np.where(repeated, counts - 1, freedom),
         pooled,
         freedom,

@@ -64,28 +64,28 @@ def conditional_information(
         return nothing_found("too few methods", means.count, "methods", means.lost)
     rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
     held = pd.DataFrame(options.groupby([runs["cell"], runs["method"]]).first().unstack("method"))
-    given = [
+    conditions = [
         condition
         for size in range(LARGEST_SET + 1)
         for names in itertools.combinations(options.columns, size)
         if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
     ]
-    if not given:
+    if not conditions:
         return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)
 
     everyone = np.arange(means.count)
     orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
-    found = np.array([information_share(condition.pairs, rises, outcome) for condition in given])
+    found = np.array([information_share(condition.pairs, rises, outcome) for condition in conditions])
     random = np.hstack(
         [
-            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in given]
+            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in conditions]
             for some in np.array_split(orders, BATCHES)
         ]
     )
     chance = random.mean(1)
     # the order that was observed is one of the permutations
     p_values = (1 + (random >= found[:, None] - 1e-12).sum(1)) / (1 + PERMUTATIONS)
-    least = given[int((found - chance).argmin())]
+    least = conditions[int((found - chance).argmin())]
 
     estimate = float((found - chance).min())
     by_chance = (random - chance[:, None]).min(0)
@@ -146,10 +146,10 @@ def information_share(pairs: Codes, x: Values, y: Values) -> Values:
     """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 where y is certain."""
     shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
     cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
-    given, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
+    pair, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
     # ties in y say nothing
-    used = (given >= 0) & (second != 0)
-    codes = ((np.arange(batch)[:, None] * cells + given) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
+    used = (pair >= 0) & (second != 0)
+    codes = ((np.arange(batch)[:, None] * cells + pair) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
     counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
     counts = counts.reshape(batch, cells, 3, 2)
     without, with_x = _uncertainty(counts.sum(2)), _uncertainty(counts)
