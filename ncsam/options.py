@@ -132,7 +132,7 @@ def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
 
 
 def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError if `names` has a name that `owner` does not have; says which name looks most like it."""
+    """Raises ValueError for the first of `names` that `owner` does not know, with the most similar known name."""
     known = list(known)
     for key in names:
         if key not in known:

@@ -1,4 +1,4 @@
-"""Which runs are a method's: methods are found by what they are, not by how a study labels them."""
+"""Which runs belong to a method. Methods are recognized by their settings, not by a study's labels."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 
 
 def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Of each noise the runs of the label whose mean perturbation norm is nearest to that of the others."""
+    """For each noise, the runs of one label: the mean norm of its perturbations is nearest to that of the others."""
     norm = "mean_perturbation_norm"
     if norm not in runs:
         return runs.iloc[:0]
@@ -215,7 +215,7 @@ def family_of(runs: pd.DataFrame) -> pd.Series:
 
 
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
-    """A hyper-parameter of each run; NaN where it has none of that name."""
+    """A hyper-parameter of each run; NaN where the run's method has no such hyper-parameter."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
     return pd.Series(values, index=runs.index, dtype=np.float64)
 
@@ -230,7 +230,8 @@ def hyperparameters_of(runs: pd.DataFrame) -> pd.DataFrame:
 def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:
     """The runs of a variant that differ in nothing but one hyper-parameter, which becomes the column `option`.
 
-    Of several such series the one with most values; of equal ones the first by its other hyper-parameters.
+    Where there are several such series, the one with the most values is taken; then the first by its other
+    hyper-parameters.
     """
     runs = runs_of(table, variant)
     runs = runs.assign(option=option_of(runs, option))

@@ -23,7 +23,7 @@ from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
 MAY_DIFFER = {"measure", "seeds", "methods"}
-"""What another study file may hold otherwise, as well as the noise rates: only its `measure` is read."""
+"""What may differ in another study file, besides the noise rates: only its `measure` is read."""
 
 
 def measure_study(
@@ -100,8 +100,8 @@ def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]
     """The settings of some measures from one source, and those of the others as they were.
 
     Raises:
-        ValueError: a setting differs on which a measure depends that is not named: its numbers would be of the old
-            setting, and the file would say the new one.
+        ValueError: a measure that is not named depends on a setting that differs. Its numbers would be of the old
+            setting, and the file would name the new one.
     """
     changed: dict[str, Any] = {}
     for name in names:

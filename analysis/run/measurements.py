@@ -76,7 +76,7 @@ class Subject:
 
     @property
     def seed(self) -> int:
-        """Of probes, start vectors and directions."""
+        """The seed of probes, start vectors and directions."""
         return derived_seed(self.config, "measurement")
 
     @cached_property
@@ -93,7 +93,7 @@ class Subject:
     def objectives(self) -> dict[str, Objective]:
         """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
 
-        The loss is one for every method, so that landscapes can be compared.
+        All methods are measured with the same loss, so that their landscapes can be compared.
         """
         train, labels = (
             self.data.train.take(self.samples["train"]),
@@ -137,7 +137,7 @@ class Measure:
         name: as `ncsam measure --only` calls it.
         of: the trained model -> its results.
         groups: of the run file that it may fill.
-        settings: of `measure` in a study, on which its results depend.
+        settings: keys of a study's `measure` that its results depend on.
         version: is raised when the same settings give other results or more of them.
     """
 
@@ -181,7 +181,7 @@ def _sharpness(subject: Subject) -> Results:
             rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
         )
         found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
-    # as with eigenvectors: as long as the weights, and found again from them
+    # like eigenvectors, offsets are as long as the weights and can be computed again
     return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
 
 
@@ -303,7 +303,7 @@ MEASURES = {
         Measure("bound", _bound, BOUNDS, ("bound",), version=2),
     )
 }
-"""Name -> what is measured, in the order in which it is."""
+"""Name -> measure, in the order of measuring."""
 
 
 def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Results:

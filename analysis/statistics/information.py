@@ -19,7 +19,7 @@ from analysis.statistics.student import CONFIDENCE
 LARGEST_SET = 2
 """Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
 BATCHES = 10
-"""In which the permutations are done, to bound the memory."""
+"""Batches of permutations, to bound the memory."""
 
 Codes = NDArray[np.int64]
 
@@ -33,19 +33,20 @@ def conditional_information(
     *,
     seed: int = 0,
 ) -> Finding:
-    """How much the order of two methods in x tells of their order in y, whatever hyper-parameters are held fixed.
+    """How much the order of two methods in x tells about their order in y, with hyper-parameters held fixed.
 
     For a set S of hyper-parameters, and pairs of methods in one cell,
     I(sgn(x_i - x_j); sgn(y_i - y_j) | S of i, S of j) / H(sgn(y_i - y_j) | S of i, S of j)
-    is the share of the uncertainty about y that x takes away among pairs with the same hyper-parameters in S, 0 to 1
-    (Jiang et al. 2020, arXiv:1912.02178). A measure that does no more than follow a hyper-parameter has
-    0 given that one. The estimate is the least over all sets of at most two, less what it is by chance: the mean
-    over permutations of methods, since shares of few pairs are too large. It has no sign: that is Kendall's tau's.
-    The interval is as wide as 95% of the permutations: resampled methods would be paired with themselves.
+    is the share of the uncertainty about y that x removes, among pairs with the same hyper-parameters in S. It lies
+    between 0 and 1 (Jiang et al. 2020, arXiv:1912.02178). A measure that only follows a hyper-parameter has the share 0
+    for the set of this hyper-parameter. The estimate is the smallest share over all sets of at most two, minus the
+    share by chance: the mean over permutations of methods, because shares of few pairs are too large. The estimate has
+    no sign; Kendall's tau has one. The interval is as wide as 95% of the permutations, because resampled methods would
+    be paired with themselves.
 
-    The test permutes whole methods, the same way in all cells (see `rank_association`), and takes the largest p-value
-    over the sets: x has to tell something given each of them. Permuting also breaks how x follows S, which makes the
-    test conservative for measures that do. Sets that leave nothing uncertain about y are left out.
+    The test permutes whole methods, in the same way in all cells (see `rank_association`). Its p-value is the largest
+    over the sets: x has to tell something for each of them. A permutation also breaks the dependence of x on S, which
+    makes the test conservative for measures that depend on S. Sets that leave no uncertainty about y are left out.
 
     Args:
         cells: one label a run.
@@ -124,7 +125,7 @@ class _Condition:
 def _condition(
     names: tuple[str, ...], held: pd.DataFrame, methods: pd.Index, outcome: Values
 ) -> _Condition | None:
-    """None where nothing is left to tell."""
+    """None where y is certain for this set."""
     count = len(methods)
     values = np.zeros((len(outcome), count), dtype=np.int64)
     for option in names:

@@ -117,7 +117,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is measured of which losses, and what that may cost: the arguments of `sharpness_profile`.
+    """The losses that are measured and the budgets: the arguments of `sharpness_profile`.
 
     Attributes:
         shared: name of a loss -> its value and gradient at the model.
