@@ -32,7 +32,7 @@ class GeneralizedCrossEntropy(nn.Module):
     """GCE, (1 - p_y^q) / q (Zhang and Sabuncu 2018, arXiv:1805.07836, Eq. 6).
 
     Args:
-        q: from cross-entropy (to 0) to the mean absolute error (1); 0.7 in the paper.
+        q: in (0, 1]. Near 0 the loss is cross-entropy, at 1 the mean absolute error; the paper has 0.7.
     """
 
     def __init__(self, *, q: float = 0.7) -> None:

@@ -27,7 +27,7 @@ class Association:
         quantity: one of them.
         outcome: the other.
         sign: of the correlation.
-        given: a third quantity, which makes the correlation partial.
+        given: a third quantity that is held fixed: the correlation is then a partial one.
     """
 
     quantity: str

@@ -76,7 +76,7 @@ def lacking(
     quantities: Sequence[Quantity],
     *of_methods: tuple[Variant, pd.DataFrame],
 ) -> str:
-    """What is not there at all: wrong labels, a method's runs, or measurements; empty if all is.
+    """What a prediction lacks: wrong labels, a method's runs, or measurements; empty if it lacks nothing.
 
     Args:
         table: all runs.

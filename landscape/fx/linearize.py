@@ -100,9 +100,10 @@ def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly.
+    """Replaces operations whose second derivatives torch lacks or gets wrong by plain formulas.
 
-    Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
+    torch has none of fused attention. Those of weight norm are wrong, and so are those of an embedding's padding row:
+    forward mode moves the row, and reverse mode does not.
     """
     plain: dict[Callable[..., Any], Callable[..., Any]] = {
         torch._weight_norm: _weight_norm,
