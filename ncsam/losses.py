@@ -215,11 +215,11 @@ class StochasticLabelNoise(nn.Module):
         return -(noisy * log_softmax(outputs, 1)).sum(1).mean()
 
     def get_extra_state(self) -> dict[str, int]:
-        """What a checkpoint needs beside the noise: how often it was drawn."""
+        """The number of draws so far; a checkpoint needs no more than that."""
         return {"draws": self.draws}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Goes on after so many draws."""
+        """Continues after the number of draws in the state."""
         self.draws = state["draws"]
 
 
@@ -290,7 +290,7 @@ LOG_LIKELIHOODS = (nn.CrossEntropyLoss, nn.NLLLoss, ForwardCorrection, Stochasti
 
 
 def unit_of(loss_fn: object) -> str:
-    """ "nat" for a negative log-likelihood; empty for any other loss, of which the unit is not known."""
+    """ "nat" for a negative log-likelihood; empty for any other loss, whose unit is not known."""
     is_likelihood = isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn is cross_entropy
     return "nat" if is_likelihood else ""
 
