@@ -1,8 +1,11 @@
-"""Every name that version 0.1 made public can still be imported from where it was."""
+"""Every name that version 0.1 made public can still be imported from where it was, and shows its arguments."""
 
 import importlib
+import inspect
 
 import pytest
+
+import landscape
 
 NAMES_OF_VERSION_0_1 = {
     "landscape": """
@@ -37,3 +40,11 @@ def test_a_public_name_is_still_importable(package, name):
     module = importlib.import_module(package)
     assert name in module.__all__
     assert hasattr(module, name)
+
+
+@pytest.mark.parametrize(("one", "several"), [("line", "lines"), ("surface", "surfaces"), ("path", "paths")])
+def test_a_measurement_of_one_loss_shows_every_argument_of_that_of_several(one, several):
+    (_, *own), (_, *shared) = (
+        inspect.signature(getattr(landscape, name)).parameters.values() for name in (one, several)
+    )
+    assert own == shared
