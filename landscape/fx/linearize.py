@@ -21,13 +21,14 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from landscape.fx.threads import TRACING, HeldSetting
 
-Outputs = Callable[[Tensor, Tensor], Tensor]
-"""(theta, inputs) -> the model's outputs."""
+Outputs = Callable[[Tensor, Any], Tensor]
+"""(theta, inputs) -> the model's outputs; the inputs are tensors in any tree of tuples, lists and dicts."""
 
-Product = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Any, Any], Tensor]
 """(theta, vector, inputs, targets) -> matrix times vector, (n,)."""
 
 aten = torch.ops.aten
@@ -42,12 +43,12 @@ class Linearized:
         tangent: (vector, *residuals) -> the product.
     """
 
-    primal: fx.GraphModule
+    primal: Callable[[Tensor, Any, Any], tuple[Tensor, ...]]
     tangent: Callable[..., Tensor]
 
 
 def linearized(
-    product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Tensor, targets: Tensor
+    product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Any, targets: Any
 ) -> Linearized:
     """Traces a product once; the result holds for any weights and data of the same shapes.
 
@@ -55,15 +56,17 @@ def linearized(
         product: of a model's outputs as a function (theta, inputs); must not branch on values of tensors.
         outputs: that function; likewise.
         theta: example weights (n,).
-        inputs: example chunk.
-        targets: its targets.
+        inputs: example chunk, of tensors in any tree.
+        targets: its targets, likewise.
 
     Raises:
         RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
     """
     # tensors of shapes without values: nothing is computed, and `make_fx` has no fakes to make of real ones
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
+    theta, inputs, targets = tree_map(fakes.from_tensor, (theta, inputs, targets))
+    leaves, form = tree_flatten((inputs, targets))
+    input_leaves, input_form = tree_flatten(inputs)
     try:
         with (
             TRACING,
@@ -71,16 +74,38 @@ def linearized(
             twice_differentiable(),
             without_cudnn_norms(),
             _Instead({torch.nn.functional.one_hot: _one_hot}),
+            as_if_compiled(),
             fakes,
         ):
-            forward = make_fx(functionalize(outputs))(theta, inputs)
+            forward = make_fx(
+                functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form)))
+            )(theta, *input_leaves)
             fold_batch_norm(forward)
-            joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
+            of_chunk = product(lambda theta, inputs: forward(theta, *tree_leaves(inputs)))
+            joint = make_fx(
+                functionalize(
+                    lambda theta, vector, *leaves: of_chunk(theta, vector, *tree_unflatten(leaves, form))
+                )
+            )(theta, theta.clone(), *leaves)
     except DynamicOutputShapeException as error:
         raise RuntimeError(f"the size of the result of {error.func} depends on the data") from error
     check_that_shapes_are_fixed(joint)
     tidy(joint)
     return _cut(joint)
+
+
+@contextmanager
+def as_if_compiled() -> Iterator[None]:
+    """Models that ask whether they are compiled, as those of transformers do, leave out branches on values.
+
+    Only while `TRACING` is held, because the flag is the process's.
+    """
+    compiler: Any = torch.compiler
+    before, compiler._is_compiling_flag = compiler._is_compiling_flag, True
+    try:
+        yield
+    finally:
+        compiler._is_compiling_flag = before
 
 
 def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
@@ -361,7 +386,7 @@ def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
 
 
 def _cut(joint: fx.GraphModule) -> Linearized:
-    """Cuts a graph of (theta, vector, inputs, targets) where the vector comes in."""
+    """Cuts a graph of (theta, vector, leaves of inputs and targets) where the vector comes in."""
     vector = joint.graph.find_nodes(op="placeholder")[1]
     touched = {vector}
     for node in joint.graph.nodes:
@@ -392,4 +417,8 @@ def _cut(joint: fx.GraphModule) -> Linearized:
             copies[node] = tangent.node_copy(node, copies.__getitem__)
     (product,) = output.all_input_nodes
     tangent.output(copies[product])
-    return Linearized(fx.GraphModule(joint, primal), fx.GraphModule(joint, tangent))
+    first = fx.GraphModule(joint, primal)
+    return Linearized(
+        lambda theta, inputs, targets: first(theta, *tree_leaves((inputs, targets))),
+        fx.GraphModule(joint, tangent),
+    )
