@@ -9,6 +9,7 @@
     plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
+from landscape import tasks
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
@@ -92,6 +93,7 @@ __all__ = [
     "spectral_measure",
     "surface",
     "surfaces",
+    "tasks",
     "top_eigenvalues",
     "trace",
     "trajectory_directions",

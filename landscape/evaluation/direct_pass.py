@@ -45,7 +45,8 @@ class DirectPass:
         for chunk in self._objective.chunks:
             with self._objective.without_gradients():
                 # a tensor of inference mode, in which the caller may be, cannot be differentiated
-                total += self._of_chunk(theta.clone(), chunk, buffers)
+                part = self._of_chunk(theta.clone(), chunk, buffers)
+            total += part
         return total
 
     def _of_chunk(self, theta: Tensor, chunk: Chunk, buffers: dict[str, Tensor] | None) -> Tensor:

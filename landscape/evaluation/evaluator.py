@@ -190,20 +190,20 @@ class Evaluator:
         of_loss, of_square, rise, of_rise, of_rise_square = moments
         # the samples of a sum count for one each
         weights = np.where([objective.counting.is_sum for objective in self._objectives], units, weight)
-        errors = [
-            _standard_error(second - 2 * center * first + center**2 * squares, units) / weight
-            for center, first, second in (
-                (loss / weights, of_loss, of_square),
-                (rise / weights, of_rise, of_rise_square),
-            )
-        ]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            errors = [
+                _standard_error(second - 2 * center * first + center**2 * squares, units) / weight
+                for center, first, second in (
+                    (loss / weights, of_loss, of_square),
+                    (rise / weights, of_rise, of_rise_square),
+                )
+            ]
         return Values(mean, accuracy, *errors)
 
 
 def _standard_error(squares: FloatArray, units: FloatArray) -> FloatArray:
     """Of a sum, from the sum of the squares of its terms' deviations from their mean."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.sqrt(np.clip(squares, 0, None) * units / (units - 1)))
+    return np.asarray(np.sqrt(np.clip(squares, 0, None) * units / (units - 1)))
 
 
 def _can_be_prepared(objective: Objective) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 Batch = Any
 """Tensors in tuples, lists, dicts and any other objects."""
@@ -63,7 +63,12 @@ def copied_to(batch: Batch, device: torch.device) -> Batch:
 def tensors_in(batch: Batch) -> list[Tensor]:
     """The tensors of a batch."""
     found: list[Tensor] = []
-    mapped(batch, found.append)
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(batch, note)
     return found
 
 
@@ -102,13 +107,16 @@ def joined(batches: Sequence[Batch]) -> Batch:
 def digest_of(batch: Batch) -> int:
     """A digest of the content of a batch in 128 bits; of the samples in any order where the batch can be cut.
 
-    Raises:
-        TypeError: the batch holds an object that cannot be pickled.
+    Tensors count, and the numbers, names and arrays that lie beside them in tuples, lists and dicts.
     """
     count = samples_in(batch)
     if count is None:
-        return _digest(pickle.dumps(mapped(batch, _content)))
-    leaves = [_content(leaf) for leaf in tree_flatten(batch)[0]]
+        others = [repr(leaf).encode() for leaf in tree_leaves(batch) if isinstance(leaf, PLAIN)]
+        arrays = [leaf.tobytes() for leaf in tree_leaves(batch) if isinstance(leaf, np.ndarray)]
+        tensors = tensors_in(batch)
+        shapes = [repr((tensor.shape, tensor.dtype)).encode() for tensor in tensors]
+        return _digest(*map(_content, tensors), *shapes, *others, *arrays)
+    leaves = [_content(leaf) for leaf in tree_leaves(batch)]
     sizes = [len(leaf) // max(count, 1) for leaf in leaves]
     return sum(
         _digest(*(leaf[i * size : (i + 1) * size] for leaf, size in zip(leaves, sizes, strict=True)))
@@ -116,12 +124,15 @@ def digest_of(batch: Batch) -> int:
     )
 
 
-def _content(tensor: Tensor) -> bytes:
+PLAIN = (int, float, complex, str, bytes)
+
+
+def _content(tensor: Tensor) -> memoryview:
     # as bytes, for NumPy has no bfloat16
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _digest(*parts: bytes) -> int:
+def _digest(*parts: bytes | memoryview) -> int:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ from landscape.loss.model_checks import (
 )
 from landscape.loss.reading import Chunks
 from landscape.loss.task import LossFunction
+
+FEWEST = 8
+"""Samples that are run together, also where chunks are smaller."""
 
 
 def takes_derivatives(forward: Callable[[Batch], object], chunks: Chunks, device: torch.device) -> bool:
@@ -88,8 +92,12 @@ def look_at_samples(
     inputs, targets = chunks.all_or_first()
     rows = telling_rows(targets)
 
+    def pieces(rows: Tensor) -> tuple[Tensor, ...]:
+        # some models cannot take a single sample
+        return rows.tensor_split(math.ceil(len(rows) / max(chunk_size, FEWEST)))
+
     def outputs_of(rows: Tensor) -> Any:
-        parts = [forward(copied_to(rows_of(inputs, part), device)) for part in rows.split(chunk_size)]
+        parts = [forward(copied_to(rows_of(inputs, part), device)) for part in pieces(rows)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     outputs = checked_outputs(outputs_of, rows, device)

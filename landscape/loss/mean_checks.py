@@ -14,6 +14,7 @@ from landscape.loss.checks import telling_rows
 from landscape.loss.counts import Counting, Pair
 
 MOST_SAMPLES = 128
+FEWEST = 8
 PAIRS = 8
 
 ALLOWED = {torch.float64: 1e-7, torch.float32: 1e-3}
@@ -30,7 +31,7 @@ def telling_samples(pair: Pair, most: int) -> Pair:
         return pair
     rare = [telling_rows(leaf) for leaf in tree_leaves(pair[1]) if not leaf.is_floating_point()]
     rows = torch.cat([torch.arange(0), *rare]).unique() if rare else torch.arange(samples)
-    most = min(len(rows), most, MOST_SAMPLES)
+    most = min(len(rows), max(most, FEWEST), MOST_SAMPLES)
     return rows_of(pair, rows[torch.linspace(0, len(rows) - 1, most).long()])
 
 
