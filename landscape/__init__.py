@@ -18,7 +18,8 @@ from landscape.curvature.flatness import RelativeFlatness, relative_flatness
 from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
-from landscape.loss.objective import Evaluation, Objective
+from landscape.loss.evaluation import Evaluation
+from landscape.loss.objective import Objective
 from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.average import AverageSharpness, average_sharpness
 from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma

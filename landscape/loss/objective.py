@@ -3,72 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from landscape.fx.threads import ThreadLock
-from landscape.loss.batches import Batch, copied_to, tensors_in
+from landscape.fx.threads import ThreadLock, one_thread_at_a_time
+from landscape.loss.batches import Batch, tensors_in
 from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
 from landscape.loss.copies import constant_copy, copied, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
-from landscape.loss.first_look import look_at_dependence, look_at_samples, takes_derivatives
+from landscape.loss.evaluation import Evaluation
+from landscape.loss.first_look import FirstLook
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import (
-    NO_DERIVATIVES,
-    check_that_the_regularizer_reads_no_other_weights,
-    check_that_weights_are_real,
-    writes_to_its_weights,
-)
+from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_are_real
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
-from landscape.loss.random_state import borrowed_generators
 from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
 from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
-
-
-class Releasable(Protocol):
-    """Something that keeps memory and can give it back."""
-
-    def release(self) -> None:
-        """Gives back the memory."""
-
-
-R = TypeVar("R", bound=Releasable)
-P = ParamSpec("P")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and accuracy at one point; the accuracy is NaN where targets are not classes."""
-
-    loss: float
-    accuracy: float
-
-
-def _one_thread_at_a_time(
-    method: Callable[Concatenate[Objective, P], Result],
-) -> Callable[Concatenate[Objective, P], Result]:
-    """A method of Objective for which other threads wait: the model's weights are swapped while it runs."""
-
-    @wraps(method)
-    def alone(self: Objective, *arguments: P.args, **options: P.kwargs) -> Result:
-        with self.exclusive:
-            return method(self, *arguments, **options)
-
-    return alone
+from landscape.loss.without_gradients import without_gradients
 
 
 class Objective:
@@ -115,6 +77,8 @@ class Objective:
         chunks: the data, cut as they are read.
         weight: what the sum of the chunks' losses by their weights is divided by.
         penalty: the regularizer, as a function of theta.
+        run: (model, inputs) -> outputs, with the weights that the model holds.
+        counting: how much a batch counts for.
         memory: what is kept for further products at the same weights.
         n_samples: samples in the data set, those of all ranks; a batch that cannot be cut is one.
         differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
@@ -175,8 +139,12 @@ class Objective:
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
-        self._hold(read(source, cut, keep=keep, budget=memory_budget))
-        self._check_dependence(model)
+        chunks = read(source, cut, keep=keep, budget=memory_budget)
+        self.run = self._task.run
+        self._hold(chunks)
+        look = self._first_look()
+        self.writes_weights = look.writes_weights(self.differentiates)
+        look.check_dependence(model, self.penalty)
 
     @classmethod
     def of_loss(
@@ -210,11 +178,10 @@ class Objective:
         if parameters is not None:
             part._choose([name for name in self.names if parameters(name)])
             part.verified = set()
-        chunks = self.chunks
-        if samples is not None:
-            blocks = self.chunks.rows(samples)
-            chunks = held(blocks, Cut(self.counting, self.chunk_size, self.device), self.memory_budget)
-        part._hold(chunks)
+        cut = Cut(self.counting, self.chunk_size, self.device)
+        part._hold(
+            self.chunks if samples is None else held(self.chunks.rows(samples), cut, self.memory_budget)
+        )
         return part
 
     @property
@@ -284,20 +251,15 @@ class Objective:
         with self.exclusive:
             return self.forward(theta.clone() if self.writes_weights else theta, inputs, buffers)
 
-    @contextmanager
-    def without_gradients(self) -> Iterator[None]:
+    def without_gradients(self) -> AbstractContextManager[None]:
         """Within, forward passes are run of which no gradient is wanted."""
-        with ExitStack() as modes:
-            if self.differentiates:
-                modes.enter_context(torch.inference_mode(False))
-            modes.enter_context(torch.set_grad_enabled(self.differentiates))
-            yield
+        return without_gradients(self.differentiates)
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
@@ -324,7 +286,7 @@ class Objective:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     @full_float32()
     @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -358,11 +320,6 @@ class Objective:
 
         return with_weights(self.model, self.unflatten(variable), differentiated)
 
-    @property
-    def run(self) -> Forward:
-        """(model, inputs) -> outputs."""
-        return self._task.run
-
     def check_that_derivatives_exist(self) -> None:
         """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
         check_that_gradients_are_recorded(self.theta, *tensors_in(self.chunks.first(1)))
@@ -381,27 +338,15 @@ class Objective:
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
-    @_one_thread_at_a_time
-    def shared(self, key: type, make: Callable[[], R]) -> R:
-        """What is kept for this objective under a key, such as a matrix's class; made when first asked for.
-
-        What is made must not hold the objective. A cycle would keep its memory after the last use.
-        """
-        if key not in self._shared:
-            self._shared[key] = make()
-        found: R = self._shared[key]
-        return found
-
     @property
     def kept_bytes(self) -> int:
         """Memory that is kept for further products at the same weights."""
         return self.memory.used
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
-        for kept in self._shared.values():
-            kept.release()
+        self.memory.release()
 
     def summed(self, total: Tensor) -> Tensor:
         """The sum of each rank's `total`, in place; itself without a process group."""
@@ -438,9 +383,12 @@ class Objective:
         self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        self._look_at_samples()
         self.memory = Memory(self.memory_budget)
-        self._shared: dict[type, Any] = {}
+        look = self._first_look()
+        self.differentiates = look.takes_derivatives()
+        look.check_samples(
+            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=self.chunk_size
+        )
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()
@@ -448,39 +396,5 @@ class Objective:
         if self.process_group is not None:
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
 
-    @full_float32()
-    @torch.no_grad()
-    def _look_at_samples(self) -> None:
-        # a model that draws, to be refused, must not move the caller's random state
-        with borrowed_generators(self.device):
-            self.differentiates = takes_derivatives(self._at_its_weights, self.chunks, self.device)
-        with borrowed_generators(self.device), self.without_gradients():
-            look_at_samples(
-                self._at_its_weights,
-                self.loss_fn,
-                self.counting,
-                self.chunks,
-                are_inputs_and_targets=self.is_supervised,
-                chunk_size=self.chunk_size,
-                dtype=self.dtype,
-                device=self.device,
-            )
-
-    @full_float32()
-    def _check_dependence(self, original: nn.Module) -> None:
-        """Looks at which weights the outputs, the loss and the regularizer are computed with."""
-        inputs, _ = self.chunks.first(4)
-        if self.theta.is_inference() or any(tensor.is_inference() for tensor in tensors_in(inputs)):
-            return
-
-        def observed(theta: Tensor) -> Any:
-            with self.without_gradients():
-                return self.forward(theta, copied_to(inputs, self.device))
-
-        self.writes_weights = writes_to_its_weights(observed, self.theta)
-        look_at_dependence(self._at_its_weights, self.loss_fn, self.chunks, self.device, original)
-        if self.penalty:
-            check_that_the_regularizer_reads_no_other_weights(self.penalty(self.theta), original)
-
-    def _at_its_weights(self, inputs: Batch) -> Any:
-        return self.outputs(self.theta.clone(), inputs)
+    def _first_look(self) -> FirstLook:
+        return FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.batches import Batch, bytes_of, digest_of, mapped, rows_of, samples_in
+from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.counts import Pair
 from landscape.loss.random_state import borrowed_generators
-from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, held
+from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
 KEEP = ("all", "none", "auto")
 """In memory; read again for each pass; as fits into the memory budget."""
@@ -98,7 +98,7 @@ class Streamed:
 
     def note(self, pair: Pair) -> None:
         """Takes note of a batch in the first pass."""
-        self._digest += _digest_of(pair)
+        self._digest += digest_of_pair(pair)
         for chunk in self._cut(pair):
             self._length += 1
             self.samples += chunk.samples
@@ -117,7 +117,7 @@ class Streamed:
     def __iter__(self) -> Iterator[Chunk]:
         digest = 0
         for pair in self._source:
-            digest += _digest_of(pair)
+            digest += digest_of_pair(pair)
             yield from self._cut(pair)
         if digest != self._digest:
             raise ValueError(
@@ -196,8 +196,3 @@ def _some_of(pair: Pair) -> Pair:
     if samples_in(pair) is None:
         return pair
     return mapped(rows_of(pair, slice(0, LOOKED_AT)), lambda tensor: tensor.clone())
-
-
-def _digest_of(pair: Pair) -> int:
-    inputs, targets = pair
-    return digest_of(inputs if inputs is targets else pair)

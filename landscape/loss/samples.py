@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from landscape.loss.batches import bytes_of, copied_to, form_of, joined, mapped, rows_of, samples_in
+from landscape.loss.batches import (
+    bytes_of,
+    copied_to,
+    digest_of,
+    form_of,
+    joined,
+    mapped,
+    rows_of,
+    samples_in,
+)
 from landscape.loss.counts import Counting, Pair
 
 
@@ -79,6 +88,11 @@ class Held:
 
     def __len__(self) -> int:
         return len(self.chunks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for data of the same samples."""
+        return f"{sum(map(digest_of_pair, self.blocks)):x}"
 
     def first(self, count: int) -> Pair:
         """Some of the first samples, at most `count` where the data can be cut."""
@@ -151,6 +165,12 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
     found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)))
     check_that_something_counts(found.weight)
     return found
+
+
+def digest_of_pair(pair: Pair) -> int:
+    """A digest of the content of inputs and targets, once where they are the same batch."""
+    inputs, targets = pair
+    return digest_of(inputs if inputs is targets else pair)
 
 
 def check_that_something_counts(weight: float) -> None:

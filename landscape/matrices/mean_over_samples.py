@@ -33,7 +33,8 @@ class MeanOverSamples:
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         self._objective = objective
         self._theta = objective.point(theta)
-        self._products = objective.shared(type(self), self._new_products)
+        with objective.exclusive:
+            self._products = objective.memory.shared(type(self), self._new_products)
 
     @property
     def dimension(self) -> int:
