@@ -8,7 +8,7 @@ PIP_ARGS ?=
 # what a recipe runs is not printed, only what it says
 .SILENT:
 
-.PHONY: study test soak lint docs clean
+.PHONY: study test test-clients soak lint docs clean
 
 study: $(VENV)/.study
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
@@ -17,6 +17,10 @@ study: $(VENV)/.study
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py
+
+# real models of other libraries, of small random configurations
+test-clients: $(VENV)/.clients
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/clients
 
 # kills, threads and hostile files with fresh seeds, for an hour or so many seconds
 soak: $(VENV)/.test
@@ -50,6 +54,10 @@ $(VENV)/.study: pyproject.toml constraints.txt
 $(VENV)/.test: pyproject.toml constraints.txt
 	echo "installing into $(VENV)"
 	$(call install,test)
+
+$(VENV)/.clients: pyproject.toml constraints.txt
+	echo "installing into $(VENV)"
+	$(call install,clients)
 
 $(VENV)/.lint: pyproject.toml constraints.txt
 	echo "installing into $(VENV)"

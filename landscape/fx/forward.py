@@ -17,13 +17,8 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from landscape.fx.linearize import (
-    Outputs,
-    as_if_compiled,
-    check_that_shapes_are_fixed,
-    fold_batch_norm,
-    without_cudnn_norms,
-)
+from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm
+from landscape.fx.plain_formulas import as_if_compiled, without_cudnn_norms
 from landscape.fx.threads import TRACING
 
 aten = torch.ops.aten

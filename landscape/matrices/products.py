@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from landscape.fx.flops import Flops
-from landscape.fx.linearize import Linearized, Outputs, linearized, twice_differentiable
+from landscape.fx.linearize import Linearized, Outputs, linearized
+from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.memory import Memory
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held

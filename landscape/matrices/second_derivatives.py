@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.fx.linearize import twice_differentiable
+from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
