@@ -16,7 +16,7 @@ study: $(VENV)/.study
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py --ignore=tests/clients
 
 # real models of other libraries, of small random configurations
 test-clients: $(VENV)/.clients

@@ -13,6 +13,7 @@ from landscape import tasks
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
+from landscape.curvature.diagonal import MatrixDiagonal, diagonal
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
 from landscape.curvature.parts import CurvatureParts, curvature_parts
@@ -20,7 +21,7 @@ from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces,
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.evaluation import Evaluation
 from landscape.loss.objective import Objective
-from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
+from landscape.matrices import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.average import AverageSharpness, average_sharpness
 from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
@@ -47,6 +48,7 @@ __all__ = [
     "Bend",
     "CurvatureParts",
     "Directions",
+    "EmpiricalFisher",
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
@@ -54,6 +56,7 @@ __all__ = [
     "LayerTraces",
     "Line",
     "Matching",
+    "MatrixDiagonal",
     "NoiseTolerance",
     "Objective",
     "Path",
@@ -68,6 +71,7 @@ __all__ = [
     "average_sharpness",
     "combined",
     "curvature_parts",
+    "diagonal",
     "direction_to",
     "eigenvector_directions",
     "filter_normalized_directions",

@@ -46,7 +46,13 @@ def bert():
 
 def distilbert():
     config = transformers.DistilBertConfig(
-        vocab_size=WORDS, max_position_embeddings=LENGTH, dim=8, n_layers=1, n_heads=2, hidden_dim=12, num_labels=3
+        vocab_size=WORDS,
+        max_position_embeddings=LENGTH,
+        dim=8,
+        n_layers=1,
+        n_heads=2,
+        hidden_dim=12,
+        num_labels=3,
     )
     return transformers.DistilBertForSequenceClassification(config), classes, tasks.hugging_face()
 
@@ -80,7 +86,11 @@ def encoder_decoder():
         eos_token_id=2,
         decoder_start_token_id=2,
     )
-    return transformers.BartForConditionalGeneration(config), words, tasks.hugging_face(sequence_to_sequence=True)
+    return (
+        transformers.BartForConditionalGeneration(config),
+        words,
+        tasks.hugging_face(sequence_to_sequence=True),
+    )
 
 
 MODELS = {
@@ -155,7 +165,9 @@ def test_all_is_measured(name):
     assert sharpness(objective, rho=0.01).value > 0
     directions = filter_normalized_directions(objective, 2, seed=0)
     plane = surface(objective, directions, steps=5)
-    point = objective.theta + plane.alpha[4] * directions.vectors[:, 0] + plane.beta[0] * directions.vectors[:, 1]
+    point = (
+        objective.theta + plane.alpha[4] * directions.vectors[:, 0] + plane.beta[0] * directions.vectors[:, 1]
+    )
     assert plane.loss[4, 0] == pytest.approx(truth(objective.unflatten(point)).item(), rel=1e-9)
 
 
