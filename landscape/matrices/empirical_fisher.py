@@ -76,7 +76,10 @@ class EmpiricalFisher:
 
     @torch.enable_grad()
     def _of_chunk(self, chunk: Chunk, block: Tensor) -> Tensor:
-        """J^T diag(weights) J times the block, J the Jacobian of the samples' losses; J v as in `three_reverse_passes`."""
+        """J^T diag(weights) J times the block, J the Jacobian of the samples' losses.
+
+        J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u.
+        """
         variable = self._theta.detach().requires_grad_()
 
         def products(model: nn.Module) -> Tensor:

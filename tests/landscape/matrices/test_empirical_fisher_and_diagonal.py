@@ -23,9 +23,11 @@ def per_sample_gradients(model, loss_fn, inputs, targets):
 
     rows = []
     for x, y in zip(inputs, targets, strict=True):
-        gradients = torch.autograd.functional.jacobian(
-            lambda *w, x=x, y=y: loss(dict(zip(weights, w, strict=True)), x, y), tuple(weights.values())
-        )
+
+        def of_tensors(*tensors, x=x, y=y):
+            return loss(dict(zip(weights, tensors, strict=True)), x, y)
+
+        gradients = torch.autograd.functional.jacobian(of_tensors, tuple(weights.values()))
         rows.append(torch.cat([g.flatten() for g in gradients]))
     return torch.stack(rows)
 
