@@ -53,12 +53,13 @@ def weight_of(loss_fn: object, targets: Batch) -> float:
     samples = float(samples_in(targets) or 1)
     if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
         return samples
-    if loss_fn.reduction == "sum":
-        raise ValueError(
-            "micro_batch_size: the sum of losses has another gradient in pieces; use reduction='mean'"
-        )
     kept = targets[targets != loss_fn.ignore_index]
     return float(len(kept)) if loss_fn.weight is None else float(loss_fn.weight[kept].sum())
+
+
+def is_sum(loss_fn: object) -> bool:
+    """Whether a loss of torch is a sum over the samples."""
+    return type(loss_fn).__module__ == nn.modules.loss.__name__ and getattr(loss_fn, "reduction", "") == "sum"
 
 
 def as_float32(outputs: Any) -> Any:

@@ -22,6 +22,7 @@ from ncsam.methods.batches import (
     Forward,
     as_float32,
     detached,
+    is_sum,
     joined,
     rows_of,
     samples_in,
@@ -316,6 +317,8 @@ class Passes:
             part, labels = rows_of(inputs, rows), rows_of(targets, rows)
             pieces.append([self._weight(part, labels), part, labels, own])
             start += length
+        if self.count is None and is_sum(self.loss_fn):
+            return [[1.0, *piece] for _, *piece in pieces]
         total = sum(weight for weight, *_ in pieces)
         # a piece that does not count has no mean loss
         return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]

@@ -109,6 +109,8 @@ def test_a_closure_stands_for_a_batch(name):
 WEIGHTED = {
     "class weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=D)),
     "an ignored class": nn.CrossEntropyLoss(ignore_index=1),
+    "a sum": nn.CrossEntropyLoss(reduction="sum"),
+    "a sum of squares": nn.MSELoss(reduction="sum"),
 }
 
 
@@ -116,7 +118,7 @@ WEIGHTED = {
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_micro_batches_of_a_weighted_mean_have_the_gradient_of_the_batch(name, size):
     model, (x, y), loss_fn = network(), samples(), WEIGHTED[name]
-    y = y.sort().values
+    y = y.sort().values if isinstance(loss_fn, nn.CrossEntropyLoss) else torch.eye(3, dtype=D)[y]
     method = Plain(model, loss_fn)
     method.passes.micro_batch_size = size
     loss = method.backward(x, y)
@@ -226,3 +228,24 @@ def test_what_a_method_cannot_take_is_refused(name):
     method, arguments, says = refused()[name]
     with pytest.raises(ValueError, match=says):
         method.backward(**arguments)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_perturbation_of_a_model_in_half_precision_has_its_length(scale, dtype):
+    """davda54/sam#7: NaN, or no perturbation at all."""
+    model, (x, y) = network().to(dtype), samples()
+    method = SAM(model, lambda z, t: scale * cross_entropy(z.float(), t), rho=0.5)
+    method.backward(x.to(dtype), y)
+    length = torch.sqrt(sum(t.double().square().sum() for t in method.ascent.perturbation)).item()
+    assert length == pytest.approx(0.5, rel=0.01)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_gradient_longer_than_half_precision_holds_has_a_perturbation():
+    torch.manual_seed(0)
+    model, (x, y) = nn.Sequential(nn.Linear(4, 200_000), nn.Tanh(), nn.Linear(200_000, 3)).half(), samples()
+    method = SAM(model, lambda z, t: 2000 * cross_entropy(z.float(), t), rho=50.0)
+    method.backward(x.half(), y)
+    length = torch.sqrt(sum(t.double().square().sum() for t in method.ascent.perturbation)).item()
+    assert length == pytest.approx(50.0, rel=0.01)
