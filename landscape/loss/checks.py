@@ -97,8 +97,8 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
         outputs = outputs_of(rows)
         if not isinstance(outputs, Tensor):
             raise ValueError(
-                f"model: must return a tensor, got {type(outputs).__name__}; say by forward= which of its outputs "
-                "are wanted"
+                f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
+                "outputs alone, or say by forward= which are wanted"
             )
         if outputs.ndim == 0 or len(outputs) != len(rows):
             raise ValueError(

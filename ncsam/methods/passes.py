@@ -185,8 +185,8 @@ class Passes:
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
                 if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
                     raise ValueError(
-                        f"model: must return a tensor, got {type(output).__name__}; say by forward= which of its "
-                        "outputs are wanted"
+                        f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
+                        "the outputs alone, or say by forward= which are wanted"
                     )
                 if loss_fn is None:
                     loss = self.loss(output, piece_targets, piece_indices)
