@@ -8,6 +8,7 @@ from analysis.claims import claim
 
 PAGES = (
     *(
+        "any-batch.md",
         "claims.md",
         "curvature.md",
         "findings.md",
