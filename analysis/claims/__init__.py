@@ -8,6 +8,7 @@
 from analysis.claims import (
     ablations,
     generalization,
+    label_mean,
     landscapes,
     mechanism,
     redraw,
@@ -48,6 +49,7 @@ for _claim in (
     *ablations.CLAIMS,
     *rivals.CLAIMS,
     *redraw.CLAIMS,
+    *label_mean.CLAIMS,
     *simulated_noise.CLAIMS,
 ):
     register(_claim)

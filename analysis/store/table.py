@@ -29,7 +29,7 @@ from ncsam.training import METRICS, mean_of_defined
 
 TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters")
 """Columns of the table that are words."""
-COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *METRICS)
+COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
 
 
@@ -100,6 +100,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     method = stored.config.method
     row["method_name"] = method.name
     row["loss"] = method.loss.name
+    row["label_smoothing"] = float(method.loss.options.get("label_smoothing", 0.0))
     row["mixup"] = method.mixup or 0.0
     row["candidates"] = len(method.candidates)
     row["diverged"] = stored.diverged

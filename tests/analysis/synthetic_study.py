@@ -67,6 +67,7 @@ def _row(label, rate, number, quality, planted):
         "method_name": name,
         "loss": "cross-entropy",
         "mixup": 0,
+        "label_smoothing": 0,
         "candidates": 4 if label in ("SAM", "NCSAM") else 1,
         "classes": 10,
         "diverged": False,
