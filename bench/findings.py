@@ -87,7 +87,9 @@ def main() -> None:
     arguments = parser.parse_args()
     table = read_tables(arguments.results)
     TABLES.mkdir(exist_ok=True)
-    verdicts(table, arguments.claims).to_csv(TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g")
+    verdicts(table, arguments.claims).to_csv(
+        TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g"
+    )
     results(table).to_csv(TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g")
 
 

@@ -4,6 +4,7 @@ from figures.alignment import alignment
 from figures.curvature import curvature
 from figures.forest import forest
 from figures.interactive import interactive
+from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
@@ -11,6 +12,8 @@ from figures.surfaces import contours, lines, relief
 from figures.training_curves import training_curves
 
 __all__ = [
+    "Panel",
+    "against_noise_rate",
     "alignment",
     "contours",
     "curvature",

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import RC, caption, logarithmic, looks, new_figure, percent
+from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure, percent
 
 
 class Panel(NamedTuple):
@@ -31,6 +31,8 @@ class Panel(NamedTuple):
 def against_noise_rate(runs: pd.DataFrame, panels: Sequence[Panel], *, about: str) -> Figure:
     """The mean over seeds against the noise rate as a line, with a point for each seed; a panel for each quantity.
 
+    The mean of a logarithmic panel is the geometric one.
+
     Args:
         runs: one row a run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.
         panels: what is drawn.
@@ -43,21 +45,31 @@ def against_noise_rate(runs: pd.DataFrame, panels: Sequence[Panel], *, about: st
         axes = np.atleast_1d(figure.subplots(1, len(panels), sharex=True))
         for ax, panel in zip(axes, panels, strict=True):
             for name, of_series in runs.groupby("series", sort=False):
-                _draw(ax, of_series.dropna(subset=[panel.column]), panel, style[str(name)])
+                _draw(ax, of_series.dropna(subset=[panel.column]), panel, str(name), style[str(name)])
             if panel.is_logarithmic:
                 ax.set_yscale("log")
                 logarithmic(ax.yaxis, runs[panel.column])
             ax.set_ylabel(panel.label)
             ax.set_xticks(rates, labels=map(percent, rates))
             ax.set_xlabel("wrong labels")
-        handles = [mpl.lines.Line2D([], [], **look) for look in style.values()]
-        figure.legend(handles, list(style), loc="outside upper left", ncols=len(style))
+        legend_above(figure, axes)
         caption(figure, f"{about}: lines are means over seeds, points are seeds.")
     return figure
 
 
-def _draw(ax: Axes, runs: pd.DataFrame, panel: Panel, look: dict[str, str]) -> None:
+def _draw(ax: Axes, runs: pd.DataFrame, panel: Panel, name: str, look: dict[str, str]) -> None:
     values = np.log(runs[panel.column]) if panel.is_logarithmic else runs[panel.column]
     mean = values.groupby(runs["noise_rate"]).mean()
-    ax.plot(mean.index, np.exp(mean) if panel.is_logarithmic else mean, color=look["color"], linestyle=look["linestyle"])
-    ax.plot(runs["noise_rate"], runs[panel.column], look["marker"], color=look["color"], ms=4, alpha=0.6)
+    if panel.is_logarithmic:
+        mean = np.exp(mean)
+    ax.plot(mean.index, mean, color=look["color"], linestyle=look["linestyle"])
+    ax.plot(
+        runs["noise_rate"],
+        runs[panel.column],
+        color=look["color"],
+        marker=look["marker"],
+        linestyle="",
+        ms=4,
+        alpha=0.6,
+        label=legend_name(name),
+    )

@@ -138,10 +138,20 @@ DECADES_MARGIN = 0.05
 POINT = 0.01
 COSINE = 0.02
 
+LOSSES_OF_BOUND = {"zero_one": "0-1 loss", "cross_entropy": "clipped cross-entropy"}
+
 REMEASURED = "`ncsam measure`, which measures stored weights again"
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
 PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
+
+
+def _in_decades(
+    words: str, *columns: str, of: Callable[..., pd.Series] | None = log10, needs: str = ""
+) -> Quantity:
+    """A quantity that is compared by its logarithm."""
+    return Quantity(words, columns, DECADES, of=of, margin=DECADES_MARGIN, needs=needs)
+
 
 QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity("clean test accuracy, last epoch", ("test_accuracy",), "share", margin=POINT),
@@ -201,64 +211,36 @@ QUANTITIES: dict[str, Quantity] = {
         needs=ALIGNMENT,
     ),
     **{
-        f"{measure}_{loss}": Quantity(
-            f"{measure.replace('_', ' ')}, {words}",
-            (f"{measure}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
+        f"{column}_{loss}": _in_decades(f"{name}, {words}", f"{column}_{loss}", needs=needs)
+        for column, name, needs in (
+            *((measure, measure.replace("_", " "), "") for measure in MEASURES),
+            *((measure, measure.replace("_", " "), REMEASURED) for measure in RELATIVE),
+            *((part, name, REMEASURED) for part, name in PARTS.items()),
         )
-        for measure in MEASURES
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_{loss}": Quantity(
-            f"{measure.replace('_', ' ')}, {words}",
-            (f"{measure}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
-            needs=REMEASURED,
-        )
-        for measure in RELATIVE
-        for loss, words in LABELS.items()
-    },
-    **{
-        f"{part}_{loss}": Quantity(
-            f"{name}, {words}",
-            (f"{part}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
-            needs=REMEASURED,
-        )
-        for part, name in PARTS.items()
-        for loss, words in LABELS.items()
-    },
-    **{
-        f"curvature_of_uncertainty_{loss}": Quantity(
+        f"curvature_of_uncertainty_{loss}": _in_decades(
             f"trace of the Gauss-Newton matrix to uncertainty, {words}",
-            (f"gauss_newton_trace_{loss}", f"uncertainty_{loss}"),
-            DECADES,
+            f"gauss_newton_trace_{loss}",
+            f"uncertainty_{loss}",
             of=_ratio,
-            margin=DECADES_MARGIN,
             needs=REMEASURED,
         )
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_clean_to_observed": Quantity(
+        f"{measure}_clean_to_observed": _in_decades(
             f"{measure.replace('_', ' ')}, ratio of true to observed labels",
-            (f"{measure}_clean", f"{measure}_observed"),
-            DECADES,
+            f"{measure}_clean",
+            f"{measure}_observed",
             of=_ratio,
-            margin=DECADES_MARGIN,
         )
         for measure in MEASURES
     },
     **{
         f"bound_{loss}_{term}": Quantity(f"{words}, {name}", (f"bound_{loss}_{term}",), "", needs=BOUND)
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
         for term, words in (
             ("slack", "bound less clean test loss"),
             ("right", "bound of Theorem 1"),
@@ -275,7 +257,7 @@ QUANTITIES: dict[str, Quantity] = {
             of=lambda right: right - 1,
             needs=BOUND,
         )
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
         f"assumption_{loss}_gap": Quantity(
@@ -285,32 +267,27 @@ QUANTITIES: dict[str, Quantity] = {
             margin=POINT / 10,
             needs=BOUND,
         )
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
-        f"damping_{group}": Quantity(
+        f"damping_{group}": _in_decades(
             f"norm of the gradient at w + eps to that at w, {words}",
-            (f"mean_probe_damping_{group}",),
-            DECADES,
-            margin=DECADES_MARGIN,
+            f"mean_probe_damping_{group}",
+            of=None,
             needs=PROBES,
         )
         for group, words in GROUPS.items()
     },
-    "damping_contrast": Quantity(
+    "damping_contrast": _in_decades(
         "norm of the gradient at w + eps to that at w, ambiguous to confident samples",
-        ("mean_probe_damping_ambiguous", "mean_probe_damping_confident"),
-        DECADES,
+        "mean_probe_damping_ambiguous",
+        "mean_probe_damping_confident",
         of=_less,
-        margin=DECADES_MARGIN,
         needs=PROBES,
     ),
-    "perturbation_norm": Quantity(
+    "perturbation_norm": _in_decades(
         "norm of the perturbation, mean over training",
-        ("mean_perturbation_norm",),
-        DECADES,
-        of=log10,
-        margin=DECADES_MARGIN,
+        "mean_perturbation_norm",
         needs="a study run by a version that records the perturbation's norm",
     ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),

@@ -15,6 +15,7 @@ from analysis.claims.prediction import SIGNS, cell_names, noisy_runs, not_measur
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
 from analysis.statistics import Finding, paired_effect, slope_of, trend
+from analysis.wording import percent
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,13 @@ class Best:
         """Quantity, comparison and sign."""
         return (
             f"best {self.option.replace('_', ' ')} of {self.method.title} by {quantity(self.outcome).words}, less the "
-            f"noise rate, at {self.rate:.0%} {SIGNS[self.sign]}"
+            f"noise rate, at {percent(self.rate)} {SIGNS[self.sign]}"
         )
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
+        values = f"three or more values of {self.option} at {percent(self.rate)}"
+        return f"{self.method.title} with {values}, other things equal"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over cells of the mean over seeds; a seed in which a run diverged is lost."""

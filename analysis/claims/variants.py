@@ -65,7 +65,7 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    """The runs of a variant with its loss and labels that are neither mixed nor smoothed, whatever their tuned hyper-parameters."""
+    """The runs of a variant with its loss, whatever their tuned hyper-parameters; without mixed or smoothed labels."""
     is_plain = (table["mixup"] == 0) & (table["label_smoothing"] == 0)
     named = table[(table["method_name"] == variant.name) & (table["loss"] == variant.loss) & is_plain]
     texts = named["hyperparameters"]

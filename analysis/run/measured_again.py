@@ -24,14 +24,10 @@ def measure_again(
     Args:
         run: with the settings that its file shall have.
         names: what is measured, of `MEASURES`.
-        context: where it is done.
-        report: is told of the progress.
-
-    Returns:
-        What the study needs to know of the run.
+        context, report: as for `execute`.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` and the store do.
+        FileNotFoundError, ValueError: as `execute` does.
     """
     path, config = context.root / run.path, run.config
     report("loading", 0, 1)

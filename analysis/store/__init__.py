@@ -14,9 +14,9 @@ from analysis.store.folder import (
     locked,
     open_folder,
     other_settings,
+    read_tables,
     write_study,
 )
-from analysis.store.joined import read_tables
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,

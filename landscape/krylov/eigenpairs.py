@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.krylov.operator import Operator
+from landscape.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
