@@ -45,7 +45,7 @@ class RedrawnLessMean:
         noisy = noisy_runs(measured)
         of_redrawn = noisy[noisy["noise_kind"] == SYMMETRIC]
         redrawn = select(of_redrawn, SGD)
-        smoothed = _smoothed(measured)
+        smoothed = smoothed_runs(measured)
         needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
         if needs or redrawn.empty or smoothed.empty:
             return not_measured(self, what.unit, needs or self.runs())
@@ -56,7 +56,7 @@ class RedrawnLessMean:
         return effect_of_pairs(self, what, pairs, covered)
 
 
-def _smoothed(table: pd.DataFrame) -> pd.DataFrame:
+def smoothed_runs(table: pd.DataFrame) -> pd.DataFrame:
     """Plain runs on smoothed true labels, given the noise whose mean they have."""
     is_smoothed = (table["label_smoothing"] > 0) & (table["noise_rate"] == 0)
     runs = table[(table["method_name"] == SGD.name) & (table["mixup"] == 0) & is_smoothed]
