@@ -1,6 +1,6 @@
 """The figure of docs/answer.md: fixed, redrawn and smoothed labels against the noise rate.
 
-    python bench/answer.py results/static-labels results/fresh-labels results/smoothed-labels
+python bench/answer.py results/static-labels results/fresh-labels results/smoothed-labels
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from analysis.claims import claim
 
 PAGES = (
     *(
+        "answer.md",
         "claims.md",
         "curvature.md",
         "findings.md",
