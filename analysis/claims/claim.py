@@ -88,7 +88,7 @@ def register(claim: Claim) -> Claim:
 
 
 def read_claims(path: Path) -> None:
-    """Runs a Python file that registers claims of one's own.
+    """Runs a Python file of the user's, which registers further claims.
 
     Raises:
         FileNotFoundError: no such file.

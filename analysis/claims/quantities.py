@@ -30,7 +30,7 @@ LABELS = {"observed": "observed labels", "clean": "true labels"}
 CONVERGED_SINCE = "0.2"
 """The version from which on a sharpness says whether its ascent converged."""
 MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
-"""Columns whose values count only beside a flag: earlier versions took 5 to 10 steps, which had not converged."""
+"""Columns that need a flag of convergence: earlier versions took 5 to 10 steps, which had not converged."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Quantity:
         return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
 
     def unconverged(self, table: pd.DataFrame) -> pd.Series:
-        """Of which runs the number is there and did not converge, or does not say so and must."""
+        """Whether each run's number did not converge, or does not say whether it did where it must."""
         found = pd.Series(False, index=table.index)
         for name in self.columns:
             flag = _flag(table, name)
@@ -70,9 +70,10 @@ class Quantity:
         return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Without the studies, data sets and kinds of noise for which it was not measured, of several judged together.
+        """The table without the studies, data sets and kinds of noise that did not measure the quantity.
 
-        A single run without it, or all runs because they diverged or did not converge, are lost, and stay.
+        Runs that lack the number for another reason stay, and count as lost: a single one, or runs that diverged or did
+        not converge.
         """
         if table.empty or not set(self.columns) <= set(table):
             return table
@@ -86,7 +87,7 @@ class Quantity:
         return table[is_known] if is_known.any() else table
 
     def lacks(self, table: pd.DataFrame) -> str:
-        """What the table would need for it; empty if it is there."""
+        """What the table lacks for this quantity; empty if it lacks nothing."""
         absent = [name for name in self.columns if name not in table or table[name].isna().all()]
         if absent:
             return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
@@ -292,5 +293,5 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),
 }
-"""Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs in which it is
-defined; a perturbation's, over those in which the method perturbs."""
+"""Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs that define it; the
+mean of a perturbation is over the epochs with one."""

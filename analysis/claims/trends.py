@@ -1,4 +1,4 @@
-"""Predictions of how a quantity goes with the noise rate or with a hyper-parameter, and of which value is best."""
+"""Predictions of how a quantity depends on the noise rate or on a hyper-parameter, and of which value is best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analysis.wording import percent
 
 @dataclass(frozen=True)
 class Trend:
-    """How a quantity of one method goes with the noise rate, or with a hyper-parameter of it.
+    """How a quantity of one method depends on the noise rate, or on a hyper-parameter of the method.
 
     Attributes:
         against: `"noise_rate"`: the slope in each data set and kind of noise; or a hyper-parameter: the slope of each
@@ -89,7 +89,7 @@ class Trend:
         return trend(series_names(runs), runs["noise_rate"], what.values(runs), margin=what.margin)
 
     def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
-        """Runs of one seed share their draws, so that each seed has a slope of its own; seeds repeat it."""
+        """One slope a seed, because runs of one seed share their draws; the seeds of a cell repeat one measurement."""
         found = runs[[*CELL, "option"]].assign(value=what.values(runs))
         seeds = found[found.groupby(CELL)["option"].transform("nunique") > 1].groupby(CELL)
         slopes = seeds[["option", "value"]].apply(

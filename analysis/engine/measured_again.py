@@ -23,7 +23,7 @@ from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
 MAY_DIFFER = {"measure", "seeds", "methods"}
-"""What another study file may hold otherwise, as well as the noise rates: only its `measure` is read."""
+"""What may differ in another study file, besides the noise rates: only its `measure` is read."""
 
 
 def measure_study(
@@ -79,11 +79,11 @@ def measure_study(
         return Outcome(store.write_index(root, finals, records), failed)
 
 
-def _with_settings(kept: Study, given: Study, names: Collection[str], root: Path) -> Study:
+def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path) -> Study:
     """The folder's study, with the settings of the named measures as another study file gives them."""
     before, now = (
         study.model_dump(exclude={**dict.fromkeys(MAY_DIFFER, True), "noise": {"rates"}})
-        for study in (kept, given)
+        for study in (kept, asked)
     )
     if before != now:
         field, there, here = first_difference(before, now)
@@ -91,23 +91,23 @@ def _with_settings(kept: Study, given: Study, names: Collection[str], root: Path
             f"--study: is another study than the one in {root} ({field}: {there!r} there, {here!r} in the file); only "
             "its [measure] may differ"
         )
-    asked = kept.model_copy(update={"measure": merged(kept.measure, given.measure, names)})
-    check_consistency(asked)
-    return asked
+    study = kept.model_copy(update={"measure": merged(kept.measure, asked.measure, names)})
+    check_consistency(study)
+    return study
 
 
-def merged(kept: MeasureSettings, given: MeasureSettings, names: Collection[str]) -> MeasureSettings:
+def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]) -> MeasureSettings:
     """The settings of some measures from one source, and those of the others as they were.
 
     Raises:
-        ValueError: a setting differs on which a measure depends that is not named: its numbers would be of the old
-            setting, and the file would say the new one.
+        ValueError: a measure that is not named depends on a setting that differs. Its numbers would be of the old
+            setting, and the file would name the new one.
     """
     changed: dict[str, Any] = {}
     for name in names:
         for field in MEASURES[name].settings:
-            if getattr(kept, field) != getattr(given, field):
-                changed[field] = getattr(given, field)
+            if getattr(kept, field) != getattr(asked, field):
+                changed[field] = getattr(asked, field)
     for field in changed:
         left_out = [m.name for m in MEASURES.values() if field in m.settings and m.name not in names]
         if left_out:

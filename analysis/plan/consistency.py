@@ -1,4 +1,4 @@
-"""The settings of a study taken together: each check is one topic, and names the field that is wrong."""
+"""Checks of settings that must fit each other. Each check is about one topic, and names the field that is wrong."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Settings(BaseModel):
 
 
 class OpenSettings(Settings):
-    """Settings with further keys, which are the options of whatever `name` or `kind` says."""
+    """Settings with further keys: the options of the choice that `name` or `kind` makes."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -147,7 +147,7 @@ class MethodSettings(OpenSettings):
 
     `mixup` is the alpha with which batches are mixed.
 
-    With `like`, the title of another method of the study, what was chosen for that one is taken over, so that
+    `like` is the title of another method of the study. The choice that was made for that method is taken over, so that
     the two differ in nothing but their own keys.
     """
 
@@ -243,6 +243,6 @@ class Study(Settings):
         """
         if method.like is None:
             return method.candidates()
-        (own,) = method.candidates()
+        (added,) = method.candidates()
         other = next(m for m in self.methods if m.title == method.like)
-        return [{**candidate, **own} for candidate in other.candidates()]
+        return [{**candidate, **added} for candidate in other.candidates()]

@@ -36,7 +36,7 @@ def interval(effect: Effect) -> str:
 
 
 def p_value(effect: Effect) -> str:
-    """The p-value on which the verdict rests, after Holm's correction."""
+    """The p-value of the verdict, after Holm's correction."""
     p = effect.deciding_p
     if not np.isfinite(p):
         return "–"

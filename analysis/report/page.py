@@ -40,7 +40,7 @@ FIGURES: dict[str, Draw] = {
     "L3": lambda runs, _: figures.sharpness_accuracy(runs),
     "G2": lambda _, histories: figures.training_curves(histories),
 }
-"""Claim -> the figure that shows its data, beside that of its effects."""
+"""Claim -> the figure that shows its data; every claim also has a figure of its effects."""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -36,7 +36,7 @@ OnEpoch = Callable[[int, int], None]
 
 
 def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
-    """A run's architecture, its initial weights drawn for `purpose`."""
+    """A network of the run's architecture. `purpose` selects the seed of its initial weights."""
     model = build_model(
         config.model.name,
         data.dataset.input_shape,
@@ -87,7 +87,7 @@ class Training:
         return self._configured(method)
 
     def estimated_transition(self, checkpoint: Path, on_epoch: OnEpoch) -> tuple[Tensor, float]:
-        """The transition matrix read off a network trained with cross-entropy, and the gradients spent on that."""
+        """The transition matrix that a network trained with cross-entropy predicts, and the gradients spent."""
         model = new_model(self.config, self.data, "weights of the estimate")
         method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
         self.fit(method, checkpoint, on_epoch)
@@ -96,7 +96,7 @@ class Training:
     def fit(
         self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
-        """Trains, or goes on from the checkpoint."""
+        """Trains a method. A checkpoint of the same fingerprint is resumed."""
         settings = self.config.training
         epochs = settings.epochs
         optimizer = torch.optim.SGD(
@@ -134,7 +134,7 @@ class Training:
         try:
             return train_or_resume()
         except CheckpointError:
-            # such as one that a power failure left: at worst the run is trained from its start
+            # a power failure may have broken it; the run is then trained from its start
             checkpoint.unlink()
             return train_or_resume()
 

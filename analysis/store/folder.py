@@ -34,7 +34,7 @@ from analysis.wording import percent
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 
 MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
-"""Keys of a study's training that leave the training as it is."""
+"""Keys of a study's training that do not change the trained weights."""
 
 MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")
 """Keys of a study's measurements that change what a number means, and not only its error."""
@@ -204,7 +204,7 @@ def _check_owner(root: Path, study: Study) -> None:
 
 
 def how_trained(root: Path) -> dict[str, Any]:
-    """What a study trains and measures, and how, whatever its methods, noise rates and seeds.
+    """What a study trains and measures, and how; methods, noise rates and seeds are left out.
 
     Raises:
         FileNotFoundError: no study in the folder.

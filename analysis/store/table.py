@@ -139,7 +139,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
 def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
     """The mean over epochs of log10(first / second), over those in which both are positive.
 
-    Not the ratio of their means: those are of different epochs, as nothing is perturbed in a warm-up.
+    The ratio of their means would mix different epochs, because nothing is perturbed in a warm-up.
     """
     both = (first > 0) & (second > 0)
     return mean_of_defined(np.log10(first[both] / second[both]))
@@ -187,7 +187,7 @@ class Index:
     Attributes:
         table: one row a finished run.
         runs: paths of their files in the study folder, in the order of the table.
-        fingerprint: of all these runs: another one means other results.
+        fingerprint: of all these runs; it changes with any of their results.
     """
 
     table: pd.DataFrame
@@ -237,7 +237,7 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. One that is broken, or not as it was written, is made anew from the run files.
+    """The index of a study folder. A broken or changed index is made anew from the run files.
 
     Raises:
         FileNotFoundError: no folder, or no index in it.
@@ -336,7 +336,7 @@ def run_files(root: Path) -> list[Path]:
 
 
 def fingerprint(root: Path) -> str:
-    """Of all runs in the index: another one means other results."""
+    """The fingerprint of all runs in the index, which changes with any of their results."""
     return read_index(root).fingerprint
 
 

@@ -122,7 +122,7 @@ def corrupt_labels(
             needs and did not get or that it does not take, or one that is not what it must be.
     """
     chosen = NOISE_REGISTRY.entry(kind)
-    given = {
+    arguments = {
         "transition": transition,
         "inputs": inputs,
         "flip_std": flip_std,
@@ -131,7 +131,7 @@ def corrupt_labels(
         "concentration": concentration,
         "observed": observed,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
     _check_tensor("targets", targets)
