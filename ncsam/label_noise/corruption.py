@@ -107,7 +107,7 @@ def corrupt_labels(
             it if given. `"human"` takes none.
         seed: of the draw, which is made on the CPU from uniform numbers and integers: the same labels on every
             device and machine.
-        num_classes: the number of classes; the largest label plus one if not given.
+        num_classes: the number of classes; the largest label plus one if not given, and then each must occur.
         transition: of `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
         inputs: of `"part-dependent"`: (n, ...), the pixels.
         flip_std: of `"part-dependent"`: standard deviation of the flip rates.
@@ -138,6 +138,8 @@ def corrupt_labels(
     _check_shape("targets", targets, targets.numel())
     classes = int(targets.max()) + 1 if num_classes is None else num_classes
     _check_labels("targets", targets, classes)
+    if num_classes is None and kind != "human":
+        _check_that_every_class_is_there(targets, classes)
     if classes < 2:
         raise ValueError(f"num_classes: label noise needs at least 2 classes, got {classes}")
 
@@ -194,6 +196,16 @@ def _check_shape(name: str, labels: Tensor, count: int) -> None:
         shape = f"({count or 'n'},)"
         raise ValueError(
             f"{name}: must be int64 of shape {shape}, got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
+    missing = (targets.cpu().bincount(minlength=classes) == 0).nonzero().flatten().tolist()
+    if missing:
+        named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"num_classes: no target is of class {named}, which wrong labels would be drawn from; if it exists, "
+            f"give num_classes={classes}; else count the classes from 0, as targets.unique(return_inverse=True)[1] does"
         )
 
 
