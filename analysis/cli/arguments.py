@@ -42,8 +42,8 @@ def parser() -> Parser:
     drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
     drawing.add_argument("results", type=Path, help="a study's folder")
 
-    info = commands.add_parser("info", help="what a run file holds")
-    info.add_argument("file", type=Path)
+    info = commands.add_parser("info", help="what a study's folder, its study.h5 or a run file holds")
+    info.add_argument("file", type=Path, help="a folder, its study.h5, or a run's .h5")
     return whole
 
 
@@ -79,15 +79,16 @@ def _add_study(commands: Any) -> None:
 
 def _add_measure(commands: Any) -> None:
     measuring = commands.add_parser(
-        "measure", help="measure the stored weights of a study's runs again, without training"
+        "measure",
+        help="measure a checkpoint of your own, or the stored weights of a study's runs again, without training",
     )
-    measuring.add_argument("results", type=Path, help="a study's folder")
+    measuring.add_argument("results", type=Path, help="a study's folder; with --model a checkpoint's file")
     measuring.add_argument(
         "--only",
         type=lambda text: text.split(","),
         default=[],
         metavar="MEASURE,...",
-        help="some of curvature, sharpness, flatness, density, surfaces, bound (default: all)",
+        help="some of curvature, sharpness, flatness, parts, density, surfaces, bound (default: all)",
     )
     measuring.add_argument(
         "--study",
@@ -95,7 +96,26 @@ def _add_measure(commands: Any) -> None:
         metavar="FILE",
         help="a study file whose [measure] settings are taken (default: those in the folder)",
     )
+    _add_own_model(measuring)
     _add_resources(measuring)
+
+
+def _add_own_model(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("a checkpoint of your own")
+    own.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="what builds the model, such as my_models:resnet"
+    )
+    own.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a packaged data set, an .npz file with inputs and targets, or module:function",
+    )
+    own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
+    own.add_argument("--samples", type=int, default=1000, help="at most so many samples (default: 1000)")
+    own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
+    own.add_argument(
+        "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"
+    )
 
 
 def _add_results(commands: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,9 @@ from rich.console import Console
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
+from analysis.cli.info import print_info
 from analysis.engine import cores
 from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
@@ -69,10 +70,35 @@ def _study(options: argparse.Namespace, console: Console) -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
+    if options.model is not None:
+        return _measure_checkpoint(options, console)
+    for name in ("data", "loss", "out"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name}: is for a checkpoint of your own, which needs --model module:function"
+            )
     study = options.study and read_study(options.study)
     resources = _resources(options)._asdict()
     outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
     return _show(options.results, outcome, console)
+
+
+def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
+    if options.data is None:
+        raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
+    measure_checkpoint(
+        options.results,
+        options.model,
+        options.data,
+        console,
+        loss=options.loss,
+        out=options.out,
+        samples=options.samples,
+        steps=options.steps,
+        device=_device(options.device),
+        data_dir=options.data_dir,
+    )
+    return 0
 
 
 def _show(root: Path, outcome: Outcome, console: Console) -> int:
@@ -193,22 +219,7 @@ def _draw(root: Path, console: Console) -> None:
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
-    stored = store.read_config(options.file)
-    _say(console, f"{options.file}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
-    console.print_json(
-        ensure_ascii=True,
-        data={
-            "config": stored.config.as_plain(),
-            "hyperparameters": stored.hyperparameters,
-            "versions": stored.versions,
-        },
-    )
-    for name, value in store.scalars(options.file).items():
-        if not (isinstance(value, float) and math.isnan(value)):
-            console.print(
-                printable(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"),
-                markup=False,
-            )
+    print_info(options.file, console)
     return 0
 
 

@@ -43,6 +43,12 @@ class RunMethod(Settings):
     loss: LossSettings = LossSettings()
     mixup: float | None = None
 
+    @property
+    def tuned(self) -> list[str]:
+        """The hyper-parameters in which the candidates differ."""
+        first, *others = self.candidates
+        return [name for name in first if any(other[name] != first[name] for other in others)]
+
 
 class RunConfig(Settings):
     """The configuration of one run.

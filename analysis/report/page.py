@@ -215,7 +215,7 @@ def _results(table: pd.DataFrame) -> list[dict[str, str]]:
                 {
                     "noise": f"{noise[0]}, {noise[1]} {percent(noise[2])}" if index == 0 else "",
                     "method": f"{method} ({diverged} diverged)" if diverged else str(method),
-                    "chosen": chosen(runs["hyperparameters"].iloc[0]),
+                    "chosen": chosen(runs),
                     "accuracy": spread(100 * runs["test_accuracy"], 1),
                     "best": spread(100 * runs["best_test_accuracy"], 1),
                     "memorized": spread(100 * runs["memorized"], 0),

@@ -27,7 +27,7 @@ from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 from ncsam.training import METRICS, mean_of_defined
 
-TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters")
+TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
 """Columns of the table that are words."""
 COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *METRICS)
 """Columns that every table has."""
@@ -105,6 +105,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["diverged"] = stored.diverged
     row["epochs"] = stored.epochs
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
+    row["tuned"] = " ".join(method.tuned)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]
