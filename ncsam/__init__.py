@@ -9,10 +9,12 @@
 
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
-from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
+from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Split, load_dataset, make_dataset
 from ncsam.evaluation import predict
 from ncsam.label_noise import (
     NOISE_KINDS,
+    NOISE_REGISTRY,
+    NoiseKind,
     NoisyLabels,
     corrupt_labels,
     human_labels,
@@ -21,6 +23,7 @@ from ncsam.label_noise import (
 )
 from ncsam.layout import in_fastest_layout
 from ncsam.losses import (
+    LOSS_REGISTRY,
     LOSSES,
     EarlyLearningRegularization,
     ForwardCorrection,
@@ -36,6 +39,7 @@ from ncsam.methods import (
     ASAM,
     BSAM,
     GSAM,
+    METHOD_REGISTRY,
     METHODS,
     NCSAM,
     SAM,
@@ -49,12 +53,19 @@ from ncsam.methods import (
     build_method,
     hyperparameters,
 )
-from ncsam.models import MODELS, build_model, model_options
+from ncsam.models import MODEL_REGISTRY, MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, History, fit
 from ncsam_command import warn_of_hidden_packages
 
 __all__ = [
+    "DATASET_REGISTRY",
+    "NOISE_REGISTRY",
+    "NoiseKind",
+    "LOSS_REGISTRY",
+    "METHOD_REGISTRY",
+    "MODEL_REGISTRY",
+    "make_dataset",
     "ASAM",
     "BSAM",
     "DATASETS",
