@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -15,7 +14,7 @@ from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
 from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
-from analysis.engine import cores
+from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
@@ -29,17 +28,6 @@ from analysis.report.summary import print_results, print_verdicts
 
 MAX_THREADS = 1024
 """With very many, libraries fail in ways that name something else."""
-
-
-class Resources(NamedTuple):
-    """Where and with what runs are done, as `run_study` takes it."""
-
-    engine: str
-    workers: int
-    device: str
-    data_dir: Path | None
-    threads: int | None
-    scheduler: str | None
 
 
 def _resources(options: argparse.Namespace) -> Resources:
@@ -65,7 +53,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         print_plan(study, options.out, resources.workers, console)
         return 0
-    outcome = run_study(study, options.out, console=console, **resources._asdict())
+    outcome = run_study(study, options.out, resources, console=console)
     return _show(options.out, outcome, console)
 
 
@@ -78,8 +66,8 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
                 f"--{name}: is for a checkpoint of your own, which needs --model module:function"
             )
     study = options.study and read_study(options.study)
-    resources = _resources(options)._asdict()
-    outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
+    resources = _resources(options)
+    outcome = measure_study(options.results, options.only, resources=resources, study=study, console=console)
     return _show(options.results, outcome, console)
 
 
