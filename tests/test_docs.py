@@ -13,6 +13,7 @@ PAGES = (
         "findings.md",
         "install.md",
         "moving.md",
+        "own_parts.md",
         "quickstart.md",
         "results.md",
         "studies.md",

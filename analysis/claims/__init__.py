@@ -7,10 +7,19 @@
 
 from analysis.claims import ablations, generalization, landscapes, mechanism, redraw, rivals, theory
 from analysis.claims.associations import Association, Information
-from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
+from analysis.claims.claim import (
+    CLAIMS,
+    Claim,
+    Judgement,
+    chosen_claims,
+    judge,
+    read_claims,
+    register,
+    write_json,
+)
 from analysis.claims.differences import Difference, Level
 from analysis.claims.effect import VERDICTS, Effect
-from analysis.claims.quantities import QUANTITIES, Quantity
+from analysis.claims.quantities import QUANTITIES, Quantity, register_quantity
 from analysis.claims.shares import Holds
 from analysis.claims.trends import Best, Trend
 from analysis.claims.variants import (
@@ -70,8 +79,10 @@ __all__ = [
     "Quantity",
     "Trend",
     "Variant",
+    "chosen_claims",
     "judge",
     "read_claims",
     "register",
+    "register_quantity",
     "write_json",
 ]

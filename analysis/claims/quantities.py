@@ -317,3 +317,15 @@ QUANTITIES: dict[str, Quantity] = {
 }
 """Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs in which it is
 defined; a perturbation's, over those in which the method perturbs."""
+
+
+def register_quantity(name: str, found: Quantity) -> Quantity:
+    """Adds a quantity of one's own, with its words, unit and margin.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in QUANTITIES:
+        raise ValueError(f"name: the quantity {name!r} is registered already; choose another")
+    QUANTITIES[name] = found
+    return found

@@ -74,6 +74,7 @@ def _add_study(commands: Any) -> None:
     study.add_argument(
         "--dry-run", action="store_true", help="check the study, print its runs and their cost, do nothing"
     )
+    _add_own_parts(study)
     _add_resources(study)
 
 
@@ -97,6 +98,7 @@ def _add_measure(commands: Any) -> None:
         help="a study file whose [measure] settings are taken (default: those in the folder)",
     )
     _add_own_model(measuring)
+    _add_own_parts(measuring)
     _add_resources(measuring)
 
 
@@ -145,7 +147,7 @@ def _add_claims(commands: Any) -> None:
     claims.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
     )
-    _add_claims_of_your_own(claims)
+    _add_own_parts(claims)
 
 
 def _add_report(commands: Any) -> None:
@@ -156,10 +158,10 @@ def _add_report(commands: Any) -> None:
     report.add_argument(
         "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
     )
-    _add_claims_of_your_own(report)
+    _add_own_parts(report)
 
 
-def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
+def _add_own_parts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with",
         dest="own",
@@ -167,7 +169,7 @@ def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file that registers claims of your own",
+        help="a Python file that registers parts of your own (may be repeated)",
     )
 
 

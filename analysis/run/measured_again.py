@@ -33,6 +33,7 @@ def measure_again(
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
+    context.load_own_parts()
     path, config = context.root / run.path, run.config
     report("loading", 0, 1)
     subject = None
