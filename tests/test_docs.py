@@ -12,6 +12,7 @@ PAGES = (
         "curvature.md",
         "findings.md",
         "install.md",
+        "gpu.md",
         "moving.md",
         "own_parts.md",
         "quickstart.md",

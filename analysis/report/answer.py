@@ -24,7 +24,10 @@ def _accuracy(table: pd.DataFrame) -> str:
     most, least = f"{100 * accuracy.max():.1f}%", f"{100 * accuracy.min():.1f}%"
     if best == last:
         return f"At {percent(rate)} wrong labels {best} reaches an accuracy of {most}."
-    return f"At {percent(rate)} wrong labels {best} is the most accurate, with {most}, and {last} the least, with {least}."
+    return (
+        f"At {percent(rate)} wrong labels {best} is the most accurate, with {most}, and {last} the least, with "
+        f"{least}."
+    )
 
 
 def _curvature(table: pd.DataFrame) -> str:

@@ -178,8 +178,8 @@ def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame)
 
 
 def _deciding_p(judgement: Judgement) -> str:
-    """The p of the effect that decided, as in "p = 0.031"; empty where nothing was measured."""
-    if judgement.verdict == NOT_MEASURED:
+    """The p of the effect that decided, as in "p = 0.031"; empty where none did, such as for want of the others."""
+    if judgement.verdict == NOT_MEASURED or deciding(judgement).verdict != judgement.verdict:
         return ""
     p = p_value(deciding(judgement))
     return f"p {p}" if p.startswith("<") else f"p = {p}"
