@@ -33,13 +33,11 @@ def _accuracy(table: pd.DataFrame) -> str:
 def _curvature(table: pd.DataFrame) -> str:
     method = table["method"].iloc[0]
     rates = sorted(table["noise_rate"].unique())
-    values = {
-        rate: _means(
-            table[(table["noise_rate"] == rate) & (table["method"] == method)], "top_eigenvalue_observed"
-        )
+    of_method = table[table["method"] == method]
+    first, last = (
+        of_method.loc[of_method["noise_rate"] == rate, "top_eigenvalue_observed"].mean()
         for rate in (rates[0], rates[-1])
-    }
-    first, last = (float(found.iloc[0]) if len(found) else np.nan for found in values.values())
+    )
     if not np.isfinite([first, last]).all():
         return f"The top eigenvalue of {method} was not measured at every noise rate."
     if len(rates) == 1:
