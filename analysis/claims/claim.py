@@ -117,7 +117,10 @@ def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> l
         return list(CLAIMS.values())
     registered = {known.lower(): known for known in CLAIMS}
     names = [registered.get(name.lower(), name) for name in ids]
-    return [CLAIMS[one_of(name, CLAIMS)] for name in names if name in CLAIMS or not skip_unknown]
+    try:
+        return [CLAIMS[one_of(name, CLAIMS)] for name in names if name in CLAIMS or not skip_unknown]
+    except ValueError as error:
+        raise ValueError(f"claims: {error}") from error
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:

@@ -20,7 +20,7 @@ from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
 from analysis.plan import read_study
 from analysis.plan.errors import one_of
-from analysis.plan.own_parts import named, read_own_part
+from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
 from analysis.report.chosen import claims_of
@@ -54,6 +54,8 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     if parts:
         study = study.model_copy(update={"own_parts": named(parts)})
+    # what is missing is said before what follows from that
+    loaded(study.own_parts)
     chosen_claims(study.claims)
     resources = _resources(options)
     if options.dry_run:

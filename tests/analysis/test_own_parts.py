@@ -282,10 +282,10 @@ def test_adamw_trains_as_torch_does(tmp_path):
     config = store.read_config(path).config
     from analysis.run.context import RunContext
     from analysis.run.run_data import load_run_data
-    from analysis.run.training import Training
+    from analysis.run.training import new_model
 
     data = load_run_data(config, RunContext(tmp_path))
-    model = Training(config, data, "").new_model("weights")
+    model = new_model(config, data, "weights")
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1e-3)
     torch.nn.functional.cross_entropy(model(data.train.inputs), data.labels.observed).backward()
     optimizer.step()
