@@ -38,10 +38,17 @@ class OwnPart:
         """Runs the file, once in a process.
 
         Raises:
-            ValueError: it is not Python, or fails.
+            ValueError: as `run` does.
         """
-        if self.sha256 in LOADED:
-            return
+        if self.sha256 not in LOADED:
+            self.run()
+
+    def run(self) -> None:
+        """Runs the file.
+
+        Raises:
+            ValueError: it is not Python, or fails, such as for a name that is taken.
+        """
         # dataclasses look for the module of a class among the imported ones
         module = types.ModuleType(f"own_part_{self.sha256[:12]}")
         module.__file__ = self.name
@@ -67,7 +74,7 @@ def read_own_part(path: Path) -> OwnPart:
     if not path.is_file():
         raise FileNotFoundError(f"--with: {path} does not exist")
     part = OwnPart(path.name, path.read_bytes())
-    part.load()
+    part.run()
     return part
 
 
