@@ -14,7 +14,7 @@ def chosen(runs: pd.DataFrame) -> str:
     """The hyper-parameters that were tuned for the runs of one method and noise rate, in a few words."""
     first = runs.iloc[0]
     settings = json.loads(first["hyperparameters"])
-    return " ".join(f"{name} {_short(settings[name])}" for name in first["tuned"].split())
+    return " ".join(f"{name} {_short(settings[name])}" for name in json.loads(first["tuned"]))
 
 
 def _short(value: object) -> str:

@@ -107,7 +107,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["diverged"] = stored.diverged
     row["epochs"] = stored.epochs
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
-    row["tuned"] = " ".join(method.tuned)
+    row["tuned"] = json.dumps(method.tuned)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]

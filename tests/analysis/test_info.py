@@ -82,5 +82,8 @@ def test_tuned_is_where_the_candidates_differ(candidates, tuned):
 
 
 def test_words_and_whole_numbers_are_shown_as_they_are():
-    run = {"hyperparameters": '{"forget_rate": 0.25, "kind": "filter", "steps": 3}', "tuned": "kind steps"}
+    run = {
+        "hyperparameters": '{"forget_rate": 0.25, "kind": "filter", "steps": 3}',
+        "tuned": '["kind", "steps"]',
+    }
     assert chosen(pd.DataFrame([run])) == "kind filter steps 3"
