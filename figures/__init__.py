@@ -6,6 +6,7 @@ from figures.forest import forest
 from figures.interactive import interactive
 from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
+from figures.shaded_relief import shaded_relief
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
 from figures.surfaces import contours, lines, relief
@@ -22,6 +23,7 @@ __all__ = [
     "lines",
     "paths",
     "relief",
+    "shaded_relief",
     "sharpness_accuracy",
     "spectra",
     "training_curves",

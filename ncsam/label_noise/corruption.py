@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ def corrupt_labels(
     pmd_type: int | None = None,
     concentration: float | None = None,
     observed: Tensor | None = None,
+    **own: Any,
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
@@ -115,6 +116,7 @@ def corrupt_labels(
         pmd_type: of `"pmd"`: 1, 2 or 3.
         concentration: of `"beta"`: theta1 + theta2.
         observed: of `"human"`: int64 (n,), the labels.
+        own: options of a kind of your own, registered with `NOISE_REGISTRY`.
 
     Raises:
         TypeError: labels that are no tensor.
@@ -130,6 +132,7 @@ def corrupt_labels(
         "pmd_type": pmd_type,
         "concentration": concentration,
         "observed": observed,
+        **own,
     }
     options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)

@@ -72,6 +72,7 @@ def _row(label, rate, number, quality, planted):
         "classes": 10,
         "diverged": False,
         "hyperparameters": json.dumps(settings),
+        "tuned": json.dumps(["rho"] if label in ("SAM", "NCSAM") else []),
         "realised_noise_rate": rate,
         "test_accuracy": 0.9 - 0.5 * rate + flat,
         "best_test_accuracy": 0.95 - 0.2 * rate,
