@@ -10,7 +10,7 @@ PIP_ARGS ?=
 
 .PHONY: study test test-clients soak lint docs clean
 
-study: $(VENV)/.study
+study: $(VENV)/.data
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
 
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
@@ -47,22 +47,7 @@ define install
 	touch $@
 endef
 
-$(VENV)/.study: pyproject.toml constraints.txt
+# one file an extra of pyproject.toml, which says that it is installed
+$(VENV)/.%: pyproject.toml constraints.txt
 	echo "installing into $(VENV)"
-	$(call install,data)
-
-$(VENV)/.test: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,test)
-
-$(VENV)/.clients: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,clients)
-
-$(VENV)/.lint: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,lint)
-
-$(VENV)/.docs: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,docs)
+	$(call install,$*)

@@ -243,7 +243,7 @@ def _choice_for(objective: Objective) -> str:
 
 
 def _length(vectors: list[Tensor]) -> float:
-    """Of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
+    """The length of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
     pair = torch.stack(vectors, 1).double()
     gram = (pair.T @ pair).cpu().numpy()
     t = (np.arange(1000) + 0.5) / 1000

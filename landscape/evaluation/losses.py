@@ -15,7 +15,7 @@ SUMS = 9
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:
-    """Whether the largest score is the target's, (points, samples). Scores with a NaN among them predict nothing."""
+    """Whether each sample is classified correctly: bool (points, samples). Scores with a NaN count as wrong."""
     return (scores.argmax(2) == targets) & ~scores.isnan().any(2)
 
 

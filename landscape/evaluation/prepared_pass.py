@@ -27,7 +27,7 @@ BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
 MAX_BLOCK = 64
 
 WORTH_TRACING = 20
-"""With at least so many points, tracing the forward pass pays."""
+"""Tracing the forward pass pays from this number of points on."""
 
 
 class PreparedPass:
@@ -36,7 +36,7 @@ class PreparedPass:
     Args:
         objectives: of one model, with the same inputs.
         theta: the model's weights (n,).
-        vectors: the directions (n,) in which points lie.
+        vectors: the directions (n,) that points are combinations of.
         errors: whether the losses of single samples are needed.
         expected: about how many points are to come.
         plain: only direct passes, such as when buffers change from point to point.

@@ -267,7 +267,7 @@ BILINEAR = {aten.bmm.default, aten.mm.default, aten.mul.Tensor}
 
 
 def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
-    """Whether all values are zero whatever the data, as long as these are finite."""
+    """Whether all values are zero for all finite data."""
     if node.target in (aten.zeros.default, aten.zeros_like.default):
         return True
     if node.target in LINEAR_IN_FIRST:

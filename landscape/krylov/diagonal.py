@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.krylov.operator import Operator
 from landscape.krylov.stopping import sampled_until
+from landscape.operator import Operator
 
 FIRST = 8
 """Probes at the first look."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ def corrupt_labels(
     pmd_type: int | None = None,
     concentration: float | None = None,
     observed: Tensor | None = None,
+    **own: Any,
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
@@ -115,6 +116,7 @@ def corrupt_labels(
         pmd_type: of `"pmd"`: 1, 2 or 3.
         concentration: of `"beta"`: theta1 + theta2.
         observed: of `"human"`: int64 (n,), the labels.
+        own: options of a kind of your own, registered with `NOISE_REGISTRY`.
 
     Raises:
         TypeError: labels that are no tensor.
@@ -122,7 +124,7 @@ def corrupt_labels(
             needs and did not get or that it does not take, or one that is not what it must be.
     """
     chosen = NOISE_REGISTRY.entry(kind)
-    given = {
+    arguments = {
         "transition": transition,
         "inputs": inputs,
         "flip_std": flip_std,
@@ -130,8 +132,9 @@ def corrupt_labels(
         "pmd_type": pmd_type,
         "concentration": concentration,
         "observed": observed,
+        **own,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
     _check_tensor("targets", targets)
