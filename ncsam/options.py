@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -58,7 +58,7 @@ class Registry(Generic[Entry]):
     """
 
     field: str
-    entries: Mapping[str, Entry]
+    entries: MutableMapping[str, Entry]
     maker: Callable[[Entry], Callable[..., Any]] = lambda entry: entry  # type: ignore[assignment,return-value]
     not_options: tuple[str, ...] = ()
     whole_numbers: tuple[int, int] | None = None
@@ -74,6 +74,21 @@ class Registry(Generic[Entry]):
             known = f"known: {', '.join(self.entries)}"
             raise ValueError(f"{self.field}: unknown name {name!r}; {known}{f'; {hint}' if hint else ''}")
         return self.entries[name]
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """A decorator that adds an entry of one's own.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self.entries:
+            raise ValueError(f"{self.field}: the name {name!r} is taken; choose another")
+
+        def add(entry: Entry) -> Entry:
+            self.entries[name] = entry
+            return entry
+
+        return add
 
     def options(self, name: str) -> dict[str, Option]:
         """What can be set of a choice, by name.

@@ -295,3 +295,15 @@ QUANTITIES: dict[str, Quantity] = {
 }
 """Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs that define it; the
 mean of a perturbation is over the epochs with one."""
+
+
+def register_quantity(name: str, found: Quantity) -> Quantity:
+    """Adds a quantity of one's own, with its words, unit and margin.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in QUANTITIES:
+        raise ValueError(f"name: the quantity {name!r} is registered already; choose another")
+    QUANTITIES[name] = found
+    return found

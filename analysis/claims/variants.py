@@ -65,10 +65,9 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    """The runs of a variant with its loss and unmixed labels, whatever their tuned hyper-parameters."""
-    named = table[
-        (table["method_name"] == variant.name) & (table["loss"] == variant.loss) & (table["mixup"] == 0)
-    ]
+    """The runs of a variant with its loss, whatever their tuned hyper-parameters; without mixed or smoothed labels."""
+    is_plain = (table["mixup"] == 0) & (table["label_smoothing"] == 0)
+    named = table[(table["method_name"] == variant.name) & (table["loss"] == variant.loss) & is_plain]
     texts = named["hyperparameters"]
     is_variant = {text: _has_settings(variant, json.loads(text)) for text in texts.unique()}
     return named[texts.map(is_variant).astype(bool)]

@@ -16,13 +16,14 @@ from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import one_of
+from analysis.plan.own_parts import loaded
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
 from analysis.run.context import RunContext
 from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
-MAY_DIFFER = {"measure", "seeds", "methods"}
+MAY_DIFFER = {"measure", "seeds", "methods", "claims", "own_parts"}
 """What may differ in another study file, besides the noise rates: only its `measure` is read."""
 
 
@@ -62,7 +63,7 @@ def measure_study(
         store.remove_temporary_files(root)
         kept = read_study(root / "study.toml")
         asked = _with_settings(kept, study or kept, names, root)
-        finals = final_runs(asked)
+        finals, own_parts = final_runs(asked), loaded(asked.own_parts)
         records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
@@ -73,7 +74,9 @@ def measure_study(
         current = records.keys() - {run.path for run in outdated}
         with RunsProgress(console, planned, current, lambda: engine.workers, "measured as asked") as shown:
             work = Work(root, engine, shown, records, failed)
-            context = RunContext(root.absolute(), data_dir and data_dir.absolute(), resources.device, data)
+            context = RunContext(
+                root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
+            )
             again = partial(measure_again, context=context)
             work.do([(run.path, partial(again, run, names)) for run in outdated])
         return Outcome(store.write_index(root, finals, records), failed)
@@ -91,6 +94,7 @@ def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path
             f"--study: is another study than the one in {root} ({field}: {there!r} there, {here!r} in the file); only "
             "its [measure] may differ"
         )
+    loaded(kept.own_parts)
     study = kept.model_copy(update={"measure": merged(kept.measure, asked.measure, names)})
     check_consistency(study)
     return study

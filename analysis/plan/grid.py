@@ -97,6 +97,7 @@ def _shared(study: Study, rate: float) -> dict[str, Any]:
         ),
         "training": study.training,
         "selection": study.selection,
+        "own_parts": sorted(study.own_parts.values()) or None,
     }
 
 

@@ -29,6 +29,7 @@ def measure_again(
     Raises:
         FileNotFoundError, ValueError: as `execute` does.
     """
+    context.load_own_parts()
     path, config = context.root / run.path, run.config
     report("loading", 0, 1)
     subject = None

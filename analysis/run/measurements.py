@@ -306,12 +306,12 @@ MEASURES = {
 """Name -> measure, in the order of measuring."""
 
 
-def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Results:
+def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
     """Measures a trained model.
 
     Args:
         subject: the model with its data and settings.
-        names: some of `MEASURES`.
+        names: some of `MEASURES`; all for None, those of one's own too.
 
     Returns:
         Group of the run file -> result of `landscape`.
@@ -319,6 +319,7 @@ def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Resul
     Raises:
         ValueError: an unknown name.
     """
+    names = MEASURES.keys() if names is None else names
     for name in names:
         one_of(name, MEASURES)
     results: Results = {}

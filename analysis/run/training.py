@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
+from analysis.plan.study import TrainingSettings
 from analysis.run.run_data import RunData
 from ncsam import (
     METHODS,
@@ -45,6 +46,10 @@ def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
         **config.model.options,
     )
     return in_fastest_layout(model.to(data.device))
+
+
+SECOND_BETA = 0.999
+"""Of AdamW, for the average of squared gradients."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +104,7 @@ class Training:
         """Trains a method. A checkpoint of the same fingerprint is resumed."""
         settings = self.config.training
         epochs = settings.epochs
-        optimizer = torch.optim.SGD(
-            method.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = _optimizer(settings, method)
         augmentation = Augmentation(settings.crop, settings.flip, settings.cutout)
 
         def train_or_resume() -> History:
@@ -145,3 +145,12 @@ class Training:
         if self.config.training.precision == "bfloat16":
             method.passes.autocast_dtype = torch.bfloat16
         return method
+
+
+def _optimizer(settings: TrainingSettings, method: Method) -> torch.optim.Optimizer:
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            method.parameters(), lr=rate, betas=(momentum, SECOND_BETA), weight_decay=decay
+        )
+    return torch.optim.SGD(method.parameters(), lr=rate, momentum=momentum, weight_decay=decay)

@@ -38,6 +38,7 @@ from analysis.store.run_file import (
     write_training,
 )
 from analysis.store.table import (
+    OWN_NUMBERS,
     Record,
     fingerprint,
     read_histories,
@@ -51,6 +52,7 @@ from analysis.store.table import (
 )
 
 __all__ = [
+    "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",
     "MeasuredBy",

@@ -97,7 +97,7 @@ def config_of(file: h5py.File) -> StoredRun:
     written = json.loads(attributes["config"])
     measured_by = json.loads(attributes.get("measured_by", "{}"))
     return StoredRun(
-        config=RunConfig.model_validate(written),
+        config=RunConfig.stored(written),
         hyperparameters=json.loads(attributes["hyperparameters"]),
         versions=json.loads(attributes["versions"]),
         data=str(attributes.get("data", "")),

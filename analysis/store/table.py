@@ -27,12 +27,14 @@ from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 from ncsam.training import METRICS, mean_of_defined
 
-TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters")
+TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
 """Columns of the table that are words."""
-COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *METRICS)
+COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
 
 
+OWN_NUMBERS = "own"
+"""Group of a run file with what measures of one's own found."""
 PARTS = (
     "jacobian_trace",
     "jacobian_top",
@@ -100,11 +102,13 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     method = stored.config.method
     row["method_name"] = method.name
     row["loss"] = method.loss.name
+    row["label_smoothing"] = float(method.loss.options.get("label_smoothing", 0.0))
     row["mixup"] = method.mixup or 0.0
     row["candidates"] = len(method.candidates)
     row["diverged"] = stored.diverged
     row["epochs"] = stored.epochs
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
+    row["tuned"] = json.dumps(method.tuned)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]
@@ -129,10 +133,22 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
             _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
         )
     row.update(bound_scalars(file))
+    row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
     for name in TEXTS:
         if not row[name].isprintable():
             raise ValueError(f"{name} holds what cannot be printed")
     return row
+
+
+def _own_numbers(file: h5py.File) -> dict[str, float]:
+    """The columns that measures of one's own fill."""
+    found = {}
+    for group in file[OWN_NUMBERS].values() if OWN_NUMBERS in file else ():
+        for name, value in zip(group["name"].asstr()[()], group["value"][()], strict=True):
+            if not name.isidentifier():
+                raise ValueError(f"{group.name} names a column {name!r}")
+            found[str(name)] = float(value)
+    return found
 
 
 def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:

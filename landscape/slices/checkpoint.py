@@ -33,14 +33,19 @@ def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], sett
     places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
     """
     first = next(iter(objectives.values()))
-    data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
     state = first.tensors()
     return {
         "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),
-        "data": _digest(data),
+        "data": _digest_of_data(list(objectives.values())),
         "settings": hashlib.sha256(repr((list(objectives), str(first.dtype), settings)).encode()).hexdigest(),
     }
+
+
+def _digest_of_data(objectives: list[Objective]) -> str:
+    if all(objective.is_supervised for objective in objectives):
+        return _digest([tensor for each in objectives for tensor in (each.inputs, each.targets)])
+    return hashlib.sha256(repr([each.chunks.fingerprint for each in objectives]).encode()).hexdigest()
 
 
 def _digest(tensors: list[Tensor], names: Any = ()) -> str:
