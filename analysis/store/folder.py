@@ -25,7 +25,7 @@ from analysis.store.files import (
     set_aside,
     write_text,
 )
-from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, seal_older, versions
 from analysis.store.table import Record, read_record
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 
@@ -97,7 +97,8 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
         root: the folder, locked.
         study: to be worked on.
         runs: its runs; each file is opened once.
-        tell: takes a line for each broken file, which is set aside so that its run is done again.
+        tell: takes a line for each broken file, which is set aside so that its run is done again, and for each file
+            of an earlier version, which gets a checksum.
 
     Returns:
         Path of each finished run -> what its file says.
@@ -117,6 +118,11 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 continue
             if record.fingerprint != run.fingerprint:
                 raise StoreError(other_settings(root, run))
+            if seal_older(root / run.path):
+                tell(
+                    f"out: {root / run.path} is of an earlier version and had no checksum; it has one from now on, and "
+                    "changed bytes will be found"
+                )
             records[run.path] = record
             _remove_leftovers(root / run.path)
     write_study(root, study)
