@@ -45,12 +45,12 @@ part() {
 }
 
 environment=$(python3 -c 'import sys; print(sys.prefix)')
-part tests 95 python3 -m pytest -p no:cacheprovider -n 4 tests/test_cuda.py
-part curvature 90 python3 bench/curvature.py --device cuda --parts products sizes kernels graphs
-part steps 30 python3 bench/training.py --device cuda --only steps
-part surfaces 90 python3 bench/surfaces.py --device cuda --models ResNet-20 --samples 100 --steps 51 25 \
-    --who "ours, adaptive" loss-landscapes --loss-landscapes "$environment"
+part tests 60 python3 -m pytest -p no:cacheprovider -n 4 tests/test_cuda.py
 part resnet18 90 python3 bench/resnet18.py --device cuda
+part surfaces 60 python3 bench/surfaces.py --device cuda --models ResNet-20 --samples 100 --steps 51 \
+    --who "ours, adaptive" loss-landscapes --loss-landscapes "$environment"
+part steps 45 python3 bench/training.py --device cuda --only steps
+part curvature 90 python3 bench/curvature.py --device cuda --parts products sizes kernels graphs
 part goals 75 python3 bench/curvature.py --device cuda --parts goals --trace-draws 3
 part epochs 40 python3 bench/training.py --device cuda --only epochs --seeds 1
 part compiled 60 python3 bench/training.py --device cuda --only epochs --seeds 1 --compile \

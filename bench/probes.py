@@ -22,6 +22,7 @@ import torch
 from analysis import store
 from analysis.plan import Choice, final_runs, read_study
 from analysis.run import one_run, probes
+from analysis.run.context import RunContext
 from landscape import tune_allocator
 
 COUNTED = {"top_eigenvalues": "products", "sharpness": "gradients"}
@@ -52,10 +53,7 @@ def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
             one_run.execute(
                 chosen,
                 Choice(candidates[-1], candidates, [], []),
-                Path(folder),
-                data_dir=None,
-                device="cpu",
-                report=lambda *_: None,
+                RunContext(Path(folder)),
             )
             whole = time.process_time() - started
             gradients = store.scalars(Path(folder) / chosen.path)["gradients"]

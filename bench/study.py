@@ -33,6 +33,7 @@ import analysis.run.one_run
 import analysis.run.training
 import ncsam.training
 from analysis import store
+from analysis.engine import Resources
 from analysis.plan import final_runs, read_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,12 +153,8 @@ def bring_to(count: int, folder: Path, workers: int) -> list[str]:
     outcome = analysis.engine.whole_study.run_study(
         study,
         folder / "out",
-        engine="processes",
-        workers=workers,
-        device="cpu",
-        data_dir=None,
+        Resources("processes", workers, threads=1),
         console=Console(stderr=True),
-        threads=1,
     )
     assert not outcome.failed
     wall, parent = time.perf_counter() - start, time.process_time() - before - reading.spent[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say
+from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say, with_unit
 from landscape import Surface
 
 
@@ -40,7 +40,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     figure.update_layout(
         updatemenus=[{"buttons": _buttons(titles), "x": 0.02, "xanchor": "left"}],
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
-        **_axes(loss_name, low, high),
+        **_axes(with_unit(loss_name, (surface for _, surface in surfaces)), low, high),
     )
     plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height="82vh")
     scale = "logarithmic" if low > 0 else "linear"
@@ -89,7 +89,7 @@ def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
         "cmax": top,
         "colorscale": "Viridis",
         "colorbar": {
-            "title": {"text": f"{loss_name} (nat)", "side": "right"},
+            "title": {"text": loss_name, "side": "right"},
             "tickvals": ticks,
             "ticktext": labels,
             "len": 0.8,

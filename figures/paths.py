@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.scale import holes
+from figures.scale import holes, with_unit
 from figures.style import RC, caption, legend_above, legend_name, looks, new_figure
 from landscape import Path
 
@@ -27,10 +27,10 @@ def paths(named: Sequence[tuple[str, Path]], *, loss_name: str, about: str) -> F
         left, right = figure.subplots(1, 2)
         for title, path in named:
             color, stroke = style[title]["color"], style[title]["linestyle"]
-            label = legend_name(f"{title}: barrier {path.barrier:.2g} nat")
+            label = legend_name(f"{title}: barrier {path.barrier:.2g} {path.loss_unit}".rstrip())
             left.plot(path.position, path.loss, stroke, color=color, label=label, lw=1.4)
             right.plot(path.position, path.accuracy, stroke, color=color, lw=1.4)
-        left.set_ylabel(f"{loss_name} (nat)")
+        left.set_ylabel(with_unit(loss_name, (path for _, path in named)))
         right.set_ylabel("accuracy")
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
         for ax in (left, right):

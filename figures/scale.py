@@ -64,7 +64,8 @@ def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str
         errors = [
             np.nanmax(s.loss_interpolation_error) for s in refined if s.loss_interpolation_error is not None
         ]
-        said += f"{share:.0%} of the points are evaluated, the others within about {max(errors):.2g} nat. "
+        error = f"{max(errors):.2g} {_unit(refined)}".rstrip()
+        said += f"{share:.0%} of the points are evaluated, the others within about {error}. "
     return said
 
 
@@ -72,3 +73,14 @@ def holes(surfaces: Iterable[tuple[str, Surface | Line | Path]]) -> str:
     """How many points have no finite loss, for a caption; empty if all have."""
     count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
     return f"{count} points without a finite loss are left out. " if count else ""
+
+
+def with_unit(name: str, results: Iterable[Surface | Line | Path]) -> str:
+    """The name of a loss with its unit, as in "test loss (nat)", where the results have one in common."""
+    unit = _unit(results)
+    return f"{name} ({unit})" if unit else name
+
+
+def _unit(results: Iterable[Surface | Line | Path]) -> str:
+    units = {result.loss_unit for result in results}
+    return units.pop() if len(units) == 1 else ""

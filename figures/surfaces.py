@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from figures.scale import height_of, holes, loss_at, loss_scale, robust_range, what_levels_say
+from figures.scale import height_of, holes, loss_at, loss_scale, robust_range, what_levels_say, with_unit
 from figures.style import RC, caption, fitted, legend_above, legend_name, logarithmic, looks, new_figure
 from landscape import Line, Surface, Trajectory
 
@@ -89,7 +89,7 @@ def contours(
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         for ax in grid[:, 0]:
             ax.set_ylabel("β")
-        _colorbar(figure, axes, norm, loss_name)
+        _colorbar(figure, axes, norm, with_unit(loss_name, (surface for _, surface in surfaces)))
         walked = "Black: the training's path. " if paths else ""
         caption(
             figure,
@@ -130,7 +130,7 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
             ax.set_xlabel("α")
             ax.set_ylabel("β")
             ax.view_init(elev=28, azim=-60)
-        _colorbar(figure, axes, norm, loss_name)
+        _colorbar(figure, axes, norm, with_unit(loss_name, (surface for _, surface in surfaces)))
         scale = "logarithmic" if low > 0 else "linear"
         caption(
             figure,
@@ -173,7 +173,7 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
             logarithmic(axes[0, column].yaxis, np.concatenate(losses))
             axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
             axes[1, column].set_xlabel("α")
-        axes[0, 0].set_ylabel("mean loss (nat)")
+        axes[0, 0].set_ylabel(with_unit("mean loss", (line for _, models in series for _, line in models)))
         axes[1, 0].set_ylabel("accuracy")
         legend_above(figure, axes[0])
         left_out = holes(each for _, models in series for each in models)
@@ -218,5 +218,5 @@ def _kinds(kinds: Iterable[str]) -> str:
 
 def _colorbar(figure: Figure, axes: Sequence[object], norm: Normalize, name: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02, extend="both")  # type: ignore[arg-type]
-    bar.set_label(f"{name} (nat)")
+    bar.set_label(name)
     logarithmic(bar.ax.yaxis, np.array([norm.vmin, norm.vmax], dtype=np.float64))

@@ -52,6 +52,7 @@ from ncsam.methods import (
 from ncsam.models import MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, History, fit
+from ncsam_command import warn_of_hidden_packages
 
 __all__ = [
     "ASAM",
@@ -103,3 +104,5 @@ __all__ = [
     "read_human_labels",
     "schedule_options",
 ]
+
+warn_of_hidden_packages()

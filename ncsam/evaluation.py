@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ncsam.datasets import Split
 from ncsam.label_noise import NoisyLabels
+from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
@@ -26,7 +27,8 @@ EVALUATION_METRICS = {
     "test_loss": ("nat", "mean loss on held-out samples"),
     "test_accuracy": ("", "accuracy on held-out samples"),
 }
-"""Name -> (unit, description) of what `evaluate` measures."""
+"""Name -> (unit, description) of what `evaluate` measures; losses are in nat where the training loss is."""
+LOSS_METRICS = ("train_loss", "test_loss")
 
 
 @torch.no_grad()
@@ -69,8 +71,7 @@ def evaluate(method: Method, train: Split, labels: NoisyLabels, held_out: Split)
     train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
     test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
     test_targets = held_out.targets.to(test_outputs.device)
-    # a loss that remembers training samples has nothing to say of others
-    loss_fn: Any = nn.CrossEntropyLoss() if remembers_samples(method.loss_fn) else method.loss_fn
+    loss_fn = _evaluated_loss(method)
     # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
     # (minus infinity is what a model that rules a class out gives it)
     if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
@@ -85,6 +86,16 @@ def evaluate(method: Method, train: Split, labels: NoisyLabels, held_out: Split)
         "test_loss": loss_fn(test_outputs, test_targets).item(),
         "test_accuracy": _accuracy(test_outputs.argmax(1), test_targets),
     }
+
+
+def unit_of_loss(method: Method) -> str:
+    """The unit of the `LOSS_METRICS`."""
+    return unit_of(_evaluated_loss(method))
+
+
+def _evaluated_loss(method: Method) -> Any:
+    """The training loss, or cross-entropy in place of a loss that remembers training samples and no others."""
+    return nn.CrossEntropyLoss() if remembers_samples(method.loss_fn) else method.loss_fn
 
 
 def _accuracy(predictions: Tensor, targets: Tensor) -> float:

@@ -286,6 +286,15 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+LOG_LIKELIHOODS = (nn.CrossEntropyLoss, nn.NLLLoss, ForwardCorrection, StochasticLabelNoise)
+
+
+def unit_of(loss_fn: object) -> str:
+    """ "nat" for a negative log-likelihood; empty for any other loss, of which the unit is not known."""
+    is_likelihood = isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn is cross_entropy
+    return "nat" if is_likelihood else ""
+
+
 LOSS_REGISTRY = Registry("loss", LOSSES)
 """The losses with their options."""
 

@@ -19,7 +19,7 @@ from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import load_checkpoint, save_checkpoint
 from ncsam.datasets import Split
-from ncsam.evaluation import EVALUATION_METRICS, evaluate, predict
+from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, evaluate, predict, unit_of_loss
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.method import Method
@@ -179,11 +179,13 @@ def fit(
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows)
         if on_epoch:
             on_epoch(epoch)
-    return _history(rows, probes)
+    return _history(rows, probes, method)
 
 
-def _history(rows: list[dict[str, float]], probes: Sequence[Probe]) -> History:
+def _history(rows: list[dict[str, float]], probes: Sequence[Probe], method: Method) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
+    for name in LOSS_METRICS:
+        described[name] = (unit_of_loss(method), described[name][1])
     # a checkpoint of an earlier version lacks the metrics that are newer
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
 from landscape import (
@@ -399,10 +400,7 @@ def test_a_study_runs_whole(tmp_path: Path):
     outcome = run_study(
         read_study(study),
         tmp_path / "out",
-        engine="serial",
-        workers=1,
-        device=str(DEVICE),
-        data_dir=None,
+        Resources(device=str(DEVICE)),
         console=Console(file=printed, width=300),
     )
     assert not outcome.failed, printed.getvalue()

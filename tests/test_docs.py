@@ -11,6 +11,7 @@ PAGES = (
         "claims.md",
         "curvature.md",
         "findings.md",
+        "gpu.md",
         "moving.md",
         "results.md",
         "studies.md",

@@ -5,7 +5,16 @@
 `variants.py` which runs are a method's, `quantities.py` what is measured. One file a family holds the claims.
 """
 
-from analysis.claims import ablations, generalization, landscapes, mechanism, redraw, rivals, theory
+from analysis.claims import (
+    ablations,
+    generalization,
+    landscapes,
+    mechanism,
+    redraw,
+    rivals,
+    simulated_noise,
+    theory,
+)
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
 from analysis.claims.differences import Difference, Level
@@ -26,6 +35,7 @@ from analysis.claims.variants import (
     SAM_AS_LONG,
     SAM_AS_LONG_AS_NOT_PROJECTED,
     SGD,
+    SLN,
     UNCOMPENSATED,
     Variant,
 )
@@ -38,6 +48,7 @@ for _claim in (
     *ablations.CLAIMS,
     *rivals.CLAIMS,
     *redraw.CLAIMS,
+    *simulated_noise.CLAIMS,
 ):
     register(_claim)
 
@@ -56,6 +67,7 @@ __all__ = [
     "SAM_AS_LONG",
     "SAM_AS_LONG_AS_NOT_PROJECTED",
     "SGD",
+    "SLN",
     "UNCOMPENSATED",
     "VERDICTS",
     "Association",

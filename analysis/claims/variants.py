@@ -33,6 +33,7 @@ class Variant:
         title: for people.
         name: of the method, as in `ncsam.METHODS`.
         settings: hyper-parameters that differ from the method's defaults; those in `TUNED` may have any value.
+        loss: that the runs are trained with, as in `ncsam.LOSSES`; its own options may have any value.
         larger_radius: only runs whose rho is larger than that of the method's own runs in the same cell.
         as_long_as: only runs whose perturbations are as long as those of that variant with the same noise.
     """
@@ -40,11 +41,13 @@ class Variant:
     title: str
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "cross-entropy"
     larger_radius: bool = False
     as_long_as: Variant | None = None
 
 
 SGD = Variant("SGD", "plain")
+SLN = Variant("SGD, stochastic label noise", "plain", loss="sln")
 SAM = Variant("SAM", "sam")
 LARGER_SAM = Variant("SAM with a larger radius", "sam", larger_radius=True)
 ORACLE = Variant("SAM, oracle", "oracle-sam")
@@ -62,9 +65,9 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    """The runs of a variant with cross-entropy and unmixed labels, whatever their tuned hyper-parameters."""
+    """The runs of a variant with its loss and unmixed labels, whatever their tuned hyper-parameters."""
     named = table[
-        (table["method_name"] == variant.name) & (table["loss"] == "cross-entropy") & (table["mixup"] == 0)
+        (table["method_name"] == variant.name) & (table["loss"] == variant.loss) & (table["mixup"] == 0)
     ]
     texts = named["hyperparameters"]
     is_variant = {text: _has_settings(variant, json.loads(text)) for text in texts.unique()}

@@ -6,7 +6,6 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.console import Console
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
 from analysis.cli.dry_run import print_plan
-from analysis.engine import cores
+from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
@@ -28,17 +27,6 @@ from analysis.report.summary import print_results, print_verdicts
 
 MAX_THREADS = 1024
 """With very many, libraries fail in ways that name something else."""
-
-
-class Resources(NamedTuple):
-    """Where and with what runs are done, as `run_study` takes it."""
-
-    engine: str
-    workers: int
-    device: str
-    data_dir: Path | None
-    threads: int | None
-    scheduler: str | None
 
 
 def _resources(options: argparse.Namespace) -> Resources:
@@ -64,14 +52,14 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         print_plan(study, options.out, resources.workers, console)
         return 0
-    outcome = run_study(study, options.out, console=console, **resources._asdict())
+    outcome = run_study(study, options.out, resources, console=console)
     return _show(options.out, outcome, console)
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     study = options.study and read_study(options.study)
-    resources = _resources(options)._asdict()
-    outcome = measure_study(options.results, options.only, study=study, console=console, **resources)
+    resources = _resources(options)
+    outcome = measure_study(options.results, options.only, resources=resources, study=study, console=console)
     return _show(options.results, outcome, console)
 
 

@@ -8,42 +8,39 @@ from contextlib import contextmanager
 from analysis.engine.cluster import Cluster
 from analysis.engine.jobs import Engine, EngineError, Event, Job, run_jobs
 from analysis.engine.processes import Processes, cores
+from analysis.engine.resources import IN_THIS_PROCESS, Resources
 from analysis.engine.serial import Serial
 
 ENGINES = ("serial", "processes", "dask")
 
-__all__ = ["ENGINES", "Engine", "EngineError", "Event", "Job", "cores", "open_engine", "run_jobs"]
+__all__ = [
+    "ENGINES",
+    "IN_THIS_PROCESS",
+    "Engine",
+    "EngineError",
+    "Event",
+    "Job",
+    "Resources",
+    "cores",
+    "open_engine",
+    "run_jobs",
+]
 
 
 @contextmanager
-def open_engine(
-    name: str,
-    workers: int = 1,
-    *,
-    threads: int | None = None,
-    device: str = "cpu",
-    scheduler: str | None = None,
-) -> Iterator[Engine]:
-    """An engine by name, its workers ended with the context.
-
-    Args:
-        name: one of `ENGINES`.
-        workers: processes, for `"processes"` and for `"dask"` without a scheduler.
-        threads: of torch in each worker; None divides this machine's cores among them, and leaves alone what
-            runs in this process or on a cluster that somebody else has started.
-        device: `"cuda"` gives each worker a GPU of its own, by index, as far as there are enough.
-        scheduler: address of a Dask scheduler; None starts a cluster on this machine.
+def open_engine(resources: Resources) -> Iterator[Engine]:
+    """The engine that is asked for; its workers end with the context.
 
     Raises:
         EngineError: no Dask, or no answer from the scheduler.
     """
     engine: Engine
-    if name == "serial":
-        engine = Serial(threads)
-    elif name == "processes":
-        engine = Processes(workers, threads, device)
+    if resources.engine == "serial":
+        engine = Serial(resources.threads)
+    elif resources.engine == "processes":
+        engine = Processes(resources)
     else:
-        engine = Cluster(workers, threads, device, scheduler)
+        engine = Cluster(resources)
     try:
         yield engine
     except BaseException:

@@ -24,6 +24,7 @@ import landscape
 import ncsam
 from analysis.engine.jobs import EngineError, Event, Job, OnEvent
 from analysis.engine.processes import gpus_of_workers, kill_children, threads_of_each, wait_passively
+from analysis.engine.resources import Resources
 
 IN_HAND = 1000
 """Enough for a cluster that grows with what waits, few enough for the memory."""
@@ -37,15 +38,16 @@ class Cluster:
     slots = IN_HAND
     lost: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, workers: int, threads: int | None, device: str, scheduler: str | None) -> None:
+    def __init__(self, resources: Resources) -> None:
         try:
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
+        workers, threads, scheduler = resources.workers, resources.threads, resources.scheduler
         # Dask itself would search for half a minute and end in a traceback
         if scheduler is not None and not re.fullmatch(r"((tcp|tls)://)?[^/]+:\d+", scheduler):
             raise EngineError(f"--scheduler: must look like tcp://host:8786, got {scheduler!r}")
-        is_gpu = torch.device(device).type == "cuda"
+        is_gpu = torch.device(resources.device).type == "cuda"
         self._cluster = None
         self._gpus: list[int] = []
         self._threads = threads
@@ -53,7 +55,7 @@ class Cluster:
         if scheduler is None:
             wait_passively()
             self._threads = threads or threads_of_each(workers)
-            self._gpus = gpus_of_workers(workers, device)
+            self._gpus = gpus_of_workers(workers, resources.device)
             self._cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from analysis import store
-from analysis.engine import open_engine
+from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
 from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
@@ -18,6 +18,7 @@ from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import one_of
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
+from analysis.run.context import RunContext
 from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
@@ -29,14 +30,9 @@ def measure_study(
     root: Path,
     names: Sequence[str] = (),
     *,
+    resources: Resources = IN_THIS_PROCESS,
     study: Study | None = None,
-    engine: str,
-    workers: int,
-    device: str,
-    data_dir: Path | None,
-    console: Console,
-    threads: int | None = None,
-    scheduler: str | None = None,
+    console: Console | None = None,
 ) -> Outcome:
     """Measures the stored weights of a study's finished runs again.
 
@@ -46,25 +42,22 @@ def measure_study(
     Args:
         root: the study folder.
         names: what is measured, of `MEASURES`; everything if empty.
+        resources: with what.
         study: whose `measure` settings are taken; those of the folder's own study if None.
-        engine: one of `ENGINES`, with `workers`, `threads` and `scheduler` as `open_engine` takes them.
-        workers: how many.
-        device: where to measure.
-        data_dir: where data files are.
-        console: where progress is shown.
-        threads: of torch in each run.
-        scheduler: of Dask.
+        console: where progress is shown; the terminal if not given.
 
     Raises:
         StoreError: no study's folder, or in use, no run has finished, or the runs had other data or other settings.
         ValueError: an unknown measure, or settings that do not fit the study or the other measures.
         EngineError: no such engine here, or it is gone.
     """
+    console = console or Console()
+    data_dir = resources.data_dir
     names = [one_of(name, MEASURES) for name in names] or list(MEASURES)
     store.check_is_study(root)
     with (
         store.locked(root, partial(say, console)),
-        open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
+        open_engine(resources) as engine,
     ):
         store.remove_temporary_files(root)
         kept = read_study(root / "study.toml")
@@ -78,15 +71,10 @@ def measure_study(
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
         current = records.keys() - {run.path for run in outdated}
-        with RunsProgress(console, planned, current, lambda: executor.workers, "measured as asked") as shown:
-            work = Work(root, executor, shown, records, failed)
-            again = partial(
-                measure_again,
-                root=root.absolute(),
-                data_dir=data_dir and data_dir.absolute(),
-                device=device,
-                expected_data=data,
-            )
+        with RunsProgress(console, planned, current, lambda: engine.workers, "measured as asked") as shown:
+            work = Work(root, engine, shown, records, failed)
+            context = RunContext(root.absolute(), data_dir and data_dir.absolute(), resources.device, data)
+            again = partial(measure_again, context=context)
             work.do([(run.path, partial(again, run, names)) for run in outdated])
         return Outcome(store.write_index(root, finals, records), failed)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from analysis.engine.jobs import Event, Job, OnEvent
+from analysis.engine.resources import Resources
 from landscape import tune_allocator
 
 
@@ -26,12 +27,12 @@ class Processes:
 
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
-    def __init__(self, workers: int, threads: int | None, device: str) -> None:
-        self.workers = workers
+    def __init__(self, resources: Resources) -> None:
+        self.workers = resources.workers
         # one more than there are workers, so that none waits while this process looks at a result
-        self.slots = workers + 1
-        self._threads = threads or threads_of_each(workers)
-        self._gpus = gpus_of_workers(workers, device)
+        self.slots = self.workers + 1
+        self._threads = resources.threads or threads_of_each(self.workers)
+        self._gpus = gpus_of_workers(self.workers, resources.device)
         self._context = multiprocessing.get_context("spawn")
         self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None

@@ -8,51 +8,40 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis import store
-from analysis.engine import open_engine
+from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
 from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
+from analysis.run.context import RunContext
 from analysis.run.one_run import execute
 
 
 def run_study(
-    study: Study,
-    root: Path,
-    *,
-    engine: str,
-    workers: int,
-    device: str,
-    data_dir: Path | None,
-    console: Console,
-    threads: int | None = None,
-    scheduler: str | None = None,
+    study: Study, root: Path, resources: Resources = IN_THIS_PROCESS, *, console: Console | None = None
 ) -> Outcome:
     """Brings the study folder to completion.
 
     Args:
         study: what to do.
         root: the study folder.
-        engine: one of `ENGINES`, with `workers`, `threads` and `scheduler` as `open_engine` takes them.
-        workers: how many.
-        device: where to train and measure.
-        data_dir: where data files are.
-        console: where progress is shown.
-        threads: of torch in each run; results are the same bit for bit only with the same number.
-        scheduler: of Dask.
+        resources: with what.
+        console: where progress is shown; the terminal if not given.
 
     Raises:
         StoreError: the folder is another study's, or in use, or its runs had other data or another choice.
         EngineError: no such engine here, or it is gone.
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
+    console = console or Console()
+    data_dir = resources.data_dir
     finals = final_runs(study)
     # the seeds of a method and rate share their trials
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
     with (
         store.locked(root, partial(say, console)),
-        open_engine(engine, workers, threads=threads, device=device, scheduler=scheduler) as executor,
+        open_engine(resources) as engine,
     ):
         records = store.open_folder(root, study, finals + trials, partial(say, console))
         data = ""
@@ -61,16 +50,11 @@ def run_study(
             # what does not fit the data is better found here than by every worker
             check_against_data(study, dataset, data_dir)
         # workers of a cluster may have been started in another folder
-        train = partial(
-            execute,
-            root=root.absolute(),
-            data_dir=data_dir and data_dir.absolute(),
-            device=device,
-            expected_data=data,
-        )
+        context = RunContext(root.absolute(), data_dir and data_dir.absolute(), resources.device, data)
+        train = partial(execute, context=context)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
-        with RunsProgress(console, planned, records, lambda: executor.workers) as shown:
-            work = Work(root, executor, shown, records, {})
+        with RunsProgress(console, planned, records, lambda: engine.workers) as shown:
+            work = Work(root, engine, shown, records, {})
             missing = [trial for trial in trials if trial.path not in records]
             work.do([(trial.path, partial(train, trial, only_choice(trial))) for trial in missing])
             decided = _decided(study, work, finals)

@@ -68,8 +68,10 @@ class Work:
         if result is not None:
             self.records[path] = result.record
             return
-        self.failed[path] = f"{type(error).__name__}: {error}"
         # on a full disk every other run would fail as well, each after its work
+        if error is not None and store.is_of_the_disk(error):
+            raise error
+        self.failed[path] = f"{type(error).__name__}: {error}"
         store.check_writable(self.root)
         store.write_failure(self.root / path, self.failed[path])
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 from analysis import store
 from analysis.plan import Run
+from analysis.run.context import RunContext
 from analysis.run.measurements import MEASURES, Subject, measure
 from analysis.run.one_run import Report
 from analysis.run.run_data import load_run_data
-from analysis.run.training import Training
+from analysis.run.training import new_model
 
 
 def measure_again(
-    run: Run,
-    names: Collection[str],
-    root: Path,
-    *,
-    data_dir: Path | None,
-    device: str,
-    report: Report,
-    expected_data: str = "",
+    run: Run, names: Collection[str], context: RunContext, *, report: Report = lambda *_: None
 ) -> store.Record:
     """Measures the stored weights of a run, and puts the results in the place of earlier ones.
 
@@ -31,11 +24,8 @@ def measure_again(
     Args:
         run: with the settings that its file shall have.
         names: what is measured, of `MEASURES`.
-        root: the study folder.
-        data_dir: where data files are.
-        device: where to measure.
+        context: where it is done.
         report: is told of the progress.
-        expected_data: digest of the data that the run had; empty: not looked at.
 
     Returns:
         What the study needs to know of the run.
@@ -43,12 +33,12 @@ def measure_again(
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
-    path, config = root / run.path, run.config
+    path, config = context.root / run.path, run.config
     report("loading", 0, 1)
     subject = None
     if not store.read_config(path).diverged:
-        data = load_run_data(config, data_dir, device, expected_digest=expected_data)
-        model = Training(config, data, fingerprint="").new_model("weights")
+        data = load_run_data(config, context)
+        model = new_model(config, data, "weights")
         store.load_weights(path, model)
         subject = Subject(model, config, data)
     report("measuring", 0, 1)
@@ -58,5 +48,5 @@ def measure_again(
         store.write_run_config(file["config"], config)
         if subject:
             store.write_measurements(file, results, subject.samples)
-        store.write_measured_by(file, {name: MEASURES[name].version for name in names}, device)
+        store.write_measured_by(file, {name: MEASURES[name].version for name in names}, context.device)
         return store.record_of(file)

@@ -11,10 +11,11 @@ from torch import nn
 from analysis import store
 from analysis.plan import Choice, Run
 from analysis.plan.run_config import digest
+from analysis.run.context import RunContext
 from analysis.run.measurements import MEASURES, Subject, measure
 from analysis.run.probes import study_probes
 from analysis.run.run_data import RunData, load_run_data
-from analysis.run.training import Training
+from analysis.run.training import Training, new_model
 from ncsam import History
 
 Report = Callable[[str, int, int], None]
@@ -22,25 +23,15 @@ Report = Callable[[str, int, int], None]
 
 
 def execute(
-    run: Run,
-    choice: Choice,
-    root: Path,
-    *,
-    data_dir: Path | None,
-    device: str,
-    report: Report,
-    expected_data: str = "",
+    run: Run, choice: Choice, context: RunContext, *, report: Report = lambda *_: None
 ) -> store.Record:
     """Trains and measures one run and writes its file, resuming from its checkpoint if there is one.
 
     Args:
         run: which.
         choice: of its hyper-parameters.
-        root: the study folder.
-        data_dir: where data files are.
-        device: where to train and measure.
+        context: where it is done.
         report: is told of the progress.
-        expected_data: digest of the data that the study was checked with; empty: not looked at.
 
     Returns:
         What the study needs to know of the run.
@@ -50,17 +41,20 @@ def execute(
     """
     config = run.config
     report("loading", 0, config.training.epochs)
-    data = load_run_data(config, data_dir, device, expected_digest=expected_data)
-    path = root / run.path
+    data = load_run_data(config, context)
+    path = context.root / run.path
     model, history = _trained(run, choice, data, path, report)
     with store.run_file_written(path) as file:
-        store.write_training(file, run, choice, data.labels, history, model, data=data.digest, device=device)
+        store.write_training(
+            file, run, choice, data.labels, history, model, data=data.digest, device=context.device
+        )
         if config.measure is not None and not history.diverged:
             report("measuring", history.epochs, history.epochs)
             subject = Subject(model, config, data)
             store.write_measurements(file, measure(subject), subject.samples)
         if config.measure is not None:
-            store.write_measured_by(file, {name: found.version for name, found in MEASURES.items()}, device)
+            versions = {name: found.version for name, found in MEASURES.items()}
+            store.write_measured_by(file, versions, context.device)
         record = store.record_of(file)
     # also those of a training that was begun with other settings
     for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
@@ -81,7 +75,7 @@ def _trained(
         transition, spent = training.estimated_transition(
             checkpoint.with_suffix(".transition.ckpt"), partial(report, "estimating transitions")
         )
-    model = training.new_model("weights")
+    model = new_model(config, data, "weights")
     method = training.method(model, transition, choice.hyperparameters)
     method.gradient_count = spent
     probes = study_probes(config, method, model, data.train, data.labels)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from analysis.plan.data import data_digest, load_data, observed_labels
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
+from analysis.run.context import RunContext
 from ncsam import Dataset, NoisyLabels, Split
 
 
@@ -34,24 +34,21 @@ class RunData:
     device: str
 
 
-def load_run_data(
-    config: RunConfig, data_dir: Path | None, device: str, *, expected_digest: str = ""
-) -> RunData:
+def load_run_data(config: RunConfig, context: RunContext) -> RunData:
     """Loads the data of a run and draws its wrong labels.
 
     Args:
         config: of the run.
-        data_dir: where data files are.
-        device: where the samples go.
-        expected_digest: of the data that the study was checked with; empty: not looked at.
+        context: of the run.
 
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` and `observed_labels` do, or the data are other ones.
     """
+    data_dir, device = context.data_dir, context.device
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     digest = data_digest(config, dataset, data_dir)
-    if expected_digest not in ("", digest):
+    if context.expected_data not in ("", digest):
         # such as a machine with other files, or a worker that holds what it read before they changed
         raise ValueError(
             "--data-dir: this worker has other data than the study; give it the same, start it anew"

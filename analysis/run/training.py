@@ -35,6 +35,18 @@ OnEpoch = Callable[[int, int], None]
 """(epochs done, epochs in all)."""
 
 
+def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
+    """A run's architecture, its initial weights drawn for `purpose`."""
+    model = build_model(
+        config.model.name,
+        data.dataset.input_shape,
+        data.dataset.num_classes,
+        seed=derived_seed(config, purpose),
+        **config.model.options,
+    )
+    return in_fastest_layout(model.to(data.device))
+
+
 @dataclass(frozen=True)
 class Training:
     """One run's data and settings.
@@ -49,45 +61,34 @@ class Training:
     data: RunData
     fingerprint: str
 
-    def new_model(self, purpose: str) -> nn.Module:
-        """The run's architecture, its initial weights drawn for `purpose`."""
-        model = build_model(
-            self.config.model.name,
-            self.data.dataset.input_shape,
-            self.data.dataset.num_classes,
-            seed=derived_seed(self.config, purpose),
-            **self.config.model.options,
-        )
-        return in_fastest_layout(model.to(self.data.device))
-
     def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
         """The run's method with its loss, around a model."""
-        settings = self.config.method
+        config, data, settings = self.config, self.data, self.config.method
         loss_fn = build_loss(
             settings.loss.name,
-            samples=len(self.data.train),
-            classes=self.data.dataset.num_classes,
+            samples=len(data.train),
+            classes=data.dataset.num_classes,
             transition=transition.float(),
-            seed=derived_seed(self.config, "loss"),
+            seed=derived_seed(config, "loss"),
             **settings.loss.options,
-        ).to(self.data.device)
-        return self._configured(
-            build_method(
-                settings.name,
-                self._compiled(model),
-                loss_fn,
-                seed=derived_seed(self.config, "method"),
-                clean_targets=self.data.labels.clean,
-                peer=self._compiled(self.new_model("peer's weights"))
-                if METHODS[settings.name].needs_peer
-                else None,
-                **hyperparameters,
-            )
+        ).to(data.device)
+        peer = None
+        if METHODS[settings.name].needs_peer:
+            peer = self._compiled(new_model(config, data, "peer's weights"))
+        method = build_method(
+            settings.name,
+            self._compiled(model),
+            loss_fn,
+            seed=derived_seed(config, "method"),
+            clean_targets=data.labels.clean,
+            peer=peer,
+            **hyperparameters,
         )
+        return self._configured(method)
 
     def estimated_transition(self, checkpoint: Path, on_epoch: OnEpoch) -> tuple[Tensor, float]:
         """The transition matrix read off a network trained with cross-entropy, and the gradients spent on that."""
-        model = self.new_model("weights of the estimate")
+        model = new_model(self.config, self.data, "weights of the estimate")
         method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
         self.fit(method, checkpoint, on_epoch)
         return estimated_transition(predict(model, self.data.train).softmax(1)), method.gradient_count

@@ -1,6 +1,13 @@
 """The study folder: one HDF5 file a run, written whole or not at all, and the index of all runs."""
 
-from analysis.store.files import BrokenFileError, StoreError, remove_temporary_files, replace_file, write_text
+from analysis.store.files import (
+    BrokenFileError,
+    StoreError,
+    is_of_the_disk,
+    remove_temporary_files,
+    replace_file,
+    write_text,
+)
 from analysis.store.folder import (
     check_is_study,
     check_writable,
@@ -55,6 +62,7 @@ __all__ = [
     "config_of",
     "failure_path",
     "fingerprint",
+    "is_of_the_disk",
     "load_weights",
     "locked",
     "open_folder",

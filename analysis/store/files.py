@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -16,12 +17,29 @@ OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 """Such a name does not say who writes."""
 
 
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""A disk that is full, or read-only: every later file would fail as well."""
+
+
 class StoreError(ValueError):
     """A study folder that cannot be used as asked; the message is one line."""
 
 
 class BrokenFileError(StoreError):
     """A file that is not what was written, or not to be trusted."""
+
+
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether the disk is full or read-only, so that no other run could be written either."""
+    return isinstance(error, OSError) and error.errno in OF_THE_DISK
+
+
+def cannot_write(root: Path, error: OSError) -> StoreError:
+    """What a study ends with whose folder can no longer be written."""
+    return StoreError(
+        f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
+        "from there once that is mended"
+    )
 
 
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:

@@ -19,8 +19,10 @@ from analysis.plan.study import Study
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
+    cannot_write,
     check_regular,
     is_of_dead_writer,
+    is_of_the_disk,
     remove_temporary_files,
     set_aside,
     write_text,
@@ -42,32 +44,39 @@ def locked(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
         tell: takes a line if the file system cannot lock; the study goes on.
 
     Raises:
-        StoreError: another process works in it, it cannot be written, or it holds what is no regular file.
+        StoreError: another process works in it, it holds what is no regular file, or it cannot be written, now or
+            later in the context.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
         check_regular(root)
         lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        check_writable(root)
     except OSError as error:
         raise StoreError(f"out: cannot write to {root}: {error.strerror}") from error
     try:
+        check_writable(root)
+        _lock(lock, root, tell)
+        yield
+    except OSError as error:
+        if is_of_the_disk(error):
+            raise cannot_write(root, error) from error
+        raise
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, root: Path, tell: Callable[[str], None]) -> None:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(lock)
         raise StoreError(f"out: another 'ncsam study' is at work in {root}; wait for it") from error
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
-            os.close(lock)
             raise StoreError(f"out: cannot lock {root}: {error.strerror}") from error
         tell(
             f"out: the file system of {root} cannot lock ({error.strerror}); the study goes on without: "
             "start no second 'ncsam study' with this folder"
         )
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def check_writable(root: Path) -> None:
@@ -82,10 +91,7 @@ def check_writable(root: Path) -> None:
             file.write(bytes(1 << 16))
         flush(probe)
     except OSError as error:
-        raise StoreError(
-            f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
-            "from there once that is mended"
-        ) from error
+        raise cannot_write(root, error) from error
     finally:
         probe.unlink(missing_ok=True)
 

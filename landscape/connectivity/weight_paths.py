@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
 from landscape.loss.weights import Weights
+from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 
 
@@ -23,10 +25,11 @@ class Path:
     """Loss and accuracy from one solution, at position 0, to another, at position 1."""
 
     position: FloatArray = described("place on the path, from 0 to 1", dims=("position",), coordinate=True)
-    loss: FloatArray = described("mean loss", unit="nat", dims=("position",))
+    loss: FloatArray = described("mean loss", unit=LOSS_UNIT, dims=("position",))
     accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=("position",))
     barrier: float = described(
-        "largest loss above the straight line between the ends' losses, at the points evaluated", unit="nat"
+        "largest loss above the straight line between the ends' losses, at the points evaluated",
+        unit=LOSS_UNIT,
     )
     barrier_position: float = described("where that is")
     kind: str = described("straight or quadratic Bezier")
@@ -35,6 +38,7 @@ class Path:
     batch_norm: str = described("statistics of BatchNorm at each point")
     calibration_samples: int = described("inputs that BatchNorm is recalibrated with")
     samples: int = described("samples in the mean loss")
+    loss_unit: str = loss_unit_field()
 
 
 @result
@@ -43,13 +47,15 @@ class Bend:
 
     vector: Tensor = described("weights of the control point", dims=("parameter",))
     loss: FloatArray = described(
-        "loss of the batch at each step, at a random point of the path", unit="nat", dims=("step",)
+        "loss of the batch at each step, at a random point of the path", unit=LOSS_UNIT, dims=("step",)
     )
     batch_size: int = described("samples of a batch")
     learning_rate: float = described("of Adam at the first step, with cosine decay to 0")
     seed: int = described("seed of the batches and the points")
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def path(
     objective: Objective,
     other: Weights,
@@ -72,6 +78,7 @@ def path(
     )["loss"]
 
 
+@of_objective
 def paths(
     objectives: Mapping[str, Objective],
     other: Weights,
@@ -137,6 +144,7 @@ def paths(
             batch_norm=choice,
             calibration_samples=evaluator.calibration_samples,
             samples=objective.n_samples,
+            loss_unit=unit_of(objective.loss_fn),
         )
     return result
 
@@ -156,6 +164,7 @@ def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None
             )
 
 
+@of_objective
 def low_loss_bend(
     objective: Objective,
     other: Weights,
@@ -217,7 +226,14 @@ def low_loss_bend(
         schedule.step()
         losses[step] = loss.detach()
         report(step + 1, steps)
-    return Bend(control.detach(), losses.cpu().numpy(), batch_size, learning_rate, seed)
+    return Bend(
+        control.detach(),
+        losses.cpu().numpy(),
+        batch_size,
+        learning_rate,
+        seed,
+        unit_of(objective.loss_fn),
+    )
 
 
 def _choice_for(objective: Objective) -> str:

@@ -12,6 +12,7 @@ from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.krylov.quadrature import lanczos_quadrature
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
@@ -50,6 +51,7 @@ class SpectralDensity:
     samples: int = described("samples in the mean loss")
 
 
+@of_objective
 def spectral_density(
     objective: Objective,
     *,

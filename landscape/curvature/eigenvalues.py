@@ -12,6 +12,7 @@ from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
@@ -67,6 +68,7 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Defla
     return Deflation(eigen.vectors.to(objective.device), values, residuals)
 
 
+@of_objective
 def top_eigenvalues(
     objective: Objective,
     k: int = 1,

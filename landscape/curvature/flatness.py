@@ -10,6 +10,7 @@ from torch import Tensor
 from landscape.krylov.operator import SymmetricOperator
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
 from landscape.results.fields import described
 from landscape.results.registry import result
@@ -29,6 +30,7 @@ class RelativeFlatness:
     samples: int = described("samples in the mean loss")
 
 
+@of_objective
 def relative_flatness(
     objective: Objective,
     layer: str | None = None,

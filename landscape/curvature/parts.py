@@ -12,6 +12,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.traces import TraceEstimate, trace
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import described
 from landscape.results.registry import result
 
@@ -51,6 +52,7 @@ def impurity(outputs: Tensor, _: Tensor) -> Tensor:
     return (1 - outputs.softmax(1).square().sum(1)).mean()
 
 
+@of_objective
 def curvature_parts(
     objective: Objective, *, rtol: float = 0.05, tol: float = 0.03, max_products: int = 100, seed: int = 0
 ) -> CurvatureParts:

@@ -14,6 +14,7 @@ from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.traces import METHODS, block_traces, moments
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
@@ -49,6 +50,7 @@ class LayerTraces:
     samples: int = described("samples in the mean loss")
 
 
+@of_objective
 def trace(
     objective: Objective,
     *,
@@ -108,6 +110,7 @@ def trace(
     )
 
 
+@of_objective
 def layer_traces(
     objective: Objective,
     *,

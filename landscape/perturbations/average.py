@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
 from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
-from landscape.results.fields import described
+from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
 
 
@@ -12,16 +14,18 @@ from landscape.results.registry import result
 class AverageSharpness:
     """The mean rise of the loss under Gaussian noise on the weights."""
 
-    value: float = described("mean rise of the loss", unit="nat")
-    standard_error: float = described("of the value, from the spread of the draws", unit="nat")
+    value: float = described("mean rise of the loss", unit=LOSS_UNIT)
+    standard_error: float = described("of the value, from the spread of the draws", unit=LOSS_UNIT)
     sigma: float = described("standard deviation of the noise")
     adaptive: str = described("what the noise is relative to")
-    center_loss: float = described("mean loss of the model itself", unit="nat")
+    center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     converged: bool = described("the 95% interval is within two of the tolerances asked for")
     draws: int = described("draws of the noise, half of them the negatives of the others")
     samples: int = described("samples in the mean loss")
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def average_sharpness(
     objective: Objective,
     *,
@@ -60,4 +64,5 @@ def average_sharpness(
         converged=converged,
         draws=2 * pairs,
         samples=objective.n_samples,
+        loss_unit=unit_of(objective.loss_fn),
     )

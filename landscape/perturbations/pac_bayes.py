@@ -11,8 +11,10 @@ import scipy
 
 from landscape.krylov.stopping import WIDER_QUANTILE, student
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
 from landscape.perturbations.gaussian import FEW_PAIRS, GaussianRises, check_size_and_draws
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 
 STEPS = 40
@@ -30,13 +32,15 @@ class NoiseTolerance:
         "lower end of the 95% interval of sigma, from the spread of the draws; 0 if none was found"
     )
     high: float = described("upper end of the interval; infinite if none was found")
-    increase: float = described("rise of the loss", unit="nat")
+    increase: float = described("rise of the loss", unit=LOSS_UNIT)
     adaptive: str = described("what the noise is relative to")
     converged: bool = described("the interval is within the tolerance asked for")
     evaluations: int = described("passes over the data", unit="evaluations")
     samples: int = described("samples in the mean loss")
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def pac_bayes_sigma(
     objective: Objective,
     *,
@@ -77,6 +81,7 @@ def pac_bayes_sigma(
         adaptive=adaptive,
         evaluations=rises.evaluations,
         samples=objective.n_samples,
+        loss_unit=unit_of(objective.loss_fn),
         **bracket(low, high, rtol),
     )
 

@@ -14,13 +14,15 @@ from torch import Tensor
 from landscape.curvature.flatness import relative_flatness
 from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
+from landscape.loss.units import common_unit
+from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood, search
 from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import check_ascent, top_direction
 from landscape.progress import Progress, as_progress
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 
 
@@ -71,7 +73,7 @@ class SharpnessProfile:
     measure: NDArray[np.str_] = described("name of the measure", dims=("measure",), coordinate=True)
     loss: NDArray[np.str_] = described("name of the loss", dims=("loss",), coordinate=True)
     value: FloatArray = described(
-        "value: a rise in nat, for PAC-Bayes a standard deviation", dims=("measure", "loss")
+        "value: a rise in the unit of the loss, for PAC-Bayes a standard deviation", dims=("measure", "loss")
     )
     error: FloatArray = described(
         "standard error, for PAC-Bayes half the 95% interval; NaN for lower bounds, 0 for what is exact",
@@ -88,13 +90,14 @@ class SharpnessProfile:
     products: NDArray[np.int64] = described(
         "matrix-vector products spent", unit="products", dims=("measure",)
     )
-    center_loss: FloatArray = described("mean loss of the model itself", unit="nat", dims=("loss",))
+    center_loss: FloatArray = described("mean loss of the model itself", unit=LOSS_UNIT, dims=("loss",))
     samples: NDArray[np.int64] = described("samples in the mean loss", dims=("loss",))
     converged: NDArray[np.bool_] | None = described(
         "a worst case was found twice and is stationary; an estimate is within its tolerance",
         dims=("measure", "loss"),
         default=None,
     )
+    loss_unit: str = loss_unit_field()
 
 
 @dataclass
@@ -112,6 +115,7 @@ class _Row:
     products: int = 0
 
 
+@of_objective
 def sharpness_profile(
     objectives: Objective | Mapping[str, Objective],
     *,
@@ -197,6 +201,7 @@ def sharpness_profile(
         center_loss=np.array([loss.item() for loss, _ in shared.values()]),
         samples=np.array([objective.n_samples for objective in objectives.values()]),
         converged=is_known & np.array([row.converged for row in rows]),
+        loss_unit=common_unit(each.loss_fn for each in objectives.values()),
     )
 
 

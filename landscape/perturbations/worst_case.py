@@ -11,10 +11,12 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.krylov import SymmetricOperator, top_eigenpairs
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import NORMS, Neighborhood, search
 from landscape.perturbations.relative_scale import scale_of
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 
 ROUGHLY = 0.1
@@ -26,11 +28,11 @@ MOST_PRODUCTS = 30
 class Sharpness:
     """The largest rise of the loss that was found near the weights, and how converged the search is."""
 
-    value: float = described("largest rise of the mean loss found", unit="nat")
+    value: float = described("largest rise of the mean loss found", unit=LOSS_UNIT)
     one_step: float = described(
-        "rise after one step of the gradient to the border, as SAM and ASAM take it", unit="nat"
+        "rise after one step of the gradient to the border, as SAM and ASAM take it", unit=LOSS_UNIT
     )
-    center_loss: float = described("mean loss of the model itself", unit="nat")
+    center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     rho: float = described("radius of the neighborhood")
     steps: int = described("most ascent steps from each start")
     restarts: int = described("most random starts")
@@ -39,7 +41,10 @@ class Sharpness:
     norm: str = described("l2: a ball; linf: a box", default="l2")
     adaptive: str = described("what the radius is relative to", default="none")
     starts: FloatArray | None = described(
-        "largest rise found from each start, the gradient's first", unit="nat", dims=("start",), default=None
+        "largest rise found from each start, the gradient's first",
+        unit=LOSS_UNIT,
+        dims=("start",),
+        default=None,
     )
     # files from before these fields hold a lower bound of which nothing more is known
     gaps: FloatArray | None = described(
@@ -60,8 +65,10 @@ class Sharpness:
     offset: Tensor | None = described(
         "change of the weights at the highest point", dims=("parameter",), default=None
     )
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def sharpness(
     objective: Objective,
     *,
@@ -135,6 +142,7 @@ def sharpness(
         spread=found.spread,
         tol=tol,
         converged=found.converged,
+        loss_unit=unit_of(objective.loss_fn),
         offset=neighborhood.scale * found.highest.offset,
     )
 

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+LOSS_UNIT = "unit of the loss"
+"""The unit of a field whose unit is that of the measured loss. Results with such fields say it in `loss_unit`."""
+
+
+def loss_unit_field() -> Any:
+    """The field `loss_unit` of a result; files that are older than the field hold cross-entropies."""
+    return described("unit of the loss: nat for log-likelihoods, else empty", default="nat")
+
 
 def described(
     description: str,

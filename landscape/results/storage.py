@@ -16,11 +16,14 @@ import torch
 from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 from torch import Tensor
 
+from landscape.results.fields import LOSS_UNIT
 from landscape.results.files import replaced
 from landscape.results.registry import RESULT_CLASSES
 from landscape.results.trust import UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
+MOST_NAMED = 50
+"""Results that an error lists."""
 INDEX_OF_CHUNKS = 2048
 """Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
 
@@ -74,10 +77,18 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         if value is None:
             continue
         array = _array(value) if isinstance(value, Tensor) else value
-        write(group, field.name, array, **field.metadata, tensor=isinstance(value, Tensor))
+        about = {**field.metadata}
+        if about["unit"] == LOSS_UNIT:
+            about["unit"] = _loss_unit(result)
+        write(group, field.name, array, **about, tensor=isinstance(value, Tensor))
     if name in file:
         del file[name]
     file[name] = group
+
+
+def _loss_unit(result: Any) -> str:
+    unit: str = result.loss_unit
+    return unit
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -102,7 +113,7 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     try:
         check_path(file, name)
         if name not in file:
-            raise KeyError(f"name: no {name!r} in {file.file.filename}")
+            raise KeyError(f"name: no {name!r} in {file.file.filename}; {_what_is_there(file)}")
         group = file[name]
         if isinstance(group, h5py.Group):
             check_trusted(group)
@@ -137,6 +148,20 @@ def check_fields(group: h5py.Group, cls: type) -> None:
                 f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
             )
     _check_lengths(group, cls)
+
+
+def _what_is_there(file: h5py.Group) -> str:
+    """The results in a file, for an error."""
+    names: list[str] = []
+    check_trusted(file)
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if str(item.attrs.get("type")) in RESULT_CLASSES:
+            names.append(name)
+
+    file.visititems(collect)
+    shown = ", ".join(map(repr, names[:MOST_NAMED])) + (", ..." if len(names) > MOST_NAMED else "")
+    return f"there is {shown}" if names else "it holds no result"
 
 
 def _opened(path: Path, mode: str, *, named: object) -> h5py.File:

@@ -13,6 +13,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 from landscape.loss.weights import Weights, filter_norms
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 
@@ -35,6 +36,7 @@ class Directions:
     orthogonalized: bool = described("the part of each along those before it was taken out", default=False)
 
 
+@of_objective
 def filter_normalized_directions(
     objective: Objective, count: int = 2, *, seed: int = 0, one_dimensional: str = "zero"
 ) -> Directions:
@@ -56,6 +58,7 @@ def filter_normalized_directions(
     return random_directions(objective, count, seed=seed, one_dimensional=one_dimensional)
 
 
+@of_objective
 def random_directions(
     objective: Objective,
     count: int = 2,
@@ -141,11 +144,13 @@ def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
     return _directions(eigen.vectors[:, :count], f"eigenvectors of the {eigen.matrix} matrix ({values})")
 
 
+@of_objective
 def gradient_direction(objective: Objective) -> Directions:
     """The gradient of the mean loss, as it is."""
     return _directions(objective.gradient().unsqueeze(1), "gradient")
 
 
+@of_objective
 def given_direction(objective: Objective, vector: Weights, kind: str = "given") -> Directions:
     """A direction from elsewhere, such as the perturbation of SAM or NCSAM on a batch.
 
@@ -160,6 +165,7 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     return _directions(objective.flatten(vector).unsqueeze(1), kind)
 
 
+@of_objective
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
     """From the objective's weights to others: these lie at the multiple 1.
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from landscape.evaluation.evaluator import Evaluator, checked_vector
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.slices.axes import axis_of
 from landscape.slices.directions import Directions
@@ -24,22 +26,22 @@ class Line:
     """Loss and accuracy at theta + alpha d."""
 
     alpha: FloatArray = described("multiple of the direction", dims=("alpha",), coordinate=True)
-    loss: FloatArray = described("mean loss", unit="nat", dims=("alpha",))
+    loss: FloatArray = described("mean loss", unit=LOSS_UNIT, dims=("alpha",))
     accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=("alpha",))
-    center_loss: float = described("mean loss of the model itself", unit="nat")
+    center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     center_accuracy: float = described("accuracy of the model itself")
     direction_norm: float = described("l2 norm of the direction")
     samples: int = described("samples in the mean loss")
     population: int = described("samples from which these were drawn", default=0)
     loss_error: FloatArray | None = described(
         "standard error of the loss as an estimate of that of the population",
-        unit="nat",
+        unit=LOSS_UNIT,
         dims=("alpha",),
         default=None,
     )
     rise_error: FloatArray | None = described(
         "standard error of the loss less that of the model itself, paired over the samples",
-        unit="nat",
+        unit=LOSS_UNIT,
         dims=("alpha",),
         default=None,
     )
@@ -48,8 +50,10 @@ class Line:
     evaluations: int = described("points evaluated, each a pass over the data", default=0)
     direction_kind: str = described("how the direction was made", default="given")
     one_dimensional: str = described("what was done with biases and BatchNorm parameters", default="kept")
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def line(
     objective: Objective,
     direction: Directions | Tensor,
@@ -82,6 +86,7 @@ def line(
     )["loss"]
 
 
+@of_objective
 def lines(
     objectives: Mapping[str, Objective],
     direction: Directions | Tensor,
@@ -140,6 +145,7 @@ def lines(
             population=population[name],
             **errors[name],
             evaluations=len(axis),
+            loss_unit=unit_of(objective.loss_fn),
             **settings_of(evaluator, batch_norm, direction),
         )
         for column, (name, objective) in enumerate(objectives.items())

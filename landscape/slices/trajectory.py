@@ -11,6 +11,7 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.weights import Weights
+from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.slices.directions import Directions
@@ -30,6 +31,7 @@ class Trajectory:
     )
 
 
+@of_objective
 def trajectory_directions(
     objective: Objective, checkpoints: Sequence[Weights], count: int = 2
 ) -> tuple[Directions, Trajectory]:
@@ -73,6 +75,7 @@ def trajectory_directions(
     return directions, Trajectory(coordinates, distances, explained)
 
 
+@of_objective
 def projected_trajectory(
     objective: Objective, directions: Directions, checkpoints: Sequence[Weights]
 ) -> Trajectory:

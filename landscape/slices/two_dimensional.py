@@ -13,8 +13,10 @@ from torch import Tensor
 
 from landscape.evaluation.evaluator import Evaluator, checked_vector
 from landscape.loss.objective import Objective
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
-from landscape.results.fields import FloatArray, described
+from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.slices.adaptive import refined
 from landscape.slices.axes import axis_of, pair_of
@@ -30,9 +32,9 @@ class Surface:
 
     alpha: FloatArray = described("multiple of the first direction", dims=("alpha",), coordinate=True)
     beta: FloatArray = described("multiple of the second direction", dims=("beta",), coordinate=True)
-    loss: FloatArray = described("mean loss", unit="nat", dims=POINT)
+    loss: FloatArray = described("mean loss", unit=LOSS_UNIT, dims=POINT)
     accuracy: FloatArray = described("accuracy; NaN where targets are not classes", dims=POINT)
-    center_loss: float = described("mean loss of the model itself", unit="nat")
+    center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     center_accuracy: float = described("accuracy of the model itself")
     direction_norms: FloatArray = described("l2 norms of the directions", dims=("direction",))
     cosine: float = described("cosine between the directions")
@@ -41,13 +43,13 @@ class Surface:
     angle: float = described("angle between the directions", unit="degree", default=math.nan)
     loss_error: FloatArray | None = described(
         "standard error of the loss as an estimate of that of the population",
-        unit="nat",
+        unit=LOSS_UNIT,
         dims=POINT,
         default=None,
     )
     rise_error: FloatArray | None = described(
         "standard error of the loss less that of the model itself, paired over the samples",
-        unit="nat",
+        unit=LOSS_UNIT,
         dims=POINT,
         default=None,
     )
@@ -55,7 +57,7 @@ class Surface:
         "evaluated rather than interpolated; all points where this is missing", dims=POINT, default=None
     )
     loss_interpolation_error: FloatArray | None = described(
-        "estimated error of the interpolated loss", unit="nat", dims=POINT, default=None
+        "estimated error of the interpolated loss", unit=LOSS_UNIT, dims=POINT, default=None
     )
     accuracy_interpolation_error: FloatArray | None = described(
         "estimated error of the interpolated accuracy", dims=POINT, default=None
@@ -65,8 +67,10 @@ class Surface:
     evaluations: int = described("points evaluated, each a pass over the data", default=0)
     direction_kind: str = described("how the directions were made", default="given")
     one_dimensional: str = described("what was done with biases and BatchNorm parameters", default="kept")
+    loss_unit: str = loss_unit_field()
 
 
+@of_objective
 def surface(
     objective: Objective,
     directions: Directions | tuple[Tensor, Tensor],
@@ -105,6 +109,7 @@ def surface(
     )["loss"]
 
 
+@of_objective
 def surfaces(
     objectives: Mapping[str, Objective],
     directions: Directions | tuple[Tensor, Tensor],
@@ -197,6 +202,7 @@ def surfaces(
             loss_interpolation_error=None if extra is None else extra.loss[:, column].reshape(shape),
             accuracy_interpolation_error=None if extra is None else extra.accuracy[:, column].reshape(shape),
             **errors[name],
+            loss_unit=unit_of(objective.loss_fn),
             evaluations=math.prod(shape) if extra is None else int(extra.evaluated.sum()),
             **settings_of(evaluator, batch_norm, directions),
         )

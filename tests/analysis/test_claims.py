@@ -24,6 +24,7 @@ from analysis.claims.variants import LARGER_SAM, NCSAM, SAM_AS_LONG, family_of, 
 from analysis.claims.wording import conclusion
 from tests.analysis.synthetic_study import LOSSES, METHODS, table
 
+UNIFORM = {"draw": "uniform", "labels": "uniform"}
 PAPERS = [
     *("T1", "T2", "T3", "M1", "M2", "M3", "M4", "L1", "L2", "L3"),
     *("G1", "G2", "G3", "A1", "A2", "A3"),
@@ -44,8 +45,48 @@ def verdict(runs, name):
 def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_neither_rival():
     found = {name: judgement.verdict for name, judgement in judged(table(seeds=7)).items()}
     rivals = {"H1": CONTRADICTED_HERE, "H2": CONTRADICTED_HERE}
-    # its bounds are above 1, so that they cannot fail; its labels are never redrawn
-    assert found == dict.fromkeys(PAPERS, SUPPORTED_HERE) | {"T1": VACUOUS, "F1": NOT_MEASURED} | rivals
+    # its bounds are above 1, so that they cannot fail
+    vacuous = {"T1": VACUOUS}
+    # its labels are never redrawn, and its Jacobian is not measured
+    unmeasured = {"F1": NOT_MEASURED, "F2": NOT_MEASURED}
+    assert found == dict.fromkeys(PAPERS, SUPPORTED_HERE) | vacuous | unmeasured | rivals
+
+
+def with_jacobian(runs, decades, seed=0):
+    """The runs with a trace of J^T J of 10^4, and as many decades more or less as `decades` says of a label."""
+    noise = 0.02 * np.random.default_rng(seed).normal(size=len(runs))
+    return runs.assign(
+        jacobian_trace_observed=10.0 ** (4 + runs["method"].map(decades).fillna(0) + noise),
+        jacobian_trace_observed_converged=True,
+        sharpness_elementwise_clean=10.0 ** (runs["method"].map(decades).fillna(0) + noise),
+        sharpness_elementwise_clean_converged=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-1.0, SUPPORTED_HERE), (1.0, CONTRADICTED_HERE)],
+)
+def test_redrawn_labels_are_compared_with_fixed_ones_at_the_same_rate(decades, expected):
+    runs = table()
+    fixed = with_jacobian(runs, {}, seed=0)
+    redrawn = with_jacobian(runs, {"SGD": decades}, seed=1).assign(
+        noise_kind="symmetric, redrawn each step", test_accuracy=runs["test_accuracy"] - decades / 10
+    )
+    assert verdict(pd.concat([fixed, redrawn]), "F1") == expected
+
+
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-1.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (1.0, CONTRADICTED_HERE)],
+)
+def test_simulated_labels_are_compared_with_no_compensation(decades, expected):
+    runs = table()
+    flips = json.dumps(json.loads(runs[runs["method"] == "NCSAM"]["hyperparameters"].iloc[0]) | UNIFORM)
+    random = runs[runs["method"] == "NCSAM"].assign(method="random flips", hyperparameters=flips)
+    noisy = pd.concat([runs, random])
+    planted = with_jacobian(noisy, {"NCSAM": decades, "random flips": decades})
+    assert verdict(planted, "F2") == expected
 
 
 def test_from_six_cells_or_series_on_verdicts_are_about_the_population():

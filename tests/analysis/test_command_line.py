@@ -60,7 +60,8 @@ def test_each_judged_claim_is_one_line_with_its_number_and_unit(width, finished,
     assert len(lines) < 20
 
 
-def test_details_are_printed_on_request(finished, capsys):
+def test_details_are_printed_on_request(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     assert cli.main(["claims", str(finished[1]), "-v", "--claim", "m1"]) == 0
     assert "control: cosine" in capsys.readouterr().out
     assert cli.main(["results", str(finished[1])]) == 0

@@ -7,7 +7,10 @@ import pytest
 from analysis import cli
 from analysis.store import StoreError
 from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import run_tiny
+from tests.analysis.tiny_study import TINY, run_tiny
+
+FULL = r"cannot write to .*: No space left on device; what is finished is kept"
+WIDER = TINY.replace("hidden = [4]", "hidden = [64]")
 
 
 @pytest.fixture
@@ -20,27 +23,43 @@ def disk(tmp_path):
         subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
 
     try:
-        mount("-t", "tmpfs", "-o", "size=32k", "tmpfs")
+        mount("-t", "tmpfs", "-o", "size=128k", "tmpfs")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"NOT TESTED: mounting is not allowed here ({error})")
     yield folder, mount
-    # lazily: an error that is still looked at may hold the lock's file
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(disk, undisturbed, tmp_path):
+@pytest.mark.parametrize(("size", "finished"), [("128k", 0), ("200k", 1)])
+def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(
+    size, finished, disk, undisturbed, tmp_path
+):
     out, mount = disk
-    with pytest.raises(
-        StoreError, match=r"cannot write to .*: No space left on device; what is finished is kept"
-    ):
+    mount("-o", f"remount,size={size}")
+    with pytest.raises(StoreError, match=FULL):
         run_tiny(tmp_path, out)
-    for path in out.rglob("seed*.h5"):
+    files = list(out.rglob("seed*.h5"))
+    assert len(files) == finished
+    for path in files:
         assert_same_results(path, undisturbed / path.relative_to(out))
+    assert not list(out.rglob("*.failed"))
     mount("-o", "remount,size=4m")
     outcome, _ = run_tiny(tmp_path, out)
     assert not outcome.failed
     for path in undisturbed.rglob("seed*.h5"):
         assert_same_results(out / path.relative_to(undisturbed), path)
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_a_disk_that_is_full_at_a_checkpoint_ends_the_study_in_the_same_way(engine, disk, tmp_path):
+    out, mount = disk
+    mount("-o", "remount,size=80k")
+    with pytest.raises(StoreError, match=FULL):
+        run_tiny(tmp_path, out, WIDER, engine)
+    assert not list(out.rglob("*.failed"))
+    assert not list(out.rglob("*.tmp"))
+    mount("-o", "remount,size=4m")
+    assert not run_tiny(tmp_path, out, WIDER)[0].failed
 
 
 def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path, capsys):

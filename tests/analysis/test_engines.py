@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from analysis.engine import EngineError, cores, open_engine, run_jobs
+from analysis.engine import EngineError, Resources, cores, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
 from analysis.engine.progress import RunsProgress
 from tests.analysis.jobs import (
@@ -44,7 +44,7 @@ def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_pat
         ("out", use_up_the_memory),
         ("odd", fail_oddly),
     ]
-    with open_engine("processes", 1, threads=1) as engine:
+    with open_engine(Resources("processes", threads=1)) as engine:
         done, _ = jobs_done(engine, jobs)
     assert "its worker was killed 3 times" in str(done.pop("killer"))
     assert "1 TiB" in str(done.pop("out"))
@@ -53,7 +53,7 @@ def test_a_job_that_kills_its_workers_is_recorded_and_no_other_is_blamed(tmp_pat
 
 
 def test_a_worker_killed_in_the_middle_of_a_report_does_not_silence_the_next_one(tmp_path):
-    with open_engine("processes", 1, threads=1) as engine:
+    with open_engine(Resources("processes", threads=1)) as engine:
         done, events = jobs_done(engine, [("unlucky", DieReporting(tmp_path / "died"))])
         deadline = time.monotonic() + 60
         while ("unlucky", "second life", 1, 1) not in events:
@@ -69,7 +69,7 @@ def test_no_process_but_the_workers_is_ended():
     def interrupted(event):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), open_engine("processes", 1, threads=1) as engine:
+    with pytest.raises(KeyboardInterrupt), open_engine(Resources("processes", threads=1)) as engine:
         run_jobs(engine, [("job", report_and_wait)], interrupted, print)
     left = multiprocessing.active_children()
     other.kill()
@@ -89,7 +89,7 @@ def test_cores_are_those_that_this_process_may_use():
 
 
 def test_reports_that_nobody_reads_do_not_keep_a_worker_from_its_end():
-    with open_engine("processes", 1, threads=1) as engine:
+    with open_engine(Resources("processes", threads=1)) as engine:
         future = engine.submit(("talker", report_much), print)
         assert future.result(timeout=120) is None
     assert not multiprocessing.active_children()
@@ -98,7 +98,7 @@ def test_reports_that_nobody_reads_do_not_keep_a_worker_from_its_end():
 @pytest.fixture(scope="module")
 def local_cluster():
     """A cluster of one worker on the spot, for the tests that leave it alive."""
-    with open_engine("dask", 1, threads=1) as engine:
+    with open_engine(Resources("dask", threads=1)) as engine:
         yield engine
 
 
@@ -196,14 +196,14 @@ def test_workers_get_gpus_by_index(monkeypatch, workers, device, gpus, indices):
 def test_an_address_where_nobody_answers_is_an_error_in_a_line(monkeypatch):
     monkeypatch.setattr("analysis.engine.cluster.SECONDS_TO_ANSWER", 0.5)
     with pytest.raises(EngineError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):  # noqa: SIM117
-        with open_engine("dask", scheduler="tcp://127.0.0.1:9"):
+        with open_engine(Resources("dask", scheduler="tcp://127.0.0.1:9")):
             pass
 
 
 @pytest.mark.parametrize("address", ["", "host", "http://host", "inproc://host/1/2", "ucx://host:8786"])
 def test_what_is_no_address_is_an_error_in_a_line(address):
     with pytest.raises(EngineError, match="--scheduler: must look like tcp://host:8786"):  # noqa: SIM117
-        with open_engine("dask", scheduler=address):
+        with open_engine(Resources("dask", scheduler=address)):
             pass
 
 
@@ -212,7 +212,7 @@ def test_a_port_that_accepts_and_says_nothing_is_an_error_in_a_line(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(EngineError, match=f"no Dask scheduler answers at '{address}'"):  # noqa: SIM117
-            with open_engine("dask", scheduler=address):
+            with open_engine(Resources("dask", scheduler=address)):
                 pass
 
 

@@ -225,7 +225,7 @@ def test_names_of_folders_are_printed_as_they_are(undisturbed, tmp_path, capsys)
 
 def test_a_terminal_without_greek_letters_gets_its_results_too(undisturbed):
     command = [sys.executable, "-m", "analysis.cli", "results", str(undisturbed)]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"?max observed" in done.stdout

@@ -12,6 +12,7 @@ from rich.console import Console
 import analysis.engine.measured_again
 import analysis.run.measured_again
 from analysis import cli, store
+from analysis.engine import Resources
 from analysis.engine.measured_again import measure_study
 from analysis.plan import final_runs, read_study
 from analysis.report import figure_files
@@ -67,13 +68,9 @@ def measured(out, *names, text=None, engine="serial", workers=1):
     outcome = measure_study(
         out,
         names,
+        resources=Resources(engine, workers, threads=1),
         study=study_of(out.parent, text) if text else None,
-        engine=engine,
-        workers=workers,
-        device="cpu",
-        data_dir=None,
         console=Console(file=printed, width=300),
-        threads=1,
     )
     return outcome, printed.getvalue()
 

@@ -33,7 +33,7 @@ def study(tmp_path, text):
 def test_runs_whose_labels_stay_and_whose_rate_is_a_cosine_have_the_configuration_of_earlier_versions(
     tmp_path, text
 ):
-    config = final_runs(study(tmp_path, text))[0].config
+    config = final_runs(study(tmp_path, text))[0].config.as_plain()
     assert config["noise"] == {"kind": "symmetric", "rate": 0.4, "options": {}}
     assert "schedule" not in config["training"]
     # what is measured may change without the training being another one
@@ -45,8 +45,8 @@ def test_runs_whose_labels_stay_and_whose_rate_is_a_cosine_have_the_configuratio
 
 
 def test_the_configuration_names_what_differs(tmp_path):
-    assert final_runs(study(tmp_path, REDRAWN))[0].config["noise"]["redraw"] == "step"
-    schedule = final_runs(study(tmp_path, SCHEDULED))[0].config["training"]["schedule"]
+    assert final_runs(study(tmp_path, REDRAWN))[0].config.as_plain()["noise"]["redraw"] == "step"
+    schedule = final_runs(study(tmp_path, SCHEDULED))[0].config.as_plain()["training"]["schedule"]
     assert schedule == {"name": "step", "milestones": [0.5], "warmup_epochs": 1}
 
 
@@ -79,7 +79,7 @@ def test_a_run_follows_its_schedule_and_its_configuration_is_read_again(finished
     path = finished / "scheduled/runs/digits/symmetric-0.4/sgd/seed0.h5"
     with h5py.File(path) as file:
         np.testing.assert_allclose(file["history/learning_rate"][()], [0.025, 0.05, 0.005])
-    config = store.read_config(path)["config"]
+    config = store.read_config(path).config.as_plain()
     assert config["training"]["schedule"]["milestones"] == [0.5]
     assert json.dumps(config)
 

@@ -126,6 +126,7 @@ def test_claims_are_listed_without_any_results(capsys):
 
 
 def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(claim, "CLAIMS", dict(CLAIMS))
     monkeypatch.setattr(commands, "CLAIMS", claim.CLAIMS)
     path = tmp_path / "mine.py"

@@ -16,8 +16,9 @@ import pytest
 import analysis.engine.whole_study
 import analysis.run.one_run
 from analysis import store
-from analysis.engine import open_engine, run_jobs, selection
+from analysis.engine import Resources, open_engine, run_jobs, selection
 from analysis.plan import Choice, final_runs, read_study, selection_runs
+from analysis.run.context import RunContext
 from analysis.run.one_run import execute, fingerprint_of_training
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
 from tests.analysis.tiny_study import LONGER, TINY, run_tiny
@@ -187,7 +188,7 @@ def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
     checkpoint = again / run.path.replace(".h5", f".{started[:12]}.ckpt")
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("power failure")
-    execute(run, choice, again, data_dir=None, device="cpu", report=lambda *_: None)
+    execute(run, choice, RunContext(again))
     assert_same_results(out / run.path, again / run.path)
 
 
@@ -202,7 +203,7 @@ def test_a_run_that_was_begun_with_another_choice_does_not_go_on_from_there(tmp_
 
     def train(root, rho, report):
         choice = Choice({"rho": rho}, run.config.method.candidates, [0.5, 0.5], [0.1, 0.1])
-        execute(run, choice, root, data_dir=None, device="cpu", report=report)
+        execute(run, choice, RunContext(root), report=report)
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "begun", 0.1, stopped)
@@ -278,7 +279,7 @@ def test_other_data_than_the_finished_runs_had_are_refused(tmp_path):
 
 def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
-    with open_engine("processes", 1) as engine:
+    with open_engine(Resources("processes")) as engine:
         for name in ("first", "second"):
             run_jobs(
                 engine,

@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console
 
+from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
 
@@ -45,14 +46,9 @@ def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None,
     outcome = run_study(
         read_study(path),
         out,
-        engine=engine,
-        workers=workers,
-        device="cpu",
-        data_dir=data_dir,
+        # as many threads as these tests' own process has: the same bits need the same number
+        Resources(engine, workers, data_dir=data_dir, threads=1, scheduler=scheduler),
         console=Console(file=printed, width=300),
-        # as many as these tests' own process has: the same bits need the same number
-        threads=1,
-        scheduler=scheduler,
     )
     return outcome, printed.getvalue()
 

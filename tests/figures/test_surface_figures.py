@@ -144,7 +144,7 @@ def test_a_narrow_plane_is_not_drawn_as_a_line():
 def test_a_title_says_a_small_loss_in_its_digits_and_no_accuracy_where_there_is_none():
     surface = dataclasses.replace(plane(), center_loss=0.00123, center_accuracy=np.nan)
     ax = figures.contours([("SGD", surface)], loss_name="loss", about="").axes[0]
-    assert ax.get_title() == "SGD\ncentre 0.0012"
+    assert ax.get_title() == "SGD\ncenter 0.0012"
 
 
 def test_a_path_of_no_surface_and_lines_of_no_model_are_refused():

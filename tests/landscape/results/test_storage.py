@@ -259,3 +259,15 @@ def test_what_is_not_hdf5_is_named_and_kept(tmp_path):
     assert path.read_text() == "notes"
     with pytest.raises(FileNotFoundError, match="^file: the folder of"):
         save(tmp_path / "none/x.h5", "a", plane())
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    file = tmp_path / "results.h5"
+    with h5py.File(file, "w"):
+        pass
+    with pytest.raises(KeyError, match="it holds no result"):
+        load(file, "test/plane")
+    save(file, "test/plane", plane())
+    save(file, "train/plane", plane())
+    with pytest.raises(KeyError, match="no 'plane' in .*; there is 'test/plane', 'train/plane'"):
+        load(file, "plane")

@@ -1,0 +1,30 @@
+"""F2: is the label noise that NCSAM simulates like labels that are redrawn at each step?"""
+
+from __future__ import annotations
+
+from analysis.claims.claim import Claim
+from analysis.claims.differences import Difference
+from analysis.claims.variants import NCSAM, OPPOSITE_SIGN, RANDOM_FLIPS, SGD, SLN, UNCOMPENSATED
+
+CLAIMS = (
+    Claim(
+        "F2",
+        "The labels that NCSAM simulates at each step flatten the network, as redrawn labels do.",
+        "rival to Eq. 11-13: NCSAM's simulated noise is fresh at each step (compare claim F1); ours to test",
+        [
+            Difference("jacobian_trace_observed", NCSAM, UNCOMPENSATED, -1),
+            Difference("jacobian_trace_observed", RANDOM_FLIPS, UNCOMPENSATED, -1),
+        ],
+        controls=[
+            # noise that is fresh at each step and enters the gradient itself: the positive control
+            Difference("jacobian_trace_observed", SLN, SGD, -1),
+            Difference("sharpness_elementwise_clean", SLN, SGD, -1),
+            Difference("test_accuracy", SLN, SGD, 1),
+            Difference("sharpness_elementwise_clean", NCSAM, UNCOMPENSATED, -1),
+            Difference("uncertainty_observed", NCSAM, UNCOMPENSATED, 1),
+            Difference("test_accuracy", NCSAM, UNCOMPENSATED, 1),
+            Difference("jacobian_trace_observed", OPPOSITE_SIGN, UNCOMPENSATED, 1),
+            Difference("jacobian_trace_observed", UNCOMPENSATED, SGD, -1),
+        ],
+    ),
+)

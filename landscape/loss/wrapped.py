@@ -1,0 +1,29 @@
+"""What is measured must be an Objective: a model given in its place is refused with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from landscape.loss.objective import Objective
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
+    """A function whose first argument is an Objective, or several by name; anything else is a TypeError."""
+
+    @wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> Result:
+        given: Any = arguments[0] if arguments else options.get("objective", options.get("objectives"))
+        for one in given.values() if isinstance(given, Mapping) else [given]:
+            if not isinstance(one, Objective):
+                raise TypeError(
+                    f"objective: must be an Objective, got {type(one).__name__}; wrap it: "
+                    "Objective(model, loss_fn, data)"
+                )
+        return function(*arguments, **options)
+
+    return checked

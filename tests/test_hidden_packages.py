@@ -1,0 +1,93 @@
+"""A folder beside a script that hides one of the four packages is found and named."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PACKAGES = ("analysis", "figures", "landscape")
+
+
+def run(root, folder, *command):
+    """The command in a folder that Python searches first, as it does that of a script."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(root)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(params=["a package", "a folder of files", "a module"])
+def hiding(request, tmp_path):
+    """What makes `name` hide the package of that name; a plain folder hides what is installed for editing."""
+
+    def hide(name):
+        if request.param == "a module":
+            (tmp_path / f"{name}.py").write_text("")
+            return f"{name}.py"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("__init__.py" if request.param == "a package" else "plot.png")).write_text("")
+        return name
+
+    hide.is_plain = request.param == "a folder of files"
+    return hide
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_importing_ncsam_warns_and_says_by_what(name, hiding, tmp_path, pytestconfig):
+    place = tmp_path / hiding(name)
+    done = run(pytestconfig.rootpath, tmp_path, "-c", "import ncsam; print(ncsam.SAM.__name__)")
+    assert done.returncode == 0
+    assert done.stdout == "SAM\n"
+    # packages that are installed whole win over a folder without Python in it
+    assert (f"{place} hides the package {name!r}" in done.stderr) != hiding.is_plain
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_command_refuses_and_says_by_what(name, hiding, tmp_path, pytestconfig):
+    place = tmp_path / hiding(name)
+    code = "import sys, ncsam_command; sys.exit(ncsam_command.main(['claims', '--list']))"
+    done = run(pytestconfig.rootpath, tmp_path, "-c", code)
+    if hiding.is_plain:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"ncsam: error: {place} hides the package {name!r}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_plain_folder_hides_a_package_that_is_installed_for_editing(tmp_path, pytestconfig):
+    """Python then looks for packages in folders first, and takes even one without Python in it."""
+    (tmp_path / "figures").mkdir()
+    finder = (
+        "import sys, importlib.util\n"
+        "class Editable:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        root = {str(pytestconfig.rootpath)!r}\n"
+        "        if name == 'ncsam_command':\n"
+        "            return importlib.util.spec_from_file_location(name, f'{root}/{name}.py')\n"
+        "        if name in ('analysis', 'figures', 'landscape', 'ncsam'):\n"
+        "            return importlib.util.spec_from_file_location(\n"
+        "                name, f'{root}/{name}/__init__.py', submodule_search_locations=[f'{root}/{name}'])\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()] + [Editable]\n"
+        "import ncsam\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", finder],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'figures'} hides the package 'figures'" in done.stderr
+
+
+def test_nothing_is_said_where_nothing_is_hidden(tmp_path, pytestconfig):
+    done = run(pytestconfig.rootpath, tmp_path, "-W", "error", "-c", "import ncsam")
+    assert done.returncode == 0, done.stderr
