@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -85,10 +86,21 @@ def _write_what_people_see(root: Path, judgements: list[Judgement], console: Con
         _say(console, f"report: {report} (written before)")
         _say(console, f"figures: {root / 'figures'} (drawn before)")
         return
-    with console.status("writing the report"):
+    with console.status("writing the report"), _disk_errors_in_a_line(root):
         write_report(root, judgements=judgements)
     _say(console, f"report: {report}")
     _draw(root, console)
+
+
+@contextmanager
+def _disk_errors_in_a_line(root: Path) -> Iterator[None]:
+    """Says which folder cannot be written, which the system's error does not."""
+    try:
+        yield
+    except OSError as error:
+        if store.is_of_the_disk(error):
+            raise store.cannot_write(root, error) from error
+        raise
 
 
 def _device(name: str) -> str:
@@ -162,7 +174,7 @@ def _say(console: Console, text: str) -> None:
 def _report(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
         read_claims(path)
-    with console.status("writing the report"):
+    with console.status("writing the report"), _disk_errors_in_a_line(options.results):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
         _say(console, f"written: {path}")
@@ -175,7 +187,7 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 
 
 def _draw(root: Path, console: Console) -> None:
-    with console.status("drawing figures"):
+    with console.status("drawing figures"), _disk_errors_in_a_line(root):
         folder = figure_files.draw_all(root)
     _say(console, f"figures: {folder}")
 
