@@ -51,7 +51,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     resources = _resources(options)
     if options.dry_run:
-        print_plan(study, options.out, resources.workers, console)
+        print_plan(study, options.out, resources, console)
         return 0
     outcome = run_study(study, options.out, resources, console=console)
     return _show(options.out, outcome, console)

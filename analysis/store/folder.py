@@ -25,11 +25,14 @@ from analysis.store.files import (
     is_of_the_disk,
     remove_temporary_files,
     set_aside,
+    write_bytes,
     write_text,
 )
-from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, seal_older, versions
+from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
+from analysis.store.safe_hdf5 import is_sealed
 from analysis.store.table import Record, read_record
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
+from ncsam.seal import sealed
 
 EMPTY = (".lock", "lost+found")
 """What a folder may hold and still count as empty; a file system of its own has the second."""
@@ -124,7 +127,8 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 continue
             if record.fingerprint != run.fingerprint:
                 raise StoreError(other_settings(root, run))
-            if seal_older(root / run.path):
+            if not is_sealed(root / run.path):
+                write_bytes(root / run.path, sealed((root / run.path).read_bytes()))
                 tell(
                     f"out: {root / run.path} is of an earlier version and had no checksum; it has one from now on, and "
                     "changed bytes will be found"

@@ -251,18 +251,6 @@ def run_file_changed(path: Path) -> Iterator[h5py.File]:
     _write_sealed(path, content)
 
 
-def seal_older(path: Path) -> bool:
-    """Gives a finished run's file of an earlier version its checksum, and tells whether there was none.
-
-    Raises:
-        OSError, StoreError: the file did not reach the disk; the old one is as it was.
-    """
-    if is_sealed(path):
-        return False
-    _write_sealed(path, path.read_bytes())
-    return True
-
-
 def _write_sealed(path: Path, content: bytes) -> None:
     def write_to(beside: Path) -> None:
         beside.write_bytes(sealed(content))

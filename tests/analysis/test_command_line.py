@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
-from analysis import cli
+from analysis import cli, store
 from analysis.cli.arguments import ENGINES
 from analysis.engine import ENGINES as ENGINES_THERE_ARE
+from analysis.plan import Choice, final_runs, read_study
+from analysis.run import RunContext, execute
+from analysis.run.forecast import seconds_of_training
 from analysis.run.measurements import MEASURES
 from tests.analysis.tiny_study import TINY
 
@@ -104,7 +107,8 @@ def test_a_dry_run_tells_the_runs_and_does_none(study_file, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trainings: 2 to judge and 0 to choose hyper-parameters; 2 are left" in printed
     assert "epochs left: 6" in printed
-    assert "not known before a run is done" in printed
+    assert re.search(r"memory of a run: \d+ MiB for the data and the vectors of 310 parameters", printed)
+    assert re.search(r"time left with \d+ workers: \d+ s( to \d+ s)?, by a step of each method", printed)
     assert not out.exists()
     assert cli.main(arguments) == 0
     (out / "runs/digits/symmetric-0.4/sgd/seed1.h5").unlink()
@@ -120,3 +124,37 @@ def test_help_names_the_engines_and_measures_that_there_are(capsys):
     with pytest.raises(SystemExit):
         cli.main(["measure", "--help"])
     assert f"some of {', '.join(MEASURES)}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_dry_run_without_the_data_says_what_is_missing(study_file, tmp_path, capsys):
+    study_file.write_text(TINY.replace('dataset = "digits"', 'dataset = "npz"'))
+    assert cli.main(["study", str(study_file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "memory of a run: not known without the data (dataset 'npz': pass data_dir" in printed
+    assert "not known before a run is done" in printed
+
+
+def test_a_dry_run_refuses_what_the_study_would_refuse(study_file, tmp_path, capsys):
+    study_file.write_text(TINY.replace("eigenvalues = 1", "eigenvalues = 400"))
+    assert cli.main(["study", str(study_file), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "measure.eigenvalues: 400 of a model with 310 parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ['"plain"', '"sam"\nrho = 0.1'])
+def test_the_forecast_of_time_is_that_of_the_training_within_a_few_times(method, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        TINY.replace('"plain"', method).replace("hidden = [4]", "hidden = [256, 256]")
+        + "sharpness_steps = 1\n"
+    )
+    run = final_runs(read_study(path))[0]
+    forecast = min(seconds_of_training(run, RunContext(tmp_path)) for _ in range(3))
+    execute(
+        run,
+        Choice(run.config.method.candidates[0], [{}], [], []),
+        RunContext(tmp_path),
+        report=lambda *_: None,
+    )
+    taken = store.read_history(tmp_path / run.path)["seconds"].iloc[-1]
+    assert taken / 5 < forecast < 5 * taken
+    assert not list(tmp_path.rglob("*.ckpt"))
