@@ -22,7 +22,7 @@ from analysis.plan import read_study
 from analysis.plan.errors import one_of
 from analysis.printable import printable
 from analysis.report import figure_files
-from analysis.report.console import claims_table, results_table, verdicts_table
+from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
 from analysis.report.summary import print_results, print_verdicts
 
@@ -130,7 +130,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
         raise ValueError("results: name a study's folder, or --list the claims")
     judgements = [j for j in _judgements(options.results, console) if j.claim.id in asked]
     if options.verbose:
-        console.print(verdicts_table(judgements))
+        print_whole(console, verdicts_table(judgements))
     else:
         print_verdicts(judgements, console)
     if options.markdown:
@@ -162,7 +162,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
 
 
 def _results(options: argparse.Namespace, console: Console) -> int:
-    console.print(results_table(store.read_tables(options.results)))
+    print_whole(console, results_table(store.read_tables(options.results)))
     return 0
 
 

@@ -47,7 +47,8 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             apart, of the same method, data, noise and seed; or train or measure in other ways on the same data and
             noise, where a claim would compare their methods; or had other data of the same name.
     """
-    tables = [read_table(root).assign(study=str(root)) for root in roots]
+    # by number: pandas' words are UTF-8, and a folder's name need not be
+    tables = [read_table(root).assign(study=number) for number, root in enumerate(roots)]
     joined = pd.concat(tables, ignore_index=True)
     which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
     again = joined[joined.duplicated(which)]
@@ -55,23 +56,25 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
         first = again.iloc[0]
         before = joined[(joined[which] == first[which]).all(axis=1)]["study"].iloc[0]
         raise StoreError(
-            f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
+            f"results: {roots[before]} and {roots[first['study']]} both hold {first['method']}, {first['dataset']}, "
             f"{first['noise_kind']} {first['noise_rate']:.0%}, seed {first['seed']}; judge them apart"
         )
-    trained = {str(root): how_trained(root) for root in roots} if len(roots) > 1 else {}
+    trained = [how_trained(root) for root in roots] if len(roots) > 1 else []
     for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
         one, *others = of_data["study"].unique()
         for other in others:
             if trained[one] != trained[other]:
                 field, *both = first_difference(trained[one], trained[other])
                 raise StoreError(
-                    f"results: {one} and {other} train or measure in other ways on {dataset}, {noise} noise ({field}: "
+                    f"results: {roots[one]} and {roots[other]} train or measure in other ways on {dataset}, "
+                    f"{noise} noise ({field}: "
                     f"{both[0]!r} and {both[1]!r}); judge them apart"
                 )
-            data = {_data_of(Path(one)), _data_of(Path(other))} - {""}
+            data = {_data_of(roots[one]), _data_of(roots[other])} - {""}
             if len(data) > 1:
                 raise StoreError(
-                    f"results: {one} and {other} had other data by the name of {dataset}; judge them apart"
+                    f"results: {roots[one]} and {roots[other]} had other data by the name of {dataset}; "
+                    "judge them apart"
                 )
     return joined
 

@@ -17,6 +17,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm, without_cudnn_norms
+from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
 
 aten = torch.ops.aten
@@ -38,6 +39,7 @@ class Forward:
     rest: Callable[..., Tensor]
 
 
+@sources_forgotten()
 def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
     """Traces a model's outputs once; the result holds for any weights and inputs of the same shapes.
 

@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING, HeldSetting
 
 Outputs = Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +47,7 @@ class Linearized:
     tangent: Callable[..., Tensor]
 
 
+@sources_forgotten()
 def linearized(
     product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Tensor, targets: Tensor
 ) -> Linearized:

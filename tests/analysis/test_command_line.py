@@ -1,5 +1,6 @@
 """What the command says on one screen, at once, and of what is misspelt."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from analysis.run import RunContext, execute
 from analysis.run.forecast import seconds_of_training
 from analysis.run.measurements import MEASURES
 from tests.analysis.tiny_study import TINY
+
+NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
 
 WITHOUT_TORCH = """
 import sys
@@ -31,6 +34,38 @@ def study_file(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+def test_a_terminal_of_40_columns_cuts_no_digit(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert cli.main(["results", str(finished[1])]) == 0
+    assert cli.main(["claims", str(finished[1])]) == 0
+    wide = set(re.findall(NUMBER, capsys.readouterr().out))
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.main(["results", str(finished[1])]) == 0
+    assert cli.main(["claims", str(finished[1])]) == 0
+    assert set(re.findall(NUMBER, capsys.readouterr().out)) <= wide
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_worked_in_and_shown(study_file, tmp_path, capsys):
+    out = tmp_path / os.fsdecode(b"out-\xff")
+    assert cli.main(["study", str(study_file), "--out", str(out), "--engine", "serial"]) == 0
+    for command in ("results", "claims", "report", "figures"):
+        assert cli.main([command, str(out)]) == 0
+    assert cli.main(["info", str(out / "runs/digits/symmetric-0.4/sgd/seed0.h5")]) == 0
+    assert "out-\\udcff" in capsys.readouterr().out
+    assert (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_head_does_not_end_a_study(study_file, tmp_path):
+    command = [sys.executable, "-m", "analysis.cli", "study", str(study_file), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "--engine", "serial"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "out/figures/drawn").is_file()
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -222,7 +222,7 @@ def test_a_port_of_another_server_is_an_error_in_a_line(monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"tcp://127.0.0.1:{server.server_port}"
         with pytest.raises(EngineError, match=f"no Dask scheduler answers at '{address}'"):  # noqa: SIM117
-            with open_engine("dask", scheduler=address):
+            with open_engine(Resources("dask", scheduler=address)):
                 pass
         server.shutdown()
 
@@ -234,7 +234,7 @@ def test_a_scheduler_without_workers_is_an_error_in_a_line(monkeypatch):
     ) as cluster:
         address = cluster.scheduler_address
         with pytest.raises(EngineError, match=f"{address} has no worker; start some by 'dask worker"):  # noqa: SIM117
-            with open_engine("dask", scheduler=address):
+            with open_engine(Resources("dask", scheduler=address)):
                 pass
 
 
