@@ -8,15 +8,19 @@ PIP_ARGS ?=
 # what a recipe runs is not printed, only what it says
 .SILENT:
 
-.PHONY: study test soak lint docs clean
+.PHONY: study test test-clients soak lint docs clean
 
-study: $(VENV)/.study
+study: $(VENV)/.data
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
 
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py --ignore=tests/clients
+
+# real models of other libraries, of small random configurations
+test-clients: $(VENV)/.clients
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/clients
 
 # kills, threads and hostile files with fresh seeds, for an hour or so many seconds
 soak: $(VENV)/.test
@@ -43,18 +47,7 @@ define install
 	touch $@
 endef
 
-$(VENV)/.study: pyproject.toml constraints.txt
+# one file an extra of pyproject.toml, which says that it is installed
+$(VENV)/.%: pyproject.toml constraints.txt
 	echo "installing into $(VENV)"
-	$(call install,data)
-
-$(VENV)/.test: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,test)
-
-$(VENV)/.lint: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,lint)
-
-$(VENV)/.docs: pyproject.toml constraints.txt
-	echo "installing into $(VENV)"
-	$(call install,docs)
+	$(call install,$*)

@@ -9,12 +9,10 @@ largest over the draws. Errors of the loss are relative to its range on the full
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import torch
 from surfaces import EPOCHS, LOSS, trained
-from timing import table
+from timing import parser_of, table
 
 from landscape import Objective, filter_normalized_directions, surface
 
@@ -46,9 +44,7 @@ def measured(objective: Objective, seed: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--draws", type=int, default=3, help="of directions, for each network (default: 3)")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from dense_spectrum import bench_density, bench_trace, small_dense
 from eigenvalues import bench_eigenvalues, bench_goals
 from kernels import kernels_of
 from peers import Peers
-from timing import last_line, median_seconds, now, table
+from timing import last_line, median_seconds, now, parser_of, table
 from torch import Tensor
 
 from landscape import Objective, tune_allocator
@@ -276,10 +276,7 @@ def machine_peak(device: str) -> float:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = parser_of(__doc__, with_device=True)
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, help="by default those that are work for the device"
     )

@@ -5,7 +5,6 @@ python bench/files.py results/quick/runs/mnist-5k/symmetric-0.4/sam/seed0.h5
 
 from __future__ import annotations
 
-import argparse
 import collections
 import io
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from timing import table
+from timing import parser_of, table
 
 from landscape.results.storage import INDEX_OF_CHUNKS
 
@@ -56,7 +55,7 @@ def rewritten(path: Path, is_compressed: Callable[[h5py.Dataset], bool], version
 
 def main() -> None:
     """Prints the two tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("file", type=Path)
     path = parser.parse_args().file
     count, plain, stored = collections.Counter(), collections.Counter(), collections.Counter()

@@ -1,10 +1,11 @@
 """The committed tables behind docs/findings.md: verdicts and mean results of studies.
 
     python bench/findings.py quick results/quick
-    python bench/findings.py redrawn results/static-labels results/fresh-labels
+    python bench/findings.py redrawn results/static-labels results/fresh-labels results/simulated-noise \
+        results/smoothed-labels --claims F1 F2 F3
 
-Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv; `tests/test_findings.py` compares the page
-with them.
+Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, of which the page's tables are made;
+`tests/test_findings.py` compares them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import judge
-from analysis.store.joined import read_tables
+from analysis.claims import CLAIMS, judge
+from analysis.store import read_tables
 
 TABLES = Path(__file__).resolve().parents[1] / "docs/tables"
 MEANS = (
@@ -35,10 +36,10 @@ MEANS = (
 )
 
 
-def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
     """One row an effect: claim, role, prediction, estimate with interval, the p that decides, units and verdict."""
     rows = []
-    for judgement in judge(table):
+    for judgement in judge(table, [CLAIMS[name] for name in claims] if claims else None):
         for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):
             for effect in effects:
                 rows.append(
@@ -82,10 +83,13 @@ def main() -> None:
     )
     parser.add_argument("name")
     parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--claims", nargs="+", help="(default: all)")
     arguments = parser.parse_args()
     table = read_tables(arguments.results)
     TABLES.mkdir(exist_ok=True)
-    verdicts(table).to_csv(TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g")
+    verdicts(table, arguments.claims).to_csv(
+        TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g"
+    )
     results(table).to_csv(TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g")
 
 

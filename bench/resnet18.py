@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from timing import last_line, now, table
+from timing import last_line, now, parser_of, table
 from torch import Tensor, nn
 
 from ncsam import Augmentation, Split, build_method, build_model, in_fastest_layout
@@ -100,10 +100,7 @@ def rows_of(arguments: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = parser_of(__doc__, with_device=True)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)

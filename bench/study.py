@@ -11,7 +11,6 @@ not. The parent's CPU time leaves out its reading of the runs that were there; i
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import resource
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from timing import table
+from timing import parser_of, table
 
 import analysis.engine.whole_study
 import analysis.run.one_run
@@ -192,9 +191,7 @@ def judge(out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=2000, help="a multiple of 160 (default: 2000)")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 from cases import LOSS, Case, trained
-from timing import last_line, table
+from timing import last_line, parser_of, table
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,9 +234,7 @@ def rows_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--loss-landscapes", type=Path, help="environment that has it")
     parser.add_argument("--landscaper", type=Path, help="environment that has it")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 51])

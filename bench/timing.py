@@ -1,13 +1,24 @@
-"""What the benchmarks share: timings that take turns, and tables in Markdown."""
+"""What the benchmarks share: their command lines, timings that take turns, and tables in Markdown."""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+
+
+def parser_of(description: str | None, *, with_device: bool = False) -> argparse.ArgumentParser:
+    """A command line whose help is the benchmark's docstring, line by line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if with_device:
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    return parser
 
 
 def now(device: str) -> float:

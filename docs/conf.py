@@ -14,7 +14,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 project = PROJECT["name"]
 release = version = PROJECT["version"]
 copyright = "the authors of ncsam"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["conf.py", "jupyter_execute"]
+# the notebooks are run anew at each build
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "force"
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+copybutton_exclude = ".linenos, .gp, .go"
 default_role = "code"  # single backticks in docstrings
 html_theme = "furo"
 html_title = f"{project} {release}"

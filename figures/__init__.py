@@ -4,13 +4,17 @@ from figures.alignment import alignment
 from figures.curvature import curvature
 from figures.forest import forest
 from figures.interactive import interactive
+from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
+from figures.shaded_relief import shaded_relief
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
 from figures.surfaces import contours, lines, relief
 from figures.training_curves import training_curves
 
 __all__ = [
+    "Panel",
+    "against_noise_rate",
     "alignment",
     "contours",
     "curvature",
@@ -19,6 +23,7 @@ __all__ = [
     "lines",
     "paths",
     "relief",
+    "shaded_relief",
     "sharpness_accuracy",
     "spectra",
     "training_curves",

@@ -12,7 +12,7 @@ from landscape import Line, Path, Surface
 
 LEVELS = 21
 OUTLIERS = 25.0
-"""A loss that is more than so many times the 90th percentile is an outlier; the scale ends below it."""
+"""A loss above this multiple of the 90th percentile is an outlier; the scale ends below it."""
 
 
 def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

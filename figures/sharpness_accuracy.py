@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -27,20 +29,21 @@ MEASURES = (
 )
 
 
-def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
+def sharpness_accuracy(runs: pd.DataFrame, *, measures: Sequence[tuple[str, str]] = MEASURES) -> Figure:
     """One point a run, a column for each noise rate, a row for each measure.
 
     Args:
         runs: one row a run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
+        measures: (column, words) of each row.
     """
     rates = sorted(runs["noise_rate"].unique())
     style = looks(runs["method"])
     with mpl.rc_context(RC):
-        figure = new_figure(max(2.5 * len(rates) + 0.6, 6.0), 2.3 * len(MEASURES) + 0.6)
-        axes = figure.subplots(len(MEASURES), len(rates), squeeze=False, sharex="row")
+        figure = new_figure(max(2.5 * len(rates) + 0.6, 6.0), 2.3 * len(measures) + 0.6)
+        axes = figure.subplots(len(measures), len(rates), squeeze=False, sharex="row")
         for column, rate in enumerate(rates):
             of_rate = runs[runs["noise_rate"] == rate]
-            for row, (measure, label) in enumerate(MEASURES):
+            for row, (measure, label) in enumerate(measures):
                 ax = axes[row, column]
                 for method, points in of_rate.groupby("method", sort=False):
                     look = style[str(method)]
@@ -65,12 +68,12 @@ def sharpness_accuracy(runs: pd.DataFrame) -> Figure:
             figure,
             f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
             "points would fall from left to right. Vertical scales differ."
-            f"{_missing(runs)}",
+            f"{_missing(runs, measures)}",
         )
     return figure
 
 
-def _missing(runs: pd.DataFrame) -> str:
-    drawn = ["test_accuracy", *(measure for measure, _ in MEASURES)]
+def _missing(runs: pd.DataFrame, measures: Sequence[tuple[str, str]]) -> str:
+    drawn = ["test_accuracy", *(measure for measure, _ in measures)]
     count = int((~np.isfinite(runs[drawn].to_numpy(dtype=np.float64))).any(axis=1).sum())
     return f" {count} of {len(runs)} runs lack a number and are left out where they do." if count else ""

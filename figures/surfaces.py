@@ -19,7 +19,7 @@ from landscape import Line, Surface, Trajectory
 
 COLORMAP = "viridis"
 NARROW = 4
-"""A plane of so many times its other side."""
+"""The largest ratio of a plane's sides that is drawn to scale; a longer plane fills its panel."""
 MOST_ACROSS = 5
 """Panels in a row, so that a page is wide enough."""
 
@@ -199,7 +199,7 @@ def _center(surface: Surface) -> str:
 
 
 def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]:
-    """Equal, but for planes so narrow that their panel would be a line."""
+    """Equal scales of both axes, unless a plane is so narrow that its panel would be a line."""
     width, height = (
         max(float(np.ptp(getattr(surface, axis))) for _, surface in surfaces) for axis in ("alpha", "beta")
     )

@@ -9,16 +9,19 @@
     plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
+from landscape import tasks
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
+from landscape.curvature.diagonal import MatrixDiagonal, diagonal
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
 from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
-from landscape.loss.objective import Evaluation, Objective
-from landscape.matrices import FunctionalHessian, GaussNewton, Hessian
+from landscape.loss.evaluation import Evaluation
+from landscape.loss.objective import Objective
+from landscape.matrices import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.average import AverageSharpness, average_sharpness
 from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
@@ -45,6 +48,7 @@ __all__ = [
     "Bend",
     "CurvatureParts",
     "Directions",
+    "EmpiricalFisher",
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
@@ -52,6 +56,7 @@ __all__ = [
     "LayerTraces",
     "Line",
     "Matching",
+    "MatrixDiagonal",
     "NoiseTolerance",
     "Objective",
     "Path",
@@ -66,6 +71,7 @@ __all__ = [
     "average_sharpness",
     "combined",
     "curvature_parts",
+    "diagonal",
     "direction_to",
     "eigenvector_directions",
     "filter_normalized_directions",
@@ -92,6 +98,7 @@ __all__ = [
     "spectral_measure",
     "surface",
     "surfaces",
+    "tasks",
     "top_eigenvalues",
     "trace",
     "trajectory_directions",

@@ -9,10 +9,12 @@
 
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
-from ncsam.datasets import DATASETS, Dataset, Split, load_dataset
+from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Split, load_dataset, make_dataset
 from ncsam.evaluation import predict
 from ncsam.label_noise import (
     NOISE_KINDS,
+    NOISE_REGISTRY,
+    NoiseKind,
     NoisyLabels,
     corrupt_labels,
     human_labels,
@@ -21,6 +23,7 @@ from ncsam.label_noise import (
 )
 from ncsam.layout import in_fastest_layout
 from ncsam.losses import (
+    LOSS_REGISTRY,
     LOSSES,
     EarlyLearningRegularization,
     ForwardCorrection,
@@ -36,6 +39,7 @@ from ncsam.methods import (
     ASAM,
     BSAM,
     GSAM,
+    METHOD_REGISTRY,
     METHODS,
     NCSAM,
     SAM,
@@ -49,7 +53,7 @@ from ncsam.methods import (
     build_method,
     hyperparameters,
 )
-from ncsam.models import MODELS, build_model, model_options
+from ncsam.models import MODEL_REGISTRY, MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, History, fit
 from ncsam_command import warn_of_hidden_packages
@@ -58,13 +62,18 @@ __all__ = [
     "ASAM",
     "BSAM",
     "DATASETS",
+    "DATASET_REGISTRY",
     "GSAM",
     "LOSSES",
+    "LOSS_REGISTRY",
     "METHODS",
+    "METHOD_REGISTRY",
     "METRICS",
     "MODELS",
+    "MODEL_REGISTRY",
     "NCSAM",
     "NOISE_KINDS",
+    "NOISE_REGISTRY",
     "SAM",
     "SANER",
     "SCHEDULES",
@@ -79,6 +88,7 @@ __all__ = [
     "GeneralizedCrossEntropy",
     "History",
     "Method",
+    "NoiseKind",
     "NoisyLabels",
     "OracleSAM",
     "Plain",
@@ -97,6 +107,7 @@ __all__ = [
     "in_fastest_layout",
     "load_dataset",
     "loss_options",
+    "make_dataset",
     "mixup",
     "model_options",
     "noise_options",

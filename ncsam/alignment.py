@@ -58,8 +58,8 @@ def perturbation_alignment(
         outputs = method.passes.forward(method.model, inputs)
 
     def gradient_of(targets: Tensor, part: Tensor) -> list[Tensor]:
-        own = indices[part] if indices is not None else None
-        loss = method.passes.loss(outputs[part], targets[part], own)
+        positions = indices[part] if indices is not None else None
+        loss = method.passes.loss(outputs[part], targets[part], positions)
         return gradient(loss, method.model, retain_graph=True)
 
     with_true_labels = gradient_of(clean, everywhere)

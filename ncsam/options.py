@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -58,7 +58,7 @@ class Registry(Generic[Entry]):
     """
 
     field: str
-    entries: Mapping[str, Entry]
+    entries: MutableMapping[str, Entry]
     maker: Callable[[Entry], Callable[..., Any]] = lambda entry: entry  # type: ignore[assignment,return-value]
     not_options: tuple[str, ...] = ()
     whole_numbers: tuple[int, int] | None = None
@@ -75,6 +75,21 @@ class Registry(Generic[Entry]):
             raise ValueError(f"{self.field}: unknown name {name!r}; {known}{f'; {hint}' if hint else ''}")
         return self.entries[name]
 
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """A decorator that adds an entry of one's own.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self.entries:
+            raise ValueError(f"{self.field}: the name {name!r} is taken; choose another")
+
+        def add(entry: Entry) -> Entry:
+            self.entries[name] = entry
+            return entry
+
+        return add
+
     def options(self, name: str) -> dict[str, Option]:
         """What can be set of a choice, by name.
 
@@ -84,12 +99,12 @@ class Registry(Generic[Entry]):
         found = options_of(self.maker(self.entry(name)))
         return {key: option for key, option in found.items() if key not in self.not_options}
 
-    def check(self, name: str, given: Mapping[str, Any], *, partly: bool = False) -> None:
+    def check(self, name: str, options: Mapping[str, Any], *, partly: bool = False) -> None:
         """Checks names and types of options; whoever makes the choice checks the range of their values.
 
         Args:
             name: of the choice.
-            given: option -> value.
+            options: option -> value.
             partly: whether required options may be missing.
 
         Raises:
@@ -97,12 +112,12 @@ class Registry(Generic[Entry]):
                 that is missing; the message begins with the option's name.
         """
         known = self.options(name)
-        check_names(name, given, known)
-        for key, value in given.items():
+        check_names(name, options, known)
+        for key, value in options.items():
             self.check_value(key, value, known[key])
         if not partly:
             for key, option in known.items():
-                if option.required and key not in given:
+                if option.required and key not in options:
                     raise ValueError(f"{key}: {self.field} {name!r} needs it")
 
     def check_value(self, key: str, value: Any, option: Option) -> None:
@@ -131,18 +146,18 @@ def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
     return found
 
 
-def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError if `given` has a name that `owner` does not have; says which name looks most like it."""
+def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for the first of `names` that `owner` does not know, with the most similar known name."""
     known = list(known)
-    for key in given:
+    for key in names:
         if key not in known:
             hint = nearest(key, known) or f"it takes {', '.join(known) or 'none'}"
             raise ValueError(f"{key}: {owner!r} has no such option; {hint}")
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """ "did you mean ...?" of the known word most like the given one; empty if none is like it."""
-    near = difflib.get_close_matches(given, list(known), 1)
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" of the known word that is most like it; empty if none is like it."""
+    near = difflib.get_close_matches(word, list(known), 1)
     return f"did you mean {near[0]!r}?" if near else ""
 
 

@@ -7,12 +7,18 @@ import pytest
 from analysis.claims import claim
 
 PAGES = (
+    *("benchmarks/curvature.md", "benchmarks/surfaces.md", "benchmarks/training.md"),
     *(
+        "any-batch.md",
+        "answer.md",
         "claims.md",
         "curvature.md",
         "findings.md",
+        "install.md",
         "gpu.md",
         "moving.md",
+        "own_parts.md",
+        "quickstart.md",
         "results.md",
         "studies.md",
         "surfaces.md",
@@ -37,15 +43,18 @@ def test_snippets_run_in_the_order_of_the_page(page, pytestconfig, tmp_path, mon
 
 def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
     folder = pytestconfig.rootpath / "docs"
-    assert sorted(path.name for path in folder.glob("*.md")) == sorted(PAGES)
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", (folder / page).read_text()):
-            assert (folder / target).resolve().exists(), (page, target)
+    pages = [*folder.glob("*.md"), *folder.glob("benchmarks/*.md")]
+    # the gallery reads the folder of a study: tests/analysis/test_gallery_page.py
+    assert sorted(str(path.relative_to(folder)) for path in pages) == sorted([*PAGES, "gallery.md"])
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text()):
+            assert (page.parent / target).resolve().exists(), (page, target)
 
 
 def test_the_site_leads_to_every_page(pytestconfig):
     folder = pytestconfig.rootpath / "docs"
     trees = re.findall(r"```\{toctree\}\n(.*?)```", (folder / "index.md").read_text(), flags=re.S)
     named = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
-    pages = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.md")}
+    sources = [*folder.rglob("*.md"), *folder.glob("notebooks/*.py")]
+    pages = {str(path.relative_to(folder).with_suffix("")) for path in sources}
     assert named == pages - {"index"}

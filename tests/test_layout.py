@@ -15,6 +15,7 @@ REASONS_FOR_MORE_PARAMETERS = {
         "line": "those of `lines`",
         "surfaces": "options of one measurement, each with a default; a caller names the few that differ",
         "surface": "those of `surfaces`",
+        "Objective.__init__": "what a batch is, and options with a default; a caller names the few that differ",
         "sharpness_profile": "the budgets of five families of measures, each with a default",
     },
     "ncsam": {

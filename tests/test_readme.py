@@ -1,7 +1,11 @@
 """Every snippet and every command of the README runs."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 
 import pytest
 
@@ -47,28 +51,50 @@ def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, folder,
     commands = [
         line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ncsam ")
     ]
-    assert len(commands) >= 4
+    assert len(commands) == 4
     for command in commands:
         arguments = shlex.split(command, comments=True)[1:]
         assert cli.main([*arguments, *(["--engine", "serial"] if "study" in arguments else [])]) == 0, command
 
     snippets = blocks(readme, "python")
-    assert len(snippets) >= 5
+    assert len(snippets) == 2
     names = {}
     for snippet in snippets:
+        capsys.readouterr()
         exec(compile(snippet, "README.md", "exec"), names)
+        assert capsys.readouterr().out
+        assert len([line for line in snippet.splitlines() if line]) <= 9
     assert names["history"].epochs == 5
     assert names["eigen"].converged.all()
-    assert names["memorized"].shape == (1,)
 
 
-def test_the_example_study_is_valid(readme, tmp_path):
-    from analysis.plan import final_runs, read_study
+def test_it_is_short(readme):
+    assert len(readme.splitlines()) <= 120
 
-    (example,) = blocks(readme, "toml")
-    path = tmp_path / "example.toml"
-    path.write_text(example)
-    assert len(final_runs(read_study(path))) == 5 * 2 * 4
+
+def test_badges_say_what_the_package_says(readme, pytestconfig):
+    project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text())["project"]
+    pythons = [text.split(" :: ")[-1] for text in project["classifiers"] if "Python :: 3." in text]
+    assert f"python-{pythons[0]}%20to%20{pythons[-1]}-" in readme
+    assert project["requires-python"] == f">={pythons[0]}"
+    (torch,) = [
+        text.removeprefix("torch>=") for text in project["dependencies"] if text.startswith("torch>=")
+    ]
+    assert f"torch-from%20{torch}-" in readme
+    assert f"license-{project['license']}-" in readme
+    assert f"version = {{{project['version']}}}" in readme
+
+
+def test_the_picture_is_drawn_from_stored_results(tmp_path, pytestconfig, folder):
+    """By the script that the page names, from a study's folder; the picture that lies there is small."""
+    picture = pytestconfig.rootpath / "figures/gallery/sgd_beside_sam.png"
+    assert picture.stat().st_size < 300 * 1024
+    results = folder / "results/quick"
+    script = pytestconfig.rootpath / "bench/readme_picture.py"
+    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
+    command = [sys.executable, script, results, "--out", tmp_path / "drawn.png"]
+    subprocess.run(command, check=True, env=environment)
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_make_targets_named_exist(readme, pytestconfig):

@@ -8,6 +8,7 @@
 from analysis.claims import (
     ablations,
     generalization,
+    label_mean,
     landscapes,
     mechanism,
     redraw,
@@ -16,10 +17,19 @@ from analysis.claims import (
     theory,
 )
 from analysis.claims.associations import Association, Information
-from analysis.claims.claim import CLAIMS, Claim, Judgement, judge, read_claims, register, write_json
+from analysis.claims.claim import (
+    CLAIMS,
+    Claim,
+    Judgement,
+    chosen_claims,
+    judge,
+    read_claims,
+    register,
+    write_json,
+)
 from analysis.claims.differences import Difference, Level
 from analysis.claims.effect import VERDICTS, Effect
-from analysis.claims.quantities import QUANTITIES, Quantity
+from analysis.claims.quantities import QUANTITIES, Quantity, register_quantity
 from analysis.claims.shares import Holds
 from analysis.claims.trends import Best, Trend
 from analysis.claims.variants import (
@@ -48,6 +58,7 @@ for _claim in (
     *ablations.CLAIMS,
     *rivals.CLAIMS,
     *redraw.CLAIMS,
+    *label_mean.CLAIMS,
     *simulated_noise.CLAIMS,
 ):
     register(_claim)
@@ -82,8 +93,10 @@ __all__ = [
     "Quantity",
     "Trend",
     "Variant",
+    "chosen_claims",
     "judge",
     "read_claims",
     "register",
+    "register_quantity",
     "write_json",
 ]

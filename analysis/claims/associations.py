@@ -110,9 +110,10 @@ class Information:
 
 
 def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """The noisy runs that a comparison over methods may hold: their training loss is one and the same."""
+    """The noisy runs that a comparison over methods may use: those with the same training loss."""
     noisy = noisy_runs(table)
-    noisy = noisy[(noisy["loss"] == "cross-entropy") & (noisy["mixup"] == 0)]
+    unchanged = (noisy["mixup"] == 0) & (noisy["label_smoothing"] == 0)
+    noisy = noisy[(noisy["loss"] == "cross-entropy") & unchanged]
     for what in quantities:
         noisy = what.measured(noisy)
     return noisy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +12,17 @@ import pandas as pd
 
 from analysis.claims.effect import NOT_MEASURED, Effect, combined_verdict, corrected
 from analysis.claims.prediction import Prediction, not_measured
+from analysis.claims.quantities import QUANTITIES
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
+from analysis.plan.errors import one_of
+from analysis.plan.own_parts import read_own_part
 from analysis.statistics import Part, Test
 from landscape.results.files import replaced
+from ncsam.options import nearest
+
+NAMING_FIELDS = ("quantity", "outcome", "given", "vacuous")
+"""Fields of predictions that name a quantity."""
 
 
 @dataclass(frozen=True)
@@ -88,36 +94,65 @@ def register(claim: Claim) -> Claim:
 
 
 def read_claims(path: Path) -> None:
-    """Runs a Python file that registers claims of one's own.
+    """Runs a Python file of the user's, which registers further claims.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is not Python, or fails.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"--with: {path} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--with: {path} is not a Python file")
+    read_own_part(path)
+
+
+def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
+    """The claims of these ids, however they are capitalized; all that are registered for None.
+
+    Args:
+        ids: as a study names them.
+        skip_unknown: leaves out what is not registered, such as a claim of a file that is not loaded.
+
+    Raises:
+        ValueError: an id that is not registered; the message names the nearest.
+    """
+    if ids is None:
+        return list(CLAIMS.values())
+    registered = {known.lower(): known for known in CLAIMS}
+    names = [registered.get(name.lower(), name) for name in ids]
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as error:
-        raise ValueError(f"--with: {path} fails: {type(error).__name__}: {error}") from error
+        return [CLAIMS[one_of(name, CLAIMS)] for name in names if name in CLAIMS or not skip_unknown]
+    except ValueError as error:
+        raise ValueError(f"claims: {error}") from error
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:
     """Tests claims, all that are registered if not given; neither the order of rows nor that of files matters.
 
     The predictions of a family share an error rate of 5% (Holm); controls are corrected apart from them.
+
+    Raises:
+        ValueError: a claim names what is no quantity and no column of the table.
     """
     table = table.sort_values(["dataset", "noise_kind", "noise_rate", "method", "seed"], ignore_index=True)
     chosen = list(CLAIMS.values() if claims is None else claims)
+    for claim in chosen:
+        _check_quantities(claim, table)
     deciding = _judged(table, [(claim, claim.predictions) for claim in chosen])
     controls = _judged(table, [(claim, claim.controls) for claim in chosen])
     return [
         Judgement(claim, combined_verdict([effect.verdict for effect in effects]), effects, others)
         for claim, effects, others in zip(chosen, deciding, controls, strict=True)
     ]
+
+
+def _check_quantities(claim: Claim, table: pd.DataFrame) -> None:
+    known = [*QUANTITIES, *map(str, table.columns)]
+    for prediction in (*claim.predictions, *claim.controls):
+        for field in NAMING_FIELDS:
+            name = getattr(prediction, field, None)
+            if isinstance(name, str) and name and name not in known:
+                hint = nearest(name, known) or "take a column of runs.csv or a name of QUANTITIES"
+                raise ValueError(
+                    f"{field}: claim {claim.id!r} names {name!r}, which is no quantity and no column; {hint}"
+                )
 
 
 def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]) -> list[list[Effect]]:

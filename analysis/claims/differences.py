@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claims.coverage import coverage, coverage_of_all
+from analysis.claims.coverage import Coverage, coverage, coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
-from analysis.claims.quantities import quantity
+from analysis.claims.prediction import SIGNS, Prediction, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, select_both
 from analysis.statistics import paired_effect
 
@@ -18,6 +18,28 @@ from analysis.statistics import paired_effect
 def null_of(sign: int, margin: float) -> tuple[float, float]:
     """The effects that the null hypothesis allows: 0, or those within the margin where no difference is predicted."""
     return (-margin, margin) if sign == 0 and math.isfinite(margin) else (0.0, 0.0)
+
+
+def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
+    """The quantity in two sets of runs that agree in data set, noise and seed: `CELL`, `more` and `less`."""
+    first, second = more[CELL].assign(more=what.values(more)), less[CELL].assign(less=what.values(less))
+    return first.merge(second, on=CELL)
+
+
+def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame, covered: Coverage) -> Effect:
+    """The mean over cells of the mean difference in each, of what `pairs_of` gives."""
+    null = null_of(prediction.sign, what.margin)
+    return Effect(
+        name=prediction.describe(),
+        predicted=prediction.sign,
+        unit=what.unit,
+        finding=paired_effect(
+            cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
+        ),
+        margin=what.margin,
+        null=null,
+        coverage=covered,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,21 +70,10 @@ class Difference:
         needs = lacking(table, noisy, [what], (self.more, more), (self.less, less))
         if needs:
             return not_measured(self, what.unit, needs)
-        first = more[CELL].assign(more=what.values(more))
-        pairs = first.merge(less[CELL].assign(less=what.values(less)), on=CELL)
-        null = null_of(self.sign, what.margin)
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
-            unit=what.unit,
-            finding=paired_effect(
-                cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
-            ),
-            margin=what.margin,
-            null=null,
-            coverage=coverage(noisy, more, self.more.title, [what])
-            + coverage(noisy, less, self.less.title, [what]),
+        covered = coverage(noisy, more, self.more.title, [what]) + coverage(
+            noisy, less, self.less.title, [what]
         )
+        return effect_of_pairs(self, what, pairs_of(what, more, less), covered)
 
 
 @dataclass(frozen=True)

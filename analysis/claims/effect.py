@@ -55,7 +55,7 @@ class Effect:
         predicted: +1 or -1, the sign that the claim predicts, or 0: that there is no difference.
         unit: of the estimate.
         finding: what the data say; without places where nothing was measured.
-        margin: effects smaller than that do not matter; NaN if nothing is too small to matter.
+        margin: the smallest effect that matters; NaN if every effect does.
         null: the null hypothesis: values of the effect from the first to the second.
         coverage: which runs are not there, or did not converge.
         needs: what would have to be run or measured; empty if it is there.
@@ -129,18 +129,18 @@ class Effect:
 
     @property
     def p_values(self) -> tuple[float, float, float]:
-        """Of effect, equivalence and reversal, as they decide."""
-        return self.adjusted or self._own_p_values
+        """The p-values of effect, equivalence and reversal that decide: the corrected ones where there are such."""
+        return self.adjusted or self._unadjusted
 
     @property
-    def _own_p_values(self) -> tuple[float, float, float]:
+    def _unadjusted(self) -> tuple[float, float, float]:
         return self.test.p_value, self.test.equivalence_p, self.finding.reversal_p
 
     @property
     def verdict(self) -> str:
         """One of `VERDICTS`.
 
-        Never decided with losses: what is left after runs diverged is a choice of the fittest.
+        Never decided where runs are lost: those that did not diverge are no fair sample.
         """
         if self.needs:
             return NOT_MEASURED
@@ -148,7 +148,7 @@ class Effect:
 
     @property
     def verdict_of_the_rest(self) -> str:
-        """The verdict that the units which are there would give if they were all."""
+        """The verdict that the units at hand would give if none were lost."""
         found = self._verdict_of_the_population
         if self.vacuous and found != CONTRADICTED:
             return VACUOUS
@@ -156,11 +156,11 @@ class Effect:
 
     @property
     def _verdict_of_the_population(self) -> str:
-        """The rules, whichever cells they are about.
+        """The rules of the verdict, which are the same for the cells at hand and for cells like these.
 
-        A sign that depends on the cell comes before a pooled effect of about zero, and that before a sign: an effect
-        can differ from zero and still be too small to matter. A reversal that outlasts no correction over the family
-        still forbids the other verdicts.
+        First: does the sign depend on the cell? Then: is the pooled effect too small to matter? Last: its sign. An
+        effect can differ from zero and still be too small to matter. A reversal that does not survive the correction
+        over the family still forbids the other verdicts.
         """
         p, equivalence, reversal = self.p_values
         if self.may_reverse:
@@ -183,7 +183,7 @@ class Effect:
 
     @property
     def deciding_p(self) -> float:
-        """The p-value on which the verdict rests; where it is open, that of the test which could have supported it."""
+        """The p-value of the verdict; without a verdict, that of the test which could have supported the claim."""
         return self.p_values[self._which_decides]
 
     @property
@@ -202,9 +202,9 @@ class Effect:
 
 
 def combined_verdict(verdicts: Sequence[str]) -> str:
-    """Of a claim with several predictions: it falls with one, and is supported only if all are.
+    """The verdict of a claim from those of its predictions. One of them can contradict the claim; all must support it.
 
-    With predictions that are not measured it can be contradicted, but nothing else can be concluded.
+    Where a prediction is not measured, the claim can be contradicted or stays open.
     """
     if all(verdict == NOT_MEASURED for verdict in verdicts):
         return NOT_MEASURED
@@ -223,14 +223,14 @@ def combined_verdict(verdicts: Sequence[str]) -> str:
 
 
 def corrected(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects with the p-values by which a wrong verdict in the whole family has a probability of 5%.
+    """The effects with corrected p-values: any wrong verdict in the whole family has a probability of 5% at most.
 
-    Effects, equivalences and reversals are corrected apart (Holm): where one kind of null hypothesis is true, just
-    the verdicts of that kind can be wrong. Tests that were not possible do not count.
+    Effects, equivalences and reversals are corrected apart (Holm), because only verdicts of one kind can be wrong where
+    one kind of null hypothesis is true. Tests that were not possible do not count.
     """
-    own = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
-    by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*own, strict=True)]
-    tests = int(np.isfinite([p for p, _, _ in own]).sum())
+    p_values = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
+    by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*p_values, strict=True)]
+    tests = int(np.isfinite([p for p, _, _ in p_values]).sum())
     return [
         replace(effect, adjusted=(float(p), float(equivalence), float(reversal)), tests=max(1, tests))
         for effect, p, equivalence, reversal in zip(effects, *by_kind, strict=True)

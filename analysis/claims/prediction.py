@@ -65,7 +65,7 @@ def cell_names(runs: pd.DataFrame) -> pd.Series:
 
 
 def series_names(runs: pd.DataFrame) -> pd.Series:
-    """The series of each run: its data set and kind of noise, whichever of them there are several of."""
+    """The series of each run: its data set and kind of noise; what all runs share is left out."""
     several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
     return joined(runs, several or ["dataset"], ", ")
 

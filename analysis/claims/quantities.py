@@ -30,7 +30,7 @@ LABELS = {"observed": "observed labels", "clean": "true labels"}
 CONVERGED_SINCE = "0.2"
 """The version from which on a sharpness says whether its ascent converged."""
 MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
-"""Columns whose values count only beside a flag: earlier versions took 5 to 10 steps, which had not converged."""
+"""Columns that need a flag of convergence: earlier versions took 5 to 10 steps, which had not converged."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Quantity:
         return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
 
     def unconverged(self, table: pd.DataFrame) -> pd.Series:
-        """Of which runs the number is there and did not converge, or does not say so and must."""
+        """Whether each run's number did not converge, or does not say whether it did where it must."""
         found = pd.Series(False, index=table.index)
         for name in self.columns:
             flag = _flag(table, name)
@@ -70,9 +70,10 @@ class Quantity:
         return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Without the studies, data sets and kinds of noise for which it was not measured, of several judged together.
+        """The table without the studies, data sets and kinds of noise that did not measure the quantity.
 
-        A single run without it, or all runs because they diverged or did not converge, are lost, and stay.
+        Runs that lack the number for another reason stay, and count as lost: a single one, or runs that diverged or did
+        not converge.
         """
         if table.empty or not set(self.columns) <= set(table):
             return table
@@ -86,7 +87,7 @@ class Quantity:
         return table[is_known] if is_known.any() else table
 
     def lacks(self, table: pd.DataFrame) -> str:
-        """What the table would need for it; empty if it is there."""
+        """What the table lacks for this quantity; empty if it lacks nothing."""
         absent = [name for name in self.columns if name not in table or table[name].isna().all()]
         if absent:
             return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
@@ -138,10 +139,20 @@ DECADES_MARGIN = 0.05
 POINT = 0.01
 COSINE = 0.02
 
+LOSSES_OF_BOUND = {"zero_one": "0-1 loss", "cross_entropy": "clipped cross-entropy"}
+
 REMEASURED = "`ncsam measure`, which measures stored weights again"
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
 PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
+
+
+def _in_decades(
+    words: str, *columns: str, of: Callable[..., pd.Series] | None = log10, needs: str = ""
+) -> Quantity:
+    """A quantity that is compared by its logarithm."""
+    return Quantity(words, columns, DECADES, of=of, margin=DECADES_MARGIN, needs=needs)
+
 
 QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity("clean test accuracy, last epoch", ("test_accuracy",), "share", margin=POINT),
@@ -201,64 +212,36 @@ QUANTITIES: dict[str, Quantity] = {
         needs=ALIGNMENT,
     ),
     **{
-        f"{measure}_{loss}": Quantity(
-            f"{measure.replace('_', ' ')}, {words}",
-            (f"{measure}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
+        f"{column}_{loss}": _in_decades(f"{name}, {words}", f"{column}_{loss}", needs=needs)
+        for column, name, needs in (
+            *((measure, measure.replace("_", " "), "") for measure in MEASURES),
+            *((measure, measure.replace("_", " "), REMEASURED) for measure in RELATIVE),
+            *((part, name, REMEASURED) for part, name in PARTS.items()),
         )
-        for measure in MEASURES
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_{loss}": Quantity(
-            f"{measure.replace('_', ' ')}, {words}",
-            (f"{measure}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
-            needs=REMEASURED,
-        )
-        for measure in RELATIVE
-        for loss, words in LABELS.items()
-    },
-    **{
-        f"{part}_{loss}": Quantity(
-            f"{name}, {words}",
-            (f"{part}_{loss}",),
-            DECADES,
-            of=log10,
-            margin=DECADES_MARGIN,
-            needs=REMEASURED,
-        )
-        for part, name in PARTS.items()
-        for loss, words in LABELS.items()
-    },
-    **{
-        f"curvature_of_uncertainty_{loss}": Quantity(
+        f"curvature_of_uncertainty_{loss}": _in_decades(
             f"trace of the Gauss-Newton matrix to uncertainty, {words}",
-            (f"gauss_newton_trace_{loss}", f"uncertainty_{loss}"),
-            DECADES,
+            f"gauss_newton_trace_{loss}",
+            f"uncertainty_{loss}",
             of=_ratio,
-            margin=DECADES_MARGIN,
             needs=REMEASURED,
         )
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_clean_to_observed": Quantity(
+        f"{measure}_clean_to_observed": _in_decades(
             f"{measure.replace('_', ' ')}, ratio of true to observed labels",
-            (f"{measure}_clean", f"{measure}_observed"),
-            DECADES,
+            f"{measure}_clean",
+            f"{measure}_observed",
             of=_ratio,
-            margin=DECADES_MARGIN,
         )
         for measure in MEASURES
     },
     **{
         f"bound_{loss}_{term}": Quantity(f"{words}, {name}", (f"bound_{loss}_{term}",), "", needs=BOUND)
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
         for term, words in (
             ("slack", "bound less clean test loss"),
             ("right", "bound of Theorem 1"),
@@ -275,7 +258,7 @@ QUANTITIES: dict[str, Quantity] = {
             of=lambda right: right - 1,
             needs=BOUND,
         )
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
         f"assumption_{loss}_gap": Quantity(
@@ -285,35 +268,42 @@ QUANTITIES: dict[str, Quantity] = {
             margin=POINT / 10,
             needs=BOUND,
         )
-        for loss, name in (("zero_one", "0-1 loss"), ("cross_entropy", "clipped cross-entropy"))
+        for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
-        f"damping_{group}": Quantity(
+        f"damping_{group}": _in_decades(
             f"norm of the gradient at w + eps to that at w, {words}",
-            (f"mean_probe_damping_{group}",),
-            DECADES,
-            margin=DECADES_MARGIN,
+            f"mean_probe_damping_{group}",
+            of=None,
             needs=PROBES,
         )
         for group, words in GROUPS.items()
     },
-    "damping_contrast": Quantity(
+    "damping_contrast": _in_decades(
         "norm of the gradient at w + eps to that at w, ambiguous to confident samples",
-        ("mean_probe_damping_ambiguous", "mean_probe_damping_confident"),
-        DECADES,
+        "mean_probe_damping_ambiguous",
+        "mean_probe_damping_confident",
         of=_less,
-        margin=DECADES_MARGIN,
         needs=PROBES,
     ),
-    "perturbation_norm": Quantity(
+    "perturbation_norm": _in_decades(
         "norm of the perturbation, mean over training",
-        ("mean_perturbation_norm",),
-        DECADES,
-        of=log10,
-        margin=DECADES_MARGIN,
+        "mean_perturbation_norm",
         needs="a study run by a version that records the perturbation's norm",
     ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),
 }
-"""Name -> quantity; `mean_probe_...` is the mean of a probe of `ncsam.probes` over the probed epochs in which it is
-defined; a perturbation's, over those in which the method perturbs."""
+"""Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs that define it; the
+mean of a perturbation is over the epochs with one."""
+
+
+def register_quantity(name: str, found: Quantity) -> Quantity:
+    """Adds a quantity of one's own, with its words, unit and margin.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in QUANTITIES:
+        raise ValueError(f"name: the quantity {name!r} is registered already; choose another")
+    QUANTITIES[name] = found
+    return found

@@ -8,12 +8,11 @@ import pandas as pd
 
 from analysis.claims.claim import Claim
 from analysis.claims.coverage import coverage
-from analysis.claims.differences import null_of
+from analysis.claims.differences import effect_of_pairs, pairs_of
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, SAM, SGD, Variant, select
-from analysis.statistics import paired_effect
+from analysis.claims.variants import SAM, SGD, Variant, select
 
 REDRAWN = ", redrawn each step"
 """How the table marks kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
@@ -46,24 +45,14 @@ class Redrawn:
         needs = lacking(table, noisy, [what], (self.method, redrawn), (self.method, fixed))
         if needs or redrawn.empty or fixed.empty:
             return not_measured(self, what.unit, needs or self.runs())
-        first = redrawn[CELL].assign(more=what.values(redrawn))
-        first["noise_kind"] = first["noise_kind"].str.removesuffix(REDRAWN)
-        pairs = first.merge(fixed[CELL].assign(less=what.values(fixed)), on=CELL)
+        kind = redrawn["noise_kind"].str.removesuffix(REDRAWN)
+        pairs = pairs_of(what, redrawn.assign(noise_kind=kind), fixed)
         if pairs.empty:
             return not_measured(self, what.unit, self.runs())
-        null = null_of(self.sign, what.margin)
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
-            unit=what.unit,
-            finding=paired_effect(
-                cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
-            ),
-            margin=what.margin,
-            null=null,
-            coverage=coverage(noisy[is_redrawn], redrawn, f"{title}, redrawn", [what])
-            + coverage(noisy[~is_redrawn], fixed, f"{title}, fixed", [what]),
+        covered = coverage(noisy[is_redrawn], redrawn, f"{title}, redrawn", [what]) + coverage(
+            noisy[~is_redrawn], fixed, f"{title}, fixed", [what]
         )
+        return effect_of_pairs(self, what, pairs, covered)
 
 
 CLAIMS = (

@@ -23,7 +23,7 @@ CLAIMS = (
         "rival to Eq. 11-13: to first order +s g* descends on the observed labels of ambiguous samples",
         [
             Level("gstar_noise_cosine", NCSAM, -1),
-            # of SAM's the radius and the epochs without a warm-up are others
+            # SAM is given another radius and no warm-up
             Difference("damping_wrong", NCSAM, UNCOMPENSATED, -1),
             Difference("damping_ambiguous", NCSAM, UNCOMPENSATED, -1),
             Difference("damping_contrast", NCSAM, UNCOMPENSATED, -1),

@@ -21,7 +21,7 @@ class Holds:
     Attributes:
         quantity: such as a bound less what it bounds.
         exceptions: the share that may fail.
-        vacuous: a quantity; where it is above zero in every run, the prediction cannot fail, and says nothing.
+        vacuous: a quantity. Where it is above zero in every run, the prediction cannot fail.
     """
 
     quantity: str

@@ -1,4 +1,4 @@
-"""Predictions of how a quantity goes with the noise rate or with a hyper-parameter, and of which value is best."""
+"""Predictions of how a quantity depends on the noise rate or on a hyper-parameter, and of which value is best."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from analysis.claims.prediction import SIGNS, cell_names, noisy_runs, not_measur
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
 from analysis.statistics import Finding, paired_effect, slope_of, trend
+from analysis.wording import percent
 
 
 @dataclass(frozen=True)
 class Trend:
-    """How a quantity of one method goes with the noise rate, or with a hyper-parameter of it.
+    """How a quantity of one method depends on the noise rate, or on a hyper-parameter of the method.
 
     Attributes:
         against: `"noise_rate"`: the slope in each data set and kind of noise; or a hyper-parameter: the slope of each
@@ -88,7 +89,7 @@ class Trend:
         return trend(series_names(runs), runs["noise_rate"], what.values(runs), margin=what.margin)
 
     def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
-        """Runs of one seed share their draws, so that each seed has a slope of its own; seeds repeat it."""
+        """One slope a seed, because runs of one seed share their draws; the seeds of a cell repeat one measurement."""
         found = runs[[*CELL, "option"]].assign(value=what.values(runs))
         seeds = found[found.groupby(CELL)["option"].transform("nunique") > 1].groupby(CELL)
         slopes = seeds[["option", "value"]].apply(
@@ -119,12 +120,13 @@ class Best:
         """Quantity, comparison and sign."""
         return (
             f"best {self.option.replace('_', ' ')} of {self.method.title} by {quantity(self.outcome).words}, less the "
-            f"noise rate, at {self.rate:.0%} {SIGNS[self.sign]}"
+            f"noise rate, at {percent(self.rate)} {SIGNS[self.sign]}"
         )
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return f"{self.method.title} with three or more values of {self.option} at {self.rate:.0%}, other things equal"
+        values = f"three or more values of {self.option} at {percent(self.rate)}"
+        return f"{self.method.title} with {values}, other things equal"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over cells of the mean over seeds; a seed in which a run diverged is lost."""

@@ -1,4 +1,4 @@
-"""Which runs are a method's: methods are found by what they are, not by how a study labels them."""
+"""Which runs belong to a method. Methods are recognized by their settings, not by a study's labels."""
 
 from __future__ import annotations
 
@@ -65,10 +65,9 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    """The runs of a variant with its loss and unmixed labels, whatever their tuned hyper-parameters."""
-    named = table[
-        (table["method_name"] == variant.name) & (table["loss"] == variant.loss) & (table["mixup"] == 0)
-    ]
+    """The runs of a variant with its loss, whatever their tuned hyper-parameters; without mixed or smoothed labels."""
+    is_plain = (table["mixup"] == 0) & (table["label_smoothing"] == 0)
+    named = table[(table["method_name"] == variant.name) & (table["loss"] == variant.loss) & is_plain]
     texts = named["hyperparameters"]
     is_variant = {text: _has_settings(variant, json.loads(text)) for text in texts.unique()}
     return named[texts.map(is_variant).astype(bool)]
@@ -150,18 +149,21 @@ def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
     """Whether runs have the values in `TUNED` of the others with the same noise and seed, where both have such."""
     pairs = runs[[*CELL, "hyperparameters"]].merge(others[[*CELL, "hyperparameters"]], on=CELL)
     settings = pairs[["hyperparameters_x", "hyperparameters_y"]].drop_duplicates()
-    both = [(json.loads(own), json.loads(other)) for own, other in settings.itertuples(index=False)]
+    both = [(json.loads(these), json.loads(those)) for these, those in settings.itertuples(index=False)]
     return bool(both) and all(
-        own[name] == other[name] for own, other in both for name in TUNED if name in own and name in other
+        these[name] == those[name]
+        for these, those in both
+        for name in TUNED
+        if name in these and name in those
     )
 
 
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    own = select(table, Variant(variant.title, variant.name, variant.settings))
-    radius = own.assign(own_rho=option_of(own, "rho"))[[*CELL, "own_rho"]]
+    compared = select(table, Variant(variant.title, variant.name, variant.settings))
+    radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*CELL, "compared_rho"]]
     rho = option_of(runs, "rho").to_numpy()
-    compared = runs[CELL].merge(radius, on=CELL, how="left")["own_rho"].to_numpy()
-    larger, rho = runs[rho > compared], rho[rho > compared]
+    smallest = runs[CELL].merge(radius, on=CELL, how="left")["compared_rho"].to_numpy()
+    larger, rho = runs[rho > smallest], rho[rho > smallest]
     if larger.empty:
         return larger
     mean = larger.assign(rho=rho).groupby("method")["rho"].mean()
@@ -169,7 +171,7 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 
 
 def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Of each noise the runs of the label whose mean perturbation norm is nearest to that of the others."""
+    """For each noise, the runs of one label: the mean norm of its perturbations is nearest to that of the others."""
     norm = "mean_perturbation_norm"
     if norm not in runs:
         return runs.iloc[:0]
@@ -192,10 +194,10 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
     # NaN for runs without a number: two that diverged are not one
     run = table.groupby([*CELL, "train_loss", "test_accuracy"]).ngroup()
     for method in sorted(table["method"].unique()):
-        is_own = table["method"] == method
-        own, others = run[is_own], run[~is_own]
-        if own.notna().all() and own.isin(others).all():
-            table, run = table[~is_own], others
+        is_of_method = table["method"] == method
+        of_method, of_others = run[is_of_method], run[~is_of_method]
+        if of_method.notna().all() and of_method.isin(of_others).all():
+            table, run = table[~is_of_method], of_others
     return table
 
 
@@ -212,7 +214,7 @@ def family_of(runs: pd.DataFrame) -> pd.Series:
 
 
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
-    """A hyper-parameter of each run; NaN where it has none of that name."""
+    """A hyper-parameter of each run; NaN where the run's method has no such hyper-parameter."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
     return pd.Series(values, index=runs.index, dtype=np.float64)
 
@@ -227,7 +229,8 @@ def hyperparameters_of(runs: pd.DataFrame) -> pd.DataFrame:
 def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:
     """The runs of a variant that differ in nothing but one hyper-parameter, which becomes the column `option`.
 
-    Of several such series the one with most values; of equal ones the first by its other hyper-parameters.
+    Where there are several such series, the one with the most values is taken; then the first by its other
+    hyper-parameters.
     """
     runs = runs_of(table, variant)
     runs = runs.assign(option=option_of(runs, option))

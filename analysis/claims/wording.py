@@ -30,12 +30,12 @@ def conclusion(effect: Effect) -> str:
     if verdict == NOT_MEASURED:
         return f"Not measured: needs {effect.needs}."
     sentences = [_about(effect), *_coverage(effect)]
-    rest = effect.verdict_of_the_rest
+    without_losses = effect.verdict_of_the_rest
     if verdict == MIXED:
         sentences.append(f"The sign depends on the {_place(effect)} ({by_part(effect)}).")
     elif verdict == VACUOUS:
         sentences.append("It cannot fail in any of these runs, so they are no evidence for it.")
-    elif rest.startswith(EQUIVALENT):
+    elif without_losses.startswith(EQUIVALENT):
         sentences.append(f"Smaller than the margin of {effect.margin:g} {effect.unit}.".replace(" .", "."))
     elif verdict.startswith(CONTRADICTED) and effect.predicted == 0:
         sentences.append("There is a difference beyond the margin, where none was predicted.")
@@ -95,10 +95,10 @@ def _coverage(effect: Effect) -> list[str]:
 def _open(effect: Effect) -> str:
     """Why no verdict was possible, what the study could have found, and what size it would take."""
     if effect.may_reverse:
-        own = effect.finding.reversal_p
+        before, after = effect.finding.reversal_p, effect.deciding_p
         return (
-            f"The sign may depend on the {_place(effect)} ({by_part(effect)}): p = {own:.2g} before the correction for "
-            f"{effect.tests} tests, {effect.deciding_p:.2g} after."
+            f"The sign may depend on the {_place(effect)} ({by_part(effect)}): p = {before:.2g} before the correction "
+            f"for {effect.tests} tests, {after:.2g} after."
         )
     test = effect.test
     level = SIGNIFICANCE / effect.tests

@@ -42,8 +42,8 @@ def parser() -> Parser:
     drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
     drawing.add_argument("results", type=Path, help="a study's folder")
 
-    info = commands.add_parser("info", help="what a run file holds")
-    info.add_argument("file", type=Path)
+    info = commands.add_parser("info", help="what a study's folder, its study.h5 or a run file holds")
+    info.add_argument("file", type=Path, help="a folder, its study.h5, or a run's .h5")
     return whole
 
 
@@ -74,14 +74,16 @@ def _add_study(commands: Any) -> None:
     study.add_argument(
         "--dry-run", action="store_true", help="check the study, print its runs and their cost, do nothing"
     )
+    _add_own_parts(study)
     _add_resources(study)
 
 
 def _add_measure(commands: Any) -> None:
     measuring = commands.add_parser(
-        "measure", help="measure the stored weights of a study's runs again, without training"
+        "measure",
+        help="measure a checkpoint of your own, or the stored weights of a study's runs again, without training",
     )
-    measuring.add_argument("results", type=Path, help="a study's folder")
+    measuring.add_argument("results", type=Path, help="a study's folder; with --model a checkpoint's file")
     measuring.add_argument(
         "--only",
         type=lambda text: text.split(","),
@@ -95,7 +97,27 @@ def _add_measure(commands: Any) -> None:
         metavar="FILE",
         help="a study file whose [measure] settings are taken (default: those in the folder)",
     )
+    _add_own_model(measuring)
+    _add_own_parts(measuring)
     _add_resources(measuring)
+
+
+def _add_own_model(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("a checkpoint of your own")
+    own.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="what builds the model, such as my_models:resnet"
+    )
+    own.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a packaged data set, an .npz file with inputs and targets, or module:function",
+    )
+    own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
+    own.add_argument("--samples", type=int, default=1000, help="at most so many samples (default: 1000)")
+    own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
+    own.add_argument(
+        "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"
+    )
 
 
 def _add_results(commands: Any) -> None:
@@ -125,7 +147,7 @@ def _add_claims(commands: Any) -> None:
     claims.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
     )
-    _add_claims_of_your_own(claims)
+    _add_own_parts(claims)
 
 
 def _add_report(commands: Any) -> None:
@@ -136,10 +158,10 @@ def _add_report(commands: Any) -> None:
     report.add_argument(
         "--parquet", action="store_true", help="write the runs as runs.parquet too (needs ncsam[parquet])"
     )
-    _add_claims_of_your_own(report)
+    _add_own_parts(report)
 
 
-def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
+def _add_own_parts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with",
         dest="own",
@@ -147,7 +169,7 @@ def _add_claims_of_your_own(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file that registers claims of your own",
+        help="a Python file that registers parts of your own (may be repeated)",
     )
 
 

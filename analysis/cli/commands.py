@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +11,20 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, judge, read_claims, write_json
+from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
+from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
+from analysis.cli.info import print_info
 from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
 from analysis.plan import read_study
 from analysis.plan.errors import one_of
+from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
+from analysis.report.chosen import claims_of
 from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
 from analysis.report.summary import print_results, print_verdicts
@@ -48,7 +51,13 @@ def _resources(options: argparse.Namespace) -> Resources:
 
 
 def _study(options: argparse.Namespace, console: Console) -> int:
+    parts = [read_own_part(path) for path in options.own]
     study = read_study(options.study)
+    if parts:
+        study = study.model_copy(update={"own_parts": named(parts)})
+    # what is missing is said before what follows from that
+    loaded(study.own_parts)
+    chosen_claims(study.claims)
     resources = _resources(options)
     if options.dry_run:
         print_plan(study, options.out, resources, console)
@@ -58,10 +67,37 @@ def _study(options: argparse.Namespace, console: Console) -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
+    if options.model is not None:
+        return _measure_checkpoint(options, console)
+    for name in ("data", "loss", "out"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name}: is for a checkpoint of your own, which needs --model module:function"
+            )
+    for path in options.own:
+        read_own_part(path)
     study = options.study and read_study(options.study)
     resources = _resources(options)
     outcome = measure_study(options.results, options.only, resources=resources, study=study, console=console)
     return _show(options.results, outcome, console)
+
+
+def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
+    if options.data is None:
+        raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
+    measure_checkpoint(
+        options.results,
+        options.model,
+        options.data,
+        console,
+        loss=options.loss,
+        out=options.out,
+        samples=options.samples,
+        steps=options.steps,
+        device=_device(options.device),
+        data_dir=options.data_dir,
+    )
+    return 0
 
 
 def _show(root: Path, outcome: Outcome, console: Console) -> int:
@@ -121,14 +157,22 @@ def _device(name: str) -> str:
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
-        read_claims(path)
+        read_own_part(path)
     asked = [_claim_id(name) for name in options.claim or CLAIMS]
+    claims = [CLAIMS[name] for name in asked] if options.claim else None
     if options.list:
         console.print(claims_table(CLAIMS[name] for name in asked))
         return 0
     if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
-    judgements = [j for j in _judgements(options.results, console) if j.claim.id in asked]
+    judgements = _judgements(options.results, console)
+    if claims is not None:
+        # of the family that the study chose, so that the correction is the same
+        judged = {judgement.claim.id: judgement for judgement in judgements}
+        missing = [claim for claim in claims if claim.id not in judged]
+        if missing:
+            raise ValueError(f"--claim: {missing[0].id!r} is none of the claims that the study chose")
+        judgements = [judged[claim.id] for claim in claims]
     if options.verbose:
         print_whole(console, verdicts_table(judgements))
     else:
@@ -150,7 +194,7 @@ def _claim_id(name: str) -> str:
 
 def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
     """The verdicts, which are left in the folder too if there is just one."""
-    judgements = judge(store.read_tables(roots))
+    judgements = judge(store.read_tables(roots), claims_of(roots))
     if len(roots) == 1:
         try:
             write_json(judgements, roots[0] / "claims.json")
@@ -173,7 +217,7 @@ def _say(console: Console, text: str) -> None:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
-        read_claims(path)
+        read_own_part(path)
     with console.status("writing the report"), _disk_errors_in_a_line(options.results):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
@@ -193,22 +237,7 @@ def _draw(root: Path, console: Console) -> None:
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
-    stored = store.read_config(options.file)
-    _say(console, f"{options.file}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
-    console.print_json(
-        ensure_ascii=True,
-        data={
-            "config": stored.config.as_plain(),
-            "hyperparameters": stored.hyperparameters,
-            "versions": stored.versions,
-        },
-    )
-    for name, value in store.scalars(options.file).items():
-        if not (isinstance(value, float) and math.isnan(value)):
-            console.print(
-                printable(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"),
-                markup=False,
-            )
+    print_info(options.file, console)
     return 0
 
 

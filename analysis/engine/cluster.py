@@ -89,7 +89,7 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Those that the scheduler knows just now; none if it is gone."""
+        """The number of workers that the scheduler knows now; 0 if the scheduler is gone."""
         try:
             return len(self._client.nthreads())
         except OSError:
@@ -141,7 +141,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the source of all packages that a run uses, as it lies beside this file."""
+    """SHA-256 of the source files of all packages that a run uses."""
     digest = hashlib.sha256()
     for package in (analysis, landscape, ncsam):
         root = Path(next(iter(package.__path__)))

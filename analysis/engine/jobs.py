@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 MAX_LOSSES = 3
-"""Workers that a job may outlive. The last one has it alone, so that no other job is blamed for that death."""
+"""Deaths of its worker after which a job fails. In the last try the job runs alone, so that no other job is blamed."""
 SECONDS_BETWEEN_LOOKS = 0.1
 
 Event = tuple[str, str, int, int]
@@ -22,11 +22,11 @@ OnDone = Callable[[str, Any, BaseException | None], None]
 
 
 class EngineError(ValueError):
-    """An engine that cannot be had, or is gone; the message is one line."""
+    """An engine that cannot be started, or has ended; the message is one line."""
 
 
 class WorkerDiedError(RuntimeError):
-    """A job that took its workers with it, such as by using up the memory."""
+    """A job whose workers died again and again, such as for want of memory."""
 
 
 class Engine(Protocol):
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
 
 def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
-    """Runs all jobs; one that fails does not stop the others, one whose worker dies is started again.
+    """Runs all jobs. A job that fails does not stop the others; a job whose worker dies is started again.
 
     Args:
         engine: where.

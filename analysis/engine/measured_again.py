@@ -16,14 +16,15 @@ from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import one_of
+from analysis.plan.own_parts import loaded
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
 from analysis.run.context import RunContext
 from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
-MAY_DIFFER = {"measure", "seeds", "methods"}
-"""What another study file may hold otherwise, as well as the noise rates: only its `measure` is read."""
+MAY_DIFFER = {"measure", "seeds", "methods", "claims", "own_parts"}
+"""What may differ in another study file, besides the noise rates: only its `measure` is read."""
 
 
 def measure_study(
@@ -62,7 +63,7 @@ def measure_study(
         store.remove_temporary_files(root)
         kept = read_study(root / "study.toml")
         asked = _with_settings(kept, study or kept, names, root)
-        finals = final_runs(asked)
+        finals, own_parts = final_runs(asked), loaded(asked.own_parts)
         records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
@@ -73,17 +74,19 @@ def measure_study(
         current = records.keys() - {run.path for run in outdated}
         with RunsProgress(console, planned, current, lambda: engine.workers, "measured as asked") as shown:
             work = Work(root, engine, shown, records, failed)
-            context = RunContext(root.absolute(), data_dir and data_dir.absolute(), resources.device, data)
+            context = RunContext(
+                root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
+            )
             again = partial(measure_again, context=context)
             work.do([(run.path, partial(again, run, names)) for run in outdated])
         return Outcome(store.write_index(root, finals, records), failed)
 
 
-def _with_settings(kept: Study, given: Study, names: Collection[str], root: Path) -> Study:
+def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path) -> Study:
     """The folder's study, with the settings of the named measures as another study file gives them."""
     before, now = (
         study.model_dump(exclude={**dict.fromkeys(MAY_DIFFER, True), "noise": {"rates"}})
-        for study in (kept, given)
+        for study in (kept, asked)
     )
     if before != now:
         field, there, here = first_difference(before, now)
@@ -91,23 +94,24 @@ def _with_settings(kept: Study, given: Study, names: Collection[str], root: Path
             f"--study: is another study than the one in {root} ({field}: {there!r} there, {here!r} in the file); only "
             "its [measure] may differ"
         )
-    asked = kept.model_copy(update={"measure": merged(kept.measure, given.measure, names)})
-    check_consistency(asked)
-    return asked
+    loaded(kept.own_parts)
+    study = kept.model_copy(update={"measure": merged(kept.measure, asked.measure, names)})
+    check_consistency(study)
+    return study
 
 
-def merged(kept: MeasureSettings, given: MeasureSettings, names: Collection[str]) -> MeasureSettings:
+def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]) -> MeasureSettings:
     """The settings of some measures from one source, and those of the others as they were.
 
     Raises:
-        ValueError: a setting differs on which a measure depends that is not named: its numbers would be of the old
-            setting, and the file would say the new one.
+        ValueError: a measure that is not named depends on a setting that differs. Its numbers would be of the old
+            setting, and the file would name the new one.
     """
     changed: dict[str, Any] = {}
     for name in names:
         for field in MEASURES[name].settings:
-            if getattr(kept, field) != getattr(given, field):
-                changed[field] = getattr(given, field)
+            if getattr(kept, field) != getattr(asked, field):
+                changed[field] = getattr(asked, field)
     for field in changed:
         left_out = [m.name for m in MEASURES.values() if field in m.settings and m.name not in names]
         if left_out:

@@ -36,7 +36,7 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None
-        # whatever a caller from Python has at work beside is none of ours
+        # processes that the caller has started are not ours to end
         self._others = multiprocessing.active_children()
         wait_passively()
 
@@ -103,9 +103,10 @@ def gpus_of_workers(workers: int, device: str) -> list[int]:
 
 
 def wait_passively() -> None:
-    """For processes started from here on: it must stand in their environment before they import torch.
+    """Lets the OpenMP threads of later processes sleep while they wait, by their environment.
 
-    Two busy OpenMP teams that spin at their barriers slow each other down many times over.
+    Threads of two processes that spin at their barriers slow each other down many times over. torch reads the variable
+    when it is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -120,7 +121,7 @@ def _start_worker(events: Queue[Event], threads: int, gpus: Queue[int] | None) -
     events.cancel_join_thread()
     torch.set_num_threads(threads)
     if gpus is not None:
-        # "cuda" then means this one, and the files say the same whichever it was
+        # "cuda" then means this GPU; the files say "cuda" for all of them
         torch.cuda.set_device(gpus.get())
     tune_allocator()
     # Ctrl-C goes to the whole group; the parent decides, and its end is a worker's end
@@ -146,7 +147,7 @@ def _work(job: Job) -> Any:
 
 
 def portable(error: Exception) -> Exception:
-    """The error, or its words if another process could not read it, which would pass for a worker's death."""
+    """The error, or its words if another process could not read it, which would look like a worker's death."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

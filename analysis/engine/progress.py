@@ -85,7 +85,7 @@ class RunsProgress:
             self._console.print(self._summary())
 
     def update(self, event: Event) -> None:
-        """Takes up what a run reported."""
+        """Shows what a run has reported."""
         job, doing, done, total = event
         if job in self._over:
             # what a run reported may still arrive after its end
@@ -94,7 +94,7 @@ class RunsProgress:
         self._in_hand[job] = InHand(known.started if known else time.monotonic(), doing, done, total)
 
     def finish(self, job: str, seconds: float | None, error: BaseException | None) -> None:
-        """Takes up that a run has ended, after so many seconds or with an error."""
+        """Shows that a run has ended, with its seconds or with its error."""
         name, kind = self._planned[job]
         self._end(job)
         self._workers = self._ask_workers()
@@ -112,7 +112,7 @@ class RunsProgress:
             self._console.print(self._summary())
 
     def leave_out(self, job: str) -> None:
-        """Takes up that a run cannot be done, for want of another."""
+        """Shows that a run cannot be done because it needs another one, which failed."""
         self._failed += 1
         self._end(job)
 

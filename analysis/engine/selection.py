@@ -15,9 +15,9 @@ from analysis.plan import Choice, Run, Study, selection_runs
 def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:
     """The candidate with the best mean score on validation samples with observed labels.
 
-    Of equal scores the first candidate wins; one that diverged has the score NaN. Where every candidate diverged it is
-    the first, whose run will be recorded as diverged like any other. None if a trial is missing, so that a failure
-    that passes cannot change the choice.
+    The first of equal scores wins. A candidate that diverged has the score NaN. Where all candidates diverged, the
+    first is chosen; its run will be recorded as diverged like any other. None if a trial is missing: a failure that may
+    not happen again must not change the choice.
     """
     candidates = run.config.method.candidates
     trials = selection_runs(study, run)
@@ -53,7 +53,7 @@ def only_choice(run: Run) -> Choice:
 def check_choice(root: Path, run: Run, records: dict[str, store.Record], choice: Choice) -> None:
     """Raises StoreError if the run is finished with other hyper-parameters than its method's other seeds would have.
 
-    So it is where lost trials were done again on another device, and two candidates are close.
+    This happens where two candidates are close and lost trials were done again on another device.
     """
     if run.path in records:
         before = json.loads(records[run.path].row["hyperparameters"])

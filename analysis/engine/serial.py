@@ -34,10 +34,10 @@ class Serial:
         return future
 
     def deliver(self, on_event: OnEvent) -> None:
-        """Nothing is left to pass on."""
+        """Does nothing: events were passed on while the job ran."""
 
     def renew(self) -> None:
-        """This process is the worker."""
+        """Does nothing: this process is the worker."""
 
     def close(self, *, at_once: bool) -> None:
-        """Nothing is left to end."""
+        """Does nothing: there are no workers to end."""

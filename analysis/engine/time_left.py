@@ -1,4 +1,4 @@
-"""How long a study still takes, as far as the runs that are done tell."""
+"""How long a study will still take, estimated from its finished runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 PROBABILITY = 0.9
-"""Of the range, were the seconds of a kind's runs normal and independent."""
+"""Confidence of the range, if the seconds of a kind's runs are normal and independent."""
 UNCERTAINTY_OF_ONE = 2.0
 """Factor either way while no kind has two finished runs, which is what it takes to see how they scatter."""
 
@@ -20,7 +20,7 @@ class TimeLeft:
 
     Attributes:
         low: its lower end.
-        high: its upper end; None if runs are left of a kind of which none is finished.
+        high: its upper end; None if no run of some kind is finished yet.
         untimed: those kinds.
     """
 

@@ -14,6 +14,7 @@ from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
+from analysis.plan.own_parts import loaded
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute
 
@@ -35,7 +36,7 @@ def run_study(
         FileNotFoundError, ValueError: the data set is not there, or broken.
     """
     console = console or Console()
-    data_dir = resources.data_dir
+    data_dir, own_parts = resources.data_dir, loaded(study.own_parts)
     finals = final_runs(study)
     # the seeds of a method and rate share their trials
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
@@ -50,7 +51,9 @@ def run_study(
             # what does not fit the data is better found here than by every worker
             check_against_data(study, dataset, data_dir)
         # workers of a cluster may have been started in another folder
-        context = RunContext(root.absolute(), data_dir and data_dir.absolute(), resources.device, data)
+        context = RunContext(
+            root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
+        )
         train = partial(execute, context=context)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
         with RunsProgress(console, planned, records, lambda: engine.workers) as shown:

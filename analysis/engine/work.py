@@ -19,7 +19,7 @@ from analysis.plan.data import data_digest, load_data
 from ncsam import Dataset
 
 Task = tuple[str, Callable[..., store.Record]]
-"""(path of a run's file, what brings the file about); the function takes `report(doing, done, total)`."""
+"""(path of a run's file, the function that writes the file); the function takes `report(doing, done, total)`."""
 
 
 @dataclass(frozen=True)

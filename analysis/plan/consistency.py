@@ -1,4 +1,4 @@
-"""The settings of a study taken together: each check is one topic, and names the field that is wrong."""
+"""Checks of settings that must fit each other. Each check is about one topic, and names the field that is wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ MAX_FILE_NAME = 200
 """File systems take 255 bytes; a checkpoint and a file being written have longer names than the run's file."""
 
 
-def check_consistency(study: Study) -> None:
+def check_consistency(study: Study, *, knows_all: bool = True) -> None:
     """Checks what no setting shows by itself.
+
+    Args:
+        study: each of its values was checked.
+        knows_all: all methods, models, losses and kinds of noise are known. Where parts of one's own are not loaded,
+            as when results are only shown, their options are not checked.
 
     Raises:
         ValueError: the first fault that was found; the message begins with the field.
@@ -29,11 +34,11 @@ def check_consistency(study: Study) -> None:
     _check_size(study)
     _check_seeds_of_trials(study)
     _check_titles(study)
-    check_model(study.model.name, study.model.options)
-    check_noise(study.noise.kind, study.noise.options)
-    check_schedule(study.training.schedule.name, study.training.schedule.options, study.training.epochs)
     for index, method in enumerate(study.methods):
-        _check_method(f"methods.{index}", method, study)
+        if method.like is not None:
+            _check_likeness(f"methods.{index}", method, study)
+    if knows_all:
+        _check_options(study)
     _check_surfaces(study)
     _check_probes(study)
     _check_file_names(study)
@@ -82,9 +87,15 @@ def _check_titles(study: Study) -> None:
             )
 
 
+def _check_options(study: Study) -> None:
+    check_model(study.model.name, study.model.options)
+    check_noise(study.noise.kind, study.noise.options)
+    check_schedule(study.training.schedule.name, study.training.schedule.options, study.training.epochs)
+    for index, method in enumerate(study.methods):
+        _check_method(f"methods.{index}", method, study)
+
+
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:
-    if method.like is not None:
-        _check_likeness(field, method, study)
     check_method(field, method.name, method.options, study.candidates(method))
     check_loss(f"{field}.loss", method.loss.name, method.loss.options, method.loss.transition)
     if method.mixup is not None and (

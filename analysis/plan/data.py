@@ -17,7 +17,7 @@ from ncsam.label_noise import human_labels, noise_options, read_human_labels
 from ncsam.label_noise.human import PACKAGED
 
 RATE_TOLERANCE = 0.02
-"""How far the rate that a study names may be from that of its human labels, of which it may take a part."""
+"""Largest difference between the noise rate that a study names and the rate of its human labels."""
 
 
 def load_data(config: RunConfig, data_dir: Path | None) -> Dataset:
@@ -132,7 +132,7 @@ def _posterior(path: Path) -> Tensor:
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:
-    """Of a file with a row for each sample: the rows of the samples that this training set keeps."""
+    """The rows of a file that belong to the samples which this training set keeps."""
     last = int(dataset.train_indices.max())
     if last >= len(rows):
         raise ValueError(f"{field}: holds {len(rows)} rows, too few for training sample {last}")

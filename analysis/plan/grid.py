@@ -48,7 +48,7 @@ def final_runs(study: Study) -> list[Run]:
 def selection_runs(study: Study, final: Run) -> list[Run]:
     """The runs that decide between a final run's candidates; none if there is only one.
 
-    For a method that is like another one they are the other's.
+    A method that is like another one has that method's trials.
     """
     config = final.config
     if len(config.method.candidates) == 1:
@@ -97,6 +97,7 @@ def _shared(study: Study, rate: float) -> dict[str, Any]:
         ),
         "training": study.training,
         "selection": study.selection,
+        "own_parts": sorted(study.own_parts.values()) or None,
     }
 
 

@@ -94,7 +94,7 @@ def check_loss(field: str, name: str, options: dict[str, Any], transition: str |
 
 
 def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:
-    """Raises ValueError unless the options make the schedule of a training of so many epochs."""
+    """Raises ValueError unless the options make a schedule for a training of `epochs` epochs."""
     with _within("training.schedule"):
         build_schedule(name, torch.optim.SGD([torch.zeros(1)]), epochs=epochs, **options)
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from analysis.plan.consistency import check_consistency
-from analysis.plan.errors import StudyError
+from analysis.plan.errors import OWN_PARTS, StudyError
+from analysis.plan.own_parts import are_loaded
 from analysis.plan.plain_values import check_plain
 from analysis.plan.study import MethodSettings, Study
 from ncsam.options import nearest, quoted
@@ -45,8 +46,11 @@ def read_study(path: Path) -> Study:
     settings.pop("resolved", None)
     try:
         check_plain(settings)
-        study = Study.model_validate(settings)
-        check_consistency(study)
+        own_parts = settings.get("own_parts", {})
+        # what parts of one's own are called is known only where they are loaded; who shows results needs them not
+        knows_all = not isinstance(own_parts, dict) or are_loaded(own_parts)
+        study = Study.model_validate(settings, context={OWN_PARTS: not knows_all})
+        check_consistency(study, knows_all=knows_all)
     except ValidationError as error:
         raise StudyError(f"{path}: {_one_line(error)}") from error
     except ValueError as error:

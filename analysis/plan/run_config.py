@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from analysis.plan.errors import OWN_PARTS
 from analysis.plan.study import (
     LossSettings,
     MeasureSettings,
@@ -43,9 +44,17 @@ class RunMethod(Settings):
     loss: LossSettings = LossSettings()
     mixup: float | None = None
 
+    @property
+    def tuned(self) -> list[str]:
+        """The hyper-parameters in which the candidates differ."""
+        first, *others = self.candidates
+        return [name for name in first if any(other[name] != first[name] for other in others)]
+
 
 class RunConfig(Settings):
     """The configuration of one run.
+
+    `own_parts`: SHA-256 of each file that `--with` gave, as all of it may decide the result.
 
     A setting that came later than a stored configuration has the default that leaves things as they were before.
 
@@ -53,6 +62,7 @@ class RunConfig(Settings):
     nothing.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("own_parts",)
     purpose: Literal["final", "selection"]
     study: str
     dataset: str
@@ -66,6 +76,12 @@ class RunConfig(Settings):
     training: TrainingSettings
     selection: SelectionSettings
     measure: MeasureSettings | None = None
+    own_parts: list[str] | None = None
+
+    @classmethod
+    def stored(cls, plain: dict[str, Any]) -> RunConfig:
+        """The configuration that a run file holds; names of parts of one's own need not be known."""
+        return cls.model_validate(plain, context={OWN_PARTS: bool(plain.get("own_parts"))})
 
     def as_plain(self) -> dict[str, Any]:
         """The configuration as numbers, words, lists and tables, as a run file holds it."""

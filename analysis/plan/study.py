@@ -11,11 +11,12 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
 
-from analysis.plan.errors import one_of
+from analysis.plan.errors import one_of_or_own
 from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS, SCHEDULES
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -45,7 +46,7 @@ class Settings(BaseModel):
 
 
 class OpenSettings(Settings):
-    """Settings with further keys, which are the options of whatever `name` or `kind` says."""
+    """Settings with further keys: the options of the choice that `name` or `kind` makes."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -69,8 +70,8 @@ class NoiseSettings(OpenSettings):
 
     @field_validator("kind")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return one_of(value, NOISE_KINDS)
+    def _known(cls, value: str, about: ValidationInfo) -> str:
+        return one_of_or_own(value, NOISE_KINDS, about.context)
 
 
 class ModelSettings(OpenSettings):
@@ -80,8 +81,8 @@ class ModelSettings(OpenSettings):
 
     @field_validator("name")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return one_of(value, MODELS)
+    def _known(cls, value: str, about: ValidationInfo) -> str:
+        return one_of_or_own(value, MODELS, about.context)
 
 
 class ScheduleSettings(OpenSettings):
@@ -91,20 +92,22 @@ class ScheduleSettings(OpenSettings):
 
     @field_validator("name")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return one_of(value, SCHEDULES)
+    def _known(cls, value: str, about: ValidationInfo) -> str:
+        return one_of_or_own(value, SCHEDULES, about.context)
 
 
 class TrainingSettings(Settings):
-    """SGD with momentum; the learning rate follows a schedule over the epochs.
+    """SGD with momentum, or AdamW; the learning rate follows a schedule over the epochs.
 
+    `momentum` is AdamW's first beta, and `weight_decay` its decoupled one.
     `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
     that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
     perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("schedule",)
+    later: ClassVar[tuple[str, ...]] = ("schedule", "optimizer")
     epochs: Count
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     batch_size: Count = 128
     learning_rate: Positive = 0.05
     schedule: ScheduleSettings = ScheduleSettings()
@@ -138,8 +141,8 @@ class LossSettings(OpenSettings):
 
     @field_validator("name")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return one_of(value, LOSSES)
+    def _known(cls, value: str, about: ValidationInfo) -> str:
+        return one_of_or_own(value, LOSSES, about.context)
 
 
 class MethodSettings(OpenSettings):
@@ -147,7 +150,7 @@ class MethodSettings(OpenSettings):
 
     `mixup` is the alpha with which batches are mixed.
 
-    With `like`, the title of another method of the study, what was chosen for that one is taken over, so that
+    `like` is the title of another method of the study. The choice that was made for that method is taken over, so that
     the two differ in nothing but their own keys.
     """
 
@@ -216,8 +219,13 @@ class MeasureSettings(Settings):
 
 
 class Study(Settings):
-    """A study file."""
+    """A study file.
 
+    `claims`: the ids of those that are judged; all if not given. `own_parts`: file name -> SHA-256 of the files that
+    `--with` gave, which the study's folder writes down.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("claims", "own_parts")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     dataset: str
     train_samples: Count | None = None
@@ -230,11 +238,13 @@ class Study(Settings):
     methods: Annotated[list[MethodSettings], Field(min_length=1, max_length=1000)]
     selection: SelectionSettings = SelectionSettings()
     measure: MeasureSettings = MeasureSettings()
+    claims: Annotated[list[str], Field(min_length=1)] | None = None
+    own_parts: dict[str, str] = {}
 
     @field_validator("dataset")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return one_of(value, DATASETS)
+    def _known(cls, value: str, about: ValidationInfo) -> str:
+        return one_of_or_own(value, DATASETS, about.context)
 
     def candidates(self, method: MethodSettings) -> list[dict[str, Any]]:
         """The hyper-parameters that may be chosen for a method.
@@ -243,6 +253,6 @@ class Study(Settings):
         """
         if method.like is None:
             return method.candidates()
-        (own,) = method.candidates()
+        (added,) = method.candidates()
         other = next(m for m in self.methods if m.title == method.like)
-        return [{**candidate, **own} for candidate in other.candidates()]
+        return [{**candidate, **added} for candidate in other.candidates()]

@@ -73,7 +73,7 @@ def results_table(table: pd.DataFrame) -> Table:
             view.add_row(
                 escape(", ".join([*map(str, noise[:-1]), percent(noise[-1])])) if index == 0 else "",
                 escape(str(method)) + (f" ({diverged} diverged)" if diverged else ""),
-                escape(chosen(runs["hyperparameters"].iloc[0])),
+                escape(chosen(runs)),
                 spread(100 * runs["test_accuracy"], 1),
                 spread(100 * runs["best_test_accuracy"], 1),
                 spread(100 * runs["memorized"], 0),

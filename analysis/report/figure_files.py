@@ -18,7 +18,7 @@ from figures.style import RC, wrong_labels
 
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
-"""File that says of which runs the figures are; written last."""
+"""The file that says which runs the figures show; it is written last."""
 SPECTRUM_NAME = "Hessian of the training loss with observed labels"
 LOSS_NAMES = {
     "observed": "training loss, observed labels",

@@ -10,12 +10,15 @@ import pandas as pd
 from analysis.claims import Effect
 
 
-def chosen(text: str) -> str:
-    """The tuned hyper-parameters of a run, in a few words."""
-    settings = json.loads(text)
-    return " ".join(
-        f"{name} {settings[name]:g}" for name in ("rho", "strength", "flip_ratio") if name in settings
-    )
+def chosen(runs: pd.DataFrame) -> str:
+    """The hyper-parameters that were tuned for the runs of one method and noise rate, in a few words."""
+    first = runs.iloc[0]
+    settings = json.loads(first["hyperparameters"])
+    return " ".join(f"{name} {_short(settings[name])}" for name in json.loads(first["tuned"]))
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def spread(values: pd.Series, digits: int) -> str:
@@ -36,7 +39,7 @@ def interval(effect: Effect) -> str:
 
 
 def p_value(effect: Effect) -> str:
-    """The p-value on which the verdict rests, after Holm's correction."""
+    """The p-value of the verdict, after Holm's correction."""
     p = effect.deciding_p
     if not np.isfinite(p):
         return "–"

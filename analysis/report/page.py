@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +16,14 @@ from matplotlib.figure import Figure
 import figures
 from analysis import store
 from analysis.claims import Judgement, judge
-from analysis.claims.effect import VERDICTS, Effect
+from analysis.claims.effect import NOT_MEASURED, VERDICTS, Effect
 from analysis.claims.wording import conclusion
 from analysis.plan import final_runs, read_study
+from analysis.report.answer import answer
+from analysis.report.chosen import claims_of
 from analysis.report.numbers import chosen, interval, p_value, spread
+from analysis.report.pictures import embedded, landscape_of_two, landscapes, scatter
+from analysis.report.summary import deciding
 from analysis.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
@@ -40,7 +42,7 @@ FIGURES: dict[str, Draw] = {
     "L3": lambda runs, _: figures.sharpness_accuracy(runs),
     "G2": lambda _, histories: figures.training_curves(histories),
 }
-"""Claim -> the figure that shows its data, beside that of its effects."""
+"""Claim -> the figure that shows its data; every claim also has a figure of its effects."""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -66,7 +68,7 @@ def write_report(
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
     if judgements is None:
-        judgements = judge(table)
+        judgements = judge(table, claims_of([root]))
     outputs = {
         "report.html": _page(root, table, judgements),
         "claims.md": markdown(judgements),
@@ -124,9 +126,18 @@ def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
     return environment.get_template("report.html.jinja").render(
         study=study,
         folder=root.as_posix(),
-        summary=_summary(table, judgements),
+        answer=answer(table, judgements),
+        summary=_summary(table),
+        landscape=landscape_of_two(root, table),
+        scatter=scatter(table),
+        landscapes=landscapes(root, table),
         verdicts=VERDICTS,
-        sections=[_section(judgement, table, histories) for judgement in judgements],
+        sections=[
+            _section(judgement, table, histories)
+            for judgement in judgements
+            if judgement.verdict != NOT_MEASURED
+        ],
+        unmeasured=[_section(j, table, histories) for j in judgements if j.verdict == NOT_MEASURED],
         results=_results(table),
         settings=(root / "study.toml").read_text(encoding="utf-8").split("[resolved]")[0].strip(),
         machines=_machines(root),
@@ -136,34 +147,40 @@ def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
     )
 
 
-def _summary(table: pd.DataFrame, judgements: list[Judgement]) -> str:
-    counts = pd.Series([judgement.verdict for judgement in judgements]).value_counts()
-    found = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+def _summary(table: pd.DataFrame) -> str:
     several = [
         f"{table[name].nunique()} {words if table[name].nunique() == 1 else words + 's'}"
         for name, words in (("method", "method"), ("noise_rate", "noise rate"), ("seed", "seed"))
     ]
     data = ", ".join(sorted(table["dataset"].unique()))
     kinds = ", ".join(sorted(table["noise_kind"].unique()))
-    return (
-        f"{len(table)} runs on {data} with {kinds} label noise: {', '.join(several)}. Of the claims: {found}."
-    )
+    return f"{len(table)} runs on {data} with {kinds} label noise: {', '.join(several)}."
 
 
 def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame) -> dict[str, Any]:
     claim = judgement.claim
-    drawn = FIGURES[claim.id](table, histories) if claim.id in FIGURES else None
+    is_measured = judgement.verdict != NOT_MEASURED
+    drawn = FIGURES[claim.id](table, histories) if is_measured and claim.id in FIGURES else None
     return {
         **{name: getattr(claim, name) for name in ("id", "statement", "place")},
         "verdict": judgement.verdict,
         "measured": judgement.measured,
+        "p": _deciding_p(judgement),
         "effects": [_shown(effect) for effect in judgement.effects],
         "controls": [_shown(effect) for effect in judgement.controls],
         "forest": _forest(judgement.effects),
-        "figures": [(f"The data behind {claim.id}", _embedded(drawn))] if drawn else [],
+        "figures": [(f"The data behind {claim.id}", embedded(drawn))] if drawn else [],
         "missing": judgement.missing,
         "runs": list(dict.fromkeys(prediction.runs() for prediction in claim.predictions)),
     }
+
+
+def _deciding_p(judgement: Judgement) -> str:
+    """The p of the effect that decided, as in "p = 0.031"; empty where none did, such as for want of the others."""
+    if judgement.verdict == NOT_MEASURED or deciding(judgement).verdict != judgement.verdict:
+        return ""
+    p = p_value(deciding(judgement))
+    return f"p {p}" if p.startswith("<") else f"p = {p}"
 
 
 def _shown(effect: Effect) -> dict[str, str]:
@@ -190,18 +207,11 @@ def _forest(effects: list[Effect]) -> str:
         rows.append({**common, **_place(effect), "is_part": False})
         rows += [{**common, **asdict(part), "is_part": True} for part in effect.parts]
     found = pd.DataFrame(rows)
-    return _embedded(figures.forest(found)) if np.isfinite(found["estimate"]).any() else ""
+    return embedded(figures.forest(found)) if np.isfinite(found["estimate"]).any() else ""
 
 
 def _place(effect: Effect) -> dict[str, Any]:
     return {"name": effect.name, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
-
-
-def _embedded(figure: Figure) -> str:
-    """A figure as the address of an image that carries its own data; the same figure gives the same text."""
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=150, metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _results(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -213,7 +223,7 @@ def _results(table: pd.DataFrame) -> list[dict[str, str]]:
                 {
                     "noise": f"{noise[0]}, {noise[1]} {percent(noise[2])}" if index == 0 else "",
                     "method": f"{method} ({diverged} diverged)" if diverged else str(method),
-                    "chosen": chosen(runs["hyperparameters"].iloc[0]),
+                    "chosen": chosen(runs),
                     "accuracy": spread(100 * runs["test_accuracy"], 1),
                     "best": spread(100 * runs["best_test_accuracy"], 1),
                     "memorized": spread(100 * runs["memorized"], 0),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.plan.own_parts import OwnPart
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -15,9 +17,16 @@ class RunContext:
         data_dir: where data files are.
         device: where to train and measure.
         expected_data: digest of the data that the study was checked with; empty: not looked at.
+        own_parts: files that register what the study names and the packages lack.
     """
 
     root: Path
     data_dir: Path | None = None
     device: str = "cpu"
     expected_data: str = ""
+    own_parts: tuple[OwnPart, ...] = ()
+
+    def load_own_parts(self) -> None:
+        """Runs the files that register parts of one's own, where that was not done in this process."""
+        for part in self.own_parts:
+            part.load()

@@ -16,23 +16,20 @@ from analysis.run.training import new_model
 def measure_again(
     run: Run, names: Collection[str], context: RunContext, *, report: Report = lambda *_: None
 ) -> store.Record:
-    """Measures the stored weights of a run, and puts the results in the place of earlier ones.
+    """Measures the stored weights of a run again. The results replace earlier ones; nothing else in the file changes.
 
-    The file is written anew, whole: a kill leaves the old one or the new one. All else in it stays as it was. A run
-    that diverged has nothing to be measured; only its settings are written.
+    A new file replaces the old one in one step: a kill leaves one of the two, whole. Of a run that diverged nothing is
+    measured; only its settings are written.
 
     Args:
         run: with the settings that its file shall have.
         names: what is measured, of `MEASURES`.
-        context: where it is done.
-        report: is told of the progress.
-
-    Returns:
-        What the study needs to know of the run.
+        context, report: as for `execute`.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` and the store do.
+        FileNotFoundError, ValueError: as `execute` does.
     """
+    context.load_own_parts()
     path, config = context.root / run.path, run.config
     report("loading", 0, 1)
     subject = None

@@ -76,7 +76,7 @@ class Subject:
 
     @property
     def seed(self) -> int:
-        """Of probes, start vectors and directions."""
+        """The seed of probes, start vectors and directions."""
         return derived_seed(self.config, "measurement")
 
     @cached_property
@@ -93,7 +93,7 @@ class Subject:
     def objectives(self) -> dict[str, Objective]:
         """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
 
-        The loss is one for every method, so that landscapes can be compared.
+        All methods are measured with the same loss, so that their landscapes can be compared.
         """
         train, labels = (
             self.data.train.take(self.samples["train"]),
@@ -137,7 +137,7 @@ class Measure:
         name: as `ncsam measure --only` calls it.
         of: the trained model -> its results.
         groups: of the run file that it may fill.
-        settings: of `measure` in a study, on which its results depend.
+        settings: keys of a study's `measure` that its results depend on.
         version: is raised when the same settings give other results or more of them.
     """
 
@@ -181,7 +181,7 @@ def _sharpness(subject: Subject) -> Results:
             rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
         )
         found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
-    # as with eigenvectors: as long as the weights, and found again from them
+    # like eigenvectors, offsets are as long as the weights and can be computed again
     return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
 
 
@@ -269,95 +269,49 @@ def _bound(subject: Subject) -> Results:
     )
 
 
-WHICH_SURFACES = ("surface_rates", "surface_seeds")
+OF_SURFACES = ("surface_rates", "surface_seeds")
+OF_TRACE = ("trace_rtol", "trace_max_products")
+OF_EIGENVALUES = ("eigenvalues", "eigenvalue_tol")
+OF_SHARPNESS = ("sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho", "sharpness_steps")
+OF_GRIDS = ("surface_extent", "line_steps", "surface_steps", "surface_adaptive", "surface_batch_norm")
+PARTS = tuple(f"curvature/{loss}/parts" for loss in LOSSES_OF_PARTS)
+FLATNESS = tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES)
+CURVATURE = tuple(
+    f"curvature/{loss}/{name}" for loss in TRAINING_LOSSES for name in ("top_eigenvalues", "trace")
+)
+SHARPNESS = tuple(
+    f"{group}/{loss}"
+    for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
+    for loss in TRAINING_LOSSES
+)
+SURFACES = tuple(f"surface/{kind}-{loss}" for kind in ("line", "plane") for loss in LOSSES)
+BOUNDS = tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES)
 
 MEASURES = {
     measure.name: measure
     for measure in (
+        Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
+        # the eigenvectors are among the starts of the ascent
+        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=3),
+        # files that name no version hold neither of these two
+        Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
+        Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
         Measure(
-            "curvature",
-            _curvature,
-            tuple(
-                f"curvature/{loss}/{name}"
-                for loss in TRAINING_LOSSES
-                for name in ("top_eigenvalues", "trace")
-            ),
-            ("samples", "eigenvalues", "eigenvalue_tol", "trace_rtol", "trace_max_products"),
+            "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
         ),
-        Measure(
-            "sharpness",
-            _sharpness,
-            tuple(
-                f"{group}/{loss}"
-                for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
-                for loss in TRAINING_LOSSES
-            ),
-            (
-                "samples",
-                # the eigenvectors are among the starts of the ascent
-                "eigenvalues",
-                "eigenvalue_tol",
-                "sharpness_rho",
-                "sharpness_elementwise_rho",
-                "sharpness_filter_rho",
-                "sharpness_steps",
-            ),
-            version=3,
-        ),
-        Measure(
-            "flatness",
-            _flatness,
-            tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES),
-            ("samples", "trace_rtol", "trace_max_products"),
-            # files that name no version hold no flatness
-            version=2,
-        ),
-        Measure(
-            "parts",
-            _parts,
-            tuple(f"curvature/{loss}/parts" for loss in LOSSES_OF_PARTS),
-            ("samples", "trace_rtol", "trace_max_products"),
-            # files that name no version hold no parts
-            version=2,
-        ),
-        Measure(
-            "density",
-            _density,
-            (DENSITY,),
-            ("samples", *WHICH_SURFACES, "density_steps", "density_probes"),
-        ),
-        Measure(
-            "surfaces",
-            _surfaces,
-            tuple(f"surface/{kind}-{loss}" for kind in ("line", "plane") for loss in LOSSES),
-            (
-                "samples",
-                *WHICH_SURFACES,
-                "surface_extent",
-                "line_steps",
-                "surface_steps",
-                "surface_adaptive",
-                "surface_batch_norm",
-            ),
-        ),
-        Measure(
-            "bound",
-            _bound,
-            tuple(f"{group}/{loss}" for group in ("bound", "assumption") for loss in bound.LOSSES),
-            ("bound",),
-            version=2,
-        ),
+        Measure("surfaces", _surfaces, SURFACES, ("samples", *OF_SURFACES, *OF_GRIDS)),
+        Measure("bound", _bound, BOUNDS, ("bound",), version=2),
     )
 }
-"""Name -> what is measured, in the order in which it is."""
+"""Name -> measure, in the order of measuring."""
 
 
-def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Results:
+def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
     """Measures a trained model.
 
     Args:
         subject: the model with its data and settings.
-        names: some of `MEASURES`.
+        names: some of `MEASURES`; all for None, those of one's own too.
 
     Returns:
         Group of the run file -> result of `landscape`.
@@ -365,6 +319,7 @@ def measure(subject: Subject, names: Collection[str] = tuple(MEASURES)) -> Resul
     Raises:
         ValueError: an unknown name.
     """
+    names = MEASURES.keys() if names is None else names
     for name in names:
         one_of(name, MEASURES)
     results: Results = {}

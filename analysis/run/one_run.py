@@ -39,6 +39,7 @@ def execute(
     Raises:
         FileNotFoundError, ValueError: as `load_dataset` and the store do.
     """
+    context.load_own_parts()
     config = run.config
     report("loading", 0, config.training.epochs)
     data = load_run_data(config, context)

@@ -14,7 +14,7 @@ from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
 EIGENVALUE_TOL = 0.1
-"""Of the residual; the error of the value is second order in it."""
+"""Tolerance of the residual. The error of the eigenvalue is second order in the residual."""
 MAX_PRODUCTS = 60
 LANDSCAPE_METRICS = {
     f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
@@ -68,7 +68,7 @@ def landscape_probe(
                 start=start,
                 seed=derived_seed(config, "probe"),
             )
-            # the two Hessians share their Gauss-Newton part, in which no label enters
+            # the two Hessians share their Gauss-Newton part, which does not depend on the labels
             start = eigen.vectors
             worst = sharpness(objective, rho=rho, start=eigen)
             metrics[f"probe_top_eigenvalue_{loss}"] = float(eigen.values[0])

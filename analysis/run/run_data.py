@@ -39,17 +39,18 @@ def load_run_data(config: RunConfig, context: RunContext) -> RunData:
 
     Args:
         config: of the run.
-        context: of the run.
+        context: where the data files are, and which digest they must have.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` and `observed_labels` do, or the data are other ones.
+        FileNotFoundError, ValueError: as `load_dataset` and `observed_labels` do; or the data have another digest
+            than the study expects.
     """
     data_dir, device = context.data_dir, context.device
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     digest = data_digest(config, dataset, data_dir)
     if context.expected_data not in ("", digest):
-        # such as a machine with other files, or a worker that holds what it read before they changed
+        # another machine may have other files, and a worker may still hold what it read before they changed
         raise ValueError(
             "--data-dir: this worker has other data than the study; give it the same, start it anew"
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
+from analysis.plan.study import TrainingSettings
 from analysis.run.run_data import RunData
 from ncsam import (
     METHODS,
@@ -36,7 +37,7 @@ OnEpoch = Callable[[int, int], None]
 
 
 def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
-    """A run's architecture, its initial weights drawn for `purpose`."""
+    """A network of the run's architecture. `purpose` selects the seed of its initial weights."""
     model = build_model(
         config.model.name,
         data.dataset.input_shape,
@@ -45,6 +46,10 @@ def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
         **config.model.options,
     )
     return in_fastest_layout(model.to(data.device))
+
+
+SECOND_BETA = 0.999
+"""Of AdamW, for the average of squared gradients."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Training:
         return self._configured(method)
 
     def estimated_transition(self, checkpoint: Path, on_epoch: OnEpoch) -> tuple[Tensor, float]:
-        """The transition matrix read off a network trained with cross-entropy, and the gradients spent on that."""
+        """The transition matrix that a network trained with cross-entropy predicts, and the gradients spent."""
         model = new_model(self.config, self.data, "weights of the estimate")
         method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
         self.fit(method, checkpoint, on_epoch)
@@ -96,15 +101,10 @@ class Training:
     def fit(
         self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
-        """Trains, or goes on from the checkpoint."""
+        """Trains a method. A checkpoint of the same fingerprint is resumed."""
         settings = self.config.training
         epochs = settings.epochs
-        optimizer = torch.optim.SGD(
-            method.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = _optimizer(settings, method)
         augmentation = Augmentation(settings.crop, settings.flip, settings.cutout)
 
         def train_or_resume() -> History:
@@ -134,7 +134,7 @@ class Training:
         try:
             return train_or_resume()
         except CheckpointError:
-            # such as one that a power failure left: at worst the run is trained from its start
+            # a power failure may have broken it; the run is then trained from its start
             checkpoint.unlink()
             return train_or_resume()
 
@@ -145,3 +145,12 @@ class Training:
         if self.config.training.precision == "bfloat16":
             method.passes.autocast_dtype = torch.bfloat16
         return method
+
+
+def _optimizer(settings: TrainingSettings, method: Method) -> torch.optim.Optimizer:
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            method.parameters(), lr=rate, betas=(momentum, SECOND_BETA), weight_decay=decay
+        )
+    return torch.optim.SGD(method.parameters(), lr=rate, momentum=momentum, weight_decay=decay)

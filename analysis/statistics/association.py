@@ -126,7 +126,7 @@ def _of_the_population(these: Test, by_cell: Values) -> Test:
 
 
 def _reversal_p(found: Values) -> float:
-    """Of the null hypothesis that no two cells have opposite signs, from the permutations of each cell alone."""
+    """The p-value of the null hypothesis that no two cells have opposite signs, from permutations within each cell."""
     cells = found.shape[-1]
     if cells < 2:
         return np.nan
@@ -174,7 +174,7 @@ def _residuals(values: Values, basis: Values) -> Values:
 
 
 def _correlation(first: Values, second: Values) -> Values:
-    """Of residuals (..., n) with (n,); 0 where a side is explained wholly, up to rounding."""
+    """The correlation of residuals (..., n) with (n,); 0 where one side is zero up to rounding."""
     scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
     products = first @ second
     return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-12))

@@ -51,19 +51,19 @@ def cells_of(labels: ArrayLike, values: ArrayLike) -> Cells:
 def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cells:
     """The cells with these names, in any order, of finite values that lie in the cell of index `where`."""
     counts = np.bincount(where).astype(np.float64)
-    # the same sum in whichever order the values come
+    # sorted first, so that the sum does not depend on the order of the values
     order = np.lexsort((numbers, where))
     means = np.bincount(where[order], numbers[order]) / counts
     squares = np.bincount(where[order], (numbers[order] - means[where[order]]) ** 2)
     repeated = counts > 1
-    own = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)
+    variances = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)
     freedom = float((counts - 1).sum())
-    pooled = float(((counts - 1)[repeated] * own[repeated]).sum() / freedom) if freedom else np.nan
+    pooled = float(((counts - 1)[repeated] * variances[repeated]).sum() / freedom) if freedom else np.nan
     return Cells(
         names,
         means,
         counts,
-        np.where(repeated, own, pooled),
+        np.where(repeated, variances, pooled),
         np.where(repeated, counts - 1, freedom),
         pooled,
         freedom,
@@ -91,7 +91,7 @@ def judged_by_cells(
         place: what the places are called.
         counted: what the values within the cells are called.
         null: values that the null hypothesis allows.
-        margin: numbers smaller than that do not matter.
+        margin: the smallest number that matters.
         lost: values that could not enter.
     """
     numbers = weights @ cells.means
@@ -139,7 +139,7 @@ def _of_these(cells: Cells, weights: Values, *, counted: str, null: Region, marg
 
 
 def _of_the_population(numbers: Values, *, place: str, null: Region, margin: float) -> Test:
-    """Student's t over the places, each of which counts once."""
+    """Student's t test over the places; each place counts once."""
     count = len(numbers)
     return student(
         LIKE_THESE,
@@ -155,7 +155,7 @@ def _of_the_population(numbers: Values, *, place: str, null: Region, margin: flo
 
 
 def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
-    """Of the null hypothesis that all numbers are at least zero, or all at most zero.
+    """The p-value of the null hypothesis that all numbers are at least zero, or all at most zero.
 
     The test for qualitative interactions of Gail and Simon (1985, Biometrics 41), with F in place of chi-squared
     distributions because the variance is estimated: the smaller of the sums of squared t values over the positive

@@ -9,7 +9,7 @@ THESE = "these cells"
 LIKE_THESE = "cells like these"
 
 FEWEST_CELLS = 6
-"""From so many cells (or series of cells) on, the population of cells is judged; below, the cells at hand.
+"""From this number of cells (or series of cells) on, the population of cells is judged; below, the cells at hand.
 
 A test of fewer values that trusts only their symmetry has no p-value below 5%: five cells of one sign occur by chance
 in 2 of 2^5 cases, which are 6%.
@@ -32,7 +32,7 @@ class Test:
         counted: what the units are, such as "pairs" or "cells".
         standard_error: of the estimate; NaN where it is not known.
         freedom: degrees of freedom of the standard error.
-        smallest_p: the smallest p-value that the test can give with so many units.
+        smallest_p: the smallest p-value that the test can give with `units` units.
     """
 
     # pytest takes classes of this name for tests

@@ -19,7 +19,7 @@ from analysis.statistics.student import CONFIDENCE
 LARGEST_SET = 2
 """Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
 BATCHES = 10
-"""In which the permutations are done, to bound the memory."""
+"""Batches of permutations, to bound the memory."""
 
 Codes = NDArray[np.int64]
 
@@ -33,19 +33,20 @@ def conditional_information(
     *,
     seed: int = 0,
 ) -> Finding:
-    """How much the order of two methods in x tells of their order in y, whatever hyper-parameters are held fixed.
+    """How much the order of two methods in x tells about their order in y, with hyper-parameters held fixed.
 
     For a set S of hyper-parameters, and pairs of methods in one cell,
     I(sgn(x_i - x_j); sgn(y_i - y_j) | S of i, S of j) / H(sgn(y_i - y_j) | S of i, S of j)
-    is the share of the uncertainty about y that x takes away among pairs with the same hyper-parameters in S, 0 to 1
-    (Jiang et al. 2020, arXiv:1912.02178). A measure that does no more than follow a hyper-parameter has
-    0 given that one. The estimate is the least over all sets of at most two, less what it is by chance: the mean
-    over permutations of methods, since shares of few pairs are too large. It has no sign: that is Kendall's tau's.
-    The interval is as wide as 95% of the permutations: resampled methods would be paired with themselves.
+    is the share of the uncertainty about y that x removes, among pairs with the same hyper-parameters in S. It lies
+    between 0 and 1 (Jiang et al. 2020, arXiv:1912.02178). A measure that only follows a hyper-parameter has the share 0
+    for the set of this hyper-parameter. The estimate is the smallest share over all sets of at most two, minus the
+    share by chance: the mean over permutations of methods, because shares of few pairs are too large. The estimate has
+    no sign; Kendall's tau has one. The interval is as wide as 95% of the permutations, because resampled methods would
+    be paired with themselves.
 
-    The test permutes whole methods, the same way in all cells (see `rank_association`), and takes the largest p-value
-    over the sets: x has to tell something given each of them. Permuting also breaks how x follows S, which makes the
-    test conservative for measures that do. Sets that leave nothing uncertain about y are left out.
+    The test permutes whole methods, in the same way in all cells (see `rank_association`). Its p-value is the largest
+    over the sets: x has to tell something for each of them. A permutation also breaks the dependence of x on S, which
+    makes the test conservative for measures that depend on S. Sets that leave no uncertainty about y are left out.
 
     Args:
         cells: one label a run.
@@ -64,28 +65,28 @@ def conditional_information(
         return nothing_found("too few methods", means.count, "methods", means.lost)
     rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
     held = pd.DataFrame(options.groupby([runs["cell"], runs["method"]]).first().unstack("method"))
-    given = [
+    conditions = [
         condition
         for size in range(LARGEST_SET + 1)
         for names in itertools.combinations(options.columns, size)
         if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
     ]
-    if not given:
+    if not conditions:
         return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)
 
     everyone = np.arange(means.count)
     orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
-    found = np.array([information_share(condition.pairs, rises, outcome) for condition in given])
+    found = np.array([information_share(condition.pairs, rises, outcome) for condition in conditions])
     random = np.hstack(
         [
-            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in given]
+            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in conditions]
             for some in np.array_split(orders, BATCHES)
         ]
     )
     chance = random.mean(1)
     # the order that was observed is one of the permutations
     p_values = (1 + (random >= found[:, None] - 1e-12).sum(1)) / (1 + PERMUTATIONS)
-    least = given[int((found - chance).argmin())]
+    least = conditions[int((found - chance).argmin())]
 
     estimate = float((found - chance).min())
     by_chance = (random - chance[:, None]).min(0)
@@ -124,7 +125,7 @@ class _Condition:
 def _condition(
     names: tuple[str, ...], held: pd.DataFrame, methods: pd.Index, outcome: Values
 ) -> _Condition | None:
-    """None where nothing is left to tell."""
+    """None where y is certain for this set."""
     count = len(methods)
     values = np.zeros((len(outcome), count), dtype=np.int64)
     for option in names:
@@ -146,10 +147,10 @@ def information_share(pairs: Codes, x: Values, y: Values) -> Values:
     """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 where y is certain."""
     shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
     cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
-    given, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
+    pair, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
     # ties in y say nothing
-    used = (given >= 0) & (second != 0)
-    codes = ((np.arange(batch)[:, None] * cells + given) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
+    used = (pair >= 0) & (second != 0)
+    codes = ((np.arange(batch)[:, None] * cells + pair) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
     counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
     counts = counts.reshape(batch, cells, 3, 2)
     without, with_x = _uncertainty(counts.sum(2)), _uncertainty(counts)

@@ -18,13 +18,13 @@ def paired_effect(
     margin: float = np.nan,
     counted: str = "pairs",
 ) -> Finding:
-    """The mean over cells of the mean difference in each; every cell counts the same, whatever its number of seeds.
+    """The mean over cells of the mean difference in each. Every cell has the same weight, also with fewer seeds.
 
     Args:
         cells: one label a pair.
         differences: one number a pair; NaN where a run has no number: such pairs are left out and counted as lost.
         null: values that the null hypothesis allows; (-margin, margin) where no difference is predicted.
-        margin: differences smaller than that do not matter; two one-sided t tests say whether the mean is one.
+        margin: the smallest difference that matters. Two one-sided t tests say whether the mean is smaller.
         counted: what the pairs are called.
     """
     values = np.asarray(differences, dtype=np.float64)

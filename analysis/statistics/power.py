@@ -62,7 +62,7 @@ def draws_needed(allowed: float, level: float) -> int:
 
 
 def _noncentrality(freedom: float, level: float) -> float:
-    """The true value in standard errors at which a two-sided t test has the power."""
+    """The true value, in standard errors, that a two-sided t test finds with the given power."""
     critical = float(scipy.stats.t.isf(level / 2, freedom))
     # the far tail adds less than the level; SciPy's non-central t fails for large arguments, where t is near normal
     if freedom > 500 or critical > 100:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 PERMUTATIONS = 4999
 EXACT_UP_TO = 7
-"""Of so many units all orders are tried."""
+"""Most units of which all orders are tried."""
 
 Indices = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
 def orders_of(count: int, seed: int) -> Indices:
-    """Orders of `count` units, int64 (orders, count), read-only, the first of which changes nothing."""
+    """Orders of `count` units, int64 (orders, count), read-only. The first is the identity."""
     return _orders_of(count, seed, PERMUTATIONS)
 
 

@@ -14,8 +14,8 @@ from analysis.statistics.finding import Finding, nothing_found
 def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: float = np.nan) -> Finding:
     """The mean over series of the least-squares slope of the cell means against the level.
 
-    A series is what a slope is measured in: a data set with one kind of noise, at several rates. A cell is one level
-    of one series. The places of the finding are the series: of cells like these, only further series tell more, and a
+    A slope is measured in a series: a data set with one kind of noise, at several rates. A cell is one level of one
+    series. The places of the finding are the series, because only further series tell more about cells like these. A
     slope that reverses between series is found as one. Where no cell has two values, the deviations of the cell means
     from the lines stand for the spread within cells.
 
@@ -23,14 +23,14 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
         series: one label a run.
         levels: such as noise rates, one a run.
         values: one a run; runs without a finite value are left out and counted as lost.
-        margin: slopes smaller than that do not matter.
+        margin: the smallest slope that matters.
     """
     names, where = np.unique(np.asarray(series).astype(str), return_inverse=True)
     level, value = (np.asarray(column, dtype=np.float64) for column in (levels, values))
     finite = np.isfinite(level) & np.isfinite(value)
     lost = int((~finite).sum())
     places = np.unique(np.column_stack([where, level])[finite], axis=0)
-    # a series of one level says nothing of a trend
+    # a series of one level has no slope
     several = np.bincount(places[:, 0].astype(np.int64), minlength=len(names)) > 1
     used = finite & several[where]
     if not used.any():

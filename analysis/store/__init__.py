@@ -16,9 +16,9 @@ from analysis.store.folder import (
     locked,
     open_folder,
     other_settings,
+    read_tables,
     write_study,
 )
-from analysis.store.joined import read_tables
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,
@@ -40,6 +40,7 @@ from analysis.store.run_file import (
     write_training,
 )
 from analysis.store.table import (
+    OWN_NUMBERS,
     Record,
     fingerprint,
     read_histories,
@@ -53,6 +54,7 @@ from analysis.store.table import (
 )
 
 __all__ = [
+    "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",
     "MeasuredBy",

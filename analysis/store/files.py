@@ -14,7 +14,7 @@ from landscape.results.files import flush, is_alive, is_left_over, replaced
 
 OF_CHECKPOINT = re.compile(r".+\.ckpt\.(?P<process>\d+)\.tmp")
 OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-"""Such a name does not say who writes."""
+"""Temporary names of earlier versions, which do not say who writes."""
 
 
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})

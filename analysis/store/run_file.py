@@ -100,7 +100,7 @@ def config_of(file: h5py.File) -> StoredRun:
         raise ValueError("its configuration does not have its fingerprint")
     measured_by = json.loads(attributes.get("measured_by", "{}"))
     return StoredRun(
-        config=RunConfig.model_validate(written),
+        config=RunConfig.stored(written),
         hyperparameters=json.loads(attributes["hyperparameters"]),
         versions=json.loads(attributes["versions"]),
         data=str(attributes.get("data", "")),
@@ -312,14 +312,14 @@ def write_measurements(
 
 
 def remove_groups(file: h5py.File, names: Iterable[str]) -> None:
-    """Takes groups out of a file that is open for writing, as far as they are there."""
+    """Removes groups from a file that is open for writing. Groups that are not there are ignored."""
     for name in names:
         if name in file:
             del file[name]
 
 
 def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) -> None:
-    """Writes down who took measures, beside what is known of others.
+    """Writes down who took some measures. The entries of other measures stay.
 
     Args:
         file: open for writing.

@@ -28,12 +28,14 @@ from ncsam.probes import GROUPS
 from ncsam.seal import sealed
 from ncsam.training import METRICS, mean_of_defined
 
-TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters")
+TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
 """Columns of the table that are words."""
-COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes"), *METRICS)
+COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
 
 
+OWN_NUMBERS = "own"
+"""Group of a run file with what measures of one's own found."""
 PARTS = (
     "jacobian_trace",
     "jacobian_top",
@@ -102,11 +104,13 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     method = stored.config.method
     row["method_name"] = method.name
     row["loss"] = method.loss.name
+    row["label_smoothing"] = float(method.loss.options.get("label_smoothing", 0.0))
     row["mixup"] = method.mixup or 0.0
     row["candidates"] = len(method.candidates)
     row["diverged"] = stored.diverged
     row["epochs"] = stored.epochs
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
+    row["tuned"] = json.dumps(method.tuned)
     for name in METRICS:
         row[name] = float(history[name][-1])
     accuracy = history["test_accuracy"]
@@ -131,16 +135,28 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
             _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
         )
     row.update(bound_scalars(file))
+    row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
     for name in TEXTS:
         if not row[name].isprintable():
             raise ValueError(f"{name} holds what cannot be printed")
     return row
 
 
+def _own_numbers(file: h5py.File) -> dict[str, float]:
+    """The columns that measures of one's own fill."""
+    found = {}
+    for group in file[OWN_NUMBERS].values() if OWN_NUMBERS in file else ():
+        for name, value in zip(group["name"].asstr()[()], group["value"][()], strict=True):
+            if not name.isidentifier():
+                raise ValueError(f"{group.name} names a column {name!r}")
+            found[str(name)] = float(value)
+    return found
+
+
 def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
     """The mean over epochs of log10(first / second), over those in which both are positive.
 
-    Not the ratio of their means: those are of different epochs, as nothing is perturbed in a warm-up.
+    The ratio of their means would mix different epochs, because nothing is perturbed in a warm-up.
     """
     both = (first > 0) & (second > 0)
     return mean_of_defined(np.log10(first[both] / second[both]))
@@ -188,7 +204,7 @@ class Index:
     Attributes:
         table: one row a finished run.
         runs: paths of their files in the study folder, in the order of the table.
-        fingerprint: of all these runs: another one means other results.
+        fingerprint: of all these runs; it changes with any of their results.
     """
 
     table: pd.DataFrame
@@ -238,7 +254,7 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. One that is broken, or not as it was written, is made anew from the run files.
+    """The index of a study folder. A broken or changed index is made anew from the run files.
 
     Raises:
         FileNotFoundError: no folder, or no index in it.
@@ -337,7 +353,7 @@ def run_files(root: Path) -> list[Path]:
 
 
 def fingerprint(root: Path) -> str:
-    """Of all runs in the index: another one means other results."""
+    """The fingerprint of all runs in the index, which changes with any of their results."""
     return read_index(root).fingerprint
 
 

@@ -1,4 +1,4 @@
-"""The order of units in which one network is nearest to another: weight matching."""
+"""Weight matching: the order of one network's units that brings its weights nearest to another network's."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def matched(
     Args:
         model: stays as it is.
         other: of the same architecture.
-        max_sweeps: at most so many.
-        seed: of the order in which groups are taken.
+        max_sweeps: the largest number of sweeps.
+        seed: of the order of the groups.
 
     Returns:
         The copy, and the permutation.

@@ -22,7 +22,7 @@ Axis = tuple[str, int]
 
 
 class Group:
-    """Units that are permuted among themselves. A group may be split later, when parts turn out to permute apart."""
+    """Units that may be permuted among themselves. A group is split where its parts turn out to be permuted apart."""
 
     def __init__(self, size: int, *, fixed: bool = False) -> None:
         self.size = size
@@ -88,7 +88,7 @@ def units_of(model: nn.Module) -> PermutableUnits:
     modules = dict(model.named_modules())
     for node in graph.nodes:
         if node.op == "placeholder":
-            # whatever the inputs are, they stay in place
+            # the inputs are not permuted
             signals[node] = None
         elif node.op == "output":
             signals[node] = None
@@ -177,7 +177,7 @@ def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -
 
 
 def _entries(signal: Signal, count: int, kind: str) -> list[Segment]:
-    """The segments of an axis of so many entries along which the signal's units lie."""
+    """The segments of an axis of `count` entries that the signal's units lie along."""
     units = sum(leaf.size for segment in signal.segments for leaf in segment.group.leaves())
     repeat, rest = divmod(count, units)
     if rest or not (repeat == 1 or signal.flat):
@@ -307,7 +307,7 @@ def _flatten(node: fx.Node, signal: Signal) -> Signal:
 
 
 def _padded(node: fx.Node, signal: Signal) -> Signal:
-    """Zeros among the channels may change places like any units, as long as nothing is added to them."""
+    """Padding with zeros among the channels. The zeros may be permuted like units where nothing is added to them."""
     amounts = [*_argument(node, 1, "pad")]
     beyond = amounts[2 * signal.space :]
     if not any(beyond):
@@ -388,7 +388,7 @@ def permuted(
     *,
     but: Callable[[Axis], bool] = lambda _: False,
 ) -> Tensors:
-    """Parameters and buffers with their units in another order; an axis for which `but` is true keeps its order."""
+    """Parameters and buffers with their units in another order. An axis keeps its order where `but` is true."""
     result = dict(tensors)
     for (name, axis), segments in units.axes.items():
         if name in result and not but((name, axis)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
+from landscape.loss.batches import Batch, copied_to, rows_of
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.weights import Weights
@@ -195,16 +197,16 @@ def low_loss_bend(
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
-    if not 1 <= batch_size <= len(objective.inputs):
-        raise ValueError(
-            f"batch_size: must lie between 1 and {len(objective.inputs)} samples, got {batch_size}"
-        )
+    data = (objective.inputs, objective.targets)
+    samples = objective.chunks.samples
+    if not 1 <= batch_size <= samples:
+        raise ValueError(f"batch_size: must lie between 1 and {samples} samples, got {batch_size}")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     objective.check_that_derivatives_exist()
     _check_that_the_rest_is_shared(objective, other)
     start, end = objective.theta, objective.flatten(other)
-    outputs: Callable[[Tensor, Tensor], Tensor] = objective.outputs
+    outputs: Callable[[Tensor, Batch], Any] = objective.outputs
     if _choice_for(objective) == "recalibrate":
         outputs = BatchStatistics(objective).outputs
     report = as_progress(progress, "bend")
@@ -215,12 +217,12 @@ def low_loss_bend(
     losses = torch.zeros(steps, dtype=torch.float64, device=objective.device)
     for step in range(steps):
         t = torch.rand((), generator=generator, dtype=torch.float64).item()
-        rows = torch.randint(len(objective.inputs), (batch_size,), generator=generator)
-        rows = rows.to(objective.inputs.device, non_blocking=True)
-        inputs = objective.inputs[rows].to(objective.device)
-        targets = objective.targets[rows].to(objective.device)
+        rows = torch.randint(samples, (batch_size,), generator=generator)
+        inputs, targets = copied_to(rows_of(data, rows), objective.device)
         point = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
         loss = objective.loss_fn(outputs(point, inputs), targets)
+        if objective.penalty:
+            loss = loss + objective.penalty(point)
         (control.grad,) = torch.autograd.grad(loss, control)
         adam.step()
         schedule.step()
@@ -241,7 +243,7 @@ def _choice_for(objective: Objective) -> str:
 
 
 def _length(vectors: list[Tensor]) -> float:
-    """Of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
+    """The length of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
     pair = torch.stack(vectors, 1).double()
     gram = (pair.T @ pair).cpu().numpy()
     t = (np.arange(1000) + 0.5) / 1000

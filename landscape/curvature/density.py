@@ -74,7 +74,7 @@ def spectral_density(
         probes: random starts, at least 2: the error falls as 1 / sqrt(probes).
         deflate: eigenpairs already found; if not given, those that the first probe finds.
         smoothing: standard deviation of the Gaussian; a fiftieth of the bulk's range if not given.
-        points: at which density and count are given.
+        points: number of values at which density and count are computed.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the probes.
 
@@ -108,7 +108,7 @@ def spectral_density(
         return share * mean, share * spread / math.sqrt(probes)
 
     distance = (grid[:, None, None] - nodes) / width
-    # far away there is nothing, whatever the caller told NumPy to make of that
+    # far away the density is 0: an underflow there is no error, also where the caller made it one
     with np.errstate(under="ignore"):
         kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
         density, density_error = over_probes((kernel * weights).sum(2).T)

@@ -7,11 +7,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from landscape.krylov.operator import SymmetricOperator
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
+from landscape.operator import SymmetricOperator
 from landscape.results.fields import described
 from landscape.results.registry import result
 

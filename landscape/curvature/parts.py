@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
+from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import TraceEstimate, trace
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -137,6 +138,7 @@ def _with_loss(objective: Objective, loss_fn: Callable[[Tensor, Tensor], Tensor]
 
 
 def _check_that_it_is_cross_entropy(objective: Objective) -> None:
+    check_that_it_is_a_plain_mean(objective, "objective", "a decomposition")
     inputs, targets = objective.inputs[:2].to(objective.device), objective.targets[:2].to(objective.device)
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, inputs)

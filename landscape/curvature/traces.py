@@ -70,7 +70,7 @@ def trace(
         seed: of the probes.
         deflate: eigenpairs already found for the same objective. Their part of the trace is exact, and only the rest is
             sampled.
-        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton), `"empirical-fisher"`.
         method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace where its
             vectors fit into the objective's memory budget, else Hutchinson's. `"pyhessian"` asks PyHessian for a second
             opinion, which comes without an error.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.random_state import borrowed_generators
@@ -25,6 +26,7 @@ def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) ->
 
     if objective.process_group is not None:
         raise ValueError("method: PyHessian sees this rank's data only; leave it out, or the process group")
+    check_that_it_is_a_plain_mean(objective, "method", "PyHessian")
     if objective.dtype != torch.float32:
         raise ValueError(f"method: PyHessian draws float32 vectors and cannot measure in {objective.dtype}")
     spent = 0

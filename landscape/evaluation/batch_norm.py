@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.loss.batches import Batch, copied_to, in_precision, rows_of, samples_in
 from landscape.loss.objective import Objective
+from landscape.loss.weights import with_weights
 
 CALIBRATION_SAMPLES = 2048
 
@@ -32,7 +34,7 @@ class BatchStatistics:
         ValueError: a model without BatchNorm statistics, or fewer than two inputs.
     """
 
-    def __init__(self, objective: Objective, calibration: Tensor | None = None) -> None:
+    def __init__(self, objective: Objective, calibration: Batch | None = None) -> None:
         self._objective = objective
         with objective.exclusive:
             self._model = copy.deepcopy(objective.model)
@@ -46,33 +48,41 @@ class BatchStatistics:
             # the new statistics replace the old ones
             module.momentum = 1.0
         if calibration is None:
-            count = len(objective.inputs)
-            rows = torch.linspace(0, count - 1, min(count, CALIBRATION_SAMPLES)).long().unique()
-            calibration = objective.inputs[rows.to(objective.inputs.device)]
-        if len(calibration) < 2:
-            raise ValueError(f"calibration: statistics need at least 2 inputs, got {len(calibration)}")
-        self._inputs = calibration.to(objective.device)
-        if self._inputs.is_floating_point():
-            self._inputs = self._inputs.to(objective.dtype)
-        self.samples = len(calibration)
+            calibration = _evenly_spaced(objective)
+        self.samples = samples_in(calibration) or 0
+        if self.samples < 2:
+            raise ValueError(f"calibration: statistics need at least 2 inputs, got {self.samples}")
+        self._inputs = in_precision(copied_to(calibration, objective.device), objective.dtype)
         self._names = [f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")]
 
     def at(self, theta: Tensor) -> dict[str, Tensor]:
         """The statistics by name, with the weights `theta`."""
         buffers = self._fresh_buffers()
         weights = self._objective.unflatten(theta)
-        functional_call(self._model, {**weights, **buffers}, (self._inputs.clone(),))
+        self._run({**weights, **buffers}, copied_to(self._inputs, theta.device))
         return {name: buffers[name] for name in self._names}
 
-    def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
+    def outputs(self, theta: Tensor, inputs: Batch) -> Any:
         """The model's outputs with the weights `theta`, each layer normalized by this batch of inputs."""
         weights = {**self._objective.unflatten(theta), **self._fresh_buffers()}
-        result: Tensor = functional_call(self._model, weights, (inputs,))
-        return result
+        return self._run(weights, inputs)
+
+    def _run(self, weights: dict[str, Tensor], inputs: Batch) -> Any:
+        return with_weights(self._model, weights, lambda model: self._objective.run(model, inputs))
 
     def _fresh_buffers(self) -> dict[str, Tensor]:
         """Copies, as the pass moves them."""
         return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+
+def _evenly_spaced(objective: Objective) -> Batch:
+    if not objective.chunks.is_uniform:
+        raise ValueError(
+            "calibration: must be given where the data are streamed, or batches that cannot be cut: inputs from which "
+            "the statistics are computed"
+        )
+    rows = torch.linspace(0, objective.chunks.samples - 1, min(objective.chunks.samples, CALIBRATION_SAMPLES))
+    return rows_of(objective.inputs, rows.long().unique())
 
 
 def keeps_statistics(module: torch.nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Images in the memory layout in which convolutions run fastest."""
+"""Images in the memory layout that makes convolutions fastest."""
 
 from __future__ import annotations
 

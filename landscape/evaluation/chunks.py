@@ -10,42 +10,74 @@ import torch
 from torch import Tensor
 
 from landscape.evaluation.channels_last import channels_last_if_faster
+from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.objective import Objective
+
+
+@dataclass(frozen=True)
+class PassChunk:
+    """Some of the data of a pass.
+
+    Attributes:
+        inputs: what the model is run on.
+        targets: what each objective compares the outputs with.
+        weights: what each sample's loss counts for in each objective, (samples,).
+        totals: what the mean loss counts for in each objective.
+    """
+
+    inputs: Batch
+    targets: list[Batch]
+    weights: list[Tensor]
+    totals: list[float]
 
 
 @dataclass(frozen=True)
 class OnDevice:
     """Chunks that lie on the device or elsewhere. Reading a chunk brings it to the device."""
 
-    chunks: list[tuple[Tensor, tuple[Tensor, ...]]]
+    chunks: list[PassChunk]
     device: torch.device
+    are_there: bool
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def __iter__(self) -> Iterator[PassChunk]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        inputs, targets = self.chunks[index]
-        return inputs.to(self.device), tuple(target.to(self.device) for target in targets)
+    def __getitem__(self, index: int) -> PassChunk:
+        chunk = self.chunks[index]
+        return chunk if self.are_there else mapped(chunk, lambda tensor: tensor.to(self.device))
 
 
 def held_chunks(objectives: list[Objective]) -> OnDevice:
     """The inputs of each chunk, with the targets of each objective, in the layout in which forward passes run fastest.
 
     The chunks lie on the device if the inputs fit into the memory budget. They are for forward passes only.
+
+    Args:
+        objectives: with the same inputs, samples of one form.
     """
     first = objectives[0]
-    device = first.device if first.inputs.nbytes <= first.memory_budget else first.inputs.device
-    with torch.no_grad():
-        images = channels_last_if_faster(
-            first.inputs.to(device),
-            first.model,
-            lambda some: first.outputs(first.theta, some.to(first.device)),
-        )
+    inputs = first.inputs
+    fits = bytes_of(inputs) <= first.memory_budget
+    if fits:
+        inputs = mapped(inputs, lambda tensor: tensor.to(first.device))
+    if isinstance(inputs, Tensor):
+        with torch.no_grad():
+            inputs = channels_last_if_faster(
+                inputs, first.model, lambda some: first.outputs(first.theta, some.to(first.device))
+            )
+    samples = samples_in(inputs)
+    assert samples is not None
     # chunks as equal as possible, because each size needs a trace of its own
-    size = math.ceil(len(images) / math.ceil(len(images) / first.chunk_size))
-    inputs = images.split(size)
-    targets = [objective.targets.to(device).split(size) for objective in objectives]
-    return OnDevice(list(zip(inputs, zip(*targets, strict=True), strict=True)), first.device)
+    size = math.ceil(samples / math.ceil(samples / first.chunk_size))
+    chunks = []
+    for start in range(0, samples, size):
+        rows = slice(start, start + size)
+        pairs = [rows_of((each.inputs, each.targets), rows) for each in objectives]
+        weights = [each.counting.of_samples(pair) for each, pair in zip(objectives, pairs, strict=True)]
+        totals = [each.counting.weight_of(pair) for each, pair in zip(objectives, pairs, strict=True)]
+        chunk = PassChunk(rows_of(inputs, rows), [y for _, y in pairs], weights, totals)
+        chunks.append(mapped(chunk, lambda tensor: tensor.to(first.device)) if fits else chunk)
+    return OnDevice(chunks, first.device, fits)

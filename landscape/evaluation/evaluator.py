@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from landscape.evaluation.batch_norm import BatchStatistics
+from landscape.evaluation.direct_pass import DirectPass
+from landscape.evaluation.losses import SUMS
 from landscape.evaluation.one_model import check_one_model
 from landscape.evaluation.prepared_pass import PreparedPass, combination
+from landscape.loss.batches import copied_to, samples_in
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.results.fields import FloatArray
@@ -86,11 +90,12 @@ class Evaluator:
             self.calibration_samples = self._statistics.samples
         self._errors = errors
         plain = self._statistics is not None
+        groups = [[self._objectives[i] for i in columns] for columns in _with_equal_inputs(self._objectives)]
         self._passes = [
-            PreparedPass(
-                [self._objectives[i] for i in columns], self._theta, self._vectors, errors, expected, plain
-            )
-            for columns in _with_equal_inputs(self._objectives)
+            PreparedPass(group, self._theta, self._vectors, errors, expected, plain)
+            if _can_be_prepared(group[0])
+            else DirectPass(group[0], errors)
+            for group in groups
         ]
         self._columns = [i for columns in _with_equal_inputs(self._objectives) for i in columns]
         self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
@@ -106,7 +111,9 @@ class Evaluator:
             progress: called with the number of points done.
         """
         multiples = np.asarray(multiples, dtype=np.float64)
-        sums = torch.zeros(len(multiples), len(self.names), 4, dtype=torch.float64, device=self._theta.device)
+        sums = torch.zeros(
+            len(multiples), len(self.names), SUMS + 1, dtype=torch.float64, device=self._theta.device
+        )
         moved = np.flatnonzero((multiples != 0).any(1))
         with torch.inference_mode():
             # sent to the device once, because each transfer waits until the device has finished
@@ -132,10 +139,18 @@ class Evaluator:
         return self._means(torch.cat(parts))
 
     def _sums(self, theta: Tensor, weights: Tensor | None) -> Tensor:
-        """(points, losses, 4) sums over the samples; for the weights of points see `combination`."""
+        """(points, losses, `SUMS` + 1): sums over the samples, and the regularizer.
+
+        For the weights of points see `combination`.
+        """
         buffers = None if self._statistics is None else self._statistics.at(theta[0])
         parts = [part.sums(theta, weights, buffers) for part in self._passes]
-        return torch.cat(parts, 1)[:, self._order]
+        sums = torch.cat(parts, 1)[:, self._order]
+        penalties = sums.new_zeros(*sums.shape[:2], 1)
+        for column, objective in enumerate(self._objectives):
+            if objective.penalty:
+                penalties[:, column, 0] = torch.stack([objective.penalty(point) for point in theta])
+        return torch.cat([sums, penalties], 2)
 
     def _points(self, multiples: FloatArray) -> Tensor:
         points = self._theta.repeat(len(multiples), 1)
@@ -165,26 +180,41 @@ class Evaluator:
         )
 
     def _means(self, sums: Tensor) -> Values:
-        counts = np.array([float(objective.n_samples) for objective in self._objectives])
-        total = self._objectives[0].summed(sums).cpu().numpy()
-        loss, hits, squares, rises = np.moveaxis(total, 2, 0)
-        mean = loss / counts
+        samples = np.array([float(objective.n_samples) for objective in self._objectives])
+        weight = np.array([objective.weight for objective in self._objectives])
+        total = self._objectives[0].summed(sums[:, :, :-1].contiguous()).cpu().numpy()
+        loss, hits, units, squares, *moments = np.moveaxis(total, 2, 0)
+        mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / samples
         if not self._errors:
-            return Values(mean, hits / counts, None, None)
-        center_means = np.array([[part for each in self._passes for part in each.center_means]])
-        rise = mean - center_means[:, np.argsort(self._columns)]
-        return Values(
-            mean,
-            hits / counts,
-            _standard_error(squares, mean, counts),
-            _standard_error(rises, rise, counts),
-        )
+            return Values(mean, accuracy, None, None)
+        of_loss, of_square, rise, of_rise, of_rise_square = moments
+        # the samples of a sum count for one each
+        weights = np.where([objective.counting.is_sum for objective in self._objectives], units, weight)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            errors = [
+                _standard_error(second - 2 * center * first + center**2 * squares, units) / weight
+                for center, first, second in (
+                    (loss / weights, of_loss, of_square),
+                    (rise / weights, of_rise, of_rise_square),
+                )
+            ]
+        return Values(mean, accuracy, *errors)
 
 
-def _standard_error(squares: FloatArray, mean: FloatArray, counts: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.clip(squares / counts - mean**2, 0, None) * counts / (counts - 1)
-        return np.asarray(np.sqrt(variance / counts))
+def _standard_error(squares: FloatArray, units: FloatArray) -> FloatArray:
+    """Of a sum, from the sum of the squares of its terms' deviations from their mean."""
+    return np.asarray(np.sqrt(np.clip(squares, 0, None) * units / (units - 1)))
+
+
+def _can_be_prepared(objective: Objective) -> bool:
+    """Whether a pass can be prepared: samples of one form in memory, and one tensor with a row for each as outputs."""
+    chunks = objective.chunks
+    if not chunks.is_uniform or objective.differentiates or not objective.has_outputs:
+        return False
+    inputs, _ = copied_to(chunks.first(2), objective.device)
+    with torch.inference_mode():
+        outputs = objective.outputs(objective.theta, inputs)
+    return isinstance(outputs, Tensor) and samples_in(outputs) == samples_in(inputs)
 
 
 def _with_equal_inputs(objectives: list[Objective]) -> list[list[int]]:
@@ -193,13 +223,22 @@ def _with_equal_inputs(objectives: list[Objective]) -> list[list[int]]:
     for position, objective in enumerate(objectives):
         for group in groups:
             other = objectives[group[0]]
-            same = other.inputs.shape == objective.inputs.shape and other.process_group is None
-            if same and torch.equal(other.inputs, objective.inputs.to(other.inputs.device)):
+            if other.process_group is None and _have_equal_inputs(objective, other):
                 group.append(position)
                 break
         else:
             groups.append([position])
     return groups
+
+
+def _have_equal_inputs(one: Objective, other: Objective) -> bool:
+    if not (one.chunks.is_uniform and other.chunks.is_uniform):
+        return False
+    pairs = [tree_flatten(each.inputs) for each in (one, other)]
+    (ours, our_form), (theirs, their_form) = pairs
+    return our_form == their_form and all(
+        a.shape == b.shape and torch.equal(a.to(b.device), b) for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 def checked_vector(objective: Objective, vector: Tensor) -> Tensor:

@@ -1,20 +1,25 @@
-"""Losses and hits of each point from the outputs at several points."""
+"""Losses of each sample at several points, and the sums that means and their errors are made of."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
+from landscape.loss.batches import Batch, rows_of
 from landscape.loss.objective import Objective
+
+SUMS = 9
+"""Over the samples: of weight times loss, of hits, and the seven of `error_sums`."""
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:
-    """Whether the largest score is the target's, (points, samples). Scores with a NaN among them predict nothing."""
+    """Whether each sample is classified correctly: bool (points, samples). Scores with a NaN count as wrong."""
     return (scores.argmax(2) == targets) & ~scores.isnan().any(2)
 
 
-def mean_losses(objective: Objective, scores: Tensor, targets: Tensor) -> Tensor:
+def mean_losses(objective: Objective, scores: Tensor, targets: Batch) -> Tensor:
     """The mean loss at each of the points."""
     if len(scores) == 1:
         return objective.loss_fn(scores[0], targets).unsqueeze(0)
@@ -22,26 +27,65 @@ def mean_losses(objective: Objective, scores: Tensor, targets: Tensor) -> Tensor
     return result
 
 
-def sample_losses(objective: Objective, mapped: bool, scores: Tensor, targets: Tensor) -> Tensor:
+def sample_losses(objective: Objective, mapped: bool, scores: Tensor, targets: Batch) -> Tensor:
     """The loss of each sample at each of the points, (points, samples), in float64."""
 
-    def of_one(score: Tensor, target: Tensor) -> Tensor:
-        return objective.loss_fn(score.unsqueeze(0), target.unsqueeze(0))
+    def of_one(score: Tensor, target: Batch) -> Tensor:
+        return objective.loss_fn(score.unsqueeze(0), tree_map(lambda leaf: leaf.unsqueeze(0), target))
 
     if mapped:
         result: Tensor = vmap(vmap(of_one), in_dims=(0, None))(scores, targets)
         return result.double()
-    rows = [torch.stack([of_one(*pair) for pair in zip(point, targets, strict=True)]) for point in scores]
+    rows = [
+        torch.stack(
+            [
+                objective.loss_fn(point[i : i + 1], rows_of(targets, slice(i, i + 1)))
+                for i in range(len(point))
+            ]
+        )
+        for point in scores
+    ]
     return torch.stack(rows).double()
 
 
-def can_be_mapped(objective: Objective, scores: Tensor, targets: Tensor) -> bool:
+def can_be_mapped(objective: Objective, scores: Tensor, targets: Batch) -> bool:
     """Whether vmap computes the loss of single samples right. Some losses branch on shapes or values."""
-    some = scores[:3].unsqueeze(0)
+    some, few = scores[:3].unsqueeze(0), rows_of(targets, slice(0, 3))
     try:
         with torch.inference_mode():
-            mapped = sample_losses(objective, True, some, targets[:3])
-            apart = sample_losses(objective, False, some, targets[:3])
+            mapped = sample_losses(objective, True, some, few)
+            apart = sample_losses(objective, False, some, few)
     except Exception:
         return False
     return torch.allclose(mapped, apart, rtol=1e-4, equal_nan=True)
+
+
+def error_sums(losses: Tensor, weights: Tensor, center: Tensor | None) -> Tensor:
+    """What the standard errors of counted means are made of.
+
+    Args:
+        losses: of each sample, (points, samples).
+        weights: what each sample counts for, (samples,).
+        center: the losses of the model itself, (1, samples); a rise is a loss less that.
+
+    Returns:
+        (points, 7), with weight w, loss l and rise r: the number of samples, and the sums of w^2, of w^2 l and w^2 l^2,
+        of w r, w^2 r and w^2 r^2. Samples that do not count are none.
+    """
+    counted = weights > 0
+    weights, losses = weights[counted], losses[:, counted]
+    rises = torch.zeros_like(losses) if center is None else losses - center[:, counted]
+    squares = weights.square()
+    ones = torch.ones(len(losses), dtype=torch.float64, device=losses.device)
+    return torch.stack(
+        [
+            ones * len(weights),
+            ones * squares.sum(),
+            losses @ squares,
+            losses.square() @ squares,
+            rises @ weights,
+            rises @ squares,
+            rises.square() @ squares,
+        ],
+        1,
+    )

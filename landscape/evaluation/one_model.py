@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
+from landscape.loss.batches import copied_to, tensors_in
 from landscape.loss.objective import Objective
 
 
@@ -32,9 +34,17 @@ def _are_alike(first: Objective, other: Objective) -> bool:
     pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
     if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
         return False
-    some = first.inputs[:4].to(first.device)
-    with torch.inference_mode():
-        # a model may change its inputs
-        one, two = (each.outputs(each.theta, some.clone()) for each in (first, other))
-    rounding = 100 * torch.finfo(first.dtype).eps * one[torch.isfinite(one)].abs().sum().item()
-    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)
+    some, _ = first.chunks.first(4)
+    outputs = []
+    for each in (first, other):
+        with each.without_gradients():
+            # a model may change its inputs
+            outputs.append(tensors_in(each.outputs(each.theta, copied_to(some, each.device))))
+    return len(outputs[0]) == len(outputs[1]) and all(
+        one.shape == two.shape and _agree(one, two, first.dtype) for one, two in zip(*outputs, strict=True)
+    )
+
+
+def _agree(one: Tensor, two: Tensor, dtype: torch.dtype) -> bool:
+    rounding = 100 * torch.finfo(dtype).eps * one[torch.isfinite(one)].abs().sum().item()
+    return torch.allclose(one, two, rtol=0, atol=rounding, equal_nan=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils.flop_counter import FlopCounterMode
 
-from landscape.evaluation.chunks import held_chunks
-from landscape.evaluation.losses import can_be_mapped, correct, mean_losses, sample_losses
+from landscape.evaluation.chunks import PassChunk, held_chunks
+from landscape.evaluation.losses import SUMS, can_be_mapped, correct, error_sums, mean_losses, sample_losses
+from landscape.fx.flops import Flops
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
+from landscape.loss.batches import Batch, copied_to, samples_in, tensors_in
 from landscape.loss.checks import are_class_scores
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
@@ -25,7 +27,7 @@ BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
 MAX_BLOCK = 64
 
 WORTH_TRACING = 20
-"""With at least so many points, tracing the forward pass pays."""
+"""Tracing the forward pass pays from this number of points on."""
 
 
 class PreparedPass:
@@ -34,14 +36,13 @@ class PreparedPass:
     Args:
         objectives: of one model, with the same inputs.
         theta: the model's weights (n,).
-        vectors: the directions (n,) in which points lie.
+        vectors: the directions (n,) that points are combinations of.
         errors: whether the losses of single samples are needed.
         expected: about how many points are to come.
         plain: only direct passes, such as when buffers change from point to point.
 
     Attributes:
         block: points that are evaluated together.
-        center_means: mean loss of each objective at the model itself, once `remember_center` was called.
     """
 
     def __init__(
@@ -57,23 +58,22 @@ class PreparedPass:
         self._objective = objectives[0]
         self._errors = errors
         self._center: list[list[Tensor]] = []
-        self.center_means = [0.0] * len(objectives)
         self._chunks = held_chunks(objectives)
-        inputs, targets = self._chunks[0]
+        inputs, targets = self._chunks[0].inputs, self._chunks[0].targets
         # tensors of inference mode, in which the caller may be, do not tell whether they were written to
-        with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            copied = inputs.clone()
-            version = copied._version
+        with torch.inference_mode(False), torch.no_grad(), Flops() as counter:
+            copied = copied_to(inputs, theta.device)
+            versions = [tensor._version for tensor in tensors_in(copied)]
             scores = self._objective.outputs(theta, copied)
             # a model that changes its inputs gets a copy each time
-            self._changes_inputs = copied._version != version
+            self._changes_inputs = [tensor._version for tensor in tensors_in(copied)] != versions
         self._classifies = [are_class_scores(scores, target) for target in targets]
         self._sample_losses = [
             partial(sample_losses, objective, errors and can_be_mapped(objective, scores, target))
             for objective, target in zip(objectives, targets, strict=True)
         ]
         self.block = 1
-        self._traced: dict[torch.Size, Forward] = {}
+        self._traced: dict[Any, Forward] = {}
         self._linear_parts: list[tuple[Tensor, ...] | None] = [None] * len(self._chunks)
         if plain or self._objective.writes_weights or expected < WORTH_TRACING:
             return
@@ -91,18 +91,18 @@ class PreparedPass:
                 self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
 
     def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
-        """(points, losses, 4): loss, hits, squared loss and squared rise, summed over the samples.
+        """(points, losses, `SUMS`): weighted loss, hits, and what errors are made of, summed over the samples.
 
         Args:
             theta: (points, n).
             weights: of the points, see `combination`; None where they are no combinations of the vectors.
             buffers: BatchNorm's statistics at the point.
         """
-        total = torch.zeros(len(theta), len(self._objectives), 4, dtype=torch.float64, device=theta.device)
-        for index, (_, targets) in enumerate(self._chunks):
-            scores = self._scores(theta, weights, index, buffers)
-            for column, target in enumerate(targets):
-                total[:, column] += self._of_chunk(scores, target, column, index)
+        total = torch.zeros(len(theta), len(self._objectives), SUMS, dtype=torch.float64, device=theta.device)
+        for index, chunk in enumerate(self._chunks):
+            scores = self._scores(theta, weights, index, self._inputs(chunk), buffers)
+            for column in range(len(self._objectives)):
+                total[:, column] += self._of_chunk(scores, chunk, column, index)
         return total
 
     def remember_center(self, buffers: dict[str, Tensor] | None) -> None:
@@ -110,38 +110,37 @@ class PreparedPass:
         if not self._errors:
             return
         losses: list[list[Tensor]] = [[] for _ in self._objectives]
-        for index, (_, targets) in enumerate(self._chunks):
-            scores = self._direct(self._objective.theta.unsqueeze(0), self._inputs(index), buffers)
-            for column, target in enumerate(targets):
+        for chunk in self._chunks:
+            scores = self._direct(self._objective.theta.unsqueeze(0), self._inputs(chunk), buffers)
+            for column, target in enumerate(chunk.targets):
                 losses[column].append(self._sample_losses[column](scores, target))
         self._center = losses
-        self.center_means = [torch.cat(parts, 1).mean().item() for parts in losses]
 
-    def _of_chunk(self, scores: Tensor, target: Tensor, column: int, index: int) -> Tensor:
-        zero = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
-        squares = rises = zero
+    def _of_chunk(self, scores: Tensor, chunk: PassChunk, column: int, index: int) -> Tensor:
+        target, each = chunk.targets[column], chunk.weights[column]
+        sums = torch.zeros(len(scores), SUMS, dtype=torch.float64, device=scores.device)
         if self._errors:
-            each = self._sample_losses[column](scores, target)
-            loss, squares = each.sum(1), each.square().sum(1)
-            if self._center:
-                rises = (each - self._center[column][index]).square().sum(1)
-        else:
-            loss = mean_losses(self._objectives[column], scores, target).double() * len(target)
-        hits = zero + torch.nan
-        if self._classifies[column]:
-            hits = correct(scores, target).sum(1).double()
-        return torch.stack([loss, hits, squares, rises], 1)
+            losses = self._sample_losses[column](scores, target)
+            sums[:, 0] = losses[:, each > 0] @ each[each > 0]
+            sums[:, 2:] = error_sums(losses, each, self._center[column][index] if self._center else None)
+        elif total := chunk.totals[column]:
+            sums[:, 0] = mean_losses(self._objectives[column], scores, target).double() * total
+        sums[:, 1] = correct(scores, target).sum(1) if self._classifies[column] else torch.nan
+        return sums
 
-    def _inputs(self, index: int) -> Tensor:
-        inputs = self._chunks[index][0]
-        return inputs.clone() if self._changes_inputs else inputs
+    def _inputs(self, chunk: PassChunk) -> Batch:
+        return copied_to(chunk.inputs, self._objective.device) if self._changes_inputs else chunk.inputs
 
     def _scores(
-        self, theta: Tensor, weights: Tensor | None, index: int, buffers: dict[str, Tensor] | None
+        self,
+        theta: Tensor,
+        weights: Tensor | None,
+        index: int,
+        inputs: Batch,
+        buffers: dict[str, Tensor] | None,
     ) -> Tensor:
         """(points, samples of the chunk, ...)."""
-        inputs = self._inputs(index)
-        forward = self._traced.get(inputs.shape)
+        forward = self._traced.get(samples_in(inputs))
         if forward is None:
             return self._direct(theta, inputs, buffers)
         first = self._linear_parts[index]
@@ -156,7 +155,7 @@ class PreparedPass:
         result: Tensor = vmap(forward.rest, in_dims=dims)(theta, inputs, *combined)
         return result
 
-    def _direct(self, theta: Tensor, inputs: Tensor, buffers: dict[str, Tensor] | None) -> Tensor:
+    def _direct(self, theta: Tensor, inputs: Batch, buffers: dict[str, Tensor] | None) -> Tensor:
         if buffers is not None:
             return self._objective.outputs(theta[0], inputs, buffers).unsqueeze(0)
         if len(theta) == 1:
@@ -167,14 +166,14 @@ class PreparedPass:
     def _prepare(self, theta: Tensor, vectors: list[Tensor]) -> None:
         """Traces the forward pass. Its first layers, linear in the weights, are computed and kept if memory allows."""
         budget = self._objective.memory_budget
-        for index in range(len(self._chunks)):
-            inputs = self._inputs(index)
-            if inputs.shape not in self._traced:
+        for index, chunk in enumerate(self._chunks):
+            inputs, samples = self._inputs(chunk), samples_in(chunk.inputs)
+            if samples not in self._traced:
                 with self._objective.exclusive:
-                    self._traced[inputs.shape] = traced_forward(
+                    self._traced[samples] = traced_forward(
                         lambda point, chunk: self._objective.outputs(point, chunk), theta, inputs
                     )
-            first = self._traced[inputs.shape].first
+            first = self._traced[samples].first
             parts = zip(*(first(vector, inputs) for vector in [theta, *vectors]), strict=True)
             kept = tuple(torch.stack(part) for part in parts)
             budget -= sum(part.nbytes for part in kept)
@@ -204,8 +203,9 @@ class PreparedPass:
         points = theta.repeat(block, 1)
         for vector in vectors:
             points.add_(vector, alpha=0.1)
-        direct = self._direct(points[:1], self._inputs(0), None)
-        prepared = self._scores(points, combination(multiples, points), 0, None)
+        chunk = self._chunks[0]
+        direct = self._direct(points[:1], self._inputs(chunk), None)
+        prepared = self._scores(points, combination(multiples, points), 0, self._inputs(chunk), None)
         allowed = 1e3 * torch.finfo(theta.dtype).eps * direct.abs().max().nan_to_num(posinf=1.0)
         return torch.allclose(
             prepared, direct.expand_as(prepared), rtol=0, atol=float(allowed), equal_nan=True

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm, without_cudnn_norms
+from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm
+from landscape.fx.plain_formulas import as_if_compiled, without_cudnn_norms
 from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
 
@@ -35,27 +37,30 @@ class Forward:
         rest: (theta, inputs, *first) -> the model's outputs.
     """
 
-    first: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    first: Callable[[Tensor, Any], tuple[Tensor, ...]]
     rest: Callable[..., Tensor]
 
 
 @sources_forgotten()
-def traced_forward(outputs: Outputs, theta: Tensor, inputs: Tensor) -> Forward:
+def traced_forward(outputs: Outputs, theta: Tensor, inputs: Any) -> Forward:
     """Traces a model's outputs once; the result holds for any weights and inputs of the same shapes.
 
     Args:
         outputs: (theta, inputs) -> the model's outputs; must not branch on values of tensors.
         theta: example weights (n,).
-        inputs: example chunk, in the memory layout of those to come.
+        inputs: example chunk, of tensors in any tree, in the memory layout of those to come.
 
     Raises:
         RuntimeError: the model cannot be traced, or holds shapes that depend on the data.
     """
-    with TRACING, torch.no_grad(), without_cudnn_norms():
-        module = make_fx(functionalize(outputs))(theta, inputs)
+    leaves, form = tree_flatten(inputs)
+    with TRACING, torch.no_grad(), without_cudnn_norms(), as_if_compiled():
+        module = make_fx(functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, form))))(
+            theta, *leaves
+        )
     check_that_shapes_are_fixed(module)
     fold_batch_norm(module)
-    if inputs.device.type == "cpu":
+    if theta.device.type == "cpu":
         _pool_by_comparison(module.graph)
     return _cut(module)
 
@@ -105,10 +110,10 @@ REARRANGING = {
 
 
 def _cut(module: fx.GraphModule) -> Forward:
-    """Cuts a graph of (theta, inputs) behind each linear layer that sees inputs no weight has touched."""
+    """Cuts a graph of (theta, leaves of inputs) behind each linear layer that sees inputs no weight has touched."""
     graph = module.graph
-    theta, inputs = graph.find_nodes(op="placeholder")
-    of_data, of_weights = {inputs}, {theta}
+    theta, *inputs = graph.find_nodes(op="placeholder")
+    of_data, of_weights = set(inputs), {theta}
     layers = []
     for node in graph.nodes:
         sources = set(node.all_input_nodes)
@@ -129,10 +134,10 @@ def _cut(module: fx.GraphModule) -> Forward:
         if node.op != "output":
             copies[node] = first.node_copy(node, copies.__getitem__)
     first.output(tuple(copies[layer] for layer in layers))
-    # not the placeholders: both are arguments, used or not
+    # not the placeholders: all are arguments, used or not
     first.eliminate_dead_code()
 
-    copies = {theta: rest.placeholder("theta"), inputs: rest.placeholder("inputs")}
+    copies = {node: rest.placeholder(node.name) for node in (theta, *inputs)}
     copies |= {layer: rest.placeholder(layer.name) for layer in layers}
     for node in graph.nodes:
         if node not in copies:
@@ -140,4 +145,8 @@ def _cut(module: fx.GraphModule) -> Forward:
     rest.eliminate_dead_code()
     # not before the cut: what overwrites is never taken for dead, and the first layers would be rectified
     _rectify_in_place(rest)
-    return Forward(fx.GraphModule(module, first), fx.GraphModule(module, rest))
+    before, after = fx.GraphModule(module, first), fx.GraphModule(module, rest)
+    return Forward(
+        lambda theta, inputs: before(theta, *tree_leaves(inputs)),
+        lambda theta, inputs, *layers: after(theta, *tree_leaves(inputs), *layers),
+    )

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,21 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from landscape.fx.plain_formulas import (
+    as_if_compiled,
+    twice_differentiable,
+    without_checks_of_values,
+    without_cudnn_norms,
+)
 from landscape.fx.sources import sources_forgotten
-from landscape.fx.threads import TRACING, HeldSetting
+from landscape.fx.threads import TRACING
 
-Outputs = Callable[[Tensor, Tensor], Tensor]
-"""(theta, inputs) -> the model's outputs."""
+Outputs = Callable[[Tensor, Any], Tensor]
+"""(theta, inputs) -> the model's outputs; the inputs are tensors in any tree of tuples, lists and dicts."""
 
-Product = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Any, Any], Tensor]
 """(theta, vector, inputs, targets) -> matrix times vector, (n,)."""
 
 aten = torch.ops.aten
@@ -43,13 +47,13 @@ class Linearized:
         tangent: (vector, *residuals) -> the product.
     """
 
-    primal: fx.GraphModule
+    primal: Callable[[Tensor, Any, Any], tuple[Tensor, ...]]
     tangent: Callable[..., Tensor]
 
 
 @sources_forgotten()
 def linearized(
-    product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Tensor, targets: Tensor
+    product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Any, targets: Any
 ) -> Linearized:
     """Traces a product once; the result holds for any weights and data of the same shapes.
 
@@ -57,27 +61,37 @@ def linearized(
         product: of a model's outputs as a function (theta, inputs); must not branch on values of tensors.
         outputs: that function; likewise.
         theta: example weights (n,).
-        inputs: example chunk.
-        targets: its targets.
+        inputs: example chunk, of tensors in any tree.
+        targets: its targets, likewise.
 
     Raises:
         RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
     """
     # tensors of shapes without values: nothing is computed, and `make_fx` has no fakes to make of real ones
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    theta, inputs, targets = (fakes.from_tensor(tensor) for tensor in (theta, inputs, targets))
+    theta, inputs, targets = tree_map(fakes.from_tensor, (theta, inputs, targets))
+    leaves, form = tree_flatten((inputs, targets))
+    input_leaves, input_form = tree_flatten(inputs)
     try:
         with (
             TRACING,
             torch.no_grad(),
             twice_differentiable(),
             without_cudnn_norms(),
-            _Instead({torch.nn.functional.one_hot: _one_hot}),
+            without_checks_of_values(),
+            as_if_compiled(),
             fakes,
         ):
-            forward = make_fx(functionalize(outputs))(theta, inputs)
+            forward = make_fx(
+                functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form)))
+            )(theta, *input_leaves)
             fold_batch_norm(forward)
-            joint = make_fx(functionalize(product(forward)))(theta, theta.clone(), inputs, targets)
+            of_chunk = product(lambda theta, inputs: forward(theta, *tree_leaves(inputs)))
+            joint = make_fx(
+                functionalize(
+                    lambda theta, vector, *leaves: of_chunk(theta, vector, *tree_unflatten(leaves, form))
+                )
+            )(theta, theta.clone(), *leaves)
     except DynamicOutputShapeException as error:
         raise RuntimeError(f"the size of the result of {error.func} depends on the data") from error
     check_that_shapes_are_fixed(joint)
@@ -98,97 +112,6 @@ def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
         tags = getattr(node.target, "tags", ())
         if node.target is not aten.index.Tensor and torch.Tag.dynamic_output_shape in tags:
             raise RuntimeError(f"the size of the result of {node.target} depends on the data")
-
-
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly.
-
-    Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
-    """
-    plain: dict[Callable[..., Any], Callable[..., Any]] = {
-        torch._weight_norm: _weight_norm,
-        torch.nn.functional.embedding: _embedding,
-        torch.nn.functional.hardsigmoid: _hardsigmoid,
-    }
-    with _PLAIN_ATTENTION.held(), _Instead(plain):
-        yield
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-_PLAIN_ATTENTION = HeldSetting(_plain_attention)
-
-
-def without_cudnn_norms() -> TorchFunctionMode:
-    """BatchNorm in a trace is the same operation on a GPU as on the CPU, which `fold_batch_norm` knows."""
-    return _Instead({torch.nn.functional.batch_norm: _batch_norm})
-
-
-class _Instead(TorchFunctionMode):
-    """Other functions in place of some of torch's."""
-
-    def __init__(self, replacements: dict[Callable[..., Any], Callable[..., Any]]) -> None:
-        super().__init__()
-        self._replacements = replacements
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return self._replacements.get(func, func)(*args, **(kwargs or {}))
-
-
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
-    if dim == -1:
-        return v * (g / torch.linalg.vector_norm(v))
-    others = [axis for axis in range(v.ndim) if axis != dim]
-    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
-
-
-def _batch_norm(
-    inputs: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    return torch.native_batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps)[0]
-
-
-def _embedding(
-    rows: Tensor, weight: Tensor, padding_idx: int | None = None, *others: Any, **more: Any
-) -> Tensor:
-    """With the padding row as a constant."""
-    if padding_idx is not None:
-        is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
-        weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
-    return torch.nn.functional.embedding(rows, weight, None, *others, **more)
-
-
-def _hardsigmoid(values: Tensor, inplace: bool = False) -> Tensor:
-    """The same function from operations that torch differentiates twice."""
-    gate = torch.nn.functional.relu6(values + 3) / 6
-    return values.copy_(gate) if inplace else gate
-
-
-def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
-    """Without torch's check of the values, which a trace cannot make and many losses would need."""
-    if num_classes < 1:
-        return torch.nn.functional.one_hot(classes, num_classes)
-    return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()
 
 
 def fold_batch_norm(module: fx.GraphModule) -> None:
@@ -346,7 +269,7 @@ BILINEAR = {aten.bmm.default, aten.mm.default, aten.mul.Tensor}
 
 
 def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
-    """Whether all values are zero whatever the data, as long as these are finite."""
+    """Whether all values are zero for all finite data."""
     if node.target in (aten.zeros.default, aten.zeros_like.default):
         return True
     if node.target in LINEAR_IN_FIRST:
@@ -363,7 +286,7 @@ def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
 
 
 def _cut(joint: fx.GraphModule) -> Linearized:
-    """Cuts a graph of (theta, vector, inputs, targets) where the vector comes in."""
+    """Cuts a graph of (theta, vector, leaves of inputs and targets) where the vector comes in."""
     vector = joint.graph.find_nodes(op="placeholder")[1]
     touched = {vector}
     for node in joint.graph.nodes:
@@ -394,4 +317,8 @@ def _cut(joint: fx.GraphModule) -> Linearized:
             copies[node] = tangent.node_copy(node, copies.__getitem__)
     (product,) = output.all_input_nodes
     tangent.output(copies[product])
-    return Linearized(fx.GraphModule(joint, primal), fx.GraphModule(joint, tangent))
+    first = fx.GraphModule(joint, primal)
+    return Linearized(
+        lambda theta, inputs, targets: first(theta, *tree_leaves((inputs, targets))),
+        fx.GraphModule(joint, tangent),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 TRACING = threading.RLock()
 """Held while a model is traced: torch's tracing changes the process. Taken after an Objective's own lock."""
@@ -55,3 +57,22 @@ class ThreadLock:
 
     def __reduce__(self) -> tuple[type[ThreadLock], tuple[()]]:
         return ThreadLock, ()
+
+
+# Any: a class with a lock named `exclusive`
+Self = TypeVar("Self", bound=Any)
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def one_thread_at_a_time(
+    method: Callable[Concatenate[Self, P], Result],
+) -> Callable[Concatenate[Self, P], Result]:
+    """A method for which other threads wait, by the object's lock `exclusive`."""
+
+    @wraps(method)
+    def alone(self: Self, *arguments: P.args, **options: P.kwargs) -> Result:
+        with self.exclusive:
+            return method(self, *arguments, **options)
+
+    return alone

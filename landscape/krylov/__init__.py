@@ -9,13 +9,15 @@
 """
 
 from landscape.krylov.deflation import Deflation
+from landscape.krylov.diagonal import DiagonalEstimate, diagonal_of
 from landscape.krylov.eigenpairs import Eigenpairs, top_eigenpairs
-from landscape.krylov.operator import Operator, SymmetricOperator
 from landscape.krylov.quadrature import Quadrature, lanczos_quadrature
 from landscape.krylov.traces import Estimate, Moments, block_traces, moments
+from landscape.operator import Operator, SymmetricOperator
 
 __all__ = [
     "Deflation",
+    "DiagonalEstimate",
     "Eigenpairs",
     "Estimate",
     "Moments",
@@ -23,6 +25,7 @@ __all__ = [
     "Quadrature",
     "SymmetricOperator",
     "block_traces",
+    "diagonal_of",
     "lanczos_quadrature",
     "moments",
     "top_eigenpairs",

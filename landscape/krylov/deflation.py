@@ -1,4 +1,4 @@
-"""A subspace in which an operator is known, such as eigenvectors found before."""
+"""The part of an operator that is known already, such as its eigenvectors that were found before."""
 
 from __future__ import annotations
 

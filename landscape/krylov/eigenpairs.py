@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.krylov.operator import Operator
+from landscape.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
     "smallest": lambda values: -values,
     "magnitude": lambda values: values.abs(),
 }
-"""Which eigenvalues: those for which this key is largest."""
+"""Name -> a key of an eigenvalue; the eigenvalues with the largest keys are wanted."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """Random columns of as many entries, and of the kind, of those given."""
+    """Random columns with the length, the dtype and the device of the given ones."""
     return torch.randn(like.shape[0], width, dtype=like.dtype, device=like.device, generator=generator)
 
 

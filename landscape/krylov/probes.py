@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 SKETCH_NOISE = 1e-9
-"""Of the sketch, relative: keeps its basis well conditioned on operators of low rank, and biases nothing."""
+"""Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
 
 Image = Callable[[Tensor], Tensor]
 """(n, k) -> A times that, in float64."""
@@ -24,10 +24,13 @@ class Probes(Protocol):
     """Probes drawn so far."""
 
     def grow(self, count: int) -> None:
-        """Draws so many more, and applies the operator to them."""
+        """Draws more probes, and applies the operator to them."""
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+        """The samples of the traces of A and of A^2.
+
+        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        """
 
 
 def random_directions(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -49,14 +52,17 @@ class Signs:
         self._samples: list[Tensor] = []
 
     def grow(self, count: int) -> None:
-        """Draws so many more signs, one product each."""
+        """Draws more random signs; each costs one product."""
         for _ in range(count):
             probe = self._draw()
             applied = self._image(probe)
             self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+        """The samples of the traces of A and of A^2.
+
+        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        """
         return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
 
 
@@ -70,7 +76,7 @@ class Sketched:
         self._triangle = known.new_zeros(0, 0)
 
     def grow(self, count: int) -> None:
-        """Draws so many more probes: two products each with XTrace, three with Hutch++."""
+        """Draws more probes; each costs two products with XTrace, three with Hutch++."""
         probes = self._draw(count)
         images = self._image(probes)
         sketch = images if self._leaves_out else self._image(self._draw(count))
@@ -94,7 +100,10 @@ class Sketched:
         self._basis_images = torch.cat([self._basis_images, self._image(sketch)], 1)
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """Of A and of A^2: one value a probe, and what their common part adds to the variance of the mean."""
+        """The samples of the traces of A and of A^2.
+
+        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        """
         probes, images, basis, basis_images = self._probes, self._images, self._basis, self._basis_images
         dimension = self._known.shape[0] - self._known.shape[1]
         coordinates = basis.T @ probes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.operator import Operator
+from landscape.operator import Operator
 
 ROUNDING = 1e-13
 """Relative length below which a Lanczos vector is nothing but rounding."""

@@ -35,9 +35,9 @@ def sampled_until(
 
     Args:
         good_enough: whether an estimate ends the search.
-        estimate: (number of samples) -> the estimate from the first so many. The numbers only grow.
+        estimate: (n) -> the estimate from the first n samples; n only grows.
         first: samples at the first look.
-        most: samples at the last look, whatever it gives.
+        most: samples at the last look.
         growth: by which the number grows from look to look, rounded down.
     """
     count = min(first, most)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.operator import Operator
 from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions
 from landscape.krylov.stopping import QUANTILE, WIDER_QUANTILE, sampled_until, student
+from landscape.operator import Operator
 
 METHODS = ("xtrace", "hutch++", "hutchinson")
 

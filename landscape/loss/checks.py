@@ -9,10 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
 
 MOST_CLASSES = 1000
 """Classes of which each is looked at by three losses of a sample or two, some tenths of a second in all."""
+
+LOOKED_AT = 128
+"""Samples that are looked at, beside those of rare values."""
 
 REPEATED = 1e-4
 """Outputs of one batch, run twice, differ by less, also on GPUs, where sums have no fixed order."""
@@ -44,22 +48,22 @@ def check_settings(
 
 
 def check_that_it_is_a_batch(batch: object) -> None:
-    """Checks that a batch is two tensors of as many samples.
+    """Checks that a batch is inputs and targets; if both are tensors, of as many samples.
 
     Raises:
         ValueError: it is not.
     """
-    remedy = "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is"
+    remedy = (
+        "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is; for other batches, say "
+        "by forward= how the model is run on one"
+    )
     if not isinstance(batch, tuple | list):
-        raise ValueError(f"data: a batch is a {type(batch).__name__}, not two tensors; {remedy}")
-    if not all(isinstance(part, Tensor) for part in batch):
-        parts = ", ".join(type(part).__name__ for part in batch)
-        raise ValueError(f"data: a batch holds {parts}, not two tensors; {remedy}")
-    shapes = [tuple(part.shape) for part in batch]
+        raise ValueError(f"data: a batch is a {type(batch).__name__}, not inputs and targets; {remedy}")
     if len(batch) != 2:
-        raise ValueError(
-            f"data: a batch holds {len(batch)} tensors, of which only two would be used; {remedy}"
-        )
+        raise ValueError(f"data: a batch holds {len(batch)} parts, of which only two would be used; {remedy}")
+    if not all(isinstance(part, Tensor) for part in batch):
+        return
+    shapes = [tuple(part.shape) for part in batch]
     if () in shapes or shapes[0][0] != shapes[1][0]:
         raise ValueError(
             f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
@@ -68,8 +72,8 @@ def check_that_it_is_a_batch(batch: object) -> None:
 
 
 def telling_rows(targets: Tensor) -> Tensor:
-    """Indices of a few samples. On these, a loss that is no mean and a model that mixes samples are found out."""
-    rows = torch.linspace(0, len(targets) - 1, min(len(targets), 8)).long()
+    """Indices of a hundred samples. On these, a loss that is no mean and a model that mixes samples are found out."""
+    rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT)).long()
     if targets.is_floating_point():
         return rows
     # a class weight, or an ignored class, shows only on samples of that class
@@ -94,7 +98,7 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
         if not isinstance(outputs, Tensor):
             raise ValueError(
                 f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
-                "outputs alone"
+                "outputs alone, or say by forward= which are wanted"
             )
         if outputs.ndim == 0 or len(outputs) != len(rows):
             raise ValueError(
@@ -122,9 +126,13 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
 
 
 def check_that_loss_is_a_mean(
-    loss_fn: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor, dtype: torch.dtype
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    counting: Counting,
+    outputs: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
 ) -> None:
-    """Checks that the loss of these samples is the mean of their losses, to the rounding of `dtype`.
+    """Checks that the loss of these samples is the counted mean of their losses, to the rounding of `dtype`.
 
     Raises:
         ValueError: it is not, or no scalar.
@@ -132,20 +140,32 @@ def check_that_loss_is_a_mean(
     together = loss_fn(outputs, targets)
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
-    apart = torch.stack([loss_fn(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))])
-    mean = apart.mean()
+    rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
+    weights = torch.tensor(
+        [counting.weight_of(row) for row in rows], dtype=torch.float64, device=outputs.device
+    )
+    counted = weights > 0
+    if not counted.any():
+        return
+    apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
+    mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
     tolerance = 100 * torch.finfo(dtype).eps * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
         raise ValueError(
             f"loss_fn: is not the mean over the samples: {len(outputs)} samples together give "
-            f"{together.item():.6g}, apart their mean is {mean.item():.6g}; use reduction='mean' without class "
-            "weights or ignored classes"
+            f"{together.item():.6g}, apart their mean is {mean.item():.6g}; give count=, a function from a batch to "
+            "what its mean loss divides by (samples, tokens, the sum of weights), or one of torch's own losses, whose "
+            "class weights and ignored classes are known"
         )
 
 
 def check_that_classes_count_alike(
-    loss_fn: Callable[[Tensor, Tensor], Tensor], output: Tensor, targets: Tensor, dtype: torch.dtype
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    counting: Counting,
+    output: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
 ) -> None:
     """Checks that the loss of two samples is the mean of theirs, whichever class the second one has.
 
@@ -153,6 +173,7 @@ def check_that_classes_count_alike(
 
     Args:
         loss_fn: (outputs, targets) -> loss.
+        counting: what a batch counts for.
         output: of one sample, (1, ...).
         targets: of all samples; looked at if they are a class each, and then at most `MOST_CLASSES` of them.
         dtype: of the weights.
@@ -168,11 +189,13 @@ def check_that_classes_count_alike(
     classes = classes.to(output.device)
     outputs = output.expand(2, *output.shape[1:])
     for index in range(1, len(classes)):
-        check_that_loss_is_a_mean(loss_fn, outputs, classes[[0, index]], dtype)
+        check_that_loss_is_a_mean(loss_fn, counting, outputs, classes[[0, index]], dtype)
 
 
-def are_class_scores(outputs: Tensor, targets: Tensor) -> bool:
+def are_class_scores(outputs: object, targets: object) -> bool:
     """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return False
     return (
         outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
     )

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 from torch import nn
+
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model without wrappers that change only how it runs: `torch.compile`, DataParallel, DistributedDataParallel.
+
+    They cannot be differentiated twice, or not be called with other weights.
+    """
+    while True:
+        inner: Any = getattr(model, "_orig_mod", None)
+        if isinstance(model, PARALLEL):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def constant_copy(loss_fn: nn.Module) -> nn.Module:

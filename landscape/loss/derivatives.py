@@ -9,7 +9,7 @@ from torch import Tensor
 def derivative(
     of: Tensor, by: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
 ) -> Tensor:
-    """d of / d by. It is zero where `of` does not depend on `by`."""
+    """The gradient of the scalar `of` with respect to `by`; zero where `of` does not depend on `by`."""
     if not of.requires_grad:
         return torch.zeros_like(by)
     (result,) = torch.autograd.grad(

@@ -8,30 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
+from landscape.operator import Operator
 
-class LossMatrix(Protocol):
-    """A symmetric matrix (n, n) of a mean loss at one weight vector, known by its products."""
 
-    @property
-    def dimension(self) -> int:
-        """The number n of rows."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which products are computed."""
-
-    @property
-    def device(self) -> torch.device:
-        """On which products are computed."""
+class LossMatrix(Operator, Protocol):
+    """An operator of a mean loss at one weight vector. It can prepare for many products."""
 
     def expect(self, products: int) -> None:
         """Says how many products are to come, so that a matrix can prepare what pays for so many."""
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        """The matrix times a vector (n,) or a block of vectors (n, k)."""
 
 
 # Any: an Objective, which imports this file

@@ -85,6 +85,19 @@ def check_that_the_loss_reads_no_weights(loss: Tensor, original: nn.Module) -> N
         )
 
 
+def check_that_the_regularizer_reads_no_other_weights(value: Tensor, original: nn.Module) -> None:
+    """Checks that a regularizer of parameters that require no gradient depends on no other parameter.
+
+    Raises:
+        ValueError: naming the parameters that it depends on.
+    """
+    if foreign := _parameters_below([value]):
+        raise ValueError(
+            f"regularizer: depends on {_named(foreign, original)}, not on the parameters that it is given alone; "
+            "compute it from the mapping of names to parameters"
+        )
+
+
 def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
     found = {id(each) for each in parameters}
     known = [name for name, parameter in original.named_parameters() if id(parameter) in found]

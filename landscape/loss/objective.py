@@ -4,90 +4,58 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from landscape.fx.threads import ThreadLock
-from landscape.loss.checks import (
-    are_class_scores,
-    check_settings,
-    check_that_classes_count_alike,
-    check_that_loss_is_a_mean,
-    check_that_ranks_agree,
-    checked_outputs,
-    telling_rows,
-)
-from landscape.loss.copies import constant_copy, copied
+from landscape.fx.threads import ThreadLock, one_thread_at_a_time
+from landscape.loss.batches import Batch, tensors_in
+from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
+from landscape.loss.copies import constant_copy, copied, unwrapped
+from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
+from landscape.loss.evaluation import Evaluation
+from landscape.loss.first_look import FirstLook
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import (
-    NO_DERIVATIVES,
-    check_that_the_copy_stands_alone,
-    check_that_the_loss_reads_no_weights,
-    check_that_weights_are_real,
-    writes_to_its_weights,
-)
+from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_are_real
+from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
+from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
-from landscape.loss.samples import Chunks, Data, collected, held
+from landscape.loss.samples import Cut, held
+from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
 from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) -> the mean loss over the samples, a scalar."""
-
-
-class Releasable(Protocol):
-    """Something that keeps memory and can give it back."""
-
-    def release(self) -> None:
-        """Gives back the memory."""
-
-
-R = TypeVar("R", bound=Releasable)
-P = ParamSpec("P")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and accuracy at one point; the accuracy is NaN where targets are not classes."""
-
-    loss: float
-    accuracy: float
-
-
-def _one_thread_at_a_time(
-    method: Callable[Concatenate[Objective, P], Result],
-) -> Callable[Concatenate[Objective, P], Result]:
-    """A method of Objective for which other threads wait: the model's weights are swapped while it runs."""
-
-    @wraps(method)
-    def alone(self: Objective, *arguments: P.args, **options: P.kwargs) -> Result:
-        with self.exclusive:
-            return method(self, *arguments, **options)
-
-    return alone
+from landscape.loss.without_gradients import without_gradients
 
 
 class Objective:
     """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
+
+    The mean is that of the losses of batches by their counts, sum_b count_b loss_b / sum_b count_b: the loss of all
+    data as one batch. A regularizer is added to it.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
     training does not move the Objective. The model is measured in evaluation mode: BatchNorm with its stored
     statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
 
     Args:
-        model: any module that maps a batch of inputs to outputs.
-        loss_fn: (outputs, targets) -> mean over the samples. A few samples are checked, because a sum, class weights
-            and the like would make the mean over chunks wrong.
-        data: (inputs, targets), or an iterable of such batches, which is read once and kept.
+        model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
+        loss_fn: (outputs, targets) -> mean loss; (outputs, batch) with `forward`, and where batches are dicts.
+        data: a batch, or an iterable of batches. A batch is (inputs, targets), a dict of the model's arguments, or,
+            with `forward`, of any form. If all its tensors have one first size, their rows are samples, which are cut
+            into chunks; any other batch stays whole.
+        forward: (model, batch) -> outputs of any form. If not given: `model(inputs)`, or `model(**batch)` for dicts.
+        count: batch -> how much its mean loss counts for: samples, tokens, pixels, a sum of weights. If not given:
+            samples; for torch's own losses what they divide by (class weights, `ignore_index`, `reduction="sum"`).
+            The loss of a hundred samples is compared with the counted mean of parts of them.
+        regularizer: {name: parameter} -> a scalar, added to the mean: a part of the loss that no sample enters.
+        keep: `"all"`: the data are read once and kept; `"none"`: read again for each pass, in any order;
+            `"auto"`: kept if they fit into the memory budget, or can be read only once.
         chunk_size: samples evaluated at a time.
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
@@ -106,9 +74,14 @@ class Objective:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order.
         layout: names and shapes of the chosen parameters.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
-        chunks: the samples, cut as they are read.
+        chunks: the data, cut as they are read.
+        weight: what the sum of the chunks' losses by their weights is divided by.
+        penalty: the regularizer, as a function of theta.
+        run: (model, inputs) -> outputs, with the weights that the model holds.
+        counting: how much a batch counts for.
         memory: what is kept for further products at the same weights.
-        n_samples: samples in the data set, those of all ranks.
+        n_samples: samples in the data set, those of all ranks; a batch that cannot be cut is one.
+        differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
         verified: matrices of which a product was compared with a difference of gradients.
         gradients: gradients over the data set computed so far.
@@ -117,10 +90,10 @@ class Objective:
             wait for each other; those with an Objective each run side by side.
 
     Raises:
-        ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not a mean
-            or depends on weights otherwise than through the outputs, a model whose outputs for a sample are random or
-            depend on the other samples (a few are looked at) or on weights outside of the copy, or ranks with
-            different weights or buffers.
+        ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
+            counted mean or depends on weights otherwise than through the outputs, a model whose outputs for a sample
+            are random or depend on the other samples (a hundred are looked at) or on weights outside of the copy, or
+            ranks with different weights or buffers.
         TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
 
@@ -128,8 +101,12 @@ class Objective:
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        data: Data,
+        data: Any,
         *,
+        forward: Forward | None = None,
+        count: Count | None = None,
+        regularizer: Regularizer | None = None,
+        keep: str = "auto",
         chunk_size: int = 512,
         parameters: Callable[[str], bool] | None = None,
         dtype: torch.dtype | None = None,
@@ -139,6 +116,7 @@ class Objective:
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         check_settings(chunk_size, memory_budget, dtype, parameters)
+        model = unwrapped(model)
         check_that_weights_are_real(model)
         self.model = copied("model", model).eval()
         self.exclusive = ThreadLock()
@@ -153,11 +131,36 @@ class Objective:
         self.linearize = linearize
         self.compile_mode = compile_mode
         self.process_group = process_group
-        self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self.regularizer = regularizer
         self.writes_weights = False
         self.verified: set[type] = set()
-        self._hold(*collected(data, self.dtype))
-        self._check_dependence(model)
+        self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
+        self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self.counting = self._task.counting(self.loss_fn)
+        source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
+        cut = Cut(self.counting, chunk_size, self.device)
+        chunks = read(source, cut, keep=keep, budget=memory_budget)
+        self.run = self._task.run
+        self._hold(chunks)
+        look = self._first_look()
+        self.writes_weights = look.writes_weights(self.differentiates)
+        look.check_dependence(model, self.penalty)
+
+    @classmethod
+    def of_loss(
+        cls, loss: Callable[[nn.Module, Batch], Tensor], model: nn.Module, data: Any, **options: Any
+    ) -> Objective:
+        """The Objective of a loss that runs the model by itself, as those of PINNs and detectors do.
+
+        It has no outputs, and so no Gauss-Newton matrix.
+
+        Args:
+            loss: (model, batch) -> the mean loss of the batch.
+            model: any module.
+            data: a batch, or an iterable of batches, of any form.
+            options: those of `Objective`, without `forward`.
+        """
+        return cls(model, loss_itself, data, forward=loss, **options)
 
     def subset(
         self, *, samples: Tensor | None = None, parameters: Callable[[str], bool] | None = None
@@ -169,15 +172,39 @@ class Objective:
             parameters: says by name which of the parameters to keep as variables. All if not given.
 
         Raises:
-            ValueError: no sample or no parameter left.
+            ValueError: no sample or no parameter left; or samples of a stream, or of batches that cannot be cut.
         """
         part = copy.copy(self)
         if parameters is not None:
             part._choose([name for name in self.names if parameters(name)])
             part.verified = set()
-        rows = slice(None) if samples is None else samples.to(self.inputs.device)
-        part._hold(self.inputs[rows], self.targets[rows])
+        cut = Cut(self.counting, self.chunk_size, self.device)
+        part._hold(
+            self.chunks if samples is None else held(self.chunks.rows(samples), cut, self.memory_budget)
+        )
         return part
+
+    @property
+    def inputs(self) -> Any:
+        """The inputs of all samples, where they are kept; the whole batch where the caller runs the model."""
+        return self.chunks.rows(slice(None))[0][0]
+
+    @property
+    def targets(self) -> Any:
+        """The targets of all samples, where they are kept; the whole batch where the caller runs the model."""
+        return self.chunks.rows(slice(None))[0][1]
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether the data are tensors of inputs and of targets, which `inputs` and `targets` hold."""
+        if not self.chunks.is_uniform or self._task.takes_whole_batches:
+            return False
+        return isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the loss is one of outputs, so that there is a Gauss-Newton matrix."""
+        return self.loss_fn is not loss_itself
 
     @property
     def n_parameters(self) -> int:
@@ -219,23 +246,21 @@ class Objective:
         with self.exclusive:
             return tensors_of(self.model)
 
-    def outputs(self, theta: Tensor, inputs: Tensor, buffers: Mapping[str, Tensor] | None = None) -> Tensor:
+    def outputs(self, theta: Tensor, inputs: Batch, buffers: Mapping[str, Tensor] | None = None) -> Any:
         """The model's outputs for `inputs` with the weights `theta`, and with other buffers if given."""
         with self.exclusive:
-            if self.writes_weights:
-                theta = theta.clone()
-            if buffers is None:
-                return self.forward(theta, inputs)
-            result: Tensor = functional_call(self.model, {**self.unflatten(theta), **buffers}, (inputs,))
-            return result
+            return self.forward(theta.clone() if self.writes_weights else theta, inputs, buffers)
+
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """Within, forward passes are run of which no gradient is wanted."""
+        return without_gradients(self.differentiates)
 
     def value(self, theta: Tensor | None = None) -> float:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     @full_float32()
-    @torch.no_grad()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, as some models change their weights in place, such as an Embedding with max_norm
@@ -243,21 +268,25 @@ class Objective:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         hits = torch.zeros((), dtype=torch.float64, device=self.device)
         classifies = True
-        for inputs, targets in self.chunks:
-            outputs = self.outputs(theta, inputs)
-            loss += self.loss_fn(outputs, targets).double() * len(inputs)
+        for chunk in self.chunks:
+            inputs, targets = chunk.read()
+            with self.without_gradients():
+                outputs = self.outputs(theta, inputs)
+                if chunk.weight:
+                    loss += self.loss_fn(outputs, targets).detach().double() * chunk.weight
             classifies = are_class_scores(outputs, targets)
             if classifies:
                 # the largest of scores with a NaN among them is no prediction
                 hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
-        mean_loss, accuracy = (self.summed(torch.stack([loss, hits])) / self.n_samples).tolist()
-        return Evaluation(mean_loss, accuracy if classifies else float("nan"))
+        total_loss, total_hits = self.summed(torch.stack([loss, hits])).tolist()
+        mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
+        return Evaluation(mean_loss, total_hits / self.n_samples if classifies else float("nan"))
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     @full_float32()
     @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -270,26 +299,30 @@ class Objective:
         theta = self.point(theta).clone()
         # the loss in the last place
         total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
-        for inputs, targets in self.chunks:
-            loss, gradient = self._loss_and_gradient(theta, inputs, targets)
-            total[:-1] += gradient * len(inputs)
-            total[-1] += loss * len(inputs)
+        for chunk in self.chunks:
+            if chunk.weight:
+                loss, gradient = self._loss_and_gradient(theta, *chunk.read())
+                total[:-1] += gradient * chunk.weight
+                total[-1] += loss * chunk.weight
         self.gradients += 1
-        mean = self.summed(total) / self.n_samples
+        mean = self.summed(total) / self.weight
+        if self.penalty:
+            mean[:-1] += self.penalty.gradient(theta)
+            mean[-1] += self.penalty(theta).detach()
         return mean[-1], mean[:-1].to(self.dtype)
 
-    def _loss_and_gradient(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
         variable = theta.detach().requires_grad_()
 
         def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
-            loss = self.loss_fn(model(inputs), targets)
+            loss = self.loss_fn(self.run(model, inputs), targets)
             return loss.detach(), derivative(loss, variable)
 
         return with_weights(self.model, self.unflatten(variable), differentiated)
 
     def check_that_derivatives_exist(self) -> None:
         """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
-        check_that_gradients_are_recorded(self.theta, self.inputs)
+        check_that_gradients_are_recorded(self.theta, *tensors_in(self.chunks.first(1)))
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
 
@@ -305,27 +338,15 @@ class Objective:
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
-    @_one_thread_at_a_time
-    def shared(self, key: type, make: Callable[[], R]) -> R:
-        """What is kept for this objective under a key, such as a matrix's class; made when first asked for.
-
-        What is made must not hold the objective. A cycle would keep its memory after the last use.
-        """
-        if key not in self._shared:
-            self._shared[key] = make()
-        found: R = self._shared[key]
-        return found
-
     @property
     def kept_bytes(self) -> int:
         """Memory that is kept for further products at the same weights."""
         return self.memory.used
 
-    @_one_thread_at_a_time
+    @one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
-        for kept in self._shared.values():
-            kept.release()
+        self.memory.release()
 
     def summed(self, total: Tensor) -> Tensor:
         """The sum of each rank's `total`, in place; itself without a process group."""
@@ -354,47 +375,26 @@ class Objective:
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
         # no method of the objective: what matrices keep must not hold it
-        self.forward = partial(outputs_at, self.model, self.layout)
+        self.forward = partial(outputs_at, self.model, self.layout, self._task.forward)
+        self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
 
-    def _hold(self, inputs: Tensor, targets: Tensor) -> None:
+    def _hold(self, chunks: Chunks) -> None:
         """Makes these the data, with nothing computed yet."""
-        if len(inputs) == 0:
-            raise ValueError("data: holds no samples")
-        self.inputs, self.targets = held(inputs, targets, self.device, self.memory_budget)
+        self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        self._check_a_few()
-        self.chunks = Chunks(self.inputs, self.targets, self.chunk_size, self.device)
         self.memory = Memory(self.memory_budget)
-        self._shared: dict[type, Any] = {}
-        self.n_samples = len(inputs)
+        look = self._first_look()
+        self.differentiates = look.takes_derivatives()
+        look.check_samples(
+            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=self.chunk_size
+        )
+        # in float64, which holds whole numbers up to 2^53
+        totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
+        samples, weights = self.summed(totals).tolist()
+        self.n_samples, self.weight = int(samples), self.counting.whole(weights)
         if self.process_group is not None:
-            self.n_samples = int(self.summed(torch.tensor(len(inputs), device=self.device)).item())
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
 
-    @full_float32()
-    def _check_dependence(self, original: nn.Module) -> None:
-        """Looks at which weights the outputs and the loss of a few samples are computed with."""
-        if self.theta.is_inference() or self.inputs.is_inference():
-            return
-        inputs, targets = (part[:4].to(self.device, copy=True) for part in (self.inputs, self.targets))
-        self.writes_weights = writes_to_its_weights(
-            lambda theta: self.forward(theta, inputs.clone()), self.theta
-        )
-        with torch.inference_mode(False), torch.enable_grad():
-            outputs = self.outputs(self.theta, inputs)
-            check_that_the_copy_stands_alone(outputs, original)
-            check_that_the_loss_reads_no_weights(self.loss_fn(outputs.detach(), targets), original)
-
-    @full_float32()
-    @torch.no_grad()
-    def _check_a_few(self) -> None:
-        """Looks at the outputs and losses of a few samples."""
-        rows = telling_rows(self.targets)
-        outputs = checked_outputs(
-            lambda rows: self.outputs(self.theta.clone(), self.inputs[rows].to(self.device)),
-            rows,
-            self.device,
-        )
-        check_that_loss_is_a_mean(self.loss_fn, outputs, self.targets[rows].to(self.device), self.dtype)
-        check_that_classes_count_alike(self.loss_fn, outputs[:1], self.targets, self.dtype)
+    def _first_look(self) -> FirstLook:
+        return FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)

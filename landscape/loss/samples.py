@@ -1,72 +1,191 @@
-"""The samples of an Objective: collected from the caller's data, held in memory, read in chunks."""
+"""The samples of an Objective, held in memory and read in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
-from landscape.loss.checks import check_that_it_is_a_batch
-from landscape.loss.random_state import borrowed_generators
-
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-"""(inputs, targets), or batches of such pairs."""
+from landscape.loss.batches import (
+    bytes_of,
+    copied_to,
+    digest_of,
+    form_of,
+    joined,
+    mapped,
+    rows_of,
+    samples_in,
+)
+from landscape.loss.counts import Counting, Pair
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """A data set that is read in chunks. Each chunk is a copy on the device, because a model may change its inputs."""
+class Chunk:
+    """Some of the data, of which the mean loss is computed at once.
 
-    inputs: Tensor
-    targets: Tensor
-    chunk_size: int
+    Attributes:
+        pair: inputs and targets, where they are stored.
+        weight: how much their mean loss counts for.
+        samples: how many; 1 for a batch that cannot be cut.
+        device: the model's.
+    """
+
+    pair: Pair
+    weight: float
+    samples: int
     device: torch.device
 
     @property
-    def sizes(self) -> list[int]:
-        """Samples of each chunk."""
-        return [len(targets) for targets in self.targets.split(self.chunk_size)]
+    def shapes(self) -> tuple[str, tuple[torch.Size, ...]]:
+        """Equal for chunks of tensors that differ in values alone."""
+        leaves, form = tree_flatten(self.pair)
+        return str(form), tuple(leaf.shape for leaf in leaves)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rows = slice(index * self.chunk_size, (index + 1) * self.chunk_size)
-        inputs, targets = self.inputs[rows], self.targets[rows]
-        return inputs.to(self.device, copy=True), targets.to(self.device, copy=True)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self[index] for index in range(len(self.sizes)))
+    def read(self) -> Pair:
+        """A copy on the device, because a model may change its inputs."""
+        inputs, targets = self.pair
+        # each by itself, for both may be the same batch
+        return copied_to(inputs, self.device), copied_to(targets, self.device)
 
 
-def collected(data: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """All inputs and all targets of the data; floating-point tensors in `dtype`.
+@dataclass(frozen=True)
+class Held:
+    """A data set in memory.
+
+    Attributes:
+        blocks: pairs of tensors whose samples can be cut, or batches that cannot.
+        chunks: the blocks, cut into at most `chunk_size` samples each.
+    """
+
+    blocks: tuple[Pair, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return sum(chunk.samples for chunk in self.chunks)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the chunks' weights."""
+        return sum(chunk.weight for chunk in self.chunks)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the data are samples of one form, which can be cut anywhere."""
+        return len(self.blocks) == 1 and samples_in(self.blocks[0]) is not None
+
+    @property
+    def can_be_traced(self) -> bool:
+        """Whether the chunks are tensors alone, in memory, so that what is computed of them can be kept."""
+        return all(samples_in(block) is not None for block in self.blocks)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for data of the same samples."""
+        return f"{sum(map(digest_of_pair, self.blocks)):x}"
+
+    def first(self, count: int) -> Pair:
+        """Some of the first samples, at most `count` where the data can be cut."""
+        block = self.blocks[0]
+        return block if samples_in(block) is None else rows_of(block, slice(0, count))
+
+    def all_or_first(self) -> Pair:
+        """The samples that checks may look at: the first block."""
+        return self.blocks[0]
+
+    def rows(self, rows: slice | Tensor) -> tuple[Pair, ...]:
+        """Blocks of some of the samples, in their order.
+
+        Raises:
+            ValueError: the data are several blocks, whose samples have no common numbering.
+        """
+        if not self.is_uniform:
+            raise ValueError(
+                "samples: these data are batches of several forms, or batches that cannot be cut; make an Objective of "
+                "the batches wanted instead"
+            )
+        return (rows_of(self.blocks[0], rows),)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts batches into chunks.
+
+    Attributes:
+        counting: how much a batch counts for.
+        chunk_size: most samples of a chunk.
+        device: the model's.
+    """
+
+    counting: Counting
+    chunk_size: int
+    device: torch.device
+
+    def __call__(self, pair: Pair) -> Iterator[Chunk]:
+        """The chunks of a batch; the whole batch if it cannot be cut."""
+        samples = samples_in(pair)
+        if samples is None:
+            yield Chunk(pair, self.counting.weight_of(pair), 1, self.device)
+            return
+        for start in range(0, samples, self.chunk_size):
+            part = rows_of(pair, slice(start, start + self.chunk_size))
+            yield Chunk(
+                part, self.counting.weight_of(part), min(self.chunk_size, samples - start), self.device
+            )
+
+
+def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
+    """Batches in memory: on the device if they fit into `budget` bytes, else where they are.
 
     Raises:
-        ValueError: the data hold no samples, or a batch is not a pair of tensors of one length.
+        ValueError: no samples, or none that counts.
     """
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        batches = [data]
-    else:
-        # a DataLoader draws from the global random state, even without shuffling
-        with borrowed_generators():
-            batches = list(data)
-    for batch in batches:
-        check_that_it_is_a_batch(batch)
-    if not batches or sum(len(batch[0]) for batch in batches) == 0:
+    batches = [batch for batch in batches if samples_in(batch) != 0]
+    if not batches:
         raise ValueError("data: holds no samples")
-    inputs = torch.cat([batch[0] for batch in batches])
-    targets = torch.cat([batch[1] for batch in batches])
-    return _cast(inputs.detach(), dtype), _cast(targets.detach(), dtype)
-
-
-def held(inputs: Tensor, targets: Tensor, device: torch.device, budget: int) -> tuple[Tensor, Tensor]:
-    """The samples where they stay: both on the device if they fit into `budget` bytes, else where the inputs are."""
-    place = device if inputs.nbytes + targets.nbytes <= budget else inputs.device
+    blocks = [joined(alike) for alike in _runs_of_one_form(batches)]
+    moves = sum(map(bytes_of, blocks)) <= budget
     # Not channels last: oneDNN 3.12 writes past its workspace in the weights' gradient of 1x1 convolutions with a
     # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process. GPUs
     # are slower with channels last when TF32 is off.
-    return inputs.to(place).contiguous(), targets.to(place)
+    blocks = [
+        mapped(block, lambda tensor: (tensor.to(cut.device) if moves else tensor).contiguous())
+        for block in blocks
+    ]
+    found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)))
+    check_that_something_counts(found.weight)
+    return found
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def digest_of_pair(pair: Pair) -> int:
+    """A digest of the content of inputs and targets, once where they are the same batch."""
+    inputs, targets = pair
+    return digest_of(inputs if inputs is targets else pair)
+
+
+def check_that_something_counts(weight: float) -> None:
+    """Raises ValueError for data of no weight, whose mean loss is no number."""
+    if not weight > 0:
+        raise ValueError("data: no sample counts: all targets are ignored, or all weights are 0")
+
+
+def _runs_of_one_form(batches: Sequence[Pair]) -> Iterator[list[Pair]]:
+    """Batches that follow each other and can be joined; a batch that cannot be cut by itself."""
+    run: list[Pair] = []
+    for batch in batches:
+        can_be_cut = samples_in(batch) is not None
+        if run and not (can_be_cut and samples_in(run[0]) is not None and form_of(batch) == form_of(run[0])):
+            yield run
+            run = []
+        run.append(batch)
+    yield run

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from landscape.loss.copies import unwrapped
 
 Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
@@ -39,7 +41,7 @@ class ParameterLayout:
             ValueError: tensors are missing, or have other sizes.
         """
         if isinstance(weights, nn.Module):
-            weights = dict(weights.named_parameters())
+            weights = dict(unwrapped(weights).named_parameters())
         if isinstance(weights, Mapping):
             missing = [name for name in self.names if name not in weights]
             if missing:
@@ -57,12 +59,6 @@ class ParameterLayout:
         if weights.shape != like.shape:
             raise ValueError(f"weights: must be ({len(like)},), got {tuple(weights.shape)}")
         return weights.detach().to(like)
-
-
-def outputs_at(model: nn.Module, layout: ParameterLayout, theta: Tensor, inputs: Tensor) -> Tensor:
-    """The outputs of the model for `inputs`, with the weights `theta` in place of the model's own."""
-    result: Tensor = functional_call(model, layout.unflatten(theta), (inputs,))
-    return result
 
 
 T = TypeVar("T")
@@ -89,6 +85,20 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[
         _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
     )
     return result
+
+
+def outputs_at(
+    model: nn.Module,
+    layout: ParameterLayout,
+    run: Callable[[nn.Module, Any], Any],
+    theta: Tensor,
+    inputs: Any,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> Any:
+    """`run(model, inputs)`, with the weights `theta`, and other buffers if given, in place of the model's own."""
+    return with_weights(
+        model, {**layout.unflatten(theta), **(buffers or {})}, lambda model: run(model, inputs)
+    )
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

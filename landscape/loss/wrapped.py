@@ -17,8 +17,8 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
 
     @wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> Result:
-        given: Any = arguments[0] if arguments else options.get("objective", options.get("objectives"))
-        for one in given.values() if isinstance(given, Mapping) else [given]:
+        subject: Any = arguments[0] if arguments else options.get("objective", options.get("objectives"))
+        for one in subject.values() if isinstance(subject, Mapping) else [subject]:
             if not isinstance(one, Objective):
                 raise TypeError(
                     f"objective: must be an Objective, got {type(one).__name__}; wrap it: "

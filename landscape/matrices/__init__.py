@@ -4,8 +4,9 @@ A new matrix that is a mean over the samples is one file: a subclass of `MeanOve
 by `@matrix_of_loss("name")`. Any other matrix is a class with the members of `landscape.krylov.Operator`.
 """
 
+from landscape.matrices.empirical_fisher import EmpiricalFisher
 from landscape.matrices.functional_hessian import FunctionalHessian
 from landscape.matrices.gauss_newton import GaussNewton
 from landscape.matrices.hessian import Hessian
 
-__all__ = ["FunctionalHessian", "GaussNewton", "Hessian"]
+__all__ = ["EmpiricalFisher", "FunctionalHessian", "GaussNewton", "Hessian"]

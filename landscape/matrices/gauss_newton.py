@@ -12,20 +12,21 @@ from torch.func import grad, jvp, vjp
 from landscape.fx.linearize import Outputs, Product
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
-from landscape.loss.objective import LossFunction
+from landscape.loss.objective import Objective
+from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
+from landscape.matrices.outputs import as_one_tensor
 from landscape.matrices.rule import Loss, Rule, Run
 
 
-def three_reverse_passes(
-    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
+def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
     """The Gauss-Newton matrix of `loss(outputs)` in `theta` times a vector, without forward-mode derivatives.
 
     J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u (Townsend 2017).
     """
+    outputs, whole = as_one_tensor(outputs)
     scores = outputs.detach().clone().requires_grad_()
-    slope = derivative(loss(scores.clone()), scores, create_graph=True)
+    slope = derivative(loss(whole(scores.clone())), scores, create_graph=True)
     direction = torch.zeros_like(outputs, requires_grad=True)
     pulled = derivative((outputs * direction).sum(), theta, create_graph=True)
 
@@ -40,18 +41,21 @@ def three_reverse_passes(
 def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
     """The Gauss-Newton matrix times a step, to second order in the step: J^T times how the loss's slope changes."""
 
-    def slope(_: Tensor, outputs: Tensor) -> Tensor:
+    def slope(_: Tensor, outputs: Any) -> Tensor:
+        outputs, whole = as_one_tensor(outputs)
         scores = outputs.detach().requires_grad_()
-        return derivative(loss(scores.clone()), scores)
+        return derivative(loss(whole(scores.clone())), scores)
 
     change = (run(theta + step, slope) - run(theta - step, slope)) / 2
-    return run(theta, lambda variable, outputs: derivative((outputs * change).sum(), variable))
+    return run(
+        theta, lambda variable, outputs: derivative((as_one_tensor(outputs)[0] * change).sum(), variable)
+    )
 
 
 def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
     """J^T (Hessian of the loss in the outputs) J times a vector, J the outputs' Jacobian (Schraudolph 2002)."""
 
-    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def product(theta: Tensor, vector: Tensor, inputs: Any, targets: Any) -> Tensor:
         def forward(point: Tensor) -> Tensor:
             return outputs(point, inputs)
 
@@ -74,7 +78,19 @@ class GaussNewton(MeanOverSamples):
     """The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian.
 
     It is the Hessian without the outputs' own curvature, and positive semidefinite for convex losses. For
-    cross-entropy on logits it is the Fisher matrix and does not depend on the labels.
+    cross-entropy on logits it is the Fisher matrix and does not depend on the labels. The Hessian of a regularizer is a
+    part of it, as a regularizer's outputs are the weights themselves.
+
+    Raises:
+        ValueError: the objective has no outputs (`Objective.of_loss`).
     """
 
     rule = Rule(direct=three_reverse_passes, difference=difference_of_slopes, traced=forward_and_reverse)
+
+    def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        if not objective.has_outputs:
+            raise ValueError(
+                "matrix: the Gauss-Newton matrix needs outputs and a loss of these, which Objective.of_loss has not; "
+                "make the Objective with forward= and a loss of (outputs, batch), or take matrix='hessian'"
+            )
+        super().__init__(objective, theta)

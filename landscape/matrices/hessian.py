@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from torch.func import grad, jvp
@@ -10,14 +11,12 @@ from torch.func import grad, jvp
 from landscape.fx.linearize import Outputs, Product
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
-from landscape.loss.objective import LossFunction
+from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
 from landscape.matrices.rule import Loss, Rule, Run
 
 
-def double_backward(
-    theta: Tensor, outputs: Tensor, loss: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
+def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
     """The Hessian of `loss(outputs)` in `theta` times a vector, by double backward: one graph for all vectors.
 
     Needs no forward-mode derivatives, which some operations lack.
@@ -29,7 +28,7 @@ def double_backward(
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
     """The Hessian of the loss times a step, to second order in the step."""
 
-    def gradient(variable: Tensor, outputs: Tensor) -> Tensor:
+    def gradient(variable: Tensor, outputs: Any) -> Tensor:
         return derivative(loss(outputs), variable)
 
     return (run(theta + step, gradient) - run(theta - step, gradient)) / 2
@@ -38,7 +37,7 @@ def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -
 def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
     """The Hessian of the loss times a vector, forward over reverse (Pearlmutter 1994)."""
 
-    def product(theta: Tensor, vector: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def product(theta: Tensor, vector: Tensor, inputs: Any, targets: Any) -> Tensor:
         gradient = grad(lambda point: loss_fn(outputs(point, inputs), targets))
         result: Tensor = jvp(gradient, (theta,), (vector,))[1]
         return result

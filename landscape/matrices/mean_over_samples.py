@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.matrices.products import Products
@@ -32,7 +33,8 @@ class MeanOverSamples:
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         self._objective = objective
         self._theta = objective.point(theta)
-        self._products = objective.shared(type(self), self._new_products)
+        with objective.exclusive:
+            self._products = objective.memory.shared(type(self), self._new_products)
 
     @property
     def dimension(self) -> int:
@@ -77,9 +79,11 @@ class MeanOverSamples:
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             self._check_once()
-            total = objective.summed(self._products(self._theta, block))
+            product = objective.summed(self._products(self._theta, block)) / objective.weight
+            if objective.penalty:
+                product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]
-        return (total / objective.n_samples).to(self.dtype).view(vectors.shape)
+        return product.to(self.dtype).view(vectors.shape)
 
     def _check_once(self) -> None:
         objective = self._objective
@@ -87,15 +91,16 @@ class MeanOverSamples:
         if type(self) in objective.verified or not copies_fit:
             return
         objective.verified.add(type(self))
-        data = (objective.inputs[:SAMPLES].to(self.device), objective.targets[:SAMPLES].to(self.device))
+        data = copied_to(objective.chunks.first(SAMPLES), self.device)
         rule, model, layout = self.rule, objective.model, objective.layout
-        check_second_derivatives(rule, model, layout, objective.theta, data, objective.loss_fn)
+        check_second_derivatives(rule, model, objective.run, layout, objective.theta, data, objective.loss_fn)
 
     def _new_products(self) -> Products:
         objective = self._objective
         return Products(
             self.rule,
             objective.model,
+            objective.run,
             objective.layout,
             objective.loss_fn,
             objective.chunks,

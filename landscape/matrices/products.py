@@ -6,17 +6,21 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils.flop_counter import FlopCounterMode
 
-from landscape.fx.linearize import Linearized, Outputs, linearized, twice_differentiable
+from landscape.fx.flops import Flops
+from landscape.fx.linearize import Linearized, Outputs, linearized
+from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.memory import Memory
-from landscape.loss.objective import LossFunction
-from landscape.loss.samples import Chunks
+from landscape.loss.reading import Chunks
+from landscape.loss.samples import Chunk, Held
+from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
+from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
@@ -51,6 +55,7 @@ class Products:
     Args:
         rule: how the matrix of one chunk is multiplied.
         model: in evaluation mode.
+        forward: (model, inputs) -> outputs.
         layout: of its variables.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: of the data, with their sizes.
@@ -66,6 +71,7 @@ class Products:
         self,
         rule: Rule,
         model: nn.Module,
+        forward: Forward,
         layout: ParameterLayout,
         loss_fn: LossFunction,
         chunks: Chunks,
@@ -77,7 +83,8 @@ class Products:
         self._rule = rule
         self._model = model
         self._layout = layout
-        self._outputs: Outputs = partial(outputs_at, model, layout)
+        self._forward = forward
+        self._outputs: Outputs = partial(outputs_at, model, layout, forward)
         self._loss_fn = loss_fn
         self._chunks = chunks
         self._memory = memory
@@ -85,7 +92,7 @@ class Products:
         self._compile_mode = compile_mode
         self._seen: tuple[Tensor, int] | None = None
         self._theta = torch.empty(0)
-        self._traced: dict[tuple[torch.Size, torch.Size], Linearized] = {}
+        self._traced: dict[Any, Linearized] = {}
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
         self._columns = 0
         self._vmaps = False
@@ -97,11 +104,14 @@ class Products:
         self._move_to(theta)
         if self.is_traced is None:
             self._decide(block)
-        of_chunk = self._from_trace if self.is_traced else self._direct
         rows = block.T.contiguous()
         total = torch.zeros_like(rows, dtype=torch.float64)
-        for index, size in enumerate(self._chunks.sizes):
-            total.add_(of_chunk(index, rows), alpha=size)
+        for index, chunk in enumerate(self._chunks):
+            if chunk.weight:
+                product = (
+                    self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
+                )
+                total.add_(product, alpha=chunk.weight)
         return total.T.contiguous()
 
     def expect(self, columns: int) -> None:
@@ -127,13 +137,13 @@ class Products:
 
     # the caller may have said no_grad, in which every derivative would be zero
     @torch.enable_grad()
-    def _direct(self, index: int, rows: Tensor) -> Tensor:
-        inputs, targets = self._chunks[index]
+    def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
+        inputs, targets = chunk.read()
         variable = self._theta.detach().requires_grad_()
 
         def products(model: nn.Module) -> Tensor:
             product = self._rule.direct(
-                variable, model(inputs), lambda scores: self._loss_fn(scores, targets)
+                variable, self._forward(model, inputs), lambda scores: self._loss_fn(scores, targets)
             )
             return torch.stack([product(row) for row in rows])
 
@@ -149,8 +159,8 @@ class Products:
                 raise
 
     @torch.no_grad()
-    def _from_trace(self, index: int, rows: Tensor) -> Tensor:
-        tangent, residuals = self._kept.get(index) or self._linearized(index)
+    def _from_trace(self, chunk: Chunk, index: int, rows: Tensor) -> Tensor:
+        tangent, residuals = self._kept.get(index) or self._linearized(chunk, index)
         if self._vmaps and len(rows) > 1:
             return vmap(lambda row: tangent(row, *residuals))(rows)
         products = torch.empty_like(rows)
@@ -159,13 +169,14 @@ class Products:
             product.copy_(tangent(row, *residuals))
         return products
 
-    def _linearized(self, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-        inputs, targets = self._chunks[index]
-        shapes = (inputs.shape, targets.shape)
+    def _linearized(self, chunk: Chunk, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+        inputs, targets = chunk.read()
+        shapes = chunk.shapes
         if shapes not in self._traced:
-            rule, loss_fn = self._rule, self._loss_fn
+            rule = self._rule
+            outputs, loss_fn = self._of_one_tensor(inputs)
             traced = linearized(
-                lambda outputs: rule.traced(outputs, loss_fn), self._outputs, self._theta, inputs, targets
+                lambda outputs: rule.traced(outputs, loss_fn), outputs, self._theta, inputs, targets
             )
             if self._compile_mode is not None:
                 traced = replace(traced, tangent=torch.compile(traced.tangent, mode=self._compile_mode))
@@ -179,26 +190,49 @@ class Products:
             self._memory.used += size
         return traced.tangent, residuals
 
+    def _of_one_tensor(self, inputs: Any) -> tuple[Outputs, LossFunction]:
+        """The model's outputs as one tensor, and the loss of such a tensor; a trace knows no other form."""
+        example = self._outputs(self._theta, inputs)
+        if isinstance(example, Tensor):
+            return self._outputs, self._loss_fn
+        if holds_constants(example):
+            raise RuntimeError("outputs beside floating-point tensors are not traced")
+        _, whole = as_one_tensor(example)
+        return (
+            lambda theta, inputs: as_one_tensor(self._outputs(theta, inputs))[0],
+            lambda scores, targets: self._loss_fn(whole(scores), targets),
+        )
+
     def _decide(self, block: Tensor) -> None:
         """Traces from now on if that pays and the traced product agrees with the direct one."""
-        inputs, _ = self._chunks[0]
+        if not isinstance(self._chunks, Held) or not self._chunks.can_be_traced:
+            if self._linearize:
+                raise ValueError(
+                    "linearize: a stream, and batches that cannot be cut, have direct products only"
+                )
+            self.is_traced = False
+            return
+        chunk = self._chunks.chunks[0]
+        inputs, _ = chunk.read()
         device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), Flops() as counter:
             self._outputs(self._theta, inputs)
         flops = PRODUCT_COST * counter.get_total_flops()
         self._columns += block.shape[1]
-        whole = self._columns * flops * len(self._chunks.sizes)
-        if self._linearize is None and whole < TRACING_FLOPS[device]:
+        whole = self._columns * flops * len(self._chunks)
+        # the last chunk may have another shape than the others
+        forms = max(1, len({chunk.shapes for chunk in self._chunks}) - 1)
+        if self._linearize is None and whole < TRACING_FLOPS[device] * forms:
             return
         some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1].T.contiguous()
-        direct = self._direct(0, some)
+        direct = self._direct(chunk, some)
         if not torch.isfinite(direct).all():
             return
         try:
-            traced = self._from_trace(0, some)
+            traced = self._from_trace(chunk, 0, some)
             if flops < VMAP_FLOPS[device] and self._compile_mode is None:
                 self._vmaps = True
-                traced = self._from_trace(0, some)
+                traced = self._from_trace(chunk, 0, some)
             error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
             if error > AGREEMENT.get(direct.dtype, 0.1):
                 raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
@@ -218,6 +252,8 @@ class Products:
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
     """The memory of the tensors. Each storage counts once, and the storage of `besides` does not count."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    # torch's own zeros have no storage
+    stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
     storages.pop(besides.untyped_storage().data_ptr(), None)
     return sum(storages.values())

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.objective import LossFunction
+from landscape.loss.task import LossFunction
 
-Loss = Callable[[Tensor], Tensor]
+Loss = Callable[[Any], Tensor]
 """The mean loss of one chunk as a function of the model's outputs."""
 
 
 class Run(Protocol):
     """Runs the model on one chunk. Derivatives are taken within `use`, where the model holds the weights."""
 
-    def __call__(self, theta: Tensor, use: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def __call__(self, theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
 
 
@@ -34,6 +34,6 @@ class Rule:
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.
     """
 
-    direct: Callable[[Tensor, Tensor, Loss], Callable[[Tensor], Tensor]]
+    direct: Callable[[Tensor, Any, Loss], Callable[[Tensor], Tensor]]
     difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]

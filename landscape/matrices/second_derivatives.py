@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.fx.linearize import twice_differentiable
+from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.batches import copied_to, in_precision
+from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
-from landscape.loss.objective import LossFunction
+from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
 from landscape.matrices.rule import Rule
 
@@ -36,9 +39,10 @@ COPIES = 10
 def check_second_derivatives(
     rule: Rule,
     model: nn.Module,
+    forward: Forward,
     layout: ParameterLayout,
     theta: Tensor,
-    data: tuple[Tensor, Tensor],
+    data: Pair,
     loss_fn: LossFunction,
 ) -> None:
     """Compares a product of a few samples with a difference of first derivatives, in float64.
@@ -49,6 +53,7 @@ def check_second_derivatives(
     Args:
         rule: of the matrix.
         model: in evaluation mode.
+        forward: (model, inputs) -> outputs.
         layout: of its variables.
         theta: the variables (n,).
         data: inputs and targets of a few samples.
@@ -60,7 +65,7 @@ def check_second_derivatives(
     errors = []
     for seed in range(2):
         try:
-            error = _error(rule, model, layout, theta, data, loss_fn, seed)
+            error = _error(rule, model, forward, layout, theta, data, loss_fn, seed)
         except Exception:
             # the model or the loss has a dtype of its own inside
             return
@@ -79,9 +84,10 @@ def check_second_derivatives(
 def _error(
     rule: Rule,
     model: nn.Module,
+    forward: Forward,
     layout: ParameterLayout,
     theta: Tensor,
-    data: tuple[Tensor, Tensor],
+    data: Pair,
     loss_fn: LossFunction,
     seed: int,
 ) -> float | None:
@@ -93,17 +99,19 @@ def _error(
         for _ in range(2)
     )
     point = theta.double() + MOVED * shift
-    inputs, targets = (_in_float64(part) for part in data)
+    inputs, targets = (in_precision(part, torch.float64) for part in data)
     if isinstance(loss_fn, nn.Module):
         loss_fn = copy.deepcopy(loss_fn).double()
-    constants = {name: _in_float64(tensor) for name, tensor in tensors_of(model).items()}
+    constants = {name: in_precision(each, torch.float64) for name, each in tensors_of(model).items()}
 
-    def run(theta: Tensor, use: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def run(theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
         variable = theta.detach().requires_grad_()
         weights = {**constants, **layout.unflatten(variable)}
-        return with_weights(model, weights, lambda model: use(variable, model(inputs.clone())))
+        return with_weights(
+            model, weights, lambda model: use(variable, forward(model, copied_to(inputs, theta.device)))
+        )
 
-    def loss(outputs: Tensor) -> Tensor:
+    def loss(outputs: Any) -> Tensor:
         return loss_fn(outputs, targets)
 
     with twice_differentiable():
@@ -117,7 +125,3 @@ def _error(
     if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
         return distance / max(length, distance)
     return None
-
-
-def _in_float64(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor

@@ -17,13 +17,13 @@ NORMS = ("l2", "linf")
 MOST_POINTS = 12
 """Points that the secant model keeps: more did not shorten ascents of trained networks."""
 MOST_FAILURES = 7
-"""Steps in a row that lead down; after so many, the last a thousandth of the radius long, nothing higher is near."""
+"""Steps in a row that lead down. After these the last step is a thousandth of the radius; no higher point is near."""
 PATIENCE = 15
 """Gradients without a rise by a tenth of the tolerance: such an ascent creeps along a ridge."""
 INSIDE = 1e-3
 """Points nearer to the border, or to the center, as a share of the radius, are taken to lie on it."""
 SHORTER = 4.0
-"""Each step after one that led down is so many times shorter."""
+"""A step that led down is followed by one that is shorter by this factor."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Neighborhood:
     Attributes:
         rho: radius.
         norm: `"l2"`, a ball, or `"linf"`, a box.
-        scale: T, (n,) or 1.
+        scale: multiplies u entry by entry; (n,), or 1 for all entries.
     """
 
     rho: float
@@ -115,7 +115,7 @@ def ascend(
         steps: most gradients.
         tol: ends where the gap is at most tol^2; on a quadratic around its minimum that is the residual of an
             eigenvector, relative to the eigenvalue, of at most tol.
-        rounding: gains smaller than that are none.
+        rounding: the largest gain that rounding alone can give; such a gain counts as none.
         points: remembered, of two vectors each; at least 3.
     """
 
@@ -204,7 +204,7 @@ class Search:
     Attributes:
         ascents: the gradient's first.
         tol: relative accuracy asked for.
-        rounding: differences of the loss smaller than that are none.
+        rounding: the largest difference of two losses that rounding alone can give.
     """
 
     ascents: list[Ascent]
@@ -213,7 +213,7 @@ class Search:
 
     @property
     def highest(self) -> Ascent:
-        """The ascent with the largest rise; one that met a loss that is no number, if there is one."""
+        """The ascent with the largest rise. An ascent that met a NaN comes first."""
         return max(self.ascents, key=lambda each: math.inf if math.isnan(each.rise) else each.rise)
 
     @property

@@ -17,7 +17,7 @@ from landscape.results.fields import FloatArray
 MIN_PAIRS = 4
 
 FEW_PAIRS = 16
-"""What an average looks at first, and with which the search for sigma begins before it takes all draws."""
+"""Pairs of draws after which an average is looked at first. The search for sigma also begins with so many."""
 
 
 class GaussianRises:
@@ -49,7 +49,7 @@ class GaussianRises:
         self.evaluations = 0
 
     def at(self, sigma: float, pairs: int) -> FloatArray:
-        """(pairs, losses): the mean rise over each of the first pairs of draws, at least as many as asked for."""
+        """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses)."""
         known = self._rises.get(sigma, np.zeros((0, len(self.center))))
         # as many pairs together as the evaluator takes points
         together = max(1, self._evaluator.block // 2)

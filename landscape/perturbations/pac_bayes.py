@@ -18,7 +18,7 @@ from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit
 from landscape.results.registry import result
 
 STEPS = 40
-"""Of that search, each by a factor of up to `FARTHEST`, before it ends with nothing found."""
+"""Steps of that search, each by a factor of up to `FARTHEST`. After these the search ends without a result."""
 
 FARTHEST = 5.0
 
@@ -133,7 +133,7 @@ def tolerated(
 
 
 def _excess(found: FloatArray, increase: float, errors: float) -> float:
-    """log of (mean rise, so many standard errors away in its logarithm) over `increase`, within what one step asks."""
+    """The logarithm of (mean rise / `increase`), moved by `errors` standard errors and cut off at one step's size."""
     most = 2 * math.log(FARTHEST)
     if not np.isfinite(found).all():
         return most

@@ -115,6 +115,25 @@ class _Row:
     products: int = 0
 
 
+@dataclass(frozen=True)
+class _Task:
+    """The losses that are measured and the budgets: the arguments of `sharpness_profile`.
+
+    Attributes:
+        shared: name of a loss -> its value and gradient at the model.
+    """
+
+    objectives: Mapping[str, Objective]
+    shared: Mapping[str, tuple[Tensor, Tensor]]
+    steps: int
+    restarts: int
+    rtol: float
+    max_draws: int
+    max_products: int
+    layer: str | None
+    seed: int
+
+
 @of_objective
 def sharpness_profile(
     objectives: Objective | Mapping[str, Objective],
@@ -163,20 +182,21 @@ def sharpness_profile(
     check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
+    task = _Task(objectives, shared, steps, restarts, rtol, max_draws, max_products, layer, seed)
     noises: dict[str, GaussianRises] = {}
     rows: list[_Row] = []
     for done, (name, measure) in enumerate(chosen.items()):
         if measure.family == "worst":
-            rows += _worst(name, measure, objectives, shared, steps, restarts, seed)
+            rows += _worst(name, measure, task)
         elif measure.family in ("average", "tolerance"):
             if measure.adaptive not in noises:
                 noises[measure.adaptive] = GaussianRises(
                     objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
                 )
             of_noise = _average if measure.family == "average" else _tolerance
-            rows.append(of_noise(name, measure, objectives, noises[measure.adaptive], rtol, max_draws // 2))
+            rows.append(of_noise(name, measure, task, noises[measure.adaptive]))
         elif measure.family == "flatness":
-            rows.append(_flatness(name, measure, objectives, layer, rtol, max_products, seed))
+            rows.append(_flatness(name, measure, task))
         else:
             norms = [torch.linalg.vector_norm(gradient.double()).item() for _, gradient in shared.values()]
             rows.append(
@@ -228,31 +248,24 @@ def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
     return Measure(known.family, size, known.adaptive, known.norm, known.source)
 
 
-def _worst(
-    name: str,
-    measure: Measure,
-    objectives: Mapping[str, Objective],
-    shared: Mapping[str, tuple[Tensor, Tensor]],
-    steps: int,
-    restarts: int,
-    seed: int,
-) -> list[_Row]:
+def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
+    objectives = task.objectives
     spent = sum(objective.gradients for objective in objectives.values())
     found = []
     for loss, objective in objectives.items():
         neighborhood = Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive))
-        center, gradient = shared[loss]
+        center, gradient = task.shared[loss]
         found.append(
             search(
                 objective,
                 center,
                 gradient,
                 neighborhood,
-                steps=steps,
-                restarts=restarts,
+                steps=task.steps,
+                restarts=task.restarts,
                 tol=WORST_TOL,
-                seed=seed,
-                directions=top_direction(objective, gradient, neighborhood.scale, seed),
+                seed=task.seed,
+                directions=top_direction(objective, gradient, neighborhood.scale, task.seed),
             )
         )
     count = len(objectives)
@@ -278,55 +291,36 @@ def _worst(
     ]
 
 
-def _average(
-    name: str,
-    measure: Measure,
-    objectives: Mapping[str, Objective],
-    rises: GaussianRises,
-    rtol: float,
-    max_pairs: int,
-) -> _Row:
+def _average(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> _Row:
+    count = len(task.objectives)
     before = rises.evaluations
-    value, error, _, converged = mean_rises(rises, measure.size, rtol, max_pairs)
-    spent = len(objectives) * (rises.evaluations - before)
-    flags = [converged] * len(objectives)
+    value, error, _, converged = mean_rises(rises, measure.size, task.rtol, task.max_draws // 2)
+    spent, flags = count * (rises.evaluations - before), [converged] * count
     return _Row(name, measure, "estimate", value.tolist(), error.tolist(), flags, evaluations=spent)
 
 
-def _tolerance(
-    name: str,
-    measure: Measure,
-    objectives: Mapping[str, Objective],
-    rises: GaussianRises,
-    rtol: float,
-    max_pairs: int,
-) -> _Row:
+def _tolerance(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> _Row:
+    rtol, max_pairs = task.rtol, task.max_draws // 2
     check_tolerance(measure.size, rtol, 2 * max_pairs)
     before = rises.evaluations
     value, error, converged = [], [], []
-    for column, objective in enumerate(objectives.values()):
+    for column, objective in enumerate(task.objectives.values()):
         start = first_sigma(objective, measure.adaptive)
         low, high = tolerated(rises, column, measure.size, rtol / 2, max_pairs, start)
         found = bracket(low, high, rtol)
         value.append(found["sigma"])
         error.append((high - low) / 2)
         converged.append(found["converged"])
-    spent = len(objectives) * (rises.evaluations - before)
+    spent = len(task.objectives) * (rises.evaluations - before)
     return _Row(name, measure, "estimate", value, error, converged, evaluations=spent)
 
 
-def _flatness(
-    name: str,
-    measure: Measure,
-    objectives: Mapping[str, Objective],
-    layer: str | None,
-    rtol: float,
-    max_products: int,
-    seed: int,
-) -> _Row:
+def _flatness(name: str, measure: Measure, task: _Task) -> _Row:
     found = [
-        relative_flatness(objective, layer, rtol=rtol, max_products=max_products, seed=seed)
-        for objective in objectives.values()
+        relative_flatness(
+            objective, task.layer, rtol=task.rtol, max_products=task.max_products, seed=task.seed
+        )
+        for objective in task.objectives.values()
     ]
     return _Row(
         name,

@@ -12,7 +12,7 @@ from torch import Tensor
 FloatArray = NDArray[np.float64]
 
 SMALLEST_STEP = 1e-5
-"""Shorter differences between points, as a share of the radius, are rounding: they say nothing of the curvature."""
+"""The shortest difference between points that shows curvature, as a share of the radius; shorter ones are rounding."""
 INDEPENDENT = 1e-5
 """Directions whose squared length outside of the others is a smaller share add rounding only."""
 
@@ -20,7 +20,8 @@ INDEPENDENT = 1e-5
 class SecantModel:
     """The quadratic that has the gradients found at the visited points, in the plane through these points.
 
-    For a quadratic loss the model is exact: its maximum is that of block-free Lanczos in the same number of gradients.
+    For a quadratic loss the model is exact. Its maximum is then the one that Lanczos finds with the same number of
+    gradients.
 
     Args:
         like: a vector (n,) of the type and device of all offsets.

@@ -20,7 +20,7 @@ from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit
 from landscape.results.registry import result
 
 ROUGHLY = 0.1
-"""Relative residual of the eigenvector from which ascents start; they do the rest."""
+"""Relative residual of the eigenvector that ascents start from. It may be large: the ascents improve the start."""
 MOST_PRODUCTS = 30
 
 
@@ -46,7 +46,7 @@ class Sharpness:
         dims=("start",),
         default=None,
     )
-    # files from before these fields hold a lower bound of which nothing more is known
+    # files that were written before these fields hold a lower bound, and do not say whether it converged
     gaps: FloatArray | None = described(
         "gain that the gradient at each start's highest point still promises in the neighborhood, as a share of the "
         "rise; 0 at a maximum",

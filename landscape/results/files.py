@@ -57,7 +57,7 @@ def flush(path: Path) -> None:
 def temporary_name(path: Path) -> Path:
     """Where to write before the file takes its name; no two writers have the same.
 
-    The name says which process of which machine writes, so that others can tell what a dead one left.
+    The name says which process of which machine writes, so that others can tell whether the writer has died.
     """
     return path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}-{secrets.token_hex(6)}.tmp")
 

@@ -45,7 +45,7 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
     HDF5 lack, are stored in float32.
 
-    A file named by its path is written beside it and renamed: a kill leaves the old one or the new one. What fails
+    A path is written as a new file beside the old one, and renamed: a kill leaves one of the two, whole. What fails
     leaves an earlier result of the name as it was.
 
     Args:

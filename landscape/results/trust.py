@@ -23,7 +23,7 @@ MOST_INFLATED = 64
 MOST_OBJECTS = 100_000
 """Groups, data sets and attributes."""
 MOST_WORDS = 200_000
-"""Of all data sets together: HDF5 keeps words apart, and several may be one in the file."""
+"""Texts in all data sets together. HDF5 stores texts apart, and many entries may point to the same text."""
 
 
 HEAP = b"GCOL\x01"

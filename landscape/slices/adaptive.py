@@ -25,10 +25,10 @@ START = 9
 """Points on each axis to begin with."""
 
 ROUND = 24
-"""At least so many points are evaluated before the interpolation is made again."""
+"""Points that are evaluated, at least, before the interpolation is made again."""
 
 LOCAL = 5
-"""An error is allowed to be so many tolerances of the value itself. Large values far out then hide no basin."""
+"""Largest error of a value relative to the value, in tolerances. Without it large values far out would hide a basin."""
 
 FLOOR = 0.02
 """In that rule, a value below this share of the range counts as this share."""
@@ -77,7 +77,7 @@ class Refined:
 def refined(
     evaluate: Evaluate, axes: tuple[FloatArray, FloatArray], tolerance: float, progress: Progress
 ) -> Refined:
-    """Values on a grid. So many of its points are evaluated that the estimated error of the loss is small.
+    """Values on a grid. Points are evaluated until the estimated error of the loss is small at all others.
 
     The allowed error is `tolerance` times the range of the loss. It is also at most `LOCAL` times `tolerance` times the
     loss at the point, where a loss below `FLOOR` times the range counts as that. All points near a loss that is not

@@ -23,7 +23,7 @@ from landscape.results.trust import UntrustedError, check_trusted
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
 CHUNK = 16
-"""At least so many points are finished together."""
+"""Points that are evaluated together, at least."""
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
@@ -33,21 +33,26 @@ def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], sett
     places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
     """
     first = next(iter(objectives.values()))
-    data = [tensor for each in objectives.values() for tensor in (each.inputs, each.targets)]
     state = first.tensors()
     return {
         "weights": _digest([first.theta, *state.values()], names=(first.names, tuple(state))),
         "directions": _digest(vectors),
-        "data": _digest(data),
+        "data": _digest_of_data(list(objectives.values())),
         "settings": hashlib.sha256(repr((list(objectives), str(first.dtype), settings)).encode()).hexdigest(),
     }
+
+
+def _digest_of_data(objectives: list[Objective]) -> str:
+    if all(objective.is_supervised for objective in objectives):
+        return _digest([tensor for each in objectives for tensor in (each.inputs, each.targets)])
+    return hashlib.sha256(repr([each.chunks.fingerprint for each in objectives]).encode()).hexdigest()
 
 
 def _digest(tensors: list[Tensor], names: Any = ()) -> str:
     digest = hashlib.sha256(repr(names).encode())
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-        # as bytes, for NumPy has no bfloat16
+        # as bytes, because NumPy has no bfloat16
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -55,7 +60,7 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
 class Checkpoint:
     """Evaluates points and keeps their values in a file. Points that the file holds are not evaluated again.
 
-    The file is written beside its place and renamed, so that a kill leaves the old one or the new one.
+    A new file is written beside the old one, and renamed. A kill leaves one of the two, whole.
 
     Args:
         path: of the HDF5 file, which is made if missing. No other evaluation may use it.
@@ -83,7 +88,10 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
-        """As the evaluator's, and in the file; points are finished in the same portions whenever it is called."""
+        """What the evaluator gives. Finished points are read from the file, and new ones are written to it.
+
+        Points are always evaluated in the same portions, so that results agree to the bit.
+        """
         size = self._evaluator.block * max(1, CHUNK // self._evaluator.block)
         for start in range(0, len(multiples), size):
             portion = multiples[start : start + size]
@@ -146,7 +154,7 @@ class Checkpoint:
 
 
 def _checksum(*arrays: FloatArray) -> str:
-    """Of numbers and their shapes, in float64."""
+    """The digest of numbers and their shapes, in float64."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr(array.shape).encode())

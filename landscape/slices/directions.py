@@ -146,7 +146,7 @@ def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
 
 @of_objective
 def gradient_direction(objective: Objective) -> Directions:
-    """The gradient of the mean loss, as it is."""
+    """The gradient of the mean loss as a direction; it keeps its length."""
     return _directions(objective.gradient().unsqueeze(1), "gradient")
 
 

@@ -31,7 +31,10 @@ def first_of(objectives: Mapping[str, Objective]) -> Objective:
 def sampled(
     objectives: Mapping[str, Objective], samples: int | None, seed: int
 ) -> tuple[dict[str, Objective], dict[str, int]]:
-    """The objectives of `samples` samples each, the same ones for all with as many, and how many there were."""
+    """Each objective on `samples` of its samples, and how many samples it had.
+
+    Objectives with the same number of samples keep the same ones.
+    """
     population = {name: objective.n_samples for name, objective in objectives.items()}
     if samples is None:
         return dict(objectives), population
@@ -70,7 +73,7 @@ def recorded(
 def standard_errors(
     values: Values, objectives: Mapping[str, Objective], population: Mapping[str, int], shape: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
-    """The standard errors of each loss, less for what was drawn of a finite population (Cochran 1977, 2.2)."""
+    """The standard errors of each loss, with the correction for a finite population (Cochran 1977, section 2.2)."""
     result: dict[str, dict[str, Any]] = {}
     for column, (name, objective) in enumerate(objectives.items()):
         left = math.sqrt(1 - objective.n_samples / population[name])

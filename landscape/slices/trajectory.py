@@ -1,4 +1,4 @@
-"""The plane in which a training trajectory moves most, and the trajectory in it."""
+"""The plane that holds most of a training trajectory's movement, and the trajectory in this plane."""
 
 from __future__ import annotations
 

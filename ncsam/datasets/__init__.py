@@ -20,9 +20,11 @@ from ncsam.datasets.images import images
 from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
 from ncsam.datasets.split import Dataset, Split, make_dataset
+from ncsam.options import Registry
 
 __all__ = [
     "DATASETS",
+    "DATASET_REGISTRY",
     "FASHION_MNIST_PACKAGE",
     "Dataset",
     "Split",
@@ -41,6 +43,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "npz": npz,
 }
 """Name -> what loads the set from a folder; each says where it looks and what it splits."""
+
+DATASET_REGISTRY = Registry("dataset", DATASETS)
+"""The data sets; one of your own is a function of a folder, or None, that returns a `Dataset`."""
 
 
 def load_dataset(

@@ -58,8 +58,8 @@ def _read_split(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:
-    candidates = (folder / stem, folder / f"{stem}.gz")
-    return next((path for path in candidates if path.is_file()), None)
+    paths = (folder / stem, folder / f"{stem}.gz")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

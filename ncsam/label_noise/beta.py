@@ -31,8 +31,8 @@ def beta(
     Exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its p. The paper
     says neither how p is tied to the sample, nor what the wrong label is. Without a posterior p is drawn
     independently of the sample and the wrong label uniformly from the other classes; the labels are then
-    distributed like symmetric ones. With one, the largest p go to the samples whose true class is least
-    probable, and the wrong label is drawn from the posterior over the other classes.
+    distributed like symmetric ones. With a posterior, the samples whose true class is least probable have
+    the largest p, and the wrong label is drawn from the posterior over the other classes.
 
     Args:
         clean: int64 (n,).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ def corrupt_labels(
     pmd_type: int | None = None,
     concentration: float | None = None,
     observed: Tensor | None = None,
+    **own: Any,
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
@@ -107,7 +108,7 @@ def corrupt_labels(
             it if given. `"human"` takes none.
         seed: of the draw, which is made on the CPU from uniform numbers and integers: the same labels on every
             device and machine.
-        num_classes: the number of classes; the largest label plus one if not given.
+        num_classes: the number of classes; the largest label plus one if not given, and then each must occur.
         transition: of `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
         inputs: of `"part-dependent"`: (n, ...), the pixels.
         flip_std: of `"part-dependent"`: standard deviation of the flip rates.
@@ -115,6 +116,7 @@ def corrupt_labels(
         pmd_type: of `"pmd"`: 1, 2 or 3.
         concentration: of `"beta"`: theta1 + theta2.
         observed: of `"human"`: int64 (n,), the labels.
+        own: options of a kind of your own, registered with `NOISE_REGISTRY`.
 
     Raises:
         TypeError: labels that are no tensor.
@@ -122,7 +124,7 @@ def corrupt_labels(
             needs and did not get or that it does not take, or one that is not what it must be.
     """
     chosen = NOISE_REGISTRY.entry(kind)
-    given = {
+    arguments = {
         "transition": transition,
         "inputs": inputs,
         "flip_std": flip_std,
@@ -130,14 +132,17 @@ def corrupt_labels(
         "pmd_type": pmd_type,
         "concentration": concentration,
         "observed": observed,
+        **own,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
     _check_tensor("targets", targets)
     _check_shape("targets", targets, targets.numel())
     classes = int(targets.max()) + 1 if num_classes is None else num_classes
     _check_labels("targets", targets, classes)
+    if num_classes is None and kind != "human":
+        _check_that_every_class_is_there(targets, classes)
     if classes < 2:
         raise ValueError(f"num_classes: label noise needs at least 2 classes, got {classes}")
 
@@ -194,6 +199,16 @@ def _check_shape(name: str, labels: Tensor, count: int) -> None:
         shape = f"({count or 'n'},)"
         raise ValueError(
             f"{name}: must be int64 of shape {shape}, got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
+    missing = (targets.cpu().bincount(minlength=classes) == 0).nonzero().flatten().tolist()
+    if missing:
+        named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"num_classes: no target is of class {named}, which wrong labels would be drawn from; if it exists, "
+            f"give num_classes={classes}; else count the classes from 0, as targets.unique(return_inverse=True)[1] does"
         )
 
 

@@ -36,7 +36,9 @@ METHODS: dict[str, type[Method]] = {
     "co-teaching": CoTeaching,
 }
 
-METHOD_REGISTRY = Registry("method", METHODS, not_options=("seed", "clean_targets", "peer"))
+METHOD_REGISTRY = Registry(
+    "method", METHODS, not_options=("seed", "clean_targets", "peer", "forward", "count")
+)
 """The methods with their options; who builds a method hands over the rest."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM
 from ncsam.methods.tensor_lists import norm
@@ -25,6 +28,7 @@ class ASAM(SAM):
         eta: keeps weights near 0 movable; 0.01 in the paper.
         normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     def __init__(
@@ -36,8 +40,9 @@ class ASAM(SAM):
         eta: float = 0.01,
         normalization: str = "elementwise",
         warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         if not 0 <= eta < float("inf"):
             raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
         if normalization not in NORMALIZATIONS:

@@ -5,8 +5,11 @@ Not the Bayesian SAM of Möllenhoff and Khan (2023), which shares the abbreviati
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius
 from ncsam.methods.sam import SAM
@@ -24,6 +27,7 @@ class BSAM(SAM):
         rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
         rho_min: radius downhill; rho if not given.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     def __init__(
@@ -34,8 +38,9 @@ class BSAM(SAM):
         rho: float,
         rho_min: float | None = None,
         warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         self.rho_min = rho if rho_min is None else rho_min
         check_radius(self.rho_min, "rho_min")
 

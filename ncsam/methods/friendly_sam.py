@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
@@ -25,6 +26,7 @@ class FriendlySAM(SAM):
         sigma: how much of the average is taken off.
         momentum: lambda, the average's decay: m <- lambda m + (1 - lambda) g.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class FriendlySAM(SAM):
         sigma: float = 1.0,
         momentum: float = 0.6,
         warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
         if not 0 <= momentum < 1:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM
@@ -22,12 +25,20 @@ class GSAM(SAM):
         rho: radius of the perturbation in weight space, l2.
         alpha: weight of the orthogonal part.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: TrainingLoss, *, rho: float, alpha: float = 0.4, warmup: float = 0.0
+        self,
+        model: nn.Module,
+        loss_fn: TrainingLoss,
+        *,
+        rho: float,
+        alpha: float = 0.4,
+        warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         if not 0 <= alpha < float("inf"):
             raise ValueError(f"alpha: must be at least 0 and finite, got {alpha}")
         self.alpha = alpha

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ncsam.methods.batches import Batch, Count, Forward, samples_in
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 
@@ -23,6 +25,8 @@ class Method(ABC):
         model: in training mode; DistributedDataParallel and compiled models too.
         loss_fn: (outputs, targets) -> mean loss over the samples.
         warmup: share of the training with ordinary gradients, 0 to 1; needs `progress`.
+        forward: (model, batch) -> outputs, for `backward(batch)`; the loss is then one of (outputs, batch).
+        count: batch -> how much its mean loss counts for among micro-batches (samples, tokens, a sum of weights).
 
     Attributes:
         passes: precision, loss scaling, micro-batches and ranks; set them there.
@@ -33,6 +37,7 @@ class Method(ABC):
             epoch; `fit()` sets it. 0: epochs are taken as short.
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_classes: the targets must be classes, not probabilities of classes.
+        takes_classes_of_positions: these may be classes of positions, such as tokens or pixels.
 
     Raises:
         TypeError: no module, such as its parameters, or no loss.
@@ -41,8 +46,17 @@ class Method(ABC):
 
     needs_peer: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
+    takes_classes_of_positions: ClassVar[bool] = False
 
-    def __init__(self, model: nn.Module, loss_fn: TrainingLoss, *, warmup: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: TrainingLoss,
+        *,
+        warmup: float = 0.0,
+        forward: Forward | None = None,
+        count: Count | None = None,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
@@ -54,7 +68,7 @@ class Method(ABC):
                 "build_loss makes one by name"
             )
         check_share("warmup", warmup)
-        self.passes = Passes(model, loss_fn)
+        self.passes = Passes(model, loss_fn, run=forward, count=count)
         self.gradient_count = 0.0
         self.ascent: Ascent | None = None
         self.rho: float | None = None
@@ -109,29 +123,53 @@ class Method(ABC):
         """What an optimizer has to train."""
         return itertools.chain.from_iterable(network.parameters() for network in self.networks())
 
-    def backward(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+    def backward(
+        self,
+        inputs: Batch = None,
+        targets: Batch = None,
+        indices: Tensor | None = None,
+        *,
+        closure: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         """Adds the method's gradient to `.grad`; weights and modes end as they were.
 
         Args:
-            inputs: (batch, ...).
-            targets: int64 (batch,), observed labels.
+            inputs: (batch, ...), or tensors in any tree. Without targets a whole batch, on which `forward` runs the
+                model, or `model(**batch)` for a dict; the loss is then one of (outputs, batch).
+            targets: int64 (batch,), observed labels; of positions (batch, ...) where a loss takes these.
             indices: int64 (batch,), positions of the samples in the training set; for methods and losses that
                 know something of single samples.
+            closure: in place of a batch: returns the batch's loss at the weights that the model then has; it is called
+                once for each gradient, and must compute the same each time.
 
         Returns:
             The batch's mean loss at w, detached.
 
         Raises:
-            ValueError: `progress` is needed and was never set, or the method needs classes and got probabilities.
+            ValueError: `progress` is needed and was never set, or the method needs classes and got none.
         """
+        if (closure is None) == (inputs is None):
+            raise ValueError("inputs: give a batch, or a closure that returns its loss")
         before = self.passes.sample_gradients
-        loss = self.fill_gradients(inputs, targets, indices)
-        self.gradient_count += (self.passes.sample_gradients - before) / len(targets)
+        self.passes.takes_whole_batches = closure is None and targets is None
+        if self.passes.takes_whole_batches:
+            targets = inputs
+        with self.passes.by_closure(closure) if closure is not None else nullcontext():
+            loss = self.fill_gradients(inputs, targets, indices)
+        self.gradient_count += (self.passes.sample_gradients - before) / (samples_in(inputs) or 1)
         return loss
 
-    def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+    def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """What `backward` does, without the counting."""
-        if self.needs_classes and (targets.ndim != 1 or targets.is_floating_point()):
+        if self.needs_peer and not isinstance(targets, Tensor):
+            raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
+        if self.needs_classes and not isinstance(targets, Tensor):
+            raise ValueError(
+                f"targets: {type(self).__name__} needs classes by themselves; call backward(inputs, targets)"
+            )
+        if self.needs_classes and (
+            targets.is_floating_point() or (targets.ndim != 1 and not self.takes_classes_of_positions)
+        ):
             raise ValueError(
                 f"targets: {type(self).__name__} needs classes, int64 (batch,), got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}; do not mix labels with this method"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import zlib
 from contextlib import nullcontext
-from typing import Any, Required, TypedDict
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import Batch, OfBatch, ignored_label, rows_of
 from ncsam.methods.method import check_share
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import (
@@ -91,6 +92,7 @@ class NCSAM(SAM):
     """
 
     needs_classes = True
+    takes_classes_of_positions = True
 
     def __init__(
         self,
@@ -110,8 +112,9 @@ class NCSAM(SAM):
         direction: str = "simulated",
         label_smoothing: float = 0.0,
         seed: int = 0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         check_share("flip_ratio", flip_ratio)
         check_share("label_smoothing", label_smoothing)
         if not 0 <= strength < float("inf"):
@@ -165,21 +168,38 @@ class NCSAM(SAM):
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """Steps 1 to 6 of Algorithm 1; the forward pass of g_B gives the logits of the draw."""
         loss, logits, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            raise ValueError(
-                f"model: NCSAM needs outputs (batch, at least 2 classes), got shape {tuple(logits.shape)}"
-            )
+        self._check_scores(logits, targets)
         to_rho = scaled_to(at_w, self.rho)
-        drawn, labels = self.simulated_labels(logits, targets)
+        kept = self._labeled(targets)
+        chosen, labels = self.simulated_labels(
+            logits.movedim(1, -1).flatten(0, -2)[kept], targets.flatten()[kept]
+        )
+        drawn = kept[chosen]
         scale = self.scale()
         if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
             return Ascent(loss, at_w, to_rho)
-        simulated = self._simulated_gradient(inputs, indices, drawn, labels)
+        simulated = self._simulated_gradient(inputs, targets, indices, drawn, labels)
         shifted = added(to_rho, simulated, alpha=scale)
         projected = torch.zeros((), dtype=torch.bool, device=loss.device)
         if self.project:
             shifted, projected = projected_onto_ball(shifted, self.rho)
         return Ascent(loss, at_w, shifted, Compensation(drawn, labels, simulated, scale, projected))
+
+    def _check_scores(self, logits: Any, targets: Tensor) -> None:
+        is_tensor = isinstance(logits, Tensor)
+        if not is_tensor or logits.ndim != targets.ndim + 1 or logits.shape[1] < 2:
+            found = tuple(logits.shape) if is_tensor else type(logits).__name__
+            raise ValueError(
+                f"model: NCSAM needs outputs (batch, at least 2 classes), got shape {found}; for classes of positions, "
+                "(batch, classes, ...) as cross-entropy takes them"
+            )
+
+    def _labeled(self, targets: Tensor) -> Tensor:
+        """The positions, in the flattened targets, whose labels the loss does not ignore."""
+        ignored = ignored_label(self.loss_fn)
+        if ignored is None:
+            return torch.arange(targets.numel(), device=targets.device)
+        return (targets.flatten() != ignored).nonzero().flatten()
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""
@@ -205,7 +225,7 @@ class NCSAM(SAM):
         return temporary_labels(logits, targets)
 
     def _simulated_gradient(
-        self, inputs: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor
+        self, inputs: Batch, targets: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor
     ) -> list[Tensor]:
         """g*, or the random direction that a control puts in its place."""
         if len(drawn) == 0:
@@ -214,10 +234,28 @@ class NCSAM(SAM):
             self.passes.average(found, weight=0)
             return self._directed(found)
         smoothed = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing) if self.label_smoothing else None
+        if targets.ndim > 1:
+            drawn, labels = self._relabeled(targets, drawn, labels, smoothed)
         own = indices[drawn] if indices is not None else None
         # BatchNorm has no statistics of a single sample
         with stored_batch_norm_statistics(self.passes.module) if len(drawn) == 1 else nullcontext():
-            return self._directed(self.passes.gradient(inputs[drawn], labels, own, loss_fn=smoothed)[2])
+            part = rows_of(inputs, drawn)
+            return self._directed(self.passes.gradient(part, labels, own, loss_fn=smoothed)[2])
+
+    def _relabeled(
+        self, targets: Tensor, drawn: Tensor, labels: Tensor, smoothed: nn.Module | None
+    ) -> tuple[Tensor, Tensor]:
+        """The samples with a drawn position, and their labels: temporary ones there, ignored ones elsewhere."""
+        ignored = ignored_label(smoothed or self.loss_fn)
+        if ignored is None:
+            raise ValueError(
+                "loss_fn: NCSAM relabels single positions, and so needs a loss that ignores the others; use "
+                "nn.CrossEntropyLoss, or a loss with an attribute ignore_index"
+            )
+        temporary = torch.full_like(targets, ignored).flatten()
+        temporary[drawn] = labels
+        rows = (drawn // targets[0].numel()).unique()
+        return rows, temporary.view_as(targets)[rows]
 
     def _directed(self, found: list[Tensor]) -> list[Tensor]:
         """g*, or a random direction of its norm."""

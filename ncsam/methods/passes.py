@@ -6,8 +6,8 @@ micro-batches, DistributedDataParallel) is written once, for every method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
@@ -16,6 +16,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ncsam.methods.batches import (
+    Batch,
+    Count,
+    Forward,
+    as_float32,
+    detached,
+    is_sum,
+    joined,
+    rows_of,
+    samples_in,
+    weight_of,
+)
 from ncsam.methods.perturbation import frozen_batch_norm_statistics, trainable_parameters
 from ncsam.methods.tensor_lists import scaled
 
@@ -96,6 +108,10 @@ class Passes:
             True: every gradient is first averaged over the samples of all ranks, as if one process had the
             whole batch, except that NCSAM draws on each rank from its own part.
         sample_gradients: gradients of one sample spent so far.
+        run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
+        count: batch -> how much its mean loss counts for among the pieces; None: samples, or what one of torch's losses
+            divides by.
+        takes_whole_batches: model and loss get the same batch, which is not taken apart into inputs and targets.
     """
 
     model: nn.Module
@@ -105,6 +121,9 @@ class Passes:
     micro_batch_size: int | None = None
     average_over_ranks: bool = False
     sample_gradients: int = 0
+    run: Forward | None = None
+    count: Count | None = None
+    takes_whole_batches: bool = False
     _reached: set[int] = field(default_factory=set)
 
     @property
@@ -116,7 +135,7 @@ class Passes:
         return self.model
 
     def backward(
-        self, inputs: Tensor, targets: Tensor, indices: Tensor | None, *, moves_statistics: bool
+        self, inputs: Batch, targets: Batch, indices: Tensor | None, *, moves_statistics: bool
     ) -> Tensor:
         """Adds the gradient of the batch's mean loss to `.grad`, as `loss.backward()` does.
 
@@ -143,13 +162,13 @@ class Passes:
 
     def gradient(
         self,
-        inputs: Tensor,
-        targets: Tensor,
+        inputs: Batch,
+        targets: Batch,
         indices: Tensor | None,
         *,
         moves_statistics: bool = False,
         loss_fn: LossFunction | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Any, list[Tensor]]:
         """The gradient of the batch's mean loss; `.grad` is not touched.
 
         Args:
@@ -164,10 +183,10 @@ class Passes:
         with self._statistics(moves_statistics):
             for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
-                if not isinstance(output, Tensor):
+                if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
                     raise ValueError(
                         f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
-                        "the outputs alone"
+                        "the outputs alone, or say by forward= which are wanted"
                     )
                 if loss_fn is None:
                     loss = self.loss(output, piece_targets, piece_indices)
@@ -180,13 +199,13 @@ class Passes:
                 else:
                     torch._foreach_add_(total, part)
                 losses.append(loss.detach() * share)
-                outputs.append(output.detach())
+                outputs.append(detached(output))
         assert total is not None
         if self.scaler is not None:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
         if self.averages:
-            self.average(total, len(inputs))
-        return torch.stack(losses).sum(), torch.cat(outputs), total
+            self.average(total, samples_in(inputs) or 1)
+        return torch.stack(losses).sum(), joined(outputs), total
 
     def backward_of(self, loss: Tensor) -> None:
         """`loss.backward()`, scaled as the scaler wants it."""
@@ -227,7 +246,7 @@ class Passes:
         total = total.where(total > 0, torch.ones_like(total))
         torch._foreach_copy_(tensors, [(s / total).view_as(t) for s, t in zip(sums, tensors, strict=True)])
 
-    def loss(self, outputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+    def loss(self, outputs: Any, targets: Batch, indices: Tensor | None) -> Tensor:
         """The mean loss of given outputs.
 
         Raises:
@@ -241,7 +260,7 @@ class Passes:
             )
         return _checked_scalar(self.loss_fn(outputs, targets, indices))
 
-    def outputs(self, model: nn.Module, inputs: Tensor, indices: Tensor | None, *, first: bool) -> Tensor:
+    def outputs(self, model: nn.Module, inputs: Batch, indices: Tensor | None, *, first: bool) -> Any:
         """A forward pass, counted as one gradient of each sample.
 
         Args:
@@ -249,40 +268,65 @@ class Passes:
             inputs, indices: as for `backward`.
             first: the step's pass at the unperturbed weights, of which the loss takes note.
         """
-        self.sample_gradients += len(inputs)
+        self.sample_gradients += samples_in(inputs) or 1
         outputs = self.forward(model, inputs)
         if first and indices is not None and remembers_samples(self.loss_fn):
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs
 
-    def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """A forward pass in the passes' precision; neither counted nor remembered."""
         if self.autocast_dtype is None:
-            plain: Tensor = model(inputs)
-            return plain
-        with torch.autocast(inputs.device.type, self.autocast_dtype):
-            outputs: Tensor = model(inputs)
+            return self._run(model, inputs)
+        with torch.autocast(next(model.parameters()).device.type, self.autocast_dtype):
+            outputs = self._run(model, inputs)
         # a loss in half precision would round away what tells samples apart
-        return outputs.float()
+        return as_float32(outputs)
 
-    def _pieces(self, *tensors: Tensor | None) -> list[list[Any]]:
+    def _run(self, model: nn.Module, inputs: Batch) -> Any:
+        if self.run is not None:
+            return self.run(model, inputs)
+        return model(**inputs) if self.takes_whole_batches else model(inputs)
+
+    @contextmanager
+    def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
+        """Within, each pass is a call of the closure, which returns the loss."""
+        kept = self.run, self.loss_fn
+        self.run, self.loss_fn = lambda *_: closure(), lambda loss, _: loss
+        try:
+            yield
+        finally:
+            self.run, self.loss_fn = kept
+
+    def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
         """[share of the batch, inputs, targets, indices] of each micro-batch."""
-        inputs = tensors[0]
-        if not isinstance(inputs, Tensor):
-            raise TypeError(
-                f"inputs: must be one tensor (batch, ...), got {type(inputs).__name__}; stack what the model takes and "
-                "wrap it in a module that takes it apart"
-            )
-        if len(inputs) == 0:
+        samples, size = samples_in(inputs), self.micro_batch_size
+        if samples == 0:
             raise ValueError("inputs: the batch is empty")
-        if tensors[1] is not None and len(tensors[1]) != len(inputs):
-            raise ValueError(f"targets: {len(tensors[1])} for {len(inputs)} inputs")
-        size = len(inputs) if self.micro_batch_size is None else self.micro_batch_size
-        if size < 1:
+        if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
+            raise ValueError(f"targets: {len(targets)} for {samples} inputs")
+        if size is not None and size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
-        sizes = piece_sizes(len(inputs), size)
-        columns = [t.split(sizes) if t is not None else [None] * len(sizes) for t in tensors]
-        return [[len(piece[0]) / len(inputs), *piece] for piece in zip(*columns, strict=True)]
+        if size is None or samples is None or size >= samples:
+            return [[1.0, inputs, targets, indices]]
+        pieces = []
+        start = 0
+        for length in piece_sizes(samples, size):
+            rows = slice(start, start + length)
+            own = None if indices is None else indices[rows]
+            part, labels = rows_of(inputs, rows), rows_of(targets, rows)
+            pieces.append([self._weight(part, labels), part, labels, own])
+            start += length
+        if self.count is None and is_sum(self.loss_fn):
+            return [[1.0, *piece] for _, *piece in pieces]
+        total = sum(weight for weight, *_ in pieces)
+        # a piece that does not count has no mean loss
+        return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
+
+    def _weight(self, inputs: Batch, targets: Batch) -> float:
+        if self.count is None:
+            return weight_of(self.loss_fn, targets)
+        return float(self.count(inputs if self.takes_whole_batches else (inputs, targets)))
 
     def _statistics(self, move: bool) -> Any:
         return nullcontext() if move else frozen_batch_norm_statistics(self.module)

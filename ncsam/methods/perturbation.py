@@ -20,7 +20,8 @@ class Compensation:
     """The noise that NCSAM simulated in one batch.
 
     Attributes:
-        drawn: int64 (m,), positions in the batch of the samples that were given temporary labels.
+        drawn: int64 (m,), positions in the batch of the samples that were given temporary labels; in the flattened
+            targets where these are classes of positions.
         temporary_targets: int64 (m,), those labels.
         gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels (or the
             random direction of its norm that a control puts in its place).

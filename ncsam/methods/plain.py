@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.method import Method
 from ncsam.methods.passes import TrainingLoss
 
@@ -14,10 +17,11 @@ class Plain(Method):
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: TrainingLoss) -> None:
-        super().__init__(model, loss_fn)
+    def __init__(self, model: nn.Module, loss_fn: TrainingLoss, **of_batch: Unpack[OfBatch]) -> None:
+        super().__init__(model, loss_fn, **of_batch)
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """The ordinary gradient."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.method import Method
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius, perturbed
@@ -21,13 +24,22 @@ class SAM(Method):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0 is the ordinary gradient.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     rho: float
 
-    def __init__(self, model: nn.Module, loss_fn: TrainingLoss, *, rho: float, warmup: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: TrainingLoss,
+        *,
+        rho: float,
+        warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
+    ) -> None:
         check_radius(rho)
-        super().__init__(model, loss_fn, warmup=warmup)
+        super().__init__(model, loss_fn, warmup=warmup, **of_batch)
         self.rho = rho
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:

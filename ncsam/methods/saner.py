@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM
@@ -22,12 +25,20 @@ class SANER(SAM):
         rho: radius of the perturbation in weight space, l2; 0.1 in the paper.
         alpha: the share that is taken off, 0 to 1; 0 is SAM.
         warmup: share of the training with ordinary gradients.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: TrainingLoss, *, rho: float, alpha: float = 0.5, warmup: float = 0.0
+        self,
+        model: nn.Module,
+        loss_fn: TrainingLoss,
+        *,
+        rho: float,
+        alpha: float = 0.5,
+        warmup: float = 0.0,
+        **of_batch: Unpack[OfBatch],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: the damped share must lie in [0, 1], got {alpha}")
         self.alpha = alpha

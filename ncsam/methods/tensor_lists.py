@@ -10,17 +10,27 @@ from torch import Tensor
 
 
 def norm(tensors: list[Tensor]) -> Tensor:
-    """The l2 norm of all entries together, a scalar tensor."""
+    """The l2 norm of all entries together, a scalar tensor; of half precision in float32, which holds its squares."""
+    if _are_half(tensors):
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+def _are_half(tensors: list[Tensor]) -> bool:
+    return any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
 
 
 def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """The sum of the products of all entries, a scalar tensor."""
+    if _are_half(first):
+        return inner_product([tensor.float() for tensor in first], [tensor.float() for tensor in second])
     return torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum()
 
 
 def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
-    """All entries times one factor."""
+    """All entries times one factor, which half precision may not hold."""
+    if _are_half(tensors):
+        return [(tensor.float() * factor).to(tensor.dtype) for tensor in tensors]
     return list(torch._foreach_mul(tensors, factor))
 
 

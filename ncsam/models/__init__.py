@@ -67,7 +67,7 @@ def check_model_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """The options of an architecture with their defaults, which show their type: a list, an int or a float.
+    """The options of an architecture, each with its default. The default has the option's type: list, int or float.
 
     Raises:
         ValueError: unknown name.

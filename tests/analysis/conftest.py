@@ -1,5 +1,6 @@
 import pytest
 
+from analysis.plan import own_parts
 from analysis.statistics import information, resampling
 from tests.analysis.small_study import study, write_study
 from tests.analysis.tiny_study import run_tiny
@@ -12,6 +13,12 @@ def finished(tmp_path_factory):
     path = write_study(folder)
     assert study(path, folder / "out") == 0
     return path, folder / "out"
+
+
+@pytest.fixture(autouse=True)
+def no_own_parts():
+    """A test that gives `--with` begins as a process does: no file has been run."""
+    own_parts.LOADED.clear()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 
 from analysis import cli
 
-STUDY = """
+SGD_ALONE = """
 name = "small"
 dataset = "digits"
 seeds = [0, 1]
@@ -19,6 +19,10 @@ epochs = 3
 [[methods]]
 name = "plain"
 label = "SGD"
+"""
+STUDY = (
+    SGD_ALONE
+    + """
 [[methods]]
 name = "ncsam"
 label = "NCSAM"
@@ -32,6 +36,7 @@ surface_seeds = [0]
 surface_steps = 5
 line_steps = 5
 """
+)
 
 
 def write_study(folder, text=STUDY):

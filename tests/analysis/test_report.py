@@ -34,11 +34,13 @@ def test_the_report_is_one_page_that_asks_nothing_of_the_network_and_names_every
     assert cli.main(["report", str(with_losses)]) == 0
     assert "report.html" in capsys.readouterr().out
     page = (with_losses / "report.html").read_text()
-    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
+    assert re.findall(r'(?:src|href)="(?!data:image/svg\+xml;base64,|#)', page) == []
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     for name in CLAIMS:
-        assert f'<h2 id="{name}">' in page
-    assert page.index("<table>") < page.index("<h2")
+        assert f' id="{name}">' in page
+    # the answer and the pictures come before the verdicts, and these before what was not measured
+    order = ['class="answer"', "<img", 'id="verdicts"', "<table>", "<details><summary>Not measured"]
+    assert sorted(order, key=page.index) == order
     assert "failed: runs/digits/symmetric-0.4/sgd/seed1.failed: RuntimeError: &lt;out of memory&gt;" in page
     assert "not run: NCSAM symmetric 40% seed 1" in page
 
@@ -78,9 +80,9 @@ def test_several_studies_are_judged_as_one_and_runs_that_are_in_two_are_refused(
         f"results: {one} and {other} both hold SGD, digits, symmetric 0%, seed 0; judge them apart"
         in " ".join(capsys.readouterr().err.split())
     )
-    read = store.joined.read_table
+    read = store.folder.read_table
     monkeypatch.setattr(
-        store.joined,
+        store.folder,
         "read_table",
         lambda root: read(root).assign(dataset=root.name) if root == other else read(root),
     )
@@ -96,10 +98,10 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
     shutil.copytree(one, other)
     written = other / "study.toml"
     written.write_text(written.read_text().replace("alignment_batches = ", "alignment_batches = 1"))
-    read = store.joined.read_table
+    read = store.folder.read_table
     # other seeds, so that no run is in both
     monkeypatch.setattr(
-        store.joined,
+        store.folder,
         "read_table",
         lambda root: read(root).assign(seed=lambda t: t["seed"] + 10 * (root == other)),
     )
@@ -113,7 +115,7 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
     said = " ".join(capsys.readouterr().err.split())
     assert "(measure.sharpness_rho: 0.5 and 0.1); judge them apart" in said
     shutil.copy(one / "study.toml", written)
-    monkeypatch.setattr(store.joined, "_data_of", str)
+    monkeypatch.setattr(store.folder, "_data_of", str)
     assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
     assert "had other data by the name of digits" in " ".join(capsys.readouterr().err.split())
 

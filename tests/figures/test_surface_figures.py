@@ -161,3 +161,28 @@ def test_the_interactive_page_shows_a_title_as_it_is():
     plot = page[page.rindex("Plotly.newPlot") :]
     assert plot.count("&lt;b&gt;SGD") >= 2
     assert r"\u003cb\u003eSGD" not in plot
+
+
+def test_a_shaded_relief_has_each_title_and_its_numbers_and_one_scale(tmp_path):
+    panels = [("SGD", "accuracy 70%", plane()), ("SAM", "accuracy 80%", plane(scale=0.5))]
+    figure = figures.shaded_relief(panels, loss_name="training loss", about="digits.")
+    assert {text.get_text() for text in figure.texts} >= {"SGD", "accuracy 70%", "SAM", "accuracy 80%"}
+    first, second = figure.axes
+    assert first.get_zlim() == second.get_zlim()
+    assert "training loss (nat), logarithmic" in figure._supxlabel.get_text()
+    figure.savefig(tmp_path / "relief.svg")
+    # the facets are one picture in a vector file
+    assert (tmp_path / "relief.svg").stat().st_size < 600_000
+
+
+def test_a_shaded_relief_of_what_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="without a finite loss"):
+        figures.shaded_relief([("SGD", "", plane(hole=True))], loss_name="loss")
+    with pytest.raises(ValueError, match="holds no surface"):
+        figures.shaded_relief([], loss_name="loss")
+
+
+def test_a_shaded_relief_takes_losses_of_zero_and_below(tmp_path):
+    surface = plane()
+    surface.loss[:] -= 2.0
+    figures.shaded_relief([("MSE", "", surface)], loss_name="loss").savefig(tmp_path / "figure.png")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import landscape
-from landscape.fx.linearize import twice_differentiable
+from landscape.fx.plain_formulas import twice_differentiable
 from landscape.fx.threads import HeldSetting, ThreadLock
 
 

@@ -408,3 +408,14 @@ def test_labels_that_are_no_tensor_are_named(labels):
         corrupt_labels(labels, rate=0.4, seed=0)
     with pytest.raises(TypeError, match="observed: must be an int64 tensor"):
         human_labels(torch.arange(3), labels)
+
+
+@pytest.mark.parametrize("targets", [torch.arange(30) % 3 + 1, torch.tensor([0, 7]).repeat(15)])
+def test_labels_with_gaps_are_refused_unless_the_classes_are_said(targets):
+    """Wrong labels would be drawn from classes that do not exist."""
+    with pytest.raises(ValueError, match="^num_classes: no target is of class [01]"):
+        corrupt_labels(targets, kind="symmetric", rate=0.4, seed=0)
+    assert corrupt_labels(targets, kind="symmetric", rate=0.4, seed=0, num_classes=8).transition.shape == (
+        8,
+        8,
+    )

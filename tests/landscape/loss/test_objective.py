@@ -7,6 +7,12 @@ from landscape import Objective
 from tests.conftest import build, dense_hessian, flat, loss_of_vector
 
 cross_entropy = nn.CrossEntropyLoss()
+WEIGHTS = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
+
+
+def custom(loss_fn):
+    """The same loss as a function, of which nobody knows what it divides by."""
+    return lambda outputs, targets: loss_fn(outputs, targets)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 36, 37, 100])
@@ -76,8 +82,8 @@ def test_a_loss_linear_in_the_weights_has_a_zero_hessian():
 @pytest.mark.parametrize(
     ("loss_fn", "names"),
     [
-        (nn.CrossEntropyLoss(reduction="sum"), "loss_fn"),
-        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)), "loss_fn"),
+        (custom(nn.CrossEntropyLoss(reduction="sum")), "loss_fn"),
+        (custom(nn.CrossEntropyLoss(weight=WEIGHTS)), "loss_fn"),
         (nn.CrossEntropyLoss(reduction="none"), "loss_fn"),
     ],
 )
@@ -91,7 +97,7 @@ def test_a_class_weight_is_noticed_on_a_rare_class():
     model, inputs, targets = build("mlp")
     rare = torch.zeros_like(targets)
     rare[17] = 2
-    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 40.0], dtype=torch.float64))
+    weighted = custom(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 40.0], dtype=torch.float64)))
     with pytest.raises(ValueError, match="^loss_fn"):
         Objective(model, weighted, (inputs, rare))
 
@@ -99,7 +105,7 @@ def test_a_class_weight_is_noticed_on_a_rare_class():
 def test_an_ignored_class_is_noticed():
     model, inputs, targets = build("mlp")
     with pytest.raises(ValueError, match="^loss_fn"):
-        Objective(model, nn.CrossEntropyLoss(ignore_index=2), (inputs, targets))
+        Objective(model, custom(nn.CrossEntropyLoss(ignore_index=2)), (inputs, targets))
 
 
 class Tokens(nn.Module):
@@ -118,10 +124,10 @@ class Tokens(nn.Module):
 def test_entries_ignored_in_a_single_row_of_many_places_are_noticed(loss_fn, repeats):
     inputs = torch.randn(37, 12, generator=torch.Generator().manual_seed(0)).repeat(repeats, 1)
     targets = torch.randint(0, 3, (37, 12), generator=torch.Generator().manual_seed(0)).repeat(repeats, 1)
-    Objective(Tokens(), loss_fn, (inputs, targets))
+    Objective(Tokens(), custom(loss_fn), (inputs, targets))
     targets[17, :5] = loss_fn.ignore_index
     with pytest.raises(ValueError, match="^loss_fn: is not the mean"):
-        Objective(Tokens(), loss_fn, (inputs, targets))
+        Objective(Tokens(), custom(loss_fn), (inputs, targets))
 
 
 def test_a_single_logit_has_no_accuracy_here():

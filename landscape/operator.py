@@ -1,4 +1,4 @@
-"""The one thing that every kernel here takes: a symmetric operator."""
+"""A symmetric operator: what kernels take (`landscape.krylov`), and what matrices are (`landscape.matrices`)."""
 
 from __future__ import annotations
 

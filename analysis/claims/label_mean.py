@@ -1,0 +1,83 @@
+"""F3: labels that are redrawn at each step, against the mean of such labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.claim import Claim
+from analysis.claims.coverage import coverage
+from analysis.claims.differences import effect_of_pairs, pairs_of
+from analysis.claims.effect import Effect
+from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
+from analysis.claims.quantities import quantity
+from analysis.claims.redraw import REDRAWN
+from analysis.claims.variants import SGD, select
+
+SYMMETRIC = f"symmetric{REDRAWN}"
+
+
+@dataclass(frozen=True)
+class RedrawnLessMean:
+    """A quantity of SGD under redrawn symmetric labels less that under their mean, paired by data set, rate and seed.
+
+    The mean of a true label that is flipped at a rate to one of the other classes is a smoothed label: cross-entropy on
+    true labels with `label_smoothing` = rate C / (C - 1) has it, for C classes. Both losses have the same expected
+    gradient at each step; the redrawn labels add noise to it.
+    """
+
+    quantity: str
+    sign: int
+
+    def describe(self) -> str:
+        """Quantity, comparison and sign."""
+        return f"{quantity(self.quantity).words}, SGD: redrawn labels less their mean {SIGNS[self.sign]}"
+
+    def runs(self) -> str:
+        """The runs that it needs."""
+        return "SGD with redrawn symmetric labels, and on true labels with label_smoothing = rate C / (C - 1)"
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The mean of the paired differences."""
+        what = quantity(self.quantity)
+        measured = what.measured(table)
+        noisy = noisy_runs(measured)
+        of_redrawn = noisy[noisy["noise_kind"] == SYMMETRIC]
+        redrawn = select(of_redrawn, SGD)
+        smoothed = smoothed_runs(measured)
+        needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
+        if needs or redrawn.empty or smoothed.empty:
+            return not_measured(self, what.unit, needs or self.runs())
+        pairs = pairs_of(what, redrawn, smoothed)
+        if pairs.empty:
+            return not_measured(self, what.unit, self.runs())
+        covered = coverage(of_redrawn, redrawn, "SGD, redrawn", [what])
+        return effect_of_pairs(self, what, pairs, covered)
+
+
+def smoothed_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """Plain runs on smoothed true labels, given the noise whose mean they have."""
+    is_smoothed = (table["label_smoothing"] > 0) & (table["noise_rate"] == 0)
+    runs = table[(table["method_name"] == SGD.name) & (table["mixup"] == 0) & is_smoothed]
+    rate = runs["label_smoothing"] * (1 - 1 / runs["classes"])
+    # a study writes the smoothing in decimals
+    return runs.assign(noise_rate=rate.round(6), noise_kind=SYMMETRIC)
+
+
+CLAIMS = (
+    Claim(
+        "F3",
+        "Redrawn labels flatten the network by their noise, and not only by their mean.",
+        "rival to Damian, Ma and Lee 2021: the mean of redrawn labels is a smoothed label; ours to test",
+        [
+            RedrawnLessMean("jacobian_trace_observed", -1),
+            RedrawnLessMean("sharpness_elementwise_clean", -1),
+        ],
+        controls=[
+            RedrawnLessMean("test_accuracy", 1),
+            RedrawnLessMean("uncertainty_observed", 1),
+            RedrawnLessMean("jacobian_top_observed", -1),
+        ],
+    ),
+)

@@ -1,0 +1,144 @@
+"""What a results folder, its index or a run file holds, for the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import store
+from analysis.plan import final_runs, read_study
+from analysis.printable import printable
+from analysis.wording import percent
+from ncsam import METRICS
+from ncsam.evaluation import LOSS_METRICS
+
+INDEX = "study.h5"
+SHARPNESS = re.compile(r"sharpness(_elementwise|_filter|_one_step)?_(observed|clean)")
+"""Columns that hold a rise of the cross-entropy, with which studies measure."""
+IN_NAT = {"cross-entropy", "forward", "sln", "elr"}
+"""Training losses whose value in a file is a log-likelihood; for ELR that of its cross-entropy."""
+NO_COORDINATES = b"This is a netCDF dimension but not a netCDF variable."
+
+
+def print_info(path: Path, console: Console) -> None:
+    """Prints what a study's folder, its `study.h5` or the file of one of its runs holds.
+
+    Raises:
+        FileNotFoundError: there is nothing, or the folder is no study's.
+        StoreError: no run has finished, or the file is not a run's.
+    """
+    if path.is_dir():
+        _print_folder(path, console)
+    elif path.name == INDEX:
+        _print_index(path.parent, console)
+    else:
+        _print_run(path, console)
+
+
+def _print_folder(root: Path, console: Console) -> None:
+    store.check_is_study(root)
+    study = read_study(root / "study.toml")
+    planned = final_runs(study)
+    there = [run for run in planned if (root / run.path).is_file()]
+    failed = [run for run in planned if store.failure_path(root / run.path).is_file()]
+    lines = [
+        f"{root}: study {study.name}",
+        f"data: {study.dataset}; {study.noise.kind} noise, rates {' '.join(map(percent, study.noise.rates))}",
+        f"model: {study.model.name}; seeds {' '.join(map(str, study.seeds))}",
+        f"methods: {'; '.join(method.title for method in study.methods)}",
+        f"runs: {len(there)} of {len(planned)} finished" + (f", {len(failed)} failed" if failed else ""),
+    ]
+    for line in lines:
+        _say(console, line)
+    if (root / INDEX).is_file():
+        _say(console, f"index: ncsam info {root / INDEX} lists its columns")
+    if there:
+        _say(console, f"a run: ncsam info {root / there[0].path}")
+
+
+def _print_index(root: Path, console: Console) -> None:
+    table = store.read_table(root)
+    _say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
+    view = Table(box=None, pad_edge=False)
+    for name in ("column", "type", "unit", "values"):
+        view.add_column(name, overflow="fold")
+    for name in map(str, table.columns):
+        values = Text(printable(_range_of(table[name])))
+        view.add_row(Text(name), str(table[name].dtype), _unit_of(name, set(table["loss"])), values)
+    console.print(view)
+
+
+def _unit_of(column: str, losses: set[str]) -> str:
+    """The unit of a column that has one; shares, cosines, curvatures and counts are plain numbers.
+
+    Losses of training are in nat where all methods train with log-likelihoods.
+    """
+    if column in LOSS_METRICS and not losses <= IN_NAT:
+        return ""
+    if SHARPNESS.fullmatch(column):
+        return "nat"
+    return METRICS[column][0] if column in METRICS else ""
+
+
+def _range_of(values: pd.Series) -> str:
+    if values.dtype.kind not in "iuf":
+        several = values.astype(str).unique()
+        return f"{several[0]}, ... ({len(several)} different)" if len(several) > 3 else ", ".join(several)
+    if values.isna().all():
+        return "not measured"
+    low, high = values.min(), values.max()
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def _print_run(path: Path, console: Console) -> None:
+    stored = store.read_config(path)
+    _say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
+    console.print_json(
+        ensure_ascii=True,
+        data={
+            "config": stored.config.as_plain(),
+            "hyperparameters": stored.hyperparameters,
+            "versions": stored.versions,
+        },
+    )
+    for name, value in store.scalars(path).items():
+        if not (isinstance(value, float) and math.isnan(value)):
+            shown = f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"
+            console.print(printable(shown), markup=False)
+    console.print(_groups(path))
+
+
+def _groups(path: Path) -> Table:
+    """One line a data set: where, of what shape, in what unit, and what it is."""
+    view = Table(box=None, pad_edge=False, title="groups", title_justify="left")
+    for name in ("data set", "shape", "unit", "meaning"):
+        view.add_column(name, overflow="fold")
+
+    def visit(name: str, item: Any) -> None:
+        is_scale = isinstance(item, h5py.Dataset) and bytes(item.attrs.get("NAME", b"")).startswith(
+            NO_COORDINATES
+        )
+        if not isinstance(item, h5py.Dataset) or is_scale:
+            return
+        cells = (f"/{name}", "x".join(map(str, item.shape)) or "1", *_about(item))
+        view.add_row(*(Text(printable(cell)) for cell in cells))
+
+    with store.opened(path) as file:
+        file.visititems(visit)
+    return view
+
+
+def _about(item: h5py.Dataset) -> tuple[str, str]:
+    return str(item.attrs.get("units", "")), str(item.attrs.get("description", ""))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,109 @@
+"""Files of one's own that register methods, models, data sets, losses, label noise, measures or claims.
+
+A study that needs such a file names its SHA-256, which is part of the fingerprint of every run: a changed file makes
+other results. The source travels to the workers, which run it before their first run. A folder of results names the
+file and never runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.plan.errors import StudyError
+
+
+@dataclass(frozen=True)
+class OwnPart:
+    """A Python file that registers parts of one's own.
+
+    Attributes:
+        name: of the file.
+        source: its content.
+    """
+
+    name: str
+    source: bytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(self.source).hexdigest()
+
+    def load(self) -> None:
+        """Runs the file, once in a process.
+
+        Raises:
+            ValueError: as `run` does.
+        """
+        if self.sha256 not in LOADED:
+            self.run()
+
+    def run(self) -> None:
+        """Runs the file.
+
+        Raises:
+            ValueError: it is not Python, or fails, such as for a name that is taken.
+        """
+        # dataclasses look for the module of a class among the imported ones
+        module = types.ModuleType(f"own_part_{self.sha256[:12]}")
+        module.__file__ = self.name
+        sys.modules[module.__name__] = module
+        try:
+            exec(compile(self.source, self.name, "exec"), vars(module))
+        except Exception as error:
+            raise ValueError(f"--with: {self.name} fails: {type(error).__name__}: {error}") from error
+        LOADED[self.sha256] = self
+
+
+LOADED: dict[str, OwnPart] = {}
+"""SHA-256 -> each file that was run in this process."""
+
+
+def read_own_part(path: Path) -> OwnPart:
+    """Runs a file that registers parts of one's own.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not Python, or fails.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--with: {path} does not exist")
+    part = OwnPart(path.name, path.read_bytes())
+    part.run()
+    return part
+
+
+def named(parts: list[OwnPart]) -> dict[str, str]:
+    """Name -> SHA-256, as a study holds it.
+
+    Raises:
+        ValueError: two files have one name.
+    """
+    found = {part.name: part.sha256 for part in parts}
+    if len(found) < len(parts):
+        raise ValueError("--with: two files have one name; rename one")
+    return found
+
+
+def are_loaded(own_parts: Mapping[str, str]) -> bool:
+    """Whether all these files, name -> SHA-256, were run in this process."""
+    return all(sha256 in LOADED for sha256 in own_parts.values())
+
+
+def loaded(own_parts: Mapping[str, str]) -> tuple[OwnPart, ...]:
+    """The files of a study that is to be worked on.
+
+    Raises:
+        StudyError: one was not given, or has another content.
+    """
+    for name, sha256 in own_parts.items():
+        if sha256 not in LOADED:
+            raise StudyError(
+                f"own_parts: the study needs --with {name}, as it was when the study began (SHA-256 {sha256[:12]}...)"
+            )
+    return tuple(LOADED[sha256] for sha256 in own_parts.values())

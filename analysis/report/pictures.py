@@ -1,0 +1,106 @@
+"""The pictures of the report, as addresses of SVG images that carry their own data."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import figures
+from analysis import store
+from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
+from analysis.run.measurements import LOSSES
+from analysis.wording import percent
+from figures.sharpness_accuracy import MEASURES
+from figures.style import RC
+from landscape import Surface
+
+SVG: dict[Any, Any] = {**RC, "svg.hashsalt": "ncsam"}
+"""The same figure gives the same text."""
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as the address of an SVG image; text stays text, and dense facets are one picture in it."""
+    held = io.BytesIO()
+    with mpl.rc_context(SVG):
+        figure.savefig(held, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def landscape_of_two(root: Path, table: pd.DataFrame) -> str:
+    """The first two methods with a surface, at the largest noise rate that has one; empty if there is none."""
+    found = [
+        (run, plane)
+        for run, plane in store.read_results(root, "surface/plane-observed")
+        if np.isfinite(plane.loss).all()
+    ]
+    if not found:
+        return ""
+    rate = max(run.noise_rate for run, _ in found)
+    planes: dict[str, Surface] = {}
+    for run, plane in found:
+        if run.noise_rate == rate:
+            planes.setdefault(run.method, plane)
+    order = [method for method in dict.fromkeys(table["method"]) if method in planes][:2]
+    runs = table[table["noise_rate"] == rate]
+    panels = [
+        (method, _numbers(runs[runs["method"] == method]), planes[method]) for method in map(str, order)
+    ]
+    about = f"{found[0][0].dataset}, {percent(rate)} wrong labels."
+    figure = figures.shaded_relief(panels, loss_name=LOSS_NAMES["observed"], about=about)
+    return embedded(figure)
+
+
+def _numbers(runs: pd.DataFrame) -> str:
+    parts = [f"accuracy {100 * runs['test_accuracy'].mean():.1f}%"]
+    if np.isfinite(eigenvalue := runs["top_eigenvalue_observed"].mean()):
+        parts.append(f"top eigenvalue {eigenvalue:.3g}")
+    return "  ·  ".join(parts)
+
+
+def scatter(table: pd.DataFrame) -> str:
+    """Sharpness against accuracy at the largest noise rate; the top eigenvalue where no sharpness was measured."""
+    runs = table[table["noise_rate"] == table["noise_rate"].max()]
+    measured = [measure for measure in MEASURES if measure[0] in runs and runs[measure[0]].notna().any()]
+    return embedded(figures.sharpness_accuracy(runs, measures=measured[:1])) if measured else ""
+
+
+def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(title, picture) of surfaces, lines and spectra, at the largest noise rate and the first seed that have them."""
+    order = list(dict.fromkeys(table["method"]))
+    names = [f"surface/plane-{loss}" for loss in LOSSES] + [f"surface/line-{loss}" for loss in LOSSES]
+    found = {name: store.read_results(root, name) for name in (*names, DENSITY)}
+    places = [(-run.noise_rate, run.dataset, run.seed) for pairs in found.values() for run, _ in pairs]
+    if not places:
+        return []
+    place = min(places)
+    here = {
+        name: sorted(
+            (
+                (run.method, result)
+                for run, result in pairs
+                if (-run.noise_rate, run.dataset, run.seed) == place
+            ),
+            key=lambda pair: order.index(pair[0]),
+        )
+        for name, pairs in found.items()
+    }
+    about = f"{place[1]}, {percent(-place[0])} wrong labels, seed {place[2]}."
+    drawn = []
+    for loss in LOSSES:
+        if planes := here[f"surface/plane-{loss}"]:
+            figure = figures.contours(planes, loss_name=LOSS_NAMES[loss], about=about)
+            drawn.append((f"Surfaces: {LOSS_NAMES[loss]}", embedded(figure)))
+    series = [(LOSS_NAMES[loss], here[f"surface/line-{loss}"]) for loss in LOSSES]
+    if any(lines for _, lines in series):
+        drawn.append(("Lines", embedded(figures.lines(series, about=about))))
+    if densities := here[DENSITY]:
+        figure = figures.spectra(densities, matrix_name=SPECTRUM_NAME, about=about)
+        drawn.append(("Spectra", embedded(figure)))
+    return drawn

@@ -1,0 +1,51 @@
+"""Measures of one's own: a function of a trained model that returns numbers, which become columns of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.run.measurements import MEASURES, Measure, Results, Subject
+from analysis.store import OWN_NUMBERS
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+
+@result
+class OwnNumbers:
+    """What a measure of one's own found."""
+
+    name: NDArray[np.str_] = described("column of the table", dims=("name",), coordinate=True)
+    value: FloatArray = described("the number; NaN where it is not defined", dims=("name",))
+
+
+def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], Mapping[str, float]]) -> None:
+    """Adds a measure that every final run of a study takes.
+
+    Args:
+        name: of the measure, as `ncsam measure --only` takes it.
+        columns: of the table of runs that the measure fills, which claims can name.
+        of: the trained model with its data (`.model`, `.data`, `.objectives`) -> column -> number.
+
+    Raises:
+        ValueError: the name is taken, or no column is named or one is no Python name.
+    """
+    if name in MEASURES:
+        raise ValueError(f"name: the measure {name!r} is registered already; choose another")
+    if not columns or not all(column.isidentifier() for column in columns):
+        raise ValueError(f"columns: must be names of letters, digits and underscores, got {list(columns)}")
+    group = f"{OWN_NUMBERS}/{name}"
+
+    def measured(subject: Subject) -> Results:
+        found = of(subject)
+        if set(found) != set(columns):
+            raise ValueError(
+                f"{name}: must return the numbers {', '.join(columns)}, got {', '.join(found) or 'none'}"
+            )
+        values = np.array([float(found[column]) for column in columns])
+        return {group: OwnNumbers(np.array(columns), values)}
+
+    # files that name no version hold none of it
+    MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)

@@ -1,0 +1,77 @@
+"""The diagonal of a matrix of the mean loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscape.krylov.diagonal import diagonal_of
+from landscape.loss.matrices_by_name import matrix_named
+from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+
+
+@result
+class MatrixDiagonal:
+    """The diagonal entries of a matrix, in the order of the weights, with their errors."""
+
+    values: FloatArray = described("diagonal entries, one a weight", dims=("weight",))
+    standard_errors: FloatArray = described("of the values, over probes; 0 where exact", dims=("weight",))
+    layer: NDArray[np.str_] = described("names of the parameter tensors", dims=("layer",), coordinate=True)
+    parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
+    converged: bool = described("the errors are within rtol of the diagonal, in root mean square")
+    products: int = described("matrix-vector products spent", unit="products")
+    matrix: str = described("which matrix")
+    samples: int = described("samples in the mean loss")
+
+
+@of_objective
+def diagonal(
+    objective: Objective,
+    *,
+    rtol: float | None = 0.1,
+    max_products: int = 200,
+    seed: int = 0,
+    matrix: str = "hessian",
+) -> MatrixDiagonal:
+    """The diagonal of a matrix at the objective's weights, exact where `max_products` reaches the number of weights.
+
+    A row's other entries are the noise of its diagonal entry. So small entries in heavy rows stay uncertain, and their
+    standard errors say so.
+
+    Args:
+        objective: whose matrix.
+        rtol: ends when the standard errors are at most rtol of the diagonal, both in root mean square; None spends the
+            whole budget.
+        max_products: budget of products, at least 2.
+        seed: of the probes.
+        matrix: `"hessian"`, `"gauss-newton"`, `"empirical-fisher"` or `"functional"`.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if max_products < 2:
+        raise ValueError(f"max_products: must be at least 2, got {max_products}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    operator = matrix_named(matrix, objective)
+    operator.expect(min(max_products, objective.n_parameters))
+    found = diagonal_of(
+        operator,
+        rtol=rtol,
+        max_products=max_products,
+        generator=torch.Generator(objective.device).manual_seed(seed),
+    )
+    return MatrixDiagonal(
+        values=found.values.cpu().numpy(),
+        standard_errors=found.standard_errors.cpu().numpy(),
+        layer=np.array(objective.names),
+        parameters=np.array([shape.numel() for shape in objective.shapes]),
+        converged=found.converged,
+        products=found.products,
+        matrix=matrix,
+        samples=objective.n_samples,
+    )

@@ -1,0 +1,81 @@
+"""A pass over any data at one point after the other, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.evaluation.losses import SUMS, correct, error_sums
+from landscape.loss.batches import Batch, rows_of, samples_in
+from landscape.loss.checks import are_class_scores
+from landscape.loss.objective import Objective
+from landscape.loss.samples import Chunk
+
+
+class DirectPass:
+    """Passes over the data of one objective: streams, batches that cannot be cut, outputs of any form.
+
+    Args:
+        objective: whose loss.
+        errors: whether the losses of single samples are needed. Where outputs have no rows, a batch is a sample.
+
+    Attributes:
+        block: points that are evaluated together: one.
+    """
+
+    block = 1
+
+    def __init__(self, objective: Objective, errors: bool) -> None:
+        self._objective = objective
+        self._errors = errors
+
+    def remember_center(self, buffers: dict[str, Tensor] | None) -> None:
+        """Nothing: the model itself is evaluated again with each point, because a stream has no order."""
+
+    def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
+        """(points, 1, sums): see `PreparedPass.sums`."""
+        del weights
+        return torch.stack([self._at(point, buffers) for point in theta]).unsqueeze(1)
+
+    def _at(self, theta: Tensor, buffers: dict[str, Tensor] | None) -> Tensor:
+        total = torch.zeros(SUMS, dtype=torch.float64, device=theta.device)
+        for chunk in self._objective.chunks:
+            with self._objective.without_gradients():
+                # a tensor of inference mode, in which the caller may be, cannot be differentiated
+                part = self._of_chunk(theta.clone(), chunk, buffers)
+            total += part
+        return total
+
+    def _of_chunk(self, theta: Tensor, chunk: Chunk, buffers: dict[str, Tensor] | None) -> Tensor:
+        inputs, targets = chunk.read()
+        outputs = self._objective.outputs(theta, inputs, buffers)
+        total = torch.zeros(SUMS, dtype=torch.float64, device=theta.device)
+        if chunk.weight:
+            total[0] = self._objective.loss_fn(outputs, targets).detach().double() * chunk.weight
+        total[1] = torch.nan
+        if are_class_scores(outputs, targets):
+            total[1] = correct(outputs.unsqueeze(0), targets).sum()
+        if self._errors:
+            center = self._objective.outputs(self._objective.theta, chunk.read()[0])
+            counting = self._objective.counting
+            can_be_cut = samples_in(outputs) == chunk.samples == samples_in(targets)
+            each = counting.of_samples(chunk.pair) if can_be_cut else torch.tensor([chunk.weight])
+            losses = torch.stack(
+                [self._sample_losses(part, targets, can_be_cut) for part in (outputs, center)]
+            ).to(theta.device)
+            total[2:] = error_sums(losses[:1], each.to(losses), losses[1:])[0]
+        return total
+
+    def _sample_losses(self, outputs: Any, targets: Batch, can_be_cut: bool) -> Tensor:
+        def parts() -> Iterator[tuple[Any, Batch]]:
+            if not can_be_cut:
+                yield outputs, targets
+                return
+            for i in range(samples_in(targets) or 0):
+                yield rows_of(outputs, slice(i, i + 1)), rows_of(targets, slice(i, i + 1))
+
+        losses = [self._objective.loss_fn(*part).detach().double().reshape(()) for part in parts()]
+        return torch.stack(losses)

@@ -1,0 +1,124 @@
+"""Plain formulas in place of operations that torch differentiates twice not at all or wrongly, or cannot trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from landscape.fx.threads import HeldSetting
+
+
+@contextmanager
+def as_if_compiled() -> Iterator[None]:
+    """Models that ask whether they are compiled, as those of transformers do, leave out branches on values.
+
+    Only while `TRACING` is held, because the flag is the process's.
+    """
+    compiler: Any = torch.compiler
+    before, compiler._is_compiling_flag = compiler._is_compiling_flag, True
+    try:
+        yield
+    finally:
+        compiler._is_compiling_flag = before
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Plain formulas for what torch differentiates twice not at all (fused attention) or wrongly.
+
+    Wrongly: weight norm; and an embedding's padding row, which moves in forward mode and not in reverse mode.
+    """
+    plain: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch._weight_norm: _weight_norm,
+        torch.nn.functional.embedding: _embedding,
+        torch.nn.functional.hardsigmoid: _hardsigmoid,
+    }
+    with _PLAIN_ATTENTION.held(), _Instead(plain):
+        yield
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+_PLAIN_ATTENTION = HeldSetting(_plain_attention)
+
+
+def without_cudnn_norms() -> TorchFunctionMode:
+    """BatchNorm in a trace is the same operation on a GPU as on the CPU, which `fold_batch_norm` knows."""
+    return _Instead({torch.nn.functional.batch_norm: _batch_norm})
+
+
+def without_checks_of_values() -> TorchFunctionMode:
+    """Operations that check the values of their arguments, which a trace cannot, go without."""
+    return _Instead({torch.nn.functional.one_hot: _one_hot})
+
+
+class _Instead(TorchFunctionMode):
+    """Other functions in place of some of torch's."""
+
+    def __init__(self, replacements: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._replacements = replacements
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+    if dim == -1:
+        return v * (g / torch.linalg.vector_norm(v))
+    others = [axis for axis in range(v.ndim) if axis != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+
+
+def _batch_norm(
+    inputs: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    return torch.native_batch_norm(inputs, weight, bias, mean, variance, training, momentum, eps)[0]
+
+
+def _embedding(
+    rows: Tensor, weight: Tensor, padding_idx: int | None = None, *others: Any, **more: Any
+) -> Tensor:
+    """With the padding row as a constant."""
+    if padding_idx is not None:
+        is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
+        weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
+    return torch.nn.functional.embedding(rows, weight, None, *others, **more)
+
+
+def _hardsigmoid(values: Tensor, inplace: bool = False) -> Tensor:
+    """The same function from operations that torch differentiates twice."""
+    gate = torch.nn.functional.relu6(values + 3) / 6
+    return values.copy_(gate) if inplace else gate
+
+
+def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
+    """Without torch's check of the values, which a trace cannot make and many losses would need."""
+    if num_classes < 1:
+        return torch.nn.functional.one_hot(classes, num_classes)
+    return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()

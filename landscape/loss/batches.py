@@ -1,0 +1,139 @@
+"""Batches of any form: the tensors within are moved, cast, cut, joined and told apart by content."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+Batch = Any
+"""Tensors in tuples, lists, dicts and any other objects."""
+
+
+def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
+    """A copy of the batch with `transform(tensor)` in place of each of its tensors.
+
+    Args:
+        batch: of any form that can be copied, such as a graph of torch_geometric or a `PackedSequence`.
+        transform: of one tensor.
+    """
+    if isinstance(batch, Tensor):
+        return transform(batch)
+    with _InPlaceOfTensors(transform):
+        return copy.deepcopy(batch)
+
+
+class _InPlaceOfTensors(TorchFunctionMode):
+    """Within, `copy.deepcopy` puts `transform(tensor)` in place of each tensor."""
+
+    def __init__(self, transform: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self._transform = transform
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            return self._transform(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
+    """The batch with its floating-point tensors in `dtype`, and detached."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return mapped(batch, cast)
+
+
+def copied_to(batch: Batch, device: torch.device) -> Batch:
+    """A copy on the device, because a model may change its inputs."""
+    return mapped(batch, lambda tensor: tensor.to(device, copy=True))
+
+
+def tensors_in(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(batch, note)
+    return found
+
+
+def bytes_of(batch: Batch) -> int:
+    """Bytes of the tensors of a batch."""
+    return sum(tensor.nbytes for tensor in tensors_in(batch))
+
+
+def samples_in(batch: Batch) -> int | None:
+    """The samples of a batch that can be cut: the length that all its tensors share. None for any other batch."""
+    leaves, _ = tree_flatten(batch)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
+        return None
+    lengths = {len(leaf) for leaf in leaves}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """Some samples of a batch that can be cut."""
+    return tree_map(lambda leaf: leaf[rows.to(leaf.device) if isinstance(rows, Tensor) else rows], batch)
+
+
+def form_of(batch: Batch) -> Any:
+    """Equal for batches that differ in values and in the number of samples alone."""
+    leaves, spec = tree_flatten(batch)
+    return spec, [(tuple(leaf.shape[1:]), leaf.dtype, leaf.device) for leaf in leaves]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The samples of batches of one form as one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    return tree_map(lambda *leaves: torch.cat(leaves), *batches)
+
+
+def digest_of(batch: Batch) -> int:
+    """A digest of the content of a batch in 128 bits; of the samples in any order where the batch can be cut.
+
+    Tensors count, and the numbers, names and arrays that lie beside them in tuples, lists and dicts.
+    """
+    count = samples_in(batch)
+    if count is None:
+        others = [repr(leaf).encode() for leaf in tree_leaves(batch) if isinstance(leaf, PLAIN)]
+        arrays = [leaf.tobytes() for leaf in tree_leaves(batch) if isinstance(leaf, np.ndarray)]
+        tensors = tensors_in(batch)
+        shapes = [repr((tensor.shape, tensor.dtype)).encode() for tensor in tensors]
+        return _digest(*map(_content, tensors), *shapes, *others, *arrays)
+    leaves = [_content(leaf) for leaf in tree_leaves(batch)]
+    sizes = [len(leaf) // max(count, 1) for leaf in leaves]
+    return sum(
+        _digest(*(leaf[i * size : (i + 1) * size] for leaf, size in zip(leaves, sizes, strict=True)))
+        for i in range(count)
+    )
+
+
+PLAIN = (int, float, complex, str, bytes)
+
+
+def _content(tensor: Tensor) -> memoryview:
+    # as bytes, for NumPy has no bfloat16
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _digest(*parts: bytes | memoryview) -> int:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return int.from_bytes(digest.digest())

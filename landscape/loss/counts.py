@@ -1,0 +1,134 @@
+"""How much of the whole loss the loss of a batch counts for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.loss.batches import Batch, rows_of, samples_in
+
+Pair = tuple[Batch, Batch]
+"""What the model is run on, and what its outputs are compared with: (inputs, targets), or a whole batch twice."""
+
+Count = Callable[[Batch], Any]
+"""A batch -> how much its mean loss counts for: samples, tokens, pixels, weights. A number, or a tensor of one."""
+
+BY_PLACES = (nn.CrossEntropyLoss, nn.NLLLoss)
+"""Means over the places (samples, tokens, pixels) that are not ignored, by the weights of their classes."""
+
+BY_ENTRIES = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
+)
+"""Means over the entries of the targets."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How the losses of parts of the data combine to the loss of all: sum of weight times loss, over the whole weight.
+
+    Attributes:
+        of_samples: (inputs, targets) -> what each of their samples counts for, (samples,).
+        of_batch: (inputs, targets) -> what their mean loss counts for; the sum over the samples if not given.
+        is_sum: the loss is a sum over the samples: all parts and the whole have the weight 1.
+    """
+
+    of_samples: Callable[[Pair], Tensor]
+    of_batch: Callable[[Pair], float] | None = None
+    is_sum: bool = False
+
+    def weight_of(self, pair: Pair) -> float:
+        """What the mean loss of a batch counts for."""
+        return float(self.of_samples(pair).sum()) if self.of_batch is None else self.of_batch(pair)
+
+    def whole(self, weights: float) -> float:
+        """The weight of data, from the sum of the weights of their parts."""
+        return 1.0 if self.is_sum else weights
+
+
+def counting_by(count: Count, *, of_whole_batches: bool) -> Counting:
+    """Counting by the caller's function, of (inputs, targets), or of batches that are not taken apart."""
+
+    def of_batch(pair: Pair) -> float:
+        weight = float(count(pair[0] if of_whole_batches else pair))
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"count: must be finite and not negative, got {weight} for a batch")
+        return weight
+
+    def of_samples(pair: Pair) -> Tensor:
+        samples = samples_in(pair)
+        parts = [pair] if samples is None else [rows_of(pair, slice(i, i + 1)) for i in range(samples)]
+        return torch.tensor([of_batch(part) for part in parts], dtype=torch.float64)
+
+    return Counting(of_samples, of_batch)
+
+
+def counting_of(loss_fn: object) -> Counting:
+    """Counting by samples; of torch's own losses by what they divide by, whatever their options."""
+    loss = _as_module(loss_fn)
+    if loss is None:
+        return Counting(_one_each)
+    if loss.reduction == "sum":
+        return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True)
+    if isinstance(loss, BY_PLACES):
+        return Counting(lambda pair: _places_of(loss, pair))
+    if isinstance(loss, BY_ENTRIES):
+        return Counting(_entries)
+    return Counting(_one_each)
+
+
+FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
+    nn.functional.cross_entropy: nn.CrossEntropyLoss,
+    nn.functional.nll_loss: nn.NLLLoss,
+}
+"""Losses that leave out ignored targets without being told to."""
+
+
+def _as_module(loss_fn: Any) -> Any:
+    """One of torch's losses, also for its function with options; None for any other loss."""
+    if type(loss_fn).__module__ == nn.modules.loss.__name__:
+        return loss_fn
+    options = {}
+    if isinstance(loss_fn, partial) and not loss_fn.args:
+        loss_fn, options = loss_fn.func, loss_fn.keywords
+    for function, module in FUNCTIONS.items():
+        if loss_fn is function:
+            return module(**options)
+    return None
+
+
+def _one_each(pair: Pair) -> Tensor:
+    samples = samples_in(pair)
+    if samples is None:
+        raise ValueError(
+            "count: the tensors of a batch do not share their first size, so that its samples cannot be counted; give "
+            "count=, a function from a batch to how much its mean loss counts for"
+        )
+    return torch.ones(samples, dtype=torch.float64)
+
+
+def _entries(pair: Pair) -> Tensor:
+    """The entries of each sample's targets, of which the loss is a mean."""
+    ones = _one_each(pair)
+    return ones * (pair[1].numel() / max(1, len(ones))) if isinstance(pair[1], Tensor) else ones
+
+
+def _places_of(loss: Any, pair: Pair) -> Tensor:
+    """The places of each sample that are not ignored, by the weights of their classes."""
+    targets, ones = pair[1], _one_each(pair)
+    if not isinstance(targets, Tensor):
+        return ones
+    if targets.is_floating_point():
+        # probabilities of the classes along the second axis
+        return ones * targets[0, 0].numel() if targets.ndim > 1 else ones
+    kept = targets != loss.ignore_index
+    weights = kept.double()
+    if loss.weight is not None:
+        of_class = loss.weight.to(targets.device, torch.float64)
+        weights = torch.where(kept, of_class[torch.where(kept, targets, 0)], 0.0)
+    return weights.reshape(len(ones), -1).sum(1)

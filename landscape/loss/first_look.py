@@ -1,0 +1,160 @@
+"""What is looked at once, on a few samples, before anything is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
+from landscape.loss.checks import (
+    check_that_classes_count_alike,
+    check_that_loss_is_a_mean,
+    checked_outputs,
+    telling_rows,
+)
+from landscape.loss.counts import Counting, Pair
+from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
+from landscape.loss.model_checks import (
+    check_that_the_copy_stands_alone,
+    check_that_the_loss_reads_no_weights,
+    check_that_the_regularizer_reads_no_other_weights,
+    writes_to_its_weights,
+)
+from landscape.loss.penalty import Penalty
+from landscape.loss.precision import full_float32
+from landscape.loss.random_state import borrowed_generators
+from landscape.loss.reading import Chunks
+from landscape.loss.task import LossFunction
+from landscape.loss.without_gradients import without_gradients
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """A look at a few samples.
+
+    Attributes:
+        forward: (theta, inputs) -> outputs.
+        theta: the variables (n,).
+        loss_fn: (outputs, targets) -> mean loss.
+        counting: how much a batch counts for.
+        chunks: of the data.
+    """
+
+    forward: Callable[[Tensor, Batch], Any]
+    theta: Tensor
+    loss_fn: LossFunction
+    counting: Counting
+    chunks: Chunks
+
+    @full_float32()
+    @torch.no_grad()
+    def takes_derivatives(self) -> bool:
+        """Whether a forward pass differentiates by itself, as that of a PINN does, so that torch must record it.
+
+        Raises:
+            ValueError: the model cannot be run on a batch.
+        """
+        # a model that draws, to be refused, must not move the caller's random state
+        with borrowed_generators(self.theta.device):
+            try:
+                with without_gradients(False), torch.inference_mode():
+                    self._at_its_weights(self._few()[0])
+            except RuntimeError:
+                with without_gradients(True):
+                    self._at_its_weights(self._few()[0])
+                return True
+            except (TypeError, AttributeError) as error:
+                inputs = self.chunks.first(1)[0]
+                if isinstance(inputs, Tensor):
+                    raise
+                raise ValueError(
+                    f"data: the model cannot be run on {type(inputs).__name__} inputs: {error}; say by forward= how "
+                    "the model is run on a batch"
+                ) from error
+        return False
+
+    @full_float32()
+    @torch.no_grad()
+    def check_samples(self, *, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+        """Looks at the outputs and losses of a hundred samples.
+
+        Args:
+            are_tensors: inputs and targets are tensors, so that their outputs must have a row for each sample.
+            differentiates: a forward pass differentiates by itself.
+            chunk_size: most samples that are run at a time.
+
+        Raises:
+            ValueError: the loss of samples together is not the counted mean of their losses; outputs are random, or
+                depend on the other samples.
+        """
+        with borrowed_generators(self.theta.device), without_gradients(differentiates):
+            if are_tensors:
+                self._check_rows(chunk_size)
+            else:
+                samples = telling_samples(self.chunks.all_or_first(), chunk_size)
+                check_that_losses_add_up(self._loss_of, self.counting, samples, self.theta.dtype)
+
+    def _check_rows(self, chunk_size: int) -> None:
+        device, dtype = self.theta.device, self.theta.dtype
+        inputs, targets = self.chunks.all_or_first()
+        rows = telling_rows(targets)
+
+        def outputs_of(rows: Tensor) -> Any:
+            # some models cannot take a single sample
+            pieces = rows.tensor_split(math.ceil(len(rows) / max(chunk_size, FEWEST)))
+            parts = [self._at_its_weights(copied_to(rows_of(inputs, piece), device)) for piece in pieces]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        outputs = checked_outputs(outputs_of, rows, device)
+        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, targets[rows].to(device), dtype)
+        check_that_classes_count_alike(self.loss_fn, self.counting, outputs[:1], targets, dtype)
+
+    @full_float32()
+    def writes_weights(self, differentiates: bool) -> bool:
+        """Whether a forward pass writes to its weights."""
+        if self._was_made_in_inference_mode():
+            return False
+
+        def run(theta: Tensor) -> None:
+            with without_gradients(differentiates):
+                self.forward(theta, self._few()[0])
+
+        return writes_to_its_weights(run, self.theta)
+
+    @full_float32()
+    def check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
+        """Looks at which weights the outputs, the loss and the regularizer are computed with.
+
+        Raises:
+            ValueError: with weights outside of the copy of the model.
+        """
+        if self._was_made_in_inference_mode():
+            return
+        inputs, targets = self._few()
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = self._at_its_weights(inputs)
+            check_that_the_copy_stands_alone(outputs, original)
+            detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
+            check_that_the_loss_reads_no_weights(self.loss_fn(detached, targets), original)
+            if penalty:
+                check_that_the_regularizer_reads_no_other_weights(penalty(self.theta), original)
+
+    def _was_made_in_inference_mode(self) -> bool:
+        return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))
+
+    def _loss_of(self, pair: Pair) -> Tensor:
+        inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
+        return self.loss_fn(self._at_its_weights(inputs), targets).detach()
+
+    def _at_its_weights(self, inputs: Batch) -> Any:
+        return self.forward(self.theta.clone(), inputs)
+
+    def _few(self) -> Pair:
+        inputs, targets = self.chunks.first(4)
+        return copied_to(inputs, self.theta.device), copied_to(targets, self.theta.device)

@@ -1,0 +1,103 @@
+"""Checks that the loss of data is the counted mean of the losses of their parts, whatever a batch is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from landscape.loss.batches import rows_of, samples_in
+from landscape.loss.checks import telling_rows
+from landscape.loss.counts import Counting, Pair
+
+MOST_SAMPLES = 128
+FEWEST = 8
+PAIRS = 8
+
+ALLOWED = {torch.float64: 1e-7, torch.float32: 1e-3}
+"""Relative difference between two ways to compute one mean loss; 0.05 in the shorter dtypes.
+
+Rounding depends on how the samples are cut, and parts of a model may compute with less precision than its weights have.
+"""
+
+
+def telling_samples(pair: Pair, most: int) -> Pair:
+    """At most a hundred of the samples, among them those that hold the rarest integers, such as ignored labels."""
+    samples = samples_in(pair)
+    if samples is None:
+        return pair
+    rare = [telling_rows(leaf) for leaf in tree_leaves(pair[1]) if not leaf.is_floating_point()]
+    rows = torch.cat([torch.arange(0), *rare]).unique() if rare else torch.arange(samples)
+    most = min(len(rows), max(most, FEWEST), MOST_SAMPLES)
+    return rows_of(pair, rows[torch.linspace(0, len(rows) - 1, most).long()])
+
+
+def check_that_losses_add_up(
+    loss_of: Callable[[Pair], Tensor], counting: Counting, pair: Pair, dtype: torch.dtype
+) -> None:
+    """Checks that the loss of these samples is the counted mean of the losses of unequal parts of them.
+
+    Args:
+        loss_of: the mean loss of a batch.
+        counting: how much a batch counts for.
+        pair: some samples; a batch that cannot be cut is only run twice.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: the loss is no scalar, differs from one run to the next, or is not the counted mean.
+    """
+    whole, again = loss_of(pair), loss_of(pair)
+    if whole.numel() != 1:
+        raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(whole.shape)}")
+    allowed = ALLOWED.get(dtype, 0.05)
+    if _differ(whole.item(), again.item(), abs(whole.item()), allowed / 10):
+        raise ValueError(
+            f"model: the loss of one batch is {whole.item():.6g} in one run and {again.item():.6g} in the next, and so "
+            "would be every number; take the noise out of evaluation mode, or let it be a part of the batch"
+        )
+    samples = samples_in(pair) or 1
+    if samples > 1:
+        third = max(1, samples // 7)
+        _check(loss_of, counting, pair, [0, third, max(third + 1, samples // 2), samples], allowed)
+    for start in range(0, min(samples - 1, 2 * PAIRS), 2):
+        _check(loss_of, counting, rows_of(pair, slice(start, start + 2)), [0, 1, 2], allowed)
+
+
+def _check(
+    loss_of: Callable[[Pair], Tensor],
+    counting: Counting,
+    pair: Pair,
+    cuts: Sequence[int],
+    allowed: float,
+) -> None:
+    parts = [rows_of(pair, slice(*ends)) for ends in pairwise(cuts) if ends[0] < ends[1]]
+    weights = [counting.weight_of(part) for part in parts]
+    whole_weight = counting.weight_of(pair)
+    if not counting.is_sum and _differ(sum(weights), whole_weight, whole_weight, 1e-6):
+        raise ValueError(
+            f"count: {samples_in(pair)} samples count for {whole_weight:.6g} together, for {sum(weights):.6g} apart; "
+            "give a sum over the samples"
+        )
+    counted = [
+        (weight, loss_of(part).item()) for weight, part in zip(weights, parts, strict=True) if weight > 0
+    ]
+    if not counted:
+        return
+    mean = sum(weight * loss for weight, loss in counted) / counting.whole(sum(weights))
+    whole = loss_of(pair).item()
+    scale = max(abs(loss) for _, loss in counted)
+    if _differ(whole, mean, scale, allowed):
+        raise ValueError(
+            f"loss_fn: is not the mean over the samples, as they are counted: {samples_in(pair)} samples together have "
+            f"{whole:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}; give count=, a function from a "
+            "batch to what its mean loss divides by (samples, tokens, the sum of weights); a model whose outputs for a "
+            "sample depend on the other samples has no such mean"
+        )
+
+
+def _differ(one: float, other: float, scale: float, allowed: float) -> bool:
+    """False where either is no number."""
+    return abs(one - other) > allowed * scale

@@ -1,0 +1,198 @@
+"""How an Objective reads the caller's data: once and kept, or again for each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
+from landscape.loss.counts import Pair
+from landscape.loss.random_state import borrowed_generators
+from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
+
+KEEP = ("all", "none", "auto")
+"""In memory; read again for each pass; as fits into the memory budget."""
+
+LOOKED_AT = 128
+"""Samples of a stream that the checks look at."""
+
+END = object()
+
+
+@dataclass
+class Source:
+    """The caller's data as pairs.
+
+    Args:
+        data: one batch, or an iterable of batches.
+        as_pair: batch -> (inputs, targets).
+    """
+
+    data: Any
+    as_pair: Callable[[Batch], Pair]
+    # each pass goes on in the random numbers where the last one ended, so that an augmentation shows
+    _random_state: Tensor = field(default_factory=torch.get_rng_state)
+
+    @property
+    def is_one_batch(self) -> bool:
+        """A dict, or a tuple with a tensor in it; a tuple of batches has none."""
+        data = self.data
+        return isinstance(data, Mapping) or (
+            isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data)
+        )
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether each pass begins anew, as that over a DataLoader does and that over a generator does not."""
+        return not isinstance(self.data, Iterator)
+
+    def __iter__(self) -> Iterator[Pair]:
+        if self.is_one_batch:
+            yield self.as_pair(self.data)
+            return
+        # a DataLoader draws from the global random state, even without shuffling
+        with self._own_random_numbers():
+            batches = iter(self.data)
+        while True:
+            with self._own_random_numbers():
+                batch = next(batches, END)
+            if batch is END:
+                return
+            yield self.as_pair(batch)
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        with borrowed_generators():
+            torch.set_rng_state(self._random_state)
+            yield
+            self._random_state = torch.get_rng_state()
+
+
+class Streamed:
+    """A data set that is read again for each pass. It must hold the same samples each time, in any order.
+
+    Args:
+        source: of the batches; the object takes note of them by `note`.
+        cut: cuts the batches into chunks.
+
+    Attributes:
+        samples: how many; a batch that cannot be cut is one.
+        weight: sum of the chunks' weights.
+    """
+
+    is_uniform = False
+
+    def __init__(self, source: Source, cut: Cut) -> None:
+        self._source = source
+        self._cut = cut
+        self._digest = 0
+        self._first: Pair | None = None
+        self._length = 0
+        self.samples = 0
+        self.weight = 0.0
+
+    def note(self, pair: Pair) -> None:
+        """Takes note of a batch in the first pass."""
+        self._digest += digest_of_pair(pair)
+        for chunk in self._cut(pair):
+            self._length += 1
+            self.samples += chunk.samples
+            self.weight += chunk.weight
+        if self._first is None:
+            self._first = _some_of(pair)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for streams of the same samples in any order."""
+        return f"{self._digest:x}"
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Chunk]:
+        digest = 0
+        for pair in self._source:
+            digest += digest_of_pair(pair)
+            yield from self._cut(pair)
+        if digest != self._digest:
+            raise ValueError(
+                "data: this pass read other samples than the first one, so that the numbers would be of no one loss; "
+                "turn off random augmentation and random sampling (a shuffled order is fine), or keep='all', which "
+                "reads the data once"
+            )
+
+    def first(self, count: int) -> Pair:
+        """Some of the first samples, at most `count` where the first batch can be cut, and at most 128."""
+        assert self._first is not None
+        return self._first if samples_in(self._first) is None else rows_of(self._first, slice(0, count))
+
+    def all_or_first(self) -> Pair:
+        """The samples that checks may look at: some of the first."""
+        return self.first(LOOKED_AT)
+
+    def rows(self, _: slice | Tensor) -> tuple[Pair, ...]:
+        """Refuses: samples of a stream have no numbers.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "samples: these data are streamed, so that single samples cannot be picked; make an Objective of a loader "
+            "of the samples wanted, or keep='all'"
+        )
+
+
+Chunks = Held | Streamed
+"""The data of an Objective, as chunks that can be iterated again and again."""
+
+
+def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
+    """The data in memory, or a stream of them.
+
+    Args:
+        source: of the batches.
+        cut: cuts the batches into chunks.
+        keep: `"all"`, `"none"` or `"auto"`: in memory if they fit into `budget` bytes, are there already, or can be
+            read only once.
+        budget: bytes.
+
+    Raises:
+        ValueError: no samples; a stream of what can be read only once.
+    """
+    if keep not in KEEP:
+        raise ValueError(f"keep: must be one of {', '.join(KEEP)}, got {keep!r}")
+    if keep == "none" and not source.can_be_read_again:
+        raise ValueError(
+            f"keep: {type(source.data).__name__} can be read only once; give what begins anew at each iteration, such "
+            "as a DataLoader, or keep='all'"
+        )
+    in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
+    may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
+    most = 0 if keep == "none" else budget
+    batches, size = [], 0
+    stream = Streamed(source, cut)
+    for pair in source:
+        batches.append(pair)
+        size += bytes_of(pair)
+        if may_stream and size > most:
+            for each in batches:
+                stream.note(each)
+            batches = []
+    if not stream.samples:
+        return held(batches, cut, budget)
+    for each in batches:
+        stream.note(each)
+    check_that_something_counts(stream.weight)
+    return stream
+
+
+def _some_of(pair: Pair) -> Pair:
+    """A copy of a few samples, which holds no more memory than they need."""
+    if samples_in(pair) is None:
+        return pair
+    return mapped(rows_of(pair, slice(0, LOOKED_AT)), lambda tensor: tensor.clone())

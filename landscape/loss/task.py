@@ -1,0 +1,79 @@
+"""What an Objective must know of a batch: how the model is run on it, and what the loss compares the outputs with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.loss.batches import Batch, in_precision
+from landscape.loss.checks import check_that_it_is_a_batch
+from landscape.loss.counts import Count, Counting, Pair, counting_by, counting_of
+
+LossFunction = Callable[[Any, Any], Tensor]
+"""(outputs, targets) -> the mean loss, a scalar; (outputs, batch) where the caller says how to run the model."""
+
+Forward = Callable[[nn.Module, Batch], Any]
+"""(model, batch) -> outputs of any form."""
+
+Regularizer = Callable[[Mapping[str, Tensor]], Tensor]
+"""Parameters by name -> a scalar."""
+
+
+def loss_itself(outputs: Tensor, _: Batch) -> Tensor:
+    """The loss where the model's own output is the loss."""
+    return outputs
+
+
+def by_keywords(model: nn.Module, batch: Mapping[str, Any]) -> Any:
+    """`model(**batch)`."""
+    return model(**batch)
+
+
+def by_inputs(model: nn.Module, inputs: Batch) -> Any:
+    """`model(inputs)`."""
+    return model(inputs)
+
+
+@dataclass
+class Task:
+    """How a batch is taken apart and run.
+
+    A batch (inputs, targets) is taken apart: the model gets the inputs and the loss the targets. Where the caller gives
+    `forward`, or a batch is a dict, both get the whole batch.
+
+    Attributes:
+        run: (model, inputs) -> outputs.
+        count: the caller's; None: by samples, or by what the loss divides by.
+        takes_whole_batches: whether model and loss get the whole batch.
+    """
+
+    run: Forward
+    count: Count | None
+    takes_whole_batches: bool
+
+    def forward(self, model: nn.Module, inputs: Batch) -> Any:
+        """The outputs of the model for inputs."""
+        return self.run(model, inputs)
+
+    def as_pair(self, batch: Batch, dtype: torch.dtype) -> Pair:
+        """What the model is run on, and what the loss compares the outputs with; floating-point tensors in `dtype`.
+
+        Raises:
+            ValueError: neither a pair nor a dict, and nobody says how to run the model on it.
+        """
+        if isinstance(batch, Mapping) and self.run is by_inputs:
+            self.run, self.takes_whole_batches = by_keywords, True
+        if not self.takes_whole_batches:
+            check_that_it_is_a_batch(batch)
+        batch = in_precision(batch, dtype)
+        return (batch, batch) if self.takes_whole_batches else (batch[0], batch[1])
+
+    def counting(self, loss_fn: LossFunction) -> Counting:
+        """How much a batch counts for."""
+        if self.count is None:
+            return counting_of(loss_fn)
+        return counting_by(self.count, of_whole_batches=self.takes_whole_batches)

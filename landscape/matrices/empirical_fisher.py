@@ -1,0 +1,117 @@
+"""The empirical Fisher matrix of a mean loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.batches import rows_of, samples_in
+from landscape.loss.counts import Pair
+from landscape.loss.derivatives import derivative
+from landscape.loss.matrices_by_name import matrix_of_loss
+from landscape.loss.objective import Objective
+from landscape.loss.precision import full_float32
+from landscape.loss.samples import Chunk
+from landscape.loss.weights import with_weights
+
+
+@matrix_of_loss("empirical-fisher")
+class EmpiricalFisher:
+    """The mean of g g^T over the samples, g the gradient of a sample's loss.
+
+    Samples count as they do in the mean loss. A batch that cannot be cut is one sample. A regularizer, which no sample
+    enters, is no part of it. It is neither the Fisher matrix, whose labels are drawn from the model (for cross-entropy:
+    the Gauss-Newton matrix), nor an approximation of it far from a minimum (Kunstner et al. 2019, arXiv:1905.12558).
+
+    Args:
+        objective: whose loss.
+        theta: the weights (n,); the objective's own if not given.
+    """
+
+    def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        self._objective = objective
+        self._theta = objective.point(theta)
+
+    @property
+    def dimension(self) -> int:
+        """The number n of weights."""
+        return self._objective.n_parameters
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which products are computed."""
+        return self._objective.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """On which products are computed."""
+        return self._objective.device
+
+    def expect(self, products: int) -> None:
+        """Nothing: products are direct."""
+
+    @full_float32()
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The matrix times a vector (n,) or a block of vectors (n, k).
+
+        Raises:
+            ValueError: vectors of another length.
+        """
+        objective = self._objective
+        if vectors.ndim not in (1, 2) or len(vectors) != self.dimension:
+            raise ValueError(
+                f"vectors: must be ({self.dimension},) or ({self.dimension}, k), got {tuple(vectors.shape)}"
+            )
+        objective.check_that_derivatives_exist()
+        block = vectors.to(objective.theta).reshape(self.dimension, -1)
+        total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
+        with objective.exclusive:
+            for chunk in objective.chunks:
+                if chunk.weight:
+                    total += self._of_chunk(chunk, block)
+            product = objective.summed(total) / objective.weight
+            objective.products += block.shape[1]
+        return product.to(self.dtype).view(vectors.shape)
+
+    @torch.enable_grad()
+    def _of_chunk(self, chunk: Chunk, block: Tensor) -> Tensor:
+        """J^T diag(weights) J times the block, J the Jacobian of the samples' losses.
+
+        J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u.
+        """
+        variable = self._theta.detach().requires_grad_()
+
+        def products(model: nn.Module) -> Tensor:
+            losses, weights = self._losses(model, chunk)
+            direction = torch.zeros_like(losses, requires_grad=True)
+            pulled = derivative((losses * direction).sum(), variable, create_graph=True)
+            columns = []
+            for vector in block.T:
+                moved = derivative(pulled @ vector, direction, retain_graph=True) * weights
+                columns.append(derivative((losses * moved).sum(), variable, retain_graph=True))
+            return torch.stack(columns, 1)
+
+        with twice_differentiable():
+            return with_weights(self._objective.model, self._objective.unflatten(variable), products)
+
+    def _losses(self, model: nn.Module, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """The losses of the samples that count, and what they count for."""
+        objective = self._objective
+        if samples_in(chunk.pair) is None:
+            inputs, targets = chunk.read()
+            loss = objective.loss_fn(objective.run(model, inputs), targets)
+            return loss.reshape(1), torch.full_like(loss.detach().reshape(1), chunk.weight)
+        weights = objective.counting.of_samples(chunk.pair).cpu()
+        counted = weights.nonzero().flatten()
+        inputs, targets = chunk.read()
+        outputs = objective.run(model, inputs)
+        has_rows = objective.has_outputs and samples_in(outputs) == chunk.samples
+        losses = []
+        for index in counted.tolist():
+            row = slice(index, index + 1)
+            one: Pair = rows_of((inputs, targets), row)
+            scores = rows_of(outputs, row) if has_rows else objective.run(model, one[0])
+            losses.append(objective.loss_fn(scores, one[1]).reshape(()))
+        stacked = torch.stack(losses)
+        return stacked, weights[counted].to(stacked)

@@ -1,0 +1,101 @@
+"""Ready-made pairs of `forward` and `count` for batches of common forms.
+
+::
+
+    Objective(model, token_loss, loader, **tasks.causal_language_model())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -100
+"""The label of positions that do not count, by convention of torch and transformers."""
+
+
+class Task(TypedDict):
+    """What `Objective` and the training methods must know of a batch.
+
+    Attributes:
+        forward: (model, batch) -> outputs.
+        count: batch -> how much its mean loss counts for.
+    """
+
+    forward: Callable[[nn.Module, Any], Any]
+    count: Callable[[Any], Any]
+
+
+def supervised() -> Task:
+    """Batches (inputs, targets): the model gets the inputs, and each sample counts for one.
+
+    The loss is one of (outputs, (inputs, targets)).
+    """
+    return Task(forward=lambda model, batch: model(batch[0]), count=lambda batch: len(batch[1]))
+
+
+def tokens(labels: str = "labels", ignored: int = IGNORED) -> Task:
+    """Batches that are dicts of a model's arguments and labels of positions, such as tokens or pixels.
+
+    The model gets all but the labels, and each position counts for one whose label is not ignored.
+
+    Args:
+        labels: the key of the labels.
+        ignored: the label of positions that do not count.
+    """
+
+    def forward(model: nn.Module, batch: Mapping[str, Any]) -> Any:
+        return model(**{name: value for name, value in batch.items() if name != labels})
+
+    return Task(forward=forward, count=lambda batch: (batch[labels] != ignored).sum())
+
+
+def causal_language_model(ignored: int = IGNORED) -> Task:
+    """Batches of transformers' causal language models, with `input_ids`, `labels` and perhaps an `attention_mask`.
+
+    The outputs are the logits (samples, positions, words); `next_token_loss` is the loss. Labels are those of the same
+    position, as transformers has them: the first label of each row is predicted by nothing and does not count.
+    """
+    return Task(
+        forward=lambda model, batch: _logits(_called(model, batch, use_cache=False)),
+        count=lambda batch: (batch["labels"][:, 1:] != ignored).sum(),
+    )
+
+
+def next_token_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """The mean cross-entropy of the next tokens that are not ignored, as transformers' causal models compute it."""
+    labels = batch["labels"][:, 1:]
+    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+
+def hugging_face(*, sequence_to_sequence: bool = False) -> Task:
+    """Batches of transformers' models, with `labels`: the outputs are the logits.
+
+    `label_loss` is the loss: of one label a sample, or of one a position, of which ignored ones do not count.
+
+    Args:
+        sequence_to_sequence: the model is given the labels, from which it makes the decoder's inputs.
+    """
+    return Task(
+        forward=lambda model, batch: _logits(_called(model, batch, labels=sequence_to_sequence)),
+        count=lambda batch: (batch["labels"] != IGNORED).sum(),
+    )
+
+
+def label_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """The mean cross-entropy of the labels that are not ignored; classes lie along the logits' last axis."""
+    labels = batch["labels"]
+    return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+
+
+def _called(model: nn.Module, batch: Mapping[str, Any], *, labels: bool = False, **options: Any) -> Any:
+    given = {name: value for name, value in batch.items() if labels or name != "labels"}
+    return model(**given, **options)
+
+
+def _logits(outputs: Any) -> Tensor:
+    logits: Tensor = outputs if isinstance(outputs, torch.Tensor) else outputs["logits"]
+    return logits

@@ -1,0 +1,89 @@
+"""`ncsam info` says what a folder, an index and a run file hold; tables show what was tuned, and only that."""
+
+import pandas as pd
+import pytest
+
+from analysis import cli, store
+from analysis.plan.run_config import RunMethod
+from analysis.report.numbers import chosen
+from tests.analysis.tiny_study import TINY, finished_tiny
+
+TUNED = TINY.replace(
+    '[[methods]]\nname = "plain"\nlabel = "SGD"',
+    '[[methods]]\nname = "gsam"\nlabel = "GSAM"\nrho = 0.1\nalpha = [0.2, 0.4]\n'
+    '[[methods]]\nname = "gsam"\nlabel = "GSAM, wide"\nlike = "GSAM"\nrho = 0.2\n'
+    '[[methods]]\nname = "plain"\nlabel = "GCE"\nloss = "gce"',
+).replace("seeds = [0, 1]", "seeds = [0]")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return finished_tiny(tmp_path_factory.mktemp("info"), TUNED)
+
+
+def printed(path, capsys):
+    assert cli.main(["info", str(path)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_folder_is_told_in_a_few_lines(out, capsys):
+    text = printed(out, capsys)
+    for words in ("study tiny", "digits", "40%", "GSAM; GSAM, wide; GCE", "runs: 3 of 3 finished"):
+        assert words in text
+    assert len(text.splitlines()) < 10
+
+
+def test_an_index_lists_its_columns_with_type_unit_and_range(out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = {line.split()[0]: line for line in printed(out / "study.h5", capsys).splitlines() if line}
+    assert {str(name) for name in store.read_table(out).columns} <= lines.keys()
+    assert lines["sharpness_observed"].split()[1:3] == ["float64", "nat"]
+    # one method trains with a loss that is no log-likelihood
+    assert "nat" not in lines["train_loss"]
+    assert lines["seed"].split()[1:] == ["int64", "0"]
+
+
+def test_a_run_file_lists_its_groups_with_units(out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = printed(store.run_files(out)[0], capsys)
+    (line,) = [line for line in text.splitlines() if line.startswith("/sharpness/observed/value")]
+    assert line.split()[:3] == ["/sharpness/observed/value", "1", "nat"]
+    assert "largest rise of the mean loss found" in line
+
+
+def test_what_is_not_there_or_no_study_is_refused(tmp_path, capsys):
+    assert cli.main(["info", str(tmp_path)]) == 2
+    assert "holds no study.toml" in capsys.readouterr().err
+    assert cli.main(["info", str(tmp_path / "none.h5")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_tables_show_what_was_tuned_and_only_that(out):
+    table = store.read_table(out)
+    words = {method: chosen(runs) for method, runs in table.groupby("method")}
+    # fixed rho is not shown, tuned alpha is; a method that is like another one shows what was taken over
+    assert words["GSAM"] in ("alpha 0.2", "alpha 0.4")
+    assert words["GSAM, wide"] == words["GSAM"]
+    assert words["GCE"] == ""
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tuned"),
+    [
+        ([{}], []),
+        ([{"rho": 0.1, "sigma": 1.0}], []),
+        ([{"rho": 0.1, "sigma": 1.0}, {"rho": 0.1, "sigma": 2.0}], ["sigma"]),
+        ([{"adaptive": "filter", "rho": 1}, {"adaptive": "none", "rho": 2}], ["adaptive", "rho"]),
+    ],
+)
+def test_tuned_is_where_the_candidates_differ(candidates, tuned):
+    method = RunMethod(label="m", name="sam", like=None, candidates=candidates)
+    assert method.tuned == tuned
+
+
+def test_words_and_whole_numbers_are_shown_as_they_are():
+    run = {
+        "hyperparameters": '{"forget_rate": 0.25, "kind": "filter", "steps": 3}',
+        "tuned": '["kind", "steps"]',
+    }
+    assert chosen(pd.DataFrame([run])) == "kind filter steps 3"

@@ -1,0 +1,137 @@
+"""`ncsam measure CHECKPOINT --model ... --data ...`: the landscape of one's own model, without a script."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import landscape
+from analysis import cli
+from landscape import Objective, top_eigenvalues
+
+MODELS = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def data():
+    draw = torch.Generator().manual_seed(2)
+    return torch.randn(40, 3, generator=draw), torch.randint(2, (40,), generator=draw)
+
+
+def batches():
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=16)
+
+
+def regression():
+    inputs, targets = data()
+    return inputs, nn.functional.one_hot(targets, 2).float()
+
+
+def number():
+    return 3
+
+
+def squares(outputs, targets):
+    return (outputs - targets).square().mean()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with models, data and a checkpoint whose weights are not the initial ones."""
+    (tmp_path / "own_models.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    weights = {name: 2 * value for name, value in model().state_dict().items()}
+    torch.save(weights, "plain.pt")
+    torch.save({"epoch": 3, "state_dict": weights}, "held.pt")
+    torch.save({f"module.{name}": value for name, value in weights.items()}, "parallel.pt")
+    torch.save({"_orig_mod." + name: value for name, value in weights.items()}, "compiled.pt")
+    inputs, targets = data()
+    np.savez("data.npz", inputs=inputs.numpy(), targets=targets.numpy())
+    return tmp_path
+
+
+def namespace():
+    names = {}
+    exec(MODELS, names)
+    return names
+
+
+def model():
+    return namespace()["build"]()
+
+
+def data():
+    return namespace()["data"]()
+
+
+def measure(checkpoint, *arguments):
+    return cli.main(["measure", checkpoint, "--steps", "3", *arguments])
+
+
+@pytest.mark.parametrize("checkpoint", ["plain.pt", "held.pt", "parallel.pt", "compiled.pt"])
+@pytest.mark.parametrize("source", ["own_models:data", "own_models:batches", "data.npz"])
+def test_results_are_those_of_the_checkpoints_weights(checkpoint, source, folder, capsys):
+    assert measure(checkpoint, "--model", "own_models:build", "--data", source) == 0
+    text = capsys.readouterr().out
+    measured = model()
+    measured.load_state_dict(torch.load(folder / "plain.pt"))
+    expected = top_eigenvalues(Objective(measured, nn.CrossEntropyLoss(), data()), 3, seed=0)
+    stored = landscape.load(folder / f"{checkpoint}.landscape.h5", "top_eigenvalues")
+    assert stored.values == pytest.approx(expected.values, rel=1e-5)
+    assert f"{expected.values[0]:.4g}" in text
+    assert landscape.load(folder / f"{checkpoint}.landscape.h5", "plane").loss.shape == (3, 3)
+    assert (folder / f"{checkpoint}.landscape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_names_the_model_and_another_loss_is_taken(folder, capsys):
+    arguments = ("--model", "own_models.py:build", "--data", "own_models:regression")
+    assert measure("plain.pt", *arguments, "--loss", "own_models:squares", "--out", "squares.h5") == 0
+    assert "nat" not in capsys.readouterr().out
+    assert landscape.load("squares.h5", "plane").loss_unit == ""
+
+
+def test_samples_bound_what_is_measured(folder, capsys):
+    for source in ("own_models:data", "own_models:batches", "data.npz"):
+        assert measure("plain.pt", "--model", "own_models:build", "--data", source, "--samples", "20") == 0
+        assert "20 samples" in capsys.readouterr().out
+
+
+GOOD = ("--model", "own_models:build", "--data", "own_models:data")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "arguments", "says"),
+    [
+        ("none.pt", GOOD, "checkpoint: none.pt does not exist"),
+        ("own_models.py", GOOD, "checkpoint: own_models.py is no file of weights"),
+        ("plain.pt", ("--model", "own_models:biuld", *GOOD[2:]), "did you mean 'build'?"),
+        ("plain.pt", ("--model", "own_models", *GOOD[2:]), "must look like module:function"),
+        ("plain.pt", ("--model", "no_such_module:build", *GOOD[2:]), "cannot import no_such_module"),
+        ("plain.pt", ("--model", "own_models:number", *GOOD[2:]), "returns int, not a torch module"),
+        ("plain.pt", (*GOOD[:2], "--data", "digit"), "did you mean 'digits'?"),
+        ("plain.pt", (*GOOD[:2], "--data", "none.npz"), "--data: none.npz does not exist"),
+        ("plain.pt", GOOD[:2], "--data: name a data set"),
+        ("plain.pt", GOOD[2:], "needs --model"),
+        ("plain.pt", (*GOOD, "--samples", "0"), "--samples: must be at least 1"),
+        ("other.pt", GOOD, "is of another model than --model builds"),
+        ("list.pt", GOOD, "holds no state_dict"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(checkpoint, arguments, says, folder, capsys):
+    torch.save({"weight": torch.ones(2)}, "other.pt")
+    torch.save([1, 2], "list.pt")
+    assert measure(checkpoint, *arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

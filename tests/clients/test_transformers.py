@@ -1,0 +1,193 @@
+"""Small random models of transformers: losses and products against those of all tokens at once, in float64."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from landscape import (
+    Objective,
+    filter_normalized_directions,
+    sharpness,
+    spectral_density,
+    surface,
+    tasks,
+    top_eigenvalues,
+    trace,
+)
+
+transformers = pytest.importorskip("transformers")
+
+D = torch.float64
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+SAMPLES, LENGTH, WORDS = 9, 7, 11
+
+
+def batch_of(labels):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, WORDS, (SAMPLES, LENGTH), generator=generator)
+    lengths = torch.randint(2, LENGTH + 1, (SAMPLES, 1), generator=generator)
+    mask = (torch.arange(LENGTH) < lengths).long()
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels(ids, mask)}
+
+
+def classes(ids, _):
+    return ids.sum(1) % 3
+
+
+def words(ids, mask):
+    return ids.masked_fill(mask == 0, -100)
+
+
+def bert():
+    config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, num_labels=3, **SIZES)
+    return transformers.BertForSequenceClassification(config), classes, tasks.hugging_face()
+
+
+def distilbert():
+    config = transformers.DistilBertConfig(
+        vocab_size=WORDS,
+        max_position_embeddings=LENGTH,
+        dim=8,
+        n_layers=1,
+        n_heads=2,
+        hidden_dim=12,
+        num_labels=3,
+    )
+    return transformers.DistilBertForSequenceClassification(config), classes, tasks.hugging_face()
+
+
+def masked_language():
+    config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, **SIZES)
+    return transformers.BertForMaskedLM(config), words, tasks.hugging_face()
+
+
+def gpt2():
+    config = transformers.GPT2Config(
+        vocab_size=WORDS, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    return transformers.GPT2LMHeadModel(config), words, tasks.causal_language_model()
+
+
+def encoder_decoder():
+    # not T5, whose normalization computes in float32
+    config = transformers.BartConfig(
+        vocab_size=WORDS,
+        max_position_embeddings=LENGTH,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=12,
+        decoder_ffn_dim=12,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
+    return (
+        transformers.BartForConditionalGeneration(config),
+        words,
+        tasks.hugging_face(sequence_to_sequence=True),
+    )
+
+
+MODELS = {
+    "bert": bert,
+    "distilbert": distilbert,
+    "masked language": masked_language,
+    "gpt2": gpt2,
+    "encoder and decoder": encoder_decoder,
+}
+
+
+def case(name, cut):
+    """(objective, loss of all labels at once; transformers' own loss of tokens is one of float32)."""
+    torch.manual_seed(0)
+    model, labels, task = MODELS[name]()
+    model = model.to(D).eval()
+    batch = batch_of(labels)
+    parts = {key: value.split(cut) for key, value in batch.items()}
+    batches = [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+    loss = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
+    objective = Objective(model, loss, batches, chunk_size=cut, **task)
+
+    def truth(weights):
+        logits, targets = functional_call(model, weights, (), batch).logits, batch["labels"]
+        if name == "gpt2":
+            logits, targets = logits[:, :-1], targets[:, 1:]
+        kept = targets != -100
+        chosen = logits.log_softmax(-1)[kept].gather(1, targets[kept].unsqueeze(1))
+        return -chosen.sum() / kept.sum()
+
+    return objective, truth
+
+
+def difference(of, theta, vector, step=1e-6):
+    return (of(theta + step * vector) - of(theta - step * vector)) / (2 * step)
+
+
+@pytest.mark.parametrize("cut", [2, 9])
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_derivatives_are_those_of_all_labels_at_once(name, cut):
+    objective, truth = case(name, cut)
+
+    def own_gradient(theta):
+        theta = theta.detach().requires_grad_()
+        return torch.autograd.grad(truth(objective.unflatten(theta)), theta)[0]
+
+    theta = objective.theta
+    assert objective.value() == pytest.approx(truth(objective.unflatten(theta)).item(), rel=1e-10)
+    torch.testing.assert_close(objective.gradient(), own_gradient(theta), rtol=1e-9, atol=1e-11)
+    vector = torch.randn(len(theta), dtype=D, generator=torch.Generator().manual_seed(1))
+    expected = difference(own_gradient, theta, vector)
+    torch.testing.assert_close(objective.hvp(vector), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_traced_products_are_the_direct_ones(name):
+    objective, _ = case(name, 5)
+    vector = torch.ones_like(objective.theta)
+    direct = objective.hvp(vector), objective.ggnvp(vector)
+    traced, _ = case(name, 5)
+    traced.linearize = True
+    torch.testing.assert_close(traced.hvp(vector), direct[0])
+    torch.testing.assert_close(traced.ggnvp(vector), direct[1])
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_all_is_measured(name):
+    objective, truth = case(name, 4)
+    assert top_eigenvalues(objective, 1, tol=0.01).converged.all()
+    assert trace(objective, max_products=8, rtol=None).standard_error > 0
+    assert spectral_density(objective, seed=0).samples == objective.n_samples
+    assert sharpness(objective, rho=0.01).value > 0
+    directions = filter_normalized_directions(objective, 2, seed=0)
+    plane = surface(objective, directions, steps=5)
+    point = (
+        objective.theta + plane.alpha[4] * directions.vectors[:, 0] + plane.beta[0] * directions.vectors[:, 1]
+    )
+    assert plane.loss[4, 0] == pytest.approx(truth(objective.unflatten(point)).item(), rel=1e-9)
+
+
+def test_images():
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=3, **SIZES)
+    model = transformers.ViTForImageClassification(config).to(D).eval()
+    images = torch.randn(6, 1, 8, 8, dtype=D, generator=torch.Generator().manual_seed(2))
+    batch = {"pixel_values": images, "labels": torch.arange(6) % 3}
+    objective = Objective(model, tasks.label_loss, batch, chunk_size=4, **tasks.hugging_face())
+    assert objective.value() == pytest.approx(model(**batch).loss.item(), rel=1e-12)
+    vector = torch.ones_like(objective.theta)
+    expected = difference(objective.gradient, objective.theta, vector)
+    torch.testing.assert_close(objective.hvp(vector), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_model_that_returns_its_own_loss_needs_no_task():
+    torch.manual_seed(0)
+    model, labels, _ = bert()
+    model, batch = model.to(D).eval(), batch_of(labels)
+    objective = Objective(model, lambda outputs, _: outputs.loss, batch, chunk_size=4)
+    assert objective.value() == pytest.approx(model(**batch).loss.item(), rel=1e-12)
+    assert isinstance(model, nn.Module)

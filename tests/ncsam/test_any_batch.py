@@ -1,0 +1,251 @@
+"""Training steps on batches of any form: gradients against those of plain torch, in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from ncsam import ASAM, BSAM, GSAM, NCSAM, SAM, SANER, CoTeaching, FriendlySAM, Plain
+
+D = torch.float64
+cross_entropy = nn.CrossEntropyLoss()
+RHO = 0.1
+SAMS = {"sam": SAM, "asam": ASAM, "gsam": GSAM, "friendly-sam": FriendlySAM, "bsam": BSAM, "saner": SANER}
+
+
+def network(inputs=4, outputs=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, outputs)).to(D)
+
+
+def samples(count=10):
+    return torch.randn(count, 4, dtype=D, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 3
+
+
+def gradients(model):
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def sam_gradients(model, loss):
+    """Two steps of plain torch: at w, and at w + rho g / ||g||."""
+    parameters = list(model.parameters())
+    at_w = torch.autograd.grad(loss(), parameters)
+    length = torch.sqrt(sum(g.square().sum() for g in at_w))
+    with torch.no_grad():
+        for p, g in zip(parameters, at_w, strict=True):
+            p.add_(RHO / length * g)
+    found = torch.autograd.grad(loss(), parameters)
+    with torch.no_grad():
+        for p, g in zip(parameters, at_w, strict=True):
+            p.sub_(RHO / length * g)
+    return found
+
+
+def test_a_whole_batch_is_run_by_forward():
+    model, (x, y) = network(), samples()
+    batch = {"x": x, "y": y}
+    method = SAM(
+        model,
+        lambda outputs, batch: cross_entropy(outputs["scores"], batch["y"]),
+        rho=RHO,
+        forward=lambda model, batch: {"scores": model(batch["x"])},
+    )
+    loss = method.backward(batch)
+    assert loss.item() == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-12)
+    for found, right in zip(
+        gradients(model), sam_gradients(model, lambda: cross_entropy(model(x), y)), strict=True
+    ):
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+    assert method.gradient_count == 2
+
+
+def test_a_dict_is_the_models_arguments():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x, y):
+            return cross_entropy(self.inner(x), y)
+
+    model, (x, y) = Named(), samples()
+    Plain(model, lambda outputs, _: outputs).backward({"x": x, "y": y})
+    right = torch.autograd.grad(cross_entropy(model.inner(x), y), list(model.parameters()))
+    for found, expected in zip(gradients(model), right, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_inputs_may_be_a_tree_of_tensors():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network(8)
+
+        def forward(self, pair):
+            return self.inner(torch.cat([pair["a"], pair["b"]], 1))
+
+    model, (x, y) = Two(), samples()
+    method = SAM(model, cross_entropy, rho=RHO)
+    method.passes.micro_batch_size = 3
+    method.backward({"a": x, "b": 2 * x}, y)
+    right = sam_gradients(model, lambda: cross_entropy(model({"a": x, "b": 2 * x}), y))
+    for found, expected in zip(gradients(model), right, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMS)
+def test_a_closure_stands_for_a_batch(name):
+    model, (x, y) = network(), samples()
+    SAMS[name](model, cross_entropy, rho=RHO).backward(x, y)
+    right = gradients(model)
+    model.zero_grad()
+    method = SAMS[name](model, cross_entropy, rho=RHO)
+    loss = method.backward(closure=lambda: cross_entropy(model(x), y))
+    assert loss.item() == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-12)
+    for found, expected in zip(gradients(model), right, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert method.gradient_count == (3 if name == "bsam" else 2)
+
+
+WEIGHTED = {
+    "class weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=D)),
+    "an ignored class": nn.CrossEntropyLoss(ignore_index=1),
+    "a sum": nn.CrossEntropyLoss(reduction="sum"),
+    "a sum of squares": nn.MSELoss(reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_micro_batches_of_a_weighted_mean_have_the_gradient_of_the_batch(name, size):
+    model, (x, y), loss_fn = network(), samples(), WEIGHTED[name]
+    y = y.sort().values if isinstance(loss_fn, nn.CrossEntropyLoss) else torch.eye(3, dtype=D)[y]
+    method = Plain(model, loss_fn)
+    method.passes.micro_batch_size = size
+    loss = method.backward(x, y)
+    whole = loss_fn(model(x), y)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-12)
+    for found, right in zip(
+        gradients(model), torch.autograd.grad(whole, list(model.parameters())), strict=True
+    ):
+        torch.testing.assert_close(found, right)
+
+
+def test_micro_batches_count_as_the_caller_says():
+    model, (x, y) = network(), samples()
+    w = torch.rand(10, dtype=D, generator=torch.Generator().manual_seed(1))
+
+    def loss_fn(outputs, batch):
+        return (batch[2] * nn.functional.cross_entropy(outputs, batch[1], reduction="none")).sum() / batch[
+            2
+        ].sum()
+
+    method = Plain(model, loss_fn, forward=lambda m, batch: m(batch[0]), count=lambda batch: batch[2].sum())
+    method.passes.micro_batch_size = 4
+    method.backward((x, y, w))
+    right = torch.autograd.grad(loss_fn(model(x), (x, y, w)), list(model.parameters()))
+    for found, expected in zip(gradients(model), right, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+class Places(nn.Module):
+    """Scores of 3 classes at each of 4 places, (batch, 3, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network(4, 12)
+
+    def forward(self, x):
+        return self.inner(x).view(len(x), 3, 4)
+
+
+def dense_case():
+    torch.manual_seed(0)
+    targets = torch.randint(0, 3, (6, 4), generator=torch.Generator().manual_seed(2))
+    targets[0] = targets[1, 2:] = -100
+    return Places().to(D), samples(6)[0], targets
+
+
+def ncsam(model, **options):
+    method = NCSAM(model, cross_entropy, rho=RHO, flip_ratio=0.3, strength=0.5, warmup=0.0, **options)
+    method.progress = 1.0
+    return method
+
+
+@pytest.mark.parametrize("draw", ["low-margin", "uniform"])
+def test_ncsam_relabels_positions_and_leaves_ignored_ones_out(draw):
+    model, x, y = dense_case()
+    method = ncsam(model, draw=draw)
+    method.backward(x, y)
+    noise = method.ascent.compensation
+    labeled = (y.flatten() != -100).nonzero().flatten()
+    assert len(noise.drawn) == len(noise.drawn.unique()) == int(0.3 * len(labeled))
+    assert set(noise.drawn.tolist()) <= set(labeled.tolist())
+    scores = model(x).movedim(1, -1).flatten(0, 1)[noise.drawn]
+    observed = y.flatten()[noise.drawn]
+    assert (noise.temporary_targets != observed).all()
+    assert torch.equal(
+        noise.temporary_targets, scores.scatter(1, observed.unsqueeze(1), -torch.inf).argmax(1)
+    )
+    right = torch.autograd.grad(cross_entropy(scores, noise.temporary_targets), list(model.parameters()))
+    for found, expected in zip(noise.gradient, right, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_ncsam_leaves_ignored_samples_out():
+    model, (x, y) = network(), samples()
+    y[::2] = -100
+    method = ncsam(model, draw="uniform")
+    for _ in range(20):
+        method.backward(x, y)
+        assert (method.ascent.compensation.drawn % 2 == 1).all()
+
+
+def refused():
+    """(method, arguments of backward, what the error says)."""
+    model, (x, y) = network(), samples()
+    own_loss = NCSAM(
+        Places().to(D),
+        lambda outputs, targets: cross_entropy(outputs, targets),
+        rho=RHO,
+        flip_ratio=0.3,
+        strength=1.0,
+        schedule="constant",
+        warmup=0.0,
+    )
+    peers = CoTeaching(model, cross_entropy, peer=network(), forget_rate=0.2)
+    dense = {"inputs": x, "targets": y.unsqueeze(1).expand(-1, 4)}
+    return {
+        "nothing": (SAM(model, cross_entropy, rho=RHO), {}, "^inputs: give a batch, or a closure"),
+        "no labels": (ncsam(model), {"inputs": (x, y)}, "^targets: NCSAM needs classes by themselves"),
+        "a closure": (ncsam(model), {"closure": model}, "^targets: NCSAM needs classes by themselves"),
+        "positions": (own_loss, dense, "^loss_fn: NCSAM relabels single positions"),
+        "two networks": (peers, {"closure": model}, "^targets: CoTeaching needs inputs and targets"),
+    }
+
+
+@pytest.mark.parametrize("name", refused())
+def test_what_a_method_cannot_take_is_refused(name):
+    method, arguments, says = refused()[name]
+    with pytest.raises(ValueError, match=says):
+        method.backward(**arguments)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_perturbation_of_a_model_in_half_precision_has_its_length(scale, dtype):
+    """davda54/sam#7: NaN, or no perturbation at all."""
+    model, (x, y) = network().to(dtype), samples()
+    method = SAM(model, lambda z, t: scale * cross_entropy(z.float(), t), rho=0.5)
+    method.backward(x.to(dtype), y)
+    length = torch.sqrt(sum(t.double().square().sum() for t in method.ascent.perturbation)).item()
+    assert length == pytest.approx(0.5, rel=0.01)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_gradient_longer_than_half_precision_holds_has_a_perturbation():
+    torch.manual_seed(0)
+    model, (x, y) = nn.Sequential(nn.Linear(4, 200_000), nn.Tanh(), nn.Linear(200_000, 3)).half(), samples()
+    method = SAM(model, lambda z, t: 2000 * cross_entropy(z.float(), t), rho=50.0)
+    method.backward(x.half(), y)
+    length = torch.sqrt(sum(t.double().square().sum() for t in method.ascent.perturbation)).item()
+    assert length == pytest.approx(50.0, rel=0.01)

@@ -1,0 +1,86 @@
+"""Every number in the sentences of docs/answer.md is that of a committed table."""
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="module")
+def page(pytestconfig):
+    return " ".join((pytestconfig.rootpath / "docs/answer.md").read_text().split())
+
+
+@pytest.fixture(scope="module")
+def effects(pytestconfig):
+    tables = pytestconfig.rootpath / "docs/tables"
+    both = pd.concat([pd.read_csv(tables / f"{name}-verdicts.csv") for name in ("quick", "redrawn")])
+    return both[both["verdict"] != "not measured"].set_index("effect")
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (
+            "tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0",
+            "tr JᵀJ {:+.2f} decades, accuracy",
+        ),
+        (
+            "tr J^T J, observed labels, SGD: redrawn labels less their mean < 0",
+            "tr JᵀJ {:+.2f} decades, relative",
+        ),
+        (
+            "tr J^T J, observed labels: NCSAM less NCSAM without compensation < 0",
+            "tr JᵀJ {:+.2f} decades, accuracy",
+        ),
+    ],
+)
+def test_effects_in_decades(page, effects, effect, words):
+    assert words.format(effects.loc[effect, "estimate"]) in page
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (
+            "clean test accuracy, last epoch, SGD: redrawn labels less fixed ones > 0",
+            "accuracy {:+.0f} points",
+        ),
+        (
+            "clean test accuracy, last epoch, SGD: redrawn labels less their mean > 0",
+            "accuracy {:+.1f} points",
+        ),
+        ("clean test accuracy, last epoch: SAM less SGD > 0", "accuracy {:+.1f} points where"),
+    ],
+)
+def test_effects_in_points(page, effects, effect, words):
+    assert words.format(100 * effects.loc[effect, "estimate"]) in page
+
+
+def test_what_is_derived_from_the_effects(page, effects):
+    whole = effects.loc["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0", "estimate"]
+    noise = effects.loc["tr J^T J, observed labels, SGD: redrawn labels less their mean < 0", "estimate"]
+    stochastic = effects.loc[
+        "tr J^T J, observed labels: SGD, stochastic label noise less SGD < 0", "estimate"
+    ]
+    assert f"falls {10**-whole:.0f} times below ({-whole:.2f} decades)" in page
+    assert f"does {1 - noise / whole:.0%} of it in decades, and noise the other {-noise:.2f} decades" in page
+    assert f"makes it smaller by {-stochastic:.2f}" in page
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict", "words"),
+    [
+        (
+            "sharpness elementwise, true labels, SGD: redrawn labels less their mean < 0",
+            "equivalent in these cells",
+            "relative sharpness equivalent",
+        ),
+        (
+            "clean test accuracy, last epoch: NCSAM less NCSAM without compensation > 0",
+            "inconclusive",
+            "accuracy not told apart",
+        ),
+    ],
+)
+def test_verdicts(page, effects, effect, verdict, words):
+    assert effects.loc[effect, "verdict"] == verdict
+    assert words in page
