@@ -10,6 +10,7 @@ PAGES = (
     *("benchmarks/curvature.md", "benchmarks/surfaces.md", "benchmarks/training.md"),
     *(
         "answer.md",
+        "any-batch.md",
         "claims.md",
         "curvature.md",
         "findings.md",
