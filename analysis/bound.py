@@ -63,7 +63,7 @@ class Assumption:
 
 
 def zero_one(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of wrong predictions; outputs with a NaN predict nothing."""
+    """The share of wrong predictions; outputs with a NaN count as wrong."""
     wrong = (outputs.argmax(1) != targets) | outputs.isnan().any(1)
     return wrong.to(outputs.dtype).mean()
 

@@ -68,7 +68,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
 ) -> list[dict[str, float]]:
-    """Takes up the state of a checkpoint and returns the history's rows so far.
+    """Loads the state of a checkpoint, and returns the rows of the history so far.
 
     Raises:
         ValueError: a checkpoint of other settings.

@@ -9,7 +9,7 @@ MAX_CLASSES = 100_000
 
 
 def check_classes(largest: int, where: str) -> None:
-    """Checks that the largest label of a set is one of a class.
+    """Checks that the largest label of a data set is below the number of classes.
 
     Raises:
         ValueError: it is beyond `MAX_CLASSES`.

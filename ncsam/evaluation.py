@@ -39,7 +39,7 @@ def predict(
     batch_size: int = 2000,
     autocast_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Outputs (n, classes) in evaluation mode; the model's mode ends as it was.
+    """Outputs (n, classes) in evaluation mode. The model is in its former mode afterward.
 
     Args:
         model: any.

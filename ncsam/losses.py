@@ -32,7 +32,7 @@ class GeneralizedCrossEntropy(nn.Module):
     """GCE, (1 - p_y^q) / q (Zhang and Sabuncu 2018, arXiv:1805.07836, Eq. 6).
 
     Args:
-        q: from cross-entropy (to 0) to the mean absolute error (1); 0.7 in the paper.
+        q: in (0, 1]. Near 0 the loss is cross-entropy, at 1 the mean absolute error; the paper has 0.7.
     """
 
     def __init__(self, *, q: float = 0.7) -> None:
@@ -215,11 +215,11 @@ class StochasticLabelNoise(nn.Module):
         return -(noisy * log_softmax(outputs, 1)).sum(1).mean()
 
     def get_extra_state(self) -> dict[str, int]:
-        """What a checkpoint needs beside the noise: how often it was drawn."""
+        """The number of draws so far; a checkpoint needs no more than that."""
         return {"draws": self.draws}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Goes on after so many draws."""
+        """Continues after the number of draws in the state."""
         self.draws = state["draws"]
 
 
@@ -290,7 +290,7 @@ LOG_LIKELIHOODS = (nn.CrossEntropyLoss, nn.NLLLoss, ForwardCorrection, Stochasti
 
 
 def unit_of(loss_fn: object) -> str:
-    """ "nat" for a negative log-likelihood; empty for any other loss, of which the unit is not known."""
+    """ "nat" for a negative log-likelihood; empty for any other loss, whose unit is not known."""
     is_likelihood = isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn is cross_entropy
     return "nat" if is_likelihood else ""
 

@@ -14,10 +14,10 @@ def share(hits: Tensor, among: Tensor) -> float:
 
 
 def memorized_share(predictions: Tensor, labels: NoisyLabels) -> float:
-    """Of the wrongly labeled samples, those predicted as their wrong label; NaN if no label is wrong."""
+    """The share of the wrongly labeled samples that are predicted as their wrong label; NaN if no label is wrong."""
     return share(predictions == labels.observed, labels.is_wrong)
 
 
 def recovered_share(predictions: Tensor, labels: NoisyLabels) -> float:
-    """Of the wrongly labeled samples, those predicted as their true label; NaN if no label is wrong."""
+    """The share of the wrongly labeled samples that are predicted as their true label; NaN if no label is wrong."""
     return share(predictions == labels.clean, labels.is_wrong)

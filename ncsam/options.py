@@ -199,6 +199,6 @@ def _fits(value: Any, kind: Any, whole_numbers: tuple[int, int] | None) -> bool:
 
 
 def _without_none(hint: Any) -> Any:
-    """The type itself of `float | None`; a choice of several types stays as it is."""
+    """float for `float | None`; a choice of several types is not changed."""
     parts = [part for part in get_args(hint) if part is not type(None)]
     return parts[0] if type(None) in get_args(hint) and len(parts) == 1 else hint

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import SIGNS, cell_names, effect_of, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import distinct_methods, family_of, hyperparameters_of
 from analysis.statistics import conditional_information, rank_association
@@ -27,7 +27,7 @@ class Association:
         quantity: one of them.
         outcome: the other.
         sign: of the correlation.
-        given: a third quantity, which makes the correlation partial.
+        given: a third quantity that is held fixed: the correlation is then a partial one.
     """
 
     quantity: str
@@ -55,9 +55,8 @@ class Association:
         if needs:
             return not_measured(self, unit, needs)
         values = [what.values(noisy) for what in quantities]
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
+        return effect_of(
+            self,
             unit=unit,
             finding=rank_association(
                 cell_names(noisy),
@@ -73,7 +72,10 @@ class Association:
 
 @dataclass(frozen=True)
 class Information:
-    """What a quantity tells of another's order over methods, within data set and noise, beyond hyper-parameters."""
+    """How much a quantity tells about the order of methods in another one, within data set and noise.
+
+    Hyper-parameters are held fixed: a quantity that only follows one of them tells nothing.
+    """
 
     quantity: str
     outcome: str
@@ -98,9 +100,8 @@ class Information:
         if needs:
             return not_measured(self, SHARE, needs)
         x, y = (what.values(noisy) for what in quantities)
-        return Effect(
-            name=self.describe(),
-            predicted=1,
+        return effect_of(
+            self,
             unit=SHARE,
             finding=conditional_information(
                 cell_names(noisy), noisy["method"], x, y, hyperparameters_of(noisy)

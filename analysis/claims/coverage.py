@@ -42,10 +42,10 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
     """What the runs of one method cover of a grid.
 
     Args:
-        grid: runs in all of whose cells and seeds the method should have one.
-        runs: of the method.
+        grid: the method should have one run in each cell and seed of these runs.
+        runs: those of the method.
         title: of the method.
-        quantities: all of which each run should have.
+        quantities: each run should have a value of all of them.
     """
     values = pd.concat([what.values(runs) for what in quantities], axis=1).sum(axis=1, skipna=False)
     unconverged = np.logical_or.reduce([what.unconverged(runs) for what in quantities])

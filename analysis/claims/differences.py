@@ -9,7 +9,15 @@ import pandas as pd
 
 from analysis.claims.coverage import Coverage, coverage, coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, Prediction, cell_names, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import (
+    SIGNS,
+    Prediction,
+    cell_names,
+    effect_of,
+    lacking,
+    noisy_runs,
+    not_measured,
+)
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, select_both
 from analysis.statistics import paired_effect
@@ -29,9 +37,8 @@ def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataF
 def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame, covered: Coverage) -> Effect:
     """The mean over cells of the mean difference in each, of what `pairs_of` gives."""
     null = null_of(prediction.sign, what.margin)
-    return Effect(
-        name=prediction.describe(),
-        predicted=prediction.sign,
+    return effect_of(
+        prediction,
         unit=what.unit,
         finding=paired_effect(
             cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
@@ -120,9 +127,8 @@ class Level:
         covered = (
             coverage(noisy, runs, self.method.title, [what]) if self.method else coverage_of_all(runs, [what])
         )
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
+        return effect_of(
+            self,
             unit=what.unit,
             finding=paired_effect(
                 cell_names(seeds),

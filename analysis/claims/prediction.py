@@ -6,14 +6,17 @@ runs it needs; and `effect(table)`, what the data say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import pandas as pd
 
+from analysis.claims.coverage import Coverage
 from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL, Variant
+from analysis.statistics import Finding
 from analysis.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
@@ -37,6 +40,29 @@ class Prediction(Protocol):
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """Estimate, interval and test."""
+
+
+def effect_of(
+    prediction: Prediction,
+    *,
+    unit: str,
+    finding: Finding,
+    coverage: Coverage,
+    margin: float = math.nan,
+    null: tuple[float, float] = (0.0, 0.0),
+    vacuous: bool = False,
+) -> Effect:
+    """The effect of a prediction whose quantity was measured; arguments as the attributes of `Effect`."""
+    return Effect(
+        name=prediction.describe(),
+        predicted=prediction.sign,
+        unit=unit,
+        finding=finding,
+        margin=margin,
+        null=null,
+        coverage=coverage,
+        vacuous=vacuous,
+    )
 
 
 def not_measured(prediction: Prediction, unit: str, needs: str) -> Effect:
@@ -76,7 +102,7 @@ def lacking(
     quantities: Sequence[Quantity],
     *of_methods: tuple[Variant, pd.DataFrame],
 ) -> str:
-    """What is not there at all: wrong labels, a method's runs, or measurements; empty if all is.
+    """What a prediction lacks: wrong labels, a method's runs, or measurements; empty if it lacks nothing.
 
     Args:
         table: all runs.

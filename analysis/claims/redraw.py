@@ -1,4 +1,4 @@
-"""F: labels that are wrong in the same way at every step, against labels that are redrawn."""
+"""F: labels that stay wrong in the same way at all steps, against labels that are drawn anew at each step."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import NOISE, joined, lacking, not_measured
+from analysis.claims.prediction import NOISE, effect_of, joined, lacking, not_measured
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import CELL
 from analysis.statistics import failing_share
@@ -50,9 +50,8 @@ class Holds:
             return not_measured(self, "share of runs", needs)
         values = what.values(runs)
         above = quantity(self.vacuous).values(runs) > 0 if self.vacuous else pd.Series([False])
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
+        return effect_of(
+            self,
             unit="share of runs",
             finding=failing_share(
                 joined(runs, CELL),

@@ -11,7 +11,7 @@ import scipy.stats
 from analysis.claims.coverage import coverage, coverage_of_all
 from analysis.claims.differences import null_of
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, noisy_runs, not_measured, series_names
+from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs, not_measured, series_names
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
 from analysis.statistics import Finding, paired_effect, slope_of, trend
@@ -67,9 +67,8 @@ class Trend:
         if needs:
             return not_measured(self, unit, needs)
         margin = what.margin if self.by_rate else np.nan
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
+        return effect_of(
+            self,
             unit=unit,
             finding=self._by_rate(runs, what) if self.by_rate else self._by_option(runs, what),
             margin=margin,
@@ -151,9 +150,8 @@ class Best:
             margin=self.margin,
             counted="seeds in cells",
         )
-        return Effect(
-            name=self.describe(),
-            predicted=self.sign,
+        return effect_of(
+            self,
             unit="share",
             finding=_where_values_differ(found, whole.to_numpy(dtype=np.float64)),
             margin=self.margin,

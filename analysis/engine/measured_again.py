@@ -68,7 +68,7 @@ def measure_study(
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
         data = load_checked_data(root, finals[0], data_dir, records)[1] if outdated else ""
-        # the settings are in the folder before the first run: after a kill the same call needs no other study
+        # written before the first run: after a kill the folder's own study has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
         current = records.keys() - {run.path for run in outdated}

@@ -80,7 +80,7 @@ class Processes:
 
 
 def cores() -> int:
-    """Those of this machine that this process may use: of a batch system's node it may be a few."""
+    """The number of cores that this process may use, which a batch system may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -35,16 +35,17 @@ def time_left(
     in_hand: Sequence[tuple[str, float]],
     workers: int,
 ) -> TimeLeft | None:
-    """The time until the last run is finished; None while nothing is known.
+    """The time until the last run is finished; None before the first run is.
 
-    The prediction interval of a sum of runs, each kind with its own mean and all with one relative spread, divided
-    among the workers. At the end some of them wait for the last one: for at most as long as the longest run takes.
+    It is the prediction interval of a sum of runs, divided among the workers. Each kind of run has a mean of its own;
+    the relative spread is the same for all kinds. At the end workers are idle while the last run goes on, for the time
+    of the longest run at most.
 
     Args:
-        done: kind of run -> seconds of each that is finished.
-        left: kind of run -> how many are not, those in hand among them.
-        in_hand: kind, and seconds since the start, of each that a worker has.
-        workers: that share the work.
+        done: kind of run -> the seconds of each finished run.
+        left: kind of run -> the number of runs that are not finished, with those in hand.
+        in_hand: kind and seconds since the start of each run that a worker has in hand.
+        workers: number of workers.
     """
     left = {kind: count for kind, count in left.items() if count}
     means = {kind: sum(seconds) / len(seconds) for kind, seconds in done.items() if seconds}
@@ -78,7 +79,7 @@ def _relative_spread(done: Mapping[str, Sequence[float]]) -> tuple[int, float]:
 
 
 def in_words(estimate: TimeLeft | None) -> str:
-    """For people."""
+    """The estimate as people read it: "12 min to 15 min"."""
     if estimate is None:
         return "unknown"
     if estimate.high is None:

@@ -48,7 +48,7 @@ def run_study(
         data = ""
         if not all(run.path in records for run in finals + trials):
             dataset, data = load_checked_data(root, finals[0], data_dir, records)
-            # what does not fit the data is better found here than by every worker
+            # a fault is better found here, once, than by every worker
             check_against_data(study, dataset, data_dir)
         # workers of a cluster may have been started in another folder
         context = RunContext(

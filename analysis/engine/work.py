@@ -84,14 +84,14 @@ class Timed(NamedTuple):
 
 
 def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
-    """Calls the function where the run is done, and looks at the clock there."""
+    """Calls the function in the worker, and measures the time there."""
     start = time.perf_counter()
     record = function(*arguments, **options)
     return Timed(record, time.perf_counter() - start)
 
 
 def kind_of(run: Run) -> str:
-    """Runs that take about the same time: of one method, trials apart, and those apart that compute surfaces."""
+    """A run's method, whether it is a trial, and whether it has surfaces: such runs take about the same time."""
     method = run.config.method.label
     if run.config.purpose == "selection":
         return f"{method}, to choose"

@@ -16,8 +16,8 @@ MAX_WORD = 500
 def check_plain(settings: dict[str, Any]) -> None:
     """Raises ValueError unless all values are what a setting can be.
 
-    Those are whole numbers of 64 bits, numbers that float32 holds, true or false, short printable words, and lists
-    and tables of these that nest a few levels deep. What comes later can then compare, print and store every value.
+    A setting can be a whole number of 64 bits, a number that float32 holds, true or false, a short printable word, or a
+    list or table of these that nests a few levels deep. Later code can then compare, print and store every value.
     """
     left: list[tuple[tuple[str, ...], Any]] = [((), settings)]
     while left:

@@ -30,7 +30,7 @@ class RunNoise(Settings):
 
     @property
     def title(self) -> str:
-        """How tables and figures call it: labels that are drawn anew at each step are another kind of noise."""
+        """The kind of noise in tables and figures. Labels that are drawn anew at each step are another kind."""
         return self.kind if self.redraw == "never" else f"{self.kind}, redrawn each {self.redraw}"
 
 

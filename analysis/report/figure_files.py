@@ -28,7 +28,7 @@ LOSS_NAMES = {
 
 
 def draw_all(root: Path) -> Path:
-    """Writes the figures as PNG and PDF into `figures/` of the study folder, which is returned.
+    """Writes the figures as PNG and PDF into `figures/` of the study folder, and returns the path of `figures/`.
 
     Raises:
         FileNotFoundError: not a study folder.

@@ -136,9 +136,9 @@ class Measure:
     Attributes:
         name: as `ncsam measure --only` calls it.
         of: the trained model -> its results.
-        groups: of the run file that it may fill.
+        groups: groups of the run file that its results are written to.
         settings: keys of a study's `measure` that its results depend on.
-        version: is raised when the same settings give other results or more of them.
+        version: is raised when the same settings give other or further results.
     """
 
     name: str

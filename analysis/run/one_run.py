@@ -57,7 +57,7 @@ def execute(
             versions = {name: found.version for name, found in MEASURES.items()}
             store.write_measured_by(file, versions, context.device)
         record = store.record_of(file)
-    # also those of a training that was begun with other settings
+    # with other fingerprints too: a training may have been begun with other settings
     for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
         left_over.unlink(missing_ok=True)
     return record
@@ -66,7 +66,7 @@ def execute(
 def _trained(
     run: Run, choice: Choice, data: RunData, path: Path, report: Report
 ) -> tuple[nn.Module, History]:
-    """The model as training leaves it, and the training's history."""
+    """The trained model, and the history of its training."""
     config = run.config
     fingerprint = fingerprint_of_training(run, choice, data.digest)
     checkpoint = path.with_name(f"{path.stem}.{fingerprint[:12]}.ckpt")
@@ -84,5 +84,5 @@ def _trained(
 
 
 def fingerprint_of_training(run: Run, choice: Choice, data: str) -> str:
-    """Tells whether a training may go on from a checkpoint: same settings, same choice, same data."""
+    """A digest of settings, choice and data. A training resumes from a checkpoint only if both have the same one."""
     return digest([run.config.training_fingerprint, choice.hyperparameters, data])

@@ -105,7 +105,7 @@ def check_writable(root: Path) -> None:
 
 
 def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str], None]) -> dict[str, Record]:
-    """Checks that the folder is this study's, writes down the study in it, and looks at every run that is there.
+    """Checks that the folder is this study's, writes `study.toml` into it, and looks at every run file.
 
     Args:
         root: the folder, locked.

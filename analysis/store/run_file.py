@@ -232,7 +232,7 @@ def run_file_written(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def run_file_changed(path: Path) -> Iterator[h5py.File]:
-    """A copy of a run's file in memory, which takes the file's place at the end of the context as a new one does.
+    """A copy of a run's file in memory. At the end of the context the copy replaces the file, whole and sealed.
 
     Raises:
         FileNotFoundError, BrokenFileError, StoreError: as `opened` does.

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 
 def channels_last_if_faster(inputs: Tensor, model: nn.Module, takes: Callable[[Tensor], object]) -> Tensor:
-    """Images channels last where the model has float32 convolutions on the CPU, which run faster so; else as they are.
+    """Images in channels-last layout, if the model's convolutions run faster with it; otherwise unchanged.
 
-    GPUs do with TF32 and half precision alone: in float32 proper a V100 takes 1.6 times as long
+    Convolutions in float32 on the CPU do. On a GPU only those in TF32 and half precision do: in full float32 a V100
+    takes 1.6 times as long
     (https://github.com/pytorch/pytorch/issues/44943).
 
     Args:
         inputs: (n, ...).
-        model: that they are for.
+        model: takes the images.
         takes: runs the model on a few inputs; raises RuntimeError where it cannot take the layout.
     """
     convolves = any(isinstance(m, nn.Conv2d) and m.weight.device.type == "cpu" for m in model.modules())

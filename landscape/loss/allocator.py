@@ -14,9 +14,9 @@ def tune_allocator() -> bool:
     """Tells glibc to keep freed memory rather than give each large block back to the kernel.
 
     A product of a convolutional network allocates and frees hundreds of megabytes; by default the kernel must
-    hand out and clear these pages anew each time, a quarter to a third of the time. The process then keeps its
-    peak memory until it ends. For processes of one's own: a library must not decide this for its user, so
-    nothing here calls it but the command line. To be called before the first large tensor is made.
+    hand out and clear these pages anew each time, which takes a quarter to a third of the time. The process then
+    keeps its peak memory until it ends. A library must not decide this for its user, so only the command line calls
+    this function. Call it before the first large tensor is made.
 
     Returns:
         Whether it took effect; False where the C library is not glibc.

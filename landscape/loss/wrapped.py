@@ -1,4 +1,4 @@
-"""What is measured must be an Objective: a model given in its place is refused with the remedy."""
+"""Functions that measure take an Objective. A model in its place is refused, with the remedy."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class SecantModel:
         self._secants = np.zeros((points, points))
 
     def add(self, offset: Tensor, gradient: Tensor, rise: float) -> None:
-        """Remembers a point; when all places are taken, the lowest but the first gives way."""
+        """Keeps a point. When all places are taken, the lowest point is dropped; the first one always stays."""
         if len(self.rises) < len(self.offsets):
             place = len(self.rises)
             self.rises.append(rise)

@@ -80,9 +80,9 @@ def refined(
     """Values on a grid. Points are evaluated until the estimated error of the loss is small at all others.
 
     The allowed error is `tolerance` times the range of the loss. It is also at most `LOCAL` times `tolerance` times the
-    loss at the point, where a loss below `FLOOR` times the range counts as that. All points near a loss that is not
-    finite are evaluated. The accuracy, a step function of the weights, is interpolated at the same points. Its error is
-    estimated too, but no points are evaluated because of it.
+    loss at the point; a loss below `FLOOR` times the range counts as `FLOOR` times the range. All points near a loss
+    that is not finite are evaluated. The accuracy, a step function of the weights, is interpolated at the same points.
+    Its error is estimated too, but no points are evaluated because of it.
 
     Args:
         evaluate: multiples (points, 2) -> their values.

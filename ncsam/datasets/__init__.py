@@ -66,7 +66,7 @@ def load_dataset(
             given. The normalization stays that of the whole training set. `train_indices` tells which.
         test_samples: how many test samples to keep, drawn likewise.
         seed: of those draws.
-        image_size: pixels of a side to which the files of `"images"` are resized.
+        image_size: side in pixels; the files of `"images"` are resized to it.
 
     Raises:
         ValueError: unknown name, more samples than there are, or a file that is not what it should be.

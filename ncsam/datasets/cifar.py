@@ -126,7 +126,7 @@ def _read_batch(path: Path, checksum: str, archive: Archive) -> tuple[np.ndarray
 
 
 def read_pixels_and_labels(content: bytes, path: Path, labels: str) -> tuple[Any, Any]:
-    """What the pickled dictionary of a batch has as `"data"` and under `labels`, an array where it is one.
+    """The entries `"data"` and `labels` of a batch's pickled dictionary, as arrays where they are arrays.
 
     Raises:
         ValueError: a pickle that is broken, holds no dictionary, or names anything but arrays.

@@ -17,7 +17,7 @@ FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's `dataset-fashion-mnist` puts its files."""
 
 MAX_BYTES = 4 * 2**30
-"""Of one file: EMNIST, the largest of the family, has 0.6 GB of images."""
+"""Most bytes of one file. EMNIST, the largest set of the family, has 0.6 GB of images."""
 
 
 def fashion_mnist(data_dir: Path | None = None) -> Dataset:

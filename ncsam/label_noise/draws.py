@@ -26,8 +26,8 @@ def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) -> Tensor:
     """Whole numbers, int64, nearest to `quotas` with the sum `total` (Hamilton's method).
 
-    Each quota is rounded down, and those with the largest remainders get one more; chance decides between
-    equal ones.
+    Each quota is rounded down, and those with the largest remainders get one more. Chance decides between
+    equal remainders.
 
     Args:
         quotas: float64 (k,), not negative; `total` is their sum, rounded.

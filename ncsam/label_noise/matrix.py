@@ -39,7 +39,7 @@ def matrix(
     Args:
         clean: int64 (n,).
         classes: how many.
-        rate: share of wrong labels to scale the matrix to, keeping the ratios of its mistakes; None: as it is.
+        rate: share of wrong labels. The matrix is scaled to it, with the ratios of its mistakes kept. None: not scaled.
         generator: of the draw.
         transition: (classes, classes), rows of probabilities that sum to 1; or one of `TRANSITION_MATRICES`.
 

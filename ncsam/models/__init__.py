@@ -46,7 +46,7 @@ MAX_WIDTH = 65_536
 """More channels or layers than this are taken for a slip of the pen."""
 
 MODEL_REGISTRY = Registry("model", MODELS, whole_numbers=(1, MAX_WIDTH))
-"""The architectures with their options, of which widths and depths are whole numbers."""
+"""The architectures with their options; widths and depths are whole numbers."""
 
 
 def model_options(name: str) -> dict[str, Any]:

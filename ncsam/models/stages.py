@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
 def residual_stages(
     block: Callable[[int, int, int], nn.Module], before: int, channels: Sequence[int], depths: Sequence[int]
 ) -> list[nn.Module]:
-    """All blocks in order; the first of each stage but the first has stride 2.
+    """All blocks in order. The first block of each stage has stride 2, but that of the first stage has stride 1.
 
     Args:
         block: (channels before, channels after, stride) -> block.
