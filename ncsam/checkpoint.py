@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.methods.method import Method
+from ncsam.seal import is_sealed, seal
 
 
 class CheckpointError(ValueError):
@@ -40,6 +41,7 @@ def save_checkpoint(
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         _save(state, beside)
+        seal(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -76,6 +78,8 @@ def load_checkpoint(
     """
     device = next(method.model.parameters()).device
     try:
+        # torch does not look at the checksums in its files; those of earlier versions have no seal
+        is_sealed(path)
         state = torch.load(path, map_location=device, weights_only=True)
         whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}
     except Exception as error:  # a broken file may raise anything

@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 
 from analysis import store
-from analysis.store.safe_hdf5 import sealed
 from landscape.results.trust import ALLOWANCE, MOST_INFLATED, UntrustedError, check_trusted
+from ncsam.seal import sealed
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import LONGER, run_tiny
 

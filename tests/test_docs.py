@@ -11,6 +11,7 @@ PAGES = (
     *(
         "any-batch.md",
         "answer.md",
+        "any-batch.md",
         "claims.md",
         "curvature.md",
         "findings.md",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
 from analysis.report.chosen import claims_of
-from analysis.report.console import claims_table, results_table, verdicts_table
+from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
 from analysis.report.summary import print_results, print_verdicts
 
@@ -59,7 +60,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     chosen_claims(study.claims)
     resources = _resources(options)
     if options.dry_run:
-        print_plan(study, options.out, resources.workers, console)
+        print_plan(study, options.out, resources, console)
         return 0
     outcome = run_study(study, options.out, resources, console=console)
     return _show(options.out, outcome, console)
@@ -121,10 +122,21 @@ def _write_what_people_see(root: Path, judgements: list[Judgement], console: Con
         _say(console, f"report: {report} (written before)")
         _say(console, f"figures: {root / 'figures'} (drawn before)")
         return
-    with console.status("writing the report"):
+    with console.status("writing the report"), _disk_errors_in_a_line(root):
         write_report(root, judgements=judgements)
     _say(console, f"report: {report}")
     _draw(root, console)
+
+
+@contextmanager
+def _disk_errors_in_a_line(root: Path) -> Iterator[None]:
+    """Says which folder cannot be written, which the system's error does not."""
+    try:
+        yield
+    except OSError as error:
+        if store.is_of_the_disk(error):
+            raise store.cannot_write(root, error) from error
+        raise
 
 
 def _device(name: str) -> str:
@@ -162,7 +174,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
             raise ValueError(f"--claim: {missing[0].id!r} is none of the claims that the study chose")
         judgements = [judged[claim.id] for claim in claims]
     if options.verbose:
-        console.print(verdicts_table(judgements))
+        print_whole(console, verdicts_table(judgements))
     else:
         print_verdicts(judgements, console)
     if options.markdown:
@@ -194,7 +206,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
 
 
 def _results(options: argparse.Namespace, console: Console) -> int:
-    console.print(results_table(store.read_tables(options.results)))
+    print_whole(console, results_table(store.read_tables(options.results)))
     return 0
 
 
@@ -206,7 +218,7 @@ def _say(console: Console, text: str) -> None:
 def _report(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
         read_own_part(path)
-    with console.status("writing the report"):
+    with console.status("writing the report"), _disk_errors_in_a_line(options.results):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
         _say(console, f"written: {path}")
@@ -219,7 +231,7 @@ def _figures(options: argparse.Namespace, console: Console) -> int:
 
 
 def _draw(root: Path, console: Console) -> None:
-    with console.status("drawing figures"):
+    with console.status("drawing figures"), _disk_errors_in_a_line(root):
         folder = figure_files.draw_all(root)
     _say(console, f"figures: {folder}")
 

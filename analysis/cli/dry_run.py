@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
 from analysis import store
+from analysis.engine import Resources
+from analysis.engine.processes import threads_of_each
 from analysis.engine.time_left import in_words, time_left
 from analysis.engine.work import kind_of
 from analysis.plan import Run, Study, final_runs, selection_runs
+from analysis.plan.against_data import check_against_data, memory_of_a_run
+from analysis.plan.data import load_data
+from analysis.run import RunContext
+from analysis.run.forecast import seconds_of_training
 from analysis.wording import percent
 
 
-def print_plan(study: Study, root: Path, workers: int, console: Console) -> None:
-    """Prints the grid of a checked study, its trainings and their cost; reads no data and writes nothing.
+def print_plan(study: Study, root: Path, resources: Resources, console: Console) -> None:
+    """Prints the grid of a checked study, its trainings, and the memory and time that they need; writes nothing.
 
     Args:
-        study: what would be done.
+        study: what would be done; checked against its data too, where they are there.
         root: its folder, which need not be there.
-        workers: that would share the work.
+        resources: with which it would be done.
         console: where to.
+
+    Raises:
+        StudyError: the study is impossible on its data.
     """
     finals = final_runs(study)
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
@@ -35,18 +47,38 @@ def print_plan(study: Study, root: Path, workers: int, console: Console) -> None
         *(f"method: {method.title}{_candidates(study.candidates(method))}" for method in study.methods),
         f"trainings: {len(finals)} to judge and {len(trials)} to choose hyper-parameters; {len(left)} are left",
         f"epochs left: {sum(run.config.training.epochs for run in left):,}",
-        f"time left with {workers} workers: {_time(root, finals + trials, left, workers)}",
+        *_cost(study, root, finals + trials, left, resources),
     ]
     for line in lines:
         console.print(Text(line))
+
+
+def _cost(study: Study, root: Path, runs: list[Run], left: list[Run], resources: Resources) -> list[str]:
+    """Memory and time; without the data the memory is not known, and the time only by runs that are there."""
+    missing = ""
+    memory = "memory of a run: "
+    try:
+        dataset = load_data(runs[0].config, resources.data_dir)
+    except FileNotFoundError as error:
+        missing = str(error)
+        memory += f"not known without the data ({error})"
+    else:
+        check_against_data(study, dataset, resources.data_dir)
+        needed = memory_of_a_run(study, dataset)
+        memory += (
+            f"{needed.bytes / 2**20:,.0f} MiB for the data and the vectors of {needed.parameters:,} parameters, "
+            "beside libraries and activations"
+        )
+    workers = f"time left with {resources.workers} workers: "
+    return [memory, workers + _time(root, runs, left, resources, can_be_tried=not missing)]
 
 
 def _candidates(candidates: list[dict[str, object]]) -> str:
     return f" (the best of {len(candidates)} candidates)" if len(candidates) > 1 else ""
 
 
-def _time(root: Path, runs: list[Run], left: list[Run], workers: int) -> str:
-    """From the seconds of training in the runs that are there."""
+def _time(root: Path, runs: list[Run], left: list[Run], resources: Resources, *, can_be_tried: bool) -> str:
+    """From the seconds of training in the runs that are there; of other kinds from a step of theirs, done now."""
     if not left:
         return "none"
     seconds: dict[str, list[float]] = {}
@@ -56,7 +88,25 @@ def _time(root: Path, runs: list[Run], left: list[Run], workers: int) -> str:
             spent = float(store.read_history(path)["seconds"].iloc[-1])
             if math.isfinite(spent):
                 seconds.setdefault(kind_of(run), []).append(spent)
+    said = "measurements apart"
+    untimed = {kind_of(run): run for run in left if kind_of(run) not in seconds}
+    if untimed and can_be_tried:
+        said = f"by a step of each method, {said}"
+        context = RunContext(root, resources.data_dir, resources.device)
+        with _threads(resources.threads or threads_of_each(resources.workers)):
+            for kind, run in untimed.items():
+                seconds[kind] = [seconds_of_training(run, context)]
     if not seconds:
         return "not known before a run is done"
-    estimate = time_left(seconds, Counter(kind_of(run) for run in left), [], workers)
-    return f"{in_words(estimate)}, measurements apart"
+    estimate = time_left(seconds, Counter(kind_of(run) for run in left), [], resources.workers)
+    return f"{in_words(estimate)}, {said}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
+import multiprocessing
 import queue
 import re
 import secrets
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,13 @@ import analysis
 import landscape
 import ncsam
 from analysis.engine.jobs import EngineError, Event, Job, OnEvent
-from analysis.engine.processes import gpus_of_workers, threads_of_each, wait_passively
+from analysis.engine.processes import gpus_of_workers, kill_children, threads_of_each, wait_passively
 from analysis.engine.resources import Resources
 
 IN_HAND = 1000
 """Enough for a cluster that grows with what waits, few enough for the memory."""
-SECONDS_TO_ANSWER = 8
+SECONDS_TO_ANSWER = 5
+"""So that with the start of Python a word comes within ten."""
 
 
 class Cluster:
@@ -46,6 +51,7 @@ class Cluster:
         self._cluster = None
         self._gpus: list[int] = []
         self._threads = threads
+        self._others = multiprocessing.active_children()
         if scheduler is None:
             wait_passively()
             self._threads = threads or threads_of_each(workers)
@@ -106,10 +112,27 @@ class Cluster:
 
     def close(self, *, at_once: bool) -> None:
         """Lets go of the jobs, and ends the workers if they were started here."""
-        self._executor.shutdown(wait=not at_once)
-        self._client.close(timeout=1 if at_once else SECONDS_TO_ANSWER)
+        if at_once:
+            with _dask_silenced():
+                self._end_at_once()
+            return
+        self._executor.shutdown()
+        self._client.close(timeout=SECONDS_TO_ANSWER)
         if self._cluster is not None:
-            self._cluster.close(timeout=1 if at_once else SECONDS_TO_ANSWER)
+            self._cluster.close(timeout=SECONDS_TO_ANSWER)
+
+    def _end_at_once(self) -> None:
+        """Ends the workers in the midst of their jobs: Dask itself would wait for these."""
+        if self._cluster is not None:
+            for nanny in self._cluster.workers.values():
+                nanny.auto_restart = False
+            kill_children(besides=self._others)
+        self._executor.shutdown(wait=False)
+        for part in (self._client, self._cluster):
+            # who answers no more is gone
+            with suppress(Exception):
+                if part is not None:
+                    part.close(timeout=1)
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -126,6 +149,17 @@ def code_digest() -> str:
             digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def _dask_silenced() -> Iterator[None]:
+    """Within, nothing is logged: of what is ended at once Dask tells in tracebacks."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _certificates() -> Any:

@@ -8,8 +8,10 @@ import pickle
 import queue
 import signal
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -71,12 +73,17 @@ class Processes:
     def close(self, *, at_once: bool) -> None:
         """Ends the workers."""
         if at_once:
-            for child in multiprocessing.active_children():
-                if child not in self._others:
-                    child.kill()
+            kill_children(besides=self._others)
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def kill_children(*, besides: Collection[BaseProcess]) -> None:
+    """Ends this process's children, save those that were there before."""
+    for child in multiprocessing.active_children():
+        if child not in besides:
+            child.kill()
 
 
 def cores() -> int:

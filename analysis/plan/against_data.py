@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,7 +31,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         StudyError: naming the field.
     """
     try:
-        _check_memory(study, dataset, study.model.options)
+        _check_memory(study, dataset)
         model = build_model(
             study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
         )
@@ -77,17 +77,37 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
 
 
-def _check_memory(study: Study, dataset: Dataset, options: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Memory:
+    """What one run needs beside its activations, as far as it is known before.
+
+    Attributes:
+        parameters: of the model.
+        bytes: of the data, and of all vectors as long as the weights.
+    """
+
+    parameters: int
+    bytes: int
+
+
+def memory_of_a_run(study: Study, dataset: Dataset) -> Memory:
     """Forecasts the memory of training and measuring from a model that has shapes and no numbers."""
     with torch.device("meta"):
-        model = build_model(study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **options)
+        model = build_model(
+            study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
+        )
     count = sum(parameter.numel() for parameter in model.parameters())
+    data = sum(split.pixels.numel() * split.pixels.element_size() for split in (dataset.train, dataset.test))
     # weights, gradient, momentum, perturbation and another gradient; a measured eigenvalue has about four vectors
-    needed = 4 * count * (COPIES_IN_TRAINING + 4 * study.measure.eigenvalues)
+    return Memory(count, data + 4 * count * (COPIES_IN_TRAINING + 4 * study.measure.eigenvalues))
+
+
+def _check_memory(study: Study, dataset: Dataset) -> None:
+    needed = memory_of_a_run(study, dataset)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    if needed.bytes > there:
         raise StudyError(
-            f"model: {study.model.name!r} has {count:,} parameters; training and measuring it needs about "
-            f"{needed / 2**30:,.0f} GiB of memory, and there are {there / 2**30:.0f}: choose a smaller model or fewer "
-            "measure.eigenvalues"
+            f"model: {study.model.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
+            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {there / 2**30:.0f}: choose a smaller model or "
+            "fewer measure.eigenvalues"
         )

@@ -34,11 +34,15 @@ def check_consistency(study: Study, *, knows_all: bool = True) -> None:
     _check_size(study)
     _check_seeds_of_trials(study)
     _check_titles(study)
+    if knows_all:
+        check_model(study.model.name, study.model.options)
+        check_noise(study.noise.kind, study.noise.options)
+        check_schedule(study.training.schedule.name, study.training.schedule.options, study.training.epochs)
     for index, method in enumerate(study.methods):
         if method.like is not None:
             _check_likeness(f"methods.{index}", method, study)
-    if knows_all:
-        _check_options(study)
+        if knows_all:
+            _check_method(f"methods.{index}", method, study)
     _check_surfaces(study)
     _check_probes(study)
     _check_file_names(study)
@@ -85,14 +89,6 @@ def _check_titles(study: Study) -> None:
             raise ValueError(
                 f"methods.{index}.label: {title!r} has the folder {folder!r} of another; rename it"
             )
-
-
-def _check_options(study: Study) -> None:
-    check_model(study.model.name, study.model.options)
-    check_noise(study.noise.kind, study.noise.options)
-    check_schedule(study.training.schedule.name, study.training.schedule.options, study.training.epochs)
-    for index, method in enumerate(study.methods):
-        _check_method(f"methods.{index}", method, study)
 
 
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:

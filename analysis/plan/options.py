@@ -13,14 +13,14 @@ from ncsam import build_loss, build_method, build_schedule, model_options, noise
 from ncsam.label_noise import NOISE_REGISTRY
 from ncsam.losses import LOSS_REGISTRY
 from ncsam.methods import METHOD_REGISTRY
-from ncsam.models import MODEL_REGISTRY
+from ncsam.models import check_model_options
 from ncsam.options import check_names, quoted
 
 
 def check_model(name: str, options: dict[str, Any]) -> None:
     """Raises ValueError unless each option is of the type of its default and of a plausible size."""
     with _within("model"):
-        MODEL_REGISTRY.check(name, options)
+        check_model_options(name, options)
     for key, value in options.items():
         if isinstance(model_options(name)[key], float) and not 0 <= value < 1:
             raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {quoted(value)}")

@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable
 
 import pandas as pd
+from rich.cells import cell_len
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from analysis.claims import Claim, Judgement
@@ -27,6 +30,25 @@ STYLES = {
     CONTRADICTED: "red",
     CONTRADICTED_HERE: "red",
 }
+
+
+MOST_OF_A_WORD = 40
+"""Columns: of an interval, and of most words."""
+
+
+def print_whole(console: Console, view: Table) -> None:
+    """Prints a table as wide as its numbers are: a narrower terminal breaks the lines, and no digit is lost."""
+    for column in view.columns:
+        words = [str(cell) for cell in column.cells]
+        if column.justify == "left":
+            words = [word for text in words for word in text.split()]
+        column.min_width = min(MOST_OF_A_WORD, max(map(cell_len, words), default=1))
+    before, any_width = console.width, console.options.update(max_width=10_000)
+    console.width = max(before, Measurement.get(console, any_width, view).minimum)
+    try:
+        console.print(view, crop=False)
+    finally:
+        console.width = before
 
 
 def results_table(table: pd.DataFrame) -> Table:

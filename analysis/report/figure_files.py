@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
+import io
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,9 @@ def _save(figure: Figure, root: Path, name: str) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for suffix in FORMATS:
-        path = root / "figures" / f"{name}.{suffix}"
-        store.replace_file(path, partial(_write, figure=figure, suffix=suffix))
-
-
-def _write(path: Path, *, figure: Figure, suffix: str) -> None:
-    # what text becomes is decided when a file is written: TrueType, which editors and journals take
-    with mpl.rc_context(RC):
-        figure.savefig(path, format=suffix)
+        # drawn in memory: what draws would leave tracebacks and open files on a full disk
+        drawn = io.BytesIO()
+        # what text becomes is decided when a file is written: TrueType, which editors and journals take
+        with mpl.rc_context(RC):
+            figure.savefig(drawn, format=suffix)
+        store.write_bytes(root / "figures" / f"{name}.{suffix}", drawn.getvalue())

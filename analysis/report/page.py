@@ -79,9 +79,7 @@ def write_report(
     written = [root / name for name in outputs]
     if parquet:
         written.append(root / "runs.parquet")
-        store.replace_file(
-            written[-1], lambda beside: table.to_parquet(beside, engine="pyarrow", index=False)
-        )
+        store.write_bytes(written[-1], table.to_parquet(engine="pyarrow", index=False))
     return written
 
 

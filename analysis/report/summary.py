@@ -13,12 +13,14 @@ from rich.text import Text
 
 from analysis.claims import Judgement
 from analysis.claims.effect import IN_THESE_CELLS, NOT_MEASURED, Effect
-from analysis.report.console import STYLES
+from analysis.report.console import STYLES, print_whole
 from analysis.report.numbers import interval, p_value, spread
 from analysis.wording import percent
 
 WIDE = 80
 """Columns from which on there is room for what a narrow terminal leaves out."""
+NARROW = 60
+"""With fewer columns a line is broken: cut, it would lose digits."""
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """Verdicts that hold for the cells at hand only, in one word."""
 
@@ -37,7 +39,7 @@ def print_results(table: pd.DataFrame, rates: Collection[float], console: Consol
         shown = runs[runs["noise_rate"] == rate]
         title = f"{dataset}, {kind} noise, {percent(rate)} wrong labels; mean ± standard deviation over seeds"
         console.print(Text(title))
-        console.print(_of_one_rate(shown, is_wide=console.width >= WIDE))
+        print_whole(console, _of_one_rate(shown, is_wide=console.width >= WIDE))
 
 
 def _of_one_rate(runs: pd.DataFrame, is_wide: bool) -> Table:
@@ -65,7 +67,10 @@ def print_verdicts(judgements: list[Judgement], console: Console) -> None:
     if judged:
         for line in _verdicts(judged, is_wide):
             # print() joins its arguments into a text that forgets how the line is cut
-            console.print(line, no_wrap=True, overflow="ellipsis")
+            if console.width < NARROW:
+                console.print(line, soft_wrap=True)
+            else:
+                console.print(line, no_wrap=True, overflow="ellipsis")
         console.print(Text(_what_marks_mean(judged)), style="dim", end="")
     unmeasured = [judgement.claim.id for judgement in judgements if judgement.verdict == NOT_MEASURED]
     if unmeasured:

@@ -3,9 +3,11 @@
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
+    cannot_write,
     is_of_the_disk,
     remove_temporary_files,
     replace_file,
+    write_bytes,
     write_text,
 )
 from analysis.store.folder import (
@@ -59,6 +61,7 @@ __all__ = [
     "Record",
     "StoreError",
     "StoredRun",
+    "cannot_write",
     "check_is_study",
     "check_writable",
     "config_of",
@@ -86,6 +89,7 @@ __all__ = [
     "run_files",
     "scalars",
     "versions",
+    "write_bytes",
     "write_failure",
     "write_index",
     "write_measured_by",

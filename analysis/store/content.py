@@ -5,6 +5,9 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from landscape.results.registry import RESULT_CLASSES
+from landscape.results.storage import check_fields
+
 
 def check_content(file: h5py.File) -> None:
     """Looks at the history and the labels of an open run file.
@@ -14,7 +17,7 @@ def check_content(file: h5py.File) -> None:
             from 0, as many observed as true ones, below the number of classes.
     """
     epochs = file["history/epoch"].shape
-    if len(epochs) != 1 or epochs[0] < 1:
+    if epochs != (file["config"].attrs["epochs"],) or epochs[0] < 1:
         raise ValueError(f"history/epoch has the shape {epochs}")
     for name, item in file["history"].items():
         if item.dtype.kind not in "iuf" or item.shape != epochs:
@@ -33,3 +36,18 @@ def check_content(file: h5py.File) -> None:
             raise ValueError(f"{item.name} holds labels that are none of {classes} classes")
     if not np.isfinite(transition[()]).all():
         raise ValueError("labels/transition holds what is no number")
+
+
+def check_results(file: h5py.Group) -> None:
+    """Looks at the types and shapes of all results of an open run file, such as its surfaces, without reading them.
+
+    Raises:
+        ValueError: one is not as it was written.
+    """
+    for item in file.values():
+        if isinstance(item, h5py.Group):
+            cls = RESULT_CLASSES.get(str(item.attrs.get("type")))
+            if cls is not None:
+                check_fields(item, cls)
+            else:
+                check_results(item)

@@ -55,9 +55,15 @@ def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
 
+    # a folder's name need not be UTF-8
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+
     def write_to(beside: Path) -> None:
-        # a folder's name need not be UTF-8
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        beside.write_bytes(content)
 
     replace_file(path, write_to)
 

@@ -26,12 +26,15 @@ from analysis.store.files import (
     is_of_the_disk,
     remove_temporary_files,
     set_aside,
+    write_bytes,
     write_text,
 )
 from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
+from analysis.store.safe_hdf5 import is_sealed
 from analysis.store.table import Record, read_record, read_table, run_files
 from analysis.wording import percent
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
+from ncsam.seal import sealed
 
 MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 """Keys of a study's training that do not change the trained weights."""
@@ -111,7 +114,8 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
         root: the folder, locked.
         study: to be worked on.
         runs: its runs; each file is opened once.
-        tell: takes a line for each broken file, which is set aside so that its run is done again.
+        tell: takes a line for each broken file, which is set aside so that its run is done again, and for each file
+            of an earlier version, which gets a checksum.
 
     Returns:
         Path of each finished run -> what its file says.
@@ -131,6 +135,12 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
                 continue
             if record.fingerprint != run.fingerprint:
                 raise StoreError(other_settings(root, run))
+            if not is_sealed(root / run.path):
+                write_bytes(root / run.path, sealed((root / run.path).read_bytes()))
+                tell(
+                    f"out: {root / run.path} is of an earlier version and had no checksum; it has one from now on, and "
+                    "changed bytes will be found"
+                )
             records[run.path] = record
             _remove_leftovers(root / run.path)
     write_study(root, study)
@@ -228,7 +238,8 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             apart, of the same method, data, noise and seed; or train or measure in other ways on the same data and
             noise, where a claim would compare their methods; or had other data of the same name.
     """
-    tables = [read_table(root).assign(study=str(root)) for root in roots]
+    # by number: pandas' words are UTF-8, and a folder's name need not be
+    tables = [read_table(root).assign(study=number) for number, root in enumerate(roots)]
     joined = pd.concat(tables, ignore_index=True)
     which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
     again = joined[joined.duplicated(which)]
@@ -236,23 +247,24 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
         first = again.iloc[0]
         before = joined[(joined[which] == first[which]).all(axis=1)]["study"].iloc[0]
         raise StoreError(
-            f"results: {before} and {first['study']} both hold {first['method']}, {first['dataset']}, "
+            f"results: {roots[before]} and {roots[first['study']]} both hold {first['method']}, {first['dataset']}, "
             f"{first['noise_kind']} {percent(first['noise_rate'])}, seed {first['seed']}; judge them apart"
         )
-    trained = {str(root): how_trained(root) for root in roots} if len(roots) > 1 else {}
+    trained = [how_trained(root) for root in roots] if len(roots) > 1 else []
     for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
         one, *others = of_data["study"].unique()
         for other in others:
             if trained[one] != trained[other]:
                 field, *both = first_difference(trained[one], trained[other])
                 raise StoreError(
-                    f"results: {one} and {other} train or measure in other ways on {dataset}, {noise} noise ({field}: "
-                    f"{both[0]!r} and {both[1]!r}); judge them apart"
+                    f"results: {roots[one]} and {roots[other]} train or measure in other ways on {dataset}, "
+                    f"{noise} noise ({field}: {both[0]!r} and {both[1]!r}); judge them apart"
                 )
-            data = {_data_of(Path(one)), _data_of(Path(other))} - {""}
+            data = {_data_of(roots[one]), _data_of(roots[other])} - {""}
             if len(data) > 1:
                 raise StoreError(
-                    f"results: {one} and {other} had other data by the name of {dataset}; judge them apart"
+                    f"results: {roots[one]} and {roots[other]} had other data by the name of {dataset}; "
+                    "judge them apart"
                 )
     return joined
 

@@ -23,11 +23,12 @@ from torch import nn
 import landscape
 from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
-from analysis.plan.run_config import RunConfig
+from analysis.plan.run_config import RunConfig, digest
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
-from analysis.store.safe_hdf5 import check_trusted, is_sealed, sealed, without_seal
+from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from landscape.results.storage import write
 from ncsam.label_noise import NoisyLabels
+from ncsam.seal import sealed, without_seal
 from ncsam.training import METRICS, History
 
 SCHEMA_VERSION = 2
@@ -95,6 +96,8 @@ def config_of(file: h5py.File) -> StoredRun:
     """`read_config` of an open file."""
     attributes = file["config"].attrs
     written = json.loads(attributes["config"])
+    if digest(written) != attributes["fingerprint"]:
+        raise ValueError("its configuration does not have its fingerprint")
     measured_by = json.loads(attributes.get("measured_by", "{}"))
     return StoredRun(
         config=RunConfig.stored(written),
@@ -132,8 +135,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ) from error
     with file:
         try:
-            _check_schema(file, path, has_seal)
             check_trusted(file, path)
+            _check_schema(file, path, has_seal)
             yield file
         except ValidationError as error:
             # a setting that is not known here is a later version's, whose file is not broken
@@ -154,12 +157,13 @@ def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
     if "config" not in file or "fingerprint" not in file["config"].attrs:
         raise BrokenFileError(f"file: {path} is an HDF5 file, but not of a run")
     schema = int(file["config"].attrs["schema_version"])
+    # first: without a checksum a large number may be a broken one
+    if schema >= FIRST_SEALED and not has_seal:
+        raise BrokenFileError(f"file: {path} has lost its checksum: it was cut short or written to")
     if schema > SCHEMA_VERSION:
         raise StoreError(
             f"file: {path} has schema {schema}; this version of ncsam reads up to {SCHEMA_VERSION}: use a later one"
         )
-    if schema >= FIRST_SEALED and not has_seal:
-        raise BrokenFileError(f"file: {path} has lost its checksum: it was cut short or written to")
 
 
 def load_weights(path: str | Path, model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm
 from landscape.fx.plain_formulas import as_if_compiled, without_cudnn_norms
+from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
 
 aten = torch.ops.aten
@@ -40,6 +41,7 @@ class Forward:
     rest: Callable[..., Tensor]
 
 
+@sources_forgotten()
 def traced_forward(outputs: Outputs, theta: Tensor, inputs: Any) -> Forward:
     """Traces a model's outputs once; the result holds for any weights and inputs of the same shapes.
 

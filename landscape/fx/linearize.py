@@ -26,6 +26,7 @@ from landscape.fx.plain_formulas import (
     without_checks_of_values,
     without_cudnn_norms,
 )
+from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
 
 Outputs = Callable[[Tensor, Any], Tensor]
@@ -50,6 +51,7 @@ class Linearized:
     tangent: Callable[..., Tensor]
 
 
+@sources_forgotten()
 def linearized(
     product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Any, targets: Any
 ) -> Linearized:

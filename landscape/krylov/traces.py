@@ -169,7 +169,8 @@ def _exact(
     n = known.shape[0]
     complement = torch.linalg.qr(known, mode="complete").Q[:, known.shape[1] :]
     trace, square = exact
-    for block in complement.split(32, dim=1):
+    # where everything is known no product is left: split() would give one block without vectors
+    for block in complement.split(32, dim=1) if complement.shape[1] else ():
         applied = image(block)
         trace += (block * applied).sum().item()
         square += applied.square().sum().item()

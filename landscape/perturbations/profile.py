@@ -203,11 +203,14 @@ def sharpness_profile(
                 _Row(name, measure, "exact", norms, [0.0] * len(norms), [True] * len(norms), len(norms))
             )
         report(done + 1, len(chosen))
+    value = np.array([row.value for row in rows])
+    # what is no number has no error either, and nothing has converged
+    is_known = np.isfinite(value)
     return SharpnessProfile(
         measure=np.array([row.name for row in rows]),
         loss=np.array(list(objectives)),
-        value=np.array([row.value for row in rows]),
-        error=np.array([row.error for row in rows]),
+        value=value,
+        error=np.where(is_known, np.array([row.error for row in rows]), math.nan),
         bound=np.array([row.bound for row in rows]),
         size=np.array([row.measure.size for row in rows]),
         adaptive=np.array([row.measure.adaptive for row in rows]),
@@ -217,7 +220,7 @@ def sharpness_profile(
         products=np.array([row.products for row in rows]),
         center_loss=np.array([loss.item() for loss, _ in shared.values()]),
         samples=np.array([objective.n_samples for objective in objectives.values()]),
-        converged=np.array([row.converged for row in rows]),
+        converged=is_known & np.array([row.converged for row in rows]),
         loss_unit=common_unit(each.loss_fn for each in objectives.values()),
     )
 

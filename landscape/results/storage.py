@@ -122,13 +122,10 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
     cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
     if cls is None:
         raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
+    check_fields(group, cls)
     values = {}
     for field in dataclasses.fields(cls):
         if field.name in group:
-            if fault := _fault(group, field):
-                raise ValueError(
-                    f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
-                )
             values[field.name] = _read(group[field.name])
         elif field.default is dataclasses.MISSING:
             if "None" not in str(field.type):
@@ -136,8 +133,21 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
                     f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
                 )
             values[field.name] = None
-    _check_lengths(group, cls)
     return cls(**values)
+
+
+def check_fields(group: h5py.Group, cls: type) -> None:
+    """Looks at the fields of a result that are stored in a group, and reads none of them.
+
+    Raises:
+        ValueError: one is of another type or shape than `save` writes.
+    """
+    for field in dataclasses.fields(cls):
+        if field.name in group and (fault := _fault(group, field)):
+            raise ValueError(
+                f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
+            )
+    _check_lengths(group, cls)
 
 
 def _what_is_there(file: h5py.Group) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5t, h5z
@@ -22,6 +24,11 @@ MOST_OBJECTS = 100_000
 """Groups, data sets and attributes."""
 MOST_WORDS = 200_000
 """Texts in all data sets together. HDF5 stores texts apart, and many entries may point to the same text."""
+
+
+HEAP = b"GCOL\x01"
+"""How a collection of words begins in the file."""
+SMALLEST_HEAP = 4096
 
 
 class UntrustedError(ValueError):
@@ -65,6 +72,9 @@ def check_trusted(group: h5py.Group, *, besides: Collection[str] = ()) -> None:
         UntrustedError: a link out of the file or in a circle, data kept elsewhere, a type, a filter or a fill value
             that is never written, or more than a file of this size can hold.
     """
+    if Path(group.file.filename).is_file():
+        # whatever is in memory alone was made by this process
+        _check_heaps(group.file)
     size = group.file.id.get_filesize()
     budget = _Budget(ALLOWANCE + MOST_INFLATED * size, size)
     _check_group(group.id, set(), budget, {name.encode() for name in besides})
@@ -81,6 +91,38 @@ def check_path(group: h5py.Group, name: str) -> None:
         link = group.get("/".join(parts[: depth + 1]), getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise UntrustedError(f"{parts[depth]!r} is a link to elsewhere")
+
+
+def _check_heaps(file: h5py.File) -> None:
+    """Walks through the collections in which HDF5 keeps words, before HDF5 does.
+
+    HDF5 goes round for ever in one whose free space has the size 0.
+    """
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise UntrustedError("its addresses do not have 64 bits")
+    with (
+        open(file.filename, "rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        place = content.find(HEAP)
+        while place >= 0:
+            end = place + int.from_bytes(content[place + 8 : place + 16], "little")
+            # by chance some numbers look like a beginning
+            if place + SMALLEST_HEAP <= end <= len(content):
+                _check_heap(content[place:end])
+            place = content.find(HEAP, place + 1)
+
+
+def _check_heap(heap: bytes) -> None:
+    place = 16
+    while place + 16 <= len(heap):
+        number = int.from_bytes(heap[place : place + 2], "little")
+        size = int.from_bytes(heap[place + 8 : place + 16], "little")
+        # number 0 is free space, whose size counts its own head
+        step = 16 + -(-size // 8) * 8 if number else size
+        if not 0 < step <= len(heap) - place:
+            raise UntrustedError("one of its collections of words is broken")
+        place += step
 
 
 def _check_group(

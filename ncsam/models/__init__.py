@@ -9,7 +9,7 @@ penultimate features: a forward pre-hook on it sees them. No module works in pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -49,6 +49,23 @@ MODEL_REGISTRY = Registry("model", MODELS, whole_numbers=(1, MAX_WIDTH))
 """The architectures with their options; widths and depths are whole numbers."""
 
 
+MAX_LAYERS = 2_000
+"""ResNet-1202 is the deepest that was published; tens of thousands of layers would take minutes to be made."""
+
+
+def check_model_options(name: str, options: Mapping[str, Any]) -> None:
+    """Checks the options of an architecture before it is made.
+
+    Raises:
+        ValueError: unknown name or option, a value of another type, or too many layers.
+    """
+    MODEL_REGISTRY.check(name, options)
+    for key, value in options.items():
+        layers = value if key == "depth" else len(value) if isinstance(value, Sequence) else 0
+        if layers > MAX_LAYERS:
+            raise ValueError(f"{key}: makes {layers:,} layers; at most {MAX_LAYERS:,} are allowed")
+
+
 def model_options(name: str) -> dict[str, Any]:
     """The options of an architecture, each with its default. The default has the option's type: list, int or float.
 
@@ -78,6 +95,6 @@ def build_model(
     Raises:
         ValueError: unknown name or option, or a value that it cannot have.
     """
-    MODEL_REGISTRY.check(name, options)
+    check_model_options(name, options)
     with borrowed_generators(seed=seed):
         return MODELS[name](input_shape, num_classes, **options)

@@ -1,16 +1,22 @@
 """What the command says on one screen, at once, and of what is misspelt."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from analysis import cli
+from analysis import cli, store
 from analysis.cli.arguments import ENGINES
 from analysis.engine import ENGINES as ENGINES_THERE_ARE
+from analysis.plan import Choice, final_runs, read_study
+from analysis.run import RunContext, execute
+from analysis.run.forecast import seconds_of_training
 from analysis.run.measurements import MEASURES
 from tests.analysis.tiny_study import TINY
+
+NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
 
 WITHOUT_TORCH = """
 import sys
@@ -28,6 +34,38 @@ def study_file(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+def test_a_terminal_of_40_columns_cuts_no_digit(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert cli.main(["results", str(finished[1])]) == 0
+    assert cli.main(["claims", str(finished[1])]) == 0
+    wide = set(re.findall(NUMBER, capsys.readouterr().out))
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.main(["results", str(finished[1])]) == 0
+    assert cli.main(["claims", str(finished[1])]) == 0
+    assert set(re.findall(NUMBER, capsys.readouterr().out)) <= wide
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_worked_in_and_shown(study_file, tmp_path, capsys):
+    out = tmp_path / os.fsdecode(b"out-\xff")
+    assert cli.main(["study", str(study_file), "--out", str(out), "--engine", "serial"]) == 0
+    for command in ("results", "claims", "report", "figures"):
+        assert cli.main([command, str(out)]) == 0
+    assert cli.main(["info", str(out / "runs/digits/symmetric-0.4/sgd/seed0.h5")]) == 0
+    assert "out-\\udcff" in capsys.readouterr().out
+    assert (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_head_does_not_end_a_study(study_file, tmp_path):
+    command = [sys.executable, "-m", "analysis.cli", "study", str(study_file), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "--engine", "serial"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "out/figures/drawn").is_file()
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -104,7 +142,8 @@ def test_a_dry_run_tells_the_runs_and_does_none(study_file, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trainings: 2 to judge and 0 to choose hyper-parameters; 2 are left" in printed
     assert "epochs left: 6" in printed
-    assert "not known before a run is done" in printed
+    assert re.search(r"memory of a run: \d+ MiB for the data and the vectors of 310 parameters", printed)
+    assert re.search(r"time left with \d+ workers: \d+ s( to \d+ s)?, by a step of each method", printed)
     assert not out.exists()
     assert cli.main(arguments) == 0
     (out / "runs/digits/symmetric-0.4/sgd/seed1.h5").unlink()
@@ -120,3 +159,37 @@ def test_help_names_the_engines_and_measures_that_there_are(capsys):
     with pytest.raises(SystemExit):
         cli.main(["measure", "--help"])
     assert f"some of {', '.join(MEASURES)}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_dry_run_without_the_data_says_what_is_missing(study_file, tmp_path, capsys):
+    study_file.write_text(TINY.replace('dataset = "digits"', 'dataset = "npz"'))
+    assert cli.main(["study", str(study_file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "memory of a run: not known without the data (dataset 'npz': pass data_dir" in printed
+    assert "not known before a run is done" in printed
+
+
+def test_a_dry_run_refuses_what_the_study_would_refuse(study_file, tmp_path, capsys):
+    study_file.write_text(TINY.replace("eigenvalues = 1", "eigenvalues = 400"))
+    assert cli.main(["study", str(study_file), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "measure.eigenvalues: 400 of a model with 310 parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ['"plain"', '"sam"\nrho = 0.1'])
+def test_the_forecast_of_time_is_that_of_the_training_within_a_few_times(method, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        TINY.replace('"plain"', method).replace("hidden = [4]", "hidden = [256, 256]")
+        + "sharpness_steps = 1\n"
+    )
+    run = final_runs(read_study(path))[0]
+    forecast = min(seconds_of_training(run, RunContext(tmp_path)) for _ in range(3))
+    execute(
+        run,
+        Choice(run.config.method.candidates[0], [{}], [], []),
+        RunContext(tmp_path),
+        report=lambda *_: None,
+    )
+    taken = store.read_history(tmp_path / run.path)["seconds"].iloc[-1]
+    assert taken / 5 < forecast < 5 * taken
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -1,6 +1,9 @@
 """A disk that is full, and a folder that cannot be written; root is let through by permissions, so these are mounts."""
 
+import gc
+import re
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -60,6 +63,28 @@ def test_a_disk_that_is_full_at_a_checkpoint_ends_the_study_in_the_same_way(engi
     assert not list(out.rglob("*.tmp"))
     mount("-o", "remount,size=4m")
     assert not run_tiny(tmp_path, out, WIDER)[0].failed
+
+
+def test_a_disk_that_is_full_when_figures_are_drawn_leaves_one_line_and_the_old_files(disk, tmp_path, capfd):
+    out, mount = disk
+    mount("-o", "remount,size=4m")
+    run_tiny(tmp_path, out)
+    assert cli.main(["report", str(out)]) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with suppress(OSError), (out / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(1 << 12))
+            filler.flush()
+    capfd.readouterr()
+    for command in (["report", "--parquet"], ["figures"]):
+        assert cli.main([command[0], str(out), *command[1:]]) == 2
+        gc.collect()
+        errors = capfd.readouterr().err
+        assert errors.count("\n") == 1, errors
+        assert re.search(FULL, errors)
+    (out / "filler").unlink()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert cli.main(["figures", str(out)]) == 0
 
 
 def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """One study on every engine: the same files; and what each does when its workers die."""
 
+import http.server
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -21,8 +24,8 @@ from tests.analysis.jobs import (
     report_much,
     use_up_the_memory,
 )
-from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import LONGER, run_tiny
+from tests.analysis.small_study import assert_same_results, write_study
+from tests.analysis.tiny_study import LONGER, TINY, run_tiny
 
 distributed = pytest.importorskip("distributed")
 
@@ -145,7 +148,7 @@ def scheduler(tmp_path):
 
 
 def test_a_scheduler_killed_in_mid_study_ends_it_with_a_word_and_a_new_start_ends_with_the_same_numbers(
-    scheduler, tmp_path, monkeypatch
+    scheduler, tmp_path, monkeypatch, capfd
 ):
     address, kill = scheduler
     out = tmp_path / "out"
@@ -162,6 +165,7 @@ def test_a_scheduler_killed_in_mid_study_ends_it_with_a_word_and_a_new_start_end
         patched.setattr("analysis.engine.whole_study.RunsProgress", Killing)
         with pytest.raises(EngineError, match="scheduler is gone; what is finished is kept"):
             run_tiny(tmp_path, out, LONGER, engine="dask", scheduler=address)
+    assert "Traceback" not in capfd.readouterr().err
     (finished,) = out.rglob("seed*.h5")
     before = finished.stat().st_mtime_ns
     outcome, printed = run_tiny(tmp_path, out, LONGER)
@@ -196,7 +200,7 @@ def test_an_address_where_nobody_answers_is_an_error_in_a_line(monkeypatch):
             pass
 
 
-@pytest.mark.parametrize("address", ["", "host", "http://host"])
+@pytest.mark.parametrize("address", ["", "host", "http://host", "inproc://host/1/2", "ucx://host:8786"])
 def test_what_is_no_address_is_an_error_in_a_line(address):
     with pytest.raises(EngineError, match="--scheduler: must look like tcp://host:8786"):  # noqa: SIM117
         with open_engine(Resources("dask", scheduler=address)):
@@ -210,6 +214,55 @@ def test_a_port_that_accepts_and_says_nothing_is_an_error_in_a_line(monkeypatch)
         with pytest.raises(EngineError, match=f"no Dask scheduler answers at '{address}'"):  # noqa: SIM117
             with open_engine(Resources("dask", scheduler=address)):
                 pass
+
+
+def test_a_port_of_another_server_is_an_error_in_a_line(monkeypatch):
+    monkeypatch.setattr("analysis.engine.cluster.SECONDS_TO_ANSWER", 1)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_port}"
+        with pytest.raises(EngineError, match=f"no Dask scheduler answers at '{address}'"):  # noqa: SIM117
+            with open_engine(Resources("dask", scheduler=address)):
+                pass
+        server.shutdown()
+
+
+def test_a_scheduler_without_workers_is_an_error_in_a_line(monkeypatch):
+    monkeypatch.setattr("analysis.engine.cluster.SECONDS_TO_ANSWER", 2)
+    with distributed.LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(EngineError, match=f"{address} has no worker; start some by 'dask worker"):  # noqa: SIM117
+            with open_engine(Resources("dask", scheduler=address)):
+                pass
+
+
+@pytest.mark.parametrize("where", ["on the spot", "elsewhere"])
+def test_ctrl_c_ends_a_study_on_dask_within_seconds_and_with_one_word(where, request, tmp_path):
+    path = write_study(tmp_path, TINY.replace("epochs = 3", "epochs = 20000"))
+    command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
+    command += ["--engine", "dask", "--workers", "1"]
+    if where == "elsewhere":
+        command += ["--scheduler", request.getfixturevalue("scheduler")[0]]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("*.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert printed.endswith("what is finished is kept, and the same command goes on from there\n")
+    assert errors == ""
 
 
 def test_a_cluster_made_on_the_spot_lets_nobody_in_without_its_certificates(local_cluster):

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from analysis import cli, store
+from analysis.plan.run_config import digest
 from analysis.printable import printable
 from analysis.report.page import csv
-from analysis.store.safe_hdf5 import sealed
 from landscape.results import files
+from ncsam.seal import sealed
 from tests.analysis.test_trust import FIRST, rewrite
 from tests.analysis.tiny_study import run_tiny
 
@@ -118,13 +120,13 @@ def test_what_would_steer_a_terminal_is_shown_as_an_escape(text):
 
 
 def test_a_run_whose_words_cannot_be_printed_is_broken(out):
-    config = '"dataset": "digits'
-    rewrite(
-        out / FIRST,
-        lambda file: file["config"].attrs.__setitem__(
-            "config", file["config"].attrs["config"].replace(config, config + "\\u001b[31m")
-        ),
-    )
+    def color(file):
+        attributes = file["config"].attrs
+        config = json.loads(attributes["config"])
+        config["dataset"] += "\x1b[31m"
+        attributes["config"], attributes["fingerprint"] = json.dumps(config), digest(config)
+
+    rewrite(out / FIRST, color)
     with pytest.raises(store.BrokenFileError, match="cannot be printed"):
         store.read_record(out / FIRST)
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis import cli, store
-from analysis.store.safe_hdf5 import sealed
 from analysis.store.table import read_index
+from ncsam.seal import sealed
 from tests.analysis.test_trust import FIRST, flip
 
 
@@ -112,6 +112,13 @@ def test_an_index_that_cannot_be_made_anew_is_named(out, capsys):
     assert "it cannot be made anew, as" in capsys.readouterr().err
 
 
+def changed(file, name, **options):
+    """A data set takes the place of another, with the same attributes."""
+    attributes = {key: value for key, value in file[name].attrs.items() if key != "DIMENSION_LIST"}
+    del file[name]
+    file.create_dataset(name, **options).attrs.update(attributes)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -119,6 +126,11 @@ def test_an_index_that_cannot_be_made_anew_is_named(out, capsys):
             "probe_x", data=["a", "b", "c"], dtype=h5py.string_dtype()
         ),
         lambda file: file["history"].create_dataset("probe_x", data=np.zeros(5)),
+        lambda file: file["config"].attrs.__setitem__("epochs", 4),
+        lambda file: file["config"].attrs.__setitem__("config", "{}"),
+        lambda file: changed(file, "curvature/observed/top_eigenvalues/values", data=np.zeros((1, 1))),
+        lambda file: changed(file, "curvature/observed/trace/low", data="low", dtype=h5py.string_dtype()),
+        lambda file: changed(file, "sharpness/clean/steps", data=np.zeros(2)),
         lambda file: file["labels/clean"].__setitem__(0, 10**6),
         lambda file: file["labels/observed"].__setitem__(0, -1),
         lambda file: file["labels/transition"].__setitem__((0, 0), np.nan),

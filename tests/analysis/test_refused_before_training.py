@@ -45,3 +45,26 @@ def test_a_model_that_no_memory_holds_is_forecast_and_not_made(tmp_path):
         StudyError, match=r"^model: 'mlp' has 8,[0-9,]* parameters; .* needs about [0-9,]+ GiB"
     ):
         checked(tmp_path, TINY.replace("hidden = [4]", "hidden = [65536, 65536, 65536]"))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ('"resnet"\ndepth = 65534', "model.depth: makes 65,534 layers; at most 2,000 are allowed"),
+        (f'"mlp"\nhidden = {[4] * 2001}', "model.hidden: makes 2,001 layers"),
+        (f'"cnn"\nchannels = {[4] * 65_536}', "model.channels: makes 65,536 layers"),
+        ('"wrn"\nwidening = 65536', "needs about"),
+        ('"vgg19-bn"\nwidth = 65536', "needs about"),
+        ('"cnn"\nchannels = [65536, 65536]', "needs about"),
+    ],
+    ids=["depth", "hidden", "channels", "widening", "width", "wide channels"],
+)
+def test_absurd_widths_and_depths_are_refused_before_they_are_made(tmp_path, model, says):
+    with pytest.raises(StudyError, match=says):
+        checked(tmp_path, TINY.replace('"mlp"\nhidden = [4]', model))
+
+
+def test_the_deepest_published_network_is_no_slip(tmp_path):
+    checked(tmp_path, TINY.replace('"mlp"\nhidden = [4]', '"resnet"\ndepth = 110'))
+    (tmp_path / "deepest.toml").write_text(TINY.replace('"mlp"\nhidden = [4]', '"resnet"\ndepth = 1202'))
+    assert read_study(tmp_path / "deepest.toml").model.options == {"depth": 1202}

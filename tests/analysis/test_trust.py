@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from analysis import cli, store
-from analysis.store.safe_hdf5 import sealed
 from ncsam import load_dataset
 from ncsam.checkpoint import CheckpointError, load_checkpoint
+from ncsam.seal import LENGTH, sealed
 from tests.analysis.small_study import assert_same_results
 from tests.analysis.tiny_study import TINY, run_tiny
 
@@ -154,8 +154,29 @@ def test_a_file_of_version_0_1_counts_as_finished_and_its_table_reads_as_today(t
     text = text.replace("max_products = 10", "max_products = 20") + "sharpness_steps = 5\n"
     outcome, printed = run_tiny(tmp_path, out, text)
     assert "1 of 1 runs are there" in printed
+    assert f"{out / FIRST} is of an earlier version and had no checksum; it has one from now on" in printed
     assert outcome.table["test_accuracy"].tolist() == [accuracy]
     assert outcome.table["loss"].tolist() == ["cross-entropy"]
+
+    # from here on no changed byte is believed
+    assert (out / FIRST).read_bytes()[:-LENGTH] == SCHEMA_1.read_bytes()
+    assert "no checksum" not in run_tiny(tmp_path, out, text)[1]
+    flip(out / FIRST, SCHEMA_1.read_bytes().index(b'"plain"') + 1)
+    with pytest.raises(store.BrokenFileError, match="bytes of it have changed"):
+        store.read_record(out / FIRST)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [b'"plain"', b'"learning_rate"', b'"schema_version"'.strip(b'"')],
+    ids=["value", "key", "attribute"],
+)
+def test_a_file_of_version_0_1_with_a_changed_configuration_is_set_aside(tmp_path, word):
+    path = tmp_path / "seed0.h5"
+    shutil.copy(SCHEMA_1, path)
+    flip(path, path.read_bytes().index(word) + 1)
+    with pytest.raises(store.BrokenFileError, match=f"^file: {path} "):
+        store.read_record(path)
 
 
 def test_the_links_of_the_index_stay_in_the_folder(undisturbed):

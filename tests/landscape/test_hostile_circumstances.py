@@ -30,7 +30,9 @@ def test_noise_that_a_model_without_a_loss_tolerates_is_no_number():
     assert math.isnan(found.sigma)
     assert not found.converged
     profile = landscape.sharpness_profile({"a": an_objective(nan=True)}, steps=2)
-    assert np.isnan(np.asarray(profile.value, dtype=float)).all()
+    assert np.isnan(profile.value).all()
+    assert np.isnan(profile.error).all()
+    assert not profile.converged.any()
 
 
 @pytest.mark.parametrize("weighted", [0, 1, 250, 498, 499])

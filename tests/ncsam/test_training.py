@@ -11,6 +11,7 @@ from ncsam import (
     NCSAM,
     SAM,
     Augmentation,
+    CheckpointError,
     CoTeaching,
     EarlyLearningRegularization,
     FriendlySAM,
@@ -25,6 +26,7 @@ from ncsam import (
 )
 from ncsam.alignment import perturbation_alignment
 from ncsam.memorization import memorized_share, recovered_share
+from ncsam.seal import LENGTH
 
 loss_fn = nn.CrossEntropyLoss()
 
@@ -143,6 +145,18 @@ def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="^checkpoint: .*cannot be read"):
         train(digits, checkpoint=path)
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=1, checkpoint=path)
+    whole = path.read_bytes()
+    for place in range(7, len(whole) - LENGTH, len(whole) // 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"run\.ckpt cannot be read"):
+            train(digits, epochs=2, checkpoint=path)
+    path.write_bytes(whole)
+    train(digits, epochs=2, checkpoint=path)
 
 
 def test_the_callers_random_state_is_left_alone(digits):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from landscape import Objective, layer_traces, spectral_density, top_eigenvalues, trace
+from landscape.krylov.traces import METHODS
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -42,6 +43,21 @@ def test_trace_is_that_of_the_dense_hessian_within_its_error(case):
     # 100 probes: the error in standard errors is nearly Gaussian, and beyond 4 once in 15,000 draws
     assert abs(estimate.value - truth) <= 4 * estimate.standard_error + 1e-10
     assert estimate.standard_error < 0.2 * abs(truth)
+
+
+def test_all_eigenpairs_leave_nothing_to_sample_and_the_trace_is_their_sum():
+    model, inputs, targets = build("mlp")
+    hessian = dense_hessian(model, inputs, targets)
+    whole = Objective(model, cross_entropy, (inputs, targets))
+    objective = whole.subset(parameters=lambda name: name.startswith("3"))
+    truth = hessian.diag()[-objective.n_parameters :].sum().item()
+    eigen = top_eigenvalues(objective, objective.n_parameters, tol=1e-10)
+    for found in (trace(objective, deflate=eigen, method=method) for method in (None, *METHODS)):
+        assert found.value == pytest.approx(truth, rel=1e-10)
+        assert (found.products, found.converged) == (0, True)
+    assert layer_traces(objective, deflate=eigen).values.sum() == pytest.approx(truth, rel=1e-10)
+    density = spectral_density(objective, deflate=eigen, steps=3, probes=2)
+    np.testing.assert_allclose(density.outliers.sum(), truth)
 
 
 def test_pyhessian_is_a_second_opinion_on_the_top_eigenvalue_and_the_trace():

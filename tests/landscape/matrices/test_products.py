@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import linecache
 import shutil
 import warnings
 import weakref
@@ -7,9 +8,10 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.fx import graph_module
 from torch.overrides import TorchFunctionMode
 
-from landscape import GaussNewton, Hessian, Objective
+from landscape import GaussNewton, Hessian, Objective, filter_normalized_directions, surface
 from landscape.fx.forward import traced_forward
 from landscape.fx.linearize import linearized
 from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian
@@ -214,6 +216,19 @@ def test_an_objective_no_longer_used_frees_its_memory_at_once():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_traced_graphs_leave_no_source_behind():
+    model, inputs, targets = build("mlp")
+    before = set(graph_module._loader.eval_cache), set(linecache.cache)
+    for _ in range(2):
+        objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+        vector = some_vectors(objective.n_parameters)
+        expected = Objective(model, cross_entropy, (inputs, targets), linearize=False).hvp(vector)
+        torch.testing.assert_close(objective.hvp(vector), expected)
+        surface(objective, filter_normalized_directions(objective, 2, seed=0), steps=5)
+    assert set(graph_module._loader.eval_cache) == before[0]
+    assert not any("eval_with_key" in name for name in set(linecache.cache) - before[1])
 
 
 def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monkeypatch):

@@ -232,6 +232,8 @@ HUGE = {"shape": (1 << 20, 1 << 20), "chunks": (1024, 1024), "dtype": "f8"}
             "its words have several dimensions",
         ),
         (lambda g: replace(g, "loss", data=np.zeros((3, 3), "V5")), "its type is neither a number nor text"),
+        (lambda g: replace(g, "loss", data=np.zeros((3, 4))), "along beta, other fields have 3"),
+        (lambda g: replace(g, "alpha", data=np.zeros(4)), "along alpha"),
         (lambda g: replace(g, "batch_norm", data=1.0), "holds float64"),
         (
             lambda g: replace(g, "loss", shape=(3, 3), dtype="f8", external=[("/etc/hostname", 0, 72)]),

@@ -101,3 +101,28 @@ def test_a_path_through_a_link_is_refused(tmp_path, link):
         check_path(file, "group/inner")
         with pytest.raises(UntrustedError, match="'link' is a link to elsewhere"):
             check_path(file, "link/inner")
+
+
+@pytest.mark.parametrize("size", [0, 2**63, 2**64 - 32, 1 << 20])
+def test_a_collection_of_words_in_which_hdf5_would_lose_its_way_is_refused(tmp_path, size):
+    with h5py.File(tmp_path / "words.h5", "w") as file:
+        file.create_dataset("words", data=["a", "b"], dtype=h5py.string_dtype())
+    content = bytearray((tmp_path / "words.h5").read_bytes())
+    heap = content.index(b"GCOL")
+    # two words of a letter, each with a head and padding, then free space: number 0, and its size
+    free = heap + 16 + 2 * 24
+    assert content[free : free + 8] == bytes(8)
+    content[free + 8 : free + 16] = size.to_bytes(8, "little")
+    (tmp_path / "words.h5").write_bytes(content)
+    with (
+        h5py.File(tmp_path / "words.h5") as file,
+        pytest.raises(UntrustedError, match="collections of words is broken"),
+    ):
+        check_trusted(file)
+
+
+def test_bytes_that_look_like_a_collection_of_words_are_numbers(tmp_path):
+    with h5py.File(tmp_path / "numbers.h5", "w") as file:
+        file["numbers"] = np.frombuffer(b"GCOL\x01\0\0\0" * 1000, dtype="u1")
+    with h5py.File(tmp_path / "numbers.h5") as file:
+        check_trusted(file)
