@@ -1,6 +1,7 @@
 """HDF5 files that are sealed with a checksum (`ncsam.seal`), and read without trust.
 
-A file is refused if it leads out of itself, needs code of a plugin, or asks for boundless memory.
+A file is refused if it leads out of itself, needs code of a plugin, or asks for boundless memory. The groups of a run
+file must also have the types and shapes that were written; this is checked before any number is used.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from analysis.store.files import BrokenFileError
 from landscape.results import trust
+from landscape.results.registry import RESULT_CLASSES
+from landscape.results.storage import check_fields
 from ncsam import seal
 
 
@@ -43,3 +47,47 @@ def is_sealed(path: Path) -> bool:
         return seal.is_sealed(path)
     except seal.SealError as error:
         raise BrokenFileError(str(error)) from error
+
+
+def check_content(file: h5py.File) -> None:
+    """Looks at the history and the labels of an open run file.
+
+    Raises:
+        ValueError: a metric that is no line of numbers, one for each epoch; or labels that are not whole numbers
+            from 0, as many observed as true ones, below the number of classes.
+    """
+    epochs = file["history/epoch"].shape
+    if epochs != (file["config"].attrs["epochs"],) or epochs[0] < 1:
+        raise ValueError(f"history/epoch has the shape {epochs}")
+    for name, item in file["history"].items():
+        if item.dtype.kind not in "iuf" or item.shape != epochs:
+            raise ValueError(
+                f"history/{name} holds {item.dtype} of shape {item.shape}, not {epochs[0]} numbers"
+            )
+    clean, observed, transition = (file[f"labels/{name}"] for name in ("clean", "observed", "transition"))
+    classes = len(transition)
+    if transition.dtype.kind != "f" or transition.shape != (classes, classes):
+        raise ValueError(f"labels/transition holds {transition.dtype} of shape {transition.shape}")
+    for item in (clean, observed):
+        if item.dtype.kind not in "iu" or item.ndim != 1 or item.shape != observed.shape or len(item) == 0:
+            raise ValueError(f"{item.name} holds {item.dtype} of shape {item.shape}")
+        values = item[()]
+        if values.min() < 0 or values.max() >= classes:
+            raise ValueError(f"{item.name} holds labels that are none of {classes} classes")
+    if not np.isfinite(transition[()]).all():
+        raise ValueError("labels/transition holds what is no number")
+
+
+def check_results(file: h5py.Group) -> None:
+    """Looks at the types and shapes of all results of an open run file, such as its surfaces, without reading them.
+
+    Raises:
+        ValueError: one is not as it was written.
+    """
+    for item in file.values():
+        if isinstance(item, h5py.Group):
+            cls = RESULT_CLASSES.get(str(item.attrs.get("type")))
+            if cls is not None:
+                check_fields(item, cls)
+            else:
+                check_results(item)

@@ -19,10 +19,9 @@ from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
-from analysis.store.content import check_content, check_results
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
-from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 from ncsam.seal import sealed

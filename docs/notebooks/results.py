@@ -56,15 +56,7 @@ from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
 
 folder = Path("results/small")
-outcome = run_study(
-    read_study(Path("small.toml")),
-    folder,
-    engine="serial",
-    workers=1,
-    device="cpu",
-    data_dir=None,
-    console=Console(quiet=True),
-)
+outcome = run_study(read_study(Path("small.toml")), folder, console=Console(quiet=True))
 print(len(outcome.table), "runs finished,", len(outcome.failed), "failed")
 
 # %% [markdown]
