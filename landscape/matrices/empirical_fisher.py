@@ -10,14 +10,14 @@ from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
-from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
 from landscape.loss.weights import with_weights
+from landscape.matrices.of_objective import MatrixOfObjective
 
 
 @matrix_of_loss("empirical-fisher")
-class EmpiricalFisher:
+class EmpiricalFisher(MatrixOfObjective):
     """The mean of g g^T over the samples, g the gradient of a sample's loss.
 
     Samples count as they do in the mean loss. A batch that cannot be cut is one sample. A regularizer, which no sample
@@ -28,25 +28,6 @@ class EmpiricalFisher:
         objective: whose loss.
         theta: the weights (n,); the objective's own if not given.
     """
-
-    def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
-        self._objective = objective
-        self._theta = objective.point(theta)
-
-    @property
-    def dimension(self) -> int:
-        """The number n of weights."""
-        return self._objective.n_parameters
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which products are computed."""
-        return self._objective.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """On which products are computed."""
-        return self._objective.device
 
     def expect(self, products: int) -> None:
         """Nothing: products are direct."""

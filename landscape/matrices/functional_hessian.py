@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
 from landscape.matrices.gauss_newton import GaussNewton
 from landscape.matrices.hessian import Hessian
+from landscape.matrices.of_objective import MatrixOfObjective
 
 
 @matrix_of_loss("functional")
-class FunctionalHessian:
+class FunctionalHessian(MatrixOfObjective):
     """The curvature of the outputs, weighted by the gradient of the loss in the outputs (Singh et al. 2021).
 
     For cross-entropy the labels, and so their noise, enter the Hessian here alone. A product costs one with each of
@@ -20,23 +20,9 @@ class FunctionalHessian:
     """
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        super().__init__(objective, theta)
         self._hessian = Hessian(objective, theta)
         self._gauss_newton = GaussNewton(objective, theta)
-
-    @property
-    def dimension(self) -> int:
-        """The number of weights."""
-        return self._hessian.dimension
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which products are computed."""
-        return self._hessian.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """On which products are computed."""
-        return self._hessian.device
 
     def expect(self, products: int) -> None:
         """Says how many products are to come; see `MeanOverSamples`."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
 from landscape.matrices.second_derivatives import COPIES, SAMPLES, check_second_derivatives
 
 
-class MeanOverSamples:
+class MeanOverSamples(MatrixOfObjective):
     """A symmetric matrix (n, n) of an objective's mean loss that is the mean of a matrix of each sample.
 
     A subclass only says how one chunk is multiplied. All instances for one objective share what its products keep.
@@ -31,25 +31,9 @@ class MeanOverSamples:
     rule: ClassVar[Rule]
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
-        self._objective = objective
-        self._theta = objective.point(theta)
+        super().__init__(objective, theta)
         with objective.exclusive:
             self._products = objective.memory.shared(type(self), self._new_products)
-
-    @property
-    def dimension(self) -> int:
-        """The number n of weights."""
-        return self._objective.n_parameters
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which products are computed."""
-        return self._objective.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """On which products are computed."""
-        return self._objective.device
 
     @property
     def is_traced(self) -> bool:
