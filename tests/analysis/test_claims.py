@@ -80,6 +80,24 @@ def test_redrawn_labels_are_compared_with_fixed_ones_at_the_same_rate(decades, e
     ("decades", "expected"),
     [(-1.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (1.0, CONTRADICTED_HERE)],
 )
+def test_redrawn_labels_are_compared_with_true_labels_smoothed_to_their_mean(decades, expected):
+    runs = table()
+    plain = runs[runs["method"] == "SGD"]
+    redrawn = with_jacobian(plain[plain["noise_rate"] > 0], {"SGD": decades}, seed=1)
+    smoothed = [
+        with_jacobian(plain[plain["noise_rate"] == 0], {}, seed=2).assign(
+            method=f"mean of {rate:.0%}", label_smoothing=round(rate * 10 / 9, 10)
+        )
+        for rate in (0.2, 0.4, 0.6)
+    ]
+    together = pd.concat([redrawn.assign(noise_kind="symmetric, redrawn each step"), *smoothed])
+    assert verdict(together, "F3") == expected
+
+
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-1.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (1.0, CONTRADICTED_HERE)],
+)
 def test_simulated_labels_are_compared_with_no_compensation(decades, expected):
     runs = table()
     flips = json.dumps(json.loads(runs[runs["method"] == "NCSAM"]["hyperparameters"].iloc[0]) | UNIFORM)

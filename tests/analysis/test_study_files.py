@@ -42,7 +42,7 @@ def table_of(path):
             dict(zip(columns, rng.uniform(0.1, 0.9, len(columns)), strict=True))
             | config.identity._asdict()
             | {"classes": 10, "method_name": method.name, "loss": method.loss.name}
-            | {"mixup": 0.0, "diverged": False, "candidates": len(method.candidates)}
+            | {"mixup": 0.0, "label_smoothing": 0.0, "diverged": False, "candidates": len(method.candidates)}
             | {f"sharpness_{loss}_converged": True for loss in ("observed", "clean")}
             | {"hyperparameters": json.dumps(chosen), "mean_perturbation_norm": chosen.get("rho", np.nan)}
         )
