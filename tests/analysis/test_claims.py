@@ -48,7 +48,7 @@ def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_nei
     # its bounds are above 1, so that they cannot fail
     vacuous = {"T1": VACUOUS}
     # its labels are never redrawn, and its Jacobian is not measured
-    unmeasured = dict.fromkeys(("F1", "F2", "F3"), NOT_MEASURED)
+    unmeasured = {"F1": NOT_MEASURED, "F2": NOT_MEASURED, "F3": NOT_MEASURED}
     assert found == dict.fromkeys(PAPERS, SUPPORTED_HERE) | vacuous | unmeasured | rivals
 
 

@@ -17,7 +17,12 @@ from tests.analysis.test_training_settings import STUDY as SETTINGS
 from tests.analysis.tiny_study import TINY
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "files/fingerprints.tsv").open(), delimiter="\t"))
-TEXTS = {"tests/tiny": TINY, "tests/small": SMALL, "tests/settings": SETTINGS, "tests/good": GOOD}
+TEXTS = {
+    "tests/tiny": TINY,
+    "tests/small": SMALL,
+    "tests/settings": SETTINGS,
+    "tests/good": GOOD.replace("hidden = [8]", "hidden = [16]"),
+}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["study"] for row in ROWS])
