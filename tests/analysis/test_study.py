@@ -9,7 +9,7 @@ from ncsam import load_dataset
 from tests.analysis.small_study import SGD_ALONE
 
 GOOD = (
-    SGD_ALONE.replace("epochs = 3", "epochs = 2")
+    SGD_ALONE.replace("epochs = 3", "epochs = 2").replace("hidden = [8]", "hidden = [16]")
     + """
 [[methods]]
 name = "sam"
@@ -111,15 +111,15 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ),
         ("seeds = [0, 1]", "seeds = [1000]", "selection.seeds: 1000"),
         ('name = "mlp"', 'name = "mpl"', "model.name: unknown 'mpl'"),
-        ("hidden = [8]", "hiden = [8]", "model.hiden: 'mlp' has no such option; did you mean 'hidden'"),
-        ("hidden = [8]", "hidden = true", "model.hidden: must be a list of whole numbers"),
+        ("hidden = [16]", "hiden = [16]", "model.hiden: 'mlp' has no such option; did you mean 'hidden'"),
+        ("hidden = [16]", "hidden = true", "model.hidden: must be a list of whole numbers"),
         (
-            'name = "mlp"\nhidden = [8]',
+            'name = "mlp"\nhidden = [16]',
             'name = "wrn"\ndropout = 1.5',
             "model.dropout: must be a share from 0 to below 1",
         ),
-        ("hidden = [8]", "seed = [8]", "model.seed: 'mlp' has no such option"),
-        ("hidden = [8]", "hidden = [100000000000]", "model.hidden: must be a list of whole numbers from 1"),
+        ("hidden = [16]", "seed = [16]", "model.seed: 'mlp' has no such option"),
+        ("hidden = [16]", "hidden = [100000000000]", "model.hidden: must be a list of whole numbers from 1"),
         (
             "rates = [0.0, 0.4]",
             "rates = [0.4, 0.4000000000000001]",
@@ -131,7 +131,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("epochs = 2", "epochs = 2\nbatch_size = 1000000000000", "training.batch_size"),
         ("[noise]", "[measure]\nsurface_rates = [0.3]\n[noise]", "measure.surface_rates: 0.3 is not one of"),
         ("[noise]", "[measure]\nsurface_seeds = [9]\n[noise]", "measure.surface_seeds: 9 is not one of"),
-        ("hidden = [8]", "hidden = [0]", "model.hidden"),
+        ("hidden = [16]", "hidden = [0]", "model.hidden"),
         ('name = "sam"', 'name = "sams"', "methods.1.name: "),
         ("rho = [0.1, 0.5]", "rho = [0.1, -0.5]", "methods.1.rho: "),
         (
@@ -245,7 +245,7 @@ def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
             f"noise.posterior: {__file__} is not a .npy file of numbers",
         ),
         (
-            'name = "mlp"\nhidden = [8]',
+            'name = "mlp"\nhidden = [16]',
             'name = "cnn"\nchannels = [2, 2, 2, 2, 2, 2]',
             "model: does not take images",
         ),
