@@ -263,7 +263,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         (["figures", "nowhere"], "results: nowhere holds no study.h5"),
         (["info", "nowhere.h5"], "file: nowhere.h5 does not exist"),
         (["info", "{study}"], "is not a whole HDF5 file"),
-        (["info", "{tmp}"], "is not a file"),
+        (["info", "{tmp}"], "holds no study.toml"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys, arguments, says):
