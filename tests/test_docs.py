@@ -11,7 +11,6 @@ PAGES = (
     *(
         "any-batch.md",
         "answer.md",
-        "any-batch.md",
         "claims.md",
         "curvature.md",
         "findings.md",
