@@ -13,7 +13,7 @@ from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import quantity
 from analysis.claims.redraw import REDRAWN
-from analysis.claims.variants import SGD, select
+from analysis.claims.variants import CELL, SGD, select
 
 SYMMETRIC = f"symmetric{REDRAWN}"
 
@@ -45,14 +45,16 @@ class RedrawnLessMean:
         noisy = noisy_runs(measured)
         of_redrawn = noisy[noisy["noise_kind"] == SYMMETRIC]
         redrawn = select(of_redrawn, SGD)
-        smoothed = smoothed_runs(measured)
+        smoothed = smoothed_runs(measured).merge(of_redrawn[CELL].drop_duplicates(), on=CELL)
         needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
         if needs or redrawn.empty or smoothed.empty:
             return not_measured(self, what.unit, needs or self.runs())
         pairs = pairs_of(what, redrawn, smoothed)
         if pairs.empty:
             return not_measured(self, what.unit, self.runs())
-        covered = coverage(of_redrawn, redrawn, "SGD, redrawn", [what])
+        covered = coverage(of_redrawn, redrawn, "SGD, redrawn", [what]) + coverage(
+            of_redrawn, smoothed, "SGD, mean of redrawn labels", [what]
+        )
         return effect_of_pairs(self, what, pairs, covered)
 
 

@@ -76,11 +76,7 @@ def test_redrawn_labels_are_compared_with_fixed_ones_at_the_same_rate(decades, e
     assert verdict(pd.concat([fixed, redrawn]), "F1") == expected
 
 
-@pytest.mark.parametrize(
-    ("decades", "expected"),
-    [(-1.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (1.0, CONTRADICTED_HERE)],
-)
-def test_redrawn_labels_are_compared_with_true_labels_smoothed_to_their_mean(decades, expected):
+def redrawn_beside_their_mean(decades):
     runs = table()
     plain = runs[runs["method"] == "SGD"]
     redrawn = with_jacobian(plain[plain["noise_rate"] > 0], {"SGD": decades}, seed=1)
@@ -90,8 +86,26 @@ def test_redrawn_labels_are_compared_with_true_labels_smoothed_to_their_mean(dec
         )
         for rate in (0.2, 0.4, 0.6)
     ]
-    together = pd.concat([redrawn.assign(noise_kind="symmetric, redrawn each step"), *smoothed])
-    assert verdict(together, "F3") == expected
+    return pd.concat(
+        [redrawn.assign(noise_kind="symmetric, redrawn each step"), *smoothed], ignore_index=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-1.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (1.0, CONTRADICTED_HERE)],
+)
+def test_redrawn_labels_are_compared_with_true_labels_smoothed_to_their_mean(decades, expected):
+    assert verdict(redrawn_beside_their_mean(decades), "F3") == expected
+
+
+def test_a_smoothed_run_that_did_not_converge_is_counted():
+    runs = redrawn_beside_their_mean(-1.0)
+    one = runs.index[runs["label_smoothing"] > 0][0]
+    runs.loc[one, "jacobian_trace_observed_converged"] = False
+    effect = judged(runs, "F3")["F3"].effects[0]
+    assert effect.coverage.not_converged == 1
+    assert effect.verdict == INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
