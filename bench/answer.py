@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import figures
-from analysis.claims import SGD
+from analysis.claims import QUANTITIES, SGD
 from analysis.claims.label_mean import smoothed_runs
 from analysis.claims.redraw import REDRAWN
 from analysis.claims.variants import runs_of
@@ -36,11 +36,7 @@ def series_of(table: pd.DataFrame) -> pd.DataFrame:
             smoothed_runs(table).assign(series="the mean of redrawn labels"),
         ]
     )
-    for name in ("jacobian_trace", "sharpness_elementwise"):
-        for loss in ("observed", "clean"):
-            flag = runs[f"{name}_converged_{loss}"]
-            runs[f"{name}_{loss}"] = runs[f"{name}_{loss}"].where(flag != 0)
-    return runs
+    return runs.assign(**{name: runs[name].where(~QUANTITIES[name].unconverged(runs)) for name, *_ in PANELS})
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Variant:
         title: for people.
         name: of the method, as in `ncsam.METHODS`.
         settings: hyper-parameters that differ from the method's defaults; those in `TUNED` may have any value.
-        loss: that the runs are trained with, as in `ncsam.LOSSES`; its own options may have any value.
+        loss: that the runs are trained with, as in `ncsam.LOSSES`; its options may have any value but a smoothing.
         larger_radius: only runs whose rho is larger than that of the method's own runs in the same cell.
         as_long_as: only runs whose perturbations are as long as those of that variant with the same noise.
     """

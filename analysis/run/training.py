@@ -49,7 +49,7 @@ def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
 
 
 SECOND_BETA = 0.999
-"""Of AdamW, for the average of squared gradients."""
+"""AdamW averages the squared gradients with this decay."""
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ class Evaluator:
 
 
 def _standard_error(squares: FloatArray, units: FloatArray) -> FloatArray:
-    """Of a sum, from the sum of the squares of its terms' deviations from their mean."""
+    """The standard error of a sum of `units` terms, whose squared deviations from their mean add up to `squares`."""
     return np.asarray(np.sqrt(np.clip(squares, 0, None) * units / (units - 1)))
 
 
