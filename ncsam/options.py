@@ -133,17 +133,18 @@ def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only arguments of a function or class; those that it passes on by `Unpack` come from its base."""
     function = maker.__init__ if isinstance(maker, type) else maker  # type: ignore[misc]
     hints = get_type_hints(function)
-    found: dict[str, Option] = {}
+    inherited: dict[str, Option] = {}
+    defined_here: dict[str, Option] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
             default = None if required else parameter.default
-            found[parameter.name] = Option(required, default, _without_none(hints[parameter.name]))
+            defined_here[parameter.name] = Option(required, default, _without_none(hints[parameter.name]))
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD and isinstance(maker, type):
             (passed_on,) = get_args(hints[parameter.name])
-            inherited = options_of(maker.__mro__[1])
-            found |= {name: inherited[name] for name in get_type_hints(passed_on)}
-    return found
+            of_base = options_of(maker.__mro__[1])
+            inherited = {name: of_base[name] for name in get_type_hints(passed_on)}
+    return inherited | defined_here
 
 
 def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:

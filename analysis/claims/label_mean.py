@@ -47,8 +47,8 @@ class RedrawnLessMean:
         redrawn = select(of_redrawn, SGD)
         smoothed = smoothed_runs(measured).merge(of_redrawn[CELL].drop_duplicates(), on=CELL)
         needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
-        if needs or redrawn.empty or smoothed.empty:
-            return not_measured(self, what.unit, needs or self.runs())
+        if needs:
+            return not_measured(self, what.unit, needs)
         pairs = pairs_of(what, redrawn, smoothed)
         if pairs.empty:
             return not_measured(self, what.unit, self.runs())

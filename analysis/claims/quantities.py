@@ -125,7 +125,7 @@ def log10(values: pd.Series) -> pd.Series:
     return np.log10(values.where(values > 0))
 
 
-def _ratio(first: pd.Series, second: pd.Series) -> pd.Series:
+def _log_ratio(first: pd.Series, second: pd.Series) -> pd.Series:
     return log10(first) - log10(second)
 
 
@@ -152,6 +152,11 @@ def _in_decades(
 ) -> Quantity:
     """A quantity that is compared by its logarithm."""
     return Quantity(words, columns, DECADES, of=of, margin=DECADES_MARGIN, needs=needs)
+
+
+def _ratio_in_decades(words: str, column: str, divisor: str, needs: str = "") -> Quantity:
+    """The ratio of two columns, compared by its logarithm."""
+    return _in_decades(words, column, divisor, of=_log_ratio, needs=needs)
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -221,21 +226,19 @@ QUANTITIES: dict[str, Quantity] = {
         for loss, words in LABELS.items()
     },
     **{
-        f"curvature_of_uncertainty_{loss}": _in_decades(
+        f"curvature_of_uncertainty_{loss}": _ratio_in_decades(
             f"trace of the Gauss-Newton matrix to uncertainty, {words}",
             f"gauss_newton_trace_{loss}",
             f"uncertainty_{loss}",
-            of=_ratio,
             needs=REMEASURED,
         )
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_clean_to_observed": _in_decades(
+        f"{measure}_clean_to_observed": _ratio_in_decades(
             f"{measure.replace('_', ' ')}, ratio of true to observed labels",
             f"{measure}_clean",
             f"{measure}_observed",
-            of=_ratio,
         )
         for measure in MEASURES
     },

@@ -43,8 +43,8 @@ class Redrawn:
         redrawn, fixed = (select(noisy[chosen], self.method) for chosen in (is_redrawn, ~is_redrawn))
         title = self.method.title
         needs = lacking(table, noisy, [what], (self.method, redrawn), (self.method, fixed))
-        if needs or redrawn.empty or fixed.empty:
-            return not_measured(self, what.unit, needs or self.runs())
+        if needs:
+            return not_measured(self, what.unit, needs)
         kind = redrawn["noise_kind"].str.removesuffix(REDRAWN)
         pairs = pairs_of(what, redrawn.assign(noise_kind=kind), fixed)
         if pairs.empty:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
+from landscape.evaluation.for_one import with_arguments_of
 from landscape.loss.batches import Batch, copied_to, rows_of
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
@@ -55,29 +56,6 @@ class Bend:
     learning_rate: float = described("of Adam at the first step, with cosine decay to 0")
     seed: int = described("seed of the batches and the points")
     loss_unit: str = loss_unit_field()
-
-
-@of_objective
-def path(
-    objective: Objective,
-    other: Weights,
-    *,
-    bend: Bend | None = None,
-    steps: int = 25,
-    batch_norm: str | None = None,
-    calibration: Tensor | None = None,
-    progress: Progress | bool | None = None,
-) -> Path:
-    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
-    return paths(
-        {"loss": objective},
-        other,
-        bend=bend,
-        steps=steps,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        progress=progress,
-    )["loss"]
 
 
 @of_objective
@@ -149,6 +127,13 @@ def paths(
             loss_unit=unit_of(objective.loss_fn),
         )
     return result
+
+
+@of_objective
+@with_arguments_of(paths)
+def path(objective: Objective, *arguments: Any, **options: Any) -> Path:
+    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
+    return paths({"loss": objective}, *arguments, **options)["loss"]
 
 
 def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None:

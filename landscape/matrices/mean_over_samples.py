@@ -6,13 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
-from landscape.matrices.second_derivatives import COPIES, SAMPLES, check_second_derivatives
+from landscape.matrices.second_derivatives import check_second_derivatives
 
 
 class MeanOverSamples(MatrixOfObjective):
@@ -62,22 +61,14 @@ class MeanOverSamples(MatrixOfObjective):
         objective.check_that_derivatives_exist()
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
-            self._check_once()
+            if type(self) not in objective.verified:
+                objective.verified.add(type(self))
+                check_second_derivatives(self.rule, objective)
             product = objective.summed(self._products(self._theta, block)) / objective.weight
             if objective.penalty:
                 product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
-
-    def _check_once(self) -> None:
-        objective = self._objective
-        copies_fit = COPIES * 8 * self.dimension <= objective.memory_budget
-        if type(self) in objective.verified or not copies_fit:
-            return
-        objective.verified.add(type(self))
-        data = copied_to(objective.chunks.first(SAMPLES), self.device)
-        rule, model, layout = self.rule, objective.model, objective.layout
-        check_second_derivatives(rule, model, objective.run, layout, objective.theta, data, objective.loss_fn)
 
     def _new_products(self) -> Products:
         objective = self._objective

@@ -13,8 +13,8 @@ from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
-from landscape.loss.task import Forward, LossFunction
-from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+from landscape.loss.objective import Objective
+from landscape.loss.weights import tensors_of, with_weights
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
@@ -36,36 +36,27 @@ COPIES = 10
 """Vectors and models in float64 that the comparison holds at a time."""
 
 
-def check_second_derivatives(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-) -> None:
+def check_second_derivatives(rule: Rule, objective: Objective) -> None:
     """Compares a product of a few samples with a difference of first derivatives, in float64.
 
-    Finds custom functions whose backward torch cannot differentiate, and differentiates without a word. A model that
-    does not run in float64 is not compared. Nor is a point where the differences do not settle.
+    The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
+    makes no comparison for a model that does not run in float64, for one whose copies do not fit into the memory
+    budget, and at a point where the differences do not settle.
 
     Args:
-        rule: of the matrix.
-        model: in evaluation mode.
-        forward: (model, inputs) -> outputs.
-        layout: of its variables.
-        theta: the variables (n,).
-        data: inputs and targets of a few samples.
-        loss_fn: (outputs, targets) -> mean loss.
+        rule: how the matrix is multiplied.
+        objective: whose matrix; no other thread may swap the weights of its model meanwhile.
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
     """
+    if COPIES * 8 * objective.n_parameters > objective.memory_budget:
+        return
+    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
     errors = []
     for seed in range(2):
         try:
-            error = _error(rule, model, forward, layout, theta, data, loss_fn, seed)
+            error = _error(rule, objective, data, seed)
         except Exception:
             # the model or the loss has a dtype of its own inside
             return
@@ -81,17 +72,9 @@ def check_second_derivatives(
 
 
 @torch.enable_grad()
-def _error(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-    seed: int,
-) -> float | None:
-    """The relative difference at a point near theta; None if it is within what the differences are good for."""
+def _error(rule: Rule, objective: Objective, data: Pair, seed: int) -> float | None:
+    """The relative difference at a point near theta; None if it is within the error of the differences."""
+    model, theta, loss_fn = objective.model, objective.theta, objective.loss_fn
     generator = torch.Generator().manual_seed(seed)
     size = theta.double().square().mean().sqrt().item() or 1.0
     shift, vector = (
@@ -106,9 +89,9 @@ def _error(
 
     def run(theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
         variable = theta.detach().requires_grad_()
-        weights = {**constants, **layout.unflatten(variable)}
+        weights = {**constants, **objective.unflatten(variable)}
         return with_weights(
-            model, weights, lambda model: use(variable, forward(model, copied_to(inputs, theta.device)))
+            model, weights, lambda model: use(variable, objective.run(model, copied_to(inputs, theta.device)))
         )
 
     def loss(outputs: Any) -> Tensor:

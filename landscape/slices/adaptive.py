@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from landscape.evaluation.evaluator import Values
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray
+from landscape.slices.measured import Evaluate
 
 START = 9
 """Points on each axis to begin with."""
@@ -47,8 +48,6 @@ BEYOND = 10.0
 beyond, so that the bottom of a basin is evaluated and not cut off."""
 
 NEIGHBORS = 3
-
-Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import norm
 
 NORMALIZATIONS = ("elementwise", "filterwise")
@@ -27,8 +26,7 @@ class ASAM(SAM):
         rho: radius of the scaled ball; the paper has 0.5 for CIFAR-10 and 1.0 for CIFAR-100.
         eta: keeps weights near 0 movable; 0.01 in the paper.
         normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -36,13 +34,11 @@ class ASAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         eta: float = 0.01,
         normalization: str = "elementwise",
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
+        super().__init__(model, loss_fn, **others)
         if not 0 <= eta < float("inf"):
             raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
         if normalization not in NORMALIZATIONS:

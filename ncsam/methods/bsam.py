@@ -9,10 +9,9 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 
 
@@ -26,8 +25,7 @@ class BSAM(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
         rho_min: radius downhill; rho if not given.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -35,13 +33,11 @@ class BSAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         rho_min: float | None = None,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
-        self.rho_min = rho if rho_min is None else rho_min
+        super().__init__(model, loss_fn, **others)
+        self.rho_min = self.rho if rho_min is None else rho_min
         check_radius(self.rho_min, "rho_min")
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:

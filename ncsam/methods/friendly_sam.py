@@ -7,9 +7,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 
 
@@ -25,8 +24,7 @@ class FriendlySAM(SAM):
         rho: radius of the perturbation in weight space, l2; 0.2 in the paper.
         sigma: how much of the average is taken off.
         momentum: lambda, the average's decay: m <- lambda m + (1 - lambda) g.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -34,13 +32,11 @@ class FriendlySAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         sigma: float = 1.0,
         momentum: float = 0.6,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
+        super().__init__(model, loss_fn, **others)
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
         if not 0 <= momentum < 1:

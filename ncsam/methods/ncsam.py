@@ -157,13 +157,10 @@ class NCSAM(SAM):
         self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
 
-    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Steps 1 to 7 of Algorithm 1."""
-        if self.rho == 0 and self.project:
-            return self.passes.backward(inputs, targets, indices, moves_statistics=True)
-        self.ascent = self.ascend(inputs, targets, indices)
-        self.descend(self.ascent, inputs, targets, indices)
-        return self.ascent.loss
+    @property
+    def stays_at_w(self) -> bool:
+        """Whether the ball has only one point. Without the projection, s(t) g* leaves it."""
+        return self.rho == 0 and self.project
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """Steps 1 to 6 of Algorithm 1; the forward pass of g_B gives the logits of the draw."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Required, Unpack
 
 from torch import Tensor, nn
 
@@ -11,6 +11,13 @@ from ncsam.methods.method import Method
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius, perturbed
 from ncsam.methods.tensor_lists import scaled_to
+
+
+class SAMOptions(OfBatch, total=False):
+    """The options of `SAM`, which its variants take too; `SAM` has the defaults."""
+
+    rho: Required[float]
+    warmup: float
 
 
 class SAM(Method):
@@ -42,9 +49,14 @@ class SAM(Method):
         super().__init__(model, loss_fn, warmup=warmup, **of_batch)
         self.rho = rho
 
+    @property
+    def stays_at_w(self) -> bool:
+        """Whether every perturbation is zero, so that the gradient is the ordinary one."""
+        return self.rho == 0
+
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Ascends at w, then descends at w + perturbation."""
-        if self.rho == 0:
+        if self.stays_at_w:
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         self.ascent = self.ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)

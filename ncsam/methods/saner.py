@@ -7,10 +7,9 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 
 
 class SANER(SAM):
@@ -24,21 +23,13 @@ class SANER(SAM):
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0.1 in the paper.
         alpha: the share that is taken off, 0 to 1; 0 is SAM.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: TrainingLoss,
-        *,
-        rho: float,
-        alpha: float = 0.5,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        self, model: nn.Module, loss_fn: TrainingLoss, *, alpha: float = 0.5, **others: Unpack[SAMOptions]
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
+        super().__init__(model, loss_fn, **others)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: the damped share must lie in [0, 1], got {alpha}")
         self.alpha = alpha
