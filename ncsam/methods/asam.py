@@ -17,14 +17,14 @@ NORMALIZATIONS = ("elementwise", "filterwise")
 class ASAM(SAM):
     """SAM in a ball that scales with the weights: eps = rho T^2 g / ||T g||.
 
-    As in the authors' code T = |w| + eta for parameters whose name contains "weight" and 1 for the rest;
-    `"filterwise"` puts the norm of an output filter (of a row, in linear layers) in the place of |w|.
+    As in the authors' code, T = |w| + eta for parameters whose name contains "weight", and T = 1 for the others. With
+    `"filterwise"`, the norm of an output filter (of a row, in linear layers) takes the place of |w|.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the scaled ball; the paper has 0.5 for CIFAR-10 and 1.0 for CIFAR-100.
-        eta: keeps weights near 0 movable; 0.01 in the paper.
+        eta: added to |w|, so that weights near 0 move too; 0.01 in the paper.
         normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
         others: `warmup`, `forward` and `count`, as for `SAM`.
     """
@@ -50,7 +50,7 @@ class ASAM(SAM):
 
     @torch.no_grad()
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """rho T^2 g / ||T g||; zero for a zero gradient."""
+        """rho T^2 g / ||T g||, and zero where the gradient is zero."""
         named = [(n, p) for n, p in self.passes.module.named_parameters() if p.requires_grad]
         scales = [self._scale(name, weights) for name, weights in named]
         once = list(torch._foreach_mul(scales, at_w))

@@ -1,6 +1,6 @@
 """BSAM: bilateral SAM (Deng, Pang et al. 2024, arXiv:2409.13173).
 
-Not the Bayesian SAM of Möllenhoff and Khan (2023), which shares the abbreviation.
+The Bayesian SAM of Möllenhoff and Khan (2023) has the same abbreviation, but is another method.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 class BSAM(SAM):
     """Flattens the loss uphill and downhill: g_max + g - (||g_max|| / ||g_min||) g_min.
 
-    g_max is the gradient at w + rho g / ||g||, g_min that at w - rho_min g / ||g||. Three gradients a step.
+    g_max is the gradient at w + rho g / ||g||, and g_min the gradient at w - rho_min g / ||g||. A step costs three
+    gradients.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
-        rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
+        rho: radius uphill, l2. 0 is the ordinary gradient, whatever rho_min is.
         rho_min: radius downhill; rho if not given.
         others: `warmup`, `forward` and `count`, as for `SAM`.
     """

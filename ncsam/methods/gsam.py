@@ -13,10 +13,10 @@ from ncsam.methods.tensor_lists import added, inner_product, scaled
 
 
 class GSAM(SAM):
-    """Descends along g_SAM less alpha times the part of g that is orthogonal to g_SAM.
+    """Descends along g_SAM minus alpha times the part of g that is orthogonal to g_SAM.
 
-    That part lowers the surrogate gap L(w + eps) - L(w) without changing the perturbed loss. The paper lets rho
-    follow the learning rate; set `method.rho` at each epoch for that.
+    The orthogonal part lowers the surrogate gap L(w + eps) - L(w) without changing the perturbed loss. The paper lets
+    rho follow the learning rate; set `method.rho` at each epoch for that.
 
     Args:
         model: in training mode.

@@ -14,17 +14,17 @@ from ncsam.methods.tensor_lists import scaled_to
 
 
 class SAMOptions(OfBatch, total=False):
-    """The options of `SAM`, which its variants take too; `SAM` has the defaults."""
+    """The options of `SAM`. Its variants take them too; `SAM` has the defaults."""
 
     rho: Required[float]
     warmup: float
 
 
 class SAM(Method):
-    """The gradient at w + rho g / ||g||, g the gradient at w of the same batch.
+    """The gradient at w + rho g / ||g||, where g is the gradient of the same batch at w.
 
-    Weights, and BatchNorm statistics after the pass at w, end as they began: only `.grad` changes, so any
-    `torch.optim` optimizer may take the step.
+    At the end of a call the weights are w again, and the statistics of BatchNorm are those after the pass at w. Only
+    `.grad` has changed, so any optimizer of `torch.optim` may take the step.
 
     Args:
         model: in training mode.
@@ -63,12 +63,12 @@ class SAM(Method):
         return self.ascent.loss
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
-        """The perturbation of this batch at w; moves BatchNorm statistics as one training pass does."""
+        """The perturbation of this batch at w. The pass moves the statistics of BatchNorm as one training pass does."""
         loss, _, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         return Ascent(loss, at_w, self.perturbation(at_w))
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """Where to take the second gradient, less w, from the gradient at w."""
+        """The perturbation of the weights, from the gradient at w."""
         return scaled_to(at_w, self.rho)
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
@@ -79,6 +79,6 @@ class SAM(Method):
     def gradient_at(
         self, perturbation: list[Tensor], inputs: Tensor, targets: Tensor, indices: Tensor | None
     ) -> list[Tensor]:
-        """The gradient at w + perturbation, for methods that combine several."""
+        """The gradient at w + perturbation, for methods that combine several gradients."""
         with perturbed(self.passes.module, perturbation):
             return self.passes.gradient(inputs, targets, indices)[2]

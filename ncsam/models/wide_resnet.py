@@ -22,17 +22,17 @@ def wide_resnet(
 ) -> nn.Module:
     """WRN-depth-widening of Zagoruyko and Komodakis 2016 (arXiv:1605.07146), table 1.
 
-    Three stages of 16, 32 and 64 times `widening` channels, in blocks of two 3 x 3 convolutions.
+    It has three stages of 16, 32 and 64 times `widening` channels, in blocks of two 3 x 3 convolutions.
 
     Args:
         input_shape: channels, height, width.
         num_classes: number of outputs.
-        depth: 6 n + 4 convolutions.
-        widening: factor of the channels.
-        dropout: share of the activations between a block's convolutions that training sets to 0.
+        depth: number of convolutions, 6 n + 4.
+        widening: factor on the number of channels.
+        dropout: share of the activations between the convolutions of a block that are set to 0 in training.
 
     Raises:
-        ValueError: a depth that is not 6 n + 4, or a share outside [0, 1).
+        ValueError: the depth is not 6 n + 4, or the dropout is outside [0, 1).
     """
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth: must be 10, 16, 22, ... (6 n + 4), got {depth}")
