@@ -176,7 +176,7 @@ def assumption_1(
         loss: what the loss is called.
         rho: radius from which sigma follows, l2.
         draws: of the perturbation.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: fewer than two right labels or two draws; rho out of range.
@@ -231,7 +231,7 @@ def measure_bounds(
         test: inputs and true labels.
         rho: radius, l2.
         draws: of the Gaussian perturbation.
-        seed: of all draws.
+        seed: seed of all draws.
     """
     right_labels = int((~is_wrong).sum())
     ascent = sharpness(Objective(model, nn.CrossEntropyLoss(), train, chunk_size=1000), rho=rho, seed=seed)

@@ -303,7 +303,7 @@ def loss_options(name: str) -> dict[str, Any]:
     """The options of a loss, each with its default value.
 
     Raises:
-        ValueError: unknown loss.
+        ValueError: the loss is unknown.
     """
     return {key: option.default for key, option in LOSS_REGISTRY.options(name).items()}
 

@@ -67,7 +67,7 @@ class Registry(Generic[Entry]):
         """The entry of a name.
 
         Raises:
-            ValueError: unknown name.
+            ValueError: the name is unknown.
         """
         if name not in self.entries:
             hint = nearest(name, self.entries)

@@ -65,7 +65,7 @@ def study_options(kind: str) -> dict[str, bool]:
     (n, classes); human labels: `file` and, if it holds several, `labels`, or else those of the data set).
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     keys: dict[str, bool] = {}
     for name, option in noise_options(kind).items():

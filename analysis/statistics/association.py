@@ -55,7 +55,7 @@ def rank_association(
         x: one number a run.
         y: one number a run.
         given: one number a run.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
     runs = pd.DataFrame(

@@ -55,7 +55,7 @@ def conditional_information(
         x: the measure, one a run.
         y: the outcome, one a run.
         hyperparameters: one row a run, one column each, of values that can be compared with each other.
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     runs = pd.DataFrame({"cell": np.asarray(cells).astype(str), "method": methods, "x": x, "y": y})
     codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}

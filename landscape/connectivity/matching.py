@@ -1,4 +1,4 @@
-"""Weight matching: the order of one network's units that brings its weights nearest to another network's."""
+"""Weight matching: reorders the units of one network so that its weights come nearest to another network's."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class Matching:
 def matched(
     model: nn.Module, other: nn.Module, *, max_sweeps: int = 100, seed: int = 0
 ) -> tuple[nn.Module, Matching]:
-    """A copy of `other` that computes the same function, with its units in the order nearest to `model`'s.
+    """A copy of `other` that computes the same function, with its units in the order that is nearest to `model`.
 
     Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2). The groups of units are taken
-    one by one in random order. Each gets the assignment that raises the inner product of the weights most while the
-    others are held. The sweeps end when one changes nothing, which is a local optimum. The groups are found in the
-    graph of the modules (`landscape.connectivity.permutable_units`): those of MLPs, convolutional networks and ResNets.
+    one by one in random order. Each group gets the assignment that raises the inner product of the weights most while
+    the other groups stay. A sweep that changes nothing is a local optimum and ends the search. The groups are found in
+    the graph of the modules (`landscape.connectivity.permutable_units`), for MLPs, convolutional networks and ResNets.
     The statistics of BatchNorm move with their units.
 
     Args:
-        model: stays as it is.
-        other: of the same architecture.
+        model: a network; it is not changed.
+        other: a network of the same architecture; it is not changed.
         max_sweeps: the largest number of sweeps.
-        seed: of the order of the groups.
+        seed: seed of the order of the groups.
 
     Returns:
         The copy, and the permutation.
 
     Raises:
-        ValueError: another architecture, or one whose units cannot be followed.
+        ValueError: the architectures differ, or the units cannot be followed.
     """
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps: must be at least 1, got {max_sweeps}")
@@ -80,7 +80,7 @@ def matched(
             best = torch.from_numpy(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
             rows = np.arange(group.size)
             gain = gains[rows, best].sum() - gains[rows, permutations[group]].sum()
-            # equal assignments must not take turns for ever
+            # assignments of equal value must not replace each other for ever
             if gain > 1e-12 * np.abs(gains).sum():
                 permutations[group] = best
                 changed = True
@@ -103,7 +103,7 @@ def matched(
 def _similarity(
     ours: Tensors, theirs: Tensors, units: PermutableUnits, permutations: Permutations, group: Group
 ) -> Tensor:
-    """(size, size): inner products of each unit of one network with each of the other, all else permuted."""
+    """Inner products of each unit of one network with each unit of the other, (size, size), other groups permuted."""
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for (name, axis), segments in units.axes.items():
         if name not in ours or all(segment.group is not group for segment in segments):

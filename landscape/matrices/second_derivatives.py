@@ -1,4 +1,4 @@
-"""Whether a model's second derivatives are right: one product is compared with a difference of first derivatives."""
+"""A check of second derivatives: one product is compared with a difference of first derivatives."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from landscape.loss.weights import tensors_of, with_weights
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
-"""Samples that are looked at; a second derivative is missing for all samples or for none."""
+"""Number of samples that are looked at. A second derivative is missing for all samples or for none."""
 
 STEP = 1e-7
-"""Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
+"""Length of the step relative to the weights. It needs float64, and hardly ever crosses the kink of a ReLU."""
 
 MOVED = 0.01
-"""How far from the weights the comparison is made, relative to them: weights of 0 may lie on a kink."""
+"""Distance from the weights at which the comparison is made, relative to them. Weights of 0 may lie on a kink."""
 
 ALLOWED = 1e-3
-"""Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
+"""Allowed relative difference. Right products differ by 1e-6; a missing term is at least some percent of a product."""
 
 SPREAD = 10
-"""The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
+"""The change from a difference over one step to that over half of it is their error; so many errors are allowed."""
 
 COPIES = 10
-"""Vectors and models in float64 that the comparison holds at a time."""
+"""Number of vectors and models in float64 that the comparison holds at a time."""
 
 
 def check_second_derivatives(rule: Rule, objective: Objective) -> None:
@@ -58,7 +58,7 @@ def check_second_derivatives(rule: Rule, objective: Objective) -> None:
         try:
             error = _error(rule, objective, data, seed)
         except Exception:
-            # the model or the loss has a dtype of its own inside
+            # the model or the loss fixes a dtype inside
             return
         if error is None:
             return
@@ -98,13 +98,13 @@ def _error(rule: Rule, objective: Objective, data: Pair, seed: int) -> float | N
         return loss_fn(outputs, targets)
 
     with twice_differentiable():
-        # the padding row of an embedding is a constant to torch, and yet moves the loss
+        # for torch the padding row of an embedding is a constant, although the loss depends on it
         slope = run(point, lambda variable, outputs: derivative(loss(outputs), variable))
         vector = vector * (slope != 0)
         product = run(point, lambda variable, outputs: rule.direct(variable, outputs, loss)(vector))
         long, short = (rule.difference(run, loss, point, step * vector) / step for step in (STEP, STEP / 2))
     distance, length = (product - short).norm().item(), short.norm().item()
-    # false for NaN too, which both may be
+    # the comparison is false for NaN too, which both may be
     if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
         return distance / max(length, distance)
     return None

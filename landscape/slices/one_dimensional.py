@@ -74,14 +74,14 @@ def lines(
 
     Args:
         objectives: as for `surfaces`.
-        direction: (n,), or `Directions`, of which the first is taken.
+        direction: a vector (n,), or `Directions`, of which the first one is used.
         extent: alpha runs from -extent to extent.
         steps: number of points. An odd number includes the model itself.
-        alpha: the multiples; they replace `extent` and `steps`.
+        alpha: the multiples, ascending; they replace `extent` and `steps`.
         batch_norm, calibration, samples, seed, progress, checkpoint, checkpoint_seconds: as for `surfaces`.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     vector = direction.vectors[:, 0] if isinstance(direction, Directions) else direction
     vector = checked_vector(first_of(objectives), vector)

@@ -92,34 +92,34 @@ def surfaces(
 ) -> dict[str, Surface]:
     """Several losses of one model over the plane of two directions, from the same passes.
 
-    Training data with observed and with true labels cost one pass, test data another:
-    `surfaces({"observed": a, "clean": b, "test": c}, directions)`.
+    Objectives with the same inputs share passes. In `surfaces({"observed": a, "clean": b, "test": c}, directions)` the
+    training data with observed and with true labels share one pass, and the test data need another.
 
     Args:
-        objectives: of one model at the same weights; those with the same inputs share their forward passes.
-        directions: two vectors (n,), or `Directions`, of which the first two are taken.
+        objectives: objectives by name, of one model at the same weights.
+        directions: two vectors (n,), or `Directions`, of which the first two are used.
         extent: alpha and beta run from -extent to extent; a pair gives each axis its own.
         steps: number of points on each axis, or a pair. Odd numbers include the model itself.
         alpha: the multiples of the first direction, ascending; they replace `extent` and `steps`.
         beta: the multiples of the second direction.
-        adaptive: evaluates some of the points and interpolates the others. Each interpolated value has an estimate of
-            its error, and more points are evaluated until all estimates are within the tolerance
+        adaptive: whether some points are evaluated and the others interpolated. Each interpolated value has an estimate
+            of its error, and more points are evaluated until all estimates are within the tolerance
             (`landscape.slices.adaptive`).
         tolerance: largest error of an interpolated value, relative to the range of all values.
         batch_norm: `"eval"` uses BatchNorm's stored statistics at every point. `"recalibrate"` computes the statistics
             anew at each point, because moved weights make the stored ones wrong.
         calibration: inputs from which `"recalibrate"` computes the statistics; at most 2,048 inputs of the first
             objective if not given.
-        samples: measures on so many samples of each objective. They are drawn once, so that all points share them,
-            and the results hold standard errors.
-        seed: of the draw of samples.
+        samples: number of samples of each objective on which it is measured; all if not given. They are drawn once, so
+            that all points share them, and the results hold standard errors.
+        seed: seed of the draw of samples.
         progress: called with the points done and the points in all. True writes a line on the terminal.
         checkpoint: HDF5 file of finished points. After a kill, the same call continues from this file.
-        checkpoint_seconds: between two writes of the checkpoint.
+        checkpoint_seconds: seconds between two writes of the checkpoint.
 
     Raises:
-        ValueError: an argument out of range, fewer than two directions, objectives of different models, or a
-            checkpoint of another surface.
+        ValueError: an argument is out of range, there are fewer than two directions, the objectives are of different
+            models, or the checkpoint belongs to another surface.
     """
     vectors = _two_vectors(first_of(objectives), directions)
     extents, counts = pair_of("extent", extent), pair_of("steps", steps)
@@ -174,7 +174,7 @@ def _two_vectors(objective: Objective, directions: Directions | tuple[Tensor, Te
     """The vectors that span the plane.
 
     Raises:
-        ValueError: another number of directions, or a vector of another length.
+        ValueError: the number of directions is not two, or a vector has another length.
     """
     if isinstance(directions, Directions) and directions.vectors.shape[1] < 2:
         raise ValueError("directions: a surface needs two, got one")

@@ -67,7 +67,7 @@ def noise_options(kind: str) -> Mapping[str, NoiseOption]:
     """The options of a kind of label noise by name: all that it takes beside labels, rate and seed.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     return NOISE_REGISTRY.options(kind)
 

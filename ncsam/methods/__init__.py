@@ -46,7 +46,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
     """The options of a method, each with its default value, or `inspect.Parameter.empty` where a value is needed.
 
     Raises:
-        ValueError: unknown method.
+        ValueError: the method is unknown.
     """
     return {
         key: inspect.Parameter.empty if option.required else option.default

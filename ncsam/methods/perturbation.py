@@ -61,7 +61,7 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
-    """Inside the block the model is at w + perturbation. Afterward, also after an exception, the weights are w bit by bit.
+    """Inside the block the model is at w + perturbation; afterward, or after an error, the weights are w bit by bit.
 
     A copy of the weights is kept meanwhile, because w + e - e is not w in floating point.
     """

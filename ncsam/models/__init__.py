@@ -70,7 +70,7 @@ def model_options(name: str) -> dict[str, Any]:
     """The options of an architecture, each with its default. The default has the option's type: list, int or float.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     return {key: option.default for key, option in MODEL_REGISTRY.options(name).items()}
 
