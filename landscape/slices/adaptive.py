@@ -138,7 +138,7 @@ def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
 def _interpolated(
     unit: FloatArray, evaluated: NDArray[np.bool_], values: dict[str, FloatArray]
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """All values, interpolated where they were not evaluated, and their estimated errors; NaN near non-finite values."""
+    """All values, interpolated where they were not evaluated, and their estimated errors; NaN near non-finite ones."""
     columns = np.concatenate(list(values.values()), 1)
     # accuracies without classes are NaN everywhere, and must not exclude points
     numbers = ~np.isnan(columns[evaluated]).all(0)
