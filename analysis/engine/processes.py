@@ -23,7 +23,7 @@ from landscape import tune_allocator
 
 
 class Processes:
-    """A pool in which each worker process has one job and a share of the machine's threads. Dead workers are replaced."""
+    """A pool whose worker processes have one job each and share the machine's threads. Dead workers are replaced."""
 
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
