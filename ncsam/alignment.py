@@ -17,7 +17,7 @@ from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 
 ALIGNMENT_METRICS = {
     "cos_sam_clean": ("", "cosine of SAM's perturbation and the one from the batch's true labels"),
-    "cos_compensated_sam_clean": ("", "cos_sam_clean, only over the batches that NCSAM compensated"),
+    "cos_compensated_sam_clean": ("", "cos_sam_clean in just the batches that NCSAM compensated"),
     "cos_plus_clean": ("", "the same for NCSAM's perturbation with +s g* (the paper's sign)"),
     "cos_minus_clean": ("", "the same for NCSAM's perturbation with -s g* (the opposite sign)"),
     "cos_gstar_noise": ("", "cosine of g* and the gradient of the batch's wrongly labeled samples"),
