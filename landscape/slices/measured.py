@@ -24,6 +24,18 @@ Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
 
 
 @dataclass(frozen=True)
+class Options:
+    """The options of a measurement that `lines` and `surfaces` share; see `surfaces`."""
+
+    batch_norm: str
+    calibration: Tensor | None
+    samples: int | None
+    seed: int
+    checkpoint: str | Path | None
+    checkpoint_seconds: float
+
+
+@dataclass(frozen=True)
 class Slice:
     """Several losses on one line or plane, ready to be evaluated.
 
@@ -84,35 +96,26 @@ def _of_loss(values: FloatArray, column: int, shape: Sequence[int]) -> FloatArra
 
 
 def prepared(
-    objectives: Mapping[str, Objective],
-    vectors: list[Tensor],
-    axes: Sequence[FloatArray],
-    *,
-    batch_norm: str,
-    calibration: Tensor | None,
-    samples: int | None,
-    seed: int,
-    checkpoint: str | Path | None,
-    checkpoint_seconds: float,
+    objectives: Mapping[str, Objective], vectors: list[Tensor], axes: Sequence[FloatArray], options: Options
 ) -> Slice:
-    """The losses on the grid of the axes along the vectors; the options are those of `surfaces`."""
-    chosen, population = _sampled(objectives, samples, seed)
+    """The losses on the grid of the axes along the vectors."""
+    chosen, population = _sampled(objectives, options.samples, options.seed)
     evaluator = Evaluator(
         chosen,
         vectors,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        errors=samples is not None,
+        batch_norm=options.batch_norm,
+        calibration=options.calibration,
+        errors=options.samples is not None,
         expected=math.prod(map(len, axes)),
     )
     evaluate: Evaluate = evaluator
-    if checkpoint is not None:
+    if options.checkpoint is not None:
         if first_of(chosen).process_group is not None:
             raise ValueError("checkpoint: cannot be written by several ranks")
-        settings = ([axis.tolist() for axis in axes], batch_norm, evaluator.calibration_samples)
+        settings = ([axis.tolist() for axis in axes], options.batch_norm, evaluator.calibration_samples)
         digests = fingerprint(chosen, vectors, settings)
-        evaluate = Checkpoint(checkpoint, evaluator, digests, every=checkpoint_seconds)
-    return Slice(chosen, population, batch_norm, evaluator, evaluate)
+        evaluate = Checkpoint(options.checkpoint, evaluator, digests, every=options.checkpoint_seconds)
+    return Slice(chosen, population, options.batch_norm, evaluator, evaluate)
 
 
 def first_of(objectives: Mapping[str, Objective]) -> Objective:

@@ -19,7 +19,7 @@ from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit
 from landscape.results.registry import result
 from landscape.slices.axes import axis_of
 from landscape.slices.directions import Directions
-from landscape.slices.measured import first_of, prepared
+from landscape.slices.measured import Options, first_of, prepared
 
 
 @result
@@ -86,17 +86,8 @@ def lines(
     vector = direction.vectors[:, 0] if isinstance(direction, Directions) else direction
     vector = checked_vector(first_of(objectives), vector)
     axis = axis_of("alpha", alpha, extent, steps)
-    line_of_losses = prepared(
-        objectives,
-        [vector],
-        [axis],
-        batch_norm=batch_norm,
-        calibration=calibration,
-        samples=samples,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
+    line_of_losses = prepared(objectives, [vector], [axis], options)
     report = as_progress(progress, "line")
     values = line_of_losses.evaluate(axis[:, None], lambda done: report(done, len(axis)))
     return {

@@ -22,7 +22,7 @@ from landscape.results.registry import result
 from landscape.slices.adaptive import refined
 from landscape.slices.axes import axis_of, pair_of
 from landscape.slices.directions import Directions
-from landscape.slices.measured import first_of, prepared
+from landscape.slices.measured import Options, first_of, prepared
 
 POINT = ("alpha", "beta")
 
@@ -126,17 +126,8 @@ def surfaces(
     axes = axis_of("alpha", alpha, extents[0], counts[0]), axis_of("beta", beta, extents[1], counts[1])
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: must lie between 0 and 1, got {tolerance}")
-    plane = prepared(
-        objectives,
-        vectors,
-        axes,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        samples=samples,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
+    plane = prepared(objectives, vectors, axes, options)
     report = as_progress(progress, "surface")
     if adaptive:
         found = refined(plane.evaluate, axes, tolerance, report)
