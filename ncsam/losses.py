@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from ncsam.options import Registry
+from ncsam.options import Registry, check_below_1, check_not_negative
 
 
 def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
@@ -62,8 +62,7 @@ class SymmetricCrossEntropy(nn.Module):
     def __init__(self, *, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
         super().__init__()
         for name, weight in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name}: must be at least 0 and finite, got {weight}")
+            check_not_negative(name, weight)
         if not float("-inf") < log_zero < 0:
             raise ValueError(f"log_zero: must be negative and finite, got {log_zero}")
         self.alpha = alpha
@@ -147,10 +146,8 @@ class EarlyLearningRegularization(nn.Module):
 
     def __init__(self, samples: int, classes: int, *, strength: float = 3.0, momentum: float = 0.7) -> None:
         super().__init__()
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"strength: must be at least 0 and finite, got {strength}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+        check_not_negative("strength", strength)
+        check_below_1("momentum", momentum)
         self.strength = strength
         self.momentum = momentum
         self.register_buffer("targets", torch.zeros(samples, classes))
@@ -192,8 +189,7 @@ class StochasticLabelNoise(nn.Module):
 
     def __init__(self, samples: int, classes: int, seed: int = 0, *, sigma: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
+        check_not_negative("sigma", sigma)
         self.sigma = sigma
         self.seed = seed
         self.draws = 0

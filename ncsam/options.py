@@ -147,6 +147,18 @@ def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
     return inherited | defined_here
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raises ValueError unless the value is at least 0 and finite."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: must be at least 0 and finite, got {value}")
+
+
+def check_below_1(name: str, value: float) -> None:
+    """Raises ValueError unless the value is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: must be at least 0 and below 1, got {value}")
+
+
 def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError for the first of `names` that is not known, and names the known name that is most like it."""
     known = list(known)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import norm
+from ncsam.options import check_not_negative
 
 NORMALIZATIONS = ("elementwise", "filterwise")
 
@@ -39,8 +40,7 @@ class ASAM(SAM):
         **others: Unpack[SAMOptions],
     ) -> None:
         super().__init__(model, loss_fn, **others)
-        if not 0 <= eta < float("inf"):
-            raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
+        check_not_negative("eta", eta)
         if normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"normalization: must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+from ncsam.options import check_below_1, check_not_negative
 
 
 class FriendlySAM(SAM):
@@ -37,10 +38,8 @@ class FriendlySAM(SAM):
         **others: Unpack[SAMOptions],
     ) -> None:
         super().__init__(model, loss_fn, **others)
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+        check_not_negative("sigma", sigma)
+        check_below_1("momentum", momentum)
         self.sigma = sigma
         self.momentum = momentum
         self.average: list[Tensor] | None = None

@@ -10,6 +10,7 @@ from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, inner_product, scaled
+from ncsam.options import check_not_negative
 
 
 class GSAM(SAM):
@@ -30,8 +31,7 @@ class GSAM(SAM):
         self, model: nn.Module, loss_fn: TrainingLoss, *, alpha: float = 0.4, **others: Unpack[SAMOptions]
     ) -> None:
         super().__init__(model, loss_fn, **others)
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha: must be at least 0 and finite, got {alpha}")
+        check_not_negative("alpha", alpha)
         self.alpha = alpha
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from ncsam.models.initialization import he_normal
 from ncsam.models.preact_resnet import PreactivationBlock
 from ncsam.models.stages import residual_stages
+from ncsam.options import check_below_1
 
 
 def wide_resnet(
@@ -36,8 +37,7 @@ def wide_resnet(
     """
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth: must be 10, 16, 22, ... (6 n + 4), got {depth}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: must be at least 0 and below 1, got {dropout}")
+    check_below_1("dropout", dropout)
     channels = [stage * widening for stage in (16, 32, 64)]
     linear = nn.Linear(channels[-1], num_classes)
     nn.init.zeros_(linear.bias)
