@@ -92,8 +92,8 @@ def label_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
 
 
 def _called(model: nn.Module, batch: Mapping[str, Any], *, labels: bool = False, **options: Any) -> Any:
-    given = {name: value for name, value in batch.items() if labels or name != "labels"}
-    return model(**given, **options)
+    arguments = {name: value for name, value in batch.items() if labels or name != "labels"}
+    return model(**arguments, **options)
 
 
 def _logits(outputs: Any) -> Tensor:

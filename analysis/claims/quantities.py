@@ -65,8 +65,8 @@ class Quantity:
         found = pd.Series(False, index=table.index)
         for name in self.columns:
             flag = _flag(table, name)
-            open_ = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
-            found |= ((flag == 0) | open_) & table[name].notna()
+            unknown = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
+            found |= ((flag == 0) | unknown) & table[name].notna()
         return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:

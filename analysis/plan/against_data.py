@@ -104,10 +104,10 @@ def memory_of_a_run(study: Study, dataset: Dataset) -> Memory:
 
 def _check_memory(study: Study, dataset: Dataset) -> None:
     needed = memory_of_a_run(study, dataset)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed.bytes > there:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed.bytes > available:
         raise StudyError(
             f"model: {study.model.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
-            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {there / 2**30:.0f}: choose a smaller model or "
+            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {available / 2**30:.0f}: choose a smaller model or "
             "fewer measure.eigenvalues"
         )

@@ -64,12 +64,14 @@ def conditional_information(
     if means.count < FEWEST:
         return nothing_found("too few methods", means.count, "methods", means.lost)
     rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
-    held = pd.DataFrame(options.groupby([runs["cell"], runs["method"]]).first().unstack("method"))
+    options_of_methods = pd.DataFrame(
+        options.groupby([runs["cell"], runs["method"]]).first().unstack("method")
+    )
     conditions = [
         condition
         for size in range(LARGEST_SET + 1)
         for names in itertools.combinations(options.columns, size)
-        if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
+        if (condition := _condition(names, options_of_methods, means.table["x"].columns, outcome)) is not None
     ]
     if not conditions:
         return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)

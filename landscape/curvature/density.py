@@ -99,8 +99,8 @@ def spectral_density(
     )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
     share = (n - len(outliers)) / n
-    there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
-    grid, width = _grid(there, smoothing, points)
+    nodes_of_bulk = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
+    grid, width = _grid(nodes_of_bulk, smoothing, points)
 
     def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error over the probes, times the share of the eigenvalues that the bulk has."""
@@ -114,7 +114,7 @@ def spectral_density(
         density, density_error = over_probes((kernel * weights).sum(2).T)
     below, count_error = over_probes(((nodes <= grid[:, None, None]) * weights).sum(2).T)
     known_below = (outliers <= grid[:, None]).sum(1)
-    zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, there)).max(initial=0)
+    zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, nodes_of_bulk)).max(initial=0)
     negative, negative_error = over_probes(((nodes < -zero) * weights).sum(1))
     undefined = math.nan if np.isnan(weights).any() else 0.0
     return SpectralDensity(

@@ -236,9 +236,10 @@ def _have_equal_inputs(one: Objective, other: Objective) -> bool:
     if not (one.chunks.is_uniform and other.chunks.is_uniform):
         return False
     pairs = [tree_flatten(each.inputs) for each in (one, other)]
-    (ours, our_form), (theirs, their_form) = pairs
-    return our_form == their_form and all(
-        a.shape == b.shape and torch.equal(a.to(b.device), b) for a, b in zip(ours, theirs, strict=True)
+    (one_leaves, one_form), (other_leaves, other_form) = pairs
+    return one_form == other_form and all(
+        a.shape == b.shape and torch.equal(a.to(b.device), b)
+        for a, b in zip(one_leaves, other_leaves, strict=True)
     )
 
 

@@ -29,10 +29,10 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
 
 def _are_alike(first: Objective, other: Objective) -> bool:
     """Whether the models hold the same tensors and compute the same outputs. Models with equal weights may differ."""
-    ours, theirs = first.tensors(), other.tensors()
-    if ours.keys() != theirs.keys():
+    first_tensors, other_tensors = first.tensors(), other.tensors()
+    if first_tensors.keys() != other_tensors.keys():
         return False
-    pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
+    pairs = [(tensor, other_tensors[name]) for name, tensor in first_tensors.items()]
     if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
         return False
     some, _ = first.chunks.first(4)

@@ -264,8 +264,8 @@ def _next_block(
     basis then take the place of the missing ones, so that the search continues in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
-    there = sizes[:width] > negligible
-    columns = (directions @ left.to(directions))[:, :width][:, there]
+    is_needed = sizes[:width] > negligible
+    columns = (directions @ left.to(directions))[:, :width][:, is_needed]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
     # a remainder hardly larger than rounding lies largely in the basis; scaled to length 1, that part can be removed
     return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q

@@ -313,9 +313,9 @@ class Passes:
         start = 0
         for length in piece_sizes(samples, size):
             rows = slice(start, start + length)
-            own = None if indices is None else indices[rows]
+            positions = None if indices is None else indices[rows]
             part, labels = rows_of(inputs, rows), rows_of(targets, rows)
-            pieces.append([self._weight(part, labels), part, labels, own])
+            pieces.append([self._weight(part, labels), part, labels, positions])
             start += length
         if self.count is None and is_sum(self.loss_fn):
             return [[1.0, *piece] for _, *piece in pieces]
