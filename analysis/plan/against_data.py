@@ -108,6 +108,6 @@ def _check_memory(study: Study, dataset: Dataset) -> None:
     if needed.bytes > available:
         raise StudyError(
             f"model: {study.model.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
-            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {available / 2**30:.0f}: choose a smaller model or "
-            "fewer measure.eigenvalues"
+            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {available / 2**30:.0f}: choose a smaller model "
+            "or fewer measure.eigenvalues"
         )

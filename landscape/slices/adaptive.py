@@ -35,7 +35,7 @@ LOCAL = 5
 FLOOR = 0.02
 """For the rule of `LOCAL`, a value below this share of the range counts as this share."""
 
-TOWARDS_ENDS = 0.6
+TOWARD_ENDS = 0.6
 """The spacing of the first points, from even (0) to Chebyshev's (1). Near the borders interpolation is worst, and its
 estimates are too small. With even spacing and the same number of points, the allowed error was exceeded by 17% on one
 in six rotations of a surface with two basins."""
@@ -129,7 +129,7 @@ def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
     on_axes = []
     for axis in axes:
         even = np.linspace(0, 1, min(START, len(axis)))
-        share = even + TOWARDS_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
+        share = even + TOWARD_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
         coarse = (share * (len(axis) - 1)).round().astype(int)
         on_axes.append(np.union1d(coarse, np.flatnonzero(axis == 0)))
     return np.array([i * len(axes[1]) + j for i, j in product(*on_axes)])

@@ -20,7 +20,7 @@ INSTANCE_KINDS = ("part-dependent", "pmd", "beta")
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.333, 0.6, 0.999])
 @pytest.mark.parametrize("kind", ["symmetric", "pair", *INSTANCE_KINDS])
-def test_the_realised_rate_is_the_asked_one(kind, rate):
+def test_the_realized_rate_is_the_asked_one(kind, rate):
     labels = corrupt(kind, rate=rate, seed=1)
     assert int(labels.is_wrong.sum()) == round(1000 * rate)
     assert labels.realised_rate == pytest.approx(rate, abs=0.5 / 1000)

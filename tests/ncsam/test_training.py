@@ -147,7 +147,7 @@ def test_labels_of_another_size_are_refused(digits):
         fit(method, optimizer, dataset.test, labels, dataset.test, epochs=1, batch_size=8, seed=0)
 
 
-def test_shares_are_of_the_wrongly_labelled_and_undefined_without_them(digits):
+def test_shares_are_of_the_wrongly_labeled_and_undefined_without_them(digits):
     labels = corrupt_labels(torch.arange(10), rate=0.5, seed=0)
     wrong = labels.is_wrong
     half = labels.clean.clone()
