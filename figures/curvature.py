@@ -16,8 +16,8 @@ from figures.style import (
     logarithmic,
     looks,
     new_figure,
-    percent,
 )
+from landscape.results.wording import percent
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),

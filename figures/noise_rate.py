@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure, percent
+from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure
+from landscape.results.wording import percent
 
 
 class Panel(NamedTuple):

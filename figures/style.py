@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from landscape.results.wording import percent
+
 # Okabe and Ito's palette, distinguishable with any kind of color vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
@@ -111,11 +113,6 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
     axis.set_major_locator(LogTicks())
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
-
-
-def percent(rate: Any) -> str:
-    """A share in as many digits as it has, up to four: 40%, 12.5%, 40.21%."""
-    return f"{100 * rate:.4g}%"
 
 
 def wrong_labels(rate: float) -> str:

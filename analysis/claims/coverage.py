@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 NO_RUN, DIVERGED, NOT_CONVERGED, NO_VALUE = "no run", "diverged", "not converged", "not measured"
 

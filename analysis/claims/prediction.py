@@ -17,7 +17,7 @@ from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL, Variant
 from analysis.statistics import Finding
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"

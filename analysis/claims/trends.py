@@ -15,7 +15,7 @@ from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs,
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
 from analysis.statistics import Finding, paired_effect, slope_of, trend
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from analysis.plan.against_data import check_against_data, memory_of_a_run
 from analysis.plan.data import load_data
 from analysis.run import RunContext
 from analysis.run.forecast import seconds_of_training
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 def print_plan(study: Study, root: Path, resources: Resources, console: Console) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from analysis import store
 from analysis.plan import final_runs, read_study
 from analysis.printable import printable
-from analysis.wording import percent
+from landscape.results.wording import percent
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS
 

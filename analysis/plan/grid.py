@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.plan.run_config import RunConfig, RunMethod, RunNoise
 from analysis.plan.study import MethodSettings, Study
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.claims import Judgement
 from analysis.claims.effect import NOT_MEASURED, VERDICTS
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 def answer(table: pd.DataFrame, judgements: list[Judgement]) -> list[str]:

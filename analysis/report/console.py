@@ -22,7 +22,7 @@ from analysis.claims.effect import (
     Effect,
 )
 from analysis.report.numbers import chosen, spread
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 STYLES = {
     SUPPORTED: "green",

@@ -24,7 +24,7 @@ from analysis.report.chosen import claims_of
 from analysis.report.numbers import chosen, interval, p_value, spread
 from analysis.report.pictures import embedded, landscape_of_two, landscapes, scatter
 from analysis.report.summary import deciding
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 """(runs, histories) -> a figure, or None if they hold no data for it."""

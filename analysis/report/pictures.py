@@ -16,10 +16,10 @@ import figures
 from analysis import store
 from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
 from analysis.run.measurements import LOSSES
-from analysis.wording import percent
 from figures.sharpness_accuracy import MEASURES
 from figures.style import RC
 from landscape import Surface
+from landscape.results.wording import percent
 
 SVG: dict[Any, Any] = {**RC, "svg.hashsalt": "ncsam"}
 """With a fixed salt, the same figure gives the same text."""

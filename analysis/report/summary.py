@@ -15,7 +15,7 @@ from analysis.claims import Judgement
 from analysis.claims.effect import IN_THESE_CELLS, NOT_MEASURED, Effect
 from analysis.report.console import STYLES, print_whole
 from analysis.report.numbers import interval, p_value, spread
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 WIDE = 80
 """A terminal with at least so many columns shows columns that a narrow terminal leaves out."""

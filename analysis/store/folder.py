@@ -32,8 +32,8 @@ from analysis.store.files import (
 from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
 from analysis.store.safe_hdf5 import is_sealed
 from analysis.store.table import Record, read_record, read_table, run_files
-from analysis.wording import percent
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
+from landscape.results.wording import percent
 from ncsam.seal import sealed
 
 MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
