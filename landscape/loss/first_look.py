@@ -19,14 +19,13 @@ from landscape.loss.checks import (
     telling_rows,
 )
 from landscape.loss.counts import Counting, Pair
-from landscape.loss.dependence import (
-    LOSS_OF_DETACHED_OUTPUTS,
-    OUTPUTS_OF_COPY,
-    REGULARIZER,
-    check_dependence,
-)
 from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
-from landscape.loss.model_checks import writes_to_its_weights
+from landscape.loss.model_checks import (
+    check_that_the_copy_stands_alone,
+    check_that_the_loss_reads_no_weights,
+    check_that_the_regularizer_reads_no_other_weights,
+    writes_to_its_weights,
+)
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
 from landscape.loss.random_state import borrowed_generators
@@ -140,11 +139,11 @@ class FirstLook:
         inputs, targets = self._few()
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._at_its_weights(inputs)
-            check_dependence(outputs, original, OUTPUTS_OF_COPY)
+            check_that_the_copy_stands_alone(outputs, original)
             detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
-            check_dependence(self.loss_fn(detached, targets), original, LOSS_OF_DETACHED_OUTPUTS)
+            check_that_the_loss_reads_no_weights(self.loss_fn(detached, targets), original)
             if penalty:
-                check_dependence(penalty(self.theta), original, REGULARIZER)
+                check_that_the_regularizer_reads_no_other_weights(penalty(self.theta), original)
 
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))

@@ -1,11 +1,13 @@
-"""Checks of a model: real weights, and a forward pass that does not write to them."""
+"""Checks of what a copy of a model and a loss compute with: their own weights, and none that someone else holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
@@ -48,3 +50,80 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
         if weights._version != version or not torch.equal(weights.nan_to_num(), before.nan_to_num()):
             return True
     return False
+
+
+def check_that_the_copy_stands_alone(outputs: object, original: nn.Module) -> None:
+    """Checks that outputs of a copy depend on no parameter outside of it.
+
+    Args:
+        outputs: of the copy, whose own parameters require no gradient, recorded for differentiation.
+        original: the model that was copied.
+
+    Raises:
+        ValueError: naming the parameters that they depend on.
+    """
+    if foreign := _parameters_below(_tensors_in(outputs)):
+        raise ValueError(
+            f"model: the forward of its copy still runs with {_named(foreign, original)}, so that "
+            "derivatives in the copy's weights would be 0; a forward that is replaced on an instance, a hook, or an "
+            "attribute holds on to the model by a closure; define forward in the class, and give hooks the module "
+            "that they are called with"
+        )
+
+
+def check_that_the_loss_reads_no_weights(loss: Tensor, original: nn.Module) -> None:
+    """Checks that a loss of detached outputs depends on no parameter.
+
+    Raises:
+        ValueError: naming the parameters that it depends on.
+    """
+    if foreign := _parameters_below([loss]):
+        raise ValueError(
+            f"loss_fn: depends on {_named(foreign, original)}, not through the outputs alone, and would be measured "
+            "as if they were constants; leave a penalty on the weights out of the loss, put parameters that the loss "
+            "learns into the model, or freeze them by requires_grad_(False)"
+        )
+
+
+def check_that_the_regularizer_reads_no_other_weights(value: Tensor, original: nn.Module) -> None:
+    """Checks that a regularizer of parameters that require no gradient depends on no other parameter.
+
+    Raises:
+        ValueError: naming the parameters that it depends on.
+    """
+    if foreign := _parameters_below([value]):
+        raise ValueError(
+            f"regularizer: depends on {_named(foreign, original)}, not on the parameters that it is given alone; "
+            "compute it from the mapping of names to parameters"
+        )
+
+
+def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
+    found = {id(each) for each in parameters}
+    known = [name for name, parameter in original.named_parameters() if id(parameter) in found]
+    if not known:
+        return f"a parameter of shape {tuple(parameters[0].shape)} that is none of the model's"
+    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+    return f"the caller's own parameters {', '.join(map(repr, known[:3]))}{more}"
+
+
+def _tensors_in(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _parameters_below(results: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters that require a gradient and that results depend on."""
+    return [leaf for leaf in _leaves_below(results) if isinstance(leaf, nn.Parameter)]
+
+
+def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:
+    waiting: list[Any] = [result.grad_fn for result in results if result.grad_fn is not None]
+    yield from (result for result in results if result.is_leaf and result.requires_grad)
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            yield node.variable
+        following = {below for below, _ in node.next_functions if below is not None} - seen
+        seen |= following
+        waiting.extend(following)
