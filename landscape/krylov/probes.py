@@ -27,9 +27,9 @@ class Probes(Protocol):
         """Draws more probes, and applies the operator to them."""
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
 
 
@@ -59,15 +59,15 @@ class Signs:
             self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
         return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
 
 
 class Sketched:
-    """Probes with a basis Q of A times random vectors: the probes themselves, or others."""
+    """Probes with a basis Q of A times random vectors: the probes themselves (XTrace) or others (Hutch++)."""
 
     def __init__(self, image: Image, draw: Callable[[int], Tensor], known: Tensor, method: str) -> None:
         self._image, self._draw, self._known = image, draw, known
@@ -100,9 +100,9 @@ class Sketched:
         self._basis_images = torch.cat([self._basis_images, self._image(sketch)], 1)
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
         probes, images, basis, basis_images = self._probes, self._images, self._basis, self._basis_images
         dimension = self._known.shape[0] - self._known.shape[1]

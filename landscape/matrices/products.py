@@ -165,7 +165,7 @@ class Products:
             return vmap(lambda row: tangent(row, *residuals))(rows)
         products = torch.empty_like(rows)
         for row, product in zip(rows, products, strict=True):
-            # added at once, because the next replay of a CUDA graph overwrites the result of this one
+            # copied at once, because the next replay of a CUDA graph overwrites the result of this one
             product.copy_(tangent(row, *residuals))
         return products
 
