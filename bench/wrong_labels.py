@@ -55,13 +55,13 @@ class Setting:
     epochs: int
     batch_size: int
     curved_epochs: tuple[int, ...]
-    folds: int = 5
+    folds: int = 3
 
 
 SETTINGS = {
-    "digits": Setting("digits", None, "mlp", {"hidden": [64]}, 20, 64, (5, 10, 15, 20)),
-    "fashion-mnist": Setting("fashion-mnist", 5000, "mlp", {"hidden": [128]}, 20, 64, (5, 10, 15, 20)),
-    "cifar10n": Setting("npz", 5000, "cnn", {"channels": [16, 32]}, 10, 64, (5, 10), folds=3),
+    "digits": Setting("digits", None, "mlp", {"hidden": [64]}, 20, 64, (10, 20)),
+    "fashion-mnist": Setting("fashion-mnist", 2000, "mlp", {"hidden": [64]}, 20, 64, (10, 20)),
+    "cifar10n": Setting("npz", 3000, "cnn", {"channels": [16, 32]}, 10, 64, (10,)),
 }
 
 

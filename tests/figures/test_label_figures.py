@@ -66,8 +66,10 @@ def test_scores_that_do_not_fit_are_refused(options, message):
         )
 
 
-@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 8, 8), (5, 3, 8, 8), (5, 8, 8, 3), (5, 8, 8, 1)])
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(
+    ("shape", "width"),
+    [((5, 8, 8), 3.3), ((5, 1, 8, 8), 6.9), ((5, 3, 8, 8), 3.3), ((5, 8, 8, 3), 6.9), ((5, 8, 8, 1), 3.3)],
+)
 def test_a_contact_sheet_shows_each_image_with_its_labels(shape, width):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     figure = figures.contact_sheet(
