@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,39 +36,52 @@ COPIES = 10
 """Number of vectors and models in float64 that the comparison holds at a time."""
 
 
-def check_second_derivatives(rule: Rule, objective: Objective) -> None:
-    """Compares a product of a few samples with a difference of first derivatives, in float64.
+class HasRule(Protocol):
+    """A matrix class with a rule."""
+
+    rule: ClassVar[Rule]
+
+
+def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> None:
+    """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
 
     The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
     makes no comparison for a model that does not run in float64, for one whose copies do not fit into the memory
     budget, and at a point where the differences do not settle.
 
     Args:
-        rule: how the matrix is multiplied.
-        objective: whose matrix; no other thread may swap the weights of its model meanwhile.
+        matrix: class of the matrix.
+        objective: gives the matrix. No other thread may swap the weights of its model meanwhile.
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
     """
-    if COPIES * 8 * objective.n_parameters > objective.memory_budget:
+    if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
         return
     data = copied_to(objective.chunks.first(SAMPLES), objective.device)
+    if error := _largest_error(matrix.rule, objective, data):
+        raise ValueError(
+            f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
+            "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
+            "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
+            "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+        )
+    objective.verified.add(matrix)
+
+
+def _largest_error(rule: Rule, objective: Objective, data: Pair) -> float:
+    """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
     for seed in range(2):
         try:
             error = _error(rule, objective, data, seed)
         except Exception:
             # the model or the loss fixes a dtype inside
-            return
+            return 0.0
         if error is None:
-            return
+            return 0.0
         errors.append(error)
-    raise ValueError(
-        f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
-        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
-        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
-        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
-    )
+    return max(errors)
 
 
 @torch.enable_grad()
