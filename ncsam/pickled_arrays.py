@@ -93,7 +93,7 @@ def read_pickle(file: BinaryIO, names: frozenset[str] = ARRAY_NAMES) -> Any:
         for count, (opcode, given, _) in enumerate(pickletools.genops(file)):
             argument: Any = given
             if count >= MAX_OPERATIONS:
-                raise PickleError(f"it has more than {MAX_OPERATIONS:,} operations")
+                raise PickleError(f"it has more than {MAX_OPERATIONS:,} words")
             word = opcode.name
             if word in _VALUES:
                 stack.append(argument)
