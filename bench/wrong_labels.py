@@ -36,6 +36,7 @@ from ncsam import (
 KEYS = ["dataset", "noise_kind", "seed"]
 SEEDS = range(3)
 KINDS = ("symmetric", "pair", "part-dependent")
+HUMAN = "human, worst"
 RATE = 0.2
 CURVATURE = "input-curvature"
 
@@ -110,7 +111,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
 
 
 def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, object]]:
-    for found in detection.quality(labels.is_wrong):
+    for found in detection.quality(labels.is_wrong, resamples=200):
         row: dict[str, object] = {
             "criterion": found.criterion,
             "samples": found.samples,
@@ -127,15 +128,16 @@ def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, obj
         yield row
 
 
-def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    for dataset in arguments.only:
-        kinds = ("human, worst",) if dataset == "cifar10n" else KINDS
-        yield from ((dataset, kind, seed) for kind in kinds for seed in SEEDS)
+def cases(datasets: list[str]) -> Iterator[tuple[str, str, int]]:
+    for kind in (*KINDS, HUMAN):
+        for dataset in datasets:
+            if (dataset == "cifar10n") == (kind == HUMAN):
+                yield from ((dataset, kind, seed) for seed in SEEDS)
 
 
 def labels_of(kind: str, data: Dataset, seed: int, human: Path | None) -> NoisyLabels:
     clean = data.train.targets
-    if kind == "human, worst":
+    if kind == HUMAN:
         assert human is not None, "--human: the file of CIFAR-10N's labels"
         return human_labels(clean, read_human_labels(human, "worst")[data.train_indices])
     inputs = {"inputs": data.train.inputs} if kind == "part-dependent" else {}
@@ -149,13 +151,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/tables/wrong-labels.csv"))
     parser.add_argument("--data-dir", type=Path, help="of Fashion-MNIST, or the .npz file of CIFAR-10")
     parser.add_argument("--human", type=Path, help="CIFAR-10N's labels")
+    parser.add_argument("--most", type=int, default=1000, help="end after so many trainings")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=["digits", "fashion-mnist"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame(columns=KEYS)
-    for dataset, kind, seed in cases(arguments):
+    for dataset, kind, seed in cases(arguments.only):
         if ((table[KEYS] == [dataset, kind, seed]).all(axis=1)).any():
             continue
+        if arguments.most == 0:
+            break
+        arguments.most -= 1
         setting = SETTINGS[dataset]
         folder = None if dataset == "digits" else arguments.data_dir
         data = load_dataset(setting.name, folder, train_samples=setting.samples, test_samples=300, seed=seed)
