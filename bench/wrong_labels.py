@@ -1,6 +1,7 @@
 """How well each criterion finds wrong labels: the table of docs/wrong-labels.md.
 
     python bench/wrong_labels.py --data-dir .data --out docs/tables/wrong-labels.csv
+    python bench/wrong_labels.py --markdown
     python bench/wrong_labels.py --only cifar10n --data-dir data/cifar10-jpeg.npz --human labels.npz --out more.csv
 
 Each line is a training: a data set, a kind of noise, a seed. Lines that a file holds already are not measured again.
@@ -144,6 +145,19 @@ def labels_of(kind: str, data: Dataset, seed: int, human: Path | None) -> NoisyL
     return corrupt_labels(clean, kind=kind, rate=RATE, seed=seed, **inputs)
 
 
+def markdown(table: pd.DataFrame, column: str) -> str:
+    """The means over the seeds, a line for each data set and kind of noise."""
+    criteria = list(dict.fromkeys(table["criterion"]))
+    lines = [
+        "| labels | " + " | ".join(f"`{name}`" for name in criteria) + " |",
+        "|---" * (1 + len(criteria)) + "|",
+    ]
+    for (dataset, kind), rows in table.groupby(["dataset", "noise_kind"], sort=False):
+        means = rows.groupby("criterion")[column].mean()
+        lines.append(f"| {dataset}: {kind} | " + " | ".join(f"{means[name]:.3f}" for name in criteria) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -153,9 +167,14 @@ def main() -> None:
     parser.add_argument("--human", type=Path, help="CIFAR-10N's labels")
     parser.add_argument("--most", type=int, default=1000, help="end after so many trainings")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=["digits", "fashion-mnist"])
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the page")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame(columns=KEYS)
+    if arguments.markdown:
+        for column in ("auroc", "precision_at_rate"):
+            print(markdown(table, column), end="\n\n")
+        return
     for dataset, kind, seed in cases(arguments.only):
         if ((table[KEYS] == [dataset, kind, seed]).all(axis=1)).any():
             continue
