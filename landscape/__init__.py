@@ -27,6 +27,8 @@ from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
+from landscape.sampling.errors import SamplingError
+from landscape.sampling.measured import sampling_error
 from landscape.slices.directions import (
     Directions,
     combined,
@@ -61,6 +63,7 @@ __all__ = [
     "Objective",
     "Path",
     "RelativeFlatness",
+    "SamplingError",
     "Sharpness",
     "SharpnessProfile",
     "SpectralDensity",
@@ -91,6 +94,7 @@ __all__ = [
     "projected_trajectory",
     "random_directions",
     "relative_flatness",
+    "sampling_error",
     "save",
     "sharpness",
     "sharpness_profile",

@@ -19,6 +19,9 @@ class LossMatrix(Operator, Protocol):
     def expect(self, products: int) -> None:
         """Says how many products are to come, so that a matrix can prepare what pays for so many."""
 
+    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `measure` says of each chunk's product with a block (n, k); (chunks, ...)."""
+
 
 # Any: an Objective, which imports this file
 MatrixType = Callable[[Any, Tensor | None], LossMatrix]
