@@ -27,6 +27,7 @@ from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
+from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
 from landscape.sampling.errors import SamplingError
 from landscape.sampling.measured import sampling_error
 from landscape.slices.directions import (
@@ -54,6 +55,7 @@ __all__ = [
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
+    "GroupCurvature",
     "Hessian",
     "LayerTraces",
     "Line",
@@ -63,6 +65,7 @@ __all__ = [
     "Objective",
     "Path",
     "RelativeFlatness",
+    "SampleCurvature",
     "SamplingError",
     "Sharpness",
     "SharpnessProfile",
@@ -94,6 +97,7 @@ __all__ = [
     "projected_trajectory",
     "random_directions",
     "relative_flatness",
+    "sample_curvature",
     "sampling_error",
     "save",
     "sharpness",
