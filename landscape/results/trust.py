@@ -24,7 +24,11 @@ MOST_OBJECTS = 100_000
 """Groups, data sets and attributes."""
 MOST_WORDS = 200_000
 """Texts in all data sets together. HDF5 stores texts apart, and many entries may point to the same text."""
-
+FAULTS = (
+    *(KeyError, IndexError, AttributeError, TypeError),
+    *(ValueError, ArithmeticError, OSError, RuntimeError),
+)
+"""What comes of reading a broken file: HDF5, h5py and NumPy raise now this, now that."""
 
 HEAP = b"GCOL\x01"
 """How a collection of words begins in the file."""
