@@ -141,6 +141,23 @@ class NormalisedInPlace(nn.Module):
         return self.head(torch.tanh(self.inner(x.mul_(0.5).flatten(1))))
 
 
+def test_a_traced_product_that_is_wrong_in_one_column_is_found_out_by_vectors_that_are_0_there(monkeypatch):
+    model, inputs, targets = build("mlp")
+
+    rule = Hessian.rule
+
+    def wrong_in_the_last_column(outputs, loss_fn):
+        product = rule.traced(outputs, loss_fn)
+        return lambda theta, vector, x, y: product(theta, vector, x, y) + vector[-1]
+
+    monkeypatch.setattr(Hessian, "rule", dataclasses.replace(rule, traced=wrong_in_the_last_column))
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    first = torch.zeros_like(objective.theta)
+    first[0] = 1
+    with pytest.raises(RuntimeError, match="differs from the direct one"):
+        objective.hvp(first)
+
+
 def test_the_direct_gauss_newton_product_needs_no_forward_mode_and_allows_inputs_changed_in_place():
     _, inputs, targets = build("mlp")
     with torch.random.fork_rng():
