@@ -19,12 +19,12 @@ MAX_BYTES = 1 << 20
 """A study file is a page or two of text."""
 
 
-def read_study(path: Path) -> Study:
-    """Reads and checks a study file.
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a study file, unchecked, without what a results folder adds to them.
 
     Raises:
         FileNotFoundError: no such file.
-        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
+        StudyError: not a file, or not TOML; the message is one line that names the file.
     """
     try:
         with path.open("rb") as file:
@@ -42,8 +42,18 @@ def read_study(path: Path) -> Study:
     # not only TOMLDecodeError: bytes that are not UTF-8, and numbers of more digits than Python converts
     except ValueError as error:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
-    # what a results folder's study.toml adds to the study
     settings.pop("resolved", None)
+    return settings
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a study file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
+    """
+    settings = read_toml(path)
     try:
         check_plain(settings)
         own_parts = settings.get("own_parts", {})
