@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
 from ncsam.seal import is_sealed, seal
+from ncsam.whole_file import written_whole
 
 
 class CheckpointError(ValueError):
@@ -41,13 +41,9 @@ def save_checkpoint(
         "samples": recorder.state_dict() if recorder else None,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as beside:
         _save(state, beside)
         seal(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

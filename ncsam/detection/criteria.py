@@ -17,7 +17,8 @@ def small_loss(dynamics: TrainingDynamics) -> Tensor:
     """The mean cross-entropy over the epochs, float64 (n,), in nat.
 
     Networks learn right labels first, so that their losses are small (Arpit et al. 2017, arXiv:1706.05394; Han et al.
-    2018, arXiv:1804.06872, who take the loss of one pass).
+    2018, arXiv:1804.06872, who take the loss of one pass). A label that a network once gave no chance at all has an
+    infinite mean.
     """
     return _mean_over_epochs(dynamics.losses)
 
@@ -37,14 +38,20 @@ def forgetting_events(dynamics: TrainingDynamics, labels: Tensor) -> Tensor:
     Toneva et al. 2019 (arXiv:1812.05159), definition 1, once an epoch. A sample that was never predicted as its label
     counts as often as there are epochs, which is more than any other can have. Float64 (n,).
 
+    Epochs without a prediction of the sample are left out: the epochs before and after them follow each other.
+
     Args:
         dynamics: of a training.
         labels: int64 (n,), the observed ones.
     """
-    is_learned = dynamics.predictions == labels.cpu()
-    events = (is_learned[:-1] & ~is_learned[1:]).sum(0).double()
-    never = torch.full_like(events, dynamics.epochs)
-    return _known(dynamics, torch.where(is_learned.any(0), events, never))
+    is_learned, is_known = dynamics.predictions == labels.cpu(), dynamics.predictions != NO_CLASS
+    events = torch.zeros(dynamics.samples, dtype=torch.float64)
+    was_learned = torch.zeros(dynamics.samples, dtype=torch.bool)
+    for learned, known in zip(is_learned, is_known, strict=True):
+        events += known & was_learned & ~learned
+        was_learned = torch.where(known, learned, was_learned)
+    events[~is_learned.any(0)] = dynamics.epochs
+    return torch.where(is_known.any(0), events, torch.nan)
 
 
 def early_learning_disagreement(
@@ -83,11 +90,5 @@ def early_predictions(dynamics: TrainingDynamics, early_share: float = EARLY_SHA
 
 
 def _mean_over_epochs(values: Tensor) -> Tensor:
-    """The mean of each sample's finite values; NaN without any."""
-    values = values.double()
-    return torch.where(values.isfinite(), values, torch.nan).nanmean(0)
-
-
-def _known(dynamics: TrainingDynamics, scores: Tensor) -> Tensor:
-    """NaN for samples of which no epoch has a prediction."""
-    return torch.where((dynamics.predictions != NO_CLASS).any(0), scores, torch.nan)
+    """The mean of each sample's numbers, infinite ones among them; NaN without any, or with both infinities."""
+    return values.double().nanmean(0)

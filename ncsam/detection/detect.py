@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from ncsam.detection.ranking import Ranking, ranked
 from ncsam.dynamics import NO_CLASS, TrainingDynamics
 from ncsam.label_noise import NoisyLabels
 from ncsam.training import History
+from ncsam.whole_file import written_whole
 
 UNKNOWN = -1
 """The proposed label where nothing proposes one."""
@@ -85,16 +85,11 @@ class Detection:
         """
         path = Path(file)
         order = (self.rankings[0] if by is None else self[by]).order
-        beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with beside.open("w", newline="", encoding="utf-8") as opened:
-                table = csv.writer(opened)
-                named = [f"{name} {column}" for name in self.criteria for column in ("score", "rank")]
-                table.writerow(["id", "label", "proposed", *named])
-                table.writerows(self._row(sample) for sample in order.tolist())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
+            table = csv.writer(opened)
+            named = [f"{name} {column}" for name in self.criteria for column in ("score", "rank")]
+            table.writerow(["id", "label", "proposed", *named])
+            table.writerows(self._row(sample) for sample in order.tolist())
 
     def _row(self, sample: int) -> list[object]:
         values: list[object] = [self.ids[sample], self.labels[sample], self.proposed[sample]]
@@ -131,12 +126,15 @@ def detect(
 
     Raises:
         TypeError: evidence of another type.
-        ValueError: no evidence, a history without dynamics, or sizes that do not match.
+        ValueError: no evidence, a history without dynamics or of a training that diverged, a name given twice, or sizes
+            that do not match.
         ImportError: `probabilities` without cleanlab.
     """
     given = (labels.observed if isinstance(labels, NoisyLabels) else labels).detach().cpu().long()
     dynamics, named = _taken_apart(evidence)
-    named |= dict(measures or {})
+    if twice := sorted(named.keys() & (measures or {}).keys()):
+        raise ValueError(f"measures: {twice[0]!r} is among the evidence too; choose another name")
+    named |= measures or {}
     rankings: list[Ranking] = []
     if dynamics is not None:
         _check_count("evidence", dynamics.samples, given)
@@ -172,6 +170,11 @@ def _taken_apart(evidence: object) -> tuple[TrainingDynamics | None, dict[str, A
         if evidence.dynamics is None:
             raise ValueError(
                 "evidence: the history holds no samples; train with fit(..., record_samples=True)"
+            )
+        if evidence.diverged:
+            raise ValueError(
+                "evidence: the training diverged; take a smaller learning rate, or give history.dynamics to rank by "
+                "all epochs as they are"
             )
         return evidence.dynamics, {}
     if isinstance(evidence, TrainingDynamics):
