@@ -112,7 +112,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
 
 
 def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, object]]:
-    for found in detection.quality(labels.is_wrong, resamples=200):
+    for found in detection.quality(labels.is_wrong):
         row: dict[str, object] = {
             "criterion": found.criterion,
             "samples": found.samples,

@@ -65,7 +65,7 @@ for count in (50, 100, 200, int(noisy.is_wrong.sum())):
 # Where the truth is known, each criterion can be compared with it.
 
 # %%
-for each in found.quality(noisy.is_wrong, resamples=100):
+for each in found.quality(noisy.is_wrong):
     auroc, precision = each.auroc, each.precision_at_rate
     print(f"{each.criterion:18} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}), ", end="")
     print(f"precision at the noise rate {precision.value:.2f}")

@@ -12,8 +12,9 @@ from ncsam.detection.criteria import (
     forgetting_events,
     small_loss,
 )
-from ncsam.detection.cross_validation import cross_validated_probabilities
+from ncsam.detection.cross_validation import DivergedError, cross_validated_probabilities
 from ncsam.detection.detect import Detection, detect
+from ncsam.detection.fingerprint import training_fingerprint
 from ncsam.detection.quality import DetectionQuality, Interval, quality_of
 from ncsam.detection.ranking import Ranking, ranked
 
@@ -21,6 +22,7 @@ __all__ = [
     "ConfidentJoint",
     "Detection",
     "DetectionQuality",
+    "DivergedError",
     "Interval",
     "Ranking",
     "area_under_margin",
@@ -32,4 +34,5 @@ __all__ = [
     "quality_of",
     "ranked",
     "small_loss",
+    "training_fingerprint",
 ]

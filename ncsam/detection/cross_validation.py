@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,16 @@ import torch
 from torch import Tensor
 
 from ncsam.datasets import Split
+from ncsam.detection.fingerprint import training_fingerprint
 from ncsam.evaluation import predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.training import fit
+
+
+class DivergedError(ValueError):
+    """The training without one of the folds diverged."""
+
 
 Builder = Callable[[int], tuple[Method, torch.optim.Optimizer]]
 """Number of the fold -> a new network's method and its optimizer."""
@@ -34,7 +39,7 @@ def cross_validated_probabilities(
     """Trains one network for each fold on the other folds, and asks it for its own.
 
     Folds have the same share of every observed label, as far as numbers allow. A training that was killed goes on
-    where it was, if `checkpoints` is given.
+    where it was, if `checkpoints` is given; then `build` must make the same initial weights each time.
 
     Args:
         train: inputs of the training set.
@@ -49,18 +54,21 @@ def cross_validated_probabilities(
         float32 (n, classes), on the CPU.
 
     Raises:
-        ValueError: fewer than two folds, or more than samples; a training that diverged.
+        ValueError: fewer than two folds, or more than samples; checkpoints of other trainings.
+        DivergedError: a training diverged.
     """
     if not 2 <= folds <= len(train):
         raise ValueError(f"folds: must be from 2 to the {len(train)} samples, got {folds}")
     of_sample = _folds(labels.observed, folds, seed)
-    digest = hashlib.sha256(labels.observed.cpu().numpy().tobytes()).hexdigest()
     parts: list[tuple[Tensor, Tensor]] = []
     for fold in range(folds):
         inside = torch.nonzero(of_sample == fold).flatten().to(train.pixels.device)
         others = torch.nonzero(of_sample != fold).flatten().to(train.pixels.device)
         held_out = Split(train.pixels[inside], labels.observed[inside], train.mean, train.std)
         method, optimizer = build(fold)
+        fingerprint = training_fingerprint(
+            method, optimizer, train, labels.observed, fold, folds, seed, batch_size, epochs
+        )
         history = fit(
             method,
             optimizer,
@@ -71,11 +79,11 @@ def cross_validated_probabilities(
             batch_size=batch_size,
             seed=seed,
             checkpoint=None if checkpoints is None else Path(checkpoints) / f"fold-{fold}.pt",
-            fingerprint=f"fold {fold} of {folds}, seed {seed}, {batch_size} a batch, labels {digest}",
+            fingerprint=fingerprint,
         )
         outputs = predict(method.model, held_out, autocast_dtype=method.passes.autocast_dtype)
         if history.diverged or not bool(outputs.isfinite().all()):
-            raise ValueError(
+            raise DivergedError(
                 f"build: the training without fold {fold} diverged; take a smaller learning rate"
             )
         parts.append((inside.cpu(), outputs.float().softmax(1).cpu()))

@@ -63,13 +63,9 @@ class Detection:
     def __repr__(self) -> str:
         return f"Detection({len(self.ids)} samples by {', '.join(self.criteria)})"
 
-    def quality(
-        self, is_wrong: ArrayLike | Tensor, *, resamples: int = 500, seed: int = 0
-    ) -> tuple[DetectionQuality, ...]:
+    def quality(self, is_wrong: ArrayLike | Tensor) -> tuple[DetectionQuality, ...]:
         """How well each criterion finds the wrong labels, where the truth is known; see `quality_of`."""
-        return tuple(
-            quality_of(ranking, is_wrong, resamples=resamples, seed=seed) for ranking in self.rankings
-        )
+        return tuple(quality_of(ranking, is_wrong) for ranking in self.rankings)
 
     def write_csv(self, file: str | Path, *, by: str | None = None) -> None:
         """Writes all samples as a table, the most suspicious first: id, labels, scores and ranks.

@@ -13,6 +13,9 @@ from ncsam.detection.ranking import Ranking
 Booleans = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+Z = 1.959964
+"""Standard errors on each side of a 95% interval."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -47,41 +50,46 @@ class DetectionQuality:
     unscored: int
 
 
-def quality_of(
-    ranking: Ranking, is_wrong: ArrayLike | Tensor, *, resamples: int = 500, seed: int = 0
-) -> DetectionQuality:
+def quality_of(ranking: Ranking, is_wrong: ArrayLike | Tensor) -> DetectionQuality:
     """Compares a ranking with the truth.
 
-    The interval of the AUROC is that of DeLong et al. 1988, on the scale of its logit. The others are percentiles of
-    the bootstrap over the wrong and over the right labels. An order without a fault has an interval of no width.
+    The interval of the AUROC spans two: that of DeLong et al. 1988 on the scale of the logit, which is too narrow for
+    few labels, and that of Newcombe 2006 (Statistics in Medicine 25:559, method 5), which is too narrow for scores of
+    uneven form. An order without a fault has Newcombe's alone. The other intervals are Wilson's of a share of as many
+    independent labels as there are wrong ones, or right ones if these are fewer. They are somewhat wide: in simulations
+    with normal scores they hold the truth in 95% to 100% of the cases, where a bootstrap held the average precision in
+    90% with 30 wrong labels among 150, and in 47% with 5 among 25 that are told apart well. If most labels are wrong
+    and the order is almost perfect, that of the average precision is up to four times as wide as needed.
 
     Args:
         ranking: of n samples.
         is_wrong: bool (n,).
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: another number of samples, or fewer than two right or two wrong labels among those with a score.
         ImportError: scikit-learn is missing.
     """
+    try:
+        from sklearn.metrics import average_precision_score
+    except ImportError as error:
+        raise ImportError("quality_of: needs scikit-learn: pip install 'ncsam[detect]'") from error
     wrong = np.asarray(is_wrong.cpu() if isinstance(is_wrong, Tensor) else is_wrong, dtype=bool)
     if wrong.shape != ranking.scores.shape:
         raise ValueError(f"is_wrong: must be {ranking.scores.shape}, one a sample, got {wrong.shape}")
     is_scored = ~np.isnan(ranking.scores)
     # ranks have the order of the scores, and no infinite ones
     scores, wrong = -ranking.ranks[is_scored].astype(np.float64), wrong[is_scored]
-    if min(wrong.sum(), (~wrong).sum()) < 2:
+    fewest = int(min(wrong.sum(), (~wrong).sum()))
+    if fewest < 2:
         raise ValueError(
             f"is_wrong: {int(wrong.sum())} of {len(wrong)} labels with a score are wrong; a comparison needs two of "
             "each kind"
         )
-    average, precision = _bootstrapped(scores, wrong, resamples, seed)
     return DetectionQuality(
         criterion=ranking.criterion,
         auroc=_auroc(scores, wrong),
-        average_precision=average,
-        precision_at_rate=precision,
+        average_precision=_wilson(float(average_precision_score(wrong, scores)), fewest),
+        precision_at_rate=_wilson(precision_at_rate(scores, wrong), fewest),
         wrong=int(wrong.sum()),
         samples=len(wrong),
         unscored=int((~is_scored).sum()),
@@ -89,51 +97,42 @@ def quality_of(
 
 
 def _auroc(scores: Floats, wrong: Booleans) -> Interval:
-    """DeLong's variance from midranks: those among all samples less those among samples of the same kind."""
-    from scipy.stats import norm, rankdata
+    """The area, and an interval that spans DeLong's and Newcombe's."""
+    from scipy.stats import rankdata
 
     among_all = rankdata(scores)
     count, others = int(wrong.sum()), int((~wrong).sum())
+    # midranks among all samples less those among samples of the same kind
     of_wrong = (among_all[wrong] - rankdata(scores[wrong])) / others
     of_right = 1 - (among_all[~wrong] - rankdata(scores[~wrong])) / count
     area = float(of_wrong.mean())
-    variance = sum(part.var(ddof=1) / len(part) for part in (of_wrong, of_right))
-    if not 0 < area < 1:
-        return Interval(area, area, area)
-    logit = np.log(area / (1 - area))
-    margin = norm.ppf(0.975) * np.sqrt(variance) / (area * (1 - area))
-    low, high = (float(1 / (1 + np.exp(-end))) for end in (logit - margin, logit + margin))
+    low, high = _newcombe_low(area, count, others), 1 - _newcombe_low(1 - area, count, others)
+    if 0 < area < 1:
+        variance = sum(part.var(ddof=1) / len(part) for part in (of_wrong, of_right))
+        logit, margin = np.log(area / (1 - area)), Z * np.sqrt(variance) / (area * (1 - area))
+        low = min(low, float(1 / (1 + np.exp(margin - logit))))
+        high = max(high, float(1 / (1 + np.exp(-margin - logit))))
     return Interval(area, low, high)
 
 
-def _bootstrapped(scores: Floats, wrong: Booleans, resamples: int, seed: int) -> tuple[Interval, Interval]:
-    """Average precision and precision at the noise rate."""
-    from scipy.stats import bootstrap
+def _newcombe_low(area: float, wrong: int, right: int) -> float:
+    """The smallest area from which the one that was found is 1.96 standard errors away."""
+    from scipy.optimize import brentq
 
-    try:
-        from sklearn.metrics import average_precision_score
-    except ImportError as error:
-        raise ImportError("quality_of: needs scikit-learn: pip install 'ncsam[detect]'") from error
+    def excess(truth: float) -> float:
+        many = (wrong + right) / 2 - 1
+        shares = 1 + many * ((1 - truth) / (2 - truth) + truth / (1 + truth))
+        return float((area - truth) ** 2 - Z**2 * truth * (1 - truth) * shares / (wrong * right))
 
-    def statistics(of_wrong: Floats, of_right: Floats) -> tuple[float, float]:
-        both = np.concatenate([of_wrong, of_right])
-        is_wrong = np.arange(len(both)) < len(of_wrong)
-        return float(average_precision_score(is_wrong, both)), precision_at_rate(both, is_wrong)
+    # 1 is a root of its own where the area is 1
+    return float(brentq(excess, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0
 
-    parts = scores[wrong], scores[~wrong]
-    drawn = bootstrap(
-        parts,
-        statistics,
-        vectorized=False,
-        method="percentile",
-        n_resamples=resamples,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    average, precision = (
-        Interval(value, float(low), float(high))
-        for value, low, high in zip(statistics(*parts), drawn.low, drawn.high, strict=True)
-    )
-    return average, precision
+
+def _wilson(share: float, count: int) -> Interval:
+    """Wilson's interval of a share of `count` independent labels."""
+    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    margin = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return Interval(share, max(0.0, float(middle - margin)), min(1.0, float(middle + margin)))
 
 
 def precision_at_rate(scores: Floats, wrong: Booleans) -> float:

@@ -2,14 +2,18 @@
 
 import csv
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
 
 from ncsam import (
+    SAM,
     Plain,
+    Split,
     TrainingDynamics,
     build_model,
     confident_joint,
@@ -26,6 +30,7 @@ from ncsam.detection import (
     quality_of,
     ranked,
     small_loss,
+    training_fingerprint,
 )
 from ncsam.dynamics import Recorder
 
@@ -194,7 +199,7 @@ def test_the_table_holds_every_sample_the_most_suspicious_first(tmp_path):
 def test_quality_of_an_order_that_can_be_counted_by_hand():
     # of the six pairs of a wrong and a right label, four are in order and one is equal
     scores, is_wrong = [4.0, 3.0, 3.0, 2.0, 1.0], [True, False, True, False, False]
-    found = quality_of(ranked("any", scores), is_wrong, resamples=50)
+    found = quality_of(ranked("any", scores), is_wrong)
     assert found.auroc.value == pytest.approx((3 + 2 + 0.5) / 6)
     # the cut after two falls into two equal scores, one of which is wrong
     assert found.precision_at_rate.value == pytest.approx((1 + 0.5) / 2)
@@ -207,7 +212,7 @@ def test_quality_of_an_order_that_can_be_counted_by_hand():
 
 def test_samples_without_a_score_are_left_out_and_counted():
     scores, is_wrong = [NAN, 4.0, 3.0, 2.0, 1.0, NAN], [True, True, True, False, False, False]
-    found = quality_of(ranked("any", scores), is_wrong, resamples=20)
+    found = quality_of(ranked("any", scores), is_wrong)
     assert (found.samples, found.unscored, found.auroc.value) == (4, 2, 1)
     with pytest.raises(ValueError, match=r"^is_wrong: 1 of 3 labels"):
         quality_of(ranked("any", [NAN, 2.0, 1.0, 0.0]), [True, True, False, False])
@@ -215,16 +220,65 @@ def test_samples_without_a_score_are_left_out_and_counted():
         quality_of(ranked("any", [1.0, 2.0]), [True])
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    generator = np.random.default_rng(0)
-    # of normal scores that differ by one deviation
-    truth, hits, runs = 0.7602, 0, 200
+def normal_quality(rate, distance):
+    """AUROC, average precision and precision at the rate of normal scores, of endless many samples."""
+    thresholds = np.linspace(-9, 9 + distance, 200_001)
+    recall, others = norm.sf(thresholds - distance), norm.sf(thresholds)
+    precision = rate * recall / (rate * recall + (1 - rate) * others)
+    at_rate = np.argmin(np.abs(rate * recall + (1 - rate) * others - rate))
+    return norm.cdf(distance / math.sqrt(2)), -np.trapezoid(precision, recall), precision[at_rate]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "distance", "most"),
+    [
+        # the last: how much wider than the middle 95% of the numbers themselves an interval may be
+        (30, 120, 1, 1.3),
+        (30, 120, 2, 1.4),
+        (30, 120, 3, 1.9),
+        (5, 20, 1, 1.2),
+        (5, 20, 2, 1.6),
+        (5, 20, 3, 3),
+        (60, 40, 1, 2.2),
+        (60, 40, 2, 2.2),
+        (60, 40, 3, 4.5),
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say_and_are_not_idle(wrong, right, distance, most):
+    generator, runs = np.random.default_rng(0), 300
+    truth = normal_quality(wrong / (wrong + right), distance)
+    is_wrong = np.arange(wrong + right) < wrong
+    found = []
     for _ in range(runs):
-        is_wrong = generator.random(150) < 0.3
-        scores = generator.normal(size=150) + is_wrong
-        found = quality_of(ranked("any", scores), is_wrong, resamples=2).auroc
-        hits += found.low <= truth <= found.high
-    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / runs) <= hits / runs
+        quality = quality_of(
+            ranked("any", generator.normal(size=len(is_wrong)) + distance * is_wrong), is_wrong
+        )
+        numbers = (quality.auroc, quality.average_precision, quality.precision_at_rate)
+        found.append([(each.value, each.low, each.high) for each in numbers])
+    value, low, high = np.moveaxis(np.array(found), 2, 0)
+    hits = ((low <= truth) & (truth <= high)).mean(0)
+    assert (hits >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / runs)).all(), hits
+    spread = np.quantile(value, 0.975, axis=0) - np.quantile(value, 0.025, axis=0)
+    width = (high - low).mean(0)
+    assert (width < most * spread).all(), width / spread
+
+
+@pytest.mark.parametrize(("wrong", "right"), [(2, 2), (2, 200), (30, 120)])
+def test_an_order_without_a_fault_may_be_chance(wrong, right):
+    is_wrong = np.arange(wrong + right) < wrong
+    perfect = quality_of(ranked("any", 1.0 * is_wrong), is_wrong)
+    for found in (perfect.auroc, perfect.average_precision, perfect.precision_at_rate):
+        assert (found.value, found.high) == (1, pytest.approx(1))
+        assert 0.2 < found.low < 1 - 1 / (wrong + right)
+    reverse = quality_of(ranked("any", -1.0 * is_wrong), is_wrong).auroc
+    assert (reverse.value, reverse.low, reverse.high) == (0, 0, pytest.approx(1 - perfect.auroc.low))
+
+
+def test_scores_that_are_all_equal_have_an_interval_too():
+    found = quality_of(ranked("any", np.zeros(20)), np.arange(20) < 10).auroc
+    assert found.value == 0.5
+    assert found.low < 0.3
+    assert found.high > 0.7
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +311,7 @@ def test_planted_wrong_labels_are_found(planted):
         record_samples=True,
     )
     found = detect(history, labels)
-    quality = {each.criterion: each for each in found.quality(labels.is_wrong, resamples=20)}
+    quality = {each.criterion: each for each in found.quality(labels.is_wrong)}
     for criterion in ("small-loss", "area-under-margin", "early-learning"):
         assert quality[criterion].auroc.low > 0.9, criterion
         assert quality[criterion].precision_at_rate.value > 0.8
@@ -279,12 +333,96 @@ def test_cross_validated_probabilities_are_of_networks_that_did_not_see_the_samp
     assert seen == [1, 2, 3]
     torch.testing.assert_close(chances.sum(1), torch.ones(len(chances)))
     found = detect(None, labels, probabilities=chances)
-    (quality,) = found.quality(labels.is_wrong, resamples=20)
+    (quality,) = found.quality(labels.is_wrong)
     assert quality.auroc.low > 0.9
     assert confident_joint(chances, labels.observed).noise_rate == pytest.approx(0.2, abs=0.05)
     # finished trainings are not done again
     again = cross_validated_probabilities(data.train, labels, build(data), **settings, checkpoints=tmp_path)
     assert torch.equal(again, chances)
+
+
+def of_another_rate(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        return method, torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
+
+    return of_fold, data.train, labels
+
+
+def of_another_optimizer(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        return method, torch.optim.Adam(method.parameters(), lr=0.05)
+
+    return of_fold, data.train, labels
+
+
+def of_other_weights(build_fold, data, labels):
+    return lambda fold: build_fold(fold + 1), data.train, labels
+
+
+def of_another_method(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        method = SAM(method.model, method.loss_fn, rho=0.1)
+        return method, torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+
+    return of_fold, data.train, labels
+
+
+def of_another_loss(build_fold, data, labels):
+    def of_fold(fold):
+        method, optimizer = build_fold(fold)
+        return Plain(method.model, nn.CrossEntropyLoss(label_smoothing=0.1)), optimizer
+
+    return of_fold, data.train, labels
+
+
+def of_other_pixels(build_fold, data, labels):
+    pixels = data.train.pixels.clone()
+    pixels.flatten()[7] += 1
+    return build_fold, Split(pixels, data.train.targets, data.train.mean, data.train.std), labels
+
+
+def of_other_labels(build_fold, data, labels):
+    return build_fold, data.train, corrupt_labels(labels.clean, kind="symmetric", rate=0.2, seed=1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_another_rate,
+        of_another_optimizer,
+        of_other_weights,
+        of_another_method,
+        of_another_loss,
+        of_other_pixels,
+        of_other_labels,
+    ],
+)
+def test_folds_of_another_training_are_refused(planted, tmp_path, other):
+    data, labels = planted
+    settings = {"epochs": 1, "batch_size": 256, "seed": 0, "folds": 2, "checkpoints": tmp_path}
+    cross_validated_probabilities(data.train, labels, build(data), **settings)
+    build_other, train, observed = other(build(data), data, labels)
+    with pytest.raises(ValueError, match=r"^checkpoint: .*fold-0.pt belongs to other settings"):
+        cross_validated_probabilities(train, observed, build_other, **settings)
+
+
+def test_options_of_a_method_and_of_a_loss_are_in_its_fingerprint(planted):
+    data, labels = planted
+    model = build(data)(0)[0].model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    smoothed = partial(nn.functional.cross_entropy, label_smoothing=0.1)
+    methods = [
+        Plain(model, nn.functional.cross_entropy),
+        Plain(model, smoothed),
+        SAM(model, smoothed, rho=0.1),
+        SAM(model, smoothed, rho=0.2),
+    ]
+    found = [training_fingerprint(each, optimizer, data.train, labels.observed) for each in methods]
+    assert len(set(found)) == len(methods)
+    assert training_fingerprint(methods[0], optimizer, data.train, labels.observed) == found[0]
 
 
 def test_folds_and_divergence_are_refused_by_name(planted):
