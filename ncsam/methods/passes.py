@@ -28,7 +28,7 @@ from ncsam.methods.batches import (
     samples_in,
     weight_of,
 )
-from ncsam.methods.perturbation import frozen_batch_norm_statistics, trainable_parameters
+from ncsam.methods.perturbation import unmoved_buffers, trainable_parameters
 from ncsam.methods.tensor_lists import scaled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -329,7 +329,7 @@ class Passes:
         return float(self.count(inputs if self.takes_whole_batches else (inputs, targets)))
 
     def _statistics(self, move: bool) -> Any:
-        return nullcontext() if move else frozen_batch_norm_statistics(self.module)
+        return nullcontext() if move else unmoved_buffers(self.module)
 
     def _scale(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)
