@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.methods.method import Method
-from ncsam.methods.perturbation import unmoved_buffers, perturbed
+from ncsam.methods.perturbation import perturbed, unmoved_buffers
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators

@@ -242,11 +242,12 @@ def _have_equal_inputs(one: Objective, other: Objective) -> bool:
 
 
 def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
-    """A direction in the objective's weight space, on its device.
+    """A direction in the objective's weight space, a tensor or a NumPy array, on the objective's device.
 
     Raises:
         ValueError: of another length.
     """
+    vector = torch.as_tensor(vector)
     if vector.shape != objective.theta.shape:
         raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")
     return vector.detach().to(objective.theta).contiguous()

@@ -18,6 +18,9 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Name -> a key of an eigenvalue; the eigenvalues with the largest keys are wanted."""
 
+SMALL = 200
+"""Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -75,7 +78,8 @@ def top_eigenpairs(
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent.
-        max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
+        max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if less. All n of an operator
+            of at most 200 dimensions are held in the end, if the budget reaches so far, for then all pairs converge.
         generator: on the operator's device, for random start vectors. All vectors are kept in float64.
 
     Raises:
@@ -84,9 +88,9 @@ def top_eigenpairs(
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
+    most = dimension if max_vectors is None else min(dimension, max_vectors)
     # a restart must leave the pairs themselves, one more, and two blocks
-    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
+    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     # columns lie together, so that a pass over some of them reads no other
@@ -125,6 +129,13 @@ def top_eigenpairs(
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
+            left = budget - products
+            if dimension <= min(most, SMALL) and dimension - size <= left < dimension - kept + 2 * width:
+                # a whole basis is within reach of the budget, and after another restart would not be
+                basis = _widened(basis, dimension)
+                projected = _widened(_widened(projected, dimension).T, dimension)
+                capacity = dimension
+                continue
             basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
             projected.zero_()
             projected[:kept, :kept] = torch.diag(ritz.values[:kept])
@@ -138,6 +149,12 @@ def top_eigenpairs(
         basis[:, :size] @ ritz.combination[:, :k].to(device),
         products,
     )
+
+
+def _widened(columns: Tensor, width: int) -> Tensor:
+    """The columns, with zeros after them; columns lie together."""
+    more = columns.new_zeros(width - columns.shape[1], columns.shape[0])
+    return torch.cat([columns.T, more]).T
 
 
 def _width_and_budget(

@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
 from landscape.loss.batches import Batch, tensors_in
 from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
-from landscape.loss.copies import constant_copy, copied, unwrapped
+from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
 from landscape.loss.evaluation import Evaluation
 from landscape.loss.first_look import FirstLook
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_are_real
+from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
 from landscape.loss.reading import Chunks, Source, read
-from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
 from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
@@ -117,10 +116,9 @@ class Objective:
     ) -> None:
         check_settings(chunk_size, memory_budget, dtype, parameters)
         model = unwrapped(model)
-        check_that_weights_are_real(model)
-        self.model = copied("model", model).eval()
+        check_weights(model)
+        self.model = measured_copy(model)
         self.exclusive = ThreadLock()
-        avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
@@ -236,7 +234,7 @@ class Objective:
     def independent_model(self) -> nn.Module:
         """A copy of the measured model in which just the chosen parameters require a gradient."""
         with self.exclusive:
-            model = copy.deepcopy(self.model)
+            model = copied("model", self.model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.names)
         return model
@@ -371,6 +369,7 @@ class Objective:
         if not names:
             raise ValueError("parameters: none of the model's trainable parameters is chosen")
         chosen = [self.model.get_parameter(name).detach() for name in names]
+        check_that_weights_have_one_dtype(dict(zip(names, chosen, strict=True)))
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])

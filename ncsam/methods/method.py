@@ -187,7 +187,7 @@ class Method(ABC):
         if self.runs_gradient_hooks:
             return
         for name, parameter in self.passes.module.named_parameters():
-            if parameter._post_accumulate_grad_hooks:  # type: ignore[attr-defined]
+            if parameter._post_accumulate_grad_hooks:
                 raise ValueError(
                     f"model: {name!r} has a hook that runs once its gradient is accumulated, as an optimizer that "
                     f"steps in the backward pass has; {type(self).__name__} computes several gradients at other "

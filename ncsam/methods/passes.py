@@ -28,7 +28,7 @@ from ncsam.methods.batches import (
     samples_in,
     weight_of,
 )
-from ncsam.methods.perturbation import unmoved_buffers, trainable_parameters
+from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
 from ncsam.methods.tensor_lists import scaled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +67,9 @@ def _gradient_and_reached(
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
     found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    # sparse embeddings have sparse ones, which have no norm
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
     return whole, {place for place, part in enumerate(found) if part is not None}
 
 

@@ -100,7 +100,8 @@ def unmoved_buffers(model: nn.Module) -> Iterator[None]:
             # a forward pass may also have put another tensor in its place
             module._buffers[name] = buffer
         with torch.no_grad():
-            torch._foreach_copy_(buffers, saved)
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager
