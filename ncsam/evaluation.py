@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.datasets import Split
+from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share
@@ -65,10 +66,17 @@ def predict(
     return torch.cat(outputs).float() if autocast_dtype else torch.cat(outputs)
 
 
-def evaluate(method: Method, train: Split, labels: NoisyLabels, held_out: Split) -> dict[str, float]:
-    """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite."""
+def evaluate(
+    method: Method, train: Split, labels: NoisyLabels, held_out: Split, recorder: Recorder | None = None
+) -> dict[str, float]:
+    """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite.
+
+    A recorder takes note of what the model says of each training sample.
+    """
     autocast_dtype = method.passes.autocast_dtype
     train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
+    if recorder is not None:
+        recorder.record(train_outputs)
     test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
     test_targets = held_out.targets.to(test_outputs.device)
     loss_fn = _evaluated_loss(method)
