@@ -101,7 +101,9 @@ def check_spectrum(client: Client) -> None:
     assert error.norm() < 0.02 * abs(top.values[0])
 
     few = objective.subset(parameters=lambda name: name in client.few)
-    columns = [difference(client, few.names, few.theta, column) for column in torch.eye(few.n_parameters, dtype=D)]
+    columns = [
+        difference(client, few.names, few.theta, column) for column in torch.eye(few.n_parameters, dtype=D)
+    ]
     hessian = torch.stack(columns)
     values = torch.linalg.eigvalsh((hessian + hessian.T) / 2).numpy()
     size = np.abs(values).max()

@@ -106,7 +106,9 @@ def plain_sam():
         with torch.no_grad():
             for parameter, part in zip(moved.parameters(), slope, strict=True):
                 parameter.add_(RHO / length * part)
-        found = torch.autograd.grad(cross_entropy(moved(inputs[rows]), targets[rows]), list(moved.parameters()))
+        found = torch.autograd.grad(
+            cross_entropy(moved(inputs[rows]), targets[rows]), list(moved.parameters())
+        )
         for parameter, part in zip(parameters, found, strict=True):
             parameter.grad = part
         optimizer.step()
