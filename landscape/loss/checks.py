@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -57,6 +58,10 @@ def check_that_it_is_a_batch(batch: object) -> None:
         "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is; for other batches, say "
         "by forward= how the model is run on one"
     )
+    if isinstance(batch, np.ndarray) or (
+        isinstance(batch, tuple | list) and any(isinstance(part, np.ndarray) for part in batch)
+    ):
+        raise ValueError("data: holds NumPy arrays; make tensors of them by torch.from_numpy")
     if not isinstance(batch, tuple | list):
         raise ValueError(f"data: a batch is a {type(batch).__name__}, not inputs and targets; {remedy}")
     if len(batch) != 2:

@@ -13,13 +13,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
-from landscape.loss.batches import Batch, tensors_in
-from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
+from landscape.loss.batches import Batch, copied_to, tensors_in
+from landscape.loss.checks import check_settings, check_that_ranks_agree
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
-from landscape.loss.evaluation import Evaluation
+from landscape.loss.evaluation import Evaluation, loss_and_hits
+from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
+from landscape.loss.in_float64 import InFloat64
+from landscape.loss.kept_state import KeptState
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
 from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights
@@ -82,9 +85,8 @@ class Objective:
         n_samples: samples in the data set, those of all ranks; a batch that cannot be cut is one.
         differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
-        verified: matrices of which a product was compared with a difference of gradients.
-        gradients: gradients over the data set computed so far.
-        products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
+        has_right_gradient, verified: the gradient, and the matrices, that were compared with differences.
+        gradients, products: gradients and matrix-vector products over the data set computed so far.
         exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
             wait for each other; those with an Objective each run side by side.
 
@@ -118,6 +120,7 @@ class Objective:
         model = unwrapped(model)
         check_weights(model)
         self.model = measured_copy(model)
+        state = KeptState.of(self.model)
         self.exclusive = ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
@@ -130,19 +133,18 @@ class Objective:
         self.compile_mode = compile_mode
         self.process_group = process_group
         self.regularizer = regularizer
-        self.writes_weights = False
+        self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose([name for name in trainable if parameters is None or parameters(name)])
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
-        chunks = read(source, cut, keep=keep, budget=memory_budget)
+        self._hold(read(source, cut, keep=keep, budget=memory_budget))
         self.run = self._task.run
-        self._hold(chunks)
-        look = self._first_look()
-        self.writes_weights = look.writes_weights(self.differentiates)
-        look.check_dependence(model, self.penalty)
+        self.writes_weights = self._first_look().writes_weights(
+            model, state, self.penalty, self.differentiates
+        )
 
     @classmethod
     def of_loss(
@@ -263,20 +265,11 @@ class Objective:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, as some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        hits = torch.zeros((), dtype=torch.float64, device=self.device)
-        classifies = True
-        for chunk in self.chunks:
-            inputs, targets = chunk.read()
-            with self.without_gradients():
-                outputs = self.outputs(theta, inputs)
-                if chunk.weight:
-                    loss += self.loss_fn(outputs, targets).detach().double() * chunk.weight
-            classifies = are_class_scores(outputs, targets)
-            if classifies:
-                # the largest of scores with a NaN among them is no prediction
-                hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
-        total_loss, total_hits = self.summed(torch.stack([loss, hits])).tolist()
+        with self.without_gradients():
+            sums, classifies = loss_and_hits(
+                self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
+            )
+        total_loss, total_hits = self.summed(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
         return Evaluation(mean_loss, total_hits / self.n_samples if classifies else float("nan"))
 
@@ -319,10 +312,18 @@ class Objective:
         return with_weights(self.model, self.unflatten(variable), differentiated)
 
     def check_that_derivatives_exist(self) -> None:
-        """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
+        """Raises RuntimeError in `torch.inference_mode()`, ValueError where the gradient is not that of the loss."""
         check_that_gradients_are_recorded(self.theta, *tensors_in(self.chunks.first(1)))
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
+        if not self.has_right_gradient:
+            check_first_derivatives(self.few_in_float64(4))
+            self.has_right_gradient = True
+
+    def few_in_float64(self, samples: int) -> InFloat64:
+        """The loss of the first samples as a function of the weights, in float64."""
+        data = copied_to(self.chunks.first(samples), self.device)
+        return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""

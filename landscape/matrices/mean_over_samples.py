@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.matrices.of_objective import MatrixOfObjective
@@ -75,9 +74,7 @@ class MeanOverSamples(MatrixOfObjective):
         if type(self) in objective.verified or not copies_fit:
             return
         objective.verified.add(type(self))
-        data = copied_to(objective.chunks.first(SAMPLES), self.device)
-        rule, model, layout = self.rule, objective.model, objective.layout
-        check_second_derivatives(rule, model, objective.run, layout, objective.theta, data, objective.loss_fn)
+        check_second_derivatives(self.rule, objective.few_in_float64(SAMPLES))
 
     def _new_products(self) -> Products:
         objective = self._objective

@@ -288,7 +288,14 @@ class Passes:
     def _run(self, model: nn.Module, inputs: Batch) -> Any:
         if self.run is not None:
             return self.run(model, inputs)
-        return model(**inputs) if self.takes_whole_batches else model(inputs)
+        try:
+            return model(**inputs) if self.takes_whole_batches else model(inputs)
+        except (TypeError, AttributeError) as error:
+            if isinstance(inputs, Tensor):
+                raise
+            raise ValueError(
+                f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}; say by forward= how it is run"
+            ) from error
 
     @contextmanager
     def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:

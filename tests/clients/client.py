@@ -47,7 +47,7 @@ class Client:
 
 
 def generic(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in float64, its weights moved a little: at the first ones, zeros among them, ReLUs lie on their kinks."""
+    """The model in float64, its weights moved a little: at the first ones, often zeros, ReLUs lie on their kinks."""
     generator = torch.Generator().manual_seed(seed)
     model = model.to(D)
     with torch.no_grad():
