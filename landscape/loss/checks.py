@@ -146,9 +146,11 @@ def check_that_loss_is_a_mean(
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
     rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
-    weights = torch.tensor(
-        [counting.weight_of(row) for row in rows], dtype=torch.float64, device=outputs.device
-    )
+    if counting.of_batch is None:
+        weights = counting.of_samples((outputs, targets)).to(outputs.device)
+    else:
+        each = [counting.of_batch(row) for row in rows]
+        weights = torch.tensor(each, dtype=torch.float64, device=outputs.device)
     counted = weights > 0
     if not counted.any():
         return

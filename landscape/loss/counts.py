@@ -36,11 +36,13 @@ class Counting:
         of_samples: (inputs, targets) -> what each of their samples counts for, (samples,).
         of_batch: (inputs, targets) -> what their mean loss counts for; the sum over the samples if not given.
         is_sum: the loss is a sum over the samples: all parts and the whole have the weight 1.
+        is_known: it is that of one of torch's own losses, whatever the data are.
     """
 
     of_samples: Callable[[Pair], Tensor]
     of_batch: Callable[[Pair], float] | None = None
     is_sum: bool = False
+    is_known: bool = False
 
     def weight_of(self, pair: Pair) -> float:
         """What the mean loss of a batch counts for."""
@@ -76,9 +78,9 @@ def counting_of(loss_fn: object) -> Counting:
     if loss.reduction == "sum":
         return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True)
     if isinstance(loss, BY_PLACES):
-        return Counting(lambda pair: _places_of(loss, pair))
+        return Counting(lambda pair: _places_of(loss, pair), is_known=True)
     if isinstance(loss, BY_ENTRIES):
-        return Counting(_entries)
+        return Counting(_entries, is_known=True)
     return Counting(_one_each)
 
 

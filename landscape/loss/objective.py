@@ -120,12 +120,12 @@ class Objective:
         model = unwrapped(model)
         check_weights(model)
         self.model = measured_copy(model)
-        state = KeptState.of(self.model)
         self.exclusive = ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
         self.model.requires_grad_(False)
+        state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size = chunk_size
         self.memory_budget = memory_budget
@@ -142,9 +142,12 @@ class Objective:
         cut = Cut(self.counting, chunk_size, self.device)
         self._hold(read(source, cut, keep=keep, budget=memory_budget))
         self.run = self._task.run
-        self.writes_weights = self._first_look().writes_weights(
-            model, state, self.penalty, self.differentiates
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)
+        self.differentiates = look.takes_derivatives()
+        look.check_samples(
+            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=chunk_size
         )
+        self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
 
     @classmethod
     def of_loss(
@@ -384,17 +387,9 @@ class Objective:
         self.gradients = 0
         self.products = 0
         self.memory = Memory(self.memory_budget)
-        look = self._first_look()
-        self.differentiates = look.takes_derivatives()
-        look.check_samples(
-            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=self.chunk_size
-        )
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)
         if self.process_group is not None:
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
-
-    def _first_look(self) -> FirstLook:
-        return FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)
