@@ -79,9 +79,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
 def telling_rows(targets: Tensor) -> Tensor:
     """Indices of a hundred samples. On these, a loss that is no mean and a model that mixes samples are found out."""
     rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT)).long()
-    if targets.is_floating_point():
-        return rows
-    # a class weight, or an ignored class, shows only on samples of that class
+    # a class weight, or an ignored class, shows only on samples of that class; so does a mask, or a missing value
     return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
 
 
@@ -142,7 +140,13 @@ def check_that_loss_is_a_mean(
     Raises:
         ValueError: it is not, or no scalar.
     """
-    together = loss_fn(outputs, targets)
+    try:
+        together = loss_fn(outputs, targets)
+    except RuntimeError as error:
+        raise ValueError(
+            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: what it "
+            "holds for each, such as weights, belongs into the batch (forward=, count=)"
+        ) from error
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
     rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
@@ -156,7 +160,9 @@ def check_that_loss_is_a_mean(
         return
     apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
     mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
-    tolerance = 100 * torch.finfo(dtype).eps * apart.abs().max()
+    # a loss in half precision is rounded to it once, as sums are computed in float32
+    units = 8 if torch.finfo(dtype).bits == 16 else 100
+    tolerance = units * torch.finfo(dtype).eps * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
         raise ValueError(
@@ -170,7 +176,7 @@ def check_that_loss_is_a_mean(
 def check_that_classes_count_alike(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     counting: Counting,
-    output: Tensor,
+    outputs: Tensor,
     targets: Tensor,
     dtype: torch.dtype,
 ) -> None:
@@ -181,7 +187,7 @@ def check_that_classes_count_alike(
     Args:
         loss_fn: (outputs, targets) -> loss.
         counting: what a batch counts for.
-        output: of one sample, (1, ...).
+        outputs: of some samples; that with the most different scores is looked at.
         targets: of all samples; looked at if they are a class each, and then at most `MOST_CLASSES` of them.
         dtype: of the weights.
 
@@ -193,10 +199,11 @@ def check_that_classes_count_alike(
     classes = targets.unique()
     if len(classes) > MOST_CLASSES:
         classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES).long()]
-    classes = classes.to(output.device)
-    outputs = output.expand(2, *output.shape[1:])
+    classes = classes.to(outputs.device)
+    scores = outputs.flatten(1).double().nan_to_num(0, 0, 0)
+    telling = outputs[(scores.amax(1) - scores.amin(1)).argmax()]
     for index in range(1, len(classes)):
-        check_that_loss_is_a_mean(loss_fn, counting, outputs, classes[[0, index]], dtype)
+        check_that_loss_is_a_mean(loss_fn, counting, torch.stack([telling] * 2), classes[[0, index]], dtype)
 
 
 def are_class_scores(outputs: object, targets: object) -> bool:
@@ -233,16 +240,23 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
+    Of floating-point values those count that occur more than once, as those of masks and those put for missing ones do.
     Where targets are very many, such as the labels of pixels, only the smallest and the largest one of each row count.
     The values that losses ignore are by custom -100 and 255.
     """
     rows = targets.reshape(len(targets), -1)
     if rows.numel() > 1_000_000:
         rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
+    if targets.is_floating_point():
+        # each NaN would be a value of its own
+        rows = rows.nan_to_num(torch.finfo(rows.dtype).max)
     _, values, counts = rows.unique(return_inverse=True, return_counts=True)
     row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
     first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
-    return torch.cat([first[counts.argsort()[:100]], first[:1], first[-1:]])
+    extremes = torch.stack([first[0], first[-1]])
+    if targets.is_floating_point():
+        first, counts = first[counts > 1], counts[counts > 1]
+    return torch.cat([first[counts.argsort()[:100]], extremes])
 
 
 def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
