@@ -180,11 +180,11 @@ class Evaluator:
         )
 
     def _means(self, sums: Tensor) -> Values:
-        samples = np.array([float(objective.n_samples) for objective in self._objectives])
+        labeled = np.array([objective.labeled for objective in self._objectives])
         weight = np.array([objective.weight for objective in self._objectives])
         total = self._objectives[0].summed(sums[:, :, :-1].contiguous()).cpu().numpy()
         loss, hits, units, squares, *moments = np.moveaxis(total, 2, 0)
-        mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / samples
+        mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / labeled
         if not self._errors:
             return Values(mean, accuracy, None, None)
         of_loss, of_square, rise, of_rise, of_rise_square = moments

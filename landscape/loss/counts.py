@@ -48,6 +48,16 @@ class Counting:
         """What the mean loss of a batch counts for."""
         return float(self.of_samples(pair).sum()) if self.of_batch is None else self.of_batch(pair)
 
+    def labeled(self, pair: Pair) -> int:
+        """Samples with a class that counts: an ignored label, such as -100, is no class."""
+        targets = pair[1]
+        if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.ndim != 1:
+            return samples_in(pair) or 1
+        counted = targets >= 0
+        if self.is_known:
+            counted = counted & (self.of_samples(pair).to(targets.device) > 0)
+        return int(counted.sum())
+
     def whole(self, weights: float) -> float:
         """The weight of data, from the sum of the weights of their parts."""
         return 1.0 if self.is_sum else weights

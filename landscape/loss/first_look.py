@@ -80,7 +80,7 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, *, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
         """Looks at the outputs and losses of a hundred samples.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -62,8 +62,7 @@ class Objective:
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes that may be kept between products at the same weights. Whatever does not fit is
-            computed again at each product.
+        memory_budget: bytes kept between products at the same weights; what does not fit is computed again at each.
         linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
             backward, and tracing takes some seconds. None traces once the products, so far or expected, cost about as
             much as tracing, and stays with direct products where a model cannot be traced. True raises there.
@@ -87,8 +86,7 @@ class Objective:
         writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
         has_right_gradient, verified: the gradient, and the matrices, that were compared with differences.
         gradients, products: gradients and matrix-vector products over the data set computed so far.
-        exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
-            wait for each other; those with an Objective each run side by side.
+        exclusive: a lock held while the weights of `model` are swapped: threads that share an Objective wait for it.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
@@ -144,9 +142,7 @@ class Objective:
         self.run = self._task.run
         look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)
         self.differentiates = look.takes_derivatives()
-        look.check_samples(
-            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=chunk_size
-        )
+        look.check_samples(self.is_supervised, self.differentiates, chunk_size)
         self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
 
     @classmethod
@@ -274,7 +270,15 @@ class Objective:
             )
         total_loss, total_hits = self.summed(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
-        return Evaluation(mean_loss, total_hits / self.n_samples if classifies else float("nan"))
+        return Evaluation(mean_loss, total_hits / self.labeled if classifies else float("nan"))
+
+    @cached_property
+    def labeled(self) -> float:
+        """Samples of all ranks whose label is not ignored: those that have an accuracy; NaN if there is none."""
+        count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
+        return self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item() or float(
+            "nan"
+        )
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
@@ -391,5 +395,6 @@ class Objective:
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)
+        self.__dict__.pop("labeled", None)
         if self.process_group is not None:
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
