@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.operator import Operator
 
@@ -129,16 +129,12 @@ def top_eigenpairs(
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            left = budget - products
-            if dimension <= min(most, SMALL) and dimension - size <= left < dimension - kept + 2 * width:
-                # a whole basis is within reach of the budget, and after another restart would not be
-                basis = _widened(basis, dimension)
-                projected = _widened(_widened(projected, dimension).T, dimension)
-                capacity = dimension
+            # a whole basis is within reach of the budget, and after another restart would not be
+            last_chance = dimension - size <= budget - products < dimension - kept + 2 * width
+            if dimension <= min(most, SMALL) and last_chance:
+                basis, projected, capacity = *_widened(basis, projected, dimension), dimension
                 continue
-            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
-            projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+            _restart(basis, projected, ritz, size, kept)
             size = kept
 
     return Eigenpairs(
@@ -151,10 +147,18 @@ def top_eigenpairs(
     )
 
 
-def _widened(columns: Tensor, width: int) -> Tensor:
-    """The columns, with zeros after them; columns lie together."""
-    more = columns.new_zeros(width - columns.shape[1], columns.shape[0])
-    return torch.cat([columns.T, more]).T
+def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
+    """Puts the first Ritz pairs, in place, where the first `size` vectors were."""
+    basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(basis.device)
+    projected.zero_()
+    projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+
+
+def _widened(basis: Tensor, projected: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A basis and the operator in it, with zeros for further columns; columns lie together."""
+    more = width - basis.shape[1]
+    columns = torch.cat([basis.T, basis.new_zeros(more, len(basis))]).T
+    return columns, nn.functional.pad(projected, (0, more, 0, more))
 
 
 def _width_and_budget(
