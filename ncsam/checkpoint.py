@@ -77,12 +77,12 @@ def load_checkpoint(
     """Loads the state of a checkpoint, and returns the rows of the history so far.
 
     Raises:
-        ValueError: a checkpoint of other settings.
-        CheckpointError: one that cannot be read; nothing was changed yet.
+        ValueError: the checkpoint belongs to other settings.
+        CheckpointError: the checkpoint cannot be read; nothing was changed yet.
     """
     device = next(method.model.parameters()).device
     try:
-        # torch does not look at the checksums in its files; those of earlier versions have no seal
+        # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)
         state = torch.load(path, map_location=device, weights_only=True)
         whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}

@@ -1,6 +1,8 @@
-"""Whether a model's second derivatives are right: one product is compared with a difference of first derivatives."""
+"""A check of second derivatives, and products without them: both by differences of first derivatives."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch import Tensor
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.derivatives import derivative
 from landscape.loss.in_float64 import InFloat64
+from landscape.loss.objective import Objective
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
@@ -29,35 +32,51 @@ COPIES = 10
 """Vectors and models in float64 that the comparison holds at a time."""
 
 
-def check_second_derivatives(rule: Rule, few: InFloat64) -> None:
-    """Compares a product of a few samples with a difference of first derivatives, in float64.
+class HasRule(Protocol):
+    """A matrix class with a rule."""
 
-    Finds custom functions whose backward torch cannot differentiate, and differentiates without a word. A model that
-    does not run in float64 is not compared. Nor is a point where the differences do not settle.
+    rule: ClassVar[Rule]
+
+
+def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> None:
+    """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
+
+    The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
+    makes no comparison for a model that does not run in float64, for one whose copies do not fit into the memory
+    budget, and at a point where the differences do not settle.
 
     Args:
-        rule: of the matrix.
-        few: the loss of a few samples.
+        matrix: class of the matrix.
+        objective: gives the matrix. No other thread may swap the weights of its model meanwhile.
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
     """
+    if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
+        return
+    if error := _largest_error(matrix.rule, objective.few_in_float64(SAMPLES)):
+        raise ValueError(
+            f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
+            "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
+            "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
+            "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+        )
+    objective.verified.add(matrix)
+
+
+def _largest_error(rule: Rule, few: InFloat64) -> float:
+    """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
     for seed in range(2):
         try:
             error = _error(rule, few, seed)
         except Exception:
-            # the model or the loss has a dtype of its own inside
-            return
+            # the model or the loss fixes a dtype inside
+            return 0.0
         if error is None:
-            return
+            return 0.0
         errors.append(error)
-    raise ValueError(
-        f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
-        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
-        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
-        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
-    )
+    return max(errors)
 
 
 @torch.enable_grad()
