@@ -81,6 +81,8 @@ def load_checkpoint(
         CheckpointError: the checkpoint cannot be read; nothing was changed yet.
     """
     device = next(method.model.parameters()).device
+    if not path.is_file():  # a reader would wait at a FIFO for ever
+        raise CheckpointError(f"checkpoint: {path} is not a file; name another")
     try:
         # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)
