@@ -260,7 +260,7 @@ class Products:
             return
         some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
         direct = self._direct(chunk, some)
-        if not torch.isfinite(direct).all():
+        if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
             traced = self._from_trace(chunk, 0, some)
