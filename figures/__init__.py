@@ -1,6 +1,7 @@
-"""Figures from stored results alone: each a pure function from tables or surfaces to a matplotlib Figure."""
+"""Figures from stored results alone. Each is a pure function from tables or surfaces to a matplotlib Figure."""
 
 from figures.alignment import alignment
+from figures.contact_sheet import contact_sheet
 from figures.curvature import curvature
 from figures.epochs import sharpness_over_epochs
 from figures.forest import forest
@@ -23,10 +24,12 @@ __all__ = [
     "Style",
     "against_noise_rate",
     "alignment",
+    "contact_sheet",
     "contours",
     "curvature",
     "forest",
     "interactive",
+    "label_scores",
     "lines",
     "paths",
     "relief",

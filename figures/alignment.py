@@ -1,4 +1,4 @@
-"""How near the perturbations of training are to the perturbations from the true labels."""
+"""The figure of cosines between perturbations in training and those from the true labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def alignment(
         style: how text is written.
 
     Raises:
-        ValueError: no run of that method with noise.
+        ValueError: the method has no run with wrong labels.
     """
     runs = histories[(histories["method"] == method) & (histories["noise_rate"] > 0)]
     if runs.empty:

@@ -1,4 +1,4 @@
-"""Curvature and sharpness at the end of training against the noise rate."""
+"""The figure of curvature and sharpness at the end of training against the noise rate."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from figures.style import (
     logarithmic,
     looks,
     new_figure,
-    percent,
 )
+from landscape.results.wording import percent
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -46,7 +46,7 @@ def curvature(runs: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = 
         width: of the figure in inches; a narrow figure has one row for each quantity.
         style: how text is written.
     """
-    # what is infinite has no mean
+    # infinite values have no mean
     runs = runs.replace([np.inf, -np.inf], np.nan)
     rates = np.sort(runs["noise_rate"].unique())
     with drawing(style):

@@ -1,4 +1,4 @@
-"""Effects with their intervals, the pooled one above those at each noise rate."""
+"""The figure of effects with their intervals, the pooled effect above those at each noise rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def forest(effects: pd.DataFrame, *, width: float = ONE_COLUMN, style: Style = P
         style: how text is written.
 
     Raises:
-        ValueError: no effect that was estimated.
+        ValueError: no effect was estimated.
     """
     found = effects[np.isfinite(effects["estimate"].to_numpy(dtype=np.float64))]
     if found.empty:

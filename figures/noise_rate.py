@@ -1,4 +1,4 @@
-"""Quantities of several series of runs against the noise rate, each seed a point."""
+"""The figure of quantities of several series of runs against the noise rate, with a point for each seed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Panel(NamedTuple):
     """One panel of the figure.
 
     Attributes:
-        column: of the table of runs.
-        label: of the vertical axis.
-        is_logarithmic: whether the vertical axis is.
+        column: column of the table of runs.
+        label: label of the vertical axis.
+        is_logarithmic: whether the vertical axis is logarithmic.
     """
 
     column: str
@@ -51,7 +51,7 @@ def against_noise_rate(
 ) -> Figure:
     """The mean over seeds against the noise rate as a line, with a point for each seed; a panel for each quantity.
 
-    The mean of a logarithmic panel is the geometric one.
+    In a logarithmic panel the mean is the geometric one.
 
     Args:
         runs: one row a run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.

@@ -1,4 +1,4 @@
-"""Loss and accuracy on the way from one solution to another."""
+"""The figure of loss and accuracy on paths between two solutions."""
 
 from __future__ import annotations
 

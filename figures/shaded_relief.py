@@ -1,4 +1,4 @@
-"""Landscapes as a shaded relief above their contours, one panel a model, with a line of numbers below each title."""
+"""The figure of landscapes as shaded reliefs above their contours, with a panel for each model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, finish, fitted, ne
 from landscape import Surface
 
 LEVELS = 17
-"""Contours."""
+"""Number of contours."""
 DARKEST = 0.55
 """Brightness of a slope that no light reaches."""
 FLOOR = 0.6
-"""How far the floor lies below the lowest point, as a share of the relief's height."""
+"""Distance of the floor from the lowest point, as a share of the relief's height."""
 
 
 def shaded_relief(
@@ -42,7 +42,7 @@ def shaded_relief(
         style: how text is written.
 
     Raises:
-        ValueError: no panel, or a surface that has points without a finite loss.
+        ValueError: there is no panel, or a surface has points without a finite loss.
     """
     if not panels:
         raise ValueError("panels: holds no surface")
@@ -107,7 +107,7 @@ def _draw(
     relief = ax.plot_surface(
         alpha, beta, height, facecolors=lit, rstride=1, cstride=1, linewidth=0, antialiased=False, shade=False
     )
-    # in a vector file thousands of facets are one picture
+    # in a vector file thousands of facets become one bitmap
     relief.set_rasterized(True)
     ax.set_zlim(floor, top)
     ax.view_init(elev=24, azim=-58)

@@ -1,4 +1,4 @@
-"""Sharpness against clean test accuracy: does flatter mean better?"""
+"""The figure of sharpness against clean test accuracy: are flatter models better?"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sharpness_accuracy(
     """One point a run, a column for each noise rate, a row for each measure; Kendall's tau in each panel.
 
     Args:
-        runs: one row a run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
+        runs: one row for each run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
         measures: (column, words) of each row.
         width: of the figure in inches; a narrow figure has one row for each noise rate.
         style: how text is written.

@@ -38,8 +38,8 @@ def spectra(
 ) -> Figure:
     """The cumulative count of eigenvalues above and below each value, with its band, and the outliers.
 
-    Thousands of eigenvalues lie near zero and a handful far out. A density shows only one of the two; the number
-    of eigenvalues further out than a value shows both, and needs no smoothing.
+    Thousands of eigenvalues lie near zero, and a few lie far from zero. A density shows only one of the two groups. The
+    number of eigenvalues beyond a value shows both, and needs no smoothing.
 
     Args:
         densities: (title, density) of each model.
@@ -114,7 +114,7 @@ def _draw(ax: Axes, title: str, density: SpectralDensity, look: Mapping[str, Any
 
 
 def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At each node and outlier: the number of eigenvalues there or further from zero, and its standard error."""
+    """At each node and outlier, the number of eigenvalues there or further from zero, and its standard error."""
     values = np.unique(np.concatenate([density.nodes.ravel(), density.outliers, [0.0]]))
     side = np.where(values < 0, -1, 1)
 

@@ -129,7 +129,7 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
     marks = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    # half an inch for the mark
+    # the mark takes half an inch
     labels = [fitted(label, figure.get_figwidth() - 0.5) for label in marks]
     longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
     inches = longest * points() / CHARACTERS + 0.5
@@ -141,7 +141,7 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
-    """An empty figure in inches, laid out so that nothing overlaps; no window, no global state.
+    """An empty figure of a size in inches, with a layout without overlaps. It opens no window and has no global state.
 
     `layout="compressed"` is for axes of a fixed aspect.
 
@@ -224,12 +224,12 @@ def wrong_labels(rate: float) -> str:
 
 
 def marker_of_one(values: pd.Series) -> str:
-    """The marker of a curve: a dot for a curve of one point, which no line would show; else none."""
+    """The marker of a curve: a dot for a curve of one point, which a line would not show; else none."""
     return "o" if values.notna().sum() == 1 else ""
 
 
 def data_of(table: pd.DataFrame) -> str:
-    """What was trained on and how often, for a caption: "mnist-5k, symmetric label noise, 3 seeds"."""
+    """Data, noise and number of seeds for a caption, such as "mnist-5k, symmetric label noise, 3 seeds"."""
     names = ", ".join(map(str, table["dataset"].unique()))
     kinds = ", ".join(map(str, table["noise_kind"].unique()))
     count = table["seed"].nunique()

@@ -73,7 +73,7 @@ def contours(
         style: how text is written.
 
     Raises:
-        ValueError: no point has a finite loss, or a trajectory is of none of the models.
+        ValueError: no point has a finite loss, or a trajectory belongs to none of the models.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
     paths = trajectories or {}
@@ -232,7 +232,7 @@ def _rows_and_columns(panels: int, width: float) -> tuple[int, int]:
 
 
 def _center(surface: Surface) -> str:
-    """Loss and accuracy of the model itself; no accuracy where targets are not classes."""
+    """Loss and accuracy of the model itself; no accuracy if targets are not classes."""
     loss = f"{surface.center_loss:.2f}" if abs(surface.center_loss) >= 0.1 else f"{surface.center_loss:.2g}"
     accuracy = surface.center_accuracy
     return f"center {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")

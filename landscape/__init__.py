@@ -27,6 +27,9 @@ from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
+from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
+from landscape.sampling.errors import SamplingError
+from landscape.sampling.measured import sampling_error
 from landscape.slices.directions import (
     Directions,
     combined,
@@ -52,6 +55,7 @@ __all__ = [
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
+    "GroupCurvature",
     "Hessian",
     "LayerTraces",
     "Line",
@@ -61,6 +65,8 @@ __all__ = [
     "Objective",
     "Path",
     "RelativeFlatness",
+    "SampleCurvature",
+    "SamplingError",
     "Sharpness",
     "SharpnessProfile",
     "SpectralDensity",
@@ -91,6 +97,8 @@ __all__ = [
     "projected_trajectory",
     "random_directions",
     "relative_flatness",
+    "sample_curvature",
+    "sampling_error",
     "save",
     "sharpness",
     "sharpness_profile",

@@ -10,6 +10,15 @@
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Split, load_dataset, make_dataset
+from ncsam.detection import (
+    ConfidentJoint,
+    Detection,
+    DetectionQuality,
+    confident_joint,
+    cross_validated_probabilities,
+    detect,
+)
+from ncsam.dynamics import TrainingDynamics
 from ncsam.evaluation import predict
 from ncsam.label_noise import (
     NOISE_KINDS,
@@ -38,6 +47,7 @@ from ncsam.losses import (
 from ncsam.methods import (
     ASAM,
     BSAM,
+    CORES2,
     GSAM,
     METHOD_REGISTRY,
     METHODS,
@@ -61,6 +71,7 @@ from ncsam_command import warn_of_hidden_packages
 __all__ = [
     "ASAM",
     "BSAM",
+    "CORES2",
     "DATASETS",
     "DATASET_REGISTRY",
     "GSAM",
@@ -81,7 +92,10 @@ __all__ = [
     "CheckpointError",
     "ClusterNCSAM",
     "CoTeaching",
+    "ConfidentJoint",
     "Dataset",
+    "Detection",
+    "DetectionQuality",
     "EarlyLearningRegularization",
     "ForwardCorrection",
     "FriendlySAM",
@@ -95,11 +109,15 @@ __all__ = [
     "Split",
     "StochasticLabelNoise",
     "SymmetricCrossEntropy",
+    "TrainingDynamics",
     "build_loss",
     "build_method",
     "build_model",
     "build_schedule",
+    "confident_joint",
     "corrupt_labels",
+    "cross_validated_probabilities",
+    "detect",
     "estimated_transition",
     "fit",
     "human_labels",

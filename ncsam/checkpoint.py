@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
 from ncsam.seal import is_sealed, seal
 
@@ -25,6 +26,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     rows: list[dict[str, float]],
+    recorder: Recorder | None = None,
 ) -> None:
     """Writes the state after an epoch, whole or not at all."""
     state: dict[str, Any] = {
@@ -36,6 +38,7 @@ def save_checkpoint(
         "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
         "loss": _loss_state(method),
         "rows": rows,
+        "samples": recorder.state_dict() if recorder else None,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -69,16 +72,19 @@ def load_checkpoint(
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
+    recorder: Recorder | None = None,
 ) -> list[dict[str, float]]:
     """Loads the state of a checkpoint, and returns the rows of the history so far.
 
     Raises:
-        ValueError: a checkpoint of other settings.
-        CheckpointError: one that cannot be read; nothing was changed yet.
+        ValueError: the checkpoint belongs to other settings.
+        CheckpointError: the checkpoint cannot be read; nothing was changed yet.
     """
     device = next(method.model.parameters()).device
+    if not path.is_file():  # a reader would wait at a FIFO for ever
+        raise CheckpointError(f"checkpoint: {path} is not a file; name another")
     try:
-        # torch does not look at the checksums in its files; those of earlier versions have no seal
+        # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)
         state = torch.load(path, map_location=device, weights_only=True)
         whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}
@@ -92,6 +98,8 @@ def load_checkpoint(
         raise ValueError(
             f"checkpoint: {path} was written with another scheduler; delete it or name another file"
         )
+    if recorder is not None:
+        _load_samples(path, state.get("samples"), recorder)
     method.model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
@@ -103,3 +111,11 @@ def load_checkpoint(
         method.loss_fn.load_state_dict(state["loss"])
     rows: list[dict[str, float]] = state["rows"]
     return rows
+
+
+def _load_samples(path: Path, state: dict[str, Any] | None, recorder: Recorder) -> None:
+    if state is None:
+        raise ValueError(
+            f"checkpoint: {path} was written without record_samples; delete it to train anew, or leave the option out"
+        )
+    recorder.load_state_dict(state)

@@ -21,7 +21,7 @@ from ncsam.options import nearest
 
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
-"""The file that says which runs the figures show; it is written last."""
+"""Name of the file that says which runs the figures show. It is written last."""
 SPECTRUM_NAME = "Hessian of the training loss with observed labels"
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
@@ -219,6 +219,6 @@ def _place(run: Identity) -> tuple[str, float, int]:
 
 
 def is_current(root: Path) -> bool:
-    """The figures are there and show just the runs of the index."""
+    """Whether the figures exist and show exactly the runs of the index."""
     drawn = root / "figures" / DRAWN
     return drawn.is_file() and drawn.read_text(encoding="utf-8") == store.fingerprint(root)

@@ -297,11 +297,10 @@ class Objective:
         """
         self.check_that_derivatives_exist()
         theta = self.point(theta).clone()
-        # the loss in the last place
-        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
+        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)  # the loss in the last place
         for chunk in self.chunks:
             if chunk.weight:
-                loss, gradient = self._loss_and_gradient(theta, *chunk.read())
+                loss, gradient = self.loss_and_gradient(theta, *chunk.read())
                 total[:-1] += gradient * chunk.weight
                 total[-1] += loss * chunk.weight
         self.gradients += 1
@@ -311,7 +310,8 @@ class Objective:
             mean[-1] += self.penalty(theta).detach()
         return mean[-1], mean[:-1].to(self.dtype)
 
-    def _loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch at `theta`, and its gradient (n,), without the regularizer."""
         variable = theta.detach().requires_grad_()
 
         def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:

@@ -131,7 +131,7 @@ def test_the_ticks_of_a_flat_relief_differ():
     assert len(set(shown)) == len(shown)
 
 
-def test_a_hole_of_the_relief_has_no_colour_of_its_own():
+def test_a_hole_of_the_relief_has_no_color_of_its_own():
     surface = plane()
     surface.loss[2, 2] = np.inf
     figure = figures.relief([("SGD", surface)], loss_name="loss", about="")
