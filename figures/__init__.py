@@ -6,6 +6,7 @@ from figures.curvature import curvature
 from figures.epochs import sharpness_over_epochs
 from figures.forest import forest
 from figures.interactive import interactive
+from figures.label_scores import label_scores
 from figures.lines import lines
 from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
