@@ -130,7 +130,7 @@ def top_eigenvalues(
         max_products=max_products,
         block=block,
         start=vectors,
-        max_vectors=min(max(4 * k, k + 20), objective.memory_budget // (8 * n)),
+        max_vectors=max(1, objective.memory_budget // (8 * n)),
         generator=torch.Generator(objective.device).manual_seed(seed),
     )
     return TopEigenvalues(

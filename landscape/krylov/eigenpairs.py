@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.operator import Operator
 
@@ -17,6 +17,9 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "magnitude": lambda values: values.abs(),
 }
 """Name -> sort key of eigenvalues. The eigenvalues with the largest keys are wanted."""
+
+SMALL = 200
+"""Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ def top_eigenpairs(
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent.
-        max_vectors: most vectors that are kept, besides some blocks of work. If not given, 4 k, but at least k + 20.
-            All vectors are kept in float64.
+        max_vectors: most vectors that are kept, besides some blocks of work; 4 k, but at least k + 20, if less. All n
+            of an operator of at most 200 dimensions are kept in the end, if the budget reaches so far, because then
+            all pairs converge. All vectors are kept in float64.
         generator: draws random start vectors, on the operator's device.
 
     Raises:
@@ -86,9 +90,9 @@ def top_eigenpairs(
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
+    most = dimension if max_vectors is None else min(dimension, max_vectors)
     # a restart must leave room for the k pairs, one more, and two blocks
-    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
+    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     # each column is contiguous, so that a pass over some columns reads no others
@@ -127,9 +131,12 @@ def top_eigenpairs(
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
-            projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+            # a whole basis is within reach of the budget, and after another restart would not be
+            last_chance = dimension - size <= budget - products < dimension - kept + 2 * width
+            if dimension <= min(most, SMALL) and last_chance:
+                basis, projected, capacity = *_widened(basis, projected, dimension), dimension
+                continue
+            _restart(basis, projected, ritz, size, kept)
             size = kept
 
     return Eigenpairs(
@@ -140,6 +147,20 @@ def top_eigenpairs(
         basis[:, :size] @ ritz.combination[:, :k].to(device),
         products,
     )
+
+
+def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
+    """Puts the first Ritz pairs, in place, where the first `size` vectors were."""
+    basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(basis.device)
+    projected.zero_()
+    projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+
+
+def _widened(basis: Tensor, projected: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A basis and the operator in it, with zeros for further columns; columns lie together."""
+    more = width - basis.shape[1]
+    columns = torch.cat([basis.T, basis.new_zeros(more, len(basis))]).T
+    return columns, nn.functional.pad(projected, (0, more, 0, more))
 
 
 def _width_and_budget(
