@@ -41,7 +41,7 @@ method = SAM(model, nn.CrossEntropyLoss(), rho=0.1)
 losses = []
 
 
-def keep_losses(epoch):
+def keep_losses(epoch, metrics, model):
     """Called after each epoch."""
     outputs = predict(model, data.train)
     losses.append(nn.functional.cross_entropy(outputs, noisy.observed, reduction="none"))

@@ -94,7 +94,8 @@ def top_eigenvalues(
         block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
             found with all its copies. A block of 1 needs about half the products and finds one copy of each.
         start: begins from these vectors (n, m), such as the eigenvectors found at weights nearby, and from one random
-            vector. The block is then m + 1.
+            vector. The block is then m + 1; with `block=1` all of them begin as one vector, which takes 3 or 4 products
+            for one eigenvalue that has hardly moved.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.

