@@ -29,6 +29,7 @@ from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
+from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
 from landscape.slices.directions import (
     Directions,
     combined,
@@ -58,6 +59,7 @@ __all__ = [
     "FunctionalHessian",
     "GaussNewton",
     "GradientNoise",
+    "GroupCurvature",
     "Hessian",
     "LayerTraces",
     "Line",
@@ -67,6 +69,7 @@ __all__ = [
     "Objective",
     "Path",
     "RelativeFlatness",
+    "SampleCurvature",
     "Sharpness",
     "SharpnessProfile",
     "SpectralDensity",
@@ -101,6 +104,7 @@ __all__ = [
     "projected_trajectory",
     "random_directions",
     "relative_flatness",
+    "sample_curvature",
     "save",
     "sharpness",
     "sharpness_profile",

@@ -24,6 +24,7 @@ PAGES = (
         "studies.md",
         "surfaces.md",
         "training.md",
+        "wrong-labels.md",
     ),
     "index.md",
 )

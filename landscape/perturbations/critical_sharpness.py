@@ -130,7 +130,7 @@ class _Bounds:
 
     def are_within(self, tol: float) -> bool:
         """Whether they lie close together."""
-        return 0 < self.low and self.high < math.inf and self.high - self.low <= tol * self.high
+        return self.low > 0 and self.high < math.inf and self.high - self.low <= tol * self.high
 
     def with_rate(self, rate: float, rise: float) -> _Bounds:
         """Narrower by one more learning rate between them."""
