@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from landscape import Objective, Tracker
 from ncsam import ASAM, GSAM, NCSAM, SAM
@@ -58,6 +58,11 @@ class Classifier(SharpnessAware, LightningModule):
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
 
+    def train_dataloader(self):
+        ranks = torch.distributed.is_initialized()
+        sampler = DistributedSampler(data(), shuffle=False) if ranks else None
+        return DataLoader(data(), batch_size=8, sampler=sampler)
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=RATE, momentum=0.9)
 
@@ -71,9 +76,10 @@ def trained(module, tmp_path, **options):
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
+        use_distributed_sampler=False,
         **options,
     )
-    trainer.fit(module, DataLoader(data(), batch_size=8, shuffle=False))
+    trainer.fit(module)
     return trainer
 
 
@@ -145,7 +151,7 @@ def test_every_pass_runs_in_bfloat16(tmp_path):
 @pytest.mark.parametrize("name", ["sam", "gsam"])
 def test_two_ranks_train_on_the_mean_of_their_gradients(name, tmp_path):
     module = Classifier(name)
-    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn", broadcast_buffers=True)
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn")
     trained(module, tmp_path, strategy=strategy, devices=2)
     assert_same(module, by_hand(name, ranks=2)[0], rtol=1e-4, atol=1e-5)
 
