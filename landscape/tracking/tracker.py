@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,6 @@ from landscape.results.storage import save
 from landscape.tracking.cost import SHARED, Clock, Cost, seconds
 from landscape.tracking.measures import Look, Measure, Update, measure_named
 from landscape.tracking.track import Track
-
-if TYPE_CHECKING:
-    from landscape.tracking.lightning import LightningTracker
-    from landscape.tracking.transformers import TransformersTracker
 
 Log = Callable[[dict[str, float]], None]
 """Gets the metrics of one look by `metric/objective`, and `step`, `epoch` and `tracking_share` beside them."""
@@ -54,8 +50,9 @@ class Tracker:
         tracker.track().of("top_eigenvalue")
 
     `end_epoch(model)` stands at the end of each epoch. Instead of `step`, `attach(model, optimizer)` has the optimizer
-    call the tracker. Lightning takes `tracker.lightning_callback()`, Hugging Face's Trainer
-    `tracker.trainer_callback()`, and `ncsam.fit` `on_epoch=tracker.on_epoch`.
+    call the tracker. Lightning takes `landscape.tracking.lightning.LightningTracker(tracker)` as a callback,
+    Hugging Face's Trainer `landscape.tracking.transformers.TransformersTracker(tracker)`, and `ncsam.fit`
+    `on_epoch=tracker.on_epoch`.
 
     In a distributed training the first process looks, and the others wait for it at their next exchange.
 
@@ -189,26 +186,6 @@ class Tracker:
             training_seconds=np.array([row.training_seconds for row in rows]),
             measuring_seconds=np.array([row.measuring_seconds for row in rows]),
         )
-
-    def lightning_callback(self) -> LightningTracker:
-        """A callback for `lightning.Trainer(callbacks=[...])`.
-
-        Raises:
-            ModuleNotFoundError: lightning is not installed.
-        """
-        from landscape.tracking.lightning import LightningTracker
-
-        return LightningTracker(self)
-
-    def trainer_callback(self) -> TransformersTracker:
-        """A callback for `transformers.Trainer(callbacks=[...])`.
-
-        Raises:
-            ModuleNotFoundError: transformers is not installed.
-        """
-        from landscape.tracking.transformers import TransformersTracker
-
-        return TransformersTracker(self)
 
     @torch.no_grad()
     def _keep_weights(self, model: nn.Module, kept: dict[str, Tensor]) -> None:

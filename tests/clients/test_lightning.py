@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from landscape import Objective, Tracker
+from landscape.tracking.lightning import LightningTracker
 from ncsam import ASAM, GSAM, NCSAM, SAM
 from ncsam.integrations.lightning import SharpnessAware, computed_by_the_loop
 
@@ -183,7 +184,7 @@ def test_a_tracker_follows_as_a_callback(every, tmp_path):
     tracker = Tracker(
         objective, every=every, measures=["loss", "movement", "critical_sharpness"], at_most=None
     )
-    trained(module, tmp_path, callbacks=[tracker.lightning_callback()])
+    trained(module, tmp_path, callbacks=[LightningTracker(tracker)])
     track = tracker.track()
     assert list(track.step) == {3: [3, 6], "epoch": [4, 8]}[every]
     assert (track.of("update_norm") > 0).all()

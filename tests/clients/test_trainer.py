@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import TrainingArguments
 
 from landscape import Objective, Tracker
+from landscape.tracking.transformers import TransformersTracker
 from ncsam import ASAM, GSAM, SAM
 from ncsam.integrations.transformers import SharpnessAwareTrainer
 from tests.ranks import on_two_ranks
@@ -159,7 +160,7 @@ def test_a_tracker_follows_as_a_callback(every, tmp_path):
         model, lambda outputs, _: outputs["loss"], {"inputs": rows.inputs, "labels": rows.labels}
     )
     tracker = Tracker(objective, every=every, measures=["loss", "movement"], at_most=None)
-    found = trained("sam", tmp_path, callbacks=[tracker.trainer_callback()], gradient_accumulation_steps=2)
+    found = trained("sam", tmp_path, callbacks=[TransformersTracker(tracker)], gradient_accumulation_steps=2)
     track = tracker.track()
     assert list(track.step) == {2: [2, 4], "epoch": [4]}[every]
     assert (track.of("update_norm") > 0).all()
