@@ -28,7 +28,6 @@ max_gradient_norm = 1.0
 precision = "bfloat16"
 probe_epochs = [2]
 probe_samples = 100
-probe_measures = ["trace", "gradient_noise", "critical_sharpness"]
 [[methods]]
 name = "plain"
 label = "SGD"
@@ -127,15 +126,6 @@ def test_probes_and_the_bound_are_stored_and_reach_the_table(finished):
     with h5py.File(finished / "runs/digits/pair-0.3/ncsam/seed0.h5") as file:
         assert np.isnan(file["history/probe_gradient_wrong"][:]).tolist() == [True, False]
         assert file["history/probe_top_eigenvalue_clean"][-1] > 0
-        trace = file["history/probe_trace_observed"][-1]
-        assert (
-            file["history/probe_trace_low_observed"][-1]
-            < trace
-            < file["history/probe_trace_high_observed"][-1]
-        )
-        assert file["history/probe_gradient_noise_clean"][-1] > 0
-        rate = file["history/probe_critical_learning_rate_observed"][-1]
-        assert file["history/probe_critical_sharpness_observed"][-1] == pytest.approx(2 / rate)
         assert "labels" in file["history/probe_sharpness_observed"].attrs["description"]
     assert (table["mean_probe_perturbed_gradient_wrong"].drop(["SGD", "GCE"]).notna()).sum() >= 3
     # far more weights than samples: the bound says nothing, and says so
