@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.seal import is_sealed, seal
 
 
@@ -77,12 +78,14 @@ def load_checkpoint(
     """Loads the state of a checkpoint, and returns the rows of the history so far.
 
     Raises:
-        ValueError: a checkpoint of other settings.
-        CheckpointError: one that cannot be read; nothing was changed yet.
+        ValueError: the checkpoint belongs to other settings.
+        CheckpointError: the checkpoint cannot be read; nothing was changed yet.
     """
     device = next(method.model.parameters()).device
+    if not path.is_file():  # a reader would wait at a FIFO for ever
+        raise CheckpointError(f"checkpoint: {path} is not a file; name another")
     try:
-        # torch does not look at the checksums in its files; those of earlier versions have no seal
+        # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)
         state = torch.load(path, map_location=device, weights_only=True)
         whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}
@@ -98,6 +101,7 @@ def load_checkpoint(
         )
     if recorder is not None:
         _load_samples(path, state.get("samples"), recorder)
+    check_that_the_state_fits(state["optimizer"], optimizer, path)
     method.model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])

@@ -26,6 +26,7 @@ from ncsam.losses import mixup
 from ncsam.methods.method import Method
 from ncsam.methods.passes import piece_sizes
 from ncsam.methods.tensor_lists import norm
+from ncsam.optimizer_checks import check_that_it_can_be_stepped
 from ncsam.probes import Probe
 from ncsam.random_state import borrowed_generators
 
@@ -140,6 +141,7 @@ def fit(
     """
     _check_types(train, labels, held_out)
     _check_that_it_trains(method, optimizer)
+    check_that_it_can_be_stepped(optimizer, scheduler)
     _check(train, labels, epochs, batch_size, alignment_batches, redraw)
     device = next(method.model.parameters()).device
     labels = labels.to(device)

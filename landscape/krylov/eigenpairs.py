@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.operator import Operator
 
@@ -16,7 +16,10 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "smallest": lambda values: -values,
     "magnitude": lambda values: values.abs(),
 }
-"""Name -> a key of an eigenvalue; the eigenvalues with the largest keys are wanted."""
+"""Name -> sort key of eigenvalues. The eigenvalues with the largest keys are wanted."""
+
+SMALL = 200
+"""Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
 
 RANDOM_PART = 0.3
 """Length of the random vector in a single start vector, beside start vectors of length 1. More of it finds more of the
@@ -28,16 +31,16 @@ class Eigenpairs:
     """Approximate eigenpairs, the most extreme first.
 
     Attributes:
-        values: float64 (k,), on the CPU like the three that follow.
-        residuals: float64 (k,), ||A v - value v||: an eigenvalue of A lies within that distance of the value.
-        errors: float64 (k,), of the values: residual^2 / gap where the gap to the rest of the spectrum is seen
-            (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was missed. It is
-            never less than the rounding of the operator, which is taken as 10 eps of its dtype times the largest
-            |value| seen. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
+        values: float64 (k,). Values, residuals, errors and converged are on the CPU.
+        residuals: float64 (k,), ||A v - value v||. An eigenvalue of A lies within this distance of the value.
+        errors: float64 (k,), bounds on the errors of the values: residual^2 / gap if the gap to the rest of the
+            spectrum is known (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was
+            missed. It is never below the rounding of the operator, for which 10 eps of its dtype times the largest
+            |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
             float64.)
-        converged: bool (k,), the residual is at most tol |value|, or rounding.
+        converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
         vectors: float64 (n, k), orthonormal columns.
-        products: matrix-vector products spent.
+        products: number of matrix-vector products spent.
     """
 
     values: Tensor
@@ -62,40 +65,43 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The k most extreme eigenpairs of a symmetric operator.
 
-    Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it.
-    The vectors stay on the device; each step moves only some small matrices to the CPU.
+    The method is block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
+    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it. The
+    vectors stay on the device; each step copies only some small matrices to the CPU.
 
     Args:
-        operator: whose eigenpairs.
-        k: how many pairs, 1 to n.
+        operator: the symmetric operator.
+        k: number of pairs, 1 to n.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in the operator's
-            dtype leaves of an operator of this size.
-        max_products: budget; 40 k + 60 if not given. Pairs that have not converged by then are returned and marked.
-        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
-            found with all its copies. A block of 1 finds a single copy, in about half the products.
+        tol: a pair has converged when its residual is at most tol |value|, or at most the rounding of the operator in
+            its dtype.
+        max_products: most products that may be spent; 40 k + 60 if not given. Pairs that have not converged by then are
+            returned and marked.
+        block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
+            repeated up to `block` times are found. A block of 1 finds one copy, with about half the products.
         start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
-            of the random one: where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
+            of the random one. Where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
             and the random vector finds some 8 in 10 of what the start misses.
-        max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
-        generator: on the operator's device, for random start vectors. All vectors are kept in float64.
+        max_vectors: most vectors that are kept, besides some blocks of work; 4 k, but at least k + 20, if less. All n
+            of an operator of at most 200 dimensions are kept in the end, if the budget reaches so far, because then
+            all pairs converge. All vectors are kept in float64.
+        generator: draws random start vectors, on the operator's device.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
-    # a restart must leave the pairs themselves, one more, and two blocks
-    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
+    most = dimension if max_vectors is None else min(dimension, max_vectors)
+    # a restart must leave room for the k pairs, one more, and two blocks
+    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
-    # columns lie together, so that a pass over some of them reads no other
+    # each column is contiguous, so that a pass over some columns reads no others
     basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
@@ -125,16 +131,19 @@ def top_eigenpairs(
         width = min(width, dimension - size)
         found = size >= k and bool(converged[:k].all())
         if found and start is not None:
-            # more extreme pairs, of which the random vector holds a part, show in the second block
+            # the random vector holds a part of more extreme pairs, which show in the second block
             found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
-            projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+            # a whole basis is within reach of the budget, and after another restart would not be
+            last_chance = dimension - size <= budget - products < dimension - kept + 2 * width
+            if dimension <= min(most, SMALL) and last_chance:
+                basis, projected, capacity = *_widened(basis, projected, dimension), dimension
+                continue
+            _restart(basis, projected, ritz, size, kept)
             size = kept
 
     return Eigenpairs(
@@ -147,6 +156,20 @@ def top_eigenpairs(
     )
 
 
+def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
+    """Puts the first Ritz pairs, in place, where the first `size` vectors were."""
+    basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(basis.device)
+    projected.zero_()
+    projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+
+
+def _widened(basis: Tensor, projected: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A basis and the operator in it, with zeros for further columns; columns lie together."""
+    more = width - basis.shape[1]
+    columns = torch.cat([basis.T, basis.new_zeros(more, len(basis))]).T
+    return columns, nn.functional.pad(projected, (0, more, 0, more))
+
+
 def _width_and_budget(
     dimension: int,
     k: int,
@@ -156,10 +179,10 @@ def _width_and_budget(
     block: int | None,
     start: Tensor | None,
 ) -> tuple[int, int]:
-    """The vectors multiplied at a time, and the products that may be spent.
+    """The number of vectors that are multiplied at a time, and of products that may be spent.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if not 1 <= k <= dimension:
         raise ValueError(f"k: must lie between 1 and the number of parameters {dimension}, got {k}")
@@ -198,7 +221,7 @@ class _RitzPairs:
 def _ritz_pairs(
     projected: Tensor, coupling: Tensor, last: slice, key: Callable[[Tensor], Tensor]
 ) -> _RitzPairs:
-    """The Ritz pairs; `coupling` is what the operator makes of the basis' columns `last` outside of the basis."""
+    """The Ritz pairs. `coupling` is the part outside of the basis of A times the columns `last` of the basis."""
     values, combination = torch.linalg.eigh(projected)
     order = key(values).argsort(descending=True)
     values, combination = values[order], combination[:, order]
@@ -206,9 +229,9 @@ def _ritz_pairs(
 
 
 def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
-    """Errors of Ritz values: residual^2 / gap to the other ones, each as near as its own residual allows.
+    """Errors of Ritz values: residual^2 / gap. The other values count as near as their residuals allow.
 
-    A single value has no gap that is seen: its error is the residual.
+    A single value has no known gap, so that its error is the residual.
     """
     if len(values) == 1:
         return residuals
@@ -218,19 +241,20 @@ def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
 
 
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
-    """Whether the next pair cannot belong to the first k.
+    """Whether the pair after the first k cannot belong to them.
 
-    Its value is further from the k-th one than its residual, or its residual is below a tenth of the k-th value.
+    Either its value is further from the k-th value than its residual, or its residual is below a tenth of the k-th
+    value.
     """
     near = torch.maximum(keys[k - 1] - keys[k : k + 1], 0.1 * keys[k - 1].abs())
     return bool((residuals[k : k + 1] <= near).all())
 
 
 def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
-    """The start vectors, and the product of the operator with a random vector.
+    """The start vectors, joined by the product of the operator with a random vector.
 
-    A start at other eigenvectors than the wanted ones would never leave their span. The product holds a part of every
-    eigenvector, and a larger part of the extreme ones than the random vector itself.
+    A search that starts from unwanted eigenvectors never leaves their span. The product holds a part of every
+    eigenvector, and a larger part of the extreme ones than the random vector does.
     """
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
@@ -253,7 +277,7 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
 
 
 def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The block less its part in the basis' span, and its coefficients there; twice is enough (Kahan)."""
+    """The block without its part in the span of the basis, and the coefficients of that part, in two passes (Kahan)."""
     coefficients = basis.T @ block
     block = block - basis @ coefficients
     correction = basis.T @ block
@@ -261,7 +285,7 @@ def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """Random columns with the length, the dtype and the device of the given ones."""
+    """Random columns with the length, the dtype and the device of other columns."""
     return torch.randn(like.shape[0], width, dtype=like.dtype, device=like.device, generator=generator)
 
 
@@ -273,16 +297,16 @@ def _next_block(
     negligible: Tensor | float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Orthonormal columns that span the remainder = directions @ coupling, as far as it is there.
+    """Orthonormal `directions` that span the remainder, with remainder = directions @ coupling.
 
-    Where the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the basis
-    then take the place of the missing ones, so that the search goes on in the rest of the space.
+    If a part of the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the
+    basis then take the place of the missing ones, so that the search continues in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
-    there = sizes[:width] > negligible
-    columns = (directions @ left.to(directions))[:, :width][:, there]
+    is_needed = sizes[:width] > negligible
+    columns = (directions @ left.to(directions))[:, :width][:, is_needed]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    # a remainder that is hardly more than rounding lies largely in the basis; at length 1 that part can be removed
+    # a remainder hardly larger than rounding lies largely in the basis; scaled to length 1, that part can be removed
     return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
 
 

@@ -1,4 +1,4 @@
-"""What is looked at once, on a few samples, before anything is measured."""
+"""Checks on a few samples, made once before anything is measured."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from landscape.loss.checks import (
     telling_rows,
 )
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
 from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
 from landscape.loss.model_checks import (
     check_that_the_copy_stands_alone,
@@ -36,14 +37,14 @@ from landscape.loss.without_gradients import without_gradients
 
 @dataclass(frozen=True)
 class FirstLook:
-    """A look at a few samples.
+    """Checks on a few samples.
 
     Attributes:
         forward: (theta, inputs) -> outputs.
         theta: the variables (n,).
         loss_fn: (outputs, targets) -> mean loss.
         counting: how much a batch counts for.
-        chunks: of the data.
+        chunks: the data.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -55,12 +56,12 @@ class FirstLook:
     @full_float32()
     @torch.no_grad()
     def takes_derivatives(self) -> bool:
-        """Whether a forward pass differentiates by itself, as that of a PINN does, so that torch must record it.
+        """Whether a forward pass takes derivatives, as that of a PINN does, so that torch must record it.
 
         Raises:
             ValueError: the model cannot be run on a batch.
         """
-        # a model that draws, to be refused, must not move the caller's random state
+        # a model that draws is refused, but must not move the caller's random state
         with borrowed_generators(self.theta.device):
             try:
                 with without_gradients(False), torch.inference_mode():
@@ -69,29 +70,27 @@ class FirstLook:
                 with without_gradients(True):
                     self._at_its_weights(self._few()[0])
                 return True
-            except (TypeError, AttributeError) as error:
-                inputs = self.chunks.first(1)[0]
-                if isinstance(inputs, Tensor):
-                    raise
+            except (TypeError, AttributeError, AssertionError) as error:
+                kind = type(self.chunks.first(1)[0]).__name__
                 raise ValueError(
-                    f"data: the model cannot be run on {type(inputs).__name__} inputs: {error}; say by forward= how "
-                    "the model is run on a batch"
+                    f"data: the model cannot be run on {kind} inputs of some of the samples: {error}; say by forward= "
+                    "how the model is run on a batch, and let it take batches of any size"
                 ) from error
         return False
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, *, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
-        """Looks at the outputs and losses of a hundred samples.
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+        """Checks the outputs and losses of a hundred samples.
 
         Args:
-            are_tensors: inputs and targets are tensors, so that their outputs must have a row for each sample.
-            differentiates: a forward pass differentiates by itself.
-            chunk_size: most samples that are run at a time.
+            are_tensors: whether inputs and targets are tensors. Then outputs must have a row for each sample.
+            differentiates: whether a forward pass takes derivatives.
+            chunk_size: largest number of samples that are run at a time.
 
         Raises:
-            ValueError: the loss of samples together is not the counted mean of their losses; outputs are random, or
-                depend on the other samples.
+            ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
+                random or depend on the other samples.
         """
         with borrowed_generators(self.theta.device), without_gradients(differentiates):
             if are_tensors:
@@ -112,30 +111,44 @@ class FirstLook:
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         outputs = checked_outputs(outputs_of, rows, device)
-        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, targets[rows].to(device), dtype)
-        check_that_classes_count_alike(self.loss_fn, self.counting, outputs[:1], targets, dtype)
+        labels = targets[rows].to(device)
+        if self.counting.is_known:
+            # a few samples tell whether torch's loss takes such outputs and targets
+            outputs, labels = outputs[:FEWEST], labels[:FEWEST]
+        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, labels, dtype)
+        if not self.counting.is_known:
+            check_that_classes_count_alike(self.loss_fn, self.counting, outputs, targets, dtype)
 
     @full_float32()
-    def writes_weights(self, differentiates: bool) -> bool:
-        """Whether a forward pass writes to its weights."""
+    def writes_weights(
+        self, original: nn.Module, state: KeptState, penalty: Penalty | None, differentiates: bool
+    ) -> bool:
+        """Whether a forward pass writes to its weights; with checks of what else it depends on.
+
+        Args:
+            original: the model that was copied.
+            state: of the copy before its first pass.
+            penalty: the regularizer.
+            differentiates: a forward pass differentiates by itself.
+
+        Raises:
+            ValueError: outputs depend on the passes before; or outputs, loss or regularizer on weights outside of the
+                copy.
+        """
         if self._was_made_in_inference_mode():
             return False
 
-        def run(theta: Tensor) -> None:
+        def outputs(theta: Tensor) -> Any:
             with without_gradients(differentiates):
-                self.forward(theta, self._few()[0])
+                return self.forward(theta, self._few()[0])
 
-        return writes_to_its_weights(run, self.theta)
+        with borrowed_generators(self.theta.device):
+            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, state)
+        writes = writes_to_its_weights(outputs, self.theta)
+        self._check_dependence(original, penalty)
+        return writes
 
-    @full_float32()
-    def check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
-        """Looks at which weights the outputs, the loss and the regularizer are computed with.
-
-        Raises:
-            ValueError: with weights outside of the copy of the model.
-        """
-        if self._was_made_in_inference_mode():
-            return
+    def _check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
         inputs, targets = self._few()
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._at_its_weights(inputs)

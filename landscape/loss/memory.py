@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 
 class Releasable(Protocol):
-    """Something that keeps memory and can give it back."""
+    """An object that keeps memory and can free it."""
 
     def release(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
 
 
 R = TypeVar("R", bound=Releasable)
@@ -19,11 +19,11 @@ R = TypeVar("R", bound=Releasable)
 
 @dataclass
 class Memory:
-    """What is kept for further products, by what keeps it.
+    """The objects that keep memory for further products.
 
     Attributes:
-        budget: bytes that may be kept.
-        used: bytes that are kept now.
+        budget: number of bytes that may be kept.
+        used: number of bytes that are kept now.
     """
 
     budget: int
@@ -31,9 +31,9 @@ class Memory:
     _shared: dict[type, Any] = field(default_factory=dict)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:
-        """What is kept under a key, such as a matrix's class; made when first asked for.
+        """The object under a key, such as the class of a matrix. It is made when it is first asked for.
 
-        What is made must not hold the Objective. A cycle would keep its memory after the last use.
+        The object must not hold the Objective, because such a cycle would keep the memory after the last use.
         """
         if key not in self._shared:
             self._shared[key] = make()
@@ -41,6 +41,6 @@ class Memory:
         return found
 
     def release(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
         for kept in self._shared.values():
             kept.release()

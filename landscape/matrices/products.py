@@ -1,4 +1,4 @@
-"""Products of one matrix with blocks of vectors, summed over the chunks of the data, direct or traced."""
+"""Products of one matrix with blocks of vectors: summed over the chunks of the data, and direct or traced."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.func import vmap
 from landscape.fx.flops import Flops
 from landscape.fx.linearize import Linearized, Outputs, linearized
 from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.memory import Memory
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
@@ -22,49 +23,53 @@ from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
+from landscape.matrices.second_derivatives import difference_products
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
-"""Floating-point operations that take as long as tracing a product: some seconds."""
+"""Floating-point operations that take as long as tracing a product, which is some seconds."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
-"""A product of one chunk with fewer floating-point operations is bound by overhead, which a block of vectors shares."""
+"""With fewer floating-point operations, overhead dominates a product of one chunk; a block of vectors shares it."""
 
 AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
 """The largest relative difference between a traced and a direct product; 0.1 in the shorter dtypes.
 
-In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, whose ReLUs switch with the
-rounding.
+In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, because rounding switches some
+of its ReLUs.
 """
 
-NO_SECOND_DERIVATIVE = ("is not implemented", "differentiate twice", "not currently supported")
-"""Parts of torch's messages."""
+NO_SECOND_DERIVATIVE = (
+    *("is not implemented", "differentiate twice", "not currently supported"),
+    *("Can't call numpy() on Tensor that requires grad", "does not require grad and does not have a grad_fn"),
+)
+"""Parts of the messages with which torch says that an operation has no second derivative."""
 
 PRODUCT_COST = 7
 """A product by double backward takes about as long as so many forward passes."""
 
 
 class Products:
-    """Products with one matrix, which share what they can at each point.
+    """Products with one matrix, which share the computations that depend on the weights alone.
 
     The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
-    expected to, the product is traced and cut in two (`landscape.fx.linearize`). The first part depends on the weights
-    alone; its results are kept for as many chunks as fit into memory, and computed again for the others. The second
-    part is computed for every vector. A traced product is compared with a direct one before it is used. A model that
-    cannot be traced stays with direct products, and a warning says so.
+    expected to, the product is traced and cut into two parts (`landscape.fx.linearize`). The first part depends on the
+    weights alone. Its results are kept for as many chunks as fit into memory, and computed again for the others. The
+    second part is computed for every vector. A traced product is compared with a direct one before it is used. A model
+    that cannot be traced stays with direct products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
         model: in evaluation mode.
         forward: (model, inputs) -> outputs.
-        layout: of its variables.
+        layout: names and shapes of the variables.
         loss_fn: (outputs, targets) -> mean loss.
-        chunks: of the data, with their sizes.
-        memory: in which the results of the first part are kept.
-        linearize: whether to trace; None: when it pays.
-        compile_mode: of `torch.compile` for the traced product; None does not compile.
+        chunks: the chunks of the data.
+        memory: keeps the results of the first part.
+        linearize: whether products are traced; None traces when that saves time.
+        compile_mode: mode of `torch.compile` for the traced product; None does not compile.
 
     Attributes:
-        is_traced: whether products are traced; None as long as that is undecided.
+        is_traced: whether products are traced; None before that is decided.
     """
 
     def __init__(
@@ -96,37 +101,43 @@ class Products:
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
         self._columns = 0
         self._vmaps = False
+        self._by_difference = False
         self._kept_bytes = 0
         self.is_traced = False if linearize is False else None
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
-        self._move_to(theta)
-        if self.is_traced is None:
-            self._decide(block)
         rows = block.T.contiguous()
+        self.prepare(theta, rows)
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, chunk in enumerate(self._chunks):
             if chunk.weight:
-                product = (
-                    self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
-                )
-                total.add_(product, alpha=chunk.weight)
+                total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight)
         return total.T.contiguous()
 
+    def prepare(self, theta: Tensor, rows: Tensor) -> None:
+        """Moves to the weights `theta` (n,) and decides whether products with the vectors (k, n) are traced."""
+        self._move_to(theta)
+        if self.is_traced is None:
+            self._decide(rows)
+
+    def of_chunk(self, index: int, chunk: Chunk, rows: Tensor) -> Tensor:
+        """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
+        return self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
+
     def expect(self, columns: int) -> None:
-        """Says that as many products are to come, so that whether to trace can be decided now."""
+        """Announces a number of products, so that it can be decided now whether to trace."""
         self._columns += columns
 
     def release(self) -> None:
-        """Gives back the memory that is kept for further products."""
+        """Frees the memory that is kept for further products."""
         self._kept.clear()
         self._memory.used -= self._kept_bytes
         self._kept_bytes = 0
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets what belongs to other weights. The same unchanged tensor is recognized without reading its values."""
+        """Forgets the results for other weights. An unchanged tensor is recognized without reading its values."""
         seen = (theta, theta._version)
         if self._seen is not None and (self._seen[0] is theta and self._seen[1] == seen[1]):
             return
@@ -135,7 +146,7 @@ class Products:
             self._theta = theta.clone()
         self._seen = seen
 
-    # the caller may have said no_grad, in which every derivative would be zero
+    # the caller may have turned gradients off, and every derivative would be zero
     @torch.enable_grad()
     def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
         inputs, targets = chunk.read()
@@ -147,16 +158,39 @@ class Products:
             )
             return torch.stack([product(row) for row in rows])
 
+        if self._by_difference:
+            return self._differences(chunk, rows)
         with twice_differentiable():
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
-                    raise RuntimeError(
-                        f"model: an operation of it has no second derivative in torch: {error}; put one in its place "
-                        "that has, such as a formula in plain operations"
-                    ) from error
-                raise
+                if not any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
+                    raise
+                return self._differences(chunk, rows, error)
+
+    def _differences(self, chunk: Chunk, rows: Tensor, reason: Exception | None = None) -> Tensor:
+        """Products by differences of gradients in float64, where an operation has no second derivative.
+
+        Raises:
+            RuntimeError: the model does not run in float64.
+        """
+        data = chunk.read()
+        few = InFloat64(self._model, self._forward, self._layout, self._theta, data, self._loss_fn)
+        try:
+            found, relative = difference_products(self._rule, few, rows)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
+                "has, such as a formula in plain operations"
+            ) from error
+        if reason is not None:
+            self._by_difference, self.is_traced = True, False
+            warnings.warn(
+                f"model: products are differences of gradients, with a relative error of about {relative:.1g}, because "
+                f"an operation has no second derivative in torch: {str(reason)[:200]}",
+                stacklevel=5,
+            )
+        return found.to(rows)
 
     @torch.no_grad()
     def _from_trace(self, chunk: Chunk, index: int, rows: Tensor) -> Tensor:
@@ -165,7 +199,7 @@ class Products:
             return vmap(lambda row: tangent(row, *residuals))(rows)
         products = torch.empty_like(rows)
         for row, product in zip(rows, products, strict=True):
-            # at once: the next replay of a CUDA graph overwrites what this one gave
+            # copied at once, because the next replay of a CUDA graph overwrites the result of this one
             product.copy_(tangent(row, *residuals))
         return products
 
@@ -191,7 +225,7 @@ class Products:
         return traced.tangent, residuals
 
     def _of_one_tensor(self, inputs: Any) -> tuple[Outputs, LossFunction]:
-        """The model's outputs as one tensor, and the loss of such a tensor; a trace knows no other form."""
+        """The model's outputs as one tensor, and the loss of such a tensor. A trace needs this form."""
         example = self._outputs(self._theta, inputs)
         if isinstance(example, Tensor):
             return self._outputs, self._loss_fn
@@ -203,8 +237,8 @@ class Products:
             lambda scores, targets: self._loss_fn(whole(scores), targets),
         )
 
-    def _decide(self, block: Tensor) -> None:
-        """Traces from now on if that pays and the traced product agrees with the direct one."""
+    def _decide(self, rows: Tensor) -> None:
+        """Traces from now on, if that saves time and the traced product agrees with the direct one."""
         if not isinstance(self._chunks, Held) or not self._chunks.can_be_traced:
             if self._linearize:
                 raise ValueError(
@@ -214,19 +248,19 @@ class Products:
             return
         chunk = self._chunks.chunks[0]
         inputs, _ = chunk.read()
-        device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
+        device = rows.device.type if rows.device.type in TRACING_FLOPS else "cpu"
         with torch.no_grad(), Flops() as counter:
             self._outputs(self._theta, inputs)
         flops = PRODUCT_COST * counter.get_total_flops()
-        self._columns += block.shape[1]
+        self._columns += len(rows)
         whole = self._columns * flops * len(self._chunks)
         # the last chunk may have another shape than the others
         forms = max(1, len({chunk.shapes for chunk in self._chunks}) - 1)
         if self._linearize is None and whole < TRACING_FLOPS[device] * forms:
             return
-        some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1].T.contiguous()
+        some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
         direct = self._direct(chunk, some)
-        if not torch.isfinite(direct).all():
+        if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
             traced = self._from_trace(chunk, 0, some)
@@ -237,7 +271,7 @@ class Products:
             if error > AGREEMENT.get(direct.dtype, 0.1):
                 raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
         except Exception as reason:
-            # tracing fails in as many ways as there are models; the direct way is right for all
+            # tracing may raise any error; direct products are right for all models
             if self._linearize:
                 raise
             self.release()
@@ -250,8 +284,19 @@ class Products:
             self.is_traced = True
 
 
+def _with_noise(vectors: Tensor) -> Tensor:
+    """Vectors (k, n), to each of which a random one of its length is added.
+
+    A product that is wrong in some rows and columns may be right for a vector that is 0 there.
+    """
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0)).to(vectors)
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
+
+
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
-    """The memory of the tensors. Each storage counts once, and the storage of `besides` does not count."""
+    """The bytes of the tensors. Each storage counts once, and the storage of `besides` does not count."""
     # torch's own zeros have no storage
     stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}

@@ -1,20 +1,16 @@
-"""Whether a model's second derivatives are right: one product is compared with a difference of first derivatives."""
+"""A check of second derivatives, and products without them: both by differences of first derivatives."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import Any
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import copied_to, in_precision
-from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
-from landscape.loss.task import Forward, LossFunction
-from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+from landscape.loss.in_float64 import InFloat64
+from landscape.loss.objective import Objective
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
@@ -23,105 +19,105 @@ SAMPLES = 4
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
 
-MOVED = 0.01
-"""How far from the weights the comparison is made, relative to them: weights of 0 may lie on a kink."""
-
 ALLOWED = 1e-3
 """Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
 
 SPREAD = 10
 """The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
 
+LONG_STEP = 1e-4
+"""Relative to the weights, for products: rounding and the error of the difference are then about 1e-9 of them."""
+
 COPIES = 10
 """Vectors and models in float64 that the comparison holds at a time."""
 
 
-def check_second_derivatives(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-) -> None:
-    """Compares a product of a few samples with a difference of first derivatives, in float64.
+class HasRule(Protocol):
+    """A matrix class with a rule."""
 
-    Finds custom functions whose backward torch cannot differentiate, and differentiates without a word. A model that
-    does not run in float64 is not compared. Nor is a point where the differences do not settle.
+    rule: ClassVar[Rule]
+
+
+def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> None:
+    """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
+
+    The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
+    makes no comparison for a model that does not run in float64, for one whose copies do not fit into the memory
+    budget, and at a point where the differences do not settle.
 
     Args:
-        rule: of the matrix.
-        model: in evaluation mode.
-        forward: (model, inputs) -> outputs.
-        layout: of its variables.
-        theta: the variables (n,).
-        data: inputs and targets of a few samples.
-        loss_fn: (outputs, targets) -> mean loss.
+        matrix: class of the matrix.
+        objective: gives the matrix. No other thread may swap the weights of its model meanwhile.
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
     """
+    if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
+        return
+    if error := _largest_error(matrix.rule, objective.few_in_float64(SAMPLES)):
+        raise ValueError(
+            f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
+            "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
+            "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
+            "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+        )
+    objective.verified.add(matrix)
+
+
+def _largest_error(rule: Rule, few: InFloat64) -> float:
+    """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
     for seed in range(2):
         try:
-            error = _error(rule, model, forward, layout, theta, data, loss_fn, seed)
+            error = _error(rule, few, seed)
         except Exception:
-            # the model or the loss has a dtype of its own inside
-            return
+            # the model or the loss fixes a dtype inside
+            return 0.0
         if error is None:
-            return
+            return 0.0
         errors.append(error)
-    raise ValueError(
-        f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
-        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
-        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
-        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
-    )
+    return max(errors)
 
 
 @torch.enable_grad()
-def _error(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-    seed: int,
-) -> float | None:
+def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within what the differences are good for."""
-    generator = torch.Generator().manual_seed(seed)
-    size = theta.double().square().mean().sqrt().item() or 1.0
-    shift, vector = (
-        size * torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta.device)
-        for _ in range(2)
-    )
-    point = theta.double() + MOVED * shift
-    inputs, targets = (in_precision(part, torch.float64) for part in data)
-    if isinstance(loss_fn, nn.Module):
-        loss_fn = copy.deepcopy(loss_fn).double()
-    constants = {name: in_precision(each, torch.float64) for name, each in tensors_of(model).items()}
-
-    def run(theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
-        variable = theta.detach().requires_grad_()
-        weights = {**constants, **layout.unflatten(variable)}
-        return with_weights(
-            model, weights, lambda model: use(variable, forward(model, copied_to(inputs, theta.device)))
-        )
-
-    def loss(outputs: Any) -> Tensor:
-        return loss_fn(outputs, targets)
-
+    point, vector = few.draws(seed)
     with twice_differentiable():
         # the padding row of an embedding is a constant to torch, and yet moves the loss
-        slope = run(point, lambda variable, outputs: derivative(loss(outputs), variable))
+        slope = few.run(point, lambda variable, outputs: derivative(few.loss(outputs), variable))
         vector = vector * (slope != 0)
-        product = run(point, lambda variable, outputs: rule.direct(variable, outputs, loss)(vector))
-        long, short = (rule.difference(run, loss, point, step * vector) / step for step in (STEP, STEP / 2))
+        product = few.run(point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(vector))
+        long, short = (
+            rule.difference(few.run, few.loss, point, step * vector) / step for step in (STEP, STEP / 2)
+        )
     distance, length = (product - short).norm().item(), short.norm().item()
     # false for NaN too, which both may be
     if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
         return distance / max(length, distance)
     return None
+
+
+@torch.enable_grad()
+def difference_products(rule: Rule, few: InFloat64, vectors: Tensor) -> tuple[Tensor, float]:
+    """Products from first derivatives alone, for models with an operation that has no second one.
+
+    Args:
+        rule: of the matrix.
+        few: the loss of some samples.
+        vectors: (k, n).
+
+    Returns:
+        The products (k, n), and the largest relative error, from the difference over half the step.
+    """
+    products, error = [], 0.0
+    for vector in vectors.double():
+        scale = few.size / max(vector.square().mean().sqrt().item(), 1e-300)
+        long, short = (
+            rule.difference(few.run, few.loss, few.theta.double(), step * vector) / step
+            for step in (LONG_STEP * scale, LONG_STEP * scale / 2)
+        )
+        # the leading error is of second order in the step
+        products.append((4 * short - long) / 3)
+        error = max(error, ((long - short).norm() / short.norm().clamp(min=1e-300)).item())
+    return torch.stack(products), error

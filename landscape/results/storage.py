@@ -1,4 +1,4 @@
-"""A result <-> an HDF5 group, losslessly, with units, descriptions and dimension scales.
+"""Stores results in HDF5 groups, losslessly, with units, descriptions and dimension scales.
 
 The dimension scales make the groups readable as data sets with coordinates:
 `xarray.open_dataset(path, group="surface/random", engine="h5netcdf")`.
@@ -7,6 +7,8 @@ The dimension scales make the groups readable as data sets with coordinates:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,15 @@ from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 from torch import Tensor
 
 from landscape.results.fields import LOSS_UNIT
-from landscape.results.files import replaced
+from landscape.results.files import is_open_for_writing, one_writer_at_a_time, replaced
 from landscape.results.registry import RESULT_CLASSES
-from landscape.results.trust import UntrustedError, check_path, check_trusted
+from landscape.results.trust import FAULTS, UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 MOST_NAMED = 50
-"""Results that an error lists."""
+"""Most results that an error lists."""
 INDEX_OF_CHUNKS = 2048
-"""Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
+"""Bytes of the tree that HDF5 keeps for the chunks of a compressed dataset. Smaller datasets are not compressed."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
 # for one to replace and work out the types each time: most of the time of a short run went there.
@@ -34,40 +36,42 @@ PLAIN.set_obj_track_times(False)
 SCALAR = h5s.create(h5s.SCALAR)
 ATTRIBUTE_TYPES = {
     str: h5t.py_create(h5py.string_dtype(), logical=True),
-    bool: h5t.py_create(np.dtype(bool), logical=True),
+    # as a number, which netCDF has for an attribute
+    bool: h5t.py_create(np.dtype(np.int8), logical=True),
 }
 
 
 def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
-    """Writes a result as the group `name`, replacing one of that name.
+    """Writes a result as the group `name`, and replaces an earlier result of that name.
 
-    Arrays become datasets with their dimensions named, numbers and words become scalar datasets; each has
-    the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
-    HDF5 lack, are stored in float32.
+    Arrays become datasets with named dimensions. Numbers and words become scalar datasets. Each dataset has the
+    attributes `description` and `units`. A field that is None is left out. Tensors in bfloat16, which NumPy and HDF5
+    lack, are stored in float32.
 
-    A path is written as a new file beside the old one, and renamed: a kill leaves one of the two, whole. What fails
-    leaves an earlier result of the name as it was.
+    If `file` is a path, a new file is written beside the old one and then renamed, so that a kill leaves one of the two
+    whole. If writing fails, an earlier result of the name stays as it was. Several processes and threads may save to
+    one path: each waits for the one before, and all results are kept. Results whose names begin with this one's are
+    kept too.
 
     Args:
-        file: a path, made if missing, or an open file or group.
-        name: of the group; slashes nest.
-        result: of a class that is declared with `@result`.
+        file: a path, whose file is made if missing, or an open file or group.
+        name: name of the group; slashes nest groups.
+        result: an instance of a class that is declared with `@result`.
 
     Raises:
-        TypeError: not a result.
-        ValueError: arrays that do not fit their dimensions, a file that is not HDF5, or a group of that name that is
-            not a result, such as one with several in it.
+        TypeError: the object is not a result.
+        ValueError: an array does not fit its dimensions, the file is not HDF5 or is open for writing elsewhere, or the
+            group of that name is not a result, such as a group of several results.
     """
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_CLASSES))
         raise TypeError(f"result: can save {known}; got {type(result).__name__}")
     if not isinstance(file, h5py.Group):
-        with replaced(Path(file), copied=True) as beside, _opened(beside, "a", named=file) as opened:
-            save(opened, name, result)
+        _save_to_path(Path(file), name, result)
         return
     if name in file and "type" not in file[name].attrs:
         raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
-    # it gets its name when it is whole, and only then takes the place of another
+    # the group gets its name when it is whole, and only then replaces an earlier one
     group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
     for field in sorted(
@@ -82,8 +86,24 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
             about["unit"] = _loss_unit(result)
         write(group, field.name, array, **about, tensor=isinstance(value, Tensor))
     if name in file:
+        for inner, item in file[name].items():
+            if isinstance(item, h5py.Group):
+                group[inner] = item
         del file[name]
     file[name] = group
+
+
+def _save_to_path(path: Path, name: str, result: Any) -> None:
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"file: the folder of {path} does not exist; make it first")
+    with one_writer_at_a_time(path):
+        if is_open_for_writing(path):
+            raise ValueError(
+                f"file: {path} is open for writing elsewhere, where what is saved now would be lost; close it first, "
+                "or save to the open h5py.File"
+            )
+        with replaced(path, copied=True) as beside, _opened(beside, "a", named=path) as opened:
+            save(opened, name, result)
 
 
 def _loss_unit(result: Any) -> str:
@@ -97,31 +117,44 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def load(file: str | Path | h5py.Group, name: str) -> Any:
-    """Reads the result in the group `name`; tensors come back on the CPU.
+    """Reads the result in the group `name`. Tensors are returned on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
-        KeyError: no such group.
-        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is
-            missing, of another type or shape, elsewhere than in this file, or claims more bytes than are there.
+        FileNotFoundError: the file does not exist.
+        KeyError: the group does not exist.
+        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is missing,
+            has another type or shape, is stored outside of this file, or claims more bytes than the file has.
     """
     if not isinstance(file, h5py.Group):
         if not Path(file).is_file():
             raise FileNotFoundError(f"file: {file} does not exist")
         with _opened(Path(file), "r", named=file) as opened:
             return load(opened, name)
-    try:
+    with _faults_named(file, name):
         check_path(file, name)
-        if name not in file:
-            raise KeyError(f"name: no {name!r} in {file.file.filename}; {_what_is_there(file)}")
-        group = file[name]
-        if isinstance(group, h5py.Group):
-            check_trusted(group)
-    except UntrustedError as error:
-        raise ValueError(f"name: {name!r} in {file.file.filename} is not read: {error}") from error
+        if name in file:
+            return _read_result(file[name])
+        others = _what_is_there(file)
+    raise KeyError(f"name: no {name!r} in {file.file.filename}; {others}")
+
+
+@contextmanager
+def _faults_named(file: h5py.Group, name: str) -> Iterator[None]:
+    """Says of any fault in which file it is: HDF5 itself names none."""
+    try:
+        yield
+    except FAULTS as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"name: {name!r} in {file.file.filename} is not read: {words}") from error
+
+
+def _read_result(group: h5py.Group) -> Any:
+    if not isinstance(group, h5py.Group):
+        raise UntrustedError("it does not hold a result")
+    check_trusted(group)
     cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
     if cls is None:
-        raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
+        raise UntrustedError("it does not hold a result")
     check_fields(group, cls)
     values = {}
     for field in dataclasses.fields(cls):
@@ -129,24 +162,20 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
             values[field.name] = _read(group[field.name])
         elif field.default is dataclasses.MISSING:
             if "None" not in str(field.type):
-                raise ValueError(
-                    f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
-                )
+                raise UntrustedError(f"it lacks {field.name!r}; write the result anew")
             values[field.name] = None
     return cls(**values)
 
 
 def check_fields(group: h5py.Group, cls: type) -> None:
-    """Looks at the fields of a result that are stored in a group, and reads none of them.
+    """Checks the stored fields of a result without reading them.
 
     Raises:
-        ValueError: one is of another type or shape than `save` writes.
+        UntrustedError: a field has another type or shape than `save` writes.
     """
     for field in dataclasses.fields(cls):
         if field.name in group and (fault := _fault(group, field)):
-            raise ValueError(
-                f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
-            )
+            raise UntrustedError(f"{field.name!r} of {group.name} {fault}")
     _check_lengths(group, cls)
 
 
@@ -169,15 +198,15 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
         return h5py.File(path, mode)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"file: the folder of {named} does not exist; make it first") from error
-    except OSError as error:
-        # a number is the system's, such as of a full disk
-        if error.errno is not None:
+    except (OSError, RuntimeError) as error:
+        # an errno is an error of the system, such as a full disk
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"file: {named} is not a whole HDF5 file; choose another") from error
 
 
 def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
-    """Why a stored field cannot come from `save`; checked before the field is read."""
+    """The reason why a stored field cannot come from `save`; empty if it can. Nothing is read."""
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"
@@ -191,19 +220,18 @@ def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
 
 
 def _check_lengths(group: h5py.Group, cls: type) -> None:
-    """Checks that fields of one dimension have one length, as `write` sees to.
+    """Checks that the fields along one dimension have one length.
 
     Raises:
-        ValueError: they do not.
+        UntrustedError: the lengths differ.
     """
     lengths: dict[str, int] = {}
     for field in dataclasses.fields(cls):
         if field.name in group:
             for dim, length in zip(field.metadata["dims"], group[field.name].shape, strict=True):
                 if lengths.setdefault(dim, length) != length:
-                    raise ValueError(
-                        f"name: {field.name!r} of {group.name} in {group.file.filename} has {length} along {dim}, "
-                        f"other fields have {lengths[dim]}; such a file is not read"
+                    raise UntrustedError(
+                        f"{field.name!r} of {group.name} has {length} along {dim}, other fields have {lengths[dim]}"
                     )
 
 
@@ -218,13 +246,13 @@ def write(
     coordinate: bool = False,
     **flags: bool,
 ) -> None:
-    """Writes one described array or scalar, its dimensions named by dimension scales in the same group.
+    """Writes one described array or scalar. Dimension scales in the same group name its dimensions.
 
-    A dimension without coordinates gets an empty scale under the name that netCDF gives to such. `flags` become
+    A dimension without coordinates gets an empty scale, with the name that netCDF gives to such scales. `flags` become
     further attributes.
 
     Raises:
-        ValueError: the number of dimension names is not the array's, or a dimension has another length.
+        ValueError: the array has another number of dimensions than names, or a dimension has another length.
     """
     array = np.asarray(value)
     if array.ndim != len(dims):
@@ -264,7 +292,7 @@ def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.Dataset
 def _set_attributes(dataset: h5d.DatasetID, **values: str | bool) -> None:
     for name, value in values.items():
         attribute = h5a.create(dataset, name.encode(), ATTRIBUTE_TYPES[type(value)], SCALAR)
-        attribute.write(np.array(value, dtype=object if isinstance(value, str) else None))
+        attribute.write(np.array(value, dtype=object if isinstance(value, str) else np.int8))
 
 
 def _read(dataset: h5py.Dataset) -> Any:

@@ -18,7 +18,7 @@ from landscape.loss.precision import full_float32
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
-from landscape.matrices.second_derivatives import SAMPLES, check_second_derivatives
+from landscape.matrices.second_derivatives import check_second_derivatives
 from landscape.progress import Progress, as_progress
 from landscape.samples.one_sample import OneSample
 from landscape.samples.probes import Probes
@@ -77,13 +77,12 @@ def sample_curvature(
     """
     if probes < 2:
         raise ValueError(f"probes: must be at least 2, got {probes}")
-    _check_that_samples_have_losses(objective)
+    _check_that_it_can_be_cut(objective.chunks.first(1))
     chosen = _chosen(objective, measures)
     report = as_progress(progress, "samples")
-    local = sum(chunk.samples for chunk in objective.chunks)
     with _derivatives_of(objective):
         if any(name not in ("gradient_norm", "gradient_cosine") for name in chosen):
-            _check_second_derivatives(objective)
+            check_second_derivatives(Hessian, objective)
         work = _Measurement(objective, chosen, exact_up_to, probes, seed)
         direction = work.mean_gradient() if "gradient_cosine" in chosen else torch.ones_like(objective.theta)
         found: list[Columns] = []
@@ -91,7 +90,7 @@ def sample_curvature(
         for pair, weights in work.pieces():
             found.append(work.columns(pair, weights, direction))
             done += len(weights)
-            report(done, local)
+            report(done, objective.chunks.samples)
     return SampleCurvature(
         probes=probes,
         products=work.products,
@@ -128,6 +127,7 @@ class _Measurement:
     def pieces(self) -> Iterator[tuple[Pair, Tensor]]:
         """A few samples at a time, on the device, with how much each counts for."""
         for chunk in self.objective.chunks:
+            _check_that_it_can_be_cut(chunk.pair)
             weights = self.objective.counting.of_samples(chunk.pair)
             pair = chunk.read()
             rows = self._rows_at_once(pair)
@@ -247,8 +247,8 @@ def _classes(pair: Pair) -> Columns:
     return {"target": targets.long()} if is_class else {}
 
 
-def _check_that_samples_have_losses(objective: Objective) -> None:
-    if any(samples_in(chunk.pair) is None for chunk in objective.chunks):
+def _check_that_it_can_be_cut(batch: Pair) -> None:
+    if samples_in(batch) is None:
         raise ValueError(
             "objective: has batches that cannot be cut into samples, so that no sample has a loss of its own; give "
             "batches whose tensors share their first size"
@@ -283,15 +283,6 @@ def _undefined(objective: Objective) -> dict[str, str]:
     if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         reasons |= dict.fromkeys(OF_INPUTS, "it needs inputs that are one tensor of floating-point numbers")
     return reasons
-
-
-def _check_second_derivatives(objective: Objective) -> None:
-    if Hessian in objective.verified:
-        return
-    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
-    run, layout, theta = objective.run, objective.layout, objective.theta
-    check_second_derivatives(Hessian.rule, objective.model, run, layout, theta, data, objective.loss_fn)
-    objective.verified.add(Hessian)
 
 
 @contextmanager

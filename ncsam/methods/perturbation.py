@@ -1,4 +1,4 @@
-"""What every sharpness-aware method shares: the weights moved by a perturbation, and put back bit by bit.
+"""Weights that are moved by a perturbation and put back bit by bit, as every sharpness-aware method does.
 
 A list of tensors always follows the order of the model's trainable parameters.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,13 @@ class Compensation:
     """The noise that NCSAM simulated in one batch.
 
     Attributes:
-        drawn: int64 (m,), positions in the batch of the samples that were given temporary labels; in the flattened
-            targets where these are classes of positions.
-        temporary_targets: int64 (m,), those labels.
-        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels (or the
-            random direction of its norm that a control puts in its place).
-        scale: s(t) with its sign: what g* was multiplied by before it was added to SAM's perturbation.
-        projected: the sum was longer than rho and was scaled down.
+        drawn: int64 (m,), positions in the batch of the samples that got temporary labels. If targets are classes of
+            positions, places in the flattened targets.
+        temporary_targets: int64 (m,), the temporary labels.
+        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels. In a control, a
+            random direction with the norm of g*.
+        scale: s(t) with its sign. SAM's perturbation plus `scale` times g* is the perturbation before the projection.
+        projected: whether that sum was longer than rho and was scaled down.
     """
 
     drawn: Tensor
@@ -42,9 +41,9 @@ class Ascent:
 
     Attributes:
         loss: mean loss of the batch at w, detached.
-        gradient: the gradient at w that points the perturbation: of that loss (of the true labels' for the
-            oracle).
-        perturbation: epsilon, at which the second gradient is taken.
+        gradient: the gradient at w that gives the perturbation its direction: that of `loss`, or for the oracle that of
+            the loss of the true labels.
+        perturbation: epsilon; the second gradient is taken at w + epsilon.
         compensation: NCSAM's simulated noise; None for other methods.
     """
 
@@ -61,15 +60,15 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
-    """The model at w + perturbation; on leaving, also by an exception, the weights are w again, bit by bit.
+    """Inside the block the model is at w + perturbation; afterward, or after an error, the weights are w bit by bit.
 
-    One copy of the weights is kept meanwhile: in floating point w + e - e is not w.
+    A copy of the weights is kept meanwhile, because w + e - e is not w in floating point.
     """
     parameters: list[Tensor] = [parameter.detach() for parameter in trainable_parameters(model)]
     saved = torch._foreach_mul(parameters, 1.0)
     try:
         torch._foreach_add_(parameters, perturbation)
-        # a caller's own autocast keeps half-precision copies of the weights until it ends
+        # an autocast around this block keeps half-precision copies of the weights until it ends
         torch.clear_autocast_cache()
         yield
     finally:
@@ -78,32 +77,36 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalize by the batch as in training, but their running statistics do not move.
+def unmoved_buffers(model: nn.Module) -> Iterator[None]:
+    """On leaving, all buffers are as they were, whatever forward passes within made of them.
 
-    Likewise InstanceNorm layers that have running statistics.
+    These are the running statistics of BatchNorm and InstanceNorm layers, and those that a model keeps by itself, such
+    as a center, a codebook or the vectors of a spectral norm. BatchNorm normalizes by the batch meanwhile, as in
+    training.
     """
-    modules = list(model.modules())
-    batch_norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-    # these move what statistics they have, tracked or not
-    instance_norms = [m for m in modules if isinstance(m, _InstanceNorm) and m.training]
-    statistics = [(layer.running_mean, layer.running_var) for layer in instance_norms]
+    held = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    buffers = [buffer for _, _, buffer in held]
+    # not by `_version`, which BatchNorm leaves as it is
+    saved = [buffer.clone() for buffer in buffers]
     try:
-        for layer in batch_norms:
-            layer.track_running_stats = False
-        for instance_norm in instance_norms:
-            instance_norm.running_mean = instance_norm.running_var = None
         yield
     finally:
-        for layer in batch_norms:
-            layer.track_running_stats = True
-        for instance_norm, (mean, variance) in zip(instance_norms, statistics, strict=True):
-            instance_norm.running_mean, instance_norm.running_var = mean, variance
+        for module, name, buffer in held:
+            # a forward pass may also have put another tensor in its place
+            module._buffers[name] = buffer
+        with torch.no_grad():
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager
 def stored_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalize by their running statistics, as in evaluation; all else trains."""
+    """Inside the block BatchNorm normalizes by its running statistics; all other layers are in training mode."""
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     try:
         for layer in layers:

@@ -1,4 +1,4 @@
-"""No perturbation: the ordinary gradient, in the same form as the sharpness-aware methods."""
+"""The ordinary gradient, as a method of the same form as the sharpness-aware ones."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Plain(Method):
         loss_fn: (outputs, targets) -> mean loss.
         of_batch: `forward` and `count`, see `Method`.
     """
+
+    runs_gradient_hooks = True
 
     def __init__(self, model: nn.Module, loss_fn: TrainingLoss, **of_batch: Unpack[OfBatch]) -> None:
         super().__init__(model, loss_fn, **of_batch)

@@ -1,11 +1,15 @@
 import dataclasses
+import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 import pytest
 import torch
 import xarray
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from landscape import (
@@ -31,6 +35,7 @@ from landscape import (
     trajectory_directions,
 )
 from tests.conftest import build
+from tests.drawn import drawn
 
 
 @pytest.fixture
@@ -112,6 +117,71 @@ def test_saving_again_replaces(objective, tmp_path):
     assert load(path, "a").rho == 0.2
 
 
+def test_results_below_one_that_is_saved_again_are_kept(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "a", sharpness(objective, rho=0.1, steps=1))
+    save(path, "a/finer", sharpness(objective, rho=0.2, steps=1))
+    save(path, "a", sharpness(objective, rho=0.3, steps=1))
+    assert (load(path, "a").rho, load(path, "a/finer").rho) == (0.3, 0.2)
+
+
+def test_what_two_threads_save_to_one_file_is_all_kept(objective, tmp_path):
+    """h5py#1035, h5py#1804: each wrote a copy of the file as it was before the other."""
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+
+    def work(name):
+        for i in range(8):
+            save(path, f"{name}/{i}", result)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, "abc"))
+    with h5py.File(path) as file:
+        assert {name: len(file[name]) for name in file} == {"a": 8, "b": 8, "c": 8}
+
+
+def save_ten(path, name, result):
+    for i in range(10):
+        save(path, f"{name}/{i}", result)
+
+
+def test_what_two_processes_save_to_one_file_is_all_kept(objective, tmp_path):
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+    # not spawned: the packages would be imported anew
+    forked = multiprocessing.get_context("fork")
+    writers = [forked.Process(target=save_ten, args=(path, name, result)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    with h5py.File(path) as file:
+        assert {name: len(file[name]) for name in file} == {"a": 10, "b": 10}
+
+
+def test_a_file_that_is_open_for_writing_is_refused(objective, tmp_path):
+    """h5py#1864: what was saved by path was lost, or what the open file held."""
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+    save(path, "first", result)
+    with h5py.File(path, "a") as file:
+        file["mine"] = np.arange(5)
+        with pytest.raises(ValueError, match="is open for writing elsewhere"):
+            save(path, "second", result)
+        save(file, "second", result)
+    with h5py.File(path) as file:
+        assert set(file) == {"first", "mine", "second"}
+        save(path, "third", result)
+    assert load(path, "third").rho == 0.1
+
+
+def test_xarray_writes_what_it_has_read(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "sharpness", sharpness(objective, rho=0.1, steps=1))
+    with xarray.open_dataset(path, group="sharpness", engine="h5netcdf") as dataset:
+        dataset.to_netcdf(tmp_path / "copy.nc", engine="h5netcdf")
+    with xarray.open_dataset(tmp_path / "copy.nc", engine="h5netcdf") as dataset:
+        assert dataset.rho == 0.1
+
+
 def test_xarray_reads_a_surface_with_its_coordinates_units_and_descriptions(objective, tmp_path):
     path = tmp_path / "results.h5"
     result = surface(objective, filter_normalized_directions(objective, 2), steps=5, extent=0.5)
@@ -119,8 +189,8 @@ def test_xarray_reads_a_surface_with_its_coordinates_units_and_descriptions(obje
     with xarray.open_dataset(path, group="surface/random", engine="h5netcdf") as dataset:
         assert dataset.loss.dims == ("alpha", "beta")
         np.testing.assert_array_equal(dataset.alpha, result.alpha)
-        at_centre = dataset.loss.sel(alpha=0.0, beta=0.0)
-        assert float(at_centre) == result.center_loss
+        at_center = dataset.loss.sel(alpha=0.0, beta=0.0)
+        assert float(at_center) == result.center_loss
         assert dataset.loss.attrs["units"] == "nat"
         assert dataset.loss.attrs["description"] == "mean loss"
 
@@ -250,6 +320,34 @@ def test_what_save_does_not_write_is_not_read(change, says, tmp_path):
     with pytest.raises(ValueError, match="^name: ") as caught:
         load(path, "plane")
     assert says in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a file with a result."""
+    path = tmp_path_factory.mktemp("whole") / "results.h5"
+    save(path, "plane", plane())
+    return path.read_bytes()
+
+
+@drawn(100)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5))
+def test_bytes_changed_anywhere_give_a_result_or_an_error_that_names_the_file(whole, tmp_path, edits):
+    content = bytearray(whole)
+    for share, value in edits:
+        # most faults are found in the first half, where HDF5 keeps what lies where
+        content[int(share**2 * len(content))] = value
+    path = tmp_path / "results.h5"
+    path.write_bytes(content)
+    try:
+        found = load(path, "plane")
+    except (ValueError, KeyError) as error:
+        message = str(error.args[0])
+        assert message.startswith(("name: ", "file: "))
+        assert str(path) in message
+        assert "\n" not in message
+    else:
+        assert isinstance(found, Surface)
 
 
 def test_what_is_not_hdf5_is_named_and_kept(tmp_path):
