@@ -106,8 +106,7 @@ def top_eigenpairs(
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
-        start = _with_a_random_image(start.to(basis), operator, generator)
-        start = _in_one_vector(start) if width == 1 else start
+        start = _with_a_random_image(start.to(basis), width, operator, generator)
     columns = _first_block(basis, width, start, generator)
 
     while True:
@@ -250,7 +249,7 @@ def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
     return bool((residuals[k : k + 1] <= near).all())
 
 
-def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
+def _with_a_random_image(start: Tensor, width: int, operator: Operator, generator: torch.Generator) -> Tensor:
     """The start vectors, joined by the product of the operator with a random vector.
 
     A search that starts from unwanted eigenvectors never leaves their span. The product holds a part of every
@@ -258,7 +257,8 @@ def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Gen
     """
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
-    return torch.cat([start, image], 1)
+    joined = torch.cat([start, image], 1)
+    return _in_one_vector(joined) if width == 1 else joined
 
 
 def _in_one_vector(start: Tensor) -> Tensor:
