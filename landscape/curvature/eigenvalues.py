@@ -100,7 +100,8 @@ def top_eigenvalues(
         block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
             repeated up to `block` times are found. A block of 1 needs about half the products and finds one copy.
         start: vectors (n, m) from which the search begins, such as the eigenvectors at weights nearby. One random
-            vector joins them, so that the block is m + 1.
+            vector joins them, so that the block is m + 1. With `block=1` the search begins from their sum, which
+            takes 3 or 4 products for one eigenvalue that has hardly moved.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
         seed: seed of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
