@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.seal import is_sealed, seal
 from ncsam.whole_file import written_whole
 
@@ -96,6 +97,7 @@ def load_checkpoint(
         )
     if recorder is not None:
         _load_samples(path, state.get("samples"), recorder)
+    check_that_the_state_fits(state["optimizer"], optimizer, path)
     method.model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from ncsam.losses import mixup
 from ncsam.methods.method import Method
 from ncsam.methods.passes import piece_sizes
 from ncsam.methods.tensor_lists import norm
+from ncsam.optimizer_checks import check_that_it_can_be_stepped
 from ncsam.probes import Probe
 from ncsam.random_state import borrowed_generators
 
@@ -42,6 +43,10 @@ METRICS = {
     **ALIGNMENT_METRICS,
 }
 """Name -> (unit, description) of what `fit` records of every epoch."""
+
+
+OnEpoch = Callable[[int, Mapping[str, float], nn.Module], None]
+"""(epochs finished, metrics of the last one by name, the model) -> None."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def fit(
     record_samples: bool = False,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
-    on_epoch: Callable[[int], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> History:
     """Trains `method.model` on the observed labels.
 
@@ -125,7 +130,8 @@ def fit(
             and epoch. They cost no further pass, and are in the checkpoint.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
-        on_epoch: called with the number of finished epochs, also once at a resume.
+        on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
+            once at a resume.
 
     Raises:
         TypeError: data or labels of another type.
@@ -135,6 +141,7 @@ def fit(
     """
     _check_types(train, labels, held_out)
     _check_that_it_trains(method, optimizer)
+    check_that_it_can_be_stepped(optimizer, scheduler)
     _check(train, labels, epochs, batch_size, alignment_batches, redraw)
     device = next(method.model.parameters()).device
     labels = labels.to(device)
@@ -146,7 +153,7 @@ def fit(
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, recorder)
         _check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         if on_epoch:
-            on_epoch(len(rows))
+            on_epoch(len(rows), rows[-1], method.model)
 
     method.epoch_share = 1 / epochs
     while len(rows) < epochs and not _diverged(rows):
@@ -185,7 +192,7 @@ def fit(
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, recorder)
         if on_epoch:
-            on_epoch(epoch)
+            on_epoch(epoch, rows[-1], method.model)
     return _history(rows, probes, method, recorder)
 
 

@@ -15,6 +15,7 @@ from torch.func import vmap
 from landscape.fx.flops import Flops
 from landscape.fx.linearize import Linearized, Outputs, linearized
 from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.memory import Memory
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
@@ -22,6 +23,7 @@ from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
+from landscape.matrices.second_derivatives import difference_products
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
@@ -36,7 +38,10 @@ In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a R
 of its ReLUs.
 """
 
-NO_SECOND_DERIVATIVE = ("is not implemented", "differentiate twice", "not currently supported")
+NO_SECOND_DERIVATIVE = (
+    *("is not implemented", "differentiate twice", "not currently supported"),
+    *("Can't call numpy() on Tensor that requires grad", "does not require grad and does not have a grad_fn"),
+)
 """Parts of the messages with which torch says that an operation has no second derivative."""
 
 PRODUCT_COST = 7
@@ -96,6 +101,7 @@ class Products:
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
         self._columns = 0
         self._vmaps = False
+        self._by_difference = False
         self._kept_bytes = 0
         self.is_traced = False if linearize is False else None
 
@@ -152,16 +158,39 @@ class Products:
             )
             return torch.stack([product(row) for row in rows])
 
+        if self._by_difference:
+            return self._differences(chunk, rows)
         with twice_differentiable():
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
-                    raise RuntimeError(
-                        f"model: an operation of it has no second derivative in torch: {error}; put one in its place "
-                        "that has, such as a formula in plain operations"
-                    ) from error
-                raise
+                if not any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
+                    raise
+                return self._differences(chunk, rows, error)
+
+    def _differences(self, chunk: Chunk, rows: Tensor, reason: Exception | None = None) -> Tensor:
+        """Products by differences of gradients in float64, where an operation has no second derivative.
+
+        Raises:
+            RuntimeError: the model does not run in float64.
+        """
+        data = chunk.read()
+        few = InFloat64(self._model, self._forward, self._layout, self._theta, data, self._loss_fn)
+        try:
+            found, relative = difference_products(self._rule, few, rows)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
+                "has, such as a formula in plain operations"
+            ) from error
+        if reason is not None:
+            self._by_difference, self.is_traced = True, False
+            warnings.warn(
+                f"model: products are differences of gradients, with a relative error of about {relative:.1g}, because "
+                f"an operation has no second derivative in torch: {str(reason)[:200]}",
+                stacklevel=5,
+            )
+        return found.to(rows)
 
     @torch.no_grad()
     def _from_trace(self, chunk: Chunk, index: int, rows: Tensor) -> Tensor:
@@ -231,7 +260,7 @@ class Products:
             return
         some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
         direct = self._direct(chunk, some)
-        if not torch.isfinite(direct).all():
+        if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
             traced = self._from_trace(chunk, 0, some)
