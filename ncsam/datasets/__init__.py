@@ -17,9 +17,10 @@ from torch import Tensor
 from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
 from ncsam.datasets.images import images
+from ncsam.datasets.loaded import Loaded
 from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
-from ncsam.datasets.split import Dataset, Split, make_dataset
+from ncsam.datasets.split import Dataset, Samples, Split, make_dataset
 from ncsam.options import Registry
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "DATASET_REGISTRY",
     "FASHION_MNIST_PACKAGE",
     "Dataset",
+    "Loaded",
+    "Samples",
     "Split",
     "load_dataset",
     "make_dataset",

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Samples(Protocol):
+    """Numbered samples that can be read in any order; a `Split` is such, and so is `Loaded`."""
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 (n,)."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples read at once where a model is evaluated."""
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
+    ) -> Iterator[Any]:
+        """The inputs of the samples at each of the `pieces`, int64 (batch,); `seed` None: for evaluation."""
+
+    def some(self, count: int) -> Any:
+        """The inputs of the first samples, as a model is evaluated on them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +50,7 @@ class Split:
     targets: Tensor
     mean: Tensor | None = None
     std: Tensor | None = None
+    evaluation_batch: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.targets):
@@ -56,6 +80,24 @@ class Split:
         """
         pixels = self.pixels.index_select(0, indices)
         return self._normalized(pixels if augment is None else augment(pixels))
+
+    def batches(
+        self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
+    ) -> Iterator[Tensor]:
+        """The inputs of the samples at each of the `pieces`.
+
+        Args:
+            pieces: int64 (batch,) each.
+            augment: as for `batch`.
+            seed: not used, because stored samples draw nothing.
+        """
+        del seed
+        for piece in pieces:
+            yield self.batch(piece.to(self.pixels.device), augment)
+
+    def some(self, count: int) -> Tensor:
+        """The inputs of the first samples."""
+        return self.batch(torch.arange(min(count, len(self)), device=self.pixels.device))
 
     def take(self, indices: Tensor) -> Split:
         """The samples at `indices`, in that order."""
