@@ -10,6 +10,7 @@
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Loaded, Split, load_dataset, make_dataset
+from ncsam.dynamics import TrainingDynamics
 from ncsam.evaluation import predict
 from ncsam.label_noise import (
     NOISE_KINDS,
@@ -96,6 +97,7 @@ __all__ = [
     "Split",
     "StochasticLabelNoise",
     "SymmetricCrossEntropy",
+    "TrainingDynamics",
     "build_loss",
     "build_method",
     "build_model",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
 from ncsam.ranks import Ranks
 from ncsam.seal import is_sealed, seal
@@ -27,6 +28,7 @@ def save_checkpoint(
     scheduler: LRScheduler | None,
     rows: list[dict[str, float]],
     ranks: Ranks,
+    recorder: Recorder | None = None,
 ) -> None:
     """Writes the state after an epoch on rank 0, whole or not at all."""
     first, *others = ranks.gathered(_state_of_rank(method))
@@ -36,6 +38,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict() if scheduler else None,
         "rows": rows,
+        "samples": recorder.state_dict() if recorder else None,
         **first,
         "other_ranks": others,
     }
@@ -80,6 +83,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     ranks: Ranks,
+    recorder: Recorder | None = None,
 ) -> list[dict[str, float]]:
     """Loads the state of a checkpoint, which rank 0 reads, and returns the rows of the history so far.
 
@@ -92,6 +96,8 @@ def load_checkpoint(
     state = ranks.on_first(lambda: _read(path, device))
     with ranks.together():
         _check(state, path, fingerprint, scheduler, ranks)
+    if recorder is not None:
+        _load_samples(path, state.get("samples"), recorder)
     of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
     method.passes.module.load_state_dict(state["model"])
     method.load_state_dict(of_rank["method"])
@@ -134,3 +140,11 @@ def _check(
         raise ValueError(
             f"checkpoint: {path} was written by {count} ranks, {ranks.count} are to go on; give as many, or delete it"
         )
+
+
+def _load_samples(path: Path, state: dict[str, Any] | None, recorder: Recorder) -> None:
+    if state is None:
+        raise ValueError(
+            f"checkpoint: {path} was written without record_samples; delete it to train anew, or leave the option out"
+        )
+    recorder.load_state_dict(state)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.datasets import Samples, Split
+from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share
@@ -108,9 +109,21 @@ class Evaluated:
         return self.share.whole(labels, len(labels))
 
 
-def evaluate(method: Method, train: Evaluated, labels: NoisyLabels, held_out: Evaluated) -> dict[str, float]:
-    """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite."""
-    train_outputs, test_outputs = train.outputs(method), held_out.outputs(method)
+def evaluate(
+    method: Method,
+    train: Evaluated,
+    labels: NoisyLabels,
+    held_out: Evaluated,
+    recorder: Recorder | None = None,
+) -> dict[str, float]:
+    """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite.
+
+    A recorder takes note of what the model says of each training sample.
+    """
+    train_outputs = train.outputs(method)
+    if recorder is not None:
+        recorder.record(train_outputs)
+    test_outputs = held_out.outputs(method)
     test_targets = held_out.of_all(held_out.samples.targets.to(test_outputs.device))
     labels = replace(labels, observed=train.of_all(labels.observed), clean=train.of_all(labels.clean))
     loss_fn = _evaluated_loss(method)

@@ -17,6 +17,7 @@ from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import load_checkpoint, save_checkpoint
 from ncsam.datasets import Loaded, Split
+from ncsam.dynamics import Recorder, TrainingDynamics
 from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
@@ -58,11 +59,13 @@ class History:
         metrics: name -> float64 (epochs,), one value an epoch, NaN where undefined.
         diverged: the outputs or the loss stopped being finite; training ended with that epoch.
         described: name of each metric -> (unit, description): `METRICS` and those of the probes.
+        dynamics: losses, margins and predictions of every training sample, if `record_samples` asked for them.
     """
 
     metrics: dict[str, np.ndarray]
     diverged: bool
     described: dict[str, tuple[str, str]]
+    dynamics: TrainingDynamics | None = None
 
     @property
     def epochs(self) -> int:
@@ -87,6 +90,7 @@ def fit(
     max_gradient_norm: float | None = None,
     alignment_batches: int = 0,
     probes: Sequence[Probe] = (),
+    record_samples: bool = False,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[int], None] | None = None,
@@ -130,6 +134,8 @@ def fit(
             from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
             each, and leaves the training as it is without. NaN with mixup, whose batches have no true labels.
         probes: what else to measure, and in which epochs.
+        record_samples: whether the history gets the `TrainingDynamics` of every training sample, in 10 bytes a sample
+            and epoch. They cost no further pass, and are in the checkpoint.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
         on_epoch: called with the number of finished epochs, also once at a resume; on each rank.
@@ -168,8 +174,9 @@ def fit(
 
     checkpoint = None if checkpoint is None else Path(checkpoint)
     rows: list[dict[str, float]] = []
+    recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks)
+        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
         check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         if on_epoch:
             on_epoch(len(rows))
@@ -187,7 +194,7 @@ def fit(
             scheduler.step()
             steps["seconds"] += now(device) - started
         row = {
-            **evaluate(method, evaluated[0], labels, evaluated[1]),
+            **evaluate(method, evaluated[0], labels, evaluated[1], recorder),
             "learning_rate": learning_rate,
             "gradients": method.gradient_count,
             **_means_over(ranks, steps),
@@ -196,10 +203,10 @@ def fit(
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
-            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks)
+            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
         if on_epoch:
             on_epoch(epoch)
-    return _history(rows, probes, method)
+    return _history(rows, probes, method, recorder)
 
 
 def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:
@@ -208,7 +215,9 @@ def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:
     return {name: mean_of_defined([of_rank[name] for of_rank in found]) for name in steps}
 
 
-def _history(rows: list[dict[str, float]], probes: Sequence[Probe], method: Method) -> History:
+def _history(
+    rows: list[dict[str, float]], probes: Sequence[Probe], method: Method, recorder: Recorder | None
+) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
     for name in LOSS_METRICS:
         described[name] = (unit_of_loss(method), described[name][1])
@@ -216,7 +225,7 @@ def _history(rows: list[dict[str, float]], probes: Sequence[Probe], method: Meth
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described
     }
-    return History(metrics, _diverged(rows), described)
+    return History(metrics, _diverged(rows), described, recorder.dynamics if recorder else None)
 
 
 def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:

@@ -1,0 +1,82 @@
+"""Training dynamics: what a network says of each training sample, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+NO_CLASS = -1
+"""The prediction of outputs that are no numbers."""
+
+
+@dataclass(frozen=True)
+class TrainingDynamics:
+    """The losses, margins and predictions of the training samples at the end of each epoch, in evaluation mode.
+
+    Attributes:
+        losses: float32 (epochs, n), cross-entropy with the observed label, in nat; NaN where the outputs are NaN.
+        margins: float32 (epochs, n), the observed label's logit less the largest of the other logits (Pleiss et al.
+            2020, equation 1).
+        predictions: int16 (epochs, n), the predicted class; -1 where the outputs are NaN.
+    """
+
+    losses: Tensor
+    margins: Tensor
+    predictions: Tensor
+
+    @property
+    def epochs(self) -> int:
+        """How many were recorded."""
+        return len(self.losses)
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return self.losses.shape[1]
+
+
+class Recorder:
+    """Collects the dynamics of a training, one epoch after the other.
+
+    Args:
+        labels: int64 (n,), the observed ones.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self._labels = labels
+        empty = torch.empty(0, len(labels))
+        self.dynamics = TrainingDynamics(empty, empty.clone(), empty.to(torch.int16))
+
+    def record(self, outputs: Tensor) -> None:
+        """Adds an epoch: outputs (n, classes) of the training samples.
+
+        Raises:
+            ValueError: outputs that are no class scores.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] < 2:
+            raise ValueError(
+                f"record_samples: needs outputs (samples, classes) of two classes or more, got {tuple(outputs.shape)}"
+            )
+        outputs = outputs.detach().float()
+        losses = functional.cross_entropy(outputs, self._labels, reduction="none")
+        own = self._labels.unsqueeze(1)
+        margins = outputs.gather(1, own).squeeze(1) - outputs.scatter(1, own, -torch.inf).amax(1)
+        # the largest of scores with a NaN among them is no prediction
+        predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(torch.int16)
+        old = self.dynamics
+        self.dynamics = TrainingDynamics(
+            torch.cat([old.losses, losses.cpu()[None]]),
+            torch.cat([old.margins, margins.cpu()[None]]),
+            torch.cat([old.predictions, predictions.cpu()[None]]),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was recorded so far."""
+        return dict(vars(self.dynamics))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on after what was recorded in an earlier process."""
+        self.dynamics = TrainingDynamics(**{name: tensor.cpu() for name, tensor in state.items()})
