@@ -9,7 +9,8 @@ from torch import Tensor
 
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.eigenpairs import top_eigenpairs
+from landscape.krylov.eigenpairs import fewest_vectors, most_vectors, top_eigenpairs
+from landscape.krylov.orthogonal import precision_of
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -65,7 +66,9 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Defla
             f"{objective.n_samples}; find those of this objective"
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
-    return Deflation(eigen.vectors.to(objective.device), values, residuals)
+    # those of a search in float32 are orthonormal to its rounding only
+    basis = torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q
+    return Deflation(basis, values, residuals)
 
 
 @of_objective
@@ -97,12 +100,12 @@ def top_eigenvalues(
             vector. The block is then m + 1.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
         seed: of the start vectors.
-        method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
+        method: `"own"`: block Lanczos with full reorthogonalization, vectors in the objective's precision.
             `"pyhessian"`: a second opinion by PyHessian's power iteration, which can do `which="magnitude"` only. The
             residuals of its vectors are computed here.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or fewer vectors than needed fit into the objective's memory budget.
     """
     if method not in ("own", "pyhessian"):
         raise ValueError(f"method: must be one of own, pyhessian, got {method!r}")
@@ -115,18 +118,27 @@ def top_eigenvalues(
         raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
     n = objective.n_parameters
     operator = matrix_named(matrix, objective)
-    operator.expect(2 * k + 3)
-    pairs = top_eigenpairs(
-        operator,
-        k,
-        which=which,
-        tol=tol,
-        max_products=max_products,
-        block=block,
-        start=vectors,
-        max_vectors=min(max(4 * k, k + 20), objective.memory_budget // (8 * n)),
-        generator=torch.Generator(objective.device).manual_seed(seed),
+    width = (k if block is None else block) if vectors is None else vectors.shape[1] + 1
+    needs = (
+        f"top_eigenvalues with k={k}" if width == k else f"top_eigenvalues with k={k} in blocks of {width}"
     )
+    nbytes = n * precision_of(operator.dtype).itemsize
+    # arguments out of range are named by the search
+    least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
+    count = objective.memory.vectors(most_vectors(k), least, nbytes, needs)
+    operator.expect(2 * k + 3)
+    with objective.memory.reserved(min(n, count) * nbytes):
+        pairs = top_eigenpairs(
+            operator,
+            k,
+            which=which,
+            tol=tol,
+            max_products=max_products,
+            block=block,
+            start=vectors,
+            max_vectors=count,
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return TopEigenvalues(
         values=pairs.values.numpy(),
         residuals=pairs.residuals.numpy(),

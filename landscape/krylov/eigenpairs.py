@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +33,7 @@ class Eigenpairs:
             |value| seen. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
             float64.)
         converged: bool (k,), the residual is at most tol |value|, or rounding.
-        vectors: float64 (n, k), orthonormal columns.
+        vectors: (n, k), orthonormal columns, in the precision of the search.
         products: matrix-vector products spent.
     """
 
@@ -42,6 +43,16 @@ class Eigenpairs:
     converged: Tensor
     vectors: Tensor
     products: int
+
+
+def most_vectors(k: int) -> int:
+    """Vectors that a search for k pairs holds, if there is room for them."""
+    return max(4 * k, k + 20)
+
+
+def fewest_vectors(k: int, width: int) -> int:
+    """Vectors that a search needs: a restart must leave the pairs themselves, one more, and two blocks."""
+    return k + 1 + 2 * width
 
 
 def top_eigenpairs(
@@ -59,8 +70,9 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it.
-    The vectors stay on the device; each step moves only some small matrices to the CPU.
+    orthogonalized against the whole basis, and again as long as that shortens it by much, so that no eigenvalue appears
+    more often than the operator has it. The vectors stay on the device, in the operator's precision, float32 at least;
+    inner products are summed in float64. Each step moves only some small matrices to the CPU.
 
     Args:
         operator: whose eigenpairs.
@@ -75,8 +87,9 @@ def top_eigenpairs(
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent.
-        max_vectors: held at most, besides some blocks of work; 4 k, but at least k + 20, if not given.
-        generator: on the operator's device, for random start vectors. All vectors are kept in float64.
+        max_vectors: held at most, besides a block of work; 4 k, but at least k + 20, if not given. `fewest_vectors`
+            are needed.
+        generator: on the operator's device, for random start vectors.
 
     Raises:
         ValueError: an argument out of range.
@@ -84,13 +97,12 @@ def top_eigenpairs(
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    wanted = max(4 * k, k + 20) if max_vectors is None else max_vectors
-    # a restart must leave the pairs themselves, one more, and two blocks
-    capacity = min(dimension, max(wanted, k + 1 + 2 * width))
+    wanted = most_vectors(k) if max_vectors is None else max_vectors
+    capacity = min(dimension, max(wanted, fewest_vectors(k, width)))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     # columns lie together, so that a pass over some of them reads no other
-    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
+    basis = torch.zeros(capacity, dimension, dtype=precision_of(operator.dtype), device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
@@ -100,13 +112,17 @@ def top_eigenpairs(
     while True:
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
-        image = (operator @ columns).double()
-        products += columns.shape[1]
+        count = columns.shape[1]
+        # not held beside the product
+        del columns
+        image = _own(operator @ basis[:, last], basis)
+        products += count
         steps += 1
         size = last.stop
-        remainder, coefficients = _orthogonalized(image, basis[:, :size])
-        directions, coupling = torch.linalg.qr(remainder)
-        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
+        coefficients = orthogonalize(image, basis[:, :size])
+        directions, coupling = orthonormal(image)
+        del image
+        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, count])
         if not torch.isfinite(coefficients).all():
             return _not_a_number(dimension, k, products, device)
         projected[:size, last] = coefficients
@@ -125,7 +141,7 @@ def top_eigenpairs(
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(device)
+            combine(basis[:, :size], ritz.combination[:, :kept])
             projected.zero_()
             projected[:kept, :kept] = torch.diag(ritz.values[:kept])
             size = kept
@@ -135,7 +151,7 @@ def top_eigenpairs(
         ritz.residuals[:k].clamp(min=negligible),
         _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
         converged[:k],
-        basis[:, :size] @ ritz.combination[:, :k].to(device),
+        basis[:, :size] @ ritz.combination[:, :k].to(basis),
         products,
     )
 
@@ -227,19 +243,17 @@ def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Gen
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
     if start is None:
-        return torch.linalg.qr(_random(basis, width, generator)).Q
-    directions, coupling = torch.linalg.qr(start.to(basis))
+        return orthonormal(_random(basis, width, generator))[0]
+    directions, coupling = orthonormal(start.to(basis, copy=True))
     coupling = coupling.cpu()
-    negligible = 1e-12 * coupling.abs().max()
+    negligible = 1e4 * torch.finfo(basis.dtype).eps * coupling.abs().max()
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The block less its part in the basis' span, and its coefficients there; twice is enough (Kahan)."""
-    coefficients = basis.T @ block
-    block = block - basis @ coefficients
-    correction = basis.T @ block
-    return block - basis @ correction, coefficients + correction
+def _own(image: Tensor, basis: Tensor) -> Tensor:
+    """The image in the basis' precision, in memory that may be written to."""
+    is_part = image.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
+    return image.to(basis.dtype, copy=is_part)
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
@@ -262,10 +276,13 @@ def _next_block(
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
-    columns = (directions @ left.to(directions))[:, :width][:, there]
+    if directions.shape[1] == 1 and bool(there.all()):
+        return directions
+    # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
+    columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    # a remainder that is hardly more than rounding lies largely in the basis; at length 1 that part can be removed
-    return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
+    orthogonalize(columns, basis)
+    return orthonormal(columns)[0]
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:

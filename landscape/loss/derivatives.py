@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,29 @@ def derivative(
         materialize_grads=True,
     )
     return result
+
+
+def add_derivative(
+    of: Tensor, by: Sequence[Tensor], totals: Sequence[Tensor], *, retain_graph: bool = False
+) -> None:
+    """Adds the gradient of the scalar `of` to `totals`, one tensor after the other, so that no second one is held.
+
+    Args:
+        of: may depend on none of the variables.
+        by: variables, which are leaves.
+        totals: of the same shapes.
+        retain_graph: another derivative will be taken.
+    """
+    if not of.requires_grad:
+        return
+    for variable, total in zip(by, totals, strict=True):
+        variable.grad = total
+    torch.autograd.backward(of, inputs=list(by), retain_graph=retain_graph)
+    for variable, total in zip(by, totals, strict=True):
+        # torch adds in place, but for gradients of other kinds, such as sparse ones
+        if variable.grad is not total:
+            total.copy_(variable.grad)  # type: ignore[arg-type]
+        variable.grad = None
 
 
 def check_that_gradients_are_recorded(*tensors: Tensor) -> None:

@@ -17,9 +17,10 @@ from landscape.loss.batches import Batch, tensors_in
 from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
 from landscape.loss.copies import constant_copy, copied, unwrapped
 from landscape.loss.counts import Count
-from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
+from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.evaluation import Evaluation
 from landscape.loss.first_look import FirstLook
+from landscape.loss.gradients import Gradients
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
 from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_are_real
@@ -29,7 +30,7 @@ from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
-from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
+from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
 from landscape.loss.without_gradients import without_gradients
 
 
@@ -136,6 +137,7 @@ class Objective:
         self.verified: set[type] = set()
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose([name for name in trainable if parameters is None or parameters(name)])
+        share_memory(self.model, self.layout, self.theta)
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
@@ -296,29 +298,17 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
         """
         self.check_that_derivatives_exist()
-        theta = self.point(theta).clone()
-        # the loss in the last place
-        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)
-        for chunk in self.chunks:
-            if chunk.weight:
-                loss, gradient = self._loss_and_gradient(theta, *chunk.read())
-                total[:-1] += gradient * chunk.weight
-                total[-1] += loss * chunk.weight
+        theta = self.point(theta)
+        sums = Gradients(self.model, self.layout, self.run, self.loss_fn, self.chunks)
+        in_float64 = self.memory.has_room_for_sums_of(self.n_parameters)
+        loss, gradient = map(self.summed, sums.in_float64(theta) if in_float64 else sums.in_place(theta))
         self.gradients += 1
-        mean = self.summed(total) / self.weight
+        loss /= self.weight
+        gradient /= self.weight
         if self.penalty:
-            mean[:-1] += self.penalty.gradient(theta)
-            mean[-1] += self.penalty(theta).detach()
-        return mean[-1], mean[:-1].to(self.dtype)
-
-    def _loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
-        variable = theta.detach().requires_grad_()
-
-        def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
-            loss = self.loss_fn(self.run(model, inputs), targets)
-            return loss.detach(), derivative(loss, variable)
-
-        return with_weights(self.model, self.unflatten(variable), differentiated)
+            gradient += self.penalty.gradient(theta)
+            loss += self.penalty(theta).detach()
+        return loss, gradient.to(self.dtype)
 
     def check_that_derivatives_exist(self) -> None:
         """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""

@@ -63,7 +63,8 @@ class MeanOverSamples(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             self._check_once()
-            product = objective.summed(self._products(self._theta, block)) / objective.weight
+            product = objective.summed(self._products(self._theta, block))
+            product /= objective.weight
             if objective.penalty:
                 product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
+
+T = TypeVar("T")
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product: some seconds."""
@@ -101,6 +103,8 @@ class Products:
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
+        if self._rule.added and not self._linearize and not self._memory.has_room_for_sums_of(block.numel()):
+            return self._added(theta, block)
         self._move_to(theta)
         if self.is_traced is None:
             self._decide(block)
@@ -135,6 +139,32 @@ class Products:
             self._theta = theta.clone()
         self._seen = seen
 
+    @torch.enable_grad()
+    def _added(self, theta: Tensor, block: Tensor) -> Tensor:
+        """The product, summed in the block's own precision, where few vectors of this length fit into memory."""
+        rows = block.T.contiguous()
+        total = torch.zeros_like(rows)
+        variables = self._layout.variables(theta)
+        vectors, totals = (
+            [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)
+        )
+        for chunk in self._chunks:
+            if chunk.weight:
+                inputs, targets = chunk.read()
+
+                def add(
+                    model: nn.Module,
+                    inputs: Any = inputs,
+                    targets: Any = targets,
+                    weight: float = chunk.weight,
+                ) -> None:
+                    loss = self._loss_fn(self._forward(model, inputs), targets) * weight
+                    assert self._rule.added is not None
+                    self._rule.added(list(variables.values()), loss, vectors, totals)
+
+                self._differentiated(variables, add)
+        return total.T
+
     # the caller may have said no_grad, in which every derivative would be zero
     @torch.enable_grad()
     def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
@@ -147,9 +177,13 @@ class Products:
             )
             return torch.stack([product(row) for row in rows])
 
+        return self._differentiated(self._layout.unflatten(variable), products)
+
+    def _differentiated(self, weights: Mapping[str, Tensor], use: Callable[[nn.Module], T]) -> T:
+        """`use(model)` with these weights, which may take second derivatives."""
         with twice_differentiable():
             try:
-                return with_weights(self._model, self._layout.unflatten(variable), products)
+                return with_weights(self._model, weights, use)
             except RuntimeError as error:
                 if any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
                     raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Image sets by name, held in memory as they are stored; one file a format.
+"""Data sets by name, held in memory as they are stored; one file a format.
 
 dataset = load_dataset("fashion-mnist", train_samples=10_000, seed=0)
 inputs = dataset.train.batch(indices)
@@ -21,6 +21,7 @@ from ncsam.datasets.loaded import Loaded
 from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
 from ncsam.datasets.split import Dataset, Samples, Split, make_dataset
+from ncsam.datasets.words import word_languages
 from ncsam.options import Registry
 
 __all__ = [
@@ -44,6 +45,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "images": images,
     "mnist-5k": mnist_5k,
     "npz": npz,
+    "word-languages": word_languages,
 }
 """Name -> what loads the set from a folder; each says where it looks and what it splits."""
 

@@ -40,7 +40,8 @@ class Split:
     Images of bytes take a quarter of the memory of floats, so that a whole training set fits on a GPU.
 
     Attributes:
-        pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating.
+        pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating; or
+            tokens, int64 (n, length), which stay whole numbers.
         targets: int64 (n,), classes counted from 0.
         mean: float32 (channels,), taken off each channel, in the units of `pixels`; None: no normalization.
         std: float32 (channels,), by which each channel is then divided; None: no normalization.
@@ -72,7 +73,7 @@ class Split:
         return self._normalized(self.pixels)
 
     def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The samples at `indices` as a model sees them: float32, or the data's own floating type.
+        """The samples at `indices` as a model sees them: float32, or the data's own type of floats or tokens.
 
         Args:
             indices: int64 (batch,), on the split's device.
@@ -109,6 +110,8 @@ class Split:
         return Split(self.pixels.to(device), self.targets.to(device), mean, std)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
+        if pixels.dtype == torch.int64:
+            return pixels
         if not pixels.is_floating_point():
             pixels = pixels.float()
         if self._affine is None:
