@@ -10,7 +10,6 @@ from torch import Tensor
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import fewest_vectors, most_vectors, top_eigenpairs
-from landscape.krylov.orthogonal import precision_of
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -122,12 +121,10 @@ def top_eigenvalues(
     needs = (
         f"top_eigenvalues with k={k}" if width == k else f"top_eigenvalues with k={k} in blocks of {width}"
     )
-    nbytes = n * precision_of(operator.dtype).itemsize
     # arguments out of range are named by the search
     least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
-    count = objective.memory.vectors(most_vectors(k), least, nbytes, needs)
     operator.expect(2 * k + 3)
-    with objective.memory.reserved(min(n, count) * nbytes):
+    with objective.memory.room_for_vectors(max(least, min(n, most_vectors(k))), least, needs) as count:
         pairs = top_eigenpairs(
             operator,
             k,

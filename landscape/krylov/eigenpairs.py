@@ -51,8 +51,8 @@ def most_vectors(k: int) -> int:
 
 
 def fewest_vectors(k: int, width: int) -> int:
-    """Vectors that a search needs: a restart must leave the pairs themselves, one more, and two blocks."""
-    return k + 1 + 2 * width
+    """Vectors that a search needs: a restart must leave the pairs themselves and two blocks."""
+    return k + 2 * width
 
 
 def top_eigenpairs(
@@ -139,6 +139,8 @@ def top_eigenpairs(
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
+        # the same memory as the columns in most cases
+        del directions
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
             combine(basis[:, :size], ritz.combination[:, :kept])

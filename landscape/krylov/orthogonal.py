@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PIECE = 2**16
-"""Rows whose inner products are summed in the vectors' own precision."""
+PIECE = 2**14
+"""Rows that are copied to float64 at a time: few enough for the processor's cache."""
 DEVICE_PIECE = 2**20
-"""The same on a GPU, which sums in parallel, and where each piece costs a launch."""
+"""The same on a GPU, where each piece costs a launch."""
 
 SHORTENED = 2**-0.5
 """A block that is shorter than so much of itself, less its part in a basis, may hold rounding of that part (Daniel,
@@ -25,18 +25,21 @@ def inner(basis: Tensor, block: Tensor) -> Tensor:
     """The inner products (m, k) of the columns of a basis (n, m) and a block (n, k), in float64."""
     if basis.dtype == torch.float64:
         return basis.T @ block
-    size = PIECE if block.device.type == "cpu" else DEVICE_PIECE
     total = torch.zeros(basis.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
-    for start in range(0, len(block), size):
-        rows = slice(start, start + size)
-        total += basis[rows].T @ block[rows]
+    for left, right in zip(_pieces(basis), _pieces(block), strict=True):
+        total += left.T.double() @ right.double()
     return total
+
+
+def _pieces(block: Tensor) -> tuple[Tensor, ...]:
+    return block.split(PIECE if block.device.type == "cpu" else DEVICE_PIECE)
 
 
 def _squares(block: Tensor) -> Tensor:
     """The squared lengths (k,) of the columns of a block (n, k), in float64."""
-    pieces = block.split(DEVICE_PIECE)
-    return torch.stack([torch.linalg.vector_norm(piece, dim=0).double().square() for piece in pieces]).sum(0)
+    if block.dtype == torch.float64:
+        return torch.linalg.vector_norm(block, dim=0).square()
+    return torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0)
 
 
 def orthogonalize(block: Tensor, basis: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ def orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
 def combine(basis: Tensor, combination: Tensor) -> None:
     """Puts combinations (m, j) of the columns of a basis (n, m) in place of the first j of these."""
     combination = combination.to(basis)
-    for rows in basis.split(DEVICE_PIECE):
+    for rows in _pieces(basis):
         rows[:, : combination.shape[1]] = rows @ combination
 
 

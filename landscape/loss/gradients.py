@@ -71,7 +71,7 @@ class Gradients:
                     model: nn.Module, inputs: Any = inputs, targets: Any = targets, weight: float = weight
                 ) -> Tensor:
                     found = self.loss_fn(self.run(model, inputs), targets)
-                    add_derivative(found * weight, list(variables.values()), totals)
+                    add_derivative([found * weight], list(variables.values()), totals)
                     return found.detach()
 
                 loss += with_weights(self.model, variables, differentiated) * weight

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import torch
+import torch.distributed as dist
+
 
 class Releasable(Protocol):
     """Something that keeps memory and can give it back."""
@@ -24,10 +27,16 @@ class Memory:
 
     Attributes:
         budget: bytes that may be kept.
+        vector: bytes of a vector as long as the weights, in float32 at least.
+        device: of such vectors.
+        group: the ranks that measure together; None for one process.
         used: bytes that are kept now.
     """
 
     budget: int
+    vector: int
+    device: torch.device
+    group: dist.ProcessGroup | None = None
     used: int = 0
     _shared: dict[type, Any] = field(default_factory=dict)
 
@@ -50,34 +59,37 @@ class Memory:
         """Whether sums over the chunks may be kept in float64 and added from copies: in an eighth of the budget."""
         return 8 * parameters <= self.budget // 8
 
-    def vectors(self, most: int, least: int, nbytes: int, what: str) -> int:
-        """How many vectors fit, from `least` to `most`; what is kept for products gives way to `least` of them.
+    @contextmanager
+    def room_for_vectors(self, most: int, least: int, what: str) -> Iterator[int]:
+        """How many vectors as long as the weights fit on every rank, from `least` to `most`; within, they are kept.
+
+        What is kept for products gives way to `least` of them.
 
         Args:
             most: as many as are of use.
             least: as many as are needed.
-            nbytes: of one vector.
             what: needs them, for the error.
 
         Raises:
-            ValueError: `least` vectors do not fit into the budget.
+            ValueError: `least` vectors, and the weights themselves, do not fit into the budget.
         """
-        if least * nbytes > self.budget:
+        needed = (least + 1) * self.vector
+        if needed > self.budget:
             raise ValueError(
-                f"memory_budget: {what} needs {least} vectors of the parameters' length, {_in_words(least * nbytes)}, "
-                f"beside the weights; the budget is {_in_words(self.budget)}; make the Objective with "
-                f"memory_budget={least * nbytes} or more"
+                f"memory_budget: {what} needs {least} vectors as long as the weights and the weights themselves, "
+                f"{_in_words(needed)}; the budget is {_in_words(self.budget)}; make the Objective with memory_budget="
+                f"{needed} or more"
             )
-        if self.used + least * nbytes > self.budget:
+        if self.used + needed > self.budget:
             self.release()
-        return max(least, min(most, (self.budget - self.used) // nbytes))
-
-    @contextmanager
-    def reserved(self, nbytes: int) -> Iterator[None]:
-        """Within, so many bytes count as kept."""
+        count = torch.tensor(max(least, min(most, (self.budget - self.used) // self.vector - 1)))
+        if self.group is not None:
+            count = count.to(self.device)
+            dist.all_reduce(count, op=dist.ReduceOp.MIN, group=self.group)
+        nbytes = int(count) * self.vector
         self.used += nbytes
         try:
-            yield
+            yield int(count)
         finally:
             self.used -= nbytes
 

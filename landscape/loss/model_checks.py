@@ -46,17 +46,17 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
         outputs_of: runs the model with weights (n,).
         theta: weights (n,).
     """
-    for factor in (1.0, ALTERED):
-        weights = theta * factor
-        # a value that is written again as it was shows in the version, a write through `.data` in the values
-        version, before = weights._version, weights.clone()
-        outputs_of(weights)
-        pieces = zip(weights.split(PIECE), before.split(PIECE), strict=True)
-        if weights._version != version or not all(
-            torch.equal(after.nan_to_num(), as_given.nan_to_num()) for after, as_given in pieces
-        ):
-            return True
-    return False
+    return any(_writes_to(theta * factor, outputs_of) for factor in (1.0, ALTERED))
+
+
+def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
+    # a value that is written again as it was shows in the version, a write through `.data` in the values
+    version, before = weights._version, weights.clone()
+    outputs_of(weights)
+    pieces = zip(weights.split(PIECE), before.split(PIECE), strict=True)
+    return weights._version != version or not all(
+        torch.equal(after.nan_to_num(), as_given.nan_to_num()) for after, as_given in pieces
+    )
 
 
 def check_that_the_copy_stands_alone(outputs: object, original: nn.Module) -> None:

@@ -373,7 +373,8 @@ class Objective:
         self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        self.memory = Memory(self.memory_budget)
+        vector = self.n_parameters * torch.promote_types(self.dtype, torch.float32).itemsize
+        self.memory = Memory(self.memory_budget, vector, self.device, self.process_group)
         look = self._first_look()
         self.differentiates = look.takes_derivatives()
         look.check_samples(

@@ -34,8 +34,7 @@ def add_double_backward(
         loss, variables, create_graph=True, allow_unused=True, materialize_grads=True
     )
     for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
-        slopes = [torch.dot(g.flatten(), v.flatten()) for g, v in zip(gradient, vector, strict=True)]
-        add_derivative(torch.stack(slopes).sum(), variables, total, retain_graph=place < len(vectors) - 1)
+        add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
 
 
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:

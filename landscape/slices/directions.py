@@ -19,7 +19,7 @@ from landscape.results.registry import result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
-PIECE = 2**20
+PIECE = 2**16
 """Entries of a direction that are copied to float64 at a time."""
 
 
