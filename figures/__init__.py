@@ -1,9 +1,11 @@
 """Figures from stored results alone: each a pure function from tables or surfaces to a matplotlib Figure."""
 
 from figures.alignment import alignment
+from figures.contact_sheet import contact_sheet
 from figures.curvature import curvature
 from figures.forest import forest
 from figures.interactive import interactive
+from figures.label_scores import label_scores
 from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
 from figures.shaded_relief import shaded_relief
@@ -16,10 +18,12 @@ __all__ = [
     "Panel",
     "against_noise_rate",
     "alignment",
+    "contact_sheet",
     "contours",
     "curvature",
     "forest",
     "interactive",
+    "label_scores",
     "lines",
     "paths",
     "relief",

@@ -27,6 +27,7 @@ from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
+from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
 from landscape.slices.directions import (
     Directions,
     combined,
@@ -52,6 +53,7 @@ __all__ = [
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
+    "GroupCurvature",
     "Hessian",
     "LayerTraces",
     "Line",
@@ -61,6 +63,7 @@ __all__ = [
     "Objective",
     "Path",
     "RelativeFlatness",
+    "SampleCurvature",
     "Sharpness",
     "SharpnessProfile",
     "SpectralDensity",
@@ -91,6 +94,7 @@ __all__ = [
     "projected_trajectory",
     "random_directions",
     "relative_flatness",
+    "sample_curvature",
     "save",
     "sharpness",
     "sharpness_profile",

@@ -10,6 +10,14 @@
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
 from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Loaded, Split, load_dataset, make_dataset
+from ncsam.detection import (
+    ConfidentJoint,
+    Detection,
+    DetectionQuality,
+    confident_joint,
+    cross_validated_probabilities,
+    detect,
+)
 from ncsam.dynamics import TrainingDynamics
 from ncsam.evaluation import predict
 from ncsam.label_noise import (
@@ -82,7 +90,10 @@ __all__ = [
     "CheckpointError",
     "ClusterNCSAM",
     "CoTeaching",
+    "ConfidentJoint",
     "Dataset",
+    "Detection",
+    "DetectionQuality",
     "EarlyLearningRegularization",
     "ForwardCorrection",
     "FriendlySAM",
@@ -102,7 +113,10 @@ __all__ = [
     "build_method",
     "build_model",
     "build_schedule",
+    "confident_joint",
     "corrupt_labels",
+    "cross_validated_probabilities",
+    "detect",
     "estimated_transition",
     "fit",
     "human_labels",

@@ -23,6 +23,7 @@ PAGES = (
         "studies.md",
         "surfaces.md",
         "training.md",
+        "wrong-labels.md",
     ),
     "index.md",
 )

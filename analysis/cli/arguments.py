@@ -35,6 +35,7 @@ def parser() -> Parser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_study(commands)
     _add_measure(commands)
+    _add_detect(commands)
     _add_results(commands)
     _add_claims(commands)
     _add_report(commands)
@@ -118,6 +119,34 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"
     )
+
+
+def _add_detect(commands: Any) -> None:
+    detecting = commands.add_parser(
+        "detect",
+        help="train on the labels of a data set and rank its samples by how suspicious their labels are",
+    )
+    detecting.add_argument(
+        "data",
+        help="a packaged data set, or an .npz file with x_train, y_train, x_test, y_test (and observed)",
+    )
+    detecting.add_argument("--data-dir", type=Path, help="where data files are, for data sets that need them")
+    detecting.add_argument("--labels", type=Path, metavar="FILE", help="labels that annotators gave")
+    detecting.add_argument("--labels-name", metavar="NAME", help="which labels of that file, such as worst")
+    detecting.add_argument("--noise", metavar="KIND", help="plant wrong labels of this kind, to try it out")
+    detecting.add_argument("--rate", type=float, help="share of the labels that --noise makes wrong")
+    detecting.add_argument("--model", help="default: cnn for images, mlp for other data")
+    detecting.add_argument("--epochs", type=int, default=20, help="default: 20")
+    detecting.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    detecting.add_argument("--learning-rate", type=float, default=0.05, help="of SGD (default: 0.05)")
+    detecting.add_argument(
+        "--folds", type=int, default=0, help="cross-validate for the confident joint (default: 0, not)"
+    )
+    detecting.add_argument("--seed", type=int, default=0, help="default: 0")
+    detecting.add_argument(
+        "--out", type=Path, default=Path("suspects.csv"), help="the table (default: suspects.csv)"
+    )
+    detecting.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
 
 def _add_results(commands: Any) -> None:

@@ -15,6 +15,7 @@ from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
 from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
+from analysis.cli.wrong_labels import DetectionPlan, detect_wrong_labels
 from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
@@ -97,6 +98,12 @@ def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
         device=_device(options.device),
         data_dir=options.data_dir,
     )
+    return 0
+
+
+def _detect(options: argparse.Namespace, console: Console) -> int:
+    asked = {name: value for name, value in vars(options).items() if name != "command"}
+    detect_wrong_labels(DetectionPlan(**asked | {"device": _device(options.device)}), console)
     return 0
 
 
@@ -244,6 +251,7 @@ def _info(options: argparse.Namespace, console: Console) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "study": _study,
     "measure": _measure,
+    "detect": _detect,
     "results": _results,
     "claims": _claims,
     "report": _report,

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Find my wrong labels
 #
-# A network learns labels that fit the pattern first, and wrong ones later. The losses of single samples in
-# the first epochs therefore tell which labels to look at again ("small loss", as in Co-teaching, Han et al. 2018).
-# Here 20% of the labels are made wrong, so that the answer can be checked.
+# A network learns labels that fit the pattern first, and wrong ones later. What it says of single samples on the
+# way therefore tells which labels to look at again. Here 20% of the labels are made wrong, so that the answer can be
+# checked. The page [Which labels are wrong](../wrong-labels.md) explains the criteria.
 
 # %%
 # Installs ncsam where it is missing, such as in Colab: upload the wheel beside this notebook, or name a git address.
@@ -20,7 +20,8 @@ if importlib.util.find_spec("ncsam") is None:
 import torch
 from torch import nn
 
-from ncsam import SAM, build_model, corrupt_labels, fit, load_dataset, predict
+import figures
+from ncsam import SAM, build_model, corrupt_labels, detect, fit, load_dataset
 
 torch.set_num_threads(2)
 data = load_dataset("digits")
@@ -30,7 +31,7 @@ noisy = corrupt_labels(data.train.targets, kind="symmetric", rate=0.2, seed=0)
 # With labels of your own, of which nobody knows which are wrong, `human_labels(labels, labels)` stands in the place of
 # `corrupt_labels`. The cells that use `noisy.is_wrong` then have nothing to say.
 #
-# ## The loss of each sample after each epoch
+# ## What the network says of each sample after each epoch
 #
 # SAM memorizes later than SGD, which leaves more time to tell the labels apart.
 
@@ -38,55 +39,53 @@ noisy = corrupt_labels(data.train.targets, kind="symmetric", rate=0.2, seed=0)
 model = build_model("mlp", data.input_shape, data.num_classes, seed=0, hidden=[64])
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 method = SAM(model, nn.CrossEntropyLoss(), rho=0.1)
-losses = []
-
-
-def keep_losses(epoch):
-    """Called after each epoch."""
-    outputs = predict(model, data.train)
-    losses.append(nn.functional.cross_entropy(outputs, noisy.observed, reduction="none"))
-
-
 history = fit(
-    method,
-    optimizer,
-    data.train,
-    noisy,
-    data.test,
-    epochs=30,
-    batch_size=64,
-    seed=0,
-    on_epoch=keep_losses,
+    method, optimizer, data.train, noisy, data.test, epochs=30, batch_size=64, seed=0, record_samples=True
 )
-losses = torch.stack(losses)
-print("losses (epochs, samples):", tuple(losses.shape))
+print("losses (epochs, samples):", tuple(history.dynamics.losses.shape))
 
 # %%
-from matplotlib import pyplot
-
-epochs = range(1, len(losses) + 1)
-fig, ax = pyplot.subplots(figsize=(6, 3))
-ax.plot(epochs, losses[:, ~noisy.is_wrong].median(1).values, label="right labels")
-ax.plot(epochs, losses[:, noisy.is_wrong].median(1).values, label="wrong labels")
-ax.set(xlabel="epoch", ylabel="median loss (nat)")
-_ = ax.legend()
+figures.label_scores(
+    history.dynamics.losses, noisy.is_wrong, score_name="loss (nat)", about="Digits, an MLP trained by SAM."
+)
 
 # %% [markdown]
 # ## The labels to look at first
 #
-# The mean loss over the epochs orders the samples.
+# `detect` never reads the true labels, also where `noisy` holds them.
 
 # %%
-suspicion = losses.mean(0)
-order = suspicion.argsort(descending=True)
+found = detect(history, noisy.observed, ids=data.train_indices)
+order = found["small-loss"].order
 for count in (50, 100, 200, int(noisy.is_wrong.sum())):
-    found = noisy.is_wrong[order[:count]].double().mean().item()
-    print(f"of the {count} most suspicious labels {found:.0%} are wrong (20% of all are)")
+    share = noisy.is_wrong[order[:count]].double().mean().item()
+    print(f"of the {count} most suspicious labels {share:.0%} are wrong (20% of all are)")
+
+# %% [markdown]
+# Where the truth is known, each criterion can be compared with it.
 
 # %%
-fig, axes = pyplot.subplots(2, 8, figsize=(9, 2.8))
-predicted = predict(model, data.train).argmax(1)
-for ax, index in zip(axes.flatten(), order.tolist(), strict=False):
-    ax.imshow(data.train.pixels[index].squeeze(), cmap="gray_r")
-    ax.set_title(f"label {noisy.observed[index]}, net {predicted[index]}", fontsize=7)
-    ax.axis("off")
+for each in found.quality(noisy.is_wrong, resamples=100):
+    auroc, precision = each.auroc, each.precision_at_rate
+    print(f"{each.criterion:18} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}), ", end="")
+    print(f"precision at the noise rate {precision.value:.2f}")
+
+# %%
+first = order[:24]
+figures.contact_sheet(
+    data.train.pixels[first],
+    found.labels[first],
+    found.proposed[first],
+    ids=found.ids[first],
+    is_wrong=noisy.is_wrong[first],
+    about="Digits, the most suspicious by small loss.",
+)
+
+# %% [markdown]
+# The table holds every sample, the most suspicious first.
+
+# %%
+from pathlib import Path
+
+found.write_csv("suspects.csv", by="small-loss")
+print("\n".join(Path("suspects.csv").read_text().splitlines()[:4]))

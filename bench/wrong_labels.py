@@ -1,0 +1,174 @@
+"""How well each criterion finds wrong labels: the table of docs/wrong-labels.md.
+
+    python bench/wrong_labels.py --data-dir .data --out docs/tables/wrong-labels.csv
+    python bench/wrong_labels.py --only cifar10n --data-dir data/cifar10-jpeg.npz --human labels.npz --out more.csv
+
+Each line is a training: a data set, a kind of noise, a seed. Lines that a file holds already are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from landscape import Objective, sample_curvature
+from ncsam import (
+    Dataset,
+    Detection,
+    NoisyLabels,
+    Plain,
+    build_model,
+    corrupt_labels,
+    cross_validated_probabilities,
+    detect,
+    fit,
+    human_labels,
+    load_dataset,
+    read_human_labels,
+)
+
+KEYS = ["dataset", "noise_kind", "seed"]
+SEEDS = range(3)
+KINDS = ("symmetric", "pair", "part-dependent")
+RATE = 0.2
+CURVATURE = "input-curvature"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How networks are trained on one data set.
+
+    Attributes:
+        curved_epochs: at whose ends the curvature in the input is measured; the mean counts.
+    """
+
+    name: str
+    samples: int | None
+    model: str
+    options: dict[str, list[int]]
+    epochs: int
+    batch_size: int
+    curved_epochs: tuple[int, ...]
+    folds: int = 3
+
+
+SETTINGS = {
+    "digits": Setting("digits", None, "mlp", {"hidden": [64]}, 20, 64, (10, 20)),
+    "fashion-mnist": Setting("fashion-mnist", 2000, "mlp", {"hidden": [64]}, 20, 64, (10, 20)),
+    "cifar10n": Setting("npz", 3000, "cnn", {"channels": [16, 32]}, 10, 64, (10,)),
+}
+
+
+def build(setting: Setting, data: Dataset, seed: int) -> tuple[Plain, torch.optim.Optimizer]:
+    model = build_model(setting.model, data.input_shape, data.num_classes, seed=seed, **setting.options)
+    method = Plain(model, nn.CrossEntropyLoss())
+    return method, torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+
+
+def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -> Detection:
+    """All criteria, of one training and of the trainings of the folds."""
+    method, optimizer = build(setting, data, seed)
+    curvatures = []
+
+    def measure(epoch: int) -> None:
+        if epoch in setting.curved_epochs:
+            objective = Objective(method.model, nn.CrossEntropyLoss(), (data.train.inputs, labels.observed))
+            found = sample_curvature(objective, measures=["input_curvature"], probes=4, seed=epoch)
+            assert found.input_curvature is not None
+            curvatures.append(torch.from_numpy(found.input_curvature))
+
+    history = fit(
+        method,
+        optimizer,
+        data.train,
+        labels,
+        data.test,
+        epochs=setting.epochs,
+        batch_size=setting.batch_size,
+        seed=seed,
+        record_samples=True,
+        on_epoch=measure,
+    )
+    chances = cross_validated_probabilities(
+        data.train,
+        labels,
+        lambda fold: build(setting, data, 100 * seed + fold),
+        epochs=setting.epochs,
+        batch_size=setting.batch_size,
+        seed=seed,
+        folds=setting.folds,
+    )
+    return detect(
+        history, labels, probabilities=chances, measures={CURVATURE: torch.stack(curvatures).mean(0)}
+    )
+
+
+def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, object]]:
+    for found in detection.quality(labels.is_wrong):
+        row: dict[str, object] = {
+            "criterion": found.criterion,
+            "samples": found.samples,
+            "wrong": found.wrong,
+            "unscored": found.unscored,
+        }
+        for name in ("auroc", "average_precision", "precision_at_rate"):
+            interval = getattr(found, name)
+            row |= {
+                name: round(interval.value, 4),
+                f"{name}_low": round(interval.low, 4),
+                f"{name}_high": round(interval.high, 4),
+            }
+        yield row
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    for dataset in arguments.only:
+        kinds = ("human, worst",) if dataset == "cifar10n" else KINDS
+        yield from ((dataset, kind, seed) for kind in kinds for seed in SEEDS)
+
+
+def labels_of(kind: str, data: Dataset, seed: int, human: Path | None) -> NoisyLabels:
+    clean = data.train.targets
+    if kind == "human, worst":
+        assert human is not None, "--human: the file of CIFAR-10N's labels"
+        return human_labels(clean, read_human_labels(human, "worst")[data.train_indices])
+    inputs = {"inputs": data.train.inputs} if kind == "part-dependent" else {}
+    return corrupt_labels(clean, kind=kind, rate=RATE, seed=seed, **inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/tables/wrong-labels.csv"))
+    parser.add_argument("--data-dir", type=Path, help="of Fashion-MNIST, or the .npz file of CIFAR-10")
+    parser.add_argument("--human", type=Path, help="CIFAR-10N's labels")
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=["digits", "fashion-mnist"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame(columns=KEYS)
+    for dataset, kind, seed in cases(arguments):
+        if ((table[KEYS] == [dataset, kind, seed]).all(axis=1)).any():
+            continue
+        setting = SETTINGS[dataset]
+        folder = None if dataset == "digits" else arguments.data_dir
+        data = load_dataset(setting.name, folder, train_samples=setting.samples, test_samples=300, seed=seed)
+        labels = labels_of(kind, data, seed, arguments.human)
+        found = pd.DataFrame(rows_of(detection(setting, data, labels, seed), labels))
+        found.insert(0, "seed", seed)
+        found.insert(0, "noise_rate", round(labels.realised_rate, 4))
+        found.insert(0, "noise_kind", kind)
+        found.insert(0, "dataset", dataset)
+        table = pd.concat([table, found], ignore_index=True) if len(table) else found
+        table.to_csv(arguments.out, index=False)
+        print(found[[*KEYS, "criterion", "auroc", "precision_at_rate"]].to_string(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

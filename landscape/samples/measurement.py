@@ -1,0 +1,301 @@
+"""sample_curvature(): gradient and curvature of the loss of every sample, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.batches import copied_to, rows_of, samples_in
+from landscape.loss.checks import are_class_scores
+from landscape.loss.counts import Pair
+from landscape.loss.objective import Objective
+from landscape.loss.precision import full_float32
+from landscape.loss.units import unit_of
+from landscape.loss.wrapped import of_objective
+from landscape.matrices.hessian import Hessian
+from landscape.matrices.second_derivatives import SAMPLES, check_second_derivatives
+from landscape.progress import Progress, as_progress
+from landscape.samples.one_sample import OneSample
+from landscape.samples.probes import Probes
+from landscape.samples.result import MEASURES, SampleCurvature
+from landscape.samples.vectorized import Vectorized
+
+MOST_ROWS = 64
+"""Samples that are vectorized together. More do not make it faster."""
+
+OF_OUTPUTS = ("gauss_newton_trace", "fisher_trace")
+OF_INPUTS = ("input_trace", "input_curvature")
+
+Columns = dict[str, Tensor]
+"""Field of `SampleCurvature` -> its values for some samples, (samples,)."""
+
+
+@of_objective
+def sample_curvature(
+    objective: Objective,
+    *,
+    measures: Sequence[str] | None = None,
+    probes: int = 4,
+    exact_up_to: int = 64,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+) -> SampleCurvature:
+    """Gradient and curvature of the loss of every sample, at the objective's weights, in evaluation mode.
+
+    The loss of a sample is that of a batch of one. With J the Jacobian of its outputs in the weights:
+
+    - `gradient_norm`, `gradient_cosine`: of the sample's gradient g, and with the mean gradient of all samples that
+      have a number. A gradient of zeros has no cosine (NaN).
+    - `gauss_newton_trace`, `fisher_trace`: of J^T M J, M the Hessian of the loss in the outputs, or the covariance of
+      labels drawn from the softmax of the outputs. For cross-entropy both are the same. (The trace of the empirical
+      Fisher matrix is the squared gradient norm.)
+    - `hessian_trace`: of the Hessian in the weights. Where the Gauss-Newton trace is exact, only the rest, the
+      functional Hessian, is estimated.
+    - `input_trace`, `input_curvature`: of the Hessian H in the input, and of H^2: the curvature of Garg and Roy 2023
+      (arXiv:2307.05831), with exact products in place of their finite differences.
+
+    Traces are estimated by Hutchinson's random signs, drawn for each sample anew; spaces of at most `probes` dimensions
+    have exact ones. A regularizer, which no sample enters, is no part of any measure.
+
+    Args:
+        objective: of data whose batches can be cut into samples. Streamed data should be read in one order.
+        measures: names, some of `landscape.samples.MEASURES`; all that are defined if not given.
+        probes: random signs of each estimate, at least 2; each costs a product.
+        exact_up_to: Gauss-Newton and Fisher traces are exact for at most so many outputs, at a gradient each, and where
+            the Jacobian of a sample fits into the memory budget; else estimated.
+        seed: of the probes.
+        progress: (samples done, samples in all) is told, or a line on the terminal for True.
+
+    Raises:
+        ValueError: an unknown measure, or one that is not defined for this objective; batches that cannot be cut;
+            too few probes; derivatives that torch cannot compute.
+    """
+    if probes < 2:
+        raise ValueError(f"probes: must be at least 2, got {probes}")
+    _check_that_samples_have_losses(objective)
+    chosen = _chosen(objective, measures)
+    report = as_progress(progress, "samples")
+    local = sum(chunk.samples for chunk in objective.chunks)
+    with _derivatives_of(objective):
+        if any(name not in ("gradient_norm", "gradient_cosine") for name in chosen):
+            _check_second_derivatives(objective)
+        work = _Measurement(objective, chosen, exact_up_to, probes, seed)
+        direction = work.mean_gradient() if "gradient_cosine" in chosen else torch.ones_like(objective.theta)
+        found: list[Columns] = []
+        done = 0
+        for pair, weights in work.pieces():
+            found.append(work.columns(pair, weights, direction))
+            done += len(weights)
+            report(done, local)
+    return SampleCurvature(
+        probes=probes,
+        products=work.products,
+        samples=done,
+        loss_unit=unit_of(objective.loss_fn),
+        **{name: torch.cat([piece[name] for piece in found]).cpu().numpy() for name in found[0]},
+    )
+
+
+@dataclass
+class _Measurement:
+    """What is measured of an objective, and how.
+
+    Attributes:
+        products: gradients and products spent on a sample.
+    """
+
+    objective: Objective
+    chosen: tuple[str, ...]
+    exact_up_to: int
+    count: int
+    seed: int
+    products: int = 0
+
+    def __post_init__(self) -> None:
+        self._one = OneSample.of(self.objective)
+        self._each = Vectorized()
+        theta = self.objective.theta
+        # spaces apart, so that one more measure leaves the others as they are
+        self._of_outputs, self._of_weights, self._of_inputs = (
+            Probes(self.count, theta, 3 * self.seed + space) for space in range(3)
+        )
+
+    def pieces(self) -> Iterator[tuple[Pair, Tensor]]:
+        """A few samples at a time, on the device, with how much each counts for."""
+        for chunk in self.objective.chunks:
+            weights = self.objective.counting.of_samples(chunk.pair)
+            pair = chunk.read()
+            rows = self._rows_at_once(pair)
+            for start in range(0, chunk.samples, rows):
+                part = slice(start, start + rows)
+                yield rows_of(pair, part), weights[part].to(self.objective.device)
+
+    def mean_gradient(self) -> Tensor:
+        """The mean gradient (n,) of the samples whose gradient is a number, by what they count for."""
+        total = torch.zeros_like(self.objective.theta, dtype=torch.float64)
+        for pair, weights in self.pieces():
+            (gradients,) = self._each(lambda sample: (self._one.gradient(sample),), pair)
+            counts = (weights > 0) & gradients.isfinite().all(1)
+            total += (weights[counts, None] * gradients[counts]).sum(0)
+        self.products += 1
+        return self.objective.summed(total).to(self.objective.dtype)
+
+    def columns(self, pair: Pair, weights: Tensor, mean_gradient: Tensor) -> Columns:
+        """All that was asked for of some samples."""
+        spent = 1 if "gradient_cosine" in self.chosen else 0
+        columns = self._first_order(pair, mean_gradient)
+        outputs = self._outputs(pair)
+        is_exact = "gauss_newton_trace" in columns
+        spent += outputs if is_exact else 1
+        if not is_exact and any(name in self.chosen for name in OF_OUTPUTS):
+            columns |= self._of_output_probes(pair, outputs)
+            spent += 3 * min(self.count, outputs)
+        if "hessian_trace" in self.chosen:
+            columns |= self._of_weight_probes(pair, columns["gauss_newton_trace"] if is_exact else None)
+            spent += min(self.count, self.objective.n_parameters)
+        if any(name in self.chosen for name in OF_INPUTS):
+            columns |= self._of_input_probes(pair)
+            spent += min(self.count, pair[0][0].numel())
+        self.products = max(self.products, spent)
+        wanted = {"loss", *self.chosen, *(f"{name}_error" for name in self.chosen)}
+        nothing = torch.tensor(torch.nan, dtype=torch.float64, device=weights.device)
+        kept = {
+            name: torch.where(weights > 0, values.double(), nothing)
+            for name, values in columns.items()
+            if name in wanted
+        }
+        return kept | _classes(pair)
+
+    def _outputs(self, pair: Pair) -> int:
+        return len(self._one.outputs(rows_of(pair, slice(0, 1))))
+
+    def _is_exact(self, pair: Pair) -> bool:
+        needed = any(name in self.chosen for name in (*OF_OUTPUTS, "hessian_trace"))
+        outputs = self._outputs(pair) if needed and self.objective.has_outputs else self.exact_up_to + 1
+        return outputs <= self.exact_up_to and self._bytes(outputs) <= self.objective.memory_budget
+
+    def _bytes(self, outputs: int) -> int:
+        """Of the Jacobian of a sample, and of what is made of it."""
+        return (2 * outputs + 3) * self.objective.theta.nbytes
+
+    def _rows_at_once(self, pair: Pair) -> int:
+        outputs = self._outputs(pair) if self._is_exact(pair) else 1
+        most = self.objective.memory_budget // self._bytes(outputs)
+        return max(1, min(MOST_ROWS, self.objective.chunk_size, most))
+
+    def _first_order(self, pair: Pair, mean_gradient: Tensor) -> Columns:
+        one = self._one
+        names = ("loss", "gradient_norm", "gradient_cosine", *OF_OUTPUTS)
+        rule = one.of_all_outputs if self._is_exact(pair) else one.first_order
+        values = self._each(lambda sample: rule(sample, mean_gradient), pair)
+        columns = dict(zip(names, values, strict=False))
+        for name in OF_OUTPUTS:
+            if name in columns:
+                columns[f"{name}_error"] = torch.where(columns[name].isfinite(), 0.0, torch.nan)
+        return columns
+
+    def _of_output_probes(self, pair: Pair, outputs: int) -> Columns:
+        directions = self._of_outputs.directions(_count(pair), outputs)
+        values = [self._each(self._one.of_output_probe, pair, signs) for signs in directions]
+        return _estimates(OF_OUTPUTS, values, self._of_outputs, outputs)
+
+    def _of_weight_probes(self, pair: Pair, gauss_newton: Tensor | None) -> Columns:
+        dimension = self.objective.n_parameters
+        directions = self._of_weights.directions(_count(pair), dimension)
+        rule = self._one.of_weight_probe if gauss_newton is None else self._one.of_functional_probe
+        values = [self._each(rule, pair, signs) for signs in directions]
+        columns = _estimates(("hessian_trace",), values, self._of_weights, dimension)
+        if gauss_newton is not None:
+            columns["hessian_trace"] += gauss_newton
+        return columns
+
+    def _of_input_probes(self, pair: Pair) -> Columns:
+        inputs: Tensor = pair[0]
+        dimension = inputs[0].numel()
+        directions = self._of_inputs.directions(len(inputs), dimension)
+        values = [
+            self._each(self._one.of_input_probe, pair, signs.to(inputs).reshape(inputs.shape))
+            for signs in directions
+        ]
+        return _estimates(OF_INPUTS, values, self._of_inputs, dimension)
+
+
+def _estimates(
+    names: Sequence[str], values: Sequence[tuple[Tensor, ...]], probes: Probes, dimension: int
+) -> Columns:
+    """Means and standard errors of several measures, from the values of each probe."""
+    columns: Columns = {}
+    for name, of_probes in zip(names, zip(*values, strict=True), strict=True):
+        columns[name], columns[f"{name}_error"] = probes.estimate(torch.stack(of_probes), dimension)
+    return columns
+
+
+def _count(pair: Pair) -> int:
+    samples = samples_in(pair)
+    assert samples is not None
+    return samples
+
+
+def _classes(pair: Pair) -> Columns:
+    targets = pair[1]
+    is_class = isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
+    return {"target": targets.long()} if is_class else {}
+
+
+def _check_that_samples_have_losses(objective: Objective) -> None:
+    if any(samples_in(chunk.pair) is None for chunk in objective.chunks):
+        raise ValueError(
+            "objective: has batches that cannot be cut into samples, so that no sample has a loss of its own; give "
+            "batches whose tensors share their first size"
+        )
+
+
+def _chosen(objective: Objective, measures: Sequence[str] | None) -> tuple[str, ...]:
+    """The measures asked for, all of which must be defined; all that are defined for None."""
+    undefined = _undefined(objective)
+    if measures is None:
+        return tuple(name for name in MEASURES if name not in undefined)
+    for name in measures:
+        if name not in MEASURES:
+            raise ValueError(f"measures: must be among {', '.join(MEASURES)}, got {name!r}")
+        if name in undefined:
+            raise ValueError(f"measures: {name} is not defined here: {undefined[name]}")
+    return tuple(measures)
+
+
+def _undefined(objective: Objective) -> dict[str, str]:
+    """Measure -> why the objective has none."""
+    inputs, targets = copied_to(objective.chunks.first(1), objective.device)
+    reasons: dict[str, str] = {}
+    with objective.without_gradients():
+        outputs = objective.outputs(objective.theta, inputs)
+    if not objective.has_outputs:
+        reasons["gauss_newton_trace"] = (
+            "it needs outputs and a loss of these, which Objective.of_loss has not"
+        )
+    if not are_class_scores(outputs, targets):
+        reasons["fisher_trace"] = "it needs outputs (samples, classes) and classes as targets"
+    if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
+        reasons |= dict.fromkeys(OF_INPUTS, "it needs inputs that are one tensor of floating-point numbers")
+    return reasons
+
+
+def _check_second_derivatives(objective: Objective) -> None:
+    if Hessian in objective.verified:
+        return
+    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
+    run, layout, theta = objective.run, objective.layout, objective.theta
+    check_second_derivatives(Hessian.rule, objective.model, run, layout, theta, data, objective.loss_fn)
+    objective.verified.add(Hessian)
+
+
+@contextmanager
+def _derivatives_of(objective: Objective) -> Iterator[None]:
+    objective.check_that_derivatives_exist()
+    with objective.exclusive, full_float32(), torch.enable_grad(), twice_differentiable():
+        yield

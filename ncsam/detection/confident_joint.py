@@ -1,0 +1,72 @@
+"""Confident learning: cleanlab's joint distribution of given and true labels, from out-of-sample probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConfidentJoint:
+    """What confident learning says of labels (Northcutt et al. 2021, arXiv:1911.00068).
+
+    Attributes:
+        scores: float64 (n,), larger is more suspicious: 1 less cleanlab's label quality (normalized margin), and 1
+            more for samples off the diagonal of the confident joint. Those are the ones that it takes for wrong.
+        is_flagged: bool (n,), off the diagonal.
+        joint: float64 (classes, classes), estimated share of the samples that are labeled i and truly are j.
+    """
+
+    scores: Tensor
+    is_flagged: Tensor
+    joint: Tensor
+
+    @property
+    def noise_rate(self) -> float:
+        """The estimated share of wrong labels."""
+        return 1 - self.joint.trace().item()
+
+
+def confident_joint(probabilities: Tensor, labels: Tensor) -> ConfidentJoint:
+    """The confident joint of labels.
+
+    Args:
+        probabilities: (n, classes), of networks that were not trained on the sample.
+        labels: int64 (n,), the observed ones.
+
+    Raises:
+        ValueError: probabilities that are none, or of other samples.
+        ImportError: cleanlab is missing.
+    """
+    _check(probabilities, labels)
+    try:
+        from cleanlab.count import compute_confident_joint, estimate_joint
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError as error:
+        raise ImportError("confident_joint: needs cleanlab: pip install 'ncsam[detect]'") from error
+    chances, given = probabilities.detach().double().cpu().numpy(), labels.cpu().numpy()
+    counts, flagged = compute_confident_joint(given, chances, return_indices_of_off_diagonals=True)
+    quality = get_label_quality_scores(given, chances, method="normalized_margin")
+    is_flagged = np.zeros(len(given), dtype=bool)
+    is_flagged[flagged] = True
+    return ConfidentJoint(
+        scores=torch.from_numpy(1 - quality + is_flagged),
+        is_flagged=torch.from_numpy(is_flagged),
+        joint=torch.from_numpy(estimate_joint(given, chances, confident_joint=counts)),
+    )
+
+
+def _check(probabilities: Tensor, labels: Tensor) -> None:
+    if probabilities.ndim != 2 or len(probabilities) != len(labels):
+        raise ValueError(
+            f"probabilities: must be ({len(labels)}, classes), a row for each label, got {tuple(probabilities.shape)}"
+        )
+    rows = probabilities.detach().double()
+    # false for NaN too
+    if not bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-3).all()):
+        raise ValueError(
+            "probabilities: rows must be finite, not negative, and sum to 1; take softmax(1) of scores"
+        )
