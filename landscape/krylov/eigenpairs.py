@@ -112,17 +112,12 @@ def top_eigenpairs(
     while True:
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
-        count = columns.shape[1]
+        products += columns.shape[1]
         # not held beside the product
         del columns
-        image = _own(operator @ basis[:, last], basis)
-        products += count
+        directions, coefficients, coupling = _multiplied(operator, basis, last)
         steps += 1
         size = last.stop
-        coefficients = orthogonalize(image, basis[:, :size])
-        directions, coupling = orthonormal(image)
-        del image
-        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, count])
         if not torch.isfinite(coefficients).all():
             return _not_a_number(dimension, k, products, device)
         projected[:size, last] = coefficients
@@ -252,10 +247,18 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _own(image: Tensor, basis: Tensor) -> Tensor:
-    """The image in the basis' precision, in memory that may be written to."""
-    is_part = image.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
-    return image.to(basis.dtype, copy=is_part)
+def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator makes of the basis' columns `last`: directions outside of the basis, coefficients, coupling.
+
+    The product is basis @ coefficients + directions @ coupling.
+    """
+    product = operator @ basis[:, last]
+    is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
+    product = product.to(basis.dtype, copy=is_part)
+    coefficients = orthogonalize(product, basis[:, : last.stop])
+    directions, coupling = orthonormal(product)
+    coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
+    return directions, coefficients, coupling
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -70,7 +72,10 @@ def orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
         return columns, triangle
     coupling = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
     for _ in range(MOST_PASSES):
-        squares, axes = torch.linalg.eigh(inner(block, block))
+        products = inner(block, block)
+        if not torch.isfinite(products).all():
+            return block, torch.full_like(coupling, math.nan)
+        squares, axes = torch.linalg.eigh(products)
         # the first pass leaves nearly dependent columns of length 1, which the next ones can tell apart
         lengths = squares.clamp(min=0).sqrt()
         inverse = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
