@@ -1,1 +1,1 @@
-"""The experiment and the judgement: studies, runs, results on disk, claims and verdicts."""
+"""Studies, their runs, results on disk, claims and verdicts."""

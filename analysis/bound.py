@@ -22,8 +22,8 @@ DELTA = 0.05
 class Bound:
     """Eq. 6: `clean_loss` <= `empirical` + `sampling` + `complexity`, with probability 1 - `delta`.
 
-    The maximum in the empirical term is the largest loss that was found, so the right side is bounded from
-    below: where the bound holds as given here, it holds.
+    The maximum in the empirical term is the largest loss that was found, and so a lower bound of the maximum. So the
+    right side is a lower bound too: if the inequality holds as computed here, it holds.
     """
 
     loss: str = described("loss in [0, 1]: zero-one, or cross-entropy clipped at 1 nat")
@@ -111,20 +111,20 @@ def theorem_1(
 ) -> Bound:
     """Both sides of Eq. 6 for a trained model.
 
-    The maximum of the loss near the weights is taken where an ascent of the cross-entropy ended: the losses in [0, 1]
-    have no gradient on the samples that matter. It bounds the theorem's maximum from below.
+    The maximum of the loss near the weights is taken at the end of an ascent of the cross-entropy, because the losses
+    in [0, 1] have no gradient on the samples that matter. It is a lower bound of the maximum in the theorem.
 
     Args:
         training: the loss over the whole training set with its observed labels.
         test: the same loss over clean test data.
-        right_labels: n_s, how many of the training labels are right.
-        loss: what the loss is called.
-        ascent: of the cross-entropy on the same training set, in a ball; its radius is the theorem's.
+        right_labels: n_s, the number of right training labels.
+        loss: name of the loss.
+        ascent: the ascent of the cross-entropy on the same training set, in a ball with the radius of the theorem.
         delta: probability with which the bound may fail.
 
     Raises:
-        ValueError: fewer than two right labels, or more than there are samples; delta out of range; an ascent in
-            another neighborhood, or without its offset.
+        ValueError: there are fewer than two right labels, or more than samples; delta is out of range; the ascent is in
+            another neighborhood or holds no offset.
     """
     if ascent.norm != "l2" or ascent.adaptive != "none" or ascent.offset is None:
         raise ValueError(
@@ -172,14 +172,14 @@ def assumption_1(
 
     Args:
         test: the loss over clean test data.
-        right_labels: n_s, on which sigma depends.
-        loss: what the loss is called.
+        right_labels: n_s, the number of right training labels; sigma depends on it.
+        loss: name of the loss.
         rho: radius from which sigma follows, l2.
-        draws: of the perturbation.
-        seed: of the draws.
+        draws: number of draws of the perturbation.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: fewer than two right labels or two draws; rho out of range.
+        ValueError: there are fewer than two right labels or two draws, or rho is out of range.
     """
     _check(test, right_labels, rho, within=False)
     if draws < 2:
@@ -225,13 +225,13 @@ def measure_bounds(
     """Theorem 1 and Assumption 1 with both losses: group in the run file -> result.
 
     Args:
-        model: trained.
-        train: inputs and observed labels of the whole training set: the bound is about all of it.
-        is_wrong: (n,) which of these labels are wrong.
-        test: inputs and true labels.
+        model: a trained model.
+        train: inputs and observed labels of the whole training set, because the bound is about all of it.
+        is_wrong: which of these labels are wrong, bool (n,).
+        test: inputs and true labels of the test set.
         rho: radius, l2.
-        draws: of the Gaussian perturbation.
-        seed: of all draws.
+        draws: number of draws of the Gaussian perturbation.
+        seed: seed of all draws.
     """
     right_labels = int((~is_wrong).sum())
     ascent = sharpness(Objective(model, nn.CrossEntropyLoss(), train, chunk_size=1000), rho=rho, seed=seed)
@@ -246,7 +246,7 @@ def measure_bounds(
 
 
 def bound_scalars(file: h5py.File) -> dict[str, float]:
-    """A run file's numbers of Theorem 1 and Assumption 1 for the table of runs, NaN where they were not measured."""
+    """A run file's numbers of Theorem 1 and Assumption 1 for the table of runs; NaN if they were not measured."""
     fields = {
         "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
         "assumption": ("gap", "standard_error"),

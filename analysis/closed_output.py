@@ -1,4 +1,4 @@
-"""An output whose reader may close it, as `head` does. The work goes on, and later text is dropped."""
+"""An output that its reader may close, as `head` does. The work continues, and later text is dropped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 
 class ClosedOutput:
-    """Passes on to a stream; once nobody reads the stream any more, to nowhere.
+    """Passes text on to a stream, until nobody reads the stream any more. Later text is dropped.
 
     Args:
-        stream: such as `sys.stdout`.
+        stream: the stream, such as `sys.stdout`.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -25,7 +25,7 @@ class ClosedOutput:
             return len(text)
 
     def flush(self) -> None:
-        """Sends on what was written."""
+        """Flushes the stream."""
         try:
             self._stream.flush()
         except BrokenPipeError:
@@ -35,7 +35,7 @@ class ClosedOutput:
         return getattr(self._stream, name)
 
     def _leave(self) -> None:
-        """Leads the stream to nowhere, so that the interpreter's last flush does not fail either."""
+        """Connects the stream with the null device, so that the interpreter's last flush does not fail either."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -1,10 +1,11 @@
-"""Refined surfaces against full ones: evaluations, largest error and what was foreseen of it, on trained networks.
+"""Refined surfaces compared with full ones, on trained networks: evaluations, largest error and its estimate.
 
     pip install -c constraints.txt -e '.[data]'
     python bench/adaptive.py                     # some 5 minutes on one core
 
-51 x 51 points, mnist-5k with 40% wrong labels, several draws of filter-normalized directions a network; the
-largest over the draws. Errors of the loss are relative to its range on the full grid.
+The grids have 51 x 51 points, the data are mnist-5k with 40% wrong labels. The tables show the largest numbers over
+several draws of filter-normalized directions for each network. Errors of the loss are relative to its range on the full
+grid.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MODELS = {
 
 
 def measured(objective: Objective, seed: int) -> list[float]:
-    """Evaluations, the largest error of the loss, its estimate, that relative to the loss there; of the accuracy."""
+    """Evaluations; largest error of the loss, its estimate, and largest relative error; the same for the accuracy."""
     directions = filter_normalized_directions(objective, 2, seed=seed)
     full = surface(objective, directions, steps=STEPS)
     refined = surface(objective, directions, steps=STEPS, adaptive=True)

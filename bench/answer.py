@@ -26,7 +26,7 @@ PANELS = (
 
 
 def series_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The plain runs of the three kinds of labels, each with its `series`; values that did not converge are NaN."""
+    """The plain runs with the three kinds of labels, named in `series`. Values that did not converge are NaN."""
     plain = runs_of(table, SGD)
     is_redrawn = plain["noise_kind"].str.endswith(REDRAWN)
     runs = pd.concat(

@@ -1,4 +1,4 @@
-"""The trained networks that curvature and surfaces are measured on."""
+"""The trained networks on which the benchmarks measure curvature and surfaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Case = tuple[nn.Module, Tensor, Tensor]
 
 def trained(name: str, options: dict[str, Any], samples: int, epochs: int, device: str = "cpu") -> Case:
     """A model trained on mnist-5k with 40% symmetric label noise, and the samples to measure on."""
-    # not at the top: in a peer's environment ncsam is not installed
+    # imported here, because ncsam is not installed in the environment of a peer
     from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
 
     dataset = load_dataset("mnist-5k")

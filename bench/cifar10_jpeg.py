@@ -5,8 +5,8 @@
     dataset = load_dataset("npz", "data/cifar10-jpeg.npz")
     worst = read_human_labels("../shared/data/cifar10n-labels.npz", "worst")[dataset.train_indices]
 
-The source has the arrays `header`, `data`, `offsets`, `y_train`, `y_test`; image i is the JPEG
-`header + data[offsets[i]:offsets[i + 1]]`, the training images first. JPEG is lossy: results on these images are
+The source has the arrays `header`, `data`, `offsets`, `y_train`, `y_test`. Image i is the JPEG
+`header + data[offsets[i]:offsets[i + 1]]`; the training images come first. JPEG is lossy: results on these images are
 results on "CIFAR-10 (JPEG q75)", not on CIFAR-10.
 """
 

@@ -4,8 +4,8 @@
     python bench/curvature.py                    # some 20 minutes on 2 cores
     python bench/curvature.py --device cuda      # 4,096 samples, without what needs no GPU; under 90 seconds
 
-All in one process with the same allocator, threads and data; timings that are compared are interleaved. Ours are in
-full float32; peers on a GPU as torch comes, with convolutions in TF32.
+All tools run in one process with the same allocator, threads and data. Timings that are compared take turns. Our
+numbers are in full float32. On a GPU the peers run with torch's defaults, that is with convolutions in TF32.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ ON = {
     "cpu": ("products", "sizes", "goals", "eigenvalues", "trace", "density", "memory"),
     "cuda": ("products", "sizes", "kernels", "graphs", "goals"),
 }
-"""Parts that are run where none are asked for: on a GPU those that are work for one."""
+"""Parts that run by default: on a GPU, those that use it well."""
 SIZES = {"cpu": (1000, [250], 500, [64, 256, 1024, 2700]), "cuda": (4096, [1024, 4096], 1024, [1024, 2700])}
-"""Samples, chunks, samples of what takes many products, and widths of the MLPs."""
+"""Samples, chunks, samples for tasks of many products, and widths of the MLPs."""
 
 
 def products_of(case: Case, chunk: int, budget: int) -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
-    """The name of each task and what sets it up; the set-up gives the task."""
+    """Name of each task -> set-up, which returns the task."""
     model, inputs, targets = case
 
     def ours(linearize: bool, **options: Any) -> Objective:
@@ -73,7 +73,7 @@ def products_of(case: Case, chunk: int, budget: int) -> Iterator[tuple[str, Call
 
 
 def probe(case: Case) -> Tensor:
-    """The vector that everybody multiplies."""
+    """The vector that all tools multiply."""
     length = sum(parameter.numel() for parameter in case[0].parameters())
     return torch.randn(length, generator=torch.Generator().manual_seed(0)).to(case[1].device)
 
@@ -81,7 +81,7 @@ def probe(case: Case) -> Tensor:
 def rows_of_products(
     cases: dict[str, Case], chunks: list[int], rounds: int, budget: int
 ) -> Iterator[list[str]]:
-    """A row for each way to a product; one that fails says why."""
+    """A row for each way to compute a product. The row of a way that fails says why."""
     for title, case in cases.items():
         device = case[1].device.type
         exact = Objective(case[0], LOSS, case[1:], dtype=torch.float64, chunk_size=chunks[0])
@@ -105,7 +105,7 @@ def rows_of_products(
             )
             for name, task in tasks.items():
                 value = task()
-                # a gradient has nothing to be compared with, and the Gauss-Newton product another truth
+                # a gradient and the Gauss-Newton product cannot be compared with the Hessian product
                 compared = "gradient" not in name and "Gauss" not in name
                 error = f"{relative(value, truth):.0e}" if compared else ""
                 yield [
@@ -117,7 +117,7 @@ def rows_of_products(
 
 
 def rows_of_kernels(cases: dict[str, Case], chunks: list[int], budget: int) -> Iterator[list[str]]:
-    """What is started and how long that runs: far less than the task takes, where starting it is what takes time."""
+    """Number and time of the kernels of each product. If starting them dominates, they run far shorter than it."""
     for title, case in cases.items():
         device = case[1].device.type
         for chunk in chunks:
@@ -163,7 +163,7 @@ def relative(value: Tensor, truth: Tensor) -> float:
 
 
 def rows_of_graphs(title: str, case: Case, chunks: list[int], rounds: int) -> Iterator[list[str]]:
-    """The product of the smallest model as it is, compiled, and replayed as a CUDA graph."""
+    """The product of the smallest model: plain, compiled, and replayed as a CUDA graph."""
     device = case[1].device.type
     modes = {"as traced": None, "compiled": "default"}
     if device == "cuda":
@@ -225,14 +225,14 @@ def resident(key: str) -> float:
 
 
 def peak_of(who: str, budget: int, queue: Any) -> None:
-    """Two products of a ResNet-8 on 1,024 images in a process of its own; its peak memory above the start."""
+    """The peak memory, above the start, of two products of a ResNet-8 on 1,024 images in a separate process."""
     torch.set_num_threads(2)
     model = build_model("resnet", (3, 32, 32), 10, seed=0, depth=8).eval()
     inputs = torch.rand(1024, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(1024) % 10
     small = Objective(model, LOSS, (inputs[:2], targets[:2]), linearize=True)
     small.hvp(small.theta)
-    # Linux: sets the peak back to what is held now
+    # on Linux this resets the peak to the current memory
     Path("/proc/self/clear_refs").write_text("5")
     start = resident("VmRSS")
     if who == "gradient":
@@ -326,7 +326,7 @@ def main() -> None:
     tasks: dict[str, Callable[[], None]] = {
         "products": lambda: bench_products(cases, args.chunks, args.rounds, int(args.budget * 2**30)),
         "sizes": lambda: bench_sizes(args.device, args.widths, args.samples, args.rounds),
-        # after what is timed more finely: the profiler may slow what follows
+        # last, because the profiler may slow later timings
         "kernels": lambda: bench_kernels(cases, args.chunks, int(args.budget * 2**30)),
         "graphs": lambda: bench_graphs(cases, args.chunks[-1:], args.rounds),
         "goals": lambda: bench_goals(smaller, chunk, args.trace_draws, args.limit),

@@ -1,4 +1,4 @@
-"""Errors of the trace and of the spectral density, beside the peers, on a matrix that is known whole."""
+"""Errors of the trace and of the spectral density, beside the peers, for a small matrix that is computed in full."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bench_trace(matrix: Tensor, draws: int) -> None:
             values = [getattr(curvlinops, method)(matrix, usable).item() for _ in range(draws)]
             error = np.sqrt(np.mean((np.array(values) / truth - 1) ** 2))
             rows.append(["curvlinops", method, str(usable), f"{error:.2%}", "none"])
-    # of random signs (Hutchinson 1990)
+    # variance of one probe of random signs (Hutchinson 1990)
     variance = 2 * (matrix.square().sum() - matrix.diag().square().sum()).item()
     rows.append(["theory", "hutchinson", f"{variance / (0.01 * truth) ** 2:.0f}", "1.00%", ""])
     header = ["who", "method", "products", "RMS error", "95% interval holds"]

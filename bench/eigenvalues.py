@@ -1,4 +1,4 @@
-"""Eigenvalues and the trace beside the peers, each with settings from cheap to dear: errors, products, seconds."""
+"""Eigenvalues and the trace beside the peers, with settings from cheap to expensive: errors, products, seconds."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from landscape import Objective, TraceEstimate, top_eigenvalues
 from landscape import trace as estimated_trace
 
 GOAL = 1e-3
-"""Relative error of eigenvalues that everybody is given the time to reach."""
+"""Relative error of eigenvalues that each tool has time to reach."""
 TRACE_GOAL = 0.01
-"""Likewise of the trace: the root of the mean square over the draws."""
+"""Relative error of the trace that each tool has time to reach, in root mean square over the draws."""
 BUDGETS = (15, 30, 60, 120, 240, 480, 960)
-"""Products of a trace."""
+"""Numbers of products for a trace."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one call gave: values, products that it counted, the error that it states."""
+    """The result of one call: values, counted products, and stated error."""
 
     values: Any
     products: int | None
@@ -35,7 +35,7 @@ class Found:
 
 
 Setting = tuple[str, str, Callable[[], Found]]
-"""Who, with what, and the call, all set-up in it."""
+"""(name of the tool, its settings, the call with its set-up)."""
 
 
 class Counted:
@@ -52,7 +52,7 @@ class Counted:
 
 
 def eigenvalue_settings(case: Case, chunk: int, k: int) -> Iterator[Setting]:
-    """The k eigenvalues of largest magnitude; each one's settings from cheap to dear."""
+    """Calls for the k eigenvalues of largest magnitude, for each tool with settings from cheap to expensive."""
     peers = Peers(case, chunk)
 
     def ours(options: dict[str, Any]) -> Found:
@@ -80,7 +80,7 @@ def eigenvalue_settings(case: Case, chunk: int, k: int) -> Iterator[Setting]:
     for label, options in own.items():
         if k > 1 or label != "tol 0.03":
             yield "ours", label, lambda options=options: ours(options)
-    # its tolerance is that of a step, not of the error
+    # the tolerance is that of a step, not that of the error
     for tol in (1e-3, 1e-4, 1e-5, 1e-6):
         yield "PyHessian", f"tol {tol:.0e}", lambda tol=tol: power_iteration(tol)
     for steps in (10, 20, 40):
@@ -96,13 +96,13 @@ def worst_error(values: Any, truth: Any) -> float:
 
 
 def exact_eigenvalues(case: Case, chunk: int) -> Any:
-    """The five of largest magnitude, in float64."""
+    """The five eigenvalues of largest magnitude, in float64."""
     exact = Objective(case[0], LOSS, case[1:], dtype=torch.float64, chunk_size=chunk)
     return top_eigenvalues(exact, 5, which="magnitude", tol=1e-6, block=1, max_products=400).values
 
 
 def all_eigenvalues(cases: dict[str, Case], chunk: int) -> Iterator[list[str]]:
-    """A row for each setting; PyHessian's up to the first that reaches the goal."""
+    """A row for each setting; for PyHessian up to the first setting that reaches the goal."""
     for title, case in cases.items():
         truth = exact_eigenvalues(case, chunk)
         for k in (1, 5):
@@ -142,7 +142,7 @@ def bench_eigenvalues(cases: dict[str, Case], chunk: int) -> None:
 
 
 def eigenvalues_to_the_goal(cases: dict[str, Case], chunk: int, limit: float) -> Iterator[list[str]]:
-    """For each tool the first setting that reaches the goal, and the median time of three calls of it."""
+    """For each tool, the first setting that reaches the goal, and the median time of three calls."""
     for title, case in cases.items():
         device = case[1].device.type
         truth = exact_eigenvalues(case, chunk)
@@ -187,7 +187,7 @@ def eigenvalues_to_the_goal(cases: dict[str, Case], chunk: int, limit: float) ->
 
 
 def trace_settings(case: Case, chunk: int) -> Iterator[tuple[str, str, Callable[[int], Found]]]:
-    """The trace as a function of the draw; each one's settings from cheap to dear."""
+    """Functions of the draw that return the trace, for each tool with settings from cheap to expensive."""
     import curvlinops
 
     peers = Peers(case, chunk)
@@ -221,7 +221,7 @@ def trace_settings(case: Case, chunk: int) -> Iterator[tuple[str, str, Callable[
 
 
 def traces_to_the_goal(cases: dict[str, Case], chunk: int, draws: int, limit: float) -> Iterator[list[str]]:
-    """For each tool the first setting whose error over the draws is within the goal."""
+    """For each tool, the first setting whose error over the draws is within the goal."""
     for title, case in cases.items():
         accurate = accurate_trace(case, chunk)
         truth = accurate.value
@@ -251,7 +251,7 @@ def traces_to_the_goal(cases: dict[str, Case], chunk: int, draws: int, limit: fl
                 continue
             error = float(np.sqrt(np.mean([(one.values / truth - 1) ** 2 for one in found])))
             tried[who] = f"{label}: {error:.1%}"
-            # ours says itself when it is done, and its row stands whatever the error is
+            # our method decides by itself when it is done; its row is shown for any error
             if error <= TRACE_GOAL or who == "ours":
                 done.add(who)
                 del tried[who]
@@ -284,7 +284,7 @@ def draws_of(call: Callable[[int], Found], draws: int, device: str) -> tuple[lis
 
 
 def accurate_trace(case: Case, chunk: int) -> TraceEstimate:
-    """The trace, more accurate than the goal by as much as 300 products make it; the table says how much."""
+    """The trace from 300 products, which is more accurate than the goal. The table shows its error."""
     objective = Objective(case[0], LOSS, case[1:], chunk_size=chunk, linearize=True)
     return estimated_trace(objective, rtol=TRACE_GOAL / 10, max_products=300, seed=1000)
 

@@ -1,4 +1,4 @@
-"""A run file's bytes by group, and its size if it were written otherwise.
+"""The bytes of a run file by group, and its size if it were written in other ways.
 
 python bench/files.py results/quick/runs/mnist-5k/symmetric-0.4/sam/seed0.h5
 """
@@ -18,7 +18,7 @@ from landscape.results.storage import INDEX_OF_CHUNKS
 
 GZIP = {"compression": "gzip", "shuffle": True}
 BINDINGS = ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME")
-"""Attributes that belong to one file's dimension scales; they are left out of every copy alike."""
+"""Attributes that belong to the dimension scales of one file. All copies leave them out."""
 
 
 def _is_weight(data: h5py.Dataset) -> bool:
@@ -34,7 +34,7 @@ WAYS: dict[str, Callable[[h5py.Dataset], bool]] = {
 
 
 def rewritten(path: Path, is_compressed: Callable[[h5py.Dataset], bool], version: str) -> int:
-    """Size of a copy, in bytes."""
+    """The size of a copy in bytes."""
     memory = io.BytesIO()
     with h5py.File(path) as old, h5py.File(memory, "w", libver=version) as new:
 

@@ -4,8 +4,8 @@
     python bench/findings.py redrawn results/static-labels results/fresh-labels results/simulated-noise \
         results/smoothed-labels --claims F1 F2 F3
 
-Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, of which the page's tables are made;
-`tests/test_findings.py` compares them.
+Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, from which the tables of the page are made.
+`tests/test_findings.py` compares the page with them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEANS = (
 
 
 def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
-    """One row an effect: claim, role, prediction, estimate with interval, the p that decides, units and verdict."""
+    """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict."""
     rows = []
     for judgement in judge(table, [CLAIMS[name] for name in claims] if claims else None):
         for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):
@@ -63,7 +63,7 @@ def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation over seeds and number of values; of measures only those that converged."""
+    """Mean, standard deviation over seeds, and number of values. Measures count only if they converged."""
     table = table.copy()
     for name in MEANS:
         parts = name.rsplit("_", 1)

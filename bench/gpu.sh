@@ -45,7 +45,7 @@ part() {
 }
 
 environment=$(python3 -c 'import sys; print(sys.prefix)')
-part tests 60 python3 -m pytest -p no:cacheprovider -n 4 tests/test_cuda.py
+part tests 60 python3 -m pytest -p no:cacheprovider -n 4 tests/cuda
 part resnet18 90 python3 bench/resnet18.py --device cuda
 part surfaces 60 python3 bench/surfaces.py --device cuda --models ResNet-20 --samples 100 --steps 51 \
     --who "ours, adaptive" loss-landscapes --loss-landscapes "$environment"

@@ -1,4 +1,4 @@
-"""How many kernels a task starts on the GPU, and how long they run: what is bound by their number shows it here."""
+"""Number and time of the kernels that a task starts on the GPU, which show whether their number is the cost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass(frozen=True)
 class Kernels:
-    """What a task runs on the device.
+    """The kernels of a task on the device.
 
     Attributes:
-        count: kernels and copies on the GPU; on the CPU operations of torch that call no other.
-        seconds: that they ran, added up.
+        count: number of kernels and copies on the GPU; on the CPU, of operations of torch that call no other.
+        seconds: sum of their times.
     """
 
     count: int

@@ -1,4 +1,4 @@
-"""The same mean loss as PyHessian, hessian-eigenthings and curvlinops see it: as one batch, or in chunks."""
+"""One mean loss for PyHessian, hessian-eigenthings and curvlinops, as one batch or in chunks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Peers:
-    """Makes each peer's operator anew, so that its set-up can be measured with it."""
+    """Makes the operator of each peer anew, so that its set-up is measured too."""
 
     case: Case
     chunk: int
 
     def pyhessian(self) -> Any:
-        """The graph of one batch of all samples, kept."""
+        """PyHessian with the kept graph of one batch of all samples."""
         model, inputs, targets = self._copied()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ class Peers:
         return curvlinops.HessianLinearOperator(model, LOSS, parameters, batches, check_deterministic=False)
 
     def products(self) -> dict[str, Callable[[], Product]]:
-        """For each peer what makes its product with a vector (n,)."""
+        """For each peer, a function that makes its product with a vector (n,)."""
         return {
             "PyHessian (graph kept)": self._pyhessian_product,
             "hessian-eigenthings": lambda: self.eigenthings().matvec,
@@ -73,7 +73,7 @@ class Peers:
         return lambda vector: operator @ vector
 
     def _copied(self) -> Case:
-        """PyHessian adds its gradient to what the model holds, and would measure the sum."""
+        """A copy of the model. PyHessian adds its gradient to that of the model, and would measure the sum."""
         model, inputs, targets = self.case
         model = copy.deepcopy(model).requires_grad_()
         model.zero_grad(set_to_none=True)

@@ -1,9 +1,10 @@
-"""What probing costs: the share of a run's processor time that a study's probes take, and what they compute.
+"""The cost of probes: their share of a run's processor time, and the numbers of gradients and products.
 
     python bench/probes.py [STUDY] [METHOD ...]
 
-By default studies/mechanism.toml and its SGD, SAM and NCSAM, one run each at 40% wrong labels, on one thread. The rest
-of a run is training, the evaluation of each epoch, the alignment of its first batches, and what is measured at the end.
+By default it runs SGD, SAM and NCSAM of studies/mechanism.toml, one run each at 40% wrong labels, on one thread. The
+rest of a run is training, the evaluation of each epoch, the alignment of its first batches, and the measures at the
+end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from analysis.run.context import RunContext
 from landscape import tune_allocator
 
 COUNTED = {"top_eigenvalues": "products", "sharpness": "gradients"}
-"""What a probe of the landscape calls, and what the result counts."""
+"""Function that a probe of the landscape calls -> field of its result that counts the work."""
 
 
 def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
@@ -65,7 +66,7 @@ def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
 
 
 def counted(function: Callable[..., Any], count: str, spent: Counter[str]) -> Callable[..., Any]:
-    """The function, which adds what its result counts."""
+    """The function; each call also adds up the work that its result counts."""
 
     def call(*args: Any, **options: Any) -> Any:
         result = function(*args, **options)
@@ -76,7 +77,7 @@ def counted(function: Callable[..., Any], count: str, spent: Counter[str]) -> Ca
 
 
 def timed(function: Callable[[], Any], spent: Counter[str]) -> Callable[[], Any]:
-    """The function, which adds the processor time that it takes."""
+    """The function; each call also adds up its processor time."""
 
     def call() -> Any:
         started = time.process_time()

@@ -22,7 +22,7 @@ PICTURE = Path(__file__).resolve().parents[1] / "figures/gallery/sgd_beside_sam.
 
 
 def numbers(runs: pd.DataFrame) -> str:
-    """The means over seeds in one line."""
+    """The means over seeds, in one line."""
     return (
         f"accuracy {100 * runs['test_accuracy'].mean():.1f}%  ·  "
         f"top eigenvalue {runs['top_eigenvalue_observed'].mean():.1f}  ·  "

@@ -1,11 +1,11 @@
-"""An epoch of ResNet-18 on images of CIFAR-10's size and number with SGD, SAM and NCSAM, as it is and compiled.
+"""An epoch of ResNet-18 with SGD, SAM and NCSAM, plain and compiled, on images of CIFAR-10's size and number.
 
     python bench/resnet18.py --device cuda       # under 90 seconds, most of them torch.compile's
     python bench/resnet18.py --images 256 --batch-size 32 --steps 2 --width 4
 
-Batches of 128, crop and flip, bfloat16 by autocast, channels last. The images are random, as time does not depend on
-them. After some steps that are not counted, 100 steps are timed and scaled to the 391 of an epoch; what is compiled is
-one and the same model, so that a method compiles only the passes that the ones before it had not.
+Batches have 128 images with crop and flip, in bfloat16 by autocast, channels last. The images are random, because time
+does not depend on them. After some steps that are not counted, 100 steps are timed and scaled to the 391 steps of an
+epoch. All methods share one compiled model, so that a method compiles only passes that earlier methods had not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GOAL = 15
 
 
 def random_images(count: int, device: str) -> Split:
-    """Bytes 3 x 32 x 32 and labels of ten classes, on the device as a whole."""
+    """Images of bytes, 3 x 32 x 32, and labels of ten classes, all on the device."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, 10, (count,), generator=generator)
@@ -41,7 +41,7 @@ def random_images(count: int, device: str) -> Split:
 def stepper(
     model: nn.Module, method: tuple[str, dict[str, Any]], images: Split, batch_size: int
 ) -> Callable[[], Tensor]:
-    """A step of training on the next batch of the epoch, drawing and augmenting it included."""
+    """A training step on the next batch of the epoch, with its drawing and augmentation."""
     name, settings = method
     trained = build_method(
         name, model, nn.CrossEntropyLoss(), seed=0, clean_targets=images.targets, **settings
@@ -68,13 +68,13 @@ def stepper(
 
 
 def rows_of(arguments: argparse.Namespace) -> Iterator[list[str]]:
-    """A row for each method, first as it is, then compiled."""
+    """A row for each method, first plain, then compiled."""
     images = random_images(arguments.images, arguments.device)
     per_epoch = -(-arguments.images // arguments.batch_size)
     for compiled in (False, True)[: 1 + arguments.compile]:
         model = build_model("resnet18", (3, 32, 32), 10, seed=0, width=arguments.width).to(arguments.device)
         model = in_fastest_layout(model).train()
-        # not for any size: the 51 drawn samples would make the code for 128 slower
+        # dynamic=False, because code for any size, such as that of the 51 drawn samples, would slow batches of 128
         used: Any = torch.compile(model, dynamic=False) if compiled else model
         base = float("nan")
         for label, method in METHODS.items():
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
-    # the fastest convolution of each shape, found in the steps that are not counted
+    # the steps that are not counted find the fastest convolution of each shape
     torch.backends.cudnn.benchmark = True
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     print(f"torch {torch.__version__}, {name}, {arguments.images} images", flush=True)

@@ -1,12 +1,12 @@
-"""A study of thousands of tiny runs: what a run costs beside its training and measuring, and what grows with them.
+"""A study of thousands of tiny runs: the overhead of a run, and costs that grow with the number of runs.
 
     python bench/study.py                # 2,000 runs, some 10 minutes on 2 cores
     python bench/study.py --runs 200
 
-The study grows in one folder from an eighth of its runs to all of them, as a user's would by more seeds. Overhead is
-what a worker does from the end of one run to the end of the next, less training (checkpoints are overhead) and
-measuring: on the clock, which counts waiting for the disk and for others on the machine, and in CPU time, which does
-not. The parent's CPU time leaves out its reading of the runs that were there; its memory is the largest until then.
+The study grows in one folder from an eighth of its runs to all of them, as with more and more seeds. Overhead is the
+time of a worker from the end of one run to the end of the next, minus training (without checkpoints) and measuring. It
+is measured on the clock, which includes waiting for the disk and for other processes, and in CPU time, which does not.
+The CPU time of the parent leaves out its reading of earlier runs; its memory is the peak so far.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ trace_max_products = 10
 
 
 class Stopwatch:
-    """Seconds on the clock and of CPU, added up over calls; those of calls to be left out are taken off."""
+    """Seconds on the clock and of CPU, added up over calls, minus those of calls that are left out."""
 
     def __init__(self) -> None:
         self.spent = np.zeros(2)
 
     def around(self, owner: Any, name: str, sign: int = 1) -> None:
-        """Times every call of a function from now on."""
+        """From now on times every call of a function."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -106,13 +106,13 @@ class Stopwatch:
 
 
 def now() -> np.ndarray:
-    """The clock and this process's CPU time."""
+    """The time on the clock, and the CPU time of this process."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 @functools.cache
 def stopwatch() -> Stopwatch:
-    """Of this worker's training without checkpoints, and measuring."""
+    """The stopwatch of this worker's training (without checkpoints) and measuring."""
     watch = Stopwatch()
     watch.around(analysis.run.training.Training, "fit")
     watch.around(ncsam.training, "save_checkpoint", sign=-1)
@@ -124,7 +124,7 @@ last_end: np.ndarray | None = None
 
 
 def execute_watched(*arguments: Any, log: Path, **options: Any) -> Any:
-    """A run whose overhead is written down; the first of a worker, which imports and loads all, is left out."""
+    """Executes a run and records its overhead. The first run of a worker, which imports and loads all, is left out."""
     global last_end
     watch = stopwatch()
     watch.spent[:] = 0
@@ -138,7 +138,7 @@ def execute_watched(*arguments: Any, log: Path, **options: Any) -> Any:
 
 
 def bring_to(count: int, folder: Path, workers: int) -> list[str]:
-    """Lets the study in the folder grow to so many runs, and measures that; a row of the table."""
+    """Lets the study in the folder grow to a number of runs, and returns the measurements as a row of the table."""
     seeds = list(range(max(1, count * SEEDS_OF_2000 // 2000)))
     path = folder / "study.toml"
     path.write_text(STUDY.format(seeds=seeds))
@@ -173,7 +173,7 @@ def bring_to(count: int, folder: Path, workers: int) -> list[str]:
 
 
 def seconds_of(task: Callable[[], Any]) -> tuple[float, float]:
-    """On the clock, and of CPU in this process and those that it waited for."""
+    """Seconds on the clock, and of CPU in this process and in processes for which it waited."""
 
     def cpu() -> float:
         times = os.times()

@@ -2,20 +2,20 @@
 
     python -m venv /tmp/loss-landscapes
     /tmp/loss-landscapes/bin/pip install torch==2.13.0 loss-landscapes==3.0.6 scipy h5py
-    python -m venv /tmp/landscaper               # topopy and nglpy, which it only plots with, do not build: left out
+    python -m venv /tmp/landscaper               # without topopy and nglpy, which do not build and only plot
     /tmp/landscaper/bin/pip install torch==2.13.0 numpy tqdm scipy h5py
     /tmp/landscaper/bin/pip install --no-deps landscaper==1.3.1
     pip install -c constraints.txt -e '.[data]'
     python bench/surfaces.py --loss-landscapes /tmp/loss-landscapes --landscaper /tmp/landscaper
 
-Every surface is computed in a process of its own, with one thread and the same allocator, on the same trained model
-and data; the processes take turns. Time is that of the call, with all that it sets up but what a process imports once:
-CPU time, or with `--device cuda` the time on the clock. Deviation: the largest from a loop in float64 over 25 points of
-the grid, at the coordinates that each one states for them with the directions that it used, relative to the range of
-the surface. A tool that fails has a row that says how.
+Every surface is computed in its own process, with one thread and the same allocator, on the same trained model and
+data; the processes take turns. Time is the CPU time of the call, or with `--device cuda` the time on the clock. It
+includes all set-up except for imports. The deviation is the largest difference from a loop in float64 over 25 points of
+the grid, relative to the range of the surface. The loop uses the coordinates and directions that each tool states. The
+row of a tool that fails says how it failed.
 
-On a GPU loss-landscapes fails as it comes: it makes its directions on the CPU and adds them to weights on the GPU. Here
-its directions are made on the GPU; no other line of it is changed, and its rows say so.
+On a GPU, loss-landscapes fails: it makes its directions on the CPU and adds them to weights on the GPU. Here its
+directions are made on the GPU, which its rows say; nothing else of it is changed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ MODELS = {
 EPOCHS = {"mlp": 10, "cnn": 3, "resnet": 1}
 CHUNK = 250
 REACH = 1.0
-"""Filter-normalized multiples, or for landscaper's scale the share of the model's norm."""
+"""Largest multiple of filter-normalized directions; for landscaper, the share of the model's norm."""
 
 
 def mean_loss(model: nn.Module, data: Any) -> float:
-    """As a careful user writes it."""
+    """The mean loss, as a careful user writes it."""
     inputs, targets = data
     with torch.no_grad():
         parts = [
@@ -67,7 +67,7 @@ def flat(tensors: Any) -> Tensor:
 
 
 def plain_loop(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, int]:
-    """Sets the weights and evaluates, point by point, along the directions that ours takes."""
+    """Sets the weights and evaluates point by point, along the directions of our surface."""
     from landscape import Objective, filter_normalized_directions
 
     objective = Objective(model, LOSS, data)
@@ -101,7 +101,7 @@ def loss_landscapes(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, 
 
     def kept(inner: Any) -> Any:
         def make(given: Any) -> Any:
-            # it draws where torch draws by default, the CPU, and then adds to weights that are on the GPU
+            # it draws on torch's default device, the CPU, and then adds the draws to weights on the GPU
             with torch.device(device):
                 made.append(inner(given))
             return made[-1]
@@ -111,7 +111,7 @@ def loss_landscapes(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, 
     for name in ("rand_u_like", "orthogonal_to"):
         setattr(peer, name, kept(getattr(peer, name)))
     weights = flat(model.parameters()).norm()
-    # its distance divides; after scaling a step is norm / distance / steps
+    # it divides by the distance; after scaling, a step is norm / distance / steps
     loss = peer.random_plane(
         model, Loss(LOSS, *data), distance=weights.item(), steps=steps, normalization="filter"
     )
@@ -137,7 +137,7 @@ def landscaper(model: nn.Module, data: Any, steps: int) -> tuple[Any, Any, int]:
     loss, coordinates = compute_loss_landscape(
         model, data, directions, mean_loss, steps=steps, distance=distance, dim=2, device=device.type
     )
-    # it gives each tensor of a direction the norm sqrt(entries), and the whole the model's norm at coordinate 1
+    # each tensor of a direction has the norm sqrt(entries); at coordinate 1 the whole has the model's norm
     norm = flat(model.parameters()).norm()
     vectors = [flat(d * d.numel() ** 0.5 / d.norm() for d in direction) for direction in directions]
     step = coordinates[0][1] - coordinates[0][0]
@@ -154,25 +154,25 @@ WHO: dict[str, Any] = {
 
 
 def work(who: str, case: str, steps: int, device: str, out: str) -> None:
-    """One surface in this process."""
+    """Computes one surface in this process."""
     from landscape import tune_allocator
 
     torch.set_num_threads(1)
     tune_allocator()
     model, inputs, targets = torch.load(case, weights_only=False)
     model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
-    # what a process does but once, such as importing torch's tracer, some 2 s
+    # work that a process does only once, such as importing torch's tracer, some 2 s
     WHO[who](copy.deepcopy(model), (inputs[:2], targets[:2]), 5)
     clock = time.process_time if device == "cpu" else time.perf_counter
     start = clock()
-    # all give NumPy arrays, so that the device has done its work when they return
+    # all tools return NumPy arrays, so that the device has finished when they return
     loss, vectors, evaluations = WHO[who](model, (inputs, targets), steps)
     seconds = clock() - start
     np.savez(out, loss=loss, vectors=vectors.cpu().numpy(), seconds=seconds, evaluations=evaluations)
 
 
 def deviation(case: Case, device: str, loss: Any, vectors: Tensor) -> float:
-    """The largest over 25 points, from a loop in float64, relative to the range of the surface."""
+    """The largest difference from a loop in float64 over 25 points, relative to the range of the surface."""
     model, inputs, targets = case
     model, inputs = copy.deepcopy(model).double().to(device), inputs.double().to(device)
     data = inputs, targets.to(device)
@@ -191,7 +191,7 @@ def deviation(case: Case, device: str, loss: Any, vectors: Tensor) -> float:
 def computed(
     who: str, python: Path, case: Path, steps: int, arguments: argparse.Namespace
 ) -> dict[str, Any] | str:
-    """The surface from a process of its own, or the last line of its error."""
+    """The surface from a separate process, or the last line of its error."""
     out = case.with_suffix(".npz")
     command = [python, __file__, "--worker", who, case, str(steps), out, "--device", arguments.device]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -213,7 +213,7 @@ def computed(
 def rows_of(
     title: str, case: Case, path: Path, steps: int, pythons: dict[str, Path], arguments: argparse.Namespace
 ) -> Iterator[list[str]]:
-    """A row for each tool; ours comes first, as all are compared with it."""
+    """A row for each tool. Ours is the first, because all others are compared with it."""
     own = float("nan")
     for who, python in pythons.items():
         found = [computed(who, python, path, steps, arguments) for _ in range(arguments.rounds)]

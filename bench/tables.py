@@ -25,7 +25,7 @@ def tables(lines: list[str]) -> list[list[list[str]]]:
             found[-1].append([cell.strip() for cell in line.strip().strip("|").split("|")])
             inside = True
         elif not line.strip():
-            # what a library prints between two rows does not end a table, an empty line does
+            # an empty line ends a table; lines that a library prints between two rows do not
             inside = False
     return found
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command lines, timings that take turns, and tables in Markdown."""
+"""Shared parts of the benchmarks: command lines, timings that take turns, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parser_of(description: str | None, *, with_device: bool = False) -> argparse
 
 
 def now(device: str) -> float:
-    """Seconds on the clock, once the device has done all that it was given."""
+    """Seconds on the clock, after the device has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -31,7 +31,7 @@ def now(device: str) -> float:
 def median_seconds(
     tasks: dict[str, Callable[[], Any]], rounds: int, device: str, *, warmups: int = 0
 ) -> dict[str, float]:
-    """The median time of each task, the tasks taking turns, after rounds that are not counted."""
+    """The median time of each task. The tasks take turns, after some rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(-warmups, rounds):
         for name, task in tasks.items():
@@ -51,7 +51,7 @@ def last_line(error: BaseException | str) -> str:
 
 
 def table(title: str, header: list[str], rows: Iterable[list[str]]) -> None:
-    """Prints a Markdown table, each row as soon as it is known: a run that is stopped has printed what it found."""
+    """Prints a Markdown table, each row as soon as it is known, so that a stopped run has printed its results."""
     print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)

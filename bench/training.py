@@ -2,11 +2,11 @@
 
     pip install -c constraints.txt -e '.[data,bench]'
     python bench/training.py                     # some 10 minutes on 2 cores
-    python bench/training.py --device cuda       # --compile: what torch.compile brings, after a minute of compiling
+    python bench/training.py --device cuda       # --compile: with torch.compile, after a minute of compiling
 
-Everything that is compared takes turns in one process with the same allocator, threads and data. An epoch is timed
-once one has gone before, in which a GPU's libraries are loaded and models compiled; what that one took more is printed
-apart.
+All that is compared takes turns in one process with the same allocator, threads and data. Before an epoch is timed, a
+first one loads the libraries of a GPU and compiles models; the additional time of the first epoch is printed
+separately.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
 def stepper(
     method_name: str, settings: dict[str, Any], model: nn.Module, inputs: Tensor, targets: Tensor
 ) -> Callable[[], None]:
-    """One training step on a batch, the optimizer's part included."""
+    """One training step on a batch, with the step of the optimizer."""
     method = build_method(method_name, model, LOSS, seed=0, clean_targets=targets, **settings)
     method.progress = 1.0
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
@@ -85,7 +85,7 @@ def stepper(
 
 
 def davda54_stepper(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    """The same step as the widely used two-step wrapper takes it."""
+    """The same step, by the widely used wrapper with two calls."""
     optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=1e-3, momentum=0.9)
     return lambda: davda54_step(optimizer, model, inputs, targets)
 
@@ -98,7 +98,7 @@ def davda54_step(optimizer: Any, model: nn.Module, inputs: Tensor, targets: Tens
 
 
 def gradient_alone(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    """What NCSAM cannot do without beside SAM's step: the gradient of the drawn samples, and nothing else."""
+    """Only the gradient of the drawn samples, which NCSAM needs beside a step of SAM."""
 
     def run() -> None:
         torch.autograd.grad(LOSS(model(inputs), targets), list(model.parameters()))
@@ -107,7 +107,7 @@ def gradient_alone(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callabl
 
 
 def rows_of_steps(arguments: argparse.Namespace) -> Iterator[list[str]]:
-    """Two rows for each model: the time of a step of each method, and the operations that it starts."""
+    """Two rows for each model: the time of a step of each method, and the number of operations that it starts."""
     shapes = {"mlp": (1, 28, 28), "lenet": (1, 28, 28)}
     yield ["gradients", "", "1", *(f"{count:g}" for *_, count in METHODS.values()), "2", f"{FLIP_RATIO:g}"]
     generator = torch.Generator().manual_seed(0)
@@ -131,13 +131,13 @@ def rows_of_steps(arguments: argparse.Namespace) -> Iterator[list[str]]:
         tasks["pytorch-optimizer's SAM"] = davda54_stepper(model(), inputs, targets)
         drawn = int(FLIP_RATIO * arguments.batch_size)
         tasks["g*"] = gradient_alone(model(), inputs[:drawn].clone(), targets[:drawn])
-        # a step of a few milliseconds is disturbed more by what else the machine does
+        # other work of the machine disturbs steps of a few milliseconds more
         rounds = arguments.rounds * (5 if name in shapes else 1)
         seconds = median_seconds(tasks, rounds, device, warmups=3)
         base = seconds["SGD"]
         yield [title, f"{1e3 * base:.2f}", *(f"{one / base:.2f}" for one in seconds.values())]
         measured[title] = tasks
-    # last, as the profiler may slow what follows
+    # last, because the profiler may slow later timings
     for title, tasks in measured.items():
         try:
             counts = {method: kernels_of(task, device).count for method, task in tasks.items()}
@@ -165,7 +165,7 @@ def costs_of_steps(arguments: argparse.Namespace) -> None:
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Images of bytes that are cropped, mirrored and normalized one by one, as torchvision's transforms do."""
+    """Images of bytes, which are cropped, mirrored and normalized one by one as torchvision's transforms do."""
 
     def __init__(self, split: Split, targets: Tensor) -> None:
         self.split, self.targets = split, targets
@@ -185,7 +185,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
 @dataclass(frozen=True)
 class Epochs:
-    """Seconds of each epoch, the first one apart, and the accuracy on the test set after the last."""
+    """Seconds of the first epoch and of the later ones, and the accuracy on the test set after the last epoch."""
 
     first: float
     later: list[float]
@@ -193,7 +193,7 @@ class Epochs:
 
 
 def by_epoch(run: Callable[[Callable[[], None]], None], device: str) -> tuple[float, list[float]]:
-    """Runs what calls its argument after each epoch; the seconds of the first and of the others."""
+    """Runs a function that calls its argument after each epoch; returns the seconds of the first and other epochs."""
     ends = [now(device)]
     run(lambda: ends.append(now(device)))
     first, *later = (end - start for start, end in itertools.pairwise(ends))
@@ -203,7 +203,7 @@ def by_epoch(run: Callable[[Callable[[], None]], None], device: str) -> tuple[fl
 def plain_loop(
     model: nn.Module, loader: DataLoader[Any], splits: tuple[Split, Split], epochs: int, device: str
 ) -> Epochs:
-    """Epochs of the loop that most users write, evaluated on the training and the test set, as `fit` does."""
+    """Epochs of the loop that most users write, with the evaluations on training and test set that `fit` makes."""
     optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.05, momentum=0.9)
 
     def run(epoch_ends: Callable[[], None]) -> None:
@@ -226,9 +226,9 @@ def fitted(
     arguments: argparse.Namespace,
 ) -> Epochs:
     """The same epochs by `fit`, compiled if asked for."""
-    # compiled code is shared by all models and has a limit: what an earlier model left would count for this one
+    # all models share a limited amount of compiled code, so that of earlier models would count for this one
     torch._dynamo.reset()
-    # and of one model there are many: each batch size, with and without gradients, autocast, moving statistics
+    # and each model has several: for each batch size, with and without gradients, autocast and moving statistics
     torch._dynamo.config.recompile_limit = 64
     method = SAM(torch.compile(model) if arguments.compile else model, LOSS, rho=0.1)  # type: ignore[arg-type]
     if arguments.device == "cuda":

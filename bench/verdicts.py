@@ -1,4 +1,4 @@
-"""How often verdicts are wrong, how often they find an effect, and how often intervals hold it, on planted truths.
+"""Error rates of verdicts on planted truths: wrong verdicts, effects that are found, and intervals that hold them.
 
 `python bench/verdicts.py` writes `docs/verdict_errors.csv`: one row for each kind of prediction, planted truth, number
 of cells and seeds, and correlation of the seeds within a cell. A cell's value is normal around the planted mean, and
@@ -45,7 +45,7 @@ class Outcome:
     """One simulated study.
 
     Attributes:
-        effect: what was found.
+        effect: the effect that was found.
         these: the true value in the cells at hand.
         population: the true value in cells like these.
         places: the true values of the cells or series.
@@ -63,10 +63,10 @@ class Scenario:
 
     Attributes:
         prediction: kind of prediction.
-        truth: what is planted.
+        truth: the planted truth.
         cells: number of cells, or of series of cells.
-        seeds: in each cell.
-        correlation: of the seeds within a cell.
+        seeds: number of seeds in each cell.
+        correlation: correlation of the seeds within a cell.
         simulate: draws a study.
     """
 
@@ -131,7 +131,7 @@ def association(
 ) -> Outcome:
     """Two quantities of methods in families; `shared` is their correlation over families, the same in all cells.
 
-    With `confounding`, a third quantity has that correlation with each of the two, and is given.
+    With `confounding`, a third quantity has this correlation with both, and is held fixed.
     """
     first, second, third = rng.normal(size=(3, families))
     second = shared * first + (1 - shared**2) ** 0.5 * second
@@ -147,7 +147,7 @@ def association(
     x, y = of_runs(first), of_runs(second) * signs[:, None]
     given = None
     if confounding is not None:
-        # the third quantity is known, and x and y have no noise of their own, which it could not explain
+        # the third quantity is known, and x and y have no other noise, which it could not explain
         x, y = (np.repeat(np.repeat(v, kin)[None], cells, 0) for v in (first, second))
         given = np.repeat(np.repeat(third, kin)[None], cells, 0).ravel()
     methods = np.tile(np.arange(families * kin), cells)
@@ -171,7 +171,7 @@ def association(
 
 
 def share(rng: Generator, failing: float, cells: int, seeds: int, together: bool) -> Outcome:
-    """Runs of six methods on each draw that fail independently, or all of a draw together."""
+    """Runs of six methods on each draw. They fail independently, or all runs of a draw fail together."""
     fails = rng.random((cells * seeds, 1 if together else 6)) < failing
     fails = np.broadcast_to(fails, (cells * seeds, 6)).astype(float)
     draws = np.repeat(np.arange(cells * seeds), 6)
@@ -181,7 +181,7 @@ def share(rng: Generator, failing: float, cells: int, seeds: int, together: bool
 
 
 def mixed_model(rng: Generator, cells: int, seeds: int, correlation: float) -> bool:
-    """Whether the interval of statsmodels' mixed model holds a mean of 0: the rival of t over cell means."""
+    """Whether the interval of statsmodels' mixed model, the rival of t over cell means, holds a mean of 0."""
     values = correlation**0.5 * np.repeat(rng.normal(size=cells), seeds)
     values = values + (1 - correlation) ** 0.5 * rng.normal(size=cells * seeds)
     frame = pd.DataFrame({"value": values, "cell": np.repeat(np.arange(cells), seeds)})
@@ -192,7 +192,7 @@ def mixed_model(rng: Generator, cells: int, seeds: int, correlation: float) -> b
 
 
 def scenarios() -> Iterable[Scenario]:
-    """All of them."""
+    """All scenarios."""
     yield from _differences()
     yield from _other_differences()
     yield from _trends()
@@ -313,7 +313,7 @@ def tally(scenario: Scenario, draws: int, seed: int = 0) -> dict[str, object]:
 
 
 def _is_wrong(outcome: Outcome) -> bool:
-    """A sign that the truth does not have, or a difference within the margin that is beyond it."""
+    """Whether a verdict is wrong: another sign than the true one, or "equivalent" beyond the margin."""
     effect = outcome.effect
     truth = outcome.these if effect.estimand == THESE else outcome.population
     low, high = effect.null
@@ -337,7 +337,7 @@ def _coverage(tests: list) -> float:
 
 
 PLANTED = ("effect of 1", "slope of", "correlation of 0.9", "none", "no lower")
-"""How the truths begin under which a prediction is true."""
+"""Beginnings of the truths under which a prediction is true."""
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -378,7 +378,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
-    # fewer where a study takes thousands of permutations
+    # fewer studies if each takes thousands of permutations
     asked = [(s, options.draws // 6 if "association" in s.prediction else options.draws) for s in scenarios()]
     with get_context("fork").Pool(options.processes) as pool:
         rows = pool.starmap(tally, asked, 1)

@@ -1,4 +1,4 @@
-"""Figures from stored results alone: each a pure function from tables or surfaces to a matplotlib Figure."""
+"""Figures from stored results alone. Each is a pure function from tables or surfaces to a matplotlib Figure."""
 
 from figures.alignment import alignment
 from figures.contact_sheet import contact_sheet

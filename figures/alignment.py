@@ -1,4 +1,4 @@
-"""How near the perturbations of training are to the perturbations from the true labels."""
+"""The figure of cosines between perturbations in training and those from the true labels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CURVES = (
 
 
 def alignment(histories: pd.DataFrame, method: str) -> Figure:
-    """Cosines over the epochs of one compensating method, a column for each noise rate above 0.
+    """Cosines over the epochs of one compensating method, with a column for each noise rate above 0.
 
     Args:
-        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the alignment metrics.
-        method: whose runs; all cosines are of the same batches at the same weights.
+        histories: one row for each epoch: `method`, `noise_rate`, `seed`, `epoch`, and the alignment metrics.
+        method: the method of the runs. All cosines are those of the same batches at the same weights.
 
     Raises:
-        ValueError: no run of that method with noise.
+        ValueError: the method has no run with wrong labels.
     """
     runs = histories[(histories["method"] == method) & (histories["noise_rate"] > 0)]
     if runs.empty:

@@ -1,4 +1,4 @@
-"""Curvature and sharpness at the end of training against the noise rate."""
+"""The figure of curvature and sharpness at the end of training against the noise rate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from figures.style import (
     logarithmic,
     looks,
     new_figure,
-    percent,
 )
+from landscape.results.wording import percent
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
@@ -31,17 +31,17 @@ LOSSES = (
 
 
 def curvature(runs: pd.DataFrame) -> Figure:
-    """Top eigenvalue, trace and worst-case sharpness against the noise rate, for both labels' loss.
+    """Top eigenvalue, trace and worst-case sharpness against the noise rate, for the losses of both labels.
 
     Args:
-        runs: one row a run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the eigenvalue's
-            residual and the trace's standard error beside them.
+        runs: one row for each run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the residual of the
+            eigenvalue and the standard error of the trace.
     """
-    # what is infinite has no mean
+    # infinite values have no mean
     runs = runs.replace([np.inf, -np.inf], np.nan)
     style = looks(runs["method"])
     rates = np.sort(runs["noise_rate"].unique())
-    # half the way to the next rate is left free
+    # half of the distance to the next rate stays free
     shift = min(0.08, 0.5 / len(style)) * (np.diff(rates).min() if len(rates) > 1 else 0.1)
     with mpl.rc_context(RC):
         figure = new_figure(9.6, 5.6)
@@ -52,7 +52,7 @@ def curvature(runs: pd.DataFrame) -> Figure:
                 for index, (method, of_method) in enumerate(runs.groupby("method", sort=False)):
                     by_rate = of_method.groupby("noise_rate")[f"{quantity}_{loss}"]
                     mean = by_rate.mean()
-                    # the mean of equal values may be a rounding beside them
+                    # the mean of equal values may differ from them by rounding
                     spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
                     at = mean.index.to_numpy() + (index - (len(style) - 1) / 2) * shift
                     look, name = style[str(method)], legend_name(str(method))

@@ -1,4 +1,4 @@
-"""Effects with their intervals, the pooled one above those at each noise rate."""
+"""The figure of effects with their intervals, the pooled effect above those at each noise rate."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ VERDICT_COLORS = {
     "inconclusive": "0.35",
 }
 BACKGROUND = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
-"""Behind labels, because lines of the plot would cross them."""
+"""The box behind labels, so that lines of the plot do not cross them."""
 LINE = 42
-"""Characters to a line of a label: the figure stays narrow enough for a phone."""
+"""Characters in a line of a label, so that the figure is narrow enough for a phone."""
 
 
 def forest(effects: pd.DataFrame) -> Figure:
-    """One row an effect, a panel for each unit, the margin within which effects do not matter in gray.
+    """Effects in rows, with a panel for each unit. The margin within which effects do not matter is gray.
 
     Args:
-        effects: one row an effect or a part of one: `name`, `estimate`, `low`, `high`, `unit`, `margin`,
-            `verdict`, and `is_part`, which parts have true; a part follows its effect.
+        effects: one row for each effect, followed by rows for its parts: `name`, `estimate`, `low`, `high`, `unit`,
+            `margin`, `verdict`, and `is_part`, which is true for parts.
 
     Raises:
-        ValueError: no effect that was estimated.
+        ValueError: no effect was estimated.
     """
     found = effects[np.isfinite(effects["estimate"].to_numpy(dtype=np.float64))]
     if found.empty:
@@ -52,7 +52,7 @@ def forest(effects: pd.DataFrame) -> Figure:
 
 
 def _height(row: pd.Series) -> float:
-    """Lines that a row takes: the lines of its label, and one for the interval."""
+    """The number of lines in a row: the lines of its label, and one for the interval."""
     return 1.0 if row["is_part"] else len(textwrap.wrap(row["name"], LINE)) + 1.4
 
 

@@ -1,4 +1,4 @@
-"""Surfaces in three dimensions as one self-contained page to turn and zoom, without a network."""
+"""Surfaces in three dimensions on one self-contained page, which can be turned and zoomed without a network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from landscape import Surface
 def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> str:
     """The text of an HTML page with the surfaces of several models on one scale.
 
-    The page shows one surface at a time, or all. Points without a finite loss are holes; the note below the surface
-    counts them. The page holds the script that draws (some 4 MB) and therefore needs no network.
+    The page shows one surface at a time, or all. Points without a finite loss are holes, which the note below the
+    surface counts. The page contains the drawing script (some 4 MB), so that it needs no network.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: what the loss is.
-        about: which data and seed.
+        loss_name: name of the loss.
+        about: a sentence about data and seed.
 
     Raises:
         ModuleNotFoundError: plotly is not installed.
@@ -33,7 +33,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
         raise ModuleNotFoundError("the interactive page needs plotly: pip install 'ncsam[plots]'") from error
     low, high = robust_range([surface.loss for _, surface in surfaces])
     figure = plotly.Figure()
-    # plotly would read tags in a title as its own
+    # plotly would interpret tags in a title
     titles = [html.escape(title, quote=False) for title, _ in surfaces]
     for index, (title, (_, surface)) in enumerate(zip(titles, surfaces, strict=True)):
         _add_model(figure, title, surface, low, high, visible=index == 0)
@@ -80,7 +80,7 @@ def _add_model(figure: Any, title: str, surface: Surface, low: float, high: floa
 
 
 def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
-    """The color scale and the box, the same whichever surfaces are shown."""
+    """The color scale and the box, which are the same for all surfaces."""
     bottom, top = height_of(np.array([low, high]), low, high)
     ticks = np.linspace(bottom, top, 6)
     labels = [loss_at(tick, low, high) for tick in ticks]
@@ -101,14 +101,14 @@ def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
         "zaxis": {"title": "loss", "range": [bottom, top], "tickvals": ticks, "ticktext": labels},
         "aspectmode": "manual",
         "aspectratio": {"x": 1, "y": 1, "z": 0.7},
-        # from further away the near corner is in the picture too
+        # the camera is far enough away to show the near corner too
         "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}},
     }
     return {"coloraxis": color_scale, "scene": scene}
 
 
 def _buttons(titles: Sequence[str]) -> list[dict[str, object]]:
-    """Shows one model, or all above one another; each is a surface and a mark."""
+    """Buttons that show one model, or all of them one above the other. Each model is a surface and a mark."""
     shown = [[i == index for i in range(len(titles)) for _ in range(2)] for index in range(len(titles))]
     named = list(zip(titles, shown, strict=True))
     if len(titles) > 1:

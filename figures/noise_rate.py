@@ -1,4 +1,4 @@
-"""Quantities of several series of runs against the noise rate, each seed a point."""
+"""The figure of quantities of several series of runs against the noise rate, with a point for each seed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure, percent
+from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure
+from landscape.results.wording import percent
 
 
 class Panel(NamedTuple):
     """One panel of the figure.
 
     Attributes:
-        column: of the table of runs.
-        label: of the vertical axis.
-        is_logarithmic: whether the vertical axis is.
+        column: column of the table of runs.
+        label: label of the vertical axis.
+        is_logarithmic: whether the vertical axis is logarithmic.
     """
 
     column: str
@@ -29,14 +30,14 @@ class Panel(NamedTuple):
 
 
 def against_noise_rate(runs: pd.DataFrame, panels: Sequence[Panel], *, about: str) -> Figure:
-    """The mean over seeds against the noise rate as a line, with a point for each seed; a panel for each quantity.
+    """The mean over seeds against the noise rate as a line, with a point for each seed and a panel for each quantity.
 
-    The mean of a logarithmic panel is the geometric one.
+    In a logarithmic panel the mean is the geometric one.
 
     Args:
-        runs: one row a run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.
-        panels: what is drawn.
-        about: what the caption says of the data.
+        runs: one row for each run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.
+        panels: the panels.
+        about: words about the data, for the caption.
     """
     style = looks(runs["series"])
     rates = np.sort(runs["noise_rate"].unique())

@@ -1,4 +1,4 @@
-"""Loss and accuracy on the way from one solution to another."""
+"""The figure of loss and accuracy on paths between two solutions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from landscape import Path
 
 
 def paths(named: Sequence[tuple[str, Path]], *, loss_name: str, about: str) -> Figure:
-    """One curve a path, its barrier in the legend.
+    """A curve for each path, with its barrier in the legend.
 
     Args:
-        named: (title, path) of each.
-        loss_name: what the loss is.
-        about: which data and models, for the caption.
+        named: (title, path) of each path.
+        loss_name: name of the loss.
+        about: a sentence about data and models, for the caption.
     """
     style = looks(title for title, _ in named)
     with mpl.rc_context(RC):

@@ -16,7 +16,7 @@ OUTLIERS = 25.0
 
 
 def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The range of the finite losses; where the largest are outliers, it ends at `OUTLIERS` times the 90th percentile.
+    """The range of the finite losses. If the largest are outliers, it ends at `OUTLIERS` times the 90th percentile.
 
     Raises:
         ValueError: no loss is finite.
@@ -36,7 +36,7 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def loss_scale(low: float, high: float) -> tuple[Normalize, NDArray[np.float64]]:
-    """Colors and levels between two losses: logarithmic where both are positive, else linear."""
+    """Colors and levels between two losses: logarithmic if both are positive, else linear."""
     if low > 0:
         return LogNorm(low, high), np.geomspace(low, high, LEVELS)
     return Normalize(low, high), np.linspace(low, high, LEVELS)
@@ -49,13 +49,13 @@ def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.
 
 
 def loss_at(height: float, low: float, high: float) -> str:
-    """The loss at a height of a relief, in the digits that tell apart the ticks of its scale."""
+    """The loss at a height of a relief, with enough digits to distinguish the ticks of its scale."""
     digits = 2 + max(0, round(-np.log10((high - low) / max(abs(low), abs(high)))))
     return f"{10**height if low > 0 else height:.{digits}g}"
 
 
 def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str:
-    """How many points lie beyond the scale, and which were interpolated, for a caption."""
+    """The number of points beyond the scale and the share of interpolated points, for a caption."""
     beyond = sum(int((s.loss[np.isfinite(s.loss)] > high * (1 + 1e-9)).sum()) for _, s in surfaces)
     said = f"{beyond} points beyond {high:.3g} are drawn as that. " if beyond else ""
     refined = [s for _, s in surfaces if s.evaluated is not None]
@@ -70,13 +70,13 @@ def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str
 
 
 def holes(surfaces: Iterable[tuple[str, Surface | Line | Path]]) -> str:
-    """How many points have no finite loss, for a caption; empty if all have."""
+    """The number of points without a finite loss, for a caption; empty if there are none."""
     count = sum(int((~np.isfinite(surface.loss)).sum()) for _, surface in surfaces)
     return f"{count} points without a finite loss are left out. " if count else ""
 
 
 def with_unit(name: str, results: Iterable[Surface | Line | Path]) -> str:
-    """The name of a loss with its unit, as in "test loss (nat)", where the results have one in common."""
+    """The name of a loss with its unit, as in "test loss (nat)", if the results share a unit."""
     unit = _unit(results)
     return f"{name} ({unit})" if unit else name
 

@@ -1,4 +1,4 @@
-"""Landscapes as a shaded relief above their contours, one panel a model, with a line of numbers below each title."""
+"""The figure of landscapes as shaded reliefs above their contours, with a panel for each model."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ COLORMAP = "viridis"
 FINER = 4
 """Points of the drawn mesh between two measured ones."""
 LEVELS = 17
-"""Contours."""
+"""Number of contours."""
 DARKEST = 0.55
 """Brightness of a slope that no light reaches."""
 FLOOR = 0.6
-"""How far the floor lies below the lowest point, as a share of the relief's height."""
+"""Distance of the floor from the lowest point, as a share of the relief's height."""
 
 
 def shaded_relief(panels: Sequence[tuple[str, str, Surface]], *, loss_name: str, about: str = "") -> Figure:
-    """Each landscape as a relief lit from one side, its contours on the floor; one scale for all.
+    """Landscapes as reliefs lit from one side, with contours on the floor, on one scale.
 
     Args:
-        panels: (title, numbers, surface) of each model; the numbers stand below the title.
-        loss_name: what the loss is, for the caption.
-        about: which data and models, for the caption.
+        panels: (title, numbers, surface) of each model. The numbers stand below the title.
+        loss_name: name of the loss, for the caption.
+        about: a sentence about data and models, for the caption.
 
     Raises:
-        ValueError: no panel, or a surface that has points without a finite loss.
+        ValueError: there is no panel, or a surface has points without a finite loss.
     """
     if not panels:
         raise ValueError("panels: holds no surface")
@@ -49,7 +49,7 @@ def shaded_relief(panels: Sequence[tuple[str, str, Surface]], *, loss_name: str,
     floor = bottom - FLOOR * (top - bottom)
     with mpl.rc_context(RC):
         figure = new_figure(4.3 * len(panels), 4.5)
-        # a layout engine would not see what stands above axes in three dimensions
+        # a layout engine ignores text above axes in three dimensions
         figure.set_layout_engine("none")
         for index, (title, numbers, surface) in enumerate(panels):
             left, middle = index / len(panels), (index + 0.5) / len(panels)
@@ -66,7 +66,7 @@ def shaded_relief(panels: Sequence[tuple[str, str, Surface]], *, loss_name: str,
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Heights of losses in whole steps: 1, 3, 10, ... where the scale is logarithmic."""
+    """Heights of the losses at the ticks, which are 1, 3, 10, ... on a logarithmic scale."""
     if low <= 0:
         return [float(tick) for tick in np.linspace(low, high, 4)]
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
@@ -75,7 +75,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _finer(surface: Surface, low: float, high: float) -> tuple[NDArray, NDArray, NDArray]:
-    """A finer mesh: between measured points a cubic spline of the height, which is kept within the scale."""
+    """A finer mesh. Between measured points the height is a cubic spline, cut to the scale."""
     height = height_of(surface.loss.clip(low, high), low, high)
     alpha = np.linspace(surface.alpha[0], surface.alpha[-1], FINER * (len(surface.alpha) - 1) + 1)
     beta = np.linspace(surface.beta[0], surface.beta[-1], FINER * (len(surface.beta) - 1) + 1)
@@ -92,7 +92,7 @@ def _draw(
     shades, step = LightSource(azdeg=200, altdeg=40), float(alpha[1, 0] - alpha[0, 0])
     scaled = (height - bottom) / (top - bottom)
     colors = colormaps[COLORMAP](scaled)
-    # heights in units of the plane, so that the light falls on the relief as it is drawn
+    # heights in units of the plane, so that the light fits the drawn relief
     shade = shades.hillshade(scaled * np.ptp(alpha), dx=step, dy=step, fraction=1.0)
     lit = np.clip(
         colors[..., :3] * (DARKEST + (1 - DARKEST) * shade[..., None]) + 0.12 * shade[..., None], 0, 1
@@ -103,7 +103,7 @@ def _draw(
     relief = ax.plot_surface(
         alpha, beta, height, facecolors=lit, rstride=1, cstride=1, linewidth=0, antialiased=False, shade=False
     )
-    # in a vector file thousands of facets are one picture
+    # in a vector file thousands of facets become one bitmap
     relief.set_rasterized(True)
     ax.set_zlim(floor, top)
     ax.view_init(elev=24, azim=-58)

@@ -1,4 +1,4 @@
-"""Sharpness against clean test accuracy: does flatter mean better?"""
+"""The figure of sharpness against clean test accuracy: are flatter models better?"""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MEASURES = (
 
 
 def sharpness_accuracy(runs: pd.DataFrame, *, measures: Sequence[tuple[str, str]] = MEASURES) -> Figure:
-    """One point a run, a column for each noise rate, a row for each measure.
+    """A point for each run, with a column for each noise rate and a row for each measure.
 
     Args:
-        runs: one row a run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
+        runs: one row for each run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
         measures: (column, words) of each row.
     """
     rates = sorted(runs["noise_rate"].unique())
@@ -52,7 +52,7 @@ def sharpness_accuracy(runs: pd.DataFrame, *, measures: Sequence[tuple[str, str]
                         points["test_accuracy"],
                         color=look["color"],
                         marker=look["marker"],
-                        # an outline tells apart what shares color and marker
+                        # an outline distinguishes methods that share color and marker
                         edgecolors="none" if look["linestyle"] == "-" else "black",
                         label=legend_name(str(method)),
                         s=28,

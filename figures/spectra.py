@@ -1,4 +1,4 @@
-"""Spectral densities of several models one above the other, outliers apart, on one scale."""
+"""The figure of spectra of several models on one scale, one above the other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LINTHRESH = 0.02
 def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: str, about: str) -> Figure:
     """The cumulative count of eigenvalues above and below each value, with its band, and the outliers.
 
-    Thousands of eigenvalues lie near zero and a handful far out. A density shows only one of the two; the number
-    of eigenvalues further out than a value shows both, and needs no smoothing.
+    Thousands of eigenvalues lie near zero, and a few lie far from zero. A density shows only one of the two groups. The
+    number of eigenvalues beyond a value shows both, and needs no smoothing.
 
     Args:
         densities: (title, density) of each model.
-        matrix_name: which matrix of which loss.
-        about: which data and seed, for the caption.
+        matrix_name: name of the matrix and its loss.
+        about: a sentence about data and seed, for the caption.
     """
     style = looks(title for title, _ in densities)
     undefined = [title for title, density in densities if not np.isfinite(density.nodes).all()]
@@ -40,7 +40,7 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
             color, marker, stroke = (style[title][part] for part in ("color", "marker", "linestyle"))
             for side in (values < 0, values >= 0):
                 label = legend_name(title) if side[-1] else None
-                # between two values there are as many beyond as at the one further out
+                # between two values the count is that of the value further from zero
                 steps: Literal["pre", "post"] = "pre" if side[-1] else "post"
                 ax.step(values[side], count[side], stroke, where=steps, color=color, lw=1.3, label=label)
                 ax.fill_between(
@@ -75,7 +75,7 @@ def spectra(densities: Sequence[tuple[str, SpectralDensity]], *, matrix_name: st
 
 
 def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At each node and outlier: the number of eigenvalues there or further from zero, and its standard error."""
+    """At each node and outlier, the number of eigenvalues there or further from zero, and its standard error."""
     values = np.unique(np.concatenate([density.nodes.ravel(), density.outliers, [0.0]]))
     side = np.where(values < 0, -1, 1)
 

@@ -1,4 +1,4 @@
-"""The look that all figures share: one color and marker a method, a caption that explains the picture."""
+"""The style of all figures: a color and a marker for each method, and a caption that explains the figure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
+
+from landscape.results.wording import percent
 
 # Okabe and Ito's palette, distinguishable with any kind of color vision
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
@@ -40,7 +42,7 @@ MOST_DECADES = 3
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Color, marker and line of each method, by its place in the study. Methods with one color have other lines."""
+    """Color, marker and line of each method, by its place in the study. Methods of one color have different lines."""
     return {
         method: {
             "color": COLORS[i % len(COLORS)],
@@ -57,8 +59,8 @@ def legend_name(title: str) -> str:
 
 
 def fitted(text: str, inches: float) -> str:
-    """The text in lines of at most that width."""
-    # about 15 characters of these sizes to the inch
+    """The text, broken into lines of at most this width."""
+    # about 15 characters of these sizes fit into an inch
     return textwrap.fill(text, max(1, int(15 * inches)))
 
 
@@ -67,7 +69,7 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
     marks = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    # half an inch for the mark
+    # the mark takes half an inch
     labels = [fitted(label, figure.get_figwidth() - 0.5) for label in marks]
     inches = max((len(line) for label in labels for line in label.split("\n")), default=0) / 15 + 0.5
     columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
@@ -78,7 +80,7 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
-    """An empty figure in inches, laid out so that nothing overlaps; no window, no global state.
+    """An empty figure of a size in inches, with a layout without overlaps. It opens no window and has no global state.
 
     `layout="compressed"` is for axes of a fixed aspect.
     """
@@ -87,7 +89,7 @@ def new_figure(width: float, height: float, *, layout: str = "constrained") -> F
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Lines below the picture that say what its marks mean."""
+    """Adds lines below the figure that explain its marks."""
     figure.supxlabel(fitted(text, figure.get_figwidth()), x=0.01, ha="left", fontsize=7.5, color="0.3")
 
 
@@ -113,23 +115,18 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def percent(rate: Any) -> str:
-    """A share in as many digits as it has, up to four: 40%, 12.5%, 40.21%."""
-    return f"{100 * rate:.4g}%"
-
-
 def wrong_labels(rate: float) -> str:
     """A noise rate for a title."""
     return f"{percent(rate)} wrong labels"
 
 
 def marker_of_one(values: pd.Series) -> str:
-    """The marker of a curve: a dot for a curve of one point, which no line would show; else none."""
+    """The marker of a curve: a dot for a curve of one point, which a line would not show; else none."""
     return "o" if values.notna().sum() == 1 else ""
 
 
 def data_of(table: pd.DataFrame) -> str:
-    """What was trained on and how often, for a caption: "mnist-5k, symmetric label noise, 3 seeds"."""
+    """Data, noise and number of seeds for a caption, such as "mnist-5k, symmetric label noise, 3 seeds"."""
     names = ", ".join(map(str, table["dataset"].unique()))
     kinds = ", ".join(map(str, table["noise_kind"].unique()))
     count = table["seed"].nunique()

@@ -1,4 +1,4 @@
-"""Loss surfaces of several models side by side, and lines through them, on one scale."""
+"""The figures of loss surfaces of several models side by side, and of lines through them, on one scale."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from landscape import Line, Surface, Trajectory
 
 COLORMAP = "viridis"
 NARROW = 4
-"""The largest ratio of a plane's sides that is drawn to scale; a longer plane fills its panel."""
+"""The largest ratio of a plane's sides that is drawn to scale. A longer plane fills its panel."""
 MOST_ACROSS = 5
-"""Panels in a row, so that a page is wide enough."""
+"""Largest number of panels in a row, so that a page is wide enough."""
 
 
 def contours(
@@ -31,16 +31,16 @@ def contours(
     about: str,
     trajectories: Mapping[str, Trajectory] | None = None,
 ) -> Figure:
-    """Contours of the loss, one panel a model, five in a row, the model and the lowest point of the grid marked.
+    """Contours of the loss, a panel for each model, with marks for the model and the lowest point of the grid.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: what the loss is, for the color bar.
-        about: which data and seed, for the caption.
-        trajectories: title -> checkpoints of the training, drawn as a path on that model's surface.
+        loss_name: name of the loss, for the color bar.
+        about: a sentence about data and seed, for the caption.
+        trajectories: title -> checkpoints of the training, drawn as a path on the surface of that model.
 
     Raises:
-        ValueError: no point has a finite loss, or a trajectory is of none of the models.
+        ValueError: no point has a finite loss, or a trajectory belongs to none of the models.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
     norm, levels = loss_scale(low, high)
@@ -84,7 +84,7 @@ def contours(
             ax.set_title(f"{shown}\n{_center(surface)}")
             ax.set_xlabel("α")
             ax.set_aspect(_aspect(surfaces))
-        # few, and none the fewer when the layout gives the panels their size
+        # few ticks, whose number stays when the layout changes the size of panels
         for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         for ax in grid[:, 0]:
@@ -100,12 +100,12 @@ def contours(
 
 
 def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> Figure:
-    """The same surfaces in three dimensions, on one scale of height and color.
+    """Surfaces in three dimensions, on one scale of height and color.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: what the loss is, for the color bar.
-        about: which data and seed, for the caption.
+        loss_name: name of the loss, for the color bar.
+        about: a sentence about data and seed, for the caption.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
     norm, _ = loss_scale(low, high)
@@ -114,13 +114,13 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
         titles = [fitted(title, 2.7) for title, _ in surfaces]
         wrapped = 0.15 * max(title.count("\n") for title in titles)
         figure = new_figure(3.0 * across + 0.9, (3.3 + wrapped) * rows)
-        # titles in three dimensions are set after the layout, upward
+        # titles in three dimensions are moved up after the layout
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
         for ax, title, (_, surface) in zip(axes, titles, surfaces, strict=True):
             alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
             height = height_of(surface.loss, low, high)
-            # a logarithm has no color for zero, which is as high as the smallest loss
+            # zero has no logarithm; it is drawn as the smallest loss
             colors = colormaps[COLORMAP](norm(np.ma.masked_invalid(surface.loss).clip(low, high)))
             ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
             ax.set_zlim(*height_of(np.array([low, high]), low, high))
@@ -140,14 +140,14 @@ def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: st
 
 
 def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: str) -> Figure:
-    """Loss and accuracy along one direction, one column for each data set, one curve a model.
+    """Loss and accuracy along one direction, with a column for each data set and a curve for each model.
 
     Args:
-        series: (column title, [(model's title, line)]) of each column.
-        about: which data and seed, for the caption.
+        series: (title of the column, [(title of the model, line)]) for each column.
+        about: a sentence about data and seed, for the caption.
 
     Raises:
-        ValueError: no line.
+        ValueError: there is no line.
     """
     style = looks(title for _, models in series for title, _ in models)
     losses = [line.loss for _, models in series for _, line in models]
@@ -169,7 +169,7 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: st
                     band = line.loss - 2 * line.loss_error, line.loss + 2 * line.loss_error
                     axes[0, column].fill_between(line.alpha, *band, color=color, alpha=0.2, lw=0)
             axes[0, column].set_title(title)
-            # all columns have one scale
+            # all columns share one scale
             logarithmic(axes[0, column].yaxis, np.concatenate(losses))
             axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
             axes[1, column].set_xlabel("α")
@@ -192,7 +192,7 @@ def _rows_and_columns(panels: int) -> tuple[int, int]:
 
 
 def _center(surface: Surface) -> str:
-    """Loss and accuracy of the model itself; no accuracy where targets are not classes."""
+    """Loss and accuracy of the model itself; no accuracy if targets are not classes."""
     loss = f"{surface.center_loss:.2f}" if abs(surface.center_loss) >= 0.1 else f"{surface.center_loss:.2g}"
     accuracy = surface.center_accuracy
     return f"center {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
@@ -211,7 +211,7 @@ def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:
 
 
 def _kinds(kinds: Iterable[str]) -> str:
-    """How the directions were made. Older results do not store this: their directions were filter-normalized."""
+    """How the directions were made. Older results do not store this; their directions were filter-normalized."""
     named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
     return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))
 

@@ -1,4 +1,4 @@
-"""Accuracy and memorization over the epochs, by method and noise rate."""
+"""The figure of accuracy and memorization over the epochs, by method and noise rate."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def training_curves(histories: pd.DataFrame) -> Figure:
     """Test accuracy and memorized share over the epochs.
 
     Args:
-        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.
+        histories: one row for each epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.
 
     Returns:
-        A column for each noise rate; mean over seeds with the range as band.
+        A figure with a column for each noise rate. Lines are means over seeds, and bands their ranges.
     """
     rates = sorted(histories["noise_rate"].unique())
     style = looks(histories["method"])
@@ -67,7 +67,7 @@ def training_curves(histories: pd.DataFrame) -> Figure:
 
 
 def _ended(histories: pd.DataFrame) -> str:
-    """How many runs have no number at the last epoch, as those that diverged."""
+    """A sentence with the number of runs that have no number at the last epoch, such as those that diverged."""
     numbers = histories["epoch"].where(histories["test_accuracy"].notna())
     run = [histories[name] for name in ("dataset", "noise_kind", "method", "noise_rate", "seed")]
     last = numbers.groupby(run).max()

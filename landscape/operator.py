@@ -1,4 +1,4 @@
-"""A symmetric operator: what kernels take (`landscape.krylov`), and what matrices are (`landscape.matrices`)."""
+"""A symmetric operator. Kernels (`landscape.krylov`) take one, and each matrix (`landscape.matrices`) is one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Operator(Protocol):
 
     @property
     def dimension(self) -> int:
-        """n."""
+        """The dimension n."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which products are computed. Their rounding enters the errors of all results."""
+        """The dtype in which products are computed. Its rounding is a part of the errors of all results."""
 
     @property
     def device(self) -> torch.device:
-        """Of the vectors."""
+        """The device of the vectors."""
 
     def __matmul__(self, block: Tensor) -> Tensor:
         """The operator times a block of vectors (n, k) in float64; the result (n, k) may have another dtype."""
@@ -34,13 +34,13 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class SymmetricOperator:
-    """An operator made of a function.
+    """An operator made from a function.
 
     Attributes:
         product: (n, k) -> (n, k), linear and symmetric.
-        dimension: n.
-        dtype: in which `product` computes.
-        device: on which `product` computes.
+        dimension: the dimension n.
+        dtype: dtype in which `product` computes.
+        device: device on which `product` computes.
     """
 
     product: Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""How far a long measurement is."""
+"""Progress of long measurements."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""(points done, points in all)."""
+"""Called with (points done, points in all)."""
 
 
 def on_terminal(title: str) -> Progress:
-    """A line on standard error that is written anew as the points go by, once a second at most."""
+    """Shows the progress in one line on standard error, which is written anew once a second at most."""
     began = time.monotonic()
     written = began - 1
 
@@ -30,11 +30,11 @@ def on_terminal(title: str) -> Progress:
 
 
 def as_progress(progress: Progress | bool | None, title: str) -> Progress:
-    """What was given as `progress`: a function, True for a line on the terminal, or nothing."""
+    """The function to call: the caller's, one that writes a line on the terminal for True, or one that does nothing."""
     if callable(progress):
         return progress
     return on_terminal(title) if progress else _silent
 
 
 def _silent(_done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    """Does nothing."""

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 IGNORED = -100
-"""The label of positions that do not count, by convention of torch and transformers."""
+"""The label of positions that do not count, by the convention of torch and transformers."""
 
 
 class Task(TypedDict):
-    """What `Objective` and the training methods must know of a batch.
+    """How `Objective` and the training methods run a model on a batch, and how much the batch counts for.
 
     Attributes:
         forward: (model, batch) -> outputs.
-        count: batch -> how much its mean loss counts for.
+        count: batch -> weight of its mean loss.
     """
 
     forward: Callable[[nn.Module, Any], Any]
@@ -32,7 +32,7 @@ class Task(TypedDict):
 def supervised() -> Task:
     """Batches (inputs, targets): the model gets the inputs, and each sample counts for one.
 
-    The loss is one of (outputs, (inputs, targets)).
+    The loss is called with (outputs, (inputs, targets)).
     """
     return Task(forward=lambda model, batch: model(batch[0]), count=lambda batch: len(batch[1]))
 
@@ -40,7 +40,7 @@ def supervised() -> Task:
 def tokens(labels: str = "labels", ignored: int = IGNORED) -> Task:
     """Batches that are dicts of a model's arguments and labels of positions, such as tokens or pixels.
 
-    The model gets all but the labels, and each position counts for one whose label is not ignored.
+    The model gets all arguments without the labels. Each position whose label is not ignored counts for one.
 
     Args:
         labels: the key of the labels.
@@ -56,8 +56,8 @@ def tokens(labels: str = "labels", ignored: int = IGNORED) -> Task:
 def causal_language_model(ignored: int = IGNORED) -> Task:
     """Batches of transformers' causal language models, with `input_ids`, `labels` and perhaps an `attention_mask`.
 
-    The outputs are the logits (samples, positions, words); `next_token_loss` is the loss. Labels are those of the same
-    position, as transformers has them: the first label of each row is predicted by nothing and does not count.
+    The outputs are the logits (samples, positions, words); `next_token_loss` is the loss. As in transformers, each
+    label is that of its own position; the first label of each row has no prediction and does not count.
     """
     return Task(
         forward=lambda model, batch: _logits(_called(model, batch, use_cache=False)),
@@ -74,10 +74,10 @@ def next_token_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
 def hugging_face(*, sequence_to_sequence: bool = False) -> Task:
     """Batches of transformers' models, with `labels`: the outputs are the logits.
 
-    `label_loss` is the loss: of one label a sample, or of one a position, of which ignored ones do not count.
+    `label_loss` is the loss, for one label a sample or one label a position. Ignored labels do not count.
 
     Args:
-        sequence_to_sequence: the model is given the labels, from which it makes the decoder's inputs.
+        sequence_to_sequence: whether the model gets the labels, from which it makes the inputs of the decoder.
     """
     return Task(
         forward=lambda model, batch: _logits(_called(model, batch, labels=sequence_to_sequence)),
@@ -92,8 +92,8 @@ def label_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
 
 
 def _called(model: nn.Module, batch: Mapping[str, Any], *, labels: bool = False, **options: Any) -> Any:
-    given = {name: value for name, value in batch.items() if labels or name != "labels"}
-    return model(**given, **options)
+    arguments = {name: value for name, value in batch.items() if labels or name != "labels"}
+    return model(**arguments, **options)
 
 
 def _logits(outputs: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """How near the perturbation of a step is to the one that the true labels would have given.
 
-Needs the true labels, so it belongs to controlled experiments. Each quantity answers one of the paper's
+The comparison needs the true labels, so it belongs to controlled experiments. Each quantity answers one of the paper's
 mechanism claims (arXiv:2601.19947): M1 after Eq. 9, M2 and M3 with Eq. 12, M4 with Eq. 17 and 18.
 """
 
@@ -37,20 +37,20 @@ def perturbation_alignment(
     clean: Tensor,
     indices: Tensor | None = None,
 ) -> dict[str, float]:
-    """Compares the perturbations of one batch at the weights where `method.backward` just was.
+    """Compares the perturbations of one batch at the weights at which `method.backward` was called last.
 
-    Call it between `method.backward` and `optimizer.step`. Costs one forward and three backward passes, which
+    Call it between `method.backward` and `optimizer.step`. It costs one forward and three backward passes. They
     do not touch `.grad`, BatchNorm statistics or the method's random state (Dropout draws from the global one).
 
     Args:
         method: whose last step is examined; methods other than NCSAM leave the compensation's entries NaN.
-        inputs: (batch, ...), of that step.
-        observed: int64 (batch,), its labels.
-        clean: int64 (batch,), its true labels.
+        inputs: (batch, ...), the inputs of that step.
+        observed: int64 (batch,), the labels of that step.
+        clean: int64 (batch,), the true labels of the same samples.
         indices: int64 (batch,), the samples' positions in the training set, for losses that remember samples.
 
     Returns:
-        The `ALIGNMENT_METRICS`; NaN for what the batch or the method does not define.
+        The `ALIGNMENT_METRICS` by name. A metric that the batch or the method does not define is NaN.
     """
     is_wrong = observed != clean
     everywhere = torch.ones_like(is_wrong)

@@ -18,9 +18,10 @@ class Augmentation:
         inputs = split.batch(indices, lambda pixels: augment(pixels, generator))
 
     Attributes:
-        crop: pixels of black on each side, from which a window of the old size is cut; 0: no crop.
+        crop: width in pixels of the black border that is added on each side, before a window of the old size is cut
+            out; 0: no crop.
         flip: whether half of the images are mirrored.
-        cutout: side of the black square; 0: none.
+        cutout: side of the black square in pixels; 0: no square.
     """
 
     crop: int = 0
@@ -33,11 +34,11 @@ class Augmentation:
                 raise ValueError(f"{name}: must be at least 0 pixels, got {value}")
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """The images (n, channels, height, width) of any type, each changed by a draw of its own.
+        """Changes each image of (n, channels, height, width), of any type, by a draw of its own.
 
         Args:
-            pixels: on any device; they stay as they are.
-            generator: of the draws; one on the pixels' device saves a copy between devices.
+            pixels: images on any device; they are not written to.
+            generator: makes the draws. A generator on the pixels' device saves a copy between devices.
         """
         if self.crop:
             pixels = random_crop(pixels, self.crop, generator)
@@ -49,14 +50,14 @@ class Augmentation:
 
 
 def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """A window of the old size at a uniformly random place of each image padded with `padding` pixels of 0."""
+    """Pads each image with `padding` pixels of 0, and cuts a window of the old size at a uniformly random place."""
     count, channels, height, width = pixels.shape
     padded = torch.nn.functional.pad(pixels, (padding,) * 4)
     padded_height, padded_width = padded.shape[2:]
     top, left = (_integers(2 * padding + 1, pixels, generator) for _ in range(2))
     rows = torch.arange(height, device=pixels.device)
     planes = torch.arange(count * channels, device=pixels.device) * (padded_height * padded_width)
-    # each row of a window is `width` neighbors in memory: copied whole, many times faster than by element
+    # each row of a window is `width` neighbors in memory; copying rows is many times faster than copying elements
     starts = planes.view(count, channels, 1) + (
         (top.unsqueeze(1) + rows) * padded_width + left.unsqueeze(1)
     ).unsqueeze(1)
@@ -65,22 +66,22 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 
 def random_flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image or, with probability 1/2, its mirror image."""
+    """Mirrors each image with probability 1/2."""
     mirrored = _integers(2, pixels, generator)
     both = torch.cat([pixels, pixels.flip(3)])
     return both.index_select(0, torch.arange(len(pixels), device=pixels.device) + len(pixels) * mirrored)
 
 
 def cutout(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A square of 0 around a uniformly random pixel of each image, cut off at the border.
+    """Sets a square around a uniformly random pixel of each image to 0; the border cuts the square off.
 
-    DeVries and Taylor 2017 (arXiv:1708.04552), whose code does so after normalization: their square has the
-    mean color, here it is black.
+    Source: DeVries and Taylor 2017 (arXiv:1708.04552). Their code sets the square after the normalization, so that it
+    has the mean color; here the square is black.
 
     Args:
         pixels: (n, channels, height, width).
-        size: side of the square; an even one reaches `size / 2` pixels up and left, one less down and right.
-        generator: of the centers.
+        size: side of the square. An even square reaches `size / 2` pixels up and left, and one less down and right.
+        generator: draws the centers.
     """
     height, width = pixels.shape[2:]
     inside = []
@@ -96,5 +97,5 @@ def cutout(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
 def _integers(end: int, pixels: Tensor, generator: torch.Generator) -> Tensor:
     """An integer from 0 to `end` - 1 for each image, on the images' device."""
     drawn = torch.randint(end, (len(pixels),), generator=generator, device=generator.device)
-    # without waiting for the device; the other way it must be waited for
+    # copying to the device needs no wait; copying from the device would
     return drawn.to(pixels.device, non_blocking=pixels.is_cuda)

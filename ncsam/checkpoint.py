@@ -114,7 +114,7 @@ def load_checkpoint(
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        # torch does not look at the checksums in its files; those of earlier versions have no seal
+        # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)
         state = torch.load(path, map_location=device, weights_only=True)
         whole = state.keys() >= {"fingerprint", "model", "method", "optimizer", "scheduler", "loss", "rows"}

@@ -1,18 +1,18 @@
-"""Bounds on what a file of data may claim: sizes and labels beyond them are a slip, or meant to fill the memory."""
+"""Bounds on what a data file may claim. Larger sizes and labels are a slip, or are meant to fill the memory."""
 
 from __future__ import annotations
 
 from numpy.lib.npyio import NpzFile
 
 MAX_CLASSES = 100_000
-"""No set has more; a larger label is taken for a slip, as a model with that many outputs would be built."""
+"""No data set has more. A larger label is refused as a slip, because a model with that many outputs would be built."""
 
 
 def check_classes(largest: int, where: str) -> None:
     """Checks that the largest label of a data set is below the number of classes.
 
     Raises:
-        ValueError: it is beyond `MAX_CLASSES`.
+        ValueError: the largest label is beyond `MAX_CLASSES`.
     """
     if largest >= MAX_CLASSES:
         raise ValueError(
@@ -22,10 +22,10 @@ def check_classes(largest: int, where: str) -> None:
 
 
 def check_size(file: NpzFile, most: int) -> None:
-    """Checks what a `.npz` file claims before it is unpacked: zeros take a thousandth of their size.
+    """Checks the size that a `.npz` file claims before it is unpacked. Packed zeros take a thousandth of their size.
 
     Raises:
-        ValueError: more bytes in all than `most`.
+        ValueError: the arrays have more than `most` bytes in all.
     """
     claimed = sum(member.file_size for member in file.zip.infolist()) if file.zip else 0
     if claimed > most:

@@ -62,8 +62,8 @@ class Recorder:
             )
         outputs = outputs.detach().float()
         losses = functional.cross_entropy(outputs, self._labels, reduction="none")
-        own = self._labels.unsqueeze(1)
-        margins = outputs.gather(1, own).squeeze(1) - outputs.scatter(1, own, -torch.inf).amax(1)
+        columns = self._labels.unsqueeze(1)
+        margins = outputs.gather(1, columns).squeeze(1) - outputs.scatter(1, columns, -torch.inf).amax(1)
         # the largest of scores with a NaN among them is no prediction
         predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(torch.int16)
         old = self.dynamics

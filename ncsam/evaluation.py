@@ -1,4 +1,4 @@
-"""What a model says of the training set and of held-out samples."""
+"""Loss, accuracy and memorization of a model on the training set and on held-out samples."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def evaluate(
     test_targets = held_out.of_all(held_out.samples.targets.to(test_outputs.device))
     labels = replace(labels, observed=train.of_all(labels.observed), clean=train.of_all(labels.clean))
     loss_fn = _evaluated_loss(method)
-    # the predicted class of a NaN would be class 0: a diverged model has no accuracy, not a low one
-    # (minus infinity is what a model that rules a class out gives it)
+    # argmax takes NaN for the largest score, and would give a diverged model an accuracy; it has none
+    # (a score of minus infinity is allowed: with it a model rules a class out)
     if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
         return dict.fromkeys(EVALUATION_METRICS, float("nan"))
     predictions = train_outputs.argmax(1)
@@ -149,7 +149,7 @@ def unit_of_loss(method: Method) -> str:
 
 
 def _evaluated_loss(method: Method) -> Any:
-    """The training loss, or cross-entropy in place of a loss that remembers training samples and no others."""
+    """The training loss; cross-entropy in place of a loss that remembers samples, because it knows no held-out ones."""
     return nn.CrossEntropyLoss() if remembers_samples(method.loss_fn) else method.loss_fn
 
 

@@ -11,15 +11,16 @@ the CPU)."""
 
 
 MIN_STRIDED_CHANNELS = 16
-"""oneDNN 3.12 writes past its workspace in the weights' gradient, channels last, of 1x1 convolutions with a stride and
-fewer channels (fewer than 8 without AVX-512; uxlfoundation/oneDNN issue 6035), which ends the process."""
+"""With fewer channels, 1x1 convolutions with a stride are left as they are. For their gradient in the weights, channels
+last, oneDNN 3.12 writes past its workspace, which ends the process (uxlfoundation/oneDNN issue 6035; without AVX-512
+with fewer than 8 channels)."""
 
 
 def in_fastest_layout(model: nn.Module) -> nn.Module:
     """Puts a model's weights channels last, in place, if it has convolutions wide enough; returns the model.
 
     The convolutions then take and give images channels last, whatever the layout of the model's inputs. Results change
-    by rounding only.
+    only by rounding.
     """
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     widest = max((min(module.in_channels, module.out_channels) for module in convolutions), default=0)

@@ -1,7 +1,7 @@
-"""Losses that resist label noise, as baselines; each with its paper's defaults.
+"""Losses that resist label noise, as baselines. The defaults are those of the papers.
 
-Every one is (outputs, targets) -> the mean over the samples, in nat where the paper has logarithms. Outputs are
-logits (batch, classes), targets int64 (batch,). ELR and SLN also take the samples' positions.
+Every loss is (outputs, targets) -> mean over the samples, in nat where the paper has logarithms. Outputs are logits
+(batch, classes), targets int64 (batch,). ELR and SLN also take the positions of the samples in the training set.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from ncsam.options import Registry
+from ncsam.options import Registry, check_below_1, check_not_negative
 
 
 def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
-    """Cross-entropy, with labels smoothed over all classes if asked (Szegedy et al. 2016, section 7).
+    """Cross-entropy, whose labels may be smoothed over all classes (Szegedy et al. 2016, section 7).
 
     Raises:
-        ValueError: a smoothing outside [0, 1].
+        ValueError: the smoothing is outside [0, 1].
     """
     _check_share("label_smoothing", label_smoothing)
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
@@ -51,7 +51,7 @@ class GeneralizedCrossEntropy(nn.Module):
 class SymmetricCrossEntropy(nn.Module):
     """SCE, alpha CE + beta RCE (Wang et al. 2019, arXiv:1908.06112, Eq. 7).
 
-    The reverse cross-entropy has log 0 replaced by A, so it is -A (1 - p_y).
+    In the reverse cross-entropy A replaces log 0, so that it is -A (1 - p_y).
 
     Args:
         alpha: weight of cross-entropy; 0.1 in the paper for CIFAR-10 (6 for CIFAR-100).
@@ -62,8 +62,7 @@ class SymmetricCrossEntropy(nn.Module):
     def __init__(self, *, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
         super().__init__()
         for name, weight in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name}: must be at least 0 and finite, got {weight}")
+            check_not_negative(name, weight)
         if not float("-inf") < log_zero < 0:
             raise ValueError(f"log_zero: must be negative and finite, got {log_zero}")
         self.alpha = alpha
@@ -81,11 +80,11 @@ class ForwardCorrection(nn.Module):
     """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
 
     Args:
-        transition: (classes, classes); row i, column j the probability that class i is labeled j. Known, or
-            from `estimated_transition`.
+        transition: (classes, classes); row i, column j is the probability that class i is labeled j. It is known, or
+            estimated by `estimated_transition`.
 
     Raises:
-        ValueError: not a square matrix with rows that sum to 1.
+        ValueError: the transition is no square matrix with rows that sum to 1.
     """
 
     transition: Tensor
@@ -102,16 +101,16 @@ class ForwardCorrection(nn.Module):
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
         _check_classes(self, targets)
-        # log sum_i p_i T_iy without leaving logarithms, in which a confident p underflows
+        # log sum_i p_i T_iy is computed in logarithms, because a small p underflows
         log_column = self.transition.to(outputs).log().T[targets]
         return -(log_softmax(outputs, 1) + log_column).logsumexp(1).mean()
 
 
 def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Tensor:
-    """The transition matrix read off a network that was trained on the noisy labels (Patrini et al. 2017, Eq. 12-13).
+    """The transition matrix, from the predictions of a network that was trained on the noisy labels.
 
-    Row i is the prediction for the sample that looks most like class i: the one at the `quantile` of p_i, so
-    that no outlier decides.
+    Row i is the prediction for the sample that looks most like class i. So that no outlier decides, that is the sample
+    at the `quantile` of p_i. Source: Patrini et al. 2017, Eq. 12-13.
 
     Args:
         probabilities: (n, classes), the network's predictions on the training inputs.
@@ -131,10 +130,10 @@ def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Te
 
 
 class EarlyLearningRegularization(nn.Module):
-    """ELR, cross-entropy + lambda log(1 - <p, t>), t each sample's remembered predictions (Liu et al. 2020).
+    """ELR, cross-entropy + lambda log(1 - <p, t>), with t the remembered predictions (Liu et al. 2020).
 
-    arXiv:2007.00151, Eq. 6 and 9. `remember` moves t <- beta t + (1 - beta) p once a step, at the unperturbed
-    weights, so that sharpness-aware methods may use it too.
+    Source: arXiv:2007.00151, Eq. 6 and 9. `remember` moves each sample's t <- beta t + (1 - beta) p once a step, at the
+    unperturbed weights, so that sharpness-aware methods may use the loss too.
 
     Args:
         samples: size of the training set.
@@ -147,10 +146,8 @@ class EarlyLearningRegularization(nn.Module):
 
     def __init__(self, samples: int, classes: int, *, strength: float = 3.0, momentum: float = 0.7) -> None:
         super().__init__()
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"strength: must be at least 0 and finite, got {strength}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+        check_not_negative("strength", strength)
+        check_below_1("momentum", momentum)
         self.strength = strength
         self.momentum = momentum
         self.register_buffer("targets", torch.zeros(samples, classes))
@@ -161,7 +158,7 @@ class EarlyLearningRegularization(nn.Module):
         p = _clamped(outputs)
         p = (p / p.sum(1, keepdim=True)).to(self.targets)
         before = self.targets[indices]
-        # a pass that overflowed, after which a scaler skips the step, leaves nothing behind
+        # a scaler skips the step of a pass that overflowed; its outputs must not be remembered either
         self.targets[indices] = torch.where(
             p.isnan(), before, self.momentum * before + (1 - self.momentum) * p
         )
@@ -174,26 +171,25 @@ class EarlyLearningRegularization(nn.Module):
 
 
 class StochasticLabelNoise(nn.Module):
-    """SLN, cross-entropy with labels y + sigma z, z ~ N(0, I) drawn anew at each step (Chen et al. 2021, section 3).
+    """SLN, cross-entropy with labels y + sigma z, z ~ N(0, I) (Chen et al. 2021, section 3).
 
-    ICLR 2021, "Noise against noise: stochastic label noise helps combat inherent label noise". The noise is drawn once
+    ICLR 2021, "Noise against noise: stochastic label noise helps combat inherent label noise". z is drawn anew once
     a step, for each sample and class, so that a sharpness-aware method sees the same noisy labels at w and at
     w + perturbation. The paper's moving average of the weights and its label correction are not part of the loss.
 
     Args:
         samples: size of the training set.
         classes: number of classes.
-        seed: of the draws.
-        sigma: 1 in the paper for CIFAR-10 with symmetric noise, 0.5 with asymmetric and instance-dependent noise, 0.2
-            for CIFAR-100.
+        seed: seed of the draws.
+        sigma: size of the noise; 1 in the paper for CIFAR-10 with symmetric noise, 0.5 with asymmetric and
+            instance-dependent noise, 0.2 for CIFAR-100.
     """
 
     noise: Tensor
 
     def __init__(self, samples: int, classes: int, seed: int = 0, *, sigma: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
+        check_not_negative("sigma", sigma)
         self.sigma = sigma
         self.seed = seed
         self.draws = 0
@@ -215,7 +211,7 @@ class StochasticLabelNoise(nn.Module):
         return -(noisy * log_softmax(outputs, 1)).sum(1).mean()
 
     def get_extra_state(self) -> dict[str, int]:
-        """The number of draws so far; a checkpoint needs no more than that."""
+        """The number of draws so far, which is all that a checkpoint needs."""
         return {"draws": self.draws}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
@@ -224,7 +220,7 @@ class StochasticLabelNoise(nn.Module):
 
 
 def _clamped(outputs: Tensor) -> Tensor:
-    """Predictions kept from 0 and 1, as in the authors' code: the logarithm stays finite."""
+    """Predictions clamped away from 0 and 1, as in the authors' code, so that the logarithm stays finite."""
     return softmax(outputs, 1).clamp(1e-4, 1 - 1e-4)
 
 
@@ -233,15 +229,15 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Mixes each sample with another one of the batch (Zhang et al. 2018, arXiv:1710.09412, section 2).
 
-    lambda ~ Beta(alpha, alpha), one a batch as in the authors' code. Cross-entropy with the mixed targets is the
-    mixture of the cross-entropies.
+    lambda ~ Beta(alpha, alpha) is drawn once a batch, as in the authors' code. Cross-entropy with the mixed targets is
+    the mixture of the cross-entropies.
 
     Args:
         inputs: (batch, ...).
         targets: int64 (batch,).
         classes: number of classes.
-        alpha: of the Beta distribution; 1 in the paper for CIFAR, with 8 in its tests under label noise.
-        generator: on the CPU.
+        alpha: parameter of the Beta distribution; in the paper 1 for CIFAR, and 8 in its tests under label noise.
+        generator: makes the draws, on the CPU.
 
     Returns:
         Mixed inputs, and class probabilities (batch, classes) in the inputs' dtype.
@@ -253,7 +249,7 @@ def mixup(
             "mixup: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
         )
     share = _beta(alpha, generator)
-    # without waiting for the device
+    # copying to the device needs no wait
     partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)
     classes_of = one_hot(targets, classes).to(inputs.dtype)
     return (
@@ -263,7 +259,7 @@ def mixup(
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
-    # torch has no Beta draw from a generator: the quantile of a uniform draw is one
+    # torch has no Beta draw from a generator; the quantile of a uniform draw is a Beta draw
     uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
     return float(scipy.special.betaincinv(alpha, alpha, uniform))
 
@@ -304,10 +300,10 @@ LOSS_REGISTRY = Registry("loss", LOSSES)
 
 
 def loss_options(name: str) -> dict[str, Any]:
-    """What can be set of a loss, with the default value.
+    """The options of a loss, each with its default value.
 
     Raises:
-        ValueError: unknown loss.
+        ValueError: the loss is unknown.
     """
     return {key: option.default for key, option in LOSS_REGISTRY.options(name).items()}
 
@@ -321,12 +317,12 @@ def build_loss(
         name: one of `LOSSES`.
         samples: size of the training set, for losses that remember samples.
         classes: number of classes.
-        transition: for forward correction.
+        transition: transition matrix, for forward correction.
         seed: for losses that draw.
         options: see `loss_options(name)`.
 
     Raises:
-        ValueError: unknown loss or option, an option out of range, or a missing transition matrix.
+        ValueError: the loss or an option is unknown, an option is out of range, or the transition matrix is missing.
     """
     LOSS_REGISTRY.check(name, options)
     if name == "elr":

@@ -1,4 +1,4 @@
-"""What a model learned from wrong labels."""
+"""How many wrong labels a model memorized, and of how many it recovered the true one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What can be chosen by name, and what can be set of it: methods, models, losses, label noise, schedules.
+"""Choices by name and their options: methods, models, losses, label noise, schedules.
 
-The options of a choice are the keyword-only arguments of the function or class that makes it: one place says their
-names, types and defaults, and every error about them is raised here.
+The options of a choice are the keyword-only arguments of the function or class that makes it. So their names, types and
+defaults stand in one place, and all errors about them are raised here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 Entry = TypeVar("Entry")
 
 MAX_NUMBER = 1e300
-"""Larger numbers, which Python's integers can be, are no setting."""
+"""Larger numbers are refused. Integers of Python can be larger than any float."""
 MAX_QUOTED = 500
 """Characters of a wrong value that an error quotes."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that can be set.
+    """One setting of a choice.
 
     Attributes:
         required: whether a value must be given.
@@ -50,10 +50,10 @@ class Registry(Generic[Entry]):
     """The choices of one kind by name, such as all losses.
 
     Attributes:
-        field: how errors call the choice, such as `"loss"`.
+        field: name of the choice in errors, such as `"loss"`.
         entries: name -> entry.
         maker: entry -> the function or class whose keyword-only arguments are the options.
-        not_options: arguments that the caller's code hands over, and nobody configures.
+        not_options: arguments that are no options, because the calling code hands them over.
         whole_numbers: the smallest and the largest value of options that are whole numbers; None: any.
     """
 
@@ -67,7 +67,7 @@ class Registry(Generic[Entry]):
         """The entry of a name.
 
         Raises:
-            ValueError: unknown name.
+            ValueError: the name is unknown.
         """
         if name not in self.entries:
             hint = nearest(name, self.entries)
@@ -76,7 +76,7 @@ class Registry(Generic[Entry]):
         return self.entries[name]
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """A decorator that adds an entry of one's own.
+        """A decorator that adds an entry under a name.
 
         Raises:
             ValueError: the name is taken.
@@ -91,25 +91,25 @@ class Registry(Generic[Entry]):
         return add
 
     def options(self, name: str) -> dict[str, Option]:
-        """What can be set of a choice, by name.
+        """The options of a choice by name.
 
         Raises:
-            ValueError: unknown choice.
+            ValueError: the choice is unknown.
         """
         found = options_of(self.maker(self.entry(name)))
         return {key: option for key, option in found.items() if key not in self.not_options}
 
     def check(self, name: str, options: Mapping[str, Any], *, partly: bool = False) -> None:
-        """Checks names and types of options; whoever makes the choice checks the range of their values.
+        """Checks names and types of options. The function that makes the choice checks the range of their values.
 
         Args:
-            name: of the choice.
+            name: name of the choice.
             options: option -> value.
             partly: whether required options may be missing.
 
         Raises:
-            ValueError: unknown choice, an option that it does not have, a value of another type, or a required option
-                that is missing; the message begins with the option's name.
+            ValueError: the choice is unknown or does not have an option, a value has another type, or a required option
+                is missing. The message begins with the name of the option.
         """
         known = self.options(name)
         check_names(name, options, known)
@@ -130,24 +130,37 @@ class Registry(Generic[Entry]):
 
 @cache
 def options_of(maker: Callable[..., Any]) -> dict[str, Option]:
-    """The keyword-only arguments of a function or class; those that it passes on by `Unpack` come from its base."""
+    """The keyword-only arguments of a function or class. Its base tells those that it passes on by `Unpack`."""
     function = maker.__init__ if isinstance(maker, type) else maker  # type: ignore[misc]
     hints = get_type_hints(function)
-    found: dict[str, Option] = {}
+    inherited: dict[str, Option] = {}
+    defined_here: dict[str, Option] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
             default = None if required else parameter.default
-            found[parameter.name] = Option(required, default, _without_none(hints[parameter.name]))
+            defined_here[parameter.name] = Option(required, default, _without_none(hints[parameter.name]))
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD and isinstance(maker, type):
             (passed_on,) = get_args(hints[parameter.name])
-            inherited = options_of(maker.__mro__[1])
-            found |= {name: inherited[name] for name in get_type_hints(passed_on)}
-    return found
+            of_base = options_of(maker.__mro__[1])
+            inherited = {name: of_base[name] for name in get_type_hints(passed_on)}
+    return inherited | defined_here
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises ValueError unless the value is at least 0 and finite."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: must be at least 0 and finite, got {value}")
+
+
+def check_below_1(name: str, value: float) -> None:
+    """Raises ValueError unless the value is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: must be at least 0 and below 1, got {value}")
 
 
 def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for the first of `names` that `owner` does not know, with the most similar known name."""
+    """Raises ValueError for the first of `names` that is not known, and names the known name that is most like it."""
     known = list(known)
     for key in names:
         if key not in known:
@@ -156,13 +169,13 @@ def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ "did you mean ...?" of the known word that is most like it; empty if none is like it."""
+    """The question "did you mean ...?" with the known word that is most like this one; empty if none is like it."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def quoted(value: Any) -> str:
-    """The value as an error can show it: shortened where it is long."""
+    """The value as an error shows it; a long one is shortened."""
     text = repr(value)
     return text if len(text) <= 2 * MAX_QUOTED else f"{text[:MAX_QUOTED]} ..."
 
@@ -186,7 +199,7 @@ def _fits(value: Any, kind: Any, whole_numbers: tuple[int, int] | None) -> bool:
         least, most = whole_numbers or (-MAX_NUMBER, MAX_NUMBER)
         return is_whole and least <= value <= most
     if kind is float:
-        # an infinite number is refused by who knows why it must not be infinite
+        # the maker of the choice, which knows the range, refuses infinite numbers
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         return is_number and (isinstance(value, float) or abs(value) < MAX_NUMBER)
     if kind is str:
@@ -199,6 +212,6 @@ def _fits(value: Any, kind: Any, whole_numbers: tuple[int, int] | None) -> bool:
 
 
 def _without_none(hint: Any) -> Any:
-    """float for `float | None`; a choice of several types is not changed."""
+    """The type without None: float for `float | None`. A union of several types is not changed."""
     parts = [part for part in get_args(hint) if part is not type(None)]
     return parts[0] if type(None) in get_args(hint) and len(parts) == 1 else hint

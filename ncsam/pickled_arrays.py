@@ -1,7 +1,8 @@
-"""Arrays out of pickles, without unpickling: the pickle's words are read, and no function that it names is called.
+"""Arrays from pickles without unpickling. The operations of the pickle are read, but no function is called.
 
-NumPy rebuilds an array from a state that the pickle chooses, and believes it: a crafted data type makes pointers of
-bytes. So the state is only looked at here, and an array is made of its bytes if its type is a plain number's.
+NumPy rebuilds an array from a state that the pickle chooses, and trusts this state: a crafted data type turns bytes
+into pointers. So this module only reads the state. It makes an array from the bytes if the data type is that of a
+number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAX_OPERATIONS = 10_000_000
-"""Words in one pickle. The training set of CIFAR-100 takes 0.4 million; ten million keep less than 1 GiB."""
+"""Most operations of one pickle. The training set of CIFAR-100 has 0.4 million; ten million need less than 1 GiB."""
 
 NUMBERS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 """Data types that an array may have, by NumPy's names."""
@@ -24,7 +25,7 @@ _RECONSTRUCT = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.mul
 _FROM_BUFFER = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
 _NO_BYTES = "__builtin__.bytes"
 ARRAY_NAMES = _RECONSTRUCT | _FROM_BUFFER | {"numpy.ndarray", "numpy.dtype", "_codecs.encode", _NO_BYTES}
-"""What a pickled array names: functions and classes of NumPy, and how Python 3 writes bytes for Python 2."""
+"""The names in a pickled array: functions and classes of NumPy, and the function by which Python 3 writes bytes."""
 
 
 class PickleError(ValueError):
@@ -33,19 +34,19 @@ class PickleError(ValueError):
 
 @dataclass(frozen=True)
 class Name:
-    """A function or class that a pickle names, such as `numpy.dtype`. It is never looked up."""
+    """The name of a function or class in a pickle, such as `numpy.dtype`. The function is never looked up."""
 
     path: str
 
 
 @dataclass(eq=False)
 class Call:
-    """What a pickle wants to be called, and the state that the result shall have. It is never called.
+    """A call that a pickle asks for, and the state that it sets on the result. The call is never made.
 
     Attributes:
-        name: of the function or class; `"persistent"` for what the pickle's file keeps outside of the pickle.
-        arguments: as the pickle has them.
-        state: None if the pickle sets none.
+        name: name of the function or class; `"persistent"` for content that lies outside of the pickle.
+        arguments: the arguments in the pickle.
+        state: the state that the pickle sets; None if it sets none.
     """
 
     name: str
@@ -70,21 +71,21 @@ _VALUES = frozenset(
         *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     }
 )
-"""Words that put their own argument on the stack."""
+"""Operations that push their own argument on the stack."""
 
 
 def read_pickle(file: BinaryIO, names: frozenset[str] = ARRAY_NAMES) -> Any:
     """Reads one pickle of Python 2 or 3 up to its end; the strings of Python 2 are taken as latin-1.
 
     Args:
-        file: at the pickle's first byte.
-        names: which functions and classes the pickle may name.
+        file: open file, at the first byte of the pickle.
+        names: the functions and classes that the pickle may name.
 
     Returns:
         Dictionaries, lists, tuples, numbers, strings and bytes; `Name` and `Call` stand for everything else.
 
     Raises:
-        PickleError: the pickle is broken, names something else, or has more than `MAX_OPERATIONS` words.
+        PickleError: the pickle is broken, names something else, or has more than `MAX_OPERATIONS` operations.
     """
     stack: _Stack = []
     memo: dict[int, Any] = {}
@@ -107,7 +108,7 @@ def read_pickle(file: BinaryIO, names: frozenset[str] = ARRAY_NAMES) -> Any:
             elif word == "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 if type(name) is not str or type(module) is not str:
-                    raise PickleError("it names something by what is no text")
+                    raise PickleError("it names something by a value that is no text")
                 stack.append(_allowed(f"{module}.{name}", names))
             elif word == "STOP":
                 return stack.pop()
@@ -129,7 +130,7 @@ def _allowed(path: str, names: frozenset[str]) -> Name:
 
 
 def _to_mark(stack: _Stack) -> list[Any]:
-    """Takes what lies above the last mark, and the mark, off the stack."""
+    """Pops all values above the last mark, and the mark, from the stack, and returns the values."""
     items: list[Any] = []
     while (item := stack.pop()) is not _MARK:
         items.append(item)
@@ -147,9 +148,9 @@ def _tuple_of(size: int) -> Callable[[_Stack], None]:
 def _set_items(stack: _Stack, items: list[Any]) -> None:
     target = stack[-1]
     if type(target) is not dict:
-        raise PickleError("it sets items of what is no dictionary")
+        raise PickleError("it sets items of a value that is no dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # the hash of tuples within tuples recurses as deep as the pickle likes
+        # the hash of tuples within tuples recurses as deep as the pickle nests them
         if type(key) not in (str, bytes, int):
             raise PickleError(f"it has a key that is a {type(key).__name__}")
         target[key] = value
@@ -163,21 +164,21 @@ def _dictionary(stack: _Stack) -> None:
 
 def _extend(stack: _Stack, items: list[Any]) -> None:
     if type(stack[-1]) is not list:
-        raise PickleError("it appends to what is no list")
+        raise PickleError("it appends to a value that is no list")
     stack[-1].extend(items)
 
 
 def _reduce(stack: _Stack) -> None:
     arguments, function = stack.pop(), stack.pop()
     if type(function) is not Name or type(arguments) is not tuple:
-        raise PickleError("it calls what is no function")
+        raise PickleError("it calls a value that is no function")
     stack.append(Call(function.path, arguments))
 
 
 def _build(stack: _Stack) -> None:
     state, target = stack.pop(), stack[-1]
     if type(target) is not Call or target.state is not None:
-        raise PickleError("it sets a state of what has none")
+        raise PickleError("it sets the state of a value that has none")
     target.state = state
 
 
@@ -209,8 +210,8 @@ def as_array(call: Call) -> np.ndarray:
     """The array that a pickle describes, in the machine's byte order. It may be read-only.
 
     Raises:
-        PickleError: the data type is not one of `NUMBERS`, the shape is not that of the bytes, or the pickle
-            describes something else.
+        PickleError: the data type is not one of `NUMBERS`, the shape does not fit the bytes, or the pickle describes no
+            array.
     """
     if call.name in _RECONSTRUCT:
         match call.arguments, call.state:
@@ -233,7 +234,7 @@ def plain_array(content: bytes, dtype: np.dtype, shape: tuple[Any, ...], order: 
     """An array of exactly these bytes, in the machine's byte order.
 
     Raises:
-        PickleError: the shape is none, or has not as many bytes.
+        PickleError: the shape is no shape, or needs another number of bytes.
     """
     if not all(type(size) is int and size >= 0 for size in shape):
         raise PickleError("the shape of an array is no shape")
@@ -241,13 +242,13 @@ def plain_array(content: bytes, dtype: np.dtype, shape: tuple[Any, ...], order: 
         raise PickleError(f"an array has {len(content)} bytes, not those of its shape")
     try:
         array = np.frombuffer(content, dtype).reshape(shape, order=order)
-    except ValueError as error:  # more dimensions, or larger ones, than NumPy has
+    except ValueError as error:  # NumPy refuses more dimensions, or larger ones, than it can have
         raise PickleError(f"the shape of an array is no shape ({error})") from error
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _plain_dtype(call: Call) -> np.dtype:
-    """The data type by its name and byte order, and only if all else of its state says that it is plain."""
+    """The data type by its name and byte order, if the rest of its state says that it is a plain one."""
     match call.name, call.arguments, call.state:
         case (
             "numpy.dtype",
@@ -264,7 +265,7 @@ def _bytes(content: Any) -> bytes:
             return _bytes(text)
         case Call(name, (), None) if name == _NO_BYTES:
             return b""
-        case str() if content.isascii() or max(content) < "\u0100":  # Python 2's bytes
+        case str() if content.isascii() or max(content) < "\u0100":  # the bytes of Python 2
             return content.encode("latin1")
         case bytes() | bytearray():
             return bytes(content)

@@ -1,4 +1,4 @@
-"""Measures a training at chosen epochs, on one large batch whose true labels are known."""
+"""Measurements at chosen epochs of a training, on one large batch whose true labels are known."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ GRADIENT_METRICS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """Something to measure at the end of some epochs; `fit` records it in the history, NaN in the other epochs.
+    """A measurement at the end of some epochs. `fit` records it in the history, with NaN in the other epochs.
 
     Attributes:
-        epochs: in which, counted from 1.
-        measure: () -> the metrics; must leave the training as it was.
-        metrics: name -> (unit, description) of all that `measure` returns.
+        epochs: the epochs that are measured, counted from 1.
+        measure: () -> the metrics by name. It must leave the training as it was.
+        metrics: name -> (unit, description) of each metric that `measure` returns.
     """
 
     epochs: Collection[int]
@@ -63,19 +63,19 @@ def gradient_probe(
     *,
     epochs: Collection[int],
 ) -> Probe:
-    """What the method's next perturbation would be on a fixed batch, beside that of the true labels.
+    """A probe that compares the method's next perturbation on a fixed batch with that of the true labels.
 
-    The `ALIGNMENT_METRICS`, and the gradient's norm on three groups of samples before and after the perturbation:
-    whether NCSAM damps wrongly labeled samples, or ambiguous ones of either kind. Costs about 7 gradients of
-    the batch for a method that perturbs, 4 for another.
+    It measures the `ALIGNMENT_METRICS`, and the norm of the gradient on three groups of samples before and after the
+    perturbation. These norms say whether NCSAM damps wrongly labeled samples, or ambiguous samples with right or wrong
+    labels. It costs about 7 gradients of the batch for a method that perturbs, and 4 for another method.
 
     Args:
-        method: in training.
-        inputs: (batch, ...); some hundred samples or more.
+        method: the method of the training.
+        inputs: (batch, ...), some hundred samples or more.
         observed: int64 (batch,), their labels.
         clean: int64 (batch,), their true labels.
         indices: int64 (batch,), their positions in the training set.
-        epochs: when.
+        epochs: the epochs at whose end the probe measures, counted from 1.
     """
 
     def measure() -> dict[str, float]:
@@ -89,7 +89,7 @@ def _gradient_metrics(
     method: Method, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor
 ) -> dict[str, float]:
     method.model.train()
-    # the batch's gradient, and what the method makes of it
+    # the gradient of the batch, and the perturbation that the method makes from it
     method.fill_gradients(inputs, observed, indices)
     aligned = perturbation_alignment(method, inputs, observed, clean, indices)
     metrics = {f"probe_{name}": value for name, value in aligned.items()}
@@ -102,7 +102,7 @@ def _gradient_metrics(
 
 
 def _groups(logits: Tensor, observed: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """bool (batch,) of each of `GROUPS`."""
+    """The members of each of the `GROUPS`, bool (batch,)."""
     is_wrong = observed != clean
     if logits.ndim != 2 or logits.shape[1] < 2 or is_wrong.all():
         nobody = torch.zeros_like(is_wrong)
@@ -113,7 +113,7 @@ def _groups(logits: Tensor, observed: Tensor, clean: Tensor) -> dict[str, Tensor
 
 
 def _norms(method: Method, inputs: Tensor, observed: Tensor, indices: Tensor) -> tuple[float, float]:
-    """Norm of the samples' mean gradient at w, and at w + the method's perturbation; NaN where there is none."""
+    """Norms of the samples' mean gradient at w and at w + the method's perturbation; NaN where none exists."""
     if len(inputs) < 2:
         return float("nan"), float("nan")
     at_w = norm(method.passes.gradient(inputs, observed, indices)[2]).item()
@@ -125,7 +125,7 @@ def _norms(method: Method, inputs: Tensor, observed: Tensor, indices: Tensor) ->
 
 @contextmanager
 def _undone(method: Method) -> Iterator[None]:
-    """Puts back all that passes move: statistics, memories, random states, counts and `.grad`."""
+    """Restores all that passes change: statistics, memories of losses, random states, counts and `.grad`."""
     parameters = list(method.parameters())
     gradients = [parameter.grad for parameter in parameters]
     buffers = list(method.model.buffers())

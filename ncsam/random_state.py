@@ -1,4 +1,4 @@
-"""torch's global generators, borrowed by one thread at a time: Dropout and others can draw from no other."""
+"""torch's global generators, which one thread at a time borrows. Dropout can draw from no other generator."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 import torch
 
 LOCK: threading.RLock = torch.random.__dict__.setdefault("_borrowed_by_one_thread", threading.RLock())
-"""Held while the global generators are borrowed. It lies with the generators, so that `landscape` has the same one."""
+"""Held while the global generators are borrowed. `torch.random` keeps the lock, so that `landscape` has the same."""
 
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
-    """Inside the block torch's global generators belong to this thread; at its end their state is restored.
+    """Inside the block torch's global generators belong to this thread. At its end their state is restored.
 
     Threads that borrow the generators wait for each other. A thread that draws without borrowing still
     moves the generators.
 
     Args:
-        device: if this is a GPU, its generator is borrowed too.
+        device: if the device is a GPU, its generator is borrowed too.
         seed: the generators start from this seed; without a seed they go on from their state.
     """
     cuda = device is not None and device.type == "cuda"
@@ -28,7 +28,7 @@ def borrowed_generators(device: torch.device | None = None, seed: int | None = N
         if seed is not None:
             torch.random.default_generator.manual_seed(seed)
             if cuda:
-                # of this device, which need not be the current one
+                # the seed of this device, which need not be the current one
                 with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Learning rates over the epochs, by name, each with a linear warm-up of the rate if wanted."""
+"""Learning rates over the epochs, by name. Each may begin with a linear warm-up of the rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ncsam.options import Registry
 
 
 def constant(optimizer: Optimizer, epochs: int, *, warmup_epochs: int = 0) -> LRScheduler:
-    """The optimizer's learning rate throughout."""
+    """The optimizer's learning rate in all epochs."""
     return _warmed_up(optimizer, epochs, warmup_epochs, lambda _: ConstantLR(optimizer, 1.0, total_iters=0))
 
 
@@ -31,7 +31,7 @@ def step(
     factor: float = 0.1,
     warmup_epochs: int = 0,
 ) -> LRScheduler:
-    """The learning rate times `factor` after each milestone, a share of the epochs (He et al. 2016, section 4.2)."""
+    """Multiplies the learning rate by `factor` after each milestone, a share of the epochs (He et al. 2016)."""
     ascending = list(milestones) == sorted(set(milestones))
     if not (milestones and ascending and all(0 < share < 1 for share in milestones)):
         raise ValueError(
@@ -62,7 +62,7 @@ def cosine(optimizer: Optimizer, epochs: int, *, warmup_epochs: int = 0) -> LRSc
 def _warmed_up(
     optimizer: Optimizer, epochs: int, warmup_epochs: int, after: Callable[[int], LRScheduler]
 ) -> LRScheduler:
-    """The rate rises for w epochs in equal steps of 1 / (w + 1); then `after` rules the remaining epochs."""
+    """The rate rises for w epochs by equal steps of 1 / (w + 1). In the remaining epochs it follows `after`."""
     if not 0 <= warmup_epochs < epochs:
         raise ValueError(
             f"warmup_epochs: must be at least 0 and below the {epochs} epochs of the training, got {warmup_epochs}"
@@ -74,17 +74,17 @@ def _warmed_up(
 
 
 SCHEDULES: dict[str, Callable[..., LRScheduler]] = {"constant": constant, "step": step, "cosine": cosine}
-"""Name -> (optimizer, epochs, options by name) -> scheduler that is stepped once an epoch."""
+"""Name -> (optimizer, epochs, options by name) -> scheduler, which is stepped once an epoch."""
 
 SCHEDULE_REGISTRY = Registry("schedule", SCHEDULES)
 """The schedules of the learning rate with their options."""
 
 
 def schedule_options(name: str) -> dict[str, Any]:
-    """What can be set of a schedule, with the default value.
+    """The options of a schedule, each with its default value.
 
     Raises:
-        ValueError: unknown schedule.
+        ValueError: the schedule is unknown.
     """
     return {key: option.default for key, option in SCHEDULE_REGISTRY.options(name).items()}
 
@@ -94,13 +94,13 @@ def build_schedule(name: str, optimizer: Optimizer, *, epochs: int, **options: A
 
     Args:
         name: one of `SCHEDULES`.
-        optimizer: whose learning rate is the highest one.
-        epochs: of the training.
-        options: see `schedule_options(name)`; all schedules have `warmup_epochs`, in which the learning rate rises by
-            equal steps.
+        optimizer: its learning rate is the highest one of the schedule.
+        epochs: number of epochs of the training.
+        options: see `schedule_options(name)`. All schedules have `warmup_epochs`: in these epochs the learning rate
+            rises by equal steps.
 
     Raises:
-        ValueError: unknown schedule or option, or an option out of range.
+        ValueError: the schedule or an option is unknown, or an option is out of range.
     """
     SCHEDULE_REGISTRY.check(name, options)
     return SCHEDULES[name](optimizer, epochs, **options)

@@ -1,6 +1,6 @@
-"""A checksum in the last line of a file, by which a reader finds that bytes of the file have changed.
+"""A checksum in the last line of a file, which tells whether bytes of the file have changed.
 
-Readers of HDF5 files and of torch's files pass over the line.
+Programs that read HDF5 files or files of torch ignore this line.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ BLOCK = 1 << 20
 
 
 class SealError(ValueError):
-    """A file whose bytes are not those that were sealed."""
+    """The bytes of a file have changed since it was sealed."""
 
 
 def sealed(content: bytes) -> bytes:
-    """The content with its SHA-256 in a line behind it."""
+    """The content, followed by a line with its SHA-256."""
     return content + _line(hashlib.sha256(content).hexdigest())
 
 
 def without_seal(content: bytes) -> bytes:
-    """The content before its seal, if it has one."""
+    """The content without its seal, if it has one."""
     is_there = content[-LENGTH:].startswith(BEFORE_DIGEST)
     return content[:-LENGTH] if is_there else content
 
 
 def seal(path: Path) -> None:
-    """Writes the checksum behind a file's content."""
+    """Appends the checksum to a file."""
     line = _line(_digest(path, path.stat().st_size))
     with path.open("ab") as file:
         file.write(line)

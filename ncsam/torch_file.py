@@ -1,4 +1,4 @@
-"""Tensors and NumPy arrays of a file that torch.save wrote, read without executing anything in the file."""
+"""Reads tensors and NumPy arrays of a file that torch.save wrote, without executing anything in the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ncsam.pickled_arrays import ARRAY_NAMES, Call, Name, PickleError, as_array, plain_array, read_pickle
 
 MAX_BYTES = 1 << 30
-"""Of the pickle of a file, and of a tensor's content."""
+"""Most bytes of the pickle of a file, and of the content of a tensor."""
 
 STORAGES = {
     "torch.BoolStorage": "b1",
@@ -27,7 +27,7 @@ STORAGES = {
     "torch.FloatStorage": "f4",
     "torch.DoubleStorage": "f8",
 }
-"""What a pickled tensor names its content -> its data type by NumPy's name."""
+"""Name of the content of a pickled tensor -> its data type by NumPy's name."""
 
 UNTYPED = {"torch.uint16": "u2", "torch.uint32": "u4", "torch.uint64": "u8"}
 """Data types of tensors whose content is named `torch.storage.UntypedStorage`."""
@@ -42,18 +42,18 @@ _NAMES = ARRAY_NAMES | {
     "collections.OrderedDict",
 }
 _MAGIC = 0x1950A86A20F9469CFC6C
-"""First of the pickles in a file of torch before 1.6."""
+"""The first pickle in a file that torch before 1.6 wrote."""
 
 Arrays = dict[str, Callable[[], np.ndarray]]
-"""Name -> what makes its array; only those that are asked for take memory."""
+"""Name -> function that makes the array. Only arrays that are made take memory."""
 
 
 def read_torch_file(file: BinaryIO) -> Arrays:
-    """The arrays of a file by name; one alone, without a name, has an empty one.
+    """The arrays of a file by name. A single array without a name has the name "".
 
     Raises:
-        ValueError: the file is broken, or holds more than one tensor or array, or a dictionary of those. The
-            functions in the result raise it where the content of an array is not as its description says.
+        ValueError: the file is broken, or holds anything but a tensor, an array, or a dictionary of these. The
+            functions in the result raise the error if the content of an array does not fit its description.
     """
     if not zipfile.is_zipfile(file):
         file.seek(0)
@@ -68,7 +68,7 @@ def read_torch_file(file: BinaryIO) -> Arrays:
 
 
 def _before_torch_1_6(file: BinaryIO) -> Any:
-    """The fourth of four pickles; what the tensors hold follows them and is not read."""
+    """The fourth of four pickles. The content of tensors follows the pickles and is not read."""
     magic, _, _, found = (read_pickle(file, _NAMES) for _ in range(4))
     if magic != _MAGIC:
         raise PickleError("it is no file of torch.save")
@@ -89,7 +89,7 @@ def _storage(file: BinaryIO, folder: str, key: str) -> tuple[bytes, str]:
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member of the archive that is as large as it says: torch compresses none."""
+    """A member of the archive. torch compresses none, so its size is the one that the archive states."""
     try:
         member = archive.getinfo(name)
     except KeyError:
@@ -138,7 +138,7 @@ def _rebuild(call: Call, storage: Callable[[str], tuple[bytes, str]]) -> np.ndar
 
 
 def _elements(content: np.ndarray, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
-    """The elements that a tensor's strides name; the bounds of each are checked."""
+    """The elements that the strides of a tensor address. Their bounds are checked."""
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or not all(type(number) is int and number >= 0 for number in numbers):
         raise PickleError("the shape of a tensor is no shape")
@@ -150,7 +150,7 @@ def _elements(content: np.ndarray, offset: int, size: tuple[Any, ...], stride: t
         raise PickleError("a tensor reaches beyond its content")
     index = np.full(size, offset)
     for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
-        if n > 1:  # the step of a single element may be any number
+        if n > 1:  # a dimension of one element may have any stride
             along = [n if other == axis else 1 for other in range(len(size))]
             index += (np.arange(n) * step).reshape(along)
     return content[index]

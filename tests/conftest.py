@@ -55,6 +55,11 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return model.double(), images, targets
 
 
+def some_vectors(n: int, k: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A block of random vectors (n, k), the same at each call."""
+    return torch.randn(n, k, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
 def rescaled_relu_network(factor: float) -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
     """(model, loss, data): the same function for every factor, with other weights."""
     model, inputs, targets = build("relu-mlp")

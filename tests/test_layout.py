@@ -12,9 +12,7 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_BODY, MOST_PARAMETERS = 400, 60, 10
 REASONS_FOR_MORE_PARAMETERS = {
     "landscape": {
         "lines": "options of one measurement, each with a default; a caller names the few that differ",
-        "line": "those of `lines`",
         "surfaces": "options of one measurement, each with a default; a caller names the few that differ",
-        "surface": "those of `surfaces`",
         "Objective.__init__": "what a batch is, and options with a default; a caller names the few that differ",
         "sharpness_profile": "the budgets of five families of measures, each with a default",
     },

@@ -1,8 +1,9 @@
 """The paper's claims (arXiv:2601.19947) and its rivals, as predictions that a study's table of runs can contradict.
 
-`claim.py` says what a claim is and judges it. `prediction.py`, `differences.py`, `trends.py`, `associations.py` and
-`shares.py` hold the kinds of predictions, `effect.py` the rules of verdicts, `coverage.py` which runs are missing,
-`variants.py` which runs are a method's, `quantities.py` what is measured. One file a family holds the claims.
+`claim.py` defines a claim and judges claims. `prediction.py`, `differences.py`, `trends.py`, `associations.py` and
+`shares.py` hold the kinds of predictions. `effect.py` holds the rules of verdicts, `coverage.py` finds missing runs,
+`variants.py` finds the runs of a method, and `quantities.py` defines what is measured. The other files hold the claims,
+one file for each family.
 """
 
 from analysis.claims import (

@@ -1,4 +1,4 @@
-"""A: how the method's own settings matter."""
+"""A: the effects of the method's own settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of how two quantities go together over methods."""
+"""Predictions about the association of two quantities over methods."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Association:
     """The rank correlation of two quantities over families of methods, within data set and noise.
 
     Attributes:
-        quantity: one of them.
-        outcome: the other.
-        sign: of the correlation.
-        given: a third quantity that is held fixed: the correlation is then a partial one.
+        quantity: one of the two quantities.
+        outcome: the other quantity.
+        sign: predicted sign of the correlation.
+        given: a third quantity that is held fixed. The correlation is then a partial one.
     """
 
     quantity: str
@@ -72,9 +72,9 @@ class Association:
 
 @dataclass(frozen=True)
 class Information:
-    """How much a quantity tells about the order of methods in another one, within data set and noise.
+    """How much a quantity tells about the order of methods in another quantity, within data set and noise.
 
-    Hyper-parameters are held fixed: a quantity that only follows one of them tells nothing.
+    Hyper-parameters are held fixed, so that a quantity which only follows a hyper-parameter tells nothing.
     """
 
     quantity: str
@@ -93,7 +93,7 @@ class Information:
         )
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The least normalized conditional mutual information, above chance."""
+        """The smallest normalized conditional mutual information, minus the information by chance."""
         quantities = [quantity(self.quantity), quantity(self.outcome)]
         noisy = distinct_methods(_comparable(table, quantities))
         needs = lacking(table, noisy, quantities)
@@ -111,7 +111,7 @@ class Information:
 
 
 def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """The noisy runs that a comparison over methods may use: those with the same training loss."""
+    """The runs with wrong labels that a comparison over methods may use: those with one training loss."""
     noisy = noisy_runs(table)
     unchanged = (noisy["mixup"] == 0) & (noisy["label_smoothing"] == 0)
     noisy = noisy[(noisy["loss"] == "cross-entropy") & unchanged]

@@ -1,4 +1,4 @@
-"""A claim, and its judgement on a study's table of runs."""
+"""Claims, and their judgement on a study's table of runs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Claim:
     """A statement that data can contradict.
 
     Attributes:
-        id: as in the project's list of claims; its letters name the family over which Holm's correction is made.
-        statement: what is claimed, in one sentence.
-        place: where.
-        predictions: what it means for measured quantities; all of them decide.
-        controls: effects that explain it but do not enter the verdict.
+        id: id in the project's list of claims. Its letters name the family over which Holm's correction is made.
+        statement: the claim in one sentence.
+        place: the place in the paper, or another source.
+        predictions: predictions about measured quantities; all of them enter the verdict.
+        controls: effects that help to explain the verdict but do not enter it.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Claim:
 
     @property
     def family(self) -> str:
-        """The claims that are corrected together."""
+        """The letters of the id. Claims with the same letters are corrected together."""
         return self.id.rstrip("0123456789")
 
 
@@ -60,23 +60,23 @@ class Judgement:
 
     @property
     def measured(self) -> str:
-        """How many predictions the verdict rests on, as in "1 of 4 measured"; empty if on all."""
+        """The number of predictions behind the verdict, as in "1 of 4 measured"; empty if all were measured."""
         count = sum(effect.verdict != NOT_MEASURED for effect in self.effects)
         return f"{count} of {len(self.effects)} measured" if 0 < count < len(self.effects) else ""
 
     @property
     def conclusions(self) -> list[str]:
-        """What each prediction's verdict rests on, or what would be needed for one."""
+        """For each prediction, what its verdict rests on, or what a verdict would need."""
         return [conclusion(effect) for effect in self.effects]
 
     @property
     def missing(self) -> list[str]:
-        """Runs of the grid that are not there or were lost, over all predictions."""
+        """Runs of the grid that are missing or were lost, over all predictions."""
         return list(dict.fromkeys(text for effect in self.effects for text in effect.missing))
 
 
 CLAIMS: dict[str, Claim] = {}
-"""Id -> claim, of all that are judged."""
+"""Id -> claim, of all claims that are judged."""
 
 
 def register(claim: Claim) -> Claim:
@@ -94,24 +94,24 @@ def register(claim: Claim) -> Claim:
 
 
 def read_claims(path: Path) -> None:
-    """Runs a Python file of the user's, which registers further claims.
+    """Runs a Python file of the user that registers further claims.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not Python, or fails.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not Python, or fails.
     """
     read_own_part(path)
 
 
 def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
-    """The claims of these ids, however they are capitalized; all that are registered for None.
+    """The claims of these ids, in upper or lower case; for None all registered claims.
 
     Args:
-        ids: as a study names them.
-        skip_unknown: leaves out what is not registered, such as a claim of a file that is not loaded.
+        ids: the ids in a study.
+        skip_unknown: whether claims that are not registered are left out, such as those of a file that is not loaded.
 
     Raises:
-        ValueError: an id that is not registered; the message names the nearest.
+        ValueError: an id is not registered; the message names the nearest id.
     """
     if ids is None:
         return list(CLAIMS.values())
@@ -124,12 +124,12 @@ def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> l
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:
-    """Tests claims, all that are registered if not given; neither the order of rows nor that of files matters.
+    """Judges claims; if none are given, all registered ones. The order of rows and files does not matter.
 
-    The predictions of a family share an error rate of 5% (Holm); controls are corrected apart from them.
+    The predictions of a family share an error rate of 5% (Holm). Controls are corrected separately.
 
     Raises:
-        ValueError: a claim names what is no quantity and no column of the table.
+        ValueError: a claim names something that is neither a quantity nor a column of the table.
     """
     table = table.sort_values(["dataset", "noise_kind", "noise_rate", "method", "seed"], ignore_index=True)
     chosen = list(CLAIMS.values() if claims is None else claims)
@@ -179,7 +179,7 @@ def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:
 
 
 def write_json(judgements: list[Judgement], path: Path) -> None:
-    """Writes verdicts with all their numbers; NaN and infinity become null."""
+    """Writes verdicts with all their numbers. NaN and infinity become null."""
     content = [
         {
             "id": judgement.claim.id,
@@ -198,7 +198,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
 
 
 def _plain(effect: Effect) -> dict[str, object]:
-    """All numbers of an effect, both of what it says of these cells and of cells like these."""
+    """All numbers of an effect, about these cells and about cells like these."""
     finding = effect.finding
     return {
         "name": effect.name,

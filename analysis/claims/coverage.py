@@ -1,4 +1,4 @@
-"""Which runs a comparison has and which it lacks: not run, diverged, not measured, or not converged."""
+"""The runs that a comparison has, and those that it lacks: not run, diverged, not measured, or not converged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 NO_RUN, DIVERGED, NOT_CONVERGED, NO_VALUE = "no run", "diverged", "not converged", "not measured"
 
@@ -22,8 +22,8 @@ class Coverage:
 
     Attributes:
         missing: parts of the study's grid without a run, or without a number, each with the reason.
-        runs: how many runs there are.
-        not_converged: how many of them hold a value that did not converge, which therefore is not used.
+        runs: number of runs that exist.
+        not_converged: number of runs whose value did not converge. Such a value is not used.
     """
 
     missing: tuple[str, ...] = ()
@@ -39,12 +39,12 @@ class Coverage:
 
 
 def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Sequence[Quantity]) -> Coverage:
-    """What the runs of one method cover of a grid.
+    """The part of a grid that the runs of one method cover.
 
     Args:
         grid: the method should have one run in each cell and seed of these runs.
-        runs: those of the method.
-        title: of the method.
+        runs: the runs of the method.
+        title: title of the method.
         quantities: each run should have a value of all of them.
     """
     values = pd.concat([what.values(runs) for what in quantities], axis=1).sum(axis=1, skipna=False)
@@ -53,7 +53,7 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
     states = dict.fromkeys(_cells(grid), NO_RUN)
     for cell, value, broke, open_ in zip(_cells(runs), values, diverged, unconverged, strict=True):
         reason = "" if np.isfinite(value) else DIVERGED if broke else NOT_CONVERGED if open_ else NO_VALUE
-        # of several runs in a cell the worst
+        # if a cell has several runs, the worst state counts
         if reason == DIVERGED or states[cell] != DIVERGED:
             states[cell] = reason or ("" if states[cell] == NO_RUN else states[cell])
     seeds: dict[tuple[Any, ...], list[str]] = {}
@@ -68,7 +68,7 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
 
 
 def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Coverage:
-    """What the runs of each method of a table cover of all cells and seeds of the table."""
+    """The part of all cells and seeds of a table that the runs of each method cover."""
     found = Coverage()
     for title, runs in table.groupby("method", sort=True):
         found += coverage(table, runs, str(title), quantities)

@@ -24,18 +24,18 @@ from analysis.statistics import paired_effect
 
 
 def null_of(sign: int, margin: float) -> tuple[float, float]:
-    """The effects that the null hypothesis allows: 0, or those within the margin where no difference is predicted."""
+    """The effects that the null hypothesis allows: 0, or if no difference is predicted, those within the margin."""
     return (-margin, margin) if sign == 0 and math.isfinite(margin) else (0.0, 0.0)
 
 
 def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
-    """The quantity in two sets of runs that agree in data set, noise and seed: `CELL`, `more` and `less`."""
+    """The quantity in pairs of runs that agree in data set, noise and seed. Columns: `CELL`, `more` and `less`."""
     first, second = more[CELL].assign(more=what.values(more)), less[CELL].assign(less=what.values(less))
     return first.merge(second, on=CELL)
 
 
 def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame, covered: Coverage) -> Effect:
-    """The mean over cells of the mean difference in each, of what `pairs_of` gives."""
+    """The mean over cells of the mean difference in each cell, from the pairs of `pairs_of`."""
     null = null_of(prediction.sign, what.margin)
     return effect_of(
         prediction,
@@ -51,9 +51,10 @@ def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame,
 
 @dataclass(frozen=True)
 class Difference:
-    """A quantity of one method less that of another, paired by data set, noise and seed, where labels are wrong.
+    """A quantity of one method minus that of another, in runs with wrong labels, paired by data set, noise and seed.
 
-    The mean over cells of the mean difference in each; whether it reverses between cells is tested.
+    The effect is the mean over cells of the mean difference in each cell. A test looks for differences of opposite
+    signs between cells.
     """
 
     quantity: str
@@ -85,11 +86,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Level:
-    """The sign of a quantity itself, in the runs of one method, or of all, where labels are wrong.
+    """The sign of a quantity itself, in the runs of one method, or of all methods, with wrong labels.
 
     Attributes:
-        method: whose runs; None: the mean over all methods for each data set, noise and seed.
-        non_inferior: the quantity may lie on the other side of zero by less than its margin.
+        method: method of the runs. None: the mean over all methods for each data set, noise and seed.
+        non_inferior: whether the quantity may lie on the other side of zero by less than its margin.
     """
 
     quantity: str
@@ -111,7 +112,7 @@ class Level:
         return f"{self.method.title if self.method else 'any method'} with wrong labels"
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The mean over cells of the mean over seeds in each."""
+        """The mean over cells of the mean over seeds in each cell."""
         what = quantity(self.quantity)
         noisy = what.measured(noisy_runs(table))
         runs = noisy if self.method is None else select(noisy, self.method)

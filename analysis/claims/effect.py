@@ -1,4 +1,4 @@
-"""A measured prediction: what decides it, and the one place where a sign, a margin and a verdict are judged."""
+"""A measured prediction and its verdict. Signs and margins are judged here and nowhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IN_THESE_CELLS = {
     CONTRADICTED: CONTRADICTED_HERE,
     EQUIVALENT: EQUIVALENT_HERE,
 }
-"""The verdict about cells like these -> the same about the cells at hand only."""
+"""Verdict about cells like these -> the same verdict about the cells at hand only."""
 
 VERDICTS = {
     SUPPORTED: "the effect has the predicted sign in cells like these",
@@ -51,18 +51,18 @@ class Effect:
     """One measured prediction.
 
     Attributes:
-        name: what was compared.
-        predicted: +1 or -1, the sign that the claim predicts, or 0: that there is no difference.
-        unit: of the estimate.
-        finding: what the data say; without places where nothing was measured.
-        margin: the smallest effect that matters; NaN if every effect does.
+        name: the comparison in words.
+        predicted: the sign that the claim predicts: +1 or -1, or 0 for no difference.
+        unit: unit of the estimate.
+        finding: the result of the tests; it has no places if nothing was measured.
+        margin: the smallest effect that matters; NaN if every effect matters.
         null: the null hypothesis: values of the effect from the first to the second.
-        coverage: which runs are not there, or did not converge.
-        needs: what would have to be run or measured; empty if it is there.
-        vacuous: the prediction could not fail in any of these runs.
-        tests: hypotheses that share the error rate with this one.
-        adjusted: the p-values (effect, equivalence, reversal) after Holm's correction over the family; they decide
-            where they are given.
+        coverage: the runs that are missing or did not converge.
+        needs: what must be run or measured first; empty if nothing is missing.
+        vacuous: whether the prediction could not fail in any of these runs.
+        tests: number of hypotheses that share the error rate with this one.
+        adjusted: the p-values (effect, equivalence, reversal) after Holm's correction over the family. If given, they
+            decide.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Effect:
 
     @property
     def estimand(self) -> str:
-        """What the effect is a property of: `THESE` or `LIKE_THESE`."""
+        """Whether the effect is a property of these cells, `THESE`, or of cells like these, `LIKE_THESE`."""
         return self.test.estimand
 
     @property
@@ -104,17 +104,17 @@ class Effect:
 
     @property
     def samples(self) -> int:
-        """How many independent units entered."""
+        """The number of independent units."""
         return self.test.units
 
     @property
     def counted(self) -> str:
-        """What the units are."""
+        """The name of the units."""
         return self.test.counted
 
     @property
     def lost(self) -> int:
-        """How many units have no number."""
+        """The number of units without a value."""
         return self.finding.lost
 
     @property
@@ -124,12 +124,12 @@ class Effect:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Runs of the study's grid that are not there, or were lost."""
+        """Runs of the study's grid that are missing or were lost."""
         return self.coverage.missing
 
     @property
     def p_values(self) -> tuple[float, float, float]:
-        """The p-values of effect, equivalence and reversal that decide: the corrected ones where there are such."""
+        """The p-values of effect, equivalence and reversal that decide: the corrected ones if they are given."""
         return self.adjusted or self._unadjusted
 
     @property
@@ -140,7 +140,7 @@ class Effect:
     def verdict(self) -> str:
         """One of `VERDICTS`.
 
-        Never decided where runs are lost: those that did not diverge are no fair sample.
+        If runs were lost, nothing is decided, because the runs that did not diverge are no fair sample.
         """
         if self.needs:
             return NOT_MEASURED
@@ -156,11 +156,11 @@ class Effect:
 
     @property
     def _verdict_of_the_population(self) -> str:
-        """The rules of the verdict, which are the same for the cells at hand and for cells like these.
+        """The verdict by rules that are the same for the cells at hand and for cells like these.
 
-        First: does the sign depend on the cell? Then: is the pooled effect too small to matter? Last: its sign. An
-        effect can differ from zero and still be too small to matter. A reversal that does not survive the correction
-        over the family still forbids the other verdicts.
+        The first rule asks whether the sign depends on the cell, the second whether the pooled effect is too small to
+        matter, and the last one its sign. An effect can differ from zero and still be too small to matter. A reversal
+        that does not survive the correction over the family still forbids the other verdicts.
         """
         p, equivalence, reversal = self.p_values
         if self.may_reverse:
@@ -174,7 +174,7 @@ class Effect:
 
     @property
     def may_reverse(self) -> bool:
-        """Two cells have opposite signs, before any correction over the family, and both by more than the margin."""
+        """Whether two cells have opposite signs, both by more than the margin, before any correction over families."""
         if not self.finding.reversal_p < SIGNIFICANCE:
             return False
         estimates = [part.estimate for part in self.parts]
@@ -183,7 +183,7 @@ class Effect:
 
     @property
     def deciding_p(self) -> float:
-        """The p-value of the verdict; without a verdict, that of the test which could have supported the claim."""
+        """The p-value behind the verdict; if undecided, that of the test which could have supported the claim."""
         return self.p_values[self._which_decides]
 
     @property
@@ -204,7 +204,7 @@ class Effect:
 def combined_verdict(verdicts: Sequence[str]) -> str:
     """The verdict of a claim from those of its predictions. One of them can contradict the claim; all must support it.
 
-    Where a prediction is not measured, the claim can be contradicted or stays open.
+    If a prediction is not measured, the claim can still be contradicted; otherwise it stays open.
     """
     if all(verdict == NOT_MEASURED for verdict in verdicts):
         return NOT_MEASURED
@@ -223,10 +223,10 @@ def combined_verdict(verdicts: Sequence[str]) -> str:
 
 
 def corrected(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects with corrected p-values: any wrong verdict in the whole family has a probability of 5% at most.
+    """The effects with corrected p-values. The probability of any wrong verdict in the family is at most 5%.
 
-    Effects, equivalences and reversals are corrected apart (Holm), because only verdicts of one kind can be wrong where
-    one kind of null hypothesis is true. Tests that were not possible do not count.
+    Effects, equivalences and reversals are corrected separately (Holm): if one kind of null hypothesis is true, only
+    verdicts of one kind can be wrong. Tests that were not possible do not count.
     """
     p_values = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
     by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*p_values, strict=True)]

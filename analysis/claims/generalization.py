@@ -23,7 +23,7 @@ CLAIMS = (
         "G2",
         "SGD and SAM decay late in training, NCSAM does not.",
         "Fig. 1",
-        # a gap of best and last is never negative, so that only gaps of two methods can be compared
+        # the gap between the best and the last epoch is never negative, so only the gaps of two methods can be compared
         [Difference("late_decay", SGD, NCSAM, 1), Difference("late_decay", SAM, NCSAM, 1)],
     ),
     Claim(

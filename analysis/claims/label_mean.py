@@ -1,4 +1,4 @@
-"""F3: labels that are redrawn at each step, against the mean of such labels."""
+"""F3: labels that are redrawn at each step, compared with the mean of such labels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SYMMETRIC = f"symmetric{REDRAWN}"
 
 @dataclass(frozen=True)
 class RedrawnLessMean:
-    """A quantity of SGD under redrawn symmetric labels less that under their mean, paired by data set, rate and seed.
+    """A quantity of SGD under redrawn symmetric labels minus that under their mean, paired by data set, rate and seed.
 
-    The mean of a true label that is flipped at a rate to one of the other classes is a smoothed label: cross-entropy on
-    true labels with `label_smoothing` = rate C / (C - 1) has it, for C classes. Both losses have the same expected
-    gradient at each step; the redrawn labels add noise to it.
+    Let a true label be flipped at a rate to one of the other classes. The mean of such labels is a smoothed label, that
+    of cross-entropy on true labels with `label_smoothing` = rate C / (C - 1) for C classes. Both losses have the same
+    expected gradient at each step; the redrawn labels add noise to the gradient.
     """
 
     quantity: str
@@ -47,8 +47,8 @@ class RedrawnLessMean:
         redrawn = select(of_redrawn, SGD)
         smoothed = smoothed_runs(measured).merge(of_redrawn[CELL].drop_duplicates(), on=CELL)
         needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
-        if needs or redrawn.empty or smoothed.empty:
-            return not_measured(self, what.unit, needs or self.runs())
+        if needs:
+            return not_measured(self, what.unit, needs)
         pairs = pairs_of(what, redrawn, smoothed)
         if pairs.empty:
             return not_measured(self, what.unit, self.runs())
@@ -59,11 +59,11 @@ class RedrawnLessMean:
 
 
 def smoothed_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Plain runs on smoothed true labels, given the noise whose mean they have."""
+    """Plain runs on smoothed true labels, with the columns of the noise whose mean these labels are."""
     is_smoothed = (table["label_smoothing"] > 0) & (table["noise_rate"] == 0)
     runs = table[(table["method_name"] == SGD.name) & (table["mixup"] == 0) & is_smoothed]
     rate = runs["label_smoothing"] * (1 - 1 / runs["classes"])
-    # a study writes the smoothing in decimals
+    # rounded, because a study file writes the smoothing with few decimals
     return runs.assign(noise_rate=rate.round(6), noise_kind=SYMMETRIC)
 
 

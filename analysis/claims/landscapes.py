@@ -1,4 +1,4 @@
-"""L: the link of the paper's title between flatness and label noise, which it never measures."""
+"""L: the link between flatness and label noise of the paper's title, which the paper never measures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ CLAIMS = (
             *(Trend(f"trace_{loss}", SGD, 1) for loss in LABELS),
             *(Trend(f"{m}_clean", v, 1) for v in (SAM, NCSAM) for m in ("top_eigenvalue", "sharpness")),
             *(Trend(f"{m}_{loss}", SGD, 1) for loss in LABELS for m in RELATIVE),
-            # what grows: how fast the outputs move with the weights, how unsure they are, or what the labels add
+            # the part that grows: how fast outputs move with the weights, how uncertain they are, or what the labels
+            # add
             *(Trend(f"{part}_observed", SGD, 1) for part in PARTS),
             Trend("curvature_of_uncertainty_observed", SGD, 1),
             Trend("functional_norm_clean", SGD, 1),

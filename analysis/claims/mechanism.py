@@ -1,4 +1,4 @@
-"""M: what label noise does to the perturbation, and what compensation does to that."""
+"""M: the effect of label noise on the perturbation, and the effect of compensation."""
 
 from __future__ import annotations
 

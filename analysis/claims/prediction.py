@@ -1,7 +1,7 @@
-"""What a claim predicts of a measured quantity, and how a prediction becomes an effect.
+"""Predictions of claims about measured quantities, and how a prediction becomes an effect.
 
-Each prediction is a small value with `describe()`, what it predicts in words, written before the data; `runs()`, the
-runs it needs; and `effect(table)`, what the data say.
+Each prediction is a small value with three methods. `describe()` is the prediction in words, written before the data.
+`runs()` names the runs that it needs. `effect(table)` is the result of its test on a table of runs.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL, Variant
 from analysis.statistics import Finding
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE = "runs with wrong labels"
 NOISE = CELL[:3]
-"""Columns that make a cell: its seeds repeat one measurement."""
+"""Columns that name a cell. The seeds of a cell repeat one measurement."""
 
 
 class Prediction(Protocol):
-    """What a claim predicts of a measured quantity."""
+    """A claim's prediction about a measured quantity."""
 
     @property
     def sign(self) -> int:
@@ -52,7 +52,7 @@ def effect_of(
     null: tuple[float, float] = (0.0, 0.0),
     vacuous: bool = False,
 ) -> Effect:
-    """The effect of a prediction whose quantity was measured; arguments as the attributes of `Effect`."""
+    """The effect of a prediction whose quantity was measured. The arguments are attributes of `Effect`."""
     return Effect(
         name=prediction.describe(),
         predicted=prediction.sign,
@@ -66,7 +66,7 @@ def effect_of(
 
 
 def not_measured(prediction: Prediction, unit: str, needs: str) -> Effect:
-    """The effect of a prediction whose runs or measurements are not there."""
+    """The effect of a prediction whose runs or measurements are missing."""
     return Effect(name=prediction.describe(), predicted=prediction.sign, unit=unit, needs=needs)
 
 
@@ -76,7 +76,7 @@ def noisy_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def joined(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd.Series:
-    """One label a run from several columns."""
+    """One label for each run, joined from several columns."""
     first, *others = (table[name].astype(str) for name in columns)
     for other in others:
         first = first + between + other
@@ -84,14 +84,14 @@ def joined(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> p
 
 
 def cell_names(runs: pd.DataFrame) -> pd.Series:
-    """The cell of each run: the noise rate, as in "40%", with data set and kind of noise where there are several."""
+    """The cell of each run: the noise rate, as in "40%"; with data set and kind of noise if there are several."""
     rate = runs["noise_rate"].map(percent)
     several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
     return rate + ", " + joined(runs, several, ", ") if several else rate
 
 
 def series_names(runs: pd.DataFrame) -> pd.Series:
-    """The series of each run: its data set and kind of noise; what all runs share is left out."""
+    """The series of each run: its data set and kind of noise, without the part that all runs share."""
     several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
     return joined(runs, several or ["dataset"], ", ")
 
@@ -102,13 +102,13 @@ def lacking(
     quantities: Sequence[Quantity],
     *of_methods: tuple[Variant, pd.DataFrame],
 ) -> str:
-    """What a prediction lacks: wrong labels, a method's runs, or measurements; empty if it lacks nothing.
+    """What a prediction lacks: wrong labels, a method's runs, or measurements. Empty if nothing is missing.
 
     Args:
         table: all runs.
-        chosen: those that the prediction may use.
-        quantities: what it compares.
-        of_methods: methods that it compares, each with its runs.
+        chosen: the runs that the prediction may use.
+        quantities: the quantities that it compares.
+        of_methods: the methods that it compares, each with its runs.
     """
     if chosen.empty:
         return NEEDS_NOISE

@@ -1,7 +1,7 @@
-"""What claims are about: columns of the table of runs, in words, with the margin below which nothing matters.
+"""The quantities of claims: columns of the table of runs, with words, a unit and the smallest difference that matters.
 
-A claim may name any column of the table. Those here have words, a unit and a margin, or are worked out from columns.
-Columns that a table lacks, or that hold nothing but NaN, make a claim say what it needs.
+A claim may name any column of the table. The quantities here have words, a unit and a margin, or are computed from
+several columns. If a table lacks a column, or the column holds only NaN, the claim says what it needs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PARTS = {
     "gauss_newton_trace": "trace of the Gauss-Newton matrix",
     "functional_norm": "norm of the functional Hessian",
 }
-"""Columns of the decomposed curvature, in words; only the last knows the labels."""
+"""Columns of the decomposed curvature, in words. Only the last one depends on the labels."""
 LABELS = {"observed": "observed labels", "clean": "true labels"}
 
 CONVERGED_SINCE = "0.2"
-"""The version from which on a sharpness says whether its ascent converged."""
+"""From this version on, a sharpness says whether its ascent converged."""
 MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
-"""Columns that need a flag of convergence: earlier versions took 5 to 10 steps, which had not converged."""
+"""Columns that need a flag of convergence. Earlier versions took 5 to 10 steps, which did not converge."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Quantity:
     """A number of each run.
 
     Attributes:
-        words: what it is.
-        columns: of the table, from which it is worked out.
-        unit: of the number.
-        of: the columns in that order -> the number; the first column as it is if not given.
-        margin: smallest difference that matters, in that unit; NaN if even the smallest does.
-        needs: what brings the columns, for those who lack them.
+        words: the quantity in words.
+        columns: columns of the table from which it is computed.
+        unit: unit of the number.
+        of: (columns) -> the number. If not given, the number is the first column.
+        margin: smallest difference that matters, in the unit; NaN if every difference matters.
+        needs: how to get the columns, for tables that lack them.
     """
 
     words: str
@@ -54,26 +54,26 @@ class Quantity:
     needs: str = ""
 
     def values(self, table: pd.DataFrame) -> pd.Series:
-        """One number a run; NaN where undefined, where it did not converge, and in runs that diverged."""
+        """One number for each run; NaN if it is undefined or did not converge, or if the run diverged."""
         columns = [table[name] for name in self.columns]
         found = self.of(*columns) if self.of else columns[0]
         found = found.where(~self.unconverged(table))
         return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
 
     def unconverged(self, table: pd.DataFrame) -> pd.Series:
-        """Whether each run's number did not converge, or does not say whether it did where it must."""
+        """Whether each run's number did not converge, or lacks the flag that it needs."""
         found = pd.Series(False, index=table.index)
         for name in self.columns:
             flag = _flag(table, name)
-            open_ = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
-            found |= ((flag == 0) | open_) & table[name].notna()
+            unknown = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
+            found |= ((flag == 0) | unknown) & table[name].notna()
         return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table without the studies, data sets and kinds of noise that did not measure the quantity.
 
-        Runs that lack the number for another reason stay, and count as lost: a single one, or runs that diverged or did
-        not converge.
+        Runs that lack the number for another reason stay, and count as lost. Such reasons are a measurement that is
+        missing in single runs, divergence, and a value that did not converge.
         """
         if table.empty or not set(self.columns) <= set(table):
             return table
@@ -104,7 +104,7 @@ class Quantity:
 
 
 def _flag(table: pd.DataFrame, column: str) -> pd.Series:
-    """Whether a column's values converged: 1, 0, or NaN where nothing says so.
+    """Whether a column's values converged: 1, 0, or NaN if no flag says so.
 
     The flag of `trace_observed` is called `trace_observed_converged` or `trace_converged_observed`.
     """
@@ -116,16 +116,16 @@ def _flag(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def quantity(name: str) -> Quantity:
-    """One of `QUANTITIES`, or the column of that name as it is."""
+    """The quantity of that name in `QUANTITIES`, or else the column of that name."""
     return QUANTITIES.get(name, Quantity(name.replace("_", " "), (name,)))
 
 
 def log10(values: pd.Series) -> pd.Series:
-    """NaN where there is no logarithm."""
+    """The decimal logarithm; NaN if there is none."""
     return np.log10(values.where(values > 0))
 
 
-def _ratio(first: pd.Series, second: pd.Series) -> pd.Series:
+def _log_ratio(first: pd.Series, second: pd.Series) -> pd.Series:
     return log10(first) - log10(second)
 
 
@@ -134,7 +134,7 @@ def _less(first: pd.Series, second: pd.Series) -> pd.Series:
 
 
 DECADES = "decades"
-# 0.05 decades are 12%, about what the estimates of curvature vary by between subsets of samples
+# 0.05 decades are 12%; estimates of curvature vary by about as much between subsets of samples
 DECADES_MARGIN = 0.05
 POINT = 0.01
 COSINE = 0.02
@@ -152,6 +152,11 @@ def _in_decades(
 ) -> Quantity:
     """A quantity that is compared by its logarithm."""
     return Quantity(words, columns, DECADES, of=of, margin=DECADES_MARGIN, needs=needs)
+
+
+def _ratio_in_decades(words: str, column: str, divisor: str, needs: str = "") -> Quantity:
+    """The ratio of two columns, compared by its logarithm."""
+    return _in_decades(words, column, divisor, of=_log_ratio, needs=needs)
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -203,7 +208,7 @@ QUANTITIES: dict[str, Quantity] = {
         needs=ALIGNMENT,
     ),
     "temporary_label_gain": Quantity(
-        # a label drawn from the others is the true one of a wrongly labeled sample once in classes - 1 times
+        # a random other label of a wrongly labeled sample is the true one once in classes - 1 times
         "share of drawn samples given their true label less that of random labels",
         ("mean_temporary_label_precision", "mean_draw_precision", "classes"),
         "share",
@@ -221,21 +226,19 @@ QUANTITIES: dict[str, Quantity] = {
         for loss, words in LABELS.items()
     },
     **{
-        f"curvature_of_uncertainty_{loss}": _in_decades(
+        f"curvature_of_uncertainty_{loss}": _ratio_in_decades(
             f"trace of the Gauss-Newton matrix to uncertainty, {words}",
             f"gauss_newton_trace_{loss}",
             f"uncertainty_{loss}",
-            of=_ratio,
             needs=REMEASURED,
         )
         for loss, words in LABELS.items()
     },
     **{
-        f"{measure}_clean_to_observed": _in_decades(
+        f"{measure}_clean_to_observed": _ratio_in_decades(
             f"{measure.replace('_', ' ')}, ratio of true to observed labels",
             f"{measure}_clean",
             f"{measure}_observed",
-            of=_ratio,
         )
         for measure in MEASURES
     },
@@ -293,12 +296,12 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "train_loss": Quantity("training loss", ("train_loss",), "nat"),
 }
-"""Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs that define it; the
-mean of a perturbation is over the epochs with one."""
+"""Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs in which it is
+defined. The mean of a perturbation is that over epochs with a perturbation."""
 
 
 def register_quantity(name: str, found: Quantity) -> Quantity:
-    """Adds a quantity of one's own, with its words, unit and margin.
+    """Adds a quantity with its words, unit and margin.
 
     Raises:
         ValueError: the name is taken.

@@ -1,4 +1,4 @@
-"""F: labels that stay wrong in the same way at all steps, against labels that are drawn anew at each step."""
+"""F1: labels that stay the same at all steps, compared with labels that are drawn anew at each step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from analysis.claims.quantities import quantity
 from analysis.claims.variants import SAM, SGD, Variant, select
 
 REDRAWN = ", redrawn each step"
-"""How the table marks kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
+"""The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
 
 
 @dataclass(frozen=True)
 class Redrawn:
-    """A quantity under redrawn labels less that under fixed ones, of one method, paired by data set, rate and seed."""
+    """A quantity of one method under redrawn labels minus that under fixed ones, paired by data set, rate and seed."""
 
     quantity: str
     method: Variant
@@ -43,8 +43,8 @@ class Redrawn:
         redrawn, fixed = (select(noisy[chosen], self.method) for chosen in (is_redrawn, ~is_redrawn))
         title = self.method.title
         needs = lacking(table, noisy, [what], (self.method, redrawn), (self.method, fixed))
-        if needs or redrawn.empty or fixed.empty:
-            return not_measured(self, what.unit, needs or self.runs())
+        if needs:
+            return not_measured(self, what.unit, needs)
         kind = redrawn["noise_kind"].str.removesuffix(REDRAWN)
         pairs = pairs_of(what, redrawn.assign(noise_kind=kind), fixed)
         if pairs.empty:

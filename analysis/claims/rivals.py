@@ -1,4 +1,4 @@
-"""H: what would explain NCSAM's results instead of the paper's account."""
+"""H: explanations of NCSAM's results that rival the paper's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLAIMS = (
         "rival to Eq. 11-13: to first order +s g* descends on the observed labels of ambiguous samples",
         [
             Level("gstar_noise_cosine", NCSAM, -1),
-            # SAM is given another radius and no warm-up
+            # the study gives SAM another radius and no warm-up
             Difference("damping_wrong", NCSAM, UNCOMPENSATED, -1),
             Difference("damping_ambiguous", NCSAM, UNCOMPENSATED, -1),
             Difference("damping_contrast", NCSAM, UNCOMPENSATED, -1),
@@ -42,7 +42,7 @@ CLAIMS = (
         [
             Difference("test_accuracy", SAM_AS_LONG, NCSAM, 0),
             Difference("test_accuracy", RANDOM_DIRECTION, NCSAM, 0),
-            # its warm-up and radius alone, where SAM as long has no warm-up
+            # NCSAM's warm-up and radius alone; SAM with perturbations as long has no warm-up
             Difference("test_accuracy", UNCOMPENSATED, NCSAM, 0),
         ],
         controls=[

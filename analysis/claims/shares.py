@@ -1,4 +1,4 @@
-"""Predictions of what holds in every run, but for a share that may fail."""
+"""Predictions that hold in every run, with exceptions for a share of the draws of data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from analysis.statistics import failing_share
 
 @dataclass(frozen=True)
 class Holds:
-    """A quantity is above zero in every run at every noise rate, 0 among them, but for a share of the draws of data.
+    """A quantity is above zero in every run at every noise rate, 0 included, except for a share of the draws of data.
 
     Attributes:
-        quantity: such as a bound less what it bounds.
-        exceptions: the share that may fail.
-        vacuous: a quantity. Where it is above zero in every run, the prediction cannot fail.
+        quantity: the quantity, such as a bound minus the number that it bounds.
+        exceptions: the share of draws that may fail.
+        vacuous: another quantity. If it is above zero in every run, the prediction cannot fail.
     """
 
     quantity: str
@@ -30,7 +30,7 @@ class Holds:
 
     @property
     def sign(self) -> int:
-        """The share of failures less the one allowed is negative."""
+        """-1: the share of failures minus the allowed share is negative."""
         return -1
 
     def describe(self) -> str:
@@ -42,7 +42,7 @@ class Holds:
         return "any method"
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The share of runs that fail, in the mean over draws of data and labels."""
+        """The share of failing runs, averaged over draws of data and labels."""
         what = quantity(self.quantity)
         runs = what.measured(table)
         needs = lacking(table, runs, [what])

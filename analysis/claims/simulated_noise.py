@@ -16,7 +16,7 @@ CLAIMS = (
             Difference("jacobian_trace_observed", RANDOM_FLIPS, UNCOMPENSATED, -1),
         ],
         controls=[
-            # noise that is fresh at each step and enters the gradient itself: the positive control
+            # positive control: noise that is drawn anew at each step and enters the gradient itself
             Difference("jacobian_trace_observed", SLN, SGD, -1),
             Difference("sharpness_elementwise_clean", SLN, SGD, -1),
             Difference("test_accuracy", SLN, SGD, 1),

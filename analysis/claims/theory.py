@@ -17,7 +17,7 @@ CLAIMS = (
         "T1",
         "The loss on clean data is at most the noisy loss's maximum near the weights, scaled, plus two terms of size.",
         "Theorem 1, Eq. 6",
-        # with a probability of 1 - delta; and the maximum found is a lower bound of the one in the theorem
+        # the theorem holds with a probability of 1 - delta, and the maximum found is a lower bound of its maximum
         [Holds(f"bound_{loss}_slack", DELTA, vacuous=f"bound_{loss}_excess") for loss in LOSSES],
         controls=[
             *(Level(f"bound_{loss}_excess", None, -1) for loss in LOSSES),

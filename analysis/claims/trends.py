@@ -1,4 +1,4 @@
-"""Predictions of how a quantity depends on the noise rate or on a hyper-parameter, and of which value is best."""
+"""Predictions about trends with the noise rate or a hyper-parameter, and about the best value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs,
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
 from analysis.statistics import Finding, paired_effect, slope_of, trend
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Trend:
     """How a quantity of one method depends on the noise rate, or on a hyper-parameter of the method.
 
     Attributes:
-        against: `"noise_rate"`: the slope in each data set and kind of noise; or a hyper-parameter: the slope of each
-            seed over runs that differ in nothing but it, in each cell.
-        noisy: only rates above 0.
-        noise_kinds: only noise of these kinds, if given.
+        against: `"noise_rate"`, for the slope in each data set and kind of noise. Or a hyper-parameter, for the slope
+            of each seed in each cell over runs that differ only in this hyper-parameter.
+        noisy: whether only rates above 0 count.
+        noise_kinds: if given, only noise of these kinds counts.
     """
 
     quantity: str
@@ -52,11 +52,11 @@ class Trend:
 
     @property
     def by_rate(self) -> bool:
-        """Against the noise rate."""
+        """Whether the trend is one with the noise rate."""
         return self.against == "noise_rate"
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The mean slope over series of cells, or, against a hyper-parameter, over cells."""
+        """The mean slope over series of cells, or for a hyper-parameter over cells."""
         what = quantity(self.quantity)
         unit = f"{what.unit} per {'100% wrong labels' if self.by_rate else 'unit of ' + self.against}".strip()
         chosen = what.measured(noisy_runs(table) if self.noisy or not self.by_rate else table)
@@ -88,7 +88,7 @@ class Trend:
         return trend(series_names(runs), runs["noise_rate"], what.values(runs), margin=what.margin)
 
     def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
-        """One slope a seed, because runs of one seed share their draws; the seeds of a cell repeat one measurement."""
+        """One slope for each seed, because runs of a seed share their draws. Seeds of a cell repeat one measurement."""
         found = runs[[*CELL, "option"]].assign(value=what.values(runs))
         seeds = found[found.groupby(CELL)["option"].transform("nunique") > 1].groupby(CELL)
         slopes = seeds[["option", "value"]].apply(
@@ -100,12 +100,12 @@ class Trend:
 
 @dataclass(frozen=True)
 class Best:
-    """The value of a hyper-parameter with the best outcome, less the noise rate, at one noise rate, seed by seed.
+    """The value of a hyper-parameter with the best outcome minus the noise rate, at one noise rate, seed by seed.
 
     Attributes:
-        option: a hyper-parameter, three or more values of which were run with nothing else changed.
+        option: a hyper-parameter. Three or more of its values were run with nothing else changed.
         rate: the noise rate.
-        sign: 0: the best value is the noise rate, within `margin`.
+        sign: 0 predicts that the best value is the noise rate, within `margin`.
     """
 
     option: str
@@ -128,7 +128,7 @@ class Best:
         return f"{self.method.title} with {values}, other things equal"
 
     def effect(self, table: pd.DataFrame) -> Effect:
-        """The mean over cells of the mean over seeds; a seed in which a run diverged is lost."""
+        """The mean over cells of the mean over seeds. A seed in which a run diverged is lost."""
         what = quantity(self.outcome)
         at_rate = table[np.isclose(table["noise_rate"], self.rate)]
         runs = series_over(at_rate, self.method, self.option)
@@ -137,7 +137,7 @@ class Best:
         outcomes = runs.assign(outcome=what.values(runs)).pivot(
             index=CELL, columns="option", values="outcome"
         )
-        # a seed without a run for each value is none of this grid
+        # a seed without a run for each value does not belong to this grid
         there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
         outcomes = outcomes[there == runs["option"].nunique()]
         whole = outcomes.dropna()
@@ -161,10 +161,10 @@ class Best:
 
 
 def _where_values_differ(found: Finding, outcomes: np.ndarray) -> Finding:
-    """The finding with the p-values of Friedman's test over seeds where those are larger.
+    """The finding, with the p-values of Friedman's test over seeds if these are larger.
 
-    By chance too some value is the best one, and on average the middle one: whether the values differ at all must be
-    found as well.
+    Some value is always the best one, and by chance the middle one on average. So a verdict also needs evidence that
+    the values differ at all.
     """
     differ = 1.0
     if len(outcomes) > 1 and np.ptp(outcomes) > 0:

@@ -1,4 +1,4 @@
-"""Which runs belong to a method. Methods are recognized by their settings, not by a study's labels."""
+"""Finds the runs of a method. Methods are recognized by their settings, not by the labels in a study."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pandas as pd
 from ncsam import hyperparameters
 
 TUNED = ("rho", "flip_ratio", "strength", "warmup")
-"""Hyper-parameters that a study chooses; with another value in any other one a run is of another variant.
+"""Hyper-parameters that a study may choose. Another value of any other hyper-parameter makes another variant.
 
-A warm-up is one of them where the method has one by default: SAM with a warm-up is another variant than SAM."""
+A warm-up belongs to them only if the method has one by default: SAM with a warm-up is another variant than SAM."""
 
 SAME_NORM = 1.25
-"""Perturbations whose mean norms differ by less than this factor are as long as each other."""
+"""Perturbations whose mean norms differ by less than this factor count as equally long."""
 
 CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
-"""Columns that tell which runs are paired."""
+"""Runs with equal values in these columns are paired."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,13 @@ class Variant:
     """A method with settings.
 
     Attributes:
-        title: for people.
-        name: of the method, as in `ncsam.METHODS`.
+        title: title in tables and figures.
+        name: name of the method in `ncsam.METHODS`.
         settings: hyper-parameters that differ from the method's defaults; those in `TUNED` may have any value.
-        loss: that the runs are trained with, as in `ncsam.LOSSES`; its options may have any value but a smoothing.
-        larger_radius: only runs whose rho is larger than that of the method's own runs in the same cell.
-        as_long_as: only runs whose perturbations are as long as those of that variant with the same noise.
+        loss: training loss, a name in `ncsam.LOSSES`. Its options may have any value, except for a smoothing.
+        larger_radius: whether only runs count whose rho is larger than that of the method's chosen runs in the same
+            cell.
+        as_long_as: a variant; only runs count whose perturbations are as long as its perturbations with the same noise.
     """
 
     title: str
@@ -65,7 +66,7 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    """The runs of a variant with its loss, whatever their tuned hyper-parameters; without mixed or smoothed labels."""
+    """The runs of a variant with its loss and any tuned hyper-parameters, without mixed or smoothed labels."""
     is_plain = (table["mixup"] == 0) & (table["label_smoothing"] == 0)
     named = table[(table["method_name"] == variant.name) & (table["loss"] == variant.loss) & is_plain]
     texts = named["hyperparameters"]
@@ -80,7 +81,7 @@ def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
         if name not in TUNED or (name == "warmup" and value == 0)
     }
     wanted = {**defaults, **variant.settings}
-    # a strength of 0 is no choice of it but NCSAM's warm-up and radius alone, a control like the others
+    # a strength of 0 is no tuned value: it is a control with NCSAM's warm-up and radius alone
     if settings.get("strength") == 0 and "strength" not in wanted:
         return False
     return all(
@@ -90,19 +91,19 @@ def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
 
 
 class AmbiguousError(ValueError):
-    """Several methods of a study could be the one that a claim is about."""
+    """Several methods of a study could be the method of a claim."""
 
 
 def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The runs of a variant that enter a claim: of several labels one, so that a pair of runs enters once.
+    """The runs of a variant that enter a claim. Only one of several labels does, so that a pair of runs enters once.
 
-    For each data set and kind of noise the label whose hyper-parameters were chosen from most candidates, so that a
-    tuned method goes before one with values set by hand; of equal ones that with the hyper-parameters of the runs
-    that it is compared with. With `larger_radius` the label with the smallest mean rho of those that are larger; with
-    `as_long_as` the label whose mean norm is nearest, noise by noise.
+    For each data set and kind of noise, the label whose hyper-parameters were chosen from most candidates enters, so
+    that a tuned method takes precedence over values set by hand. Of equal ones, the label with the hyper-parameters of
+    the compared runs enters. With `larger_radius`, the label with the smallest of the larger mean radii enters. With
+    `as_long_as`, the label with the nearest mean norm enters, for each noise.
 
     Raises:
-        AmbiguousError: several labels are left: any choice between them would be by their names.
+        AmbiguousError: several labels are left, and only their names could decide between them.
     """
     runs = runs_of(table, variant)
     if variant.larger_radius:
@@ -117,10 +118,10 @@ def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = 
 
 
 def select_both(table: pd.DataFrame, first: Variant, second: Variant) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs of two variants that are compared: where one of them has several labels, the other's tells which.
+    """The runs of two variants that are compared. If one has several labels, the runs of the other decide between them.
 
     Raises:
-        AmbiguousError: as `select`.
+        AmbiguousError: as for `select`.
     """
     try:
         known = select(table, first)
@@ -131,7 +132,7 @@ def select_both(table: pd.DataFrame, first: Variant, second: Variant) -> tuple[p
 
 
 def _most_tuned(runs: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None) -> pd.DataFrame:
-    # tables written before there was such a column
+    # older tables lack this column
     counted = runs if "candidates" in runs else runs.assign(candidates=1)
     candidates = counted.groupby("method")["candidates"].max()
     equal = labels = sorted(candidates.index[candidates == candidates.max()])
@@ -146,7 +147,7 @@ def _most_tuned(runs: pd.DataFrame, variant: Variant, beside: pd.DataFrame | Non
 
 
 def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
-    """Whether runs have the values in `TUNED` of the others with the same noise and seed, where both have such."""
+    """Whether runs have the values in `TUNED` of other runs with the same noise and seed, where both have values."""
     pairs = runs[[*CELL, "hyperparameters"]].merge(others[[*CELL, "hyperparameters"]], on=CELL)
     settings = pairs[["hyperparameters_x", "hyperparameters_y"]].drop_duplicates()
     both = [(json.loads(these), json.loads(those)) for these, those in settings.itertuples(index=False)]
@@ -171,7 +172,7 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 
 
 def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """For each noise, the runs of one label: the mean norm of its perturbations is nearest to that of the others."""
+    """For each noise, the runs of the label whose mean norm of perturbations is nearest to that of other runs."""
     norm = "mean_perturbation_norm"
     if norm not in runs:
         return runs.iloc[:0]
@@ -186,12 +187,12 @@ def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
 
 
 def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the methods all of whose runs are other methods' runs too, to the last bit of accuracy and training loss.
+    """The table without methods whose runs all equal runs of other methods, to the last bit of accuracy and loss.
 
-    A method whose radius was chosen often is, rate by rate, one of those with fixed radii. As units of a comparison
-    over methods they would be one thing counted twice.
+    A method whose radius was chosen often equals, at each rate, one of the methods with a fixed radius. As units of a
+    comparison over methods such runs would count twice.
     """
-    # NaN for runs without a number: two that diverged are not one
+    # NaN for runs without a number, because two runs that diverged are not equal
     run = table.groupby([*CELL, "train_loss", "test_accuracy"]).ngroup()
     for method in sorted(table["method"].unique()):
         is_of_method = table["method"] == method
@@ -202,9 +203,9 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def family_of(runs: pd.DataFrame) -> pd.Series:
-    """The family of each run's method: methods that differ in nothing but the values in `TUNED` are kin.
+    """The family of each run's method. Methods that differ only in the values in `TUNED` are one family.
 
-    SAM with three radii is one family. NCSAM with the opposite sign is another one than NCSAM.
+    SAM with three radii is one family. NCSAM with the opposite sign is another family than NCSAM.
     """
     families = {}
     for text in runs["hyperparameters"].unique():
@@ -214,23 +215,23 @@ def family_of(runs: pd.DataFrame) -> pd.Series:
 
 
 def option_of(runs: pd.DataFrame, option: str) -> pd.Series:
-    """A hyper-parameter of each run; NaN where the run's method has no such hyper-parameter."""
+    """A hyper-parameter of each run; NaN if the run's method lacks it."""
     values = [json.loads(text).get(option, np.nan) for text in runs["hyperparameters"]]
     return pd.Series(values, index=runs.index, dtype=np.float64)
 
 
 def hyperparameters_of(runs: pd.DataFrame) -> pd.DataFrame:
-    """What may explain how runs differ, one column each: the method's name and every hyper-parameter that varies."""
+    """The method's name and every hyper-parameter that varies, one column each. They may explain how runs differ."""
     settings = pd.DataFrame([json.loads(text) for text in runs["hyperparameters"]], index=runs.index)
     found = settings.assign(method_name=runs["method_name"]).astype(str)
     return found[sorted(str(name) for name in found if found[name].nunique() > 1)]
 
 
 def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFrame:
-    """The runs of a variant that differ in nothing but one hyper-parameter, which becomes the column `option`.
+    """The runs of a variant that differ only in one hyper-parameter, which becomes the column `option`.
 
-    Where there are several such series, the one with the most values is taken; then the first by its other
-    hyper-parameters.
+    Of several such series, the one with the most values is taken. Of equally long ones, the first by its other
+    hyper-parameters is taken.
     """
     runs = runs_of(table, variant)
     runs = runs.assign(option=option_of(runs, option))

@@ -1,4 +1,4 @@
-"""What an effect's numbers come to, in a few sentences."""
+"""The conclusion from an effect's numbers, in a few sentences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from analysis.statistics import (
 
 
 def conclusion(effect: Effect) -> str:
-    """What the verdict is about, why it is what it is, and, where it is open, what it would take."""
+    """What the verdict is about, the reason for it, and if it is open, what a verdict would take."""
     verdict = effect.verdict
     if verdict == NOT_MEASURED:
         return f"Not measured: needs {effect.needs}."
@@ -45,7 +45,7 @@ def conclusion(effect: Effect) -> str:
 
 
 def by_part(effect: Effect) -> str:
-    """The estimates in each cell or series."""
+    """The estimates in each cell or series, in words."""
     return ", ".join(f"{part.name}: {part.estimate:+.3g}" for part in effect.parts)
 
 
@@ -54,7 +54,7 @@ def _place(effect: Effect) -> str:
 
 
 def _about(effect: Effect) -> str:
-    """Which cells the verdict is about, and what the other question's answer is."""
+    """The cells that the verdict is about, and the answer to the other question."""
     places, place = effect.finding.places, effect.finding.place
     named = f"{places} {_place(effect) if places == 1 else place}"
     if effect.estimand == THESE:
@@ -70,7 +70,7 @@ def _about(effect: Effect) -> str:
 
 
 def _coverage(effect: Effect) -> list[str]:
-    """What did not converge, was lost, or is not there."""
+    """The runs that did not converge, were lost, or are missing."""
     found = effect.coverage
     sentences = []
     if found.not_converged:
@@ -93,7 +93,7 @@ def _coverage(effect: Effect) -> list[str]:
 
 
 def _open(effect: Effect) -> str:
-    """Why no verdict was possible, what the study could have found, and what size it would take."""
+    """Why no verdict was possible, what the study could have found, and what size of study would suffice."""
     if effect.may_reverse:
         before, after = effect.finding.reversal_p, effect.deciding_p
         return (

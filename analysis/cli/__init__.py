@@ -1,6 +1,6 @@
 """The command `ncsam`.
 
-Arguments are read before torch is imported, so that help and mistakes are answered at once.
+Arguments are read before torch is imported, so that help and errors appear at once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from analysis.cli.arguments import parser
 
 WIDTH_OF_A_PIPE = 100
-"""Columns of what goes to no terminal, unless COLUMNS says otherwise."""
+"""Width of output that goes to no terminal, unless COLUMNS sets another width."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit status.
 
-    0; 1 if runs failed; 2 for what cannot be done as asked; 130 after Ctrl-C.
+    The status is 0; 1 if runs failed; 2 if the command cannot be done as asked; 130 after Ctrl-C.
     """
     options = parser().parse_args(arguments)
     from rich.console import Console
@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from analysis.closed_output import ClosedOutput
     from analysis.printable import printable
 
-    # a verdict must not fail for want of a letter such as λ in the terminal's alphabet
+    # printing must not fail because the terminal lacks a letter such as λ
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # a daemon may have closed it
+    # a daemon may have closed the stream
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     output: Any = None if sys.stdout is None else ClosedOutput(sys.stdout)
     width = None if is_terminal or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE

@@ -1,4 +1,4 @@
-"""What can be asked of the command `ncsam`. Imports nothing heavy."""
+"""The arguments of the command `ncsam`. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ENGINES = ("serial", "processes", "dask")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the command or option most like an unknown one."""
+    """A parser whose errors about an unknown command or option name the most similar one."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends with status 2, after one line that says what was meant."""
+        """Prints one line that names the most similar argument, and exits with status 2."""
         unknown = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (--[\w-]+)", message)
         if unknown:
             given = unknown[1] or unknown[2]
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The parser of the whole command; `command` is the name of what is asked for."""
+    """The parser of the whole command. Its result `command` is the name of the command."""
     whole = Parser(
         prog="ncsam",
         description="Loss landscapes of learning with noisy labels: train, measure, judge, plot.",

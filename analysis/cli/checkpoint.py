@@ -1,4 +1,4 @@
-"""The landscape of one's own model: `ncsam measure CHECKPOINT --model module:function --data ...`."""
+"""The landscape of the user's model: `ncsam measure CHECKPOINT --model module:function --data ...`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from ncsam import DATASETS, load_dataset
 from ncsam.options import nearest
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "weights")
-"""Keys under which training scripts keep the weights among other things."""
+"""Keys under which training scripts store the weights in a larger dict."""
 PREFIXES = ("_orig_mod.", "module.")
-"""What `torch.compile` and `DistributedDataParallel` put before each name."""
+"""Prefixes that `torch.compile` and `DistributedDataParallel` put before each name."""
 
 
 def measure_checkpoint(
@@ -53,19 +53,19 @@ def measure_checkpoint(
 
     Args:
         checkpoint: weights as `torch.save` writes them: a state_dict, or a dict that holds one.
-        model: `module:function` that takes nothing and returns the model.
-        data: a packaged data set, of which the test samples are taken; an .npz file with `inputs` and `targets`; or
-            `module:function` that takes nothing and returns (inputs, targets) or batches of such pairs.
+        model: `module:function`, without arguments, that returns the model.
+        data: a packaged data set, whose test samples are used; an .npz file with `inputs` and `targets`; or
+            `module:function`, without arguments, that returns (inputs, targets) or batches of such pairs.
         console: where numbers are printed.
         loss: `module:function`, (outputs, targets) -> mean loss; cross-entropy for None.
-        out: file of the results; beside the checkpoint for None.
-        samples: the first so many are measured.
-        steps: points of a side of the surface.
-        device: where to measure.
-        data_dir: of a packaged data set.
+        out: file of the results; for None a file beside the checkpoint.
+        samples: number of samples, from the first on, that are measured.
+        steps: number of points on a side of the surface.
+        device: device of the measurement.
+        data_dir: folder of the files of a packaged data set.
 
     Raises:
-        FileNotFoundError, ValueError: naming the option.
+        FileNotFoundError, ValueError: an option is wrong; the message names it.
     """
     if samples < 1:
         raise ValueError(f"--samples: must be at least 1, got {samples}")
@@ -111,7 +111,7 @@ def _write(figure: Figure, path: Path) -> None:
 
 
 def _found(option: str, text: str) -> Any:
-    """The object that `module:name` or `file.py:name` means; modules are looked for in the current folder too."""
+    """The object that `module:name` or `file.py:name` names. Modules are looked for in the current folder too."""
     place, _, name = text.rpartition(":")
     if not place or not name:
         raise ValueError(f"{option}: must look like module:function, got {text!r}")
@@ -159,7 +159,7 @@ def _data(text: str, data_dir: Path | None, samples: int) -> Any:
 
 
 def _first(batches: Any, samples: int) -> Any:
-    """The batches that hold the first so many samples; the last one is cut."""
+    """The batches with the first `samples` samples. The last batch is cut."""
     left = samples
     for inputs, targets in islice(batches, samples):
         if left <= 0:

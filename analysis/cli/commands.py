@@ -1,4 +1,4 @@
-"""What the command `ncsam` does, one function a command."""
+"""The commands of `ncsam`, one function each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from analysis.report.page import markdown, write_report
 from analysis.report.summary import print_results, print_verdicts
 
 MAX_THREADS = 1024
-"""With very many, libraries fail in ways that name something else."""
+"""Most threads. With more, libraries fail with messages about something else."""
 
 
 def _resources(options: argparse.Namespace) -> Resources:
@@ -56,7 +56,7 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     if parts:
         study = study.model_copy(update={"own_parts": named(parts)})
-    # what is missing is said before what follows from that
+    # missing arguments are named before errors that follow from them
     loaded(study.own_parts)
     chosen_claims(study.claims)
     resources = _resources(options)
@@ -108,7 +108,7 @@ def _detect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(root: Path, outcome: Outcome, console: Console) -> int:
-    """Judges, draws and reports what is finished, and tells what failed."""
+    """Judges, draws and reports the finished runs, and names the failed ones."""
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
@@ -123,7 +123,7 @@ def _show(root: Path, outcome: Outcome, console: Console) -> int:
 
 
 def _write_what_people_see(root: Path, judgements: list[Judgement], console: Console) -> None:
-    """Figures and report, unless those that are there show just these runs."""
+    """Writes figures and report, unless the existing ones show exactly these runs."""
     report = root / "report.html"
     if figure_files.is_current(root) and report.is_file():
         _say(console, f"report: {report} (written before)")
@@ -137,7 +137,7 @@ def _write_what_people_see(root: Path, judgements: list[Judgement], console: Con
 
 @contextmanager
 def _disk_errors_in_a_line(root: Path) -> Iterator[None]:
-    """Says which folder cannot be written, which the system's error does not."""
+    """Names the folder that cannot be written, because the error of the system does not."""
     try:
         yield
     except OSError as error:
@@ -174,7 +174,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
         raise ValueError("results: name a study's folder, or --list the claims")
     judgements = _judgements(options.results, console)
     if claims is not None:
-        # of the family that the study chose, so that the correction is the same
+        # a claim of the family that the study chose, so that the correction is the same
         judged = {judgement.claim.id: judgement for judgement in judgements}
         missing = [claim for claim in claims if claim.id not in judged]
         if missing:
@@ -191,7 +191,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
 
 
 def _claim_id(name: str) -> str:
-    """The id as it is registered, however it is capitalized."""
+    """The registered id, from an id in upper or lower case."""
     registered = {known.lower(): known for known in CLAIMS}
     try:
         return one_of(registered.get(name.lower(), name), CLAIMS)
@@ -200,13 +200,13 @@ def _claim_id(name: str) -> str:
 
 
 def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
-    """The verdicts, which are left in the folder too if there is just one."""
+    """The verdicts. If there is only one folder, they are also written into it."""
     judgements = judge(store.read_tables(roots), claims_of(roots))
     if len(roots) == 1:
         try:
             write_json(judgements, roots[0] / "claims.json")
         except OSError as error:
-            # such as the folder of somebody else, whose results can be judged all the same
+            # the folder may belong to somebody else; its results can still be judged
             words = f"claims.json is not written into {roots[0]}: {error.strerror}"
             console.print(printable(words), style="yellow", markup=False, highlight=False, soft_wrap=True)
     return judgements
@@ -218,7 +218,7 @@ def _results(options: argparse.Namespace, console: Console) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    """Prints a path as it is: no brackets of it are markup, and it is not broken."""
+    """Prints a line with a path as it is: its brackets are no markup, and the line is not wrapped."""
     console.print(printable(text), markup=False, soft_wrap=True)
 
 
@@ -258,4 +258,4 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "figures": _figures,
     "info": _info,
 }
-"""Name of a command -> what it does; returns the exit status."""
+"""Name of a command -> its function, which returns the exit status."""

@@ -1,4 +1,4 @@
-"""What a study would do: its runs, how many are done, what they cost."""
+"""The plan of a study: its runs, how many are finished, and what the others cost."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from analysis.plan.against_data import check_against_data, memory_of_a_run
 from analysis.plan.data import load_data
 from analysis.run import RunContext
 from analysis.run.forecast import seconds_of_training
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 def print_plan(study: Study, root: Path, resources: Resources, console: Console) -> None:
-    """Prints the grid of a checked study, its trainings, and the memory and time that they need; writes nothing.
+    """Prints the grid of a checked study, its trainings, and the memory and time that they need. Writes nothing.
 
     Args:
-        study: what would be done; checked against its data too, where they are there.
-        root: its folder, which need not be there.
-        resources: with which it would be done.
-        console: where to.
+        study: the study. If its data exist, it is checked against them too.
+        root: its folder, which need not exist.
+        resources: engine, workers, device and data files.
+        console: where the plan is printed.
 
     Raises:
         StudyError: the study is impossible on its data.
@@ -54,7 +54,7 @@ def print_plan(study: Study, root: Path, resources: Resources, console: Console)
 
 
 def _cost(study: Study, root: Path, runs: list[Run], left: list[Run], resources: Resources) -> list[str]:
-    """Memory and time; without the data the memory is not known, and the time only by runs that are there."""
+    """Memory and time. Without the data, the memory is unknown, and only finished runs tell the time."""
     missing = ""
     memory = "memory of a run: "
     try:
@@ -78,7 +78,7 @@ def _candidates(candidates: list[dict[str, object]]) -> str:
 
 
 def _time(root: Path, runs: list[Run], left: list[Run], resources: Resources, *, can_be_tried: bool) -> str:
-    """From the seconds of training in the runs that are there; of other kinds from a step of theirs, done now."""
+    """The time left, from the seconds of finished runs, and for other kinds of runs from a step that is timed now."""
     if not left:
         return "none"
     seconds: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""What a results folder, its index or a run file holds, for the terminal."""
+"""The content of a results folder, its index or a run file, for the terminal."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rich.text import Text
 from analysis import store
 from analysis.plan import final_runs, read_study
 from analysis.printable import printable
-from analysis.wording import percent
+from landscape.results.wording import percent
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS
 
 INDEX = "study.h5"
 SHARPNESS = re.compile(r"sharpness(_elementwise|_filter|_one_step)?_(observed|clean)")
-"""Columns that hold a rise of the cross-entropy, with which studies measure."""
+"""Columns that hold a rise of the cross-entropy, which is the measured loss in studies."""
 IN_NAT = {"cross-entropy", "forward", "sln", "elr"}
-"""Training losses whose value in a file is a log-likelihood; for ELR that of its cross-entropy."""
+"""Training losses whose value in a file is a log-likelihood. For ELR it is that of its cross-entropy."""
 NO_COORDINATES = b"This is a netCDF dimension but not a netCDF variable."
 
 
 def print_info(path: Path, console: Console) -> None:
-    """Prints what a study's folder, its `study.h5` or the file of one of its runs holds.
+    """Prints the content of a study's folder, its `study.h5` or the file of one of its runs.
 
     Raises:
-        FileNotFoundError: there is nothing, or the folder is no study's.
+        FileNotFoundError: the path does not exist, or the folder is no study's.
         StoreError: no run has finished, or the file is not a run's.
     """
     if path.is_dir():
@@ -77,9 +77,9 @@ def _print_index(root: Path, console: Console) -> None:
 
 
 def _unit_of(column: str, losses: set[str]) -> str:
-    """The unit of a column that has one; shares, cosines, curvatures and counts are plain numbers.
+    """The unit of a column, if it has one. Shares, cosines, curvatures and counts are plain numbers.
 
-    Losses of training are in nat where all methods train with log-likelihoods.
+    Training losses are in nat if all methods train with log-likelihoods.
     """
     if column in LOSS_METRICS and not losses <= IN_NAT:
         return ""
@@ -117,7 +117,7 @@ def _print_run(path: Path, console: Console) -> None:
 
 
 def _groups(path: Path) -> Table:
-    """One line a data set: where, of what shape, in what unit, and what it is."""
+    """One line for each data set: name, shape, unit and description."""
     view = Table(box=None, pad_edge=False, title="groups", title_justify="left")
     for name in ("data set", "shape", "unit", "meaning"):
         view.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""Where runs execute: in this process, in a pool of local processes, or on a Dask cluster."""
+"""Engines that execute runs: in this process, in a pool of local processes, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = [
 
 @contextmanager
 def open_engine(resources: Resources) -> Iterator[Engine]:
-    """The engine that is asked for; its workers end with the context.
+    """The engine for these resources. Its workers end with the context.
 
     Raises:
-        EngineError: no Dask, or no answer from the scheduler.
+        EngineError: Dask is not installed, or the scheduler does not answer.
     """
     engine: Engine
     if resources.engine == "serial":
@@ -44,7 +44,7 @@ def open_engine(resources: Resources) -> Iterator[Engine]:
     try:
         yield engine
     except BaseException:
-        # such as Ctrl-C: what a worker has in hand is in its checkpoint
+        # such as Ctrl-C; the runs of the workers are in their checkpoints
         engine.close(at_once=True)
         raise
     else:

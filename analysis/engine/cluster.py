@@ -1,4 +1,4 @@
-"""A Dask cluster: the workers of a scheduler's address, or some started on this machine."""
+"""A Dask cluster: the workers of a scheduler, or workers that are started on this machine."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from analysis.engine.processes import gpus_of_workers, kill_children, threads_of
 from analysis.engine.resources import Resources
 
 IN_HAND = 1000
-"""Enough for a cluster that grows with what waits, few enough for the memory."""
+"""Jobs that are submitted at a time: many enough for a cluster that grows with them, few enough for the memory."""
 SECONDS_TO_ANSWER = 5
-"""So that with the start of Python a word comes within ten."""
+"""With the start of Python, an error is then shown within ten seconds."""
 
 
 class Cluster:
-    """Jobs as Dask tasks. Dask itself gives the job of a dead worker to another, and gives up after a few deaths."""
+    """Jobs as Dask tasks. Dask itself gives the job of a dead worker to another, until several workers have died."""
 
     slots = IN_HAND
     lost: tuple[type[BaseException], ...] = ()
@@ -44,7 +44,7 @@ class Cluster:
         except ImportError as error:
             raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
         workers, threads, scheduler = resources.workers, resources.threads, resources.scheduler
-        # Dask itself would search for half a minute and end in a traceback
+        # Dask itself would wait for half a minute and end with a traceback
         if scheduler is not None and not re.fullmatch(r"((tcp|tls)://)?[^/]+:\d+", scheduler):
             raise EngineError(f"--scheduler: must look like tcp://host:8786, got {scheduler!r}")
         is_gpu = torch.device(resources.device).type == "cuda"
@@ -60,9 +60,9 @@ class Cluster:
                 n_workers=workers,
                 threads_per_worker=1,
                 dashboard_address="127.0.0.1:0",
-                # a machine's own name may lead through a firewall
+                # an address by the machine's own name may pass a firewall
                 host="127.0.0.1",
-                # who knows the address of a cluster without certificates can run code in it
+                # without certificates, anybody who knows the address of a cluster can execute code in it
                 security=_certificates(),
                 resources={"GPU": 1} if is_gpu else None,
             )
@@ -89,7 +89,7 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """The number of workers that the scheduler knows now; 0 if the scheduler is gone."""
+        """The number of workers that the scheduler now knows; 0 if the scheduler is gone."""
         try:
             return len(self._client.nthreads())
         except OSError:
@@ -103,15 +103,15 @@ class Cluster:
         return future
 
     def deliver(self, on_event: OnEvent) -> None:
-        """Passes on what the workers have logged."""
+        """Passes on the events that the workers have logged."""
         while not self._events.empty():
             on_event(self._events.get())
 
     def renew(self) -> None:
-        """Dask replaces its workers itself."""
+        """Does nothing, because Dask itself replaces its workers."""
 
     def close(self, *, at_once: bool) -> None:
-        """Lets go of the jobs, and ends the workers if they were started here."""
+        """Gives up the jobs, and ends the workers if they were started here."""
         if at_once:
             with _dask_silenced():
                 self._end_at_once()
@@ -122,21 +122,21 @@ class Cluster:
             self._cluster.close(timeout=SECONDS_TO_ANSWER)
 
     def _end_at_once(self) -> None:
-        """Ends the workers in the midst of their jobs: Dask itself would wait for these."""
+        """Ends the workers in the middle of their jobs, for which Dask itself would wait."""
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
                 nanny.auto_restart = False
             kill_children(besides=self._others)
         self._executor.shutdown(wait=False)
         for part in (self._client, self._cluster):
-            # who answers no more is gone
+            # a worker that no longer answers is gone
             with suppress(Exception):
                 if part is not None:
                     part.close(timeout=1)
 
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Threads of a worker share torch's random state and its number of threads, so that they take turns."""
+"""Held by one job of a worker at a time, because its threads share torch's random state and number of threads."""
 
 
 @functools.cache
@@ -153,7 +153,7 @@ def code_digest() -> str:
 
 @contextmanager
 def _dask_silenced() -> Iterator[None]:
-    """Within, nothing is logged: of what is ended at once Dask tells in tracebacks."""
+    """Inside the block nothing is logged. Dask would log tracebacks about workers that are ended at once."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -172,7 +172,7 @@ def _certificates() -> Any:
 
 
 def _expect_an_answer(scheduler: str) -> None:
-    """Greets the scheduler as Dask does, but not for ever: Dask's client waits without end for a silent port."""
+    """Greets the scheduler as Dask does, but with a time limit. Dask's client waits without end for a silent port."""
     from distributed.comm import connect
     from distributed.security import Security
 
@@ -185,7 +185,7 @@ def _expect_an_answer(scheduler: str) -> None:
 
     try:
         asyncio.run(greet_in_time())
-    except Exception as error:  # another server, or one with other certificates, may lead to anything
+    except Exception as error:  # another server, or one with other certificates, may cause any error
         hint = "; tls:// needs the certificates in Dask's configuration" if "tls://" in scheduler else ""
         raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}{hint}") from error
 

@@ -9,57 +9,57 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 MAX_LOSSES = 3
-"""Deaths of its worker after which a job fails. In the last try the job runs alone, so that no other job is blamed."""
+"""A job fails after so many deaths of its worker. In the last try it runs alone, so that no other job is blamed."""
 SECONDS_BETWEEN_LOOKS = 0.1
 
 Event = tuple[str, str, int, int]
-"""(job's id, what is being done, steps done, steps in all)."""
+"""(id of the job, what is being done, steps done, steps in all)."""
 Job = tuple[str, Callable[..., Any]]
-"""(id, function); the function takes `report(doing, done, total)`; it and what it returns must be picklable."""
+"""(id, function). The function takes `report(doing, done, total)`. It and its result must be picklable."""
 OnEvent = Callable[[Event], None]
 OnDone = Callable[[str, Any, BaseException | None], None]
-"""(job's id, what it returned, its error); one of the last two is None."""
+"""Called with (id of the job, its result, its error); one of the last two is None."""
 
 
 class EngineError(ValueError):
-    """An engine that cannot be started, or has ended; the message is one line."""
+    """An engine cannot be started, or has ended. The message is one line."""
 
 
 class WorkerDiedError(RuntimeError):
-    """A job whose workers died again and again, such as for want of memory."""
+    """The workers of a job died several times, such as for lack of memory."""
 
 
 class Engine(Protocol):
-    """A `concurrent.futures` executor that outlives its workers and passes on what they report."""
+    """A `concurrent.futures` executor that outlives its workers and passes on their reports."""
 
     @property
     def workers(self) -> int:
-        """Jobs that are done at the same time."""
+        """The number of jobs that are executed at the same time."""
 
     slots: int
-    """Jobs that it can have in hand without one waiting for long."""
+    """The number of jobs that may be submitted at a time, so that none waits for long."""
     lost: tuple[type[BaseException], ...]
-    """What a future ends with when its worker died."""
+    """Errors of a future whose worker died."""
 
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:
         """Starts a job."""
 
     def deliver(self, on_event: OnEvent) -> None:
-        """Passes on what jobs have reported."""
+        """Passes on the reports of jobs."""
 
     def renew(self) -> None:
         """Replaces workers that died."""
 
     def close(self, *, at_once: bool) -> None:
-        """Ends the workers, in the midst of their jobs if need be."""
+        """Ends the workers, if necessary in the middle of their jobs."""
 
 
 def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: OnDone) -> None:
     """Runs all jobs. A job that fails does not stop the others; a job whose worker dies is started again.
 
     Args:
-        engine: where.
-        jobs: what to run.
+        engine: executes the jobs.
+        jobs: the jobs.
         on_event: called in this process with the progress that a job reports.
         on_done: called in this process for each finished job.
 
@@ -85,7 +85,7 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: On
             try:
                 future = engine.submit(job, on_event)
             except engine.lost:
-                # a worker died while it was idle
+                # a worker died while it had no job
                 engine.renew()
                 future = engine.submit(job, on_event)
             in_hand[future] = job

@@ -1,4 +1,4 @@
-"""A study's finished runs, measured again without training: by other settings, or by a later version of a measure."""
+"""Measures a study's finished runs again, without training: with other settings, or a later version of a measure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
 
 MAY_DIFFER = {"measure", "seeds", "methods", "claims", "own_parts"}
-"""What may differ in another study file, besides the noise rates: only its `measure` is read."""
+"""Keys that may differ in another study file, besides the noise rates, because only its `measure` is read."""
 
 
 def measure_study(
@@ -37,20 +37,20 @@ def measure_study(
 ) -> Outcome:
     """Measures the stored weights of a study's finished runs again.
 
-    A run that was already measured as asked is left alone: by the same settings and the same version of each
-    measure. After a kill the same call goes on from there.
+    A run is left alone if it was already measured with the same settings and the same version of each measure. After a
+    kill, the same call continues.
 
     Args:
         root: the study folder.
-        names: what is measured, of `MEASURES`; everything if empty.
-        resources: with what.
-        study: whose `measure` settings are taken; those of the folder's own study if None.
+        names: names of `MEASURES` that are measured; all if empty.
+        resources: engine, workers, device and data files.
+        study: a study with the `measure` settings; for None the study of the folder.
         console: where progress is shown; the terminal if not given.
 
     Raises:
-        StoreError: no study's folder, or in use, no run has finished, or the runs had other data or other settings.
-        ValueError: an unknown measure, or settings that do not fit the study or the other measures.
-        EngineError: no such engine here, or it is gone.
+        StoreError: the folder is no study's or is in use, no run has finished, or the runs had other data or settings.
+        ValueError: a measure is unknown, or the settings do not fit the study or the other measures.
+        EngineError: the engine does not exist here, or is gone.
     """
     console = console or Console()
     data_dir = resources.data_dir
@@ -68,7 +68,7 @@ def measure_study(
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
         data = load_checked_data(root, finals[0], data_dir, records)[1] if outdated else ""
-        # written before the first run: after a kill the folder's own study has the new settings
+        # written before the first run, so that after a kill the study of the folder has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
         current = records.keys() - {run.path for run in outdated}
@@ -101,11 +101,11 @@ def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path
 
 
 def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]) -> MeasureSettings:
-    """The settings of some measures from one source, and those of the others as they were.
+    """Settings in which some measures have new values and the others keep theirs.
 
     Raises:
-        ValueError: a measure that is not named depends on a setting that differs. Its numbers would be of the old
-            setting, and the file would name the new one.
+        ValueError: a measure that is not named depends on a setting that differs. Its numbers would be those of the old
+            setting, while the file would name the new one.
     """
     changed: dict[str, Any] = {}
     for name in names:
@@ -125,11 +125,11 @@ def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]
 def _looked_at(
     root: Path, finals: Sequence[Run], names: Collection[str], tell: Any
 ) -> tuple[dict[str, store.Record], list[Run], dict[str, str]]:
-    """Looks at each finished run's file.
+    """Checks the file of each finished run.
 
     Returns:
-        Path -> record of each finished run; those that were not measured as asked, with the settings that their files
-        shall have; path -> error of each whose file is broken.
+        Path -> record of each finished run; the runs that must be measured, with their new settings; path -> error of
+        each broken file.
     """
     records: dict[str, store.Record] = {}
     outdated: list[Run] = []
@@ -153,7 +153,7 @@ def _looked_at(
 
 
 def _target(root: Path, run: Run, stored: store.StoredRun, names: Collection[str]) -> Run:
-    """The run with the settings that its file will have: new ones for the named measures, else the old ones."""
+    """The run with its new settings: new values for the named measures, old values for the others."""
     if stored.config.measure is None or run.config.measure is None:
         raise store.StoreError(f"results: {root / run.path} is not a final run; delete it")
     settings = merged(stored.config.measure, run.config.measure, names)

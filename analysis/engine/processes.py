@@ -23,27 +23,27 @@ from landscape import tune_allocator
 
 
 class Processes:
-    """One job a worker process, this machine's threads divided among them; dead workers are replaced."""
+    """A pool whose worker processes have one job each and share the machine's threads. Dead workers are replaced."""
 
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self, resources: Resources) -> None:
         self.workers = resources.workers
-        # one more than there are workers, so that none waits while this process looks at a result
+        # one job more than workers, so that no worker waits while this process handles a result
         self.slots = self.workers + 1
         self._threads = resources.threads or threads_of_each(self.workers)
         self._gpus = gpus_of_workers(self.workers, resources.device)
         self._context = multiprocessing.get_context("spawn")
         self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None
-        # processes that the caller has started are not ours to end
+        # processes that the caller has started must not be ended here
         self._others = multiprocessing.active_children()
         wait_passively()
 
     def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
         """Hands a job to the next free worker."""
         if self._pool is None:
-            # a new one for each pool: a worker killed while it wrote holds the queue's lock for good
+            # each pool has a new queue, because a worker killed while it wrote holds the queue's lock for ever
             self._events = self._context.Queue()
             gpus: Queue[int] = self._context.Queue()
             for index in self._gpus:
@@ -57,7 +57,7 @@ class Processes:
         return self._pool.submit(_work, job)
 
     def deliver(self, on_event: OnEvent) -> None:
-        """Passes on what the workers have put into the queue."""
+        """Passes on the events that the workers have put into the queue."""
         while self._events is not None:
             try:
                 on_event(self._events.get_nowait())
@@ -65,7 +65,7 @@ class Processes:
                 return
 
     def renew(self) -> None:
-        """The next job opens a new pool; of a broken one every worker is ended."""
+        """Ends all workers of a broken pool. The next job opens a new pool."""
         if self._pool is not None and self._pool._broken:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -80,7 +80,7 @@ class Processes:
 
 
 def kill_children(*, besides: Collection[BaseProcess]) -> None:
-    """Ends this process's children, save those that were there before."""
+    """Ends the children of this process, except for those that were there before."""
     for child in multiprocessing.active_children():
         if child not in besides:
             child.kill()
@@ -97,13 +97,13 @@ def threads_of_each(workers: int) -> int:
 
 
 def gpus_of_workers(workers: int, device: str) -> list[int]:
-    """For each worker the index of its GPU; empty where there is nothing to divide."""
+    """The index of the GPU of each worker; empty if there is nothing to divide."""
     count = torch.cuda.device_count() if device == "cuda" else 0
     return [index % count for index in range(workers)] if count > 1 else []
 
 
 def wait_passively() -> None:
-    """Lets the OpenMP threads of later processes sleep while they wait, by their environment.
+    """Sets the environment so that OpenMP threads of later processes sleep while they wait.
 
     Threads of two processes that spin at their barriers slow each other down many times over. torch reads the variable
     when it is imported.
@@ -117,14 +117,14 @@ _events: Queue[Event] | None = None
 def _start_worker(events: Queue[Event], threads: int, gpus: Queue[int] | None) -> None:
     global _events
     _events = events
-    # progress that nobody reads any more must not keep a worker from its end
+    # unread progress must not keep a worker from ending
     events.cancel_join_thread()
     torch.set_num_threads(threads)
     if gpus is not None:
-        # "cuda" then means this GPU; the files say "cuda" for all of them
+        # "cuda" now means this GPU; the files say "cuda" for every GPU
         torch.cuda.set_device(gpus.get())
     tune_allocator()
-    # Ctrl-C goes to the whole group; the parent decides, and its end is a worker's end
+    # Ctrl-C reaches the whole process group; only the parent reacts, and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -147,7 +147,7 @@ def _work(job: Job) -> Any:
 
 
 def portable(error: Exception) -> Exception:
-    """The error, or its words if another process could not read it, which would look like a worker's death."""
+    """The error, or only its text if it cannot be pickled, which would look like the death of a worker."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of many runs at work."""
+"""The progress of many runs on the terminal."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from analysis.printable import printable
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line that people should look at; its brackets are no markup."""
+    """Prints a highlighted line. Its brackets are no markup."""
     console.print(printable(line), style="yellow", markup=False, highlight=False)
 
 
 class Planned(NamedTuple):
-    """A run as people see it: its name, and what kind it is of; runs of a kind take about the same time."""
+    """A run with its name and its kind. Runs of a kind take about the same time."""
 
     name: str
     kind: str
 
 
 class InHand(NamedTuple):
-    """What is known of a run at work."""
+    """The progress of a run that is executing."""
 
     started: float
     doing: str
@@ -40,14 +40,14 @@ class InHand(NamedTuple):
 
 
 class RunsProgress:
-    """One live line of all runs with the time left; plain lines where there is no terminal.
+    """One live line about all runs with the time left, or plain lines if there is no terminal.
 
     Args:
-        console: where to.
-        planned: id of each run -> the run, in the order in which they are done.
-        finished: ids of those that were there already.
-        workers: tells how many share the work; asked again at each run's end, for a cluster may grow.
-        finished_are: what is said of the finished ones at the start.
+        console: where the lines are printed.
+        planned: id -> run, in the order in which the runs are executed.
+        finished: ids of the runs that had finished before.
+        workers: returns the number of workers. It is called at the end of each run, because a cluster may grow.
+        finished_are: words for the finished runs at the start.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class RunsProgress:
             self._console.print(self._summary())
 
     def update(self, event: Event) -> None:
-        """Shows what a run has reported."""
+        """Shows the progress that a run has reported."""
         job, doing, done, total = event
         if job in self._over:
-            # what a run reported may still arrive after its end
+            # reports of a run may arrive after its end
             return
         known = self._in_hand.get(job)
         self._in_hand[job] = InHand(known.started if known else time.monotonic(), doing, done, total)
@@ -112,7 +112,7 @@ class RunsProgress:
             self._console.print(self._summary())
 
     def leave_out(self, job: str) -> None:
-        """Shows that a run cannot be done because it needs another one, which failed."""
+        """Shows that a run cannot be executed because another run that it needs has failed."""
         self._failed += 1
         self._end(job)
 
@@ -133,9 +133,9 @@ class RunsProgress:
         return in_words(time_left(self._seconds, left, in_hand, self._workers))
 
     def _shown(self) -> Text:
-        """One line: what is done, the time left, and the run that was begun last."""
+        """One line: the number of finished runs, the time left, and the run that began last."""
         line = self._summary()
-        # a copy: this is called by the thread that draws
+        # a copy, because the thread that draws calls this method
         at_work = list(self._in_hand.items())
         if at_work:
             job, run = at_work[-1]
@@ -144,6 +144,6 @@ class RunsProgress:
         return line
 
     def _is_worth_a_line(self) -> bool:
-        """Four times in all."""
+        """Whether a plain line is printed now; four are printed in all."""
         quarter = max(1, math.ceil(len(self._planned) / 4))
         return len(self._over) % quarter == 0 or len(self._over) == len(self._planned)

@@ -1,4 +1,4 @@
-"""What a study may use: an engine, its workers, a device, and the folder of data files."""
+"""The resources of a study: engine, workers, device, and folder of data files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and with what runs are done.
+    """How runs are executed.
 
     Attributes:
         engine: one of `analysis.engine.ENGINES`.
-        workers: processes, for `"processes"` and for `"dask"` without a scheduler.
-        device: where to train and measure. `"cuda"` gives each worker a GPU of its own, by index, as far as there are
-            enough.
-        data_dir: where data files are; None for data sets that come with a package.
-        threads: of torch in each worker; results are the same bit for bit only with the same number. None divides this
-            machine's cores among the workers, and leaves alone what runs in this process or on a cluster that somebody
-            else has started.
+        workers: number of processes, for `"processes"` and for `"dask"` without a scheduler.
+        device: device of training and measuring. `"cuda"` gives each worker a GPU of its own, if there are enough GPUs.
+        data_dir: folder of data files; None for data sets of a package.
+        threads: number of torch's threads in each worker. Results are the same bit for bit only with the same number.
+            None divides the cores of this machine among the workers. For this process, and for a cluster that was
+            started elsewhere, None changes nothing.
         scheduler: address of a Dask scheduler; None starts a cluster on this machine.
     """
 
@@ -31,4 +30,4 @@ class Resources:
 
 
 IN_THIS_PROCESS = Resources()
-"""One run after another, on the CPU."""
+"""One run after another in this process, on the CPU."""

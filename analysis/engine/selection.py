@@ -1,4 +1,4 @@
-"""The choice between a method's candidates, from the trials that compare them."""
+"""The choice between the candidates of a method, from the trials that compare them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from analysis.plan import Choice, Run, Study, selection_runs
 def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice | None:
     """The candidate with the best mean score on validation samples with observed labels.
 
-    The first of equal scores wins. A candidate that diverged has the score NaN. Where all candidates diverged, the
-    first is chosen; its run will be recorded as diverged like any other. None if a trial is missing: a failure that may
+    The first of equal scores wins. A candidate that diverged has the score NaN. If all candidates diverged, the first
+    is chosen, and its run will be recorded as diverged. If a trial is missing, the result is None: a failure that may
     not happen again must not change the choice.
     """
     candidates = run.config.method.candidates
@@ -25,7 +25,7 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
         return only_choice(run)
     if not all(trial.path in records for trial in trials):
         return None
-    # trials come candidate by candidate, in the candidates' order
+    # trials are ordered by candidate
     repeats = len(trials) // len(candidates)
     found = np.array([_score(trial, records[trial.path]) for trial in trials])
     found = found.reshape(len(candidates), repeats, 2)
@@ -36,8 +36,8 @@ def choose(study: Study, run: Run, records: dict[str, store.Record]) -> Choice |
 
 
 def _score(trial: Run, record: store.Record) -> tuple[float, float]:
-    """Validation accuracy of a trial at its last epoch, and the variance of that share; NaN if it diverged."""
-    # finite outputs may have a loss that is not
+    """Validation accuracy of a trial at its last epoch, and the variance of this share; NaN if the trial diverged."""
+    # finite outputs may have a loss that is not finite
     accuracy = math.nan if record.row["diverged"] else record.row["test_accuracy"]
     fraction = trial.config.selection.validation_fraction
     held_out = record.trained * fraction / (1 - fraction)
@@ -45,15 +45,15 @@ def _score(trial: Run, record: store.Record) -> tuple[float, float]:
 
 
 def only_choice(run: Run) -> Choice:
-    """The first candidate, where there is no other."""
+    """The choice of the first candidate, for a method with no other candidate."""
     candidates = run.config.method.candidates
     return Choice(candidates[0], candidates, [], [])
 
 
 def check_choice(root: Path, run: Run, records: dict[str, store.Record], choice: Choice) -> None:
-    """Raises StoreError if the run is finished with other hyper-parameters than its method's other seeds would have.
+    """Raises StoreError if the run has finished with other hyper-parameters than are chosen now.
 
-    This happens where two candidates are close and lost trials were done again on another device.
+    This happens if two candidates are close and lost trials were repeated on another device.
     """
     if run.path in records:
         before = json.loads(records[run.path].row["hyperparameters"])

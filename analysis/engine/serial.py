@@ -34,10 +34,10 @@ class Serial:
         return future
 
     def deliver(self, on_event: OnEvent) -> None:
-        """Does nothing: events were passed on while the job ran."""
+        """Does nothing, because events were passed on while the job ran."""
 
     def renew(self) -> None:
-        """Does nothing: this process is the worker."""
+        """Does nothing, because this process is the worker."""
 
     def close(self, *, at_once: bool) -> None:
-        """Does nothing: there are no workers to end."""
+        """Does nothing, because there are no workers."""

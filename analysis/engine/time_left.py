@@ -1,4 +1,4 @@
-"""How long a study will still take, estimated from its finished runs."""
+"""The time that a study will still take, estimated from its finished runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 PROBABILITY = 0.9
-"""Confidence of the range, if the seconds of a kind's runs are normal and independent."""
+"""Probability of the range, if the seconds of runs of a kind are normal and independent."""
 UNCERTAINTY_OF_ONE = 2.0
-"""Factor either way while no kind has two finished runs, which is what it takes to see how they scatter."""
+"""Factor up and down while no kind has two finished runs, whose spread could be seen."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class TimeLeft:
     """A range of seconds.
 
     Attributes:
-        low: its lower end.
-        high: its upper end; None if no run of some kind is finished yet.
-        untimed: those kinds.
+        low: lower end.
+        high: upper end; None if some kind has no finished run yet.
+        untimed: kinds without a finished run.
     """
 
     low: float
@@ -37,14 +37,14 @@ def time_left(
 ) -> TimeLeft | None:
     """The time until the last run is finished; None before the first run is.
 
-    It is the prediction interval of a sum of runs, divided among the workers. Each kind of run has a mean of its own;
-    the relative spread is the same for all kinds. At the end workers are idle while the last run goes on, for the time
-    of the longest run at most.
+    The range is the prediction interval of a sum of runs, divided among the workers. Each kind of run has its own mean;
+    the relative spread is the same for all kinds. At the end workers are idle while the last run continues, for at most
+    the time of the longest run.
 
     Args:
         done: kind of run -> the seconds of each finished run.
-        left: kind of run -> the number of runs that are not finished, with those in hand.
-        in_hand: kind and seconds since the start of each run that a worker has in hand.
+        left: kind of run -> the number of runs that are not finished, including those that are executing.
+        in_hand: kind, and seconds since the start, of each run that is executing.
         workers: number of workers.
     """
     left = {kind: count for kind, count in left.items() if count}
@@ -68,7 +68,7 @@ def time_left(
 
 
 def _relative_spread(done: Mapping[str, Sequence[float]]) -> tuple[int, float]:
-    """(degrees of freedom, standard deviation) of seconds relative to their kind's mean."""
+    """Degrees of freedom and standard deviation of the seconds relative to the mean of their kind."""
     freedom, squares = 0, 0.0
     for seconds in done.values():
         if len(seconds) > 1:
@@ -79,11 +79,11 @@ def _relative_spread(done: Mapping[str, Sequence[float]]) -> tuple[int, float]:
 
 
 def in_words(estimate: TimeLeft | None) -> str:
-    """The estimate as people read it: "12 min to 15 min"."""
+    """The estimate in words, such as "12 min to 15 min"."""
     if estimate is None:
         return "unknown"
     if estimate.high is None:
-        # labels hold commas, and may be many: their number says as much
+        # labels hold commas and may be many, so only their number is shown
         kinds = "1 kind" if len(estimate.untimed) == 1 else f"{len(estimate.untimed)} kinds"
         return f"at least {_duration(estimate.low)} ({kinds} of runs not yet timed)"
     low, high = _duration(estimate.low), _duration(estimate.high)

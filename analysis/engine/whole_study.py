@@ -1,4 +1,4 @@
-"""A whole study: choose hyper-parameters, train and measure every run, resuming what is there."""
+"""A whole study: chooses hyper-parameters, trains and measures every run, and resumes earlier work."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from analysis.run.one_run import execute
 def run_study(
     study: Study, root: Path, resources: Resources = IN_THIS_PROCESS, *, console: Console | None = None
 ) -> Outcome:
-    """Brings the study folder to completion.
+    """Executes all runs of a study that are not finished.
 
     Args:
-        study: what to do.
+        study: the study.
         root: the study folder.
-        resources: with what.
+        resources: engine, workers, device and data files.
         console: where progress is shown; the terminal if not given.
 
     Raises:
-        StoreError: the folder is another study's, or in use, or its runs had other data or another choice.
-        EngineError: no such engine here, or it is gone.
-        FileNotFoundError, ValueError: the data set is not there, or broken.
+        StoreError: the folder belongs to another study or is in use, or its runs had other data or another choice.
+        EngineError: the engine does not exist here, or is gone.
+        FileNotFoundError, ValueError: the data set is missing or broken.
     """
     console = console or Console()
     data_dir, own_parts = resources.data_dir, loaded(study.own_parts)
@@ -48,9 +48,9 @@ def run_study(
         data = ""
         if not all(run.path in records for run in finals + trials):
             dataset, data = load_checked_data(root, finals[0], data_dir, records)
-            # a fault is better found here, once, than by every worker
+            # faults are found here once, rather than by every worker
             check_against_data(study, dataset, data_dir)
-        # workers of a cluster may have been started in another folder
+        # an absolute path, because workers of a cluster may have been started in another folder
         context = RunContext(
             root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
         )
@@ -66,7 +66,7 @@ def run_study(
 
 
 def _decided(study: Study, work: Work, finals: list[Run]) -> list[tuple[Run, Choice]]:
-    """The final runs that are still to be done, with the hyper-parameters that their trials have decided."""
+    """The final runs that are not finished, with the hyper-parameters that their trials chose."""
     decided = []
     for run in finals:
         choice = choose(study, run, work.records)

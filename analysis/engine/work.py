@@ -1,4 +1,4 @@
-"""Runs at work: handed to an engine, shown, and kept when they have ended."""
+"""Executes runs: hands them to an engine, shows their progress, and keeps their results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from analysis.plan.data import data_digest, load_data
 from ncsam import Dataset
 
 Task = tuple[str, Callable[..., store.Record]]
-"""(path of a run's file, the function that writes the file); the function takes `report(doing, done, total)`."""
+"""(path of a run's file, function that writes the file). The function takes `report(doing, done, total)`."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done in a study's folder.
+    """The result of work in a study's folder.
 
     Attributes:
-        table: one row a finished run.
-        failed: path of each run that failed -> its error.
+        table: one row for each finished run.
+        failed: path -> error of each run that failed.
     """
 
     table: pd.DataFrame
@@ -37,14 +37,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """Runs at work in a study's folder.
+    """Work on the runs of a study's folder.
 
     Attributes:
         root: the folder.
-        engine: where runs execute.
-        shown: what people see of it.
-        records: path of each run that is finished -> what its file says; grows.
-        failed: path of each run that failed -> its error; grows.
+        engine: executes the runs.
+        shown: shows the progress.
+        records: path -> record of each run that has finished so far.
+        failed: path -> error of each run that has failed so far.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class Work:
     failed: dict[str, str]
 
     def do(self, tasks: Iterable[Task]) -> None:
-        """Does all tasks; one that fails does not stop the others.
+        """Executes all tasks. A task that fails does not stop the others.
 
         Raises:
             EngineError: the engine is gone.
@@ -68,7 +68,7 @@ class Work:
         if result is not None:
             self.records[path] = result.record
             return
-        # on a full disk every other run would fail as well, each after its work
+        # on a full disk every other run would fail too, after all of its work
         if error is not None and store.is_of_the_disk(error):
             raise error
         self.failed[path] = f"{type(error).__name__}: {error}"
@@ -77,21 +77,21 @@ class Work:
 
 
 class Timed(NamedTuple):
-    """What a run left, and the seconds that it took."""
+    """The record of a run, and the seconds that it took."""
 
     record: store.Record
     seconds: float
 
 
 def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
-    """Calls the function in the worker, and measures the time there."""
+    """Calls the function and measures its time, in the worker."""
     start = time.perf_counter()
     record = function(*arguments, **options)
     return Timed(record, time.perf_counter() - start)
 
 
 def kind_of(run: Run) -> str:
-    """A run's method, whether it is a trial, and whether it has surfaces: such runs take about the same time."""
+    """The kind of a run: its method, whether it is a trial, and whether it has surfaces."""
     method = run.config.method.label
     if run.config.purpose == "selection":
         return f"{method}, to choose"
@@ -101,11 +101,11 @@ def kind_of(run: Run) -> str:
 def load_checked_data(
     root: Path, run: Run, data_dir: Path | None, records: dict[str, store.Record]
 ) -> tuple[Dataset, str]:
-    """The data set of a study, and its digest.
+    """The data set of a study and its digest.
 
     Raises:
         StoreError: a finished run had other data.
-        FileNotFoundError, ValueError: as `load_dataset` does.
+        FileNotFoundError, ValueError: as for `load_dataset`.
     """
     dataset = load_data(run.config, data_dir)
     digest = data_digest(run.config, dataset, data_dir)

@@ -1,4 +1,4 @@
-"""What a study asks for: its TOML file as typed settings, checked whole, and the grid of runs that follows."""
+"""A study's plan: its TOML file as typed, checked settings, and the grid of runs that follows from them."""
 
 from analysis.plan.choice import Choice
 from analysis.plan.errors import StudyError

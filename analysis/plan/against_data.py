@@ -1,4 +1,4 @@
-"""What makes a study impossible on its data, said before any run."""
+"""Checks of a study against its data, made before any run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from landscape.evaluation.batch_norm import keeps_statistics
 from ncsam import Dataset, build_model, predict
 
 COPIES_IN_TRAINING = 5
-"""Vectors as long as the weights that a method with a perturbation keeps."""
+"""Number of vectors as long as the weights that a method with a perturbation keeps."""
 
 
 def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) -> None:
-    """Checks what can only be known with the data: that model and label noise take them, and all sizes fit.
+    """Checks what only the data can tell: whether model and label noise take them, and whether all sizes fit.
 
     Args:
-        study: checked in itself.
-        dataset: the study's.
-        data_dir: where files of labels are.
+        study: a study whose settings fit each other.
+        dataset: the study's data set.
+        data_dir: folder of the files of labels.
 
     Raises:
-        StudyError: naming the field.
+        StudyError: a setting does not fit the data; the message names the field.
     """
     try:
         _check_memory(study, dataset)
@@ -74,7 +74,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         try:
             labels = observed_labels(config, dataset, data_dir)
             if study.noise.redraw == "step":
-                # of human labels there is no model to draw from
+                # human labels have no model from which labels could be drawn
                 labels.redrawn(torch.zeros(1, dtype=torch.int64), torch.Generator())
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
@@ -83,11 +83,11 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
 
 @dataclass(frozen=True)
 class Memory:
-    """What one run needs beside its activations, as far as it is known before.
+    """The memory of one run without its activations, as far as it is known in advance.
 
     Attributes:
-        parameters: of the model.
-        bytes: of the data, and of all vectors as long as the weights.
+        parameters: number of parameters of the model.
+        bytes: bytes of the data, and of all vectors as long as the weights.
     """
 
     parameters: int
@@ -95,23 +95,23 @@ class Memory:
 
 
 def memory_of_a_run(study: Study, dataset: Dataset) -> Memory:
-    """Forecasts the memory of training and measuring from a model that has shapes and no numbers."""
+    """Forecasts the memory of training and measuring, from a model with shapes but no numbers."""
     with torch.device("meta"):
         model = build_model(
             study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
         )
     count = sum(parameter.numel() for parameter in model.parameters())
     data = sum(split.pixels.numel() * split.pixels.element_size() for split in (dataset.train, dataset.test))
-    # weights, gradient, momentum, perturbation and another gradient; a measured eigenvalue has about four vectors
+    # weights, gradient, momentum, perturbation and a second gradient; each measured eigenvalue takes about four vectors
     return Memory(count, data + 4 * count * (COPIES_IN_TRAINING + 4 * study.measure.eigenvalues))
 
 
 def _check_memory(study: Study, dataset: Dataset) -> None:
     needed = memory_of_a_run(study, dataset)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed.bytes > there:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed.bytes > available:
         raise StudyError(
             f"model: {study.model.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
-            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {there / 2**30:.0f}: choose a smaller model or "
-            "fewer measure.eigenvalues"
+            f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {available / 2**30:.0f}: choose a smaller model "
+            "or fewer measure.eigenvalues"
         )

@@ -1,4 +1,4 @@
-"""The hyper-parameters that a final run takes."""
+"""The hyper-parameters of a final run, and how they were chosen."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """Hyper-parameters for a final run, and what they were chosen from.
+    """Hyper-parameters for a final run, and the candidates from which they were chosen.
 
     Attributes:
-        hyperparameters: those chosen.
-        candidates: all that were compared.
-        scores: accuracy of each on validation samples with observed labels, mean over the selection's seeds;
-            NaN for one that diverged; empty if there was nothing to choose.
-        standard_errors: binomial, of the scores.
+        hyperparameters: the chosen hyper-parameters.
+        candidates: all candidates that were compared.
+        scores: accuracy of each candidate on validation samples with observed labels, mean over the seeds of the
+            selection. NaN for a candidate that diverged; empty if there was nothing to choose.
+        standard_errors: binomial standard errors of the scores.
     """
 
     hyperparameters: dict[str, Any]

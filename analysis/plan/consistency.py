@@ -1,4 +1,4 @@
-"""Checks of settings that must fit each other. Each check is about one topic, and names the field that is wrong."""
+"""Checks that settings fit each other. Each check has one topic, and its error names the wrong field."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ncsam import LOSSES, METHODS
 from ncsam.methods import remembers_samples
 
 MAX_RUNS = 100_000
-"""A study with more runs than these is taken for a slip of the pen."""
+"""A study with more runs is refused as a slip."""
 MAX_FILE_NAME = 200
-"""File systems take 255 bytes; a checkpoint and a file being written have longer names than the run's file."""
+"""Longest name of a run's file. File systems take 255 bytes, and checkpoints and temporary files have longer names."""
 
 
 def check_consistency(study: Study, *, knows_all: bool = True) -> None:
-    """Checks what no setting shows by itself.
+    """Checks that the settings of a study fit each other.
 
     Args:
-        study: each of its values was checked.
-        knows_all: all methods, models, losses and kinds of noise are known. Where parts of one's own are not loaded,
-            as when results are only shown, their options are not checked.
+        study: a study, each of whose values was checked by itself.
+        knows_all: whether all methods, models, losses and kinds of noise are known. If the user's parts are not loaded,
+            such as when results are only shown, their options are not checked.
 
     Raises:
         ValueError: the first fault that was found; the message begins with the field.
@@ -30,7 +30,7 @@ def check_consistency(study: Study, *, knows_all: bool = True) -> None:
     _check_values_are_distinct("seeds", study.seeds)
     _check_values_are_distinct("noise.rates", study.noise.rates)
     _check_values_are_distinct("selection.seeds", study.selection.seeds)
-    # before the grid is made, which takes memory
+    # checked before the grid is made, because the grid takes memory
     _check_size(study)
     _check_seeds_of_trials(study)
     _check_titles(study)

@@ -1,4 +1,4 @@
-"""The data and the labels that a run trains on, from its configuration."""
+"""The data and labels of a run, from its configuration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ncsam.label_noise import human_labels, noise_options, read_human_labels
 from ncsam.label_noise.human import PACKAGED
 
 RATE_TOLERANCE = 0.02
-"""Largest difference between the noise rate that a study names and the rate of its human labels."""
+"""Largest allowed difference between the noise rate in a study and the rate of its human labels."""
 
 
 def load_data(config: RunConfig, data_dir: Path | None) -> Dataset:
-    """The data set of a run, or the part of it that the run takes.
+    """The data set of a run, or the part of it that the run uses.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` does.
+        FileNotFoundError, ValueError: as for `load_dataset`.
     """
     return load_dataset(
         config.dataset,
@@ -36,7 +36,7 @@ def load_data(config: RunConfig, data_dir: Path | None) -> Dataset:
 
 
 def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> str:
-    """SHA-256 of the samples, their labels and the files that labels are made from: other data are other results."""
+    """SHA-256 of the samples, their labels and the files of labels. Other data give other results."""
     digest = hashlib.sha256()
     for tensor in (
         dataset.train.pixels,
@@ -52,7 +52,7 @@ def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> s
             digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
     for key in ("file", "posterior"):
         source = config.noise.options.get(key)
-        # those of a package have no file, and true labels need none
+        # labels of a package have no file, and true labels need none
         if source is not None and (path := _below(data_dir, source)).is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -61,11 +61,12 @@ def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> s
 def study_options(kind: str) -> dict[str, bool]:
     """The keys of a study's `noise` table for a kind of noise, and whether they must be given.
 
-    What has a value for each sample comes from the data set (`inputs`) or from a file (`posterior`, a .npy file
-    (n, classes); human labels: `file` and, if it holds several, `labels`, or else those of the data set).
+    Options with a value for each sample come from the data set or from a file. `inputs` come from the data set.
+    `posterior` names a .npy file with an array (n, classes). For human labels, `file` names a file, and `labels` the
+    labels in it if it holds several; without a file, the labels come from the data set.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     keys: dict[str, bool] = {}
     for name, option in noise_options(kind).items():
@@ -80,13 +81,13 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
     """The labels of the training set, true and observed.
 
     Args:
-        config: of the run.
-        dataset: whose training samples may be a part of the whole training set.
-        data_dir: relative paths of files are looked up in it.
+        config: configuration of the run.
+        dataset: data set of the run. Its training samples may be a part of the whole training set.
+        data_dir: folder in which relative paths of files are looked up.
 
     Raises:
-        FileNotFoundError, ValueError: as `corrupt_labels` and `read_human_labels` do, or the human labels
-            have another rate of wrong labels than the study names.
+        FileNotFoundError, ValueError: as for `corrupt_labels` and `read_human_labels`; or the human labels have another
+            rate of wrong labels than the study names.
     """
     kind, rate, options = config.noise.kind, config.noise.rate, dict(config.noise.options)
     clean, seed = dataset.train.targets, derived_seed(config, "labels")
@@ -110,7 +111,7 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
 
 
 def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> Tensor:
-    """Those of the file that the study names, or else those that the data set comes with."""
+    """Labels of annotators: those of the file that the study names, or else those of the data set."""
     source = options.get("file")
     if source is not None:
         path = source if source in PACKAGED else _below(data_dir, source)
@@ -132,7 +133,7 @@ def _posterior(path: Path) -> Tensor:
 
 
 def _of_samples(rows: Tensor, dataset: Dataset, field: str) -> Tensor:
-    """The rows of a file that belong to the samples which this training set keeps."""
+    """The rows of a file that belong to the samples of this training set."""
     last = int(dataset.train_indices.max())
     if last >= len(rows):
         raise ValueError(f"{field}: holds {len(rows)} rows, too few for training sample {last}")

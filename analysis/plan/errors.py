@@ -8,8 +8,7 @@ from typing import Any
 from ncsam.options import nearest
 
 OWN_PARTS = "own_parts"
-"""Key of the context in which a study or a configuration is validated: names may be those of parts of one's own, which
-are not loaded."""
+"""Key of the context of validation. If set, unknown names may be those of the user's parts, which are not loaded."""
 
 
 class StudyError(ValueError):
@@ -17,10 +16,10 @@ class StudyError(ValueError):
 
 
 def one_of(value: str, known: Collection[str]) -> str:
-    """The value, if it is known.
+    """Returns the value, if it is known.
 
     Raises:
-        ValueError: the value is unknown; the message lists the known ones and the one most like the value.
+        ValueError: the value is unknown. The message lists the known values, and names the one that is most like it.
     """
     if value not in known:
         hint = nearest(value, known)
@@ -30,5 +29,5 @@ def one_of(value: str, known: Collection[str]) -> str:
 
 
 def one_of_or_own(value: str, known: Collection[str], context: Any) -> str:
-    """`one_of`, but for a configuration that is only read and has parts of one's own that are not loaded."""
+    """As `one_of`, but unknown values pass in a configuration that is only read and names the user's parts."""
     return value if context and context.get(OWN_PARTS) else one_of(value, known)

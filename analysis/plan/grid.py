@@ -1,4 +1,4 @@
-"""A study -> its runs: data set x noise x method x seed."""
+"""The grid of a study's runs: data set x noise x method x seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.plan.run_config import RunConfig, RunMethod, RunNoise
 from analysis.plan.study import MethodSettings, Study
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Run:
     """One training with its measurements, or one training of a candidate.
 
     Attributes:
-        config: all that decides the result.
-        path: of the result file within the study folder.
+        config: all settings that decide the result.
+        path: path of the result file within the study folder.
     """
 
     config: RunConfig
@@ -30,7 +30,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For people: method, noise, seed."""
+        """The title of the run in messages: method, noise, seed."""
         noise = self.config.noise
         return f"{self.config.method.label} {noise.title} {percent(noise.rate)} seed {self.config.seed}"
 
@@ -48,7 +48,7 @@ def final_runs(study: Study) -> list[Run]:
 def selection_runs(study: Study, final: Run) -> list[Run]:
     """The runs that decide between a final run's candidates; none if there is only one.
 
-    A method that is like another one has that method's trials.
+    If a method is `like` another one, the trials are those of the other method.
     """
     config = final.config
     if len(config.method.candidates) == 1:
@@ -84,7 +84,7 @@ def _selection_run(
 
 
 def _shared(study: Study, rate: float) -> dict[str, Any]:
-    """What all runs of a study at one noise rate share."""
+    """The settings that all runs of a study at one noise rate share."""
     return {
         "study": study.name,
         "dataset": study.dataset,

@@ -18,7 +18,7 @@ from ncsam.options import check_names, quoted
 
 
 def check_model(name: str, options: dict[str, Any]) -> None:
-    """Raises ValueError unless each option is of the type of its default and of a plausible size."""
+    """Raises ValueError unless each option has the type of its default and a plausible size."""
     with _within("model"):
         check_model_options(name, options)
     for key, value in options.items():
@@ -27,7 +27,7 @@ def check_model(name: str, options: dict[str, Any]) -> None:
 
 
 def check_noise(kind: str, options: dict[str, Any]) -> None:
-    """Raises ValueError unless the kind of noise has these options, and no other must be given."""
+    """Raises ValueError unless the kind of noise has these options and needs no others."""
     known = study_options(kind)
     in_study = {key: value for key, value in options.items() if key in noise_options(kind)}
     with _within("noise"):
@@ -84,7 +84,7 @@ def check_method(
 
 
 def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:
-    """Raises ValueError unless the options build the loss, and a transition matrix is named just where it is needed."""
+    """Raises ValueError unless the options build the loss, and name a transition matrix exactly if it is needed."""
     with _within(field):
         LOSS_REGISTRY.check(name, options)
     if (transition is not None) != (name == "forward"):
@@ -101,7 +101,7 @@ def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:
 
 @contextmanager
 def _within(field: str, *, named: bool = False) -> Iterator[None]:
-    """Puts the table's name before what an error says of one of its keys (or, `named`, of the table's `name`)."""
+    """Puts the name of the table before errors about its keys; if `named`, before errors about its `name`."""
     try:
         yield
     except (ValueError, TypeError) as error:

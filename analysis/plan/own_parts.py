@@ -1,8 +1,8 @@
-"""Files of one's own that register methods, models, data sets, losses, label noise, measures or claims.
+"""The user's files that register methods, models, data sets, losses, label noise, measures or claims.
 
-A study that needs such a file names its SHA-256, which is part of the fingerprint of every run: a changed file makes
-other results. The source travels to the workers, which run it before their first run. A folder of results names the
-file and never runs it.
+A study that needs such a file names its SHA-256. This is a part of the fingerprint of every run, because a changed file
+makes other results. The source is sent to the workers, which execute it before their first run. A folder of results
+names the file, and never executes it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from analysis.plan.errors import StudyError
 
 @dataclass(frozen=True)
 class OwnPart:
-    """A Python file that registers parts of one's own.
+    """A Python file of the user that registers parts.
 
     Attributes:
-        name: of the file.
-        source: its content.
+        name: name of the file.
+        source: content of the file.
     """
 
     name: str
@@ -35,21 +35,21 @@ class OwnPart:
         return hashlib.sha256(self.source).hexdigest()
 
     def load(self) -> None:
-        """Runs the file, once in a process.
+        """Executes the file, once in a process.
 
         Raises:
-            ValueError: as `run` does.
+            ValueError: as for `run`.
         """
         if self.sha256 not in LOADED:
             self.run()
 
     def run(self) -> None:
-        """Runs the file.
+        """Executes the file.
 
         Raises:
-            ValueError: it is not Python, or fails, such as for a name that is taken.
+            ValueError: the file is not Python, or fails, such as for a name that is taken.
         """
-        # dataclasses look for the module of a class among the imported ones
+        # dataclasses look for the module of a class among the imported modules
         module = types.ModuleType(f"own_part_{self.sha256[:12]}")
         module.__file__ = self.name
         sys.modules[module.__name__] = module
@@ -61,15 +61,15 @@ class OwnPart:
 
 
 LOADED: dict[str, OwnPart] = {}
-"""SHA-256 -> each file that was run in this process."""
+"""SHA-256 -> file, for each file that was executed in this process."""
 
 
 def read_own_part(path: Path) -> OwnPart:
-    """Runs a file that registers parts of one's own.
+    """Reads and executes a file of the user that registers parts.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not Python, or fails.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not Python, or fails.
     """
     if not path.is_file():
         raise FileNotFoundError(f"--with: {path} does not exist")
@@ -79,7 +79,7 @@ def read_own_part(path: Path) -> OwnPart:
 
 
 def named(parts: list[OwnPart]) -> dict[str, str]:
-    """Name -> SHA-256, as a study holds it.
+    """Name -> SHA-256 of the files, as a study holds them.
 
     Raises:
         ValueError: two files have one name.
@@ -91,15 +91,15 @@ def named(parts: list[OwnPart]) -> dict[str, str]:
 
 
 def are_loaded(own_parts: Mapping[str, str]) -> bool:
-    """Whether all these files, name -> SHA-256, were run in this process."""
+    """Whether all these files, name -> SHA-256, were executed in this process."""
     return all(sha256 in LOADED for sha256 in own_parts.values())
 
 
 def loaded(own_parts: Mapping[str, str]) -> tuple[OwnPart, ...]:
-    """The files of a study that is to be worked on.
+    """The files of a study whose runs will be executed.
 
     Raises:
-        StudyError: one was not given, or has another content.
+        StudyError: a file was not given, or has another content.
     """
     for name, sha256 in own_parts.items():
         if sha256 not in LOADED:

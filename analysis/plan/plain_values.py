@@ -1,4 +1,4 @@
-"""The values that a setting can have, before its meaning is known."""
+"""A check of the values that any setting can have."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 SMALLEST, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
-"""Networks are trained and measured in float32, where larger numbers are infinite and smaller ones zero."""
+"""Networks are trained and measured in float32. Larger numbers become infinite, and smaller ones zero."""
 MAX_DEPTH = 6
 MAX_WORD = 500
 
 
 def check_plain(settings: dict[str, Any]) -> None:
-    """Raises ValueError unless all values are what a setting can be.
+    """Raises ValueError unless all values are possible values of a setting.
 
     A setting can be a whole number of 64 bits, a number that float32 holds, true or false, a short printable word, or a
     list or table of these that nests a few levels deep. Later code can then compare, print and store every value.

@@ -1,4 +1,4 @@
-"""Reads a study file; a mistake is answered in one line that names the file, the field and the remedy."""
+"""Reads a study file. The error about a mistake is one line that names the file, the field and the remedy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from analysis.plan.study import MethodSettings, Study
 from ncsam.options import nearest, quoted
 
 MAX_BYTES = 1 << 20
-"""A study file is a page or two of text."""
+"""Most bytes of a study file, which is a page or two of text."""
 
 
 def read_study(path: Path) -> Study:
     """Reads and checks a study file.
 
     Raises:
-        FileNotFoundError: no such file.
-        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
+        FileNotFoundError: the file does not exist.
+        StudyError: the path is no file, or the file is not TOML or not a study. The message is one line that names file
+            and field.
     """
     try:
         with path.open("rb") as file:
@@ -39,15 +40,15 @@ def read_study(path: Path) -> Study:
         settings = tomllib.loads(content.decode("utf-8"))
     except RecursionError as error:
         raise StudyError(f"{path}: not a TOML file of a study: nests too deeply") from error
-    # not only TOMLDecodeError: bytes that are not UTF-8, and numbers of more digits than Python converts
+    # ValueError covers TOMLDecodeError, bytes that are not UTF-8, and numbers of more digits than Python converts
     except ValueError as error:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
-    # what a results folder's study.toml adds to the study
+    # the study.toml of a results folder has this key beside the study
     settings.pop("resolved", None)
     try:
         check_plain(settings)
         own_parts = settings.get("own_parts", {})
-        # what parts of one's own are called is known only where they are loaded; who shows results needs them not
+        # names of the user's parts are known only if these are loaded, and showing results does not need them
         knows_all = not isinstance(own_parts, dict) or are_loaded(own_parts)
         study = Study.model_validate(settings, context={OWN_PARTS: not knows_all})
         check_consistency(study, knows_all=knows_all)

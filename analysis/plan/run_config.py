@@ -1,4 +1,4 @@
-"""The configuration of one run: all that decides its result, as typed values."""
+"""The configuration of one run: all settings that decide its result, as typed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analysis.plan.study import (
 
 
 class RunNoise(Settings):
-    """The label noise of one run; `options` belong to the kind of noise."""
+    """The label noise of one run. `options` are those of the kind of noise."""
 
     kind: str
     rate: float
@@ -35,7 +35,7 @@ class RunNoise(Settings):
 
 
 class RunMethod(Settings):
-    """The method of one run; `candidates` are the hyper-parameters that may be chosen."""
+    """The method of one run. `candidates` are the hyper-parameters that may be chosen."""
 
     label: str
     name: str
@@ -54,12 +54,12 @@ class RunMethod(Settings):
 class RunConfig(Settings):
     """The configuration of one run.
 
-    `own_parts`: SHA-256 of each file that `--with` gave, as all of it may decide the result.
+    `own_parts` holds the SHA-256 of each file that `--with` gave, because all of the file may decide the result.
 
-    A setting that came later than a stored configuration has the default that leaves things as they were before.
+    A setting that is newer than a stored configuration has the default that keeps the earlier behavior.
 
-    A final run is measured and judged. A run of the selection is a training that compares candidates; it measures
-    nothing.
+    A final run is measured and judged. A run of the selection is a training that compares candidates, and is not
+    measured.
     """
 
     later: ClassVar[tuple[str, ...]] = ("own_parts",)
@@ -80,7 +80,7 @@ class RunConfig(Settings):
 
     @classmethod
     def stored(cls, plain: dict[str, Any]) -> RunConfig:
-        """The configuration that a run file holds; names of parts of one's own need not be known."""
+        """The configuration in a run file. Names of the user's parts need not be known."""
         return cls.model_validate(plain, context={OWN_PARTS: bool(plain.get("own_parts"))})
 
     def as_plain(self) -> dict[str, Any]:
@@ -97,9 +97,9 @@ class RunConfig(Settings):
 
     @property
     def training_fingerprint(self) -> str:
-        """SHA-256 of the settings that decide the training: runs that have the same are one training.
+        """SHA-256 of the settings that decide the training. Runs with equal digests are one training.
 
-        The settings of `measure` take no part, save the radius of the sharpness that the probes measure in training.
+        The settings of `measure` do not enter, except for the radius of the sharpness that probes measure in training.
         """
         plain = self.as_plain()
         plain.pop("measure", None)
@@ -109,7 +109,7 @@ class RunConfig(Settings):
 
     @property
     def has_surfaces(self) -> bool:
-        """Lines, planes and the spectral density of this final run are measured."""
+        """Whether lines, planes and the spectral density of this final run are measured."""
         return (
             self.measure is not None
             and self.noise.rate in self.measure.surface_rates
@@ -118,12 +118,12 @@ class RunConfig(Settings):
 
     @property
     def identity(self) -> Identity:
-        """Which run of a study it is."""
+        """The identity of the run in its study."""
         return Identity(self.dataset, self.noise.title, self.noise.rate, self.method.label, self.seed)
 
 
 class Identity(NamedTuple):
-    """Which run it is; the names are the first columns of the table of all runs."""
+    """The identity of a run. Its fields are the first columns of the table of all runs."""
 
     dataset: str
     noise_kind: str
@@ -133,15 +133,15 @@ class Identity(NamedTuple):
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of plain values: of their JSON, its keys sorted."""
+    """SHA-256 of the JSON of plain values, with sorted keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:
-    """Where two plain configurations differ first, and what they have there."""
+    """The first field in which two plain configurations differ, and both values."""
     if isinstance(stored, dict) and isinstance(planned, dict):
         for key in sorted(stored.keys() | planned.keys()):
-            # as text: 1 and 1.0 are equal, and yet not the same setting
+            # compared as text, because 1 and 1.0 are equal but not the same setting
             if _as_text(stored.get(key)) != _as_text(planned.get(key)):
                 return first_difference(stored.get(key), planned.get(key), f"{field}.{key}".strip("."))
     return field, stored, planned

@@ -1,4 +1,4 @@
-"""Where a run's random draws come from."""
+"""Seeds of a run's random draws."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from analysis.plan.run_config import RunConfig
 def derived_seed(config: RunConfig, purpose: str) -> int:
     """The seed of one kind of draw in a run.
 
-    The seed depends on the data set, the noise and the run's seed, and not on the method. Runs of different methods
-    are therefore paired: they have the same wrong labels, initial weights and order of samples.
+    It depends on the data set, the noise and the seed of the run, but not on the method. So runs of different methods
+    are paired: they have the same wrong labels, initial weights and order of samples.
     """
     noise = config.noise
     key = f"{config.dataset}|{noise.kind}|{noise.rate!r}|{config.seed}|{purpose}"

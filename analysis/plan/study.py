@@ -1,4 +1,4 @@
-"""A study file as typed settings; each value is checked by itself."""
+"""A study file as typed settings. Each value is checked by itself."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Settings(BaseModel):
-    """Settings that cannot be changed; an unknown key is an error."""
+    """Settings that cannot be changed. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     later: ClassVar[tuple[str, ...]] = ()
-    """Settings that came after studies were finished; left out where they are the default, so that the configurations
-    of these studies, and with them the fingerprints of their runs, stay what they are."""
+    """Settings that are newer than some finished studies. They are left out where they have their default, so that the
+    configurations of these studies, and the fingerprints of their runs, stay the same."""
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Settings(BaseModel):
 
 
 class OpenSettings(Settings):
-    """Settings with further keys: the options of the choice that `name` or `kind` makes."""
+    """Settings with further keys, which are options of the choice that `name` or `kind` makes."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -57,9 +57,9 @@ class OpenSettings(Settings):
 
 
 class NoiseSettings(OpenSettings):
-    """Which labels are made wrong; further keys are options of the kind of noise.
+    """The label noise. Further keys are options of the kind of noise.
 
-    Human labels have the rate they have: `rates` then names it, or 0 for the true labels. With `redraw = "step"` each
+    The rate of human labels is fixed; `rates` must name it, or 0 for the true labels. With `redraw = "step"` each
     training step draws the labels of its batch anew, at the same rate.
     """
 
@@ -75,7 +75,7 @@ class NoiseSettings(OpenSettings):
 
 
 class ModelSettings(OpenSettings):
-    """The architecture; further keys are its options."""
+    """The architecture. Further keys are its options."""
 
     name: str
 
@@ -86,7 +86,7 @@ class ModelSettings(OpenSettings):
 
 
 class ScheduleSettings(OpenSettings):
-    """A schedule of `ncsam.schedules`; further keys are its options."""
+    """A schedule of `ncsam.schedules`. Further keys are its options."""
 
     name: str = "cosine"
 
@@ -97,12 +97,12 @@ class ScheduleSettings(OpenSettings):
 
 
 class TrainingSettings(Settings):
-    """SGD with momentum, or AdamW; the learning rate follows a schedule over the epochs.
+    """The training by SGD with momentum, or by AdamW. The learning rate follows a schedule over the epochs.
 
-    `momentum` is AdamW's first beta, and `weight_decay` its decoupled one.
-    `crop` (pixels of padding), `flip` and `cutout` (side of the square) augment the training images. `precision` is
-    that of the forward passes in training; measurements are made in float32. In the `probe_epochs` the method's
-    perturbation, sharpness and curvature are measured on `probe_samples` of the training set.
+    For AdamW, `momentum` is the first beta and `weight_decay` the decoupled weight decay. `crop` (pixels of padding),
+    `flip` and `cutout` (side of the square) augment the training images. `precision` is that of the forward passes in
+    training; measurements are made in float32. In the `probe_epochs`, the method's perturbation, sharpness and
+    curvature are measured on `probe_samples` of the training set.
     """
 
     later: ClassVar[tuple[str, ...]] = ("schedule", "optimizer")
@@ -130,10 +130,10 @@ class TrainingSettings(Settings):
 
 
 class LossSettings(OpenSettings):
-    """A loss of `ncsam.losses`; further keys are its options.
+    """A loss of `ncsam.losses`. Further keys are its options.
 
-    Forward correction takes the transition matrix that made the labels (`transition = "known"`) or estimates it with
-    a first training on cross-entropy (`"estimated"`).
+    Forward correction uses the transition matrix that made the labels (`transition = "known"`), or estimates the matrix
+    by a first training with cross-entropy (`"estimated"`).
     """
 
     name: str = "cross-entropy"
@@ -146,16 +146,16 @@ class LossSettings(OpenSettings):
 
 
 class MethodSettings(OpenSettings):
-    """A method of `ncsam.methods`; further keys are hyper-parameters, a list being candidates to choose from.
+    """A method of `ncsam.methods`. Further keys are hyper-parameters; a list holds candidates to choose from.
 
     `mixup` is the alpha with which batches are mixed.
 
-    `like` is the title of another method of the study. The choice that was made for that method is taken over, so that
-    the two differ in nothing but their own keys.
+    `like` is the title of another method of the study. Its chosen hyper-parameters are used here too, so that the two
+    methods differ only in the keys of this one.
     """
 
     name: str
-    # characters that the terminal's and the figures' markup would swallow are left out
+    # without characters that the markup of terminals and figures would swallow
     label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
     like: str | None = None
     loss: LossSettings = LossSettings()
@@ -168,16 +168,16 @@ class MethodSettings(OpenSettings):
 
     @property
     def title(self) -> str:
-        """How tables and figures call it."""
+        """The title in tables and figures."""
         return self.label or self.name
 
     @property
     def candidate_count(self) -> int:
-        """How many `candidates()` there are, without making them."""
+        """The number of `candidates()`, without making them."""
         return math.prod(len(value) for value in self.options.values() if isinstance(value, list))
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every combination of the listed values."""
+        """All combinations of the listed values."""
         values = [value if isinstance(value, list) else [value] for value in self.options.values()]
         return [
             dict(zip(self.options, combination, strict=True)) for combination in itertools.product(*values)
@@ -185,16 +185,16 @@ class MethodSettings(OpenSettings):
 
 
 class SelectionSettings(Settings):
-    """How candidates are compared: accuracy on held-out training samples with their observed labels."""
+    """The comparison of candidates, by accuracy on held-out training samples with their observed labels."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1000]
 
 
 class MeasureSettings(Settings):
-    """What is measured at the end of training, on `samples` of the training set and of the test set.
+    """The measurements at the end of training, on `samples` of the training set and of the test set.
 
-    `bound`: Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
+    `bound` measures Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
     """
 
     samples: Count = 1000
@@ -221,8 +221,8 @@ class MeasureSettings(Settings):
 class Study(Settings):
     """A study file.
 
-    `claims`: the ids of those that are judged; all if not given. `own_parts`: file name -> SHA-256 of the files that
-    `--with` gave, which the study's folder writes down.
+    `claims` holds the ids of the claims that are judged; all claims if not given. `own_parts`, file name -> SHA-256,
+    holds the files that `--with` gave; the study's folder records them.
     """
 
     later: ClassVar[tuple[str, ...]] = ("claims", "own_parts")
@@ -249,7 +249,8 @@ class Study(Settings):
     def candidates(self, method: MethodSettings) -> list[dict[str, Any]]:
         """The hyper-parameters that may be chosen for a method.
 
-        A method that is like another one has the other's candidates, in the other's order, with its own keys added.
+        If a method is `like` another one, they are the candidates of the other method in the same order, with the keys
+        of this method added.
         """
         if method.like is None:
             return method.candidates()

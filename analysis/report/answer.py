@@ -1,4 +1,4 @@
-"""What a study found, in three sentences: which method is most accurate, what noise does to curvature, the claims."""
+"""The result of a study in three sentences: the most accurate method, the effect of noise on curvature, the claims."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pandas as pd
 
 from analysis.claims import Judgement
 from analysis.claims.effect import NOT_MEASURED, VERDICTS
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 
 def answer(table: pd.DataFrame, judgements: list[Judgement]) -> list[str]:
-    """Three sentences from the table of runs and the verdicts; one says so where a number is missing."""
+    """Three sentences from the table of runs and the verdicts. If a number is missing, its sentence says so."""
     return [_accuracy(table), _curvature(table), _claims(judgements)]
 
 

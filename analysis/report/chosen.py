@@ -1,4 +1,4 @@
-"""Which claims are judged on the results of studies: those that the studies chose, or all."""
+"""The claims that are judged on the results of studies: those that the studies chose, or all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from analysis.plan.own_parts import are_loaded
 
 
 def claims_of(roots: Sequence[Path]) -> list[Claim]:
-    """The claims that the studies of these folders name; all that are registered if one names none.
+    """The claims that the studies of these folders name. If a study names none, all registered claims.
 
-    A claim of a file that is not loaded is left out.
+    Claims of a file that is not loaded are left out.
 
     Raises:
-        ValueError: a study names what is no claim.
+        ValueError: a study names an unknown claim.
     """
     studies = [read_study(root / "study.toml") for root in roots]
     if any(study.claims is None for study in studies):

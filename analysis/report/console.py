@@ -22,7 +22,7 @@ from analysis.claims.effect import (
     Effect,
 )
 from analysis.report.numbers import chosen, spread
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 STYLES = {
     SUPPORTED: "green",
@@ -33,11 +33,11 @@ STYLES = {
 
 
 MOST_OF_A_WORD = 40
-"""Columns: of an interval, and of most words."""
+"""Width of an interval, and largest width of most words."""
 
 
 def print_whole(console: Console, view: Table) -> None:
-    """Prints a table as wide as its numbers are: a narrower terminal breaks the lines, and no digit is lost."""
+    """Prints a table as wide as its numbers. A narrower terminal breaks the lines, so that no digit is lost."""
     for column in view.columns:
         words = [str(cell) for cell in column.cells]
         if column.justify == "left":
@@ -85,7 +85,7 @@ def results_table(table: pd.DataFrame) -> Table:
 
 
 def verdicts_table(judgements: list[Judgement]) -> Table:
-    """Each claim with its verdict, then the effects that decide it; controls in gray."""
+    """Each claim with its verdict, then its effects, with controls in gray."""
     view = Table(
         title="Verdicts (effect with 95% interval; p that decides, after Holm's correction over the family; n units)"
     )
@@ -114,7 +114,7 @@ def verdicts_table(judgements: list[Judgement]) -> Table:
 
 
 def claims_table(claims: Iterable[Claim]) -> Table:
-    """One row a claim: its statement, its place in the paper, its predictions, and the runs that it needs."""
+    """One row for each claim: statement, place in the paper, predictions, and the runs that it needs."""
     view = Table(title="Claims: what each predicts, written before the data")
     for name in ("claim", "statement and predictions", "needs"):
         view.add_column(name)

@@ -18,7 +18,7 @@ from figures.style import RC, wrong_labels
 
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
-"""The file that says which runs the figures show; it is written last."""
+"""Name of the file that says which runs the figures show. It is written last."""
 SPECTRUM_NAME = "Hessian of the training loss with observed labels"
 LOSS_NAMES = {
     "observed": "training loss, observed labels",
@@ -31,7 +31,7 @@ def draw_all(root: Path) -> Path:
     """Writes the figures as PNG and PDF into `figures/` of the study folder, and returns the path of `figures/`.
 
     Raises:
-        FileNotFoundError: not a study folder.
+        FileNotFoundError: the folder is no study's.
     """
     runs = store.read_table(root)
     order = list(dict.fromkeys(runs["method"]))
@@ -88,19 +88,19 @@ def _place(run: Identity) -> tuple[str, float, int]:
 
 
 def is_current(root: Path) -> bool:
-    """The figures are there and show just the runs of the index."""
+    """Whether the figures exist and show exactly the runs of the index."""
     drawn = root / "figures" / DRAWN
     return drawn.is_file() and drawn.read_text(encoding="utf-8") == store.fingerprint(root)
 
 
 def _save(figure: Figure, root: Path, name: str) -> None:
-    # the layout is worked out once, not once a format
+    # the layout is computed once, not once for each format
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for suffix in FORMATS:
-        # drawn in memory: what draws would leave tracebacks and open files on a full disk
+        # drawn in memory, because matplotlib leaves tracebacks and open files on a full disk
         drawn = io.BytesIO()
-        # what text becomes is decided when a file is written: TrueType, which editors and journals take
+        # the setting counts while a file is written: text becomes TrueType, which editors and journals accept
         with mpl.rc_context(RC):
             figure.savefig(drawn, format=suffix)
         store.write_bytes(root / "figures" / f"{name}.{suffix}", drawn.getvalue())

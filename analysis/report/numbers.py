@@ -1,4 +1,4 @@
-"""How numbers of runs and effects are written, in the terminal and in the report alike."""
+"""Formats of numbers of runs and effects, the same in the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.claims import Effect
 
 
 def chosen(runs: pd.DataFrame) -> str:
-    """The hyper-parameters that were tuned for the runs of one method and noise rate, in a few words."""
+    """The tuned hyper-parameters of the runs of one method and noise rate, in a few words."""
     first = runs.iloc[0]
     settings = json.loads(first["hyperparameters"])
     return " ".join(f"{name} {_short(settings[name])}" for name in json.loads(first["tuned"]))
@@ -22,7 +22,7 @@ def _short(value: object) -> str:
 
 
 def spread(values: pd.Series, digits: int) -> str:
-    """Mean ± standard deviation over runs; a dash where there is no number."""
+    """Mean ± standard deviation over runs; a dash if there is no number."""
     if values.isna().all():
         return "-"
     spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
@@ -30,7 +30,7 @@ def spread(values: pd.Series, digits: int) -> str:
 
 
 def interval(effect: Effect) -> str:
-    """Estimate and interval to three digits; a dash where there is none."""
+    """Estimate and interval to three digits; a dash if there is no estimate."""
     if not np.isfinite(effect.estimate):
         return "–"
     if not np.isfinite(effect.low):

@@ -1,4 +1,4 @@
-"""The report of a study: one self-contained HTML page, a Markdown table for an appendix, a tidy table of all runs."""
+"""The report of a study: a self-contained HTML page, a Markdown table for an appendix, and a table of all runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from analysis.report.chosen import claims_of
 from analysis.report.numbers import chosen, interval, p_value, spread
 from analysis.report.pictures import embedded, landscape_of_two, landscapes, scatter
 from analysis.report.summary import deciding
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
-"""(runs, histories) -> a figure; None where they hold nothing for it."""
+"""(runs, histories) -> a figure, or None if they hold no data for it."""
 
 
 def _alignment(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure | None:
@@ -42,11 +42,11 @@ FIGURES: dict[str, Draw] = {
     "L3": lambda runs, _: figures.sharpness_accuracy(runs),
     "G2": lambda _, histories: figures.training_curves(histories),
 }
-"""Claim -> the figure that shows its data; every claim also has a figure of its effects."""
+"""Claim -> figure of its data. Every claim also has a figure of its effects."""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How words begin that a spreadsheet takes for a formula."""
+"""A spreadsheet takes words that begin with one of these for a formula."""
 
 
 def write_report(
@@ -56,13 +56,13 @@ def write_report(
 
     Args:
         root: the study's folder.
-        judgements: of the study, where the caller has them; they are judged here if None.
-        parquet: the runs as `runs.parquet` too: the same table, with its types.
+        judgements: the judgements of the study; if None, they are made here.
+        parquet: whether the runs are also written as `runs.parquet`, the same table with its types.
 
     Raises:
-        FileNotFoundError: not a study folder.
+        FileNotFoundError: the folder is no study's.
         StoreError: no run has finished.
-        ValueError: Parquet is asked for, and nothing that writes it is installed.
+        ValueError: Parquet is asked for, but no package that writes it is installed.
     """
     if parquet and importlib.util.find_spec("pyarrow") is None:
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
@@ -84,7 +84,7 @@ def write_report(
 
 
 def csv(table: pd.DataFrame) -> str:
-    """The table as CSV. Words that a spreadsheet would take for a formula begin with an apostrophe."""
+    """The table as CSV. An apostrophe is put before words that a spreadsheet would take for a formula."""
     text = table.copy()
     for name in text.select_dtypes(exclude=["number", "bool"]):
         text[name] = [f"'{word}" if word.startswith(FORMULA) else word for word in map(str, text[name])]
@@ -92,7 +92,7 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def markdown(judgements: list[Judgement]) -> str:
-    """Each claim's predictions as a Markdown table, for a paper's appendix."""
+    """The predictions of all claims as a Markdown table, for the appendix of a paper."""
     head = ["claim", "prediction", "estimate [95% interval]", "p (Holm)", "n", "verdict"]
     rows = [
         [
@@ -106,7 +106,7 @@ def markdown(judgements: list[Judgement]) -> str:
         for judgement in judgements
         for effect in judgement.effects
     ]
-    # a bar would end the cell
+    # a vertical bar would end the cell
     lines = [
         " | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, ["---"] * len(head), *rows]
     ]
@@ -176,7 +176,7 @@ def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame)
 
 
 def _deciding_p(judgement: Judgement) -> str:
-    """The p of the effect that decided, as in "p = 0.031"; empty where none did, such as for want of the others."""
+    """The p-value of the effect that decided, as in "p = 0.031"; empty if no effect decided."""
     if judgement.verdict == NOT_MEASURED or deciding(judgement).verdict != judgement.verdict:
         return ""
     p = p_value(deciding(judgement))
@@ -268,7 +268,7 @@ def _machines(root: Path) -> list[str]:
 
 
 def _failures(root: Path, table: pd.DataFrame) -> list[str]:
-    """Runs that diverged, failed, or have not been run, each with what is known."""
+    """Runs that diverged, failed, or have not been run, each with the known reason."""
     diverged = table[table["diverged"].astype(bool)]
     texts = [
         f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {percent(run.noise_rate)}, seed {run.seed}"
@@ -277,7 +277,7 @@ def _failures(root: Path, table: pd.DataFrame) -> list[str]:
     for folder in ("runs", "selection"):
         for path in sorted((root / folder).rglob("*.failed")):
             if path.with_suffix(".h5").exists():
-                # of an earlier attempt: a kill came before it was taken away
+                # the run has succeeded since, but a kill came before the file was removed
                 continue
             texts.append(
                 f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8', errors='replace').strip()}"

@@ -1,4 +1,4 @@
-"""The pictures of the report, as addresses of SVG images that carry their own data."""
+"""The pictures of the report, as data URLs of SVG images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import figures
 from analysis import store
 from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
 from analysis.run.measurements import LOSSES
-from analysis.wording import percent
 from figures.sharpness_accuracy import MEASURES
 from figures.style import RC
 from landscape import Surface
+from landscape.results.wording import percent
 
 SVG: dict[Any, Any] = {**RC, "svg.hashsalt": "ncsam"}
-"""The same figure gives the same text."""
+"""With a fixed salt, the same figure gives the same text."""
 
 
 def embedded(figure: Figure) -> str:
-    """A figure as the address of an SVG image; text stays text, and dense facets are one picture in it."""
+    """A figure as the data URL of an SVG image. Text stays text, and dense facets become one bitmap."""
     held = io.BytesIO()
     with mpl.rc_context(SVG):
         figure.savefig(held, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
@@ -34,7 +34,7 @@ def embedded(figure: Figure) -> str:
 
 
 def landscape_of_two(root: Path, table: pd.DataFrame) -> str:
-    """The first two methods with a surface, at the largest noise rate that has one; empty if there is none."""
+    """The first two methods with a surface, at the largest noise rate with surfaces; empty if there are none."""
     found = [
         (run, plane)
         for run, plane in store.read_results(root, "surface/plane-observed")
@@ -65,14 +65,14 @@ def _numbers(runs: pd.DataFrame) -> str:
 
 
 def scatter(table: pd.DataFrame) -> str:
-    """Sharpness against accuracy at the largest noise rate; the top eigenvalue where no sharpness was measured."""
+    """Sharpness against accuracy at the largest noise rate; the top eigenvalue if no sharpness was measured."""
     runs = table[table["noise_rate"] == table["noise_rate"].max()]
     measured = [measure for measure in MEASURES if measure[0] in runs and runs[measure[0]].notna().any()]
     return embedded(figures.sharpness_accuracy(runs, measures=measured[:1])) if measured else ""
 
 
 def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(title, picture) of surfaces, lines and spectra, at the largest noise rate and the first seed that have them."""
+    """(title, picture) of surfaces, lines and spectra, at the largest noise rate and first seed with surfaces."""
     order = list(dict.fromkeys(table["method"]))
     names = [f"surface/plane-{loss}" for loss in LOSSES] + [f"surface/line-{loss}" for loss in LOSSES]
     found = {name: store.read_results(root, name) for name in (*names, DENSITY)}

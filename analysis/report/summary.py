@@ -1,4 +1,4 @@
-"""What a study comes to, short enough for one screen: one table of results, one line a judged claim."""
+"""The summary of a study for one screen: a table of results, and one line for each judged claim."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from analysis.claims import Judgement
 from analysis.claims.effect import IN_THESE_CELLS, NOT_MEASURED, Effect
 from analysis.report.console import STYLES, print_whole
 from analysis.report.numbers import interval, p_value, spread
-from analysis.wording import percent
+from landscape.results.wording import percent
 
 WIDE = 80
-"""Columns from which on there is room for what a narrow terminal leaves out."""
+"""A terminal with at least so many columns shows columns that a narrow terminal leaves out."""
 NARROW = 60
-"""With fewer columns a line is broken: cut, it would lose digits."""
+"""With fewer columns a line is wrapped, because cutting it would lose digits."""
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
-"""Verdicts that hold for the cells at hand only, in one word."""
+"""One word for each verdict that holds only for the cells at hand."""
 
 
 def print_results(table: pd.DataFrame, rates: Collection[float], console: Console) -> None:
-    """Prints one table a data set and kind of noise: at the largest noise rate whose landscapes were drawn.
+    """Prints a table for each data set and kind of noise, at the largest noise rate with surfaces.
 
     Args:
-        table: of all runs.
-        rates: noise rates at which there are surfaces; the largest rate of all is shown where there are none.
-        console: where to.
+        table: the table of all runs.
+        rates: noise rates with surfaces. If there are none, the largest rate is shown.
+        console: where the tables are printed.
     """
     for (dataset, kind), runs in table.groupby(["dataset", "noise_kind"], sort=True):
         drawn = [rate for rate in rates if (runs["noise_rate"] == rate).any()]
@@ -61,12 +61,12 @@ def _of_one_rate(runs: pd.DataFrame, is_wide: bool) -> Table:
 
 
 def print_verdicts(judgements: list[Judgement], console: Console) -> None:
-    """Prints one line a judged claim, and all that are not measured in one."""
+    """Prints one line for each judged claim, and one line for all claims that were not measured."""
     is_wide = console.width >= WIDE
     judged = [judgement for judgement in judgements if judgement.verdict != NOT_MEASURED]
     if judged:
         for line in _verdicts(judged, is_wide):
-            # print() joins its arguments into a text that forgets how the line is cut
+            # print() would join its arguments into a text, and lose how each line is cut
             if console.width < NARROW:
                 console.print(line, soft_wrap=True)
             else:
@@ -78,7 +78,7 @@ def print_verdicts(judgements: list[Judgement], console: Console) -> None:
 
 
 def _verdicts(judged: list[Judgement], is_wide: bool) -> list[Text]:
-    """Lines of equal columns. A terminal too narrow for the last column cuts the line, and never wraps it."""
+    """Lines with aligned columns. A terminal too narrow for the last column cuts the line, and never wraps it."""
     rows = [["", "verdict", "effect [95% interval]", "p", "claim"]]
     rows += [_cells(judgement) for judgement in judged]
     shown = [row if is_wide else row[:3] for row in rows]
@@ -107,7 +107,7 @@ def _cells(judgement: Judgement) -> list[str]:
 
 
 def deciding(judgement: Judgement) -> Effect:
-    """The first effect whose verdict is that of the claim; the first one with a number where none is."""
+    """The first effect with the verdict of the claim; if there is none, the first one with a number."""
     measured = [effect for effect in judgement.effects if effect.verdict != NOT_MEASURED]
     with_number = [effect for effect in measured if math.isfinite(effect.estimate)] or measured
     return next((effect for effect in with_number if effect.verdict == judgement.verdict), with_number[0])

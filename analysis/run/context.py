@@ -1,4 +1,4 @@
-"""What all runs of a study share: their folder, their data, their device."""
+"""The context that all runs of a study share: folder, data and device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from analysis.plan.own_parts import OwnPart
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a run is done.
+    """Where a run executes.
 
     Attributes:
         root: the study folder.
-        data_dir: where data files are.
-        device: where to train and measure.
-        expected_data: digest of the data that the study was checked with; empty: not looked at.
-        own_parts: files that register what the study names and the packages lack.
+        data_dir: folder of data files.
+        device: device of training and measuring.
+        expected_data: digest of the data with which the study was checked; empty: not checked.
+        own_parts: the user's files, which register parts that the study names and the packages lack.
     """
 
     root: Path
@@ -27,6 +27,6 @@ class RunContext:
     own_parts: tuple[OwnPart, ...] = ()
 
     def load_own_parts(self) -> None:
-        """Runs the files that register parts of one's own, where that was not done in this process."""
+        """Executes the user's files that register parts, unless this process has done so."""
         for part in self.own_parts:
             part.load()

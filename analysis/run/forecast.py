@@ -1,4 +1,4 @@
-"""How long the training of a run will take, from a step or two of it, before any run is done."""
+"""A forecast of the time of a run's training, from a step or two, before any run has finished."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ncsam import Method
 
 FIRST_SAMPLES = 32
 LONG = 0.5
-"""Seconds: where the first few samples take as long, the whole batch is not tried, and counts as so many times more."""
+"""Seconds. If the first few samples take as long, the whole batch is not tried; its time is scaled up from them."""
 FORWARD_ALONE = 1 / 3
-"""Cost of evaluating a sample, beside that of its gradient."""
+"""Cost of evaluating a sample, relative to that of its gradient."""
 
 
 def seconds_of_training(run: Run, context: RunContext) -> float:
-    """Times a step of the run's method after its warm-up; evaluating counts as much of it as its forward passes do.
+    """Times a step of the run's method after its warm-up. Evaluation counts as the share of forward passes in a step.
 
     Args:
-        run: which.
-        context: of the run; nothing is written into its folder.
+        run: the run.
+        context: context of the run. Nothing is written into its folder.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` does.
+        FileNotFoundError, ValueError: as for `load_dataset`.
     """
     data, settings = load_run_data(run.config, context), run.config.training
     method = _method(run, data)
@@ -45,7 +45,7 @@ def _method(run: Run, data: RunData) -> Method:
     model = new_model(run.config, data, "weights")
     training = Training(run.config, data, fingerprint="")
     method = training.method(model, data.labels.transition, run.config.method.candidates[0])
-    # a warm-up costs less
+    # the step is one after the warm-up, which costs less
     method.progress, method.epoch_share = 1.0, 1 / run.config.training.epochs
     return method
 
@@ -57,7 +57,7 @@ def _gradients_of_a_step(method: Method, data: RunData) -> float:
 
 
 def _seconds_of_a_step(method: Method, data: RunData, samples: int) -> float:
-    """The second of two steps: the first one takes memory and chooses kernels."""
+    """The seconds of the second of two steps. The first one allocates memory and chooses kernels."""
     _step(method, data, samples)
     start = time.perf_counter()
     _step(method, data, samples)
@@ -67,5 +67,5 @@ def _seconds_of_a_step(method: Method, data: RunData, samples: int) -> float:
 def _step(method: Method, data: RunData, samples: int) -> None:
     indices = torch.arange(samples, device=data.train.pixels.device)
     loss = method.backward(data.train.batch(indices), data.labels.observed[indices], indices)
-    # waits for the device
+    # reading a number waits for the device
     loss.item()

@@ -1,4 +1,4 @@
-"""A finished run, measured again: its stored weights are measured, and nothing is trained."""
+"""Measures the stored weights of a finished run again, without training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def measure_again(
 ) -> store.Record:
     """Measures the stored weights of a run again. The results replace earlier ones; nothing else in the file changes.
 
-    A new file replaces the old one in one step: a kill leaves one of the two, whole. Of a run that diverged nothing is
+    A new file replaces the old one in one step, so that a kill leaves one of the two whole. A run that diverged is not
     measured; only its settings are written.
 
     Args:
-        run: with the settings that its file shall have.
-        names: what is measured, of `MEASURES`.
+        run: the run, with the new settings.
+        names: names of `MEASURES` that are measured.
         context, report: as for `execute`.
 
     Raises:
-        FileNotFoundError, ValueError: as `execute` does.
+        FileNotFoundError, ValueError: as for `execute`.
     """
     context.load_own_parts()
     path, config = context.root / run.path, run.config

@@ -1,7 +1,7 @@
-"""What is measured of a trained model: curvature, sharpness, spectral density, lines and planes, Theorem 1.
+"""The measures of a trained model: curvature, sharpness, spectral density, lines and planes, Theorem 1.
 
-Each measure names the settings that decide its numbers and the groups of the run file that it fills, so that one of
-them can be measured again without the others.
+Each measure names the settings that decide its numbers, and the groups of the run file that it fills. So one measure
+can be taken again without the others.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from landscape import (
 )
 
 LOSSES = ("observed", "clean", "test")
-"""The training loss with observed labels, the same with true labels, and the test loss."""
+"""The training loss with observed labels, the training loss with true labels, and the test loss."""
 TRAINING_LOSSES = ("observed", "clean")
 LOSSES_OF_PARTS = (*TRAINING_LOSSES, "observed_right", "observed_wrong")
-"""The last two: the rightly and the wrongly labeled of the measured samples, where there are both."""
+"""The last two are losses of the rightly and of the wrongly labeled samples, if there are both."""
 DENSITY = "curvature/observed/spectral_density"
 
 Results = dict[str, Any]
@@ -58,9 +58,9 @@ class Subject:
     """A trained model that is measured.
 
     Attributes:
-        model: with the weights that training left.
-        config: of its run; its `measure` says how.
-        data: of its run.
+        model: the model with its trained weights.
+        config: configuration of its run, with the settings of the measures.
+        data: data of its run.
     """
 
     model: nn.Module
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def settings(self) -> MeasureSettings:
-        """How it is measured."""
+        """The settings of the measures."""
         if self.config.measure is None:
             raise ValueError("measure: a run of the selection is not measured")
         return self.config.measure
@@ -81,7 +81,7 @@ class Subject:
 
     @cached_property
     def samples(self) -> dict[str, Tensor]:
-        """Set -> positions of the samples that are measured on, the same ones for every method."""
+        """Data set -> positions of the measured samples, which are the same for every method."""
         return {
             name: subset(
                 len(split), self.settings.samples, derived_seed(self.config, f"measured {name} samples")
@@ -125,20 +125,20 @@ class Subject:
 
     @cached_property
     def directions(self) -> Any:
-        """The two directions of lines and planes: the same draw for every model."""
+        """The two directions of lines and planes, the same draw for every model."""
         return filter_normalized_directions(self.objectives["observed"], 2, seed=0)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing that is measured of every final run.
+    """A measure of every final run.
 
     Attributes:
-        name: as `ncsam measure --only` calls it.
-        of: the trained model -> its results.
-        groups: groups of the run file that its results are written to.
-        settings: keys of a study's `measure` that its results depend on.
-        version: is raised when the same settings give other or further results.
+        name: name of the measure for `ncsam measure --only`.
+        of: the trained model -> results.
+        groups: groups of the run file into which the results are written.
+        settings: keys of a study's `measure` on which the results depend.
+        version: it is raised when the same settings give other or further results.
     """
 
     name: str
@@ -152,7 +152,7 @@ def _curvature(subject: Subject) -> Results:
     settings = subject.settings
     results: Results = {}
     for name, eigen in subject.eigenpairs.items():
-        # the weights are in the file: vectors as long as the weights can be computed again
+        # vectors as long as the weights are left out; the file holds the weights, from which they can be computed again
         results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
         results[f"curvature/{name}/trace"] = trace(
             subject.objectives[name],
@@ -165,7 +165,7 @@ def _curvature(subject: Subject) -> Results:
 
 
 def _sharpness(subject: Subject) -> Results:
-    """Converged worst-case sharpness: plain, and relative to each weight and to each filter."""
+    """Converged worst-case sharpness: plain, relative to each weight, and relative to each filter."""
     settings = subject.settings
     found: dict[str, Sharpness] = {}
     for name, eigen in subject.eigenpairs.items():
@@ -181,7 +181,7 @@ def _sharpness(subject: Subject) -> Results:
             rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
         )
         found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
-    # like eigenvectors, offsets are as long as the weights and can be computed again
+    # offsets are left out as eigenvectors are: they are as long as the weights and can be computed again
     return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
 
 
@@ -198,7 +198,7 @@ def _flatness(subject: Subject) -> Results:
 
 
 def _parts(subject: Subject) -> Results:
-    """The curvature decomposed: with observed and true labels, and of the rightly and wrongly labeled samples apart."""
+    """The parts of the curvature, with observed and true labels, and of rightly and wrongly labeled samples."""
     is_wrong = subject.data.labels.take(subject.samples["train"]).is_wrong
     observed = subject.objectives["observed"]
     losses = {name: subject.objectives[name] for name in TRAINING_LOSSES}
@@ -293,7 +293,7 @@ MEASURES = {
         Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
         # the eigenvectors are among the starts of the ascent
         Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=3),
-        # files that name no version hold neither of these two
+        # files without versions hold neither of these two
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
         Measure(
@@ -303,7 +303,7 @@ MEASURES = {
         Measure("bound", _bound, BOUNDS, ("bound",), version=2),
     )
 }
-"""Name -> measure, in the order of measuring."""
+"""Name -> measure, in the order in which they are taken."""
 
 
 def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
@@ -311,13 +311,13 @@ def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
 
     Args:
         subject: the model with its data and settings.
-        names: some of `MEASURES`; all for None, those of one's own too.
+        names: names of `MEASURES`. All for None, the user's measures included.
 
     Returns:
         Group of the run file -> result of `landscape`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: a name is unknown.
     """
     names = MEASURES.keys() if names is None else names
     for name in names:

@@ -19,25 +19,25 @@ from analysis.run.training import Training, new_model
 from ncsam import History
 
 Report = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)."""
+"""Called with (what is being done, steps done, steps in all)."""
 
 
 def execute(
     run: Run, choice: Choice, context: RunContext, *, report: Report = lambda *_: None
 ) -> store.Record:
-    """Trains and measures one run and writes its file, resuming from its checkpoint if there is one.
+    """Trains and measures one run and writes its file. If there is a checkpoint, the training resumes from it.
 
     Args:
-        run: which.
-        choice: of its hyper-parameters.
-        context: where it is done.
-        report: is told of the progress.
+        run: the run.
+        choice: its chosen hyper-parameters.
+        context: where the run executes.
+        report: called with the progress.
 
     Returns:
-        What the study needs to know of the run.
+        The record of the run, which the study keeps.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` and the store do.
+        FileNotFoundError, ValueError: as for `load_dataset` and the store.
     """
     context.load_own_parts()
     config = run.config
@@ -57,7 +57,7 @@ def execute(
             versions = {name: found.version for name, found in MEASURES.items()}
             store.write_measured_by(file, versions, context.device)
         record = store.record_of(file)
-    # with other fingerprints too: a training may have been begun with other settings
+    # checkpoints of other fingerprints too, because a training may have begun with other settings
     for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
         left_over.unlink(missing_ok=True)
     return record
@@ -66,7 +66,7 @@ def execute(
 def _trained(
     run: Run, choice: Choice, data: RunData, path: Path, report: Report
 ) -> tuple[nn.Module, History]:
-    """The trained model, and the history of its training."""
+    """The trained model and the history of its training."""
     config = run.config
     fingerprint = fingerprint_of_training(run, choice, data.digest)
     checkpoint = path.with_name(f"{path.stem}.{fingerprint[:12]}.ckpt")
@@ -84,5 +84,5 @@ def _trained(
 
 
 def fingerprint_of_training(run: Run, choice: Choice, data: str) -> str:
-    """A digest of settings, choice and data. A training resumes from a checkpoint only if both have the same one."""
+    """A digest of settings, choice and data. A training resumes only from a checkpoint with the same digest."""
     return digest([run.config.training_fingerprint, choice.hyperparameters, data])

@@ -1,4 +1,4 @@
-"""Measures of one's own: a function of a trained model that returns numbers, which become columns of the table."""
+"""The user's measures: functions of a trained model that return numbers, which become columns of the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from landscape.results.registry import result
 
 @result
 class OwnNumbers:
-    """What a measure of one's own found."""
+    """The numbers of one of the user's measures."""
 
     name: NDArray[np.str_] = described("column of the table", dims=("name",), coordinate=True)
     value: FloatArray = described("the number; NaN where it is not defined", dims=("name",))
@@ -25,12 +25,12 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
     """Adds a measure that every final run of a study takes.
 
     Args:
-        name: of the measure, as `ncsam measure --only` takes it.
-        columns: of the table of runs that the measure fills, which claims can name.
+        name: name of the measure, also for `ncsam measure --only`.
+        columns: columns of the table of runs that the measure fills. Claims can name them.
         of: the trained model with its data (`.model`, `.data`, `.objectives`) -> column -> number.
 
     Raises:
-        ValueError: the name is taken, or no column is named or one is no Python name.
+        ValueError: the name is taken, no column is given, or a column is no Python name.
     """
     if name in MEASURES:
         raise ValueError(f"name: the measure {name!r} is registered already; choose another")
@@ -47,5 +47,5 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
         values = np.array([float(found[column]) for column in columns])
         return {group: OwnNumbers(np.array(columns), values)}
 
-    # files that name no version hold none of it
+    # files without versions hold no such measure
     MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)

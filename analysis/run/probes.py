@@ -1,4 +1,4 @@
-"""What a study measures along the training: perturbations and gradients, sharpness and curvature."""
+"""Measurements during training: perturbations and gradients, sharpness and curvature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
 EIGENVALUE_TOL = 0.1
-"""Tolerance of the residual. The error of the eigenvalue is second order in the residual."""
+"""Tolerance of the residual. The error of the eigenvalue is of second order in the residual."""
 MAX_PRODUCTS = 60
 LANDSCAPE_METRICS = {
     f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
@@ -35,7 +35,7 @@ LANDSCAPE_METRICS = {
 def study_probes(
     config: RunConfig, method: Method, model: nn.Module, train: Split, labels: NoisyLabels
 ) -> list[Probe]:
-    """The probes that a run's configuration asks for, on the same training samples for every method."""
+    """The probes of a run's configuration, on the same training samples for every method."""
     settings = config.training
     if config.measure is None or not settings.probe_epochs:
         return []
@@ -52,7 +52,7 @@ def study_probes(
 def landscape_probe(
     config: RunConfig, model: nn.Module, inputs: Tensor, labels: NoisyLabels, *, rho: float
 ) -> Probe:
-    """Sharpness and top eigenvalue of the cross-entropy with observed and with true labels."""
+    """A probe of sharpness and top eigenvalue, of the cross-entropy with observed and with true labels."""
 
     def measure() -> dict[str, float]:
         metrics = dict.fromkeys(LANDSCAPE_METRICS, float("nan"))

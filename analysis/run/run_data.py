@@ -15,15 +15,15 @@ from ncsam import Dataset, NoisyLabels, Split
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is measured on.
+    """The data of a run's training and measurements.
 
     Attributes:
-        dataset: where the data come from.
+        dataset: the whole data set.
         train: the training samples.
-        labels: theirs, true and observed.
-        held_out: the test samples; for a trial, training samples that were held out, with their observed labels.
+        labels: true and observed labels of the training samples.
+        held_out: the test samples. For a trial, held-out training samples with their observed labels.
         digest: SHA-256 of the data set and its files of labels.
-        device: where the samples are.
+        device: device of the samples.
     """
 
     dataset: Dataset
@@ -38,25 +38,25 @@ def load_run_data(config: RunConfig, context: RunContext) -> RunData:
     """Loads the data of a run and draws its wrong labels.
 
     Args:
-        config: of the run.
-        context: where the data files are, and which digest they must have.
+        config: configuration of the run.
+        context: context of the run, with the folder of data files and their expected digest.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_dataset` and `observed_labels` do; or the data have another digest
-            than the study expects.
+        FileNotFoundError, ValueError: as for `load_dataset` and `observed_labels`; or the data have another digest than
+            expected.
     """
     data_dir, device = context.data_dir, context.device
     dataset = load_data(config, data_dir)
     labels = observed_labels(config, dataset, data_dir)
     digest = data_digest(config, dataset, data_dir)
     if context.expected_data not in ("", digest):
-        # another machine may have other files, and a worker may still hold what it read before they changed
+        # another machine may have other files, and a worker may still hold data from before the files changed
         raise ValueError(
             "--data-dir: this worker has other data than the study; give it the same, start it anew"
         )
     train, held_out = dataset.train, dataset.test
     if config.purpose == "selection":
-        # test data take no part: candidates are judged on training samples held out, as they were labeled
+        # candidates are compared on held-out training samples with their observed labels, never on test data
         train, labels, held_out = _validation_split(
             train, labels, config.selection.validation_fraction, derived_seed(config, "validation")
         )

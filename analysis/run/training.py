@@ -1,4 +1,4 @@
-"""A run's configuration -> the training it describes."""
+"""The training of a run, from its configuration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ncsam import (
 from ncsam.probes import Probe
 
 OnEpoch = Callable[[int, int], None]
-"""(epochs done, epochs in all)."""
+"""Called with (epochs done, epochs in all)."""
 
 
 def new_model(config: RunConfig, data: RunData, purpose: str) -> nn.Module:
@@ -54,12 +54,12 @@ SECOND_BETA = 0.999
 
 @dataclass(frozen=True)
 class Training:
-    """One run's data and settings.
+    """The training of one run.
 
     Attributes:
-        config: of the run.
-        data: of the run, on the device where it trains.
-        fingerprint: of configuration, choice and data; a checkpoint of another one is refused.
+        config: configuration of the run.
+        data: data of the run, on the device of the training.
+        fingerprint: digest of configuration, choice and data. A checkpoint with another one is refused.
     """
 
     config: RunConfig
@@ -67,7 +67,7 @@ class Training:
     fingerprint: str
 
     def method(self, model: nn.Module, transition: Tensor, hyperparameters: dict[str, Any]) -> Method:
-        """The run's method with its loss, around a model."""
+        """The run's method with its loss, for a model."""
         config, data, settings = self.config, self.data, self.config.method
         loss_fn = build_loss(
             settings.loss.name,
@@ -92,7 +92,7 @@ class Training:
         return self._configured(method)
 
     def estimated_transition(self, checkpoint: Path, on_epoch: OnEpoch) -> tuple[Tensor, float]:
-        """The transition matrix that a network trained with cross-entropy predicts, and the gradients spent."""
+        """The transition matrix from a network trained with cross-entropy, and the number of gradients spent."""
         model = new_model(self.config, self.data, "weights of the estimate")
         method = self._configured(Plain(self._compiled(model), nn.CrossEntropyLoss()))
         self.fit(method, checkpoint, on_epoch)
@@ -101,7 +101,7 @@ class Training:
     def fit(
         self, method: Method, checkpoint: Path, on_epoch: OnEpoch, probes: Sequence[Probe] = ()
     ) -> History:
-        """Trains a method. A checkpoint of the same fingerprint is resumed."""
+        """Trains a method. A checkpoint with the same fingerprint is resumed."""
         settings = self.config.training
         epochs = settings.epochs
         optimizer = _optimizer(settings, method)
@@ -134,7 +134,7 @@ class Training:
         try:
             return train_or_resume()
         except CheckpointError:
-            # a power failure may have broken it; the run is then trained from its start
+            # a power failure may have broken the checkpoint; the run is then trained from its start
             checkpoint.unlink()
             return train_or_resume()
 

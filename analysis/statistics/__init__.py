@@ -1,6 +1,6 @@
-"""Arrays in, a small finding out: estimates with intervals and tests, for the cells at hand and for cells like these.
+"""Statistics from arrays: estimates with intervals and tests, for the cells at hand and for cells like these.
 
-Whether an estimate has the predicted sign, and what the verdict is, is judged in `analysis.claims.effect` alone.
+Only `analysis.claims.effect` judges whether an estimate has the predicted sign, and gives verdicts.
 """
 
 from analysis.statistics.association import rank_association

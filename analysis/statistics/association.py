@@ -1,4 +1,4 @@
-"""How two quantities go together over families of methods within a cell: rank correlation, also given a third."""
+"""Rank correlation of two quantities over families of methods within a cell, also given a third quantity."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def rank_association(
     """The rank correlation of x and y over families of methods within each cell, averaged over the cells.
 
     Kendall's tau-b without a third quantity. With one, Spearman's partial rho: the correlation of what is left of the
-    ranks of x and of y after their regression on the rank and the value of z. The partial tau is not used. Where x and
-    y depend on z alone, the partial tau is not zero but up to 0.2, because tau is no linear correlation.
+    ranks of x and of y after their regression on the rank and the value of z. The partial tau is not used: if x and y
+    depend on z alone, it is not zero but up to 0.2, because tau is no linear correlation.
 
-    Runs of one method in one cell are averaged, and then the methods of one family. Seeds and kin (SAM with three
-    radii) are no new evidence of how x and y go together over methods. The test permutes whole families, the same way
-    in all cells. Given z, the residuals are permuted and taken again (double semi-partialling, Dekker, Krackhardt and
-    Snijders 2007), for the ranks and for the values; the larger p-value counts. Ranks of few families show z coarsely,
-    so that ranks alone find an association in up to 11% of cases where there is none; values alone do where z acts in
-    a curve. The interval is the jackknife's over families.
+    Runs of one method in one cell are averaged, and then the methods of one family: further seeds and related methods
+    (SAM with three radii) are no new evidence of an association over methods. The test permutes whole families, in the
+    same way in all cells. Given z, the residuals are permuted and computed again (double semi-partialling, Dekker,
+    Krackhardt and Snijders 2007), for the ranks and for the values; the larger p-value counts. Ranks of few families
+    show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. Values alone find
+    one if the effect of z is curved. The interval is that of the jackknife over families.
 
     For cells like these, the correlation must also differ from zero in a t test over cells.
 
     Args:
-        cells: one label a run.
-        methods: one a run; methods that are not in every cell are left out, and those with a run that has no number
-            are lost.
-        families: one a run; a method has one family.
-        x: one number a run.
-        y: one number a run.
-        given: one number a run.
-        seed: of the permutations.
+        cells: the cell of each run.
+        methods: the method of each run. Methods that are not in every cell are left out, and those with a run that has
+            no number are lost.
+        families: the family of each run. A method has one family.
+        x: one number for each run.
+        y: one number for each run.
+        given: z, one number for each run.
+        seed: seed of the permutations.
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
     runs = pd.DataFrame(
@@ -108,7 +108,7 @@ def _two_sided(found: Values) -> float:
 
 
 def _of_the_population(these: Test, by_cell: Values) -> Test:
-    """The families' test and the t test over cells must both find a sign: the larger p-value and the wider interval."""
+    """The larger p-value and the wider interval of two tests, that of families and the t test over cells."""
     count = len(by_cell)
     error = float(by_cell.std(ddof=1) / count**0.5) if count > 1 else np.nan
     over_cells = student(
@@ -135,7 +135,7 @@ def _reversal_p(found: Values) -> float:
 
 
 def _tau(values: dict[str, Values], orders: Indices) -> Values:
-    """Kendall's tau-b in each cell with x in each of the orders: (orders, cells); 0 where a side is constant.
+    """Kendall's tau-b in each cell with x in each of the orders, (orders, cells); 0 if a side is constant.
 
     Tau-b is the correlation of the sign matrices sgn(x_i - x_j) and sgn(y_i - y_j).
     """
@@ -151,7 +151,7 @@ def _tau(values: dict[str, Values], orders: Indices) -> Values:
 
 
 def _partial(values: dict[str, Values], orders: Indices, *, ranked: bool) -> Values:
-    """The partial correlation in each cell, of ranks or of values: (orders, cells)."""
+    """The partial correlation of ranks or values in each cell, (orders, cells)."""
     x, y, z = (scipy.stats.rankdata(values[name], axis=1) if ranked else values[name] for name in "xyz")
     held = np.stack([z, values["z"]] if ranked else [z], axis=-1)
     found = np.empty((len(orders), len(x)))
@@ -162,7 +162,7 @@ def _partial(values: dict[str, Values], orders: Indices, *, ranked: bool) -> Val
 
 
 def _basis(held: Values) -> Values:
-    """An orthonormal basis of a constant and the columns of `held` (n, columns), without columns that add nothing."""
+    """An orthonormal basis of a constant and the columns of `held` (n, columns), without dependent columns."""
     scaled = held - held.mean(0)
     scaled = scaled / np.maximum(np.abs(scaled).max(0), 1e-300)
     left, sizes, _ = np.linalg.svd(np.column_stack([np.ones(len(held)), scaled]), full_matrices=False)
@@ -174,17 +174,17 @@ def _residuals(values: Values, basis: Values) -> Values:
 
 
 def _correlation(first: Values, second: Values) -> Values:
-    """The correlation of residuals (..., n) with (n,); 0 where one side is zero up to rounding."""
+    """The correlation of residuals (..., n) with residuals (n,); 0 if one side is zero up to rounding."""
     scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
     products = first @ second
     return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-12))
 
 
 def _jackknife(values: dict[str, Values]) -> tuple[float, float, float]:
-    """The standard error of the mean correlation over cells, and the 95% interval, all from leaving out families.
+    """The standard error and the 95% interval of the mean correlation over cells, from leaving out families.
 
-    The interval is Student's over the pseudo-values, within -1 and 1. Where all orders agree, the pseudo-values show
-    no spread, and the interval is Fieller's.
+    The interval is Student's over the pseudo-values, cut to -1 and 1. If all orders agree, the pseudo-values have no
+    spread, and the interval is Fieller's.
     """
     count = values["x"].shape[1]
     everyone = np.arange(count)

@@ -1,8 +1,8 @@
-"""Cells: a data set, a kind and a rate of noise, within which seeds repeat one measurement.
+"""Cells. A cell is a data set with a kind and a rate of noise; its seeds repeat one measurement.
 
-The seeds of a cell share one choice of hyper-parameters, so a cell is the honest unit. Two questions have different
-answers. What is true of these cells? Only the spread of seeds within cells makes that uncertain. What is true of
-cells like these? The spread between cells makes that uncertain, and more seeds do not help.
+The seeds of a cell share one choice of hyper-parameters, so that the cell is the independent unit. Two questions have
+different answers. What is true of these cells? Only the spread of seeds within cells makes the answer uncertain. What
+is true of cells like these? The spread between cells makes the answer uncertain, and more seeds do not help.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Cells:
     """The means of cells and the spread within them.
 
     Attributes:
-        labels: of the cells.
-        means: float64 (cells,).
-        counts: float64 (cells,), values in each.
-        variances: float64 (cells,), of one value within its cell; the pooled variance for cells of one value.
-        freedoms: float64 (cells,), degrees of freedom of those variances.
+        labels: labels of the cells.
+        means: float64 (cells,), mean of each cell.
+        counts: float64 (cells,), number of values in each cell.
+        variances: float64 (cells,), variance of one value within its cell. Cells of one value have the pooled variance.
+        freedoms: float64 (cells,), degrees of freedom of the variances.
         pooled: the variance of one value within its cell, over all cells; NaN if none has two values.
         freedom: degrees of freedom of the pooled variance.
     """
@@ -43,15 +43,15 @@ class Cells:
 
 
 def cells_of(labels: ArrayLike, values: ArrayLike) -> Cells:
-    """The cells of finite values with a label each."""
+    """The cells of finite values, each of which has a label."""
     names, where = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     return cells_at(names.tolist(), where, np.asarray(values, dtype=np.float64))
 
 
 def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cells:
-    """The cells with these names, in any order, of finite values that lie in the cell of index `where`."""
+    """The cells with these names, in any order. Each finite value lies in the cell of its index in `where`."""
     counts = np.bincount(where).astype(np.float64)
-    # sorted first, so that the sum does not depend on the order of the values
+    # sorted, so that the sum does not depend on the order of the values
     order = np.lexsort((numbers, where))
     means = np.bincount(where[order], numbers[order]) / counts
     squares = np.bincount(where[order], (numbers[order] - means[where[order]]) ** 2)
@@ -81,18 +81,18 @@ def judged_by_cells(
     margin: float = np.nan,
     lost: int = 0,
 ) -> Finding:
-    """The mean over places of weighted sums of cell means: both questions, the places, and whether they reverse.
+    """The mean over places of weighted sums of cell means: answers to both questions, each place, and reversal.
 
     Args:
         cells: the cells.
-        weights: float64 (places, cells): what each place's number is in terms of the cell means. The identity where
-            the places are the cells themselves.
-        names: of the places.
-        place: what the places are called.
-        counted: what the values within the cells are called.
+        weights: float64 (places, cells), the weights of the cell means in the number of each place. The identity if the
+            places are the cells.
+        names: names of the places.
+        place: word for the places.
+        counted: word for the values within the cells.
         null: values that the null hypothesis allows.
         margin: the smallest number that matters.
-        lost: values that could not enter.
+        lost: number of values that could not enter.
     """
     numbers = weights @ cells.means
     these = _of_these(cells, weights.mean(0), counted=counted, null=null, margin=margin)
@@ -116,8 +116,8 @@ def judged_by_cells(
 def _of_these(cells: Cells, weights: Values, *, counted: str, null: Region, margin: float) -> Test:
     """Student's t with the variance within each cell, and Welch's second formula for the degrees of freedom.
 
-    The formula (Welch 1947) takes f + 2 in place of f, and 2 off the result: with the three seeds that studies have,
-    the first formula finds far too few degrees of freedom.
+    The formula (Welch 1947) uses f + 2 in the place of f, and subtracts 2 from the result. With the three seeds of most
+    studies, the first formula gives far too few degrees of freedom.
     """
     shares = weights**2 * cells.variances / cells.counts
     total = float(shares.sum())
@@ -158,8 +158,9 @@ def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
     """The p-value of the null hypothesis that all numbers are at least zero, or all at most zero.
 
     The test for qualitative interactions of Gail and Simon (1985, Biometrics 41), with F in place of chi-squared
-    distributions because the variance is estimated: the smaller of the sums of squared t values over the positive
-    and over the negative numbers. In the least favorable case one number is far from zero and the others are zero.
+    distributions because the variance is estimated. The statistic is the smaller of two sums of squared t values: that
+    over the positive and that over the negative numbers. In the least favorable case one number is far from zero and
+    the others are zero.
 
     Args:
         numbers: float64 (places,).

@@ -1,4 +1,4 @@
-"""What a statistic returns: one test for each of the two questions, and the same number place by place."""
+"""The result of a statistic: one test for each of the two questions, and the number in each place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ THESE = "these cells"
 LIKE_THESE = "cells like these"
 
 FEWEST_CELLS = 6
-"""From this number of cells (or series of cells) on, the population of cells is judged; below, the cells at hand.
+"""With at least this number of cells (or series of cells), the population of cells is judged; else the cells at hand.
 
-A test of fewer values that trusts only their symmetry has no p-value below 5%: five cells of one sign occur by chance
-in 2 of 2^5 cases, which are 6%.
+For fewer values, a test that assumes only symmetry has no p-value below 5%: five cells of one sign occur by chance in 2
+of 2^5 cases, which is 6%.
 """
 
 
@@ -21,21 +21,21 @@ class Test:
     """One number with its interval, and the test of a null hypothesis about the number.
 
     Attributes:
-        estimand: what the number is a property of: `THESE` or `LIKE_THESE`.
+        estimand: whether the number is a property of these cells, `THESE`, or of cells like these, `LIKE_THESE`.
         estimate: the number; NaN if nothing could be compared.
         low: lower end of the 95% interval.
-        high: upper end.
-        p_value: two-sided, of the null hypothesis; NaN where no test was possible.
-        equivalence_p: of the null hypothesis that the number is at least as far from zero as the margin.
-        method: which test gave the p-value.
-        units: how many independent units entered.
-        counted: what the units are, such as "pairs" or "cells".
-        standard_error: of the estimate; NaN where it is not known.
+        high: upper end of the interval.
+        p_value: two-sided p-value of the null hypothesis; NaN if no test was possible.
+        equivalence_p: p-value of the null hypothesis that the number is at least as far from zero as the margin.
+        method: name of the test.
+        units: number of independent units.
+        counted: word for the units, such as "pairs" or "cells".
+        standard_error: standard error of the estimate; NaN if it is not known.
         freedom: degrees of freedom of the standard error.
         smallest_p: the smallest p-value that the test can give with `units` units.
     """
 
-    # pytest takes classes of this name for tests
+    # without this, pytest takes the class for a test
     __test__ = False
 
     estimand: str
@@ -57,11 +57,11 @@ class Part:
     """The number in one cell (or one series of cells).
 
     Attributes:
-        name: which cell.
+        name: name of the cell.
         estimate: the number.
-        low: lower end of the 95% t interval; NaN where the cell shows no spread.
-        high: upper end.
-        samples: how many units.
+        low: lower end of the 95% t interval; NaN if the cell has no spread.
+        high: upper end of the interval.
+        samples: number of units.
     """
 
     name: str
@@ -73,16 +73,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the data say of one number.
+    """The tests of one number.
 
     Attributes:
         these: the test about the cells at hand.
         like_these: the test about the population of cells.
-        places: how many cells (or series of cells) there are.
-        place: what the places are called: "cells" or "series".
+        places: number of cells (or series of cells).
+        place: word for the places: "cells" or "series".
         parts: the number in each place; empty for a single place.
-        reversal_p: of the null hypothesis that no two places have opposite signs.
-        lost: how many units could not enter, because a run diverged, did not converge or was not measured.
+        reversal_p: p-value of the null hypothesis that no two places have opposite signs.
+        lost: number of units that could not enter, because a run diverged, did not converge or was not measured.
     """
 
     these: Test
@@ -95,12 +95,12 @@ class Finding:
 
     @property
     def deciding(self) -> Test:
-        """The test that decides: of the population where there are enough cells, else of the cells at hand."""
+        """The test that decides: that of the population if there are enough cells, else that of the cells at hand."""
         return self.like_these if self.places >= FEWEST_CELLS else self.these
 
 
 def nothing_found(why: str, units: int, counted: str, lost: int) -> Finding:
-    """The finding of data from which nothing can be told."""
+    """The finding of data that allow no estimate."""
     these, like_these = (
         Test(estimand, method=why, units=units, counted=counted, smallest_p=1.0)
         for estimand in (THESE, LIKE_THESE)

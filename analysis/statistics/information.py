@@ -1,4 +1,4 @@
-"""What a measure tells of an outcome that hyper-parameters do not: conditional mutual information."""
+"""Conditional mutual information: what a measure tells about an outcome beyond the hyper-parameters."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from analysis.statistics.signs import reordered, sign_matrices
 from analysis.statistics.student import CONFIDENCE
 
 LARGEST_SET = 2
-"""Hyper-parameters that are held fixed at a time, as Jiang et al. do."""
+"""Largest number of hyper-parameters that are held fixed together, as in Jiang et al."""
 BATCHES = 10
-"""Batches of permutations, to bound the memory."""
+"""Number of batches of permutations, which bounds the memory."""
 
 Codes = NDArray[np.int64]
 
@@ -49,13 +49,13 @@ def conditional_information(
     makes the test conservative for measures that depend on S. Sets that leave no uncertainty about y are left out.
 
     Args:
-        cells: one label a run.
-        methods: one a run; runs of one method in one cell are averaged, and methods that are not in every cell are
-            left out, and those with a run that has no number are lost.
-        x: the measure, one a run.
-        y: the outcome, one a run.
-        hyperparameters: one row a run, one column each, of values that can be compared with each other.
-        seed: of the resampling.
+        cells: the cell of each run.
+        methods: the method of each run. Runs of one method in one cell are averaged. Methods that are not in every cell
+            are left out, and those with a run that has no number are lost.
+        x: the measure of each run.
+        y: the outcome of each run.
+        hyperparameters: one row for each run, one column for each hyper-parameter, of comparable values.
+        seed: seed of the permutations.
     """
     runs = pd.DataFrame({"cell": np.asarray(cells).astype(str), "method": methods, "x": x, "y": y})
     codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}
@@ -64,12 +64,14 @@ def conditional_information(
     if means.count < FEWEST:
         return nothing_found("too few methods", means.count, "methods", means.lost)
     rises, outcome = (sign_matrices(means.table[column].to_numpy(dtype=np.float64)) for column in ("x", "y"))
-    held = pd.DataFrame(options.groupby([runs["cell"], runs["method"]]).first().unstack("method"))
+    options_of_methods = pd.DataFrame(
+        options.groupby([runs["cell"], runs["method"]]).first().unstack("method")
+    )
     conditions = [
         condition
         for size in range(LARGEST_SET + 1)
         for names in itertools.combinations(options.columns, size)
-        if (condition := _condition(names, held, means.table["x"].columns, outcome)) is not None
+        if (condition := _condition(names, options_of_methods, means.table["x"].columns, outcome)) is not None
     ]
     if not conditions:
         return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)
@@ -84,7 +86,7 @@ def conditional_information(
         ]
     )
     chance = random.mean(1)
-    # the order that was observed is one of the permutations
+    # the observed order is one of the permutations
     p_values = (1 + (random >= found[:, None] - 1e-12).sum(1)) / (1 + PERMUTATIONS)
     least = conditions[int((found - chance).argmin())]
 
@@ -113,9 +115,9 @@ class _Condition:
     """Hyper-parameters that are held fixed.
 
     Attributes:
-        names: of them.
-        pairs: int64 (strata, n, n): which pairs of methods have the same values of them; -1 for pairs that cannot tell
-            anything, because all that are like them are ordered in the same way.
+        names: names of the hyper-parameters.
+        pairs: int64 (strata, n, n), equal for pairs of methods with the same values of the hyper-parameters. -1 for
+            pairs that tell nothing, because all pairs with their values are ordered in the same way.
     """
 
     names: tuple[str, ...]
@@ -125,7 +127,7 @@ class _Condition:
 def _condition(
     names: tuple[str, ...], held: pd.DataFrame, methods: pd.Index, outcome: Values
 ) -> _Condition | None:
-    """None where y is certain for this set."""
+    """The condition of a set of hyper-parameters; None if y is certain given this set."""
     count = len(methods)
     values = np.zeros((len(outcome), count), dtype=np.int64)
     for option in names:
@@ -144,11 +146,11 @@ def _condition(
 
 
 def information_share(pairs: Codes, x: Values, y: Values) -> Values:
-    """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 where y is certain."""
+    """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 if y is certain."""
     shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
     cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
     pair, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
-    # ties in y say nothing
+    # pairs that tie in y tell nothing
     used = (pair >= 0) & (second != 0)
     codes = ((np.arange(batch)[:, None] * cells + pair) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
     counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
@@ -159,7 +161,7 @@ def information_share(pairs: Codes, x: Values, y: Values) -> Values:
 
 
 def _uncertainty(counts: Codes) -> Values:
-    """Entropy of the last axis given those between it and the first, times the number of pairs: (batch, ..., 2)."""
+    """Entropy of the last axis given the axes between the first and the last, times the number of pairs."""
     inner = tuple(range(1, counts.ndim))
     return np.asarray(_xlogx(counts.sum(-1)).sum(inner[:-1]) - _xlogx(counts).sum(inner))
 

@@ -1,4 +1,4 @@
-"""What every statistic over methods begins with: one mean a method, or a family of methods, and cell."""
+"""Means for each method, or family of methods, and cell, with which every statistic over methods begins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 FEWEST = 4
-"""Methods or families; an order of fewer cannot be told from chance."""
+"""Least number of methods or families. An order of fewer cannot be told from chance."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class MethodMeans:
     """Means over the runs of each method in each cell.
 
     Attributes:
-        table: one row a cell, columns (quantity, method); methods that are not in every cell are left out.
-        count: methods.
-        lost: methods with a run that has no number.
+        table: one row for each cell, columns (quantity, method). Methods that are not in every cell are left out.
+        count: number of methods.
+        lost: number of methods with a run that has no number.
     """
 
     table: pd.DataFrame
@@ -27,7 +27,7 @@ class MethodMeans:
 
 
 def method_means(runs: pd.DataFrame) -> MethodMeans:
-    """The means of all columns of `runs` but its `cell` and `method`."""
+    """The means of all columns of `runs` except for `cell` and `method`."""
     quantities = [name for name in runs if name not in ("cell", "method")]
     finite = np.isfinite(runs[quantities].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
@@ -38,7 +38,7 @@ def method_means(runs: pd.DataFrame) -> MethodMeans:
 
 
 def family_means(means: MethodMeans, family_of: dict[str, str]) -> pd.DataFrame:
-    """The means over the methods of each family: one row a cell, columns (quantity, family)."""
+    """The means over the methods of each family: one row for each cell, columns (quantity, family)."""
     if means.table.empty:
         return means.table
     quantities = means.table.columns.get_level_values(0)

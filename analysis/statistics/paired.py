@@ -18,14 +18,14 @@ def paired_effect(
     margin: float = np.nan,
     counted: str = "pairs",
 ) -> Finding:
-    """The mean over cells of the mean difference in each. Every cell has the same weight, also with fewer seeds.
+    """The mean over cells of the mean difference in each cell. All cells have one weight, also those with few seeds.
 
     Args:
-        cells: one label a pair.
-        differences: one number a pair; NaN where a run has no number: such pairs are left out and counted as lost.
-        null: values that the null hypothesis allows; (-margin, margin) where no difference is predicted.
+        cells: the cell of each pair.
+        differences: one number for each pair; NaN if a run has no number. Such pairs are left out and counted as lost.
+        null: values that the null hypothesis allows; (-margin, margin) if no difference is predicted.
         margin: the smallest difference that matters. Two one-sided t tests say whether the mean is smaller.
-        counted: what the pairs are called.
+        counted: word for the pairs.
     """
     values = np.asarray(differences, dtype=np.float64)
     finite = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""What a study of this size could have found, and what size it would take."""
+"""The effects that a study of this size could find, and the size that a study needs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from analysis.statistics.finding import Test
 
 POWER = 0.8
 MOST = 100_000
-"""More units than this are not planned for."""
+"""Largest number of units that is planned for."""
 
 
 def detectable_effect(test: Test, level: float) -> float:
     """The smallest distance from the null hypothesis that would be found with a probability of 80%.
 
-    By the power of a two-sided t test with the standard error of these data: a planning figure, as the standard error
-    is estimated. Infinity where no effect, however large, could be found, because the smallest p-value of the test is
-    too large. NaN where the standard error is not known.
+    It follows from the power of a two-sided t test with the standard error of these data. It is a figure for planning,
+    because the standard error is estimated. It is infinite if the smallest p-value of the test is too large to find any
+    effect, and NaN if the standard error is not known.
 
     Args:
-        test: what was found.
-        level: below which a p-value decides.
+        test: the test of these data.
+        level: a p-value below this level decides.
     """
     if test.smallest_p >= level:
         return math.inf
@@ -33,16 +33,16 @@ def detectable_effect(test: Test, level: float) -> float:
 
 
 def units_needed(test: Test, size: float, level: float) -> float:
-    """How many units it takes to find an effect of that size with a probability of 80%; NaN if that is not known.
+    """The number of units that find an effect of this size with a probability of 80%; NaN if it is not known.
 
     Args:
-        test: what was found; its standard error falls with the root of the number of units.
+        test: the test of these data. Its standard error falls with the root of the number of units.
         size: distance of the effect from the null hypothesis.
-        level: below which a p-value decides.
+        level: a p-value below this level decides.
     """
     if not (test.standard_error > 0 and test.freedom > 0 and abs(size) > 0):
         return math.nan
-    # means that the units spend degrees of freedom on
+    # means on which the units spend degrees of freedom
     spent = test.units - test.freedom
     spread = test.standard_error * test.units**0.5
 
@@ -57,14 +57,14 @@ def units_needed(test: Test, size: float, level: float) -> float:
 
 
 def draws_needed(allowed: float, level: float) -> int:
-    """How many draws without a failure show that failures are rarer than allowed, in a two-sided exact test."""
+    """The number of draws without a failure that show, in a two-sided exact test, that failures are rare enough."""
     return math.floor(math.log(level / 2) / math.log(1 - allowed)) + 1
 
 
 def _noncentrality(freedom: float, level: float) -> float:
     """The true value, in standard errors, that a two-sided t test finds with the given power."""
     critical = float(scipy.stats.t.isf(level / 2, freedom))
-    # the far tail adds less than the level; SciPy's non-central t fails for large arguments, where t is near normal
+    # the far tail adds less than the level; for large arguments SciPy's non-central t fails, but t is near normal
     if freedom > 500 or critical > 100:
         return critical + float(scipy.stats.norm.ppf(POWER)) * (1 + critical**2 / (2 * freedom)) ** 0.5
     return float(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 PERMUTATIONS = 4999
 EXACT_UP_TO = 7
-"""Most units of which all orders are tried."""
+"""Largest number of units for which all orders are tried."""
 
 Indices = NDArray[np.int64]
 Values = NDArray[np.float64]
@@ -40,7 +40,7 @@ def smallest_p(count: int) -> float:
 
 
 def one_sided(found: Values) -> tuple[Values, Values]:
-    """p-values that a statistic is as large, and as small, as in the first of its orders (orders, ...)."""
+    """The p-values of a statistic (orders, ...) being as large, and as small, as in the first order."""
     larger = (found >= found[0] - 1e-12).mean(0)
     smaller = (found <= found[0] + 1e-12).mean(0)
     return np.asarray(larger), np.asarray(smaller)

@@ -1,4 +1,4 @@
-"""How often something fails that may fail with a small probability only."""
+"""The share of failures of something that may fail only with a small probability."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Test, nothin
 from analysis.statistics.student import CONFIDENCE
 
 FACTOR = math.e
-"""Bentkus (2004, Annals of Probability 32): the tail of a sum of n independent values in [0, 1] with a mean of at most
-p is at most e times that of n Bernoulli draws."""
+"""Factor of Bentkus (2004, Annals of Probability 32): the tail of a sum of n independent values in [0, 1] with a mean
+of at most p is at most e times the tail of n Bernoulli draws."""
 
 
 def failing_share(draws: ArrayLike, cells: ArrayLike, fails: ArrayLike, *, allowed: float) -> Finding:
-    """The share of runs that fail, with an exact interval, against the share that may.
+    """The share of runs that fail, with an exact interval, compared with the allowed share.
 
-    Runs on one draw of the data and labels depend on each other, so draws are the units. The tests hold however the
-    runs of a draw depend on each other. A share above the allowed one is found from the sum over draws of the share of
-    failing runs, a share below it from the number of draws in which any run fails: if runs fail with probability p, a
+    Runs on one draw of data and labels depend on each other, so draws are the units. The tests are valid for any
+    dependence within a draw. A share above the allowed one is found from the sum over draws of the share of failing
+    runs. A share below it is found from the number of draws in which any run fails: if runs fail with probability p, a
     draw holds a failure with a probability of at least p.
 
     Args:
-        draws: one label a run.
-        cells: one label a run.
-        fails: one a run, 1 or 0; NaN where a run has no number: such runs are lost.
+        draws: the draw of each run.
+        cells: the cell of each run.
+        fails: 1 or 0 for each run; NaN if a run has no number. Such runs are lost.
         allowed: the share that may fail.
     """
     runs = pd.DataFrame({"draw": np.asarray(draws).astype(str), "cell": np.asarray(cells).astype(str)})

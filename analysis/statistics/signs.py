@@ -1,4 +1,4 @@
-"""Sign matrices: for each two methods, which of them has the larger value."""
+"""Sign matrices: for each pair of methods, the sign of the difference of their values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from analysis.statistics.resampling import Indices, Values
 
 
 def sign_matrices(values: Values) -> Values:
-    """(strata, n) -> (strata, n, n), the sign of each difference within a stratum."""
+    """The sign of each difference within a stratum. (strata, n) -> (strata, n, n)."""
     return np.sign(values[:, :, None] - values[:, None, :])
 
 
 def reordered(matrices: NDArray[Any], order: Indices) -> NDArray[Any]:
-    """Rows and columns of (strata, n, n) in the orders (..., n) -> (..., strata, n, n)."""
+    """Rows and columns of (strata, n, n) in each of the orders (..., n). -> (..., strata, n, n)."""
     return np.moveaxis(matrices[:, order[..., :, None], order[..., None, :]], 0, -3)

@@ -1,4 +1,4 @@
-"""Student's interval, test and equivalence test of an estimate whose standard error is known to some freedom."""
+"""Student's interval, test and equivalence test of an estimate with a standard error and its degrees of freedom."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ def student(
 ) -> Test:
     """A two-sided t test against the nearest value of the null region, and two one-sided t tests against the margin.
 
-    The p-value of equivalence is twice that of the worse one-sided test, so that it is below 5% where the 95% interval
-    lies within the margin. At its edge, equivalence and a difference beyond the margin are each found in 2.5% of cases.
+    The p-value of equivalence is twice that of the worse one-sided test, so that it is below 5% if the 95% interval
+    lies within the margin. At the edge of the margin, equivalence and a difference beyond the margin are each found in
+    2.5% of cases.
 
-    Values without any spread leave a t test nothing to divide by. Then the test counts: if the median lay in the null
-    region, each of n independent values would lie on that side with a probability of at least one half.
+    If the values have no spread, a t test would divide by zero. A sign test then takes its place: if the median lay in
+    the null region, each of n independent values would lie on that side with a probability of at least one half.
 
     Args:
         estimand: `THESE` or `LIKE_THESE`.
         estimate: the number.
-        error: its standard error; NaN or no freedom: no test is possible.
+        error: its standard error. If it is NaN, or has no degrees of freedom, no test is possible.
         freedom: degrees of freedom of the standard error.
-        units: how many values the estimate is the mean of.
-        counted: what they are.
+        units: number of values of which the estimate is the mean.
+        counted: word for these values.
         method: name of the test.
         null: values that the null hypothesis allows.
-        margin: of equivalence; NaN for none.
+        margin: margin of equivalence; NaN for no margin.
     """
     if not (freedom > 0 and math.isfinite(error)):
         why = f"too few {counted}"
@@ -76,7 +77,7 @@ def student(
 
 
 def student_interval(estimate: float, error: float, freedom: float) -> tuple[float, float]:
-    """The 95% interval; NaN where there is no freedom."""
+    """The 95% interval; NaN without degrees of freedom."""
     if not (freedom > 0 and math.isfinite(error)):
         return math.nan, math.nan
     half = error * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -1,4 +1,4 @@
-"""Whether a quantity grows with a level, such as the noise rate: the slope in each series of cells."""
+"""The slope of a quantity against a level, such as the noise rate, in each series of cells."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from analysis.statistics.finding import Finding, nothing_found
 def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: float = np.nan) -> Finding:
     """The mean over series of the least-squares slope of the cell means against the level.
 
-    A slope is measured in a series: a data set with one kind of noise, at several rates. A cell is one level of one
-    series. The places of the finding are the series, because only further series tell more about cells like these. A
-    slope that reverses between series is found as one. Where no cell has two values, the deviations of the cell means
-    from the lines stand for the spread within cells.
+    A series is a data set with one kind of noise, at several rates. A cell is one level of one series. The places of
+    the finding are the series, because only further series tell more about cells like these; so a slope that reverses
+    between series is found. If no cell has two values, the deviations of the cell means from the lines take the place
+    of the spread within cells.
 
     Args:
-        series: one label a run.
-        levels: such as noise rates, one a run.
-        values: one a run; runs without a finite value are left out and counted as lost.
+        series: the series of each run.
+        levels: the level of each run, such as its noise rate.
+        values: the value of each run. Runs without a finite value are left out and counted as lost.
         margin: the smallest slope that matters.
     """
     names, where = np.unique(np.asarray(series).astype(str), return_inverse=True)
@@ -50,14 +50,14 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
 
 
 def slope_of(levels: Values, values: Values) -> float:
-    """The least-squares slope of values against levels; NaN where a value is not finite or the levels are one."""
+    """The least-squares slope of values against levels; NaN if a value is not finite or all levels are equal."""
     centered = levels - levels.mean()
     square = float((centered**2).sum())
     return float(centered @ values) / square if square > 0 else np.nan
 
 
 def _with_deviations_from_lines(cells: Cells, belongs: Values, centered: Values, weights: Values) -> Cells:
-    """The cells with the variance of their means about the line of each series."""
+    """The cells, with the variance of their means about the line of each series."""
     middles = (belongs @ cells.means / belongs.sum(1)) @ belongs
     residuals = cells.means - middles - (weights @ cells.means) @ centered
     freedom = len(cells.means) - 2.0 * len(weights)

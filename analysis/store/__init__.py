@@ -1,4 +1,4 @@
-"""The study folder: one HDF5 file a run, written whole or not at all, and the index of all runs."""
+"""The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
 from analysis.store.files import (
     BrokenFileError,

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and removes what interrupted writers left."""
+"""Writes files whole or not at all, and removes the temporary files of interrupted writers."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from landscape.results.files import flush, is_alive, is_left_over, replaced
 
 OF_CHECKPOINT = re.compile(r".+\.ckpt\.(?P<process>\d+)\.tmp")
 OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-"""Temporary names of earlier versions, which do not say who writes."""
+"""Temporary names of earlier versions, which do not name the writer."""
 
 
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""A disk that is full, or read-only: every later file would fail as well."""
+"""Errors of a disk that is full or read-only. Every later file would fail too."""
 
 
 class StoreError(ValueError):
-    """A study folder that cannot be used as asked; the message is one line."""
+    """A study folder cannot be used as asked. The message is one line."""
 
 
 class BrokenFileError(StoreError):
-    """A file that is not what was written, or not to be trusted."""
+    """A file is not the one that was written, or must not be trusted."""
 
 
 def is_of_the_disk(error: BaseException | None) -> bool:
-    """Whether the disk is full or read-only, so that no other run could be written either."""
+    """Whether the error is that of a full or read-only disk, on which no other run could be written either."""
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
 
 
 def cannot_write(root: Path, error: OSError) -> StoreError:
-    """What a study ends with whose folder can no longer be written."""
+    """The error that ends a study whose folder can no longer be written."""
     return StoreError(
         f"out: cannot write to {root}: {error.strerror}; what is finished is kept, and the same command goes on "
         "from there once that is mended"
@@ -43,19 +43,19 @@ def cannot_write(root: Path, error: OSError) -> StoreError:
 
 
 def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
-    """Writes a file beside its place, flushes it to disk and renames it: it is there whole or not at all."""
+    """Writes a file under a temporary name, flushes it and renames it, so that it exists whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a link of a study's folder would lead the writer out of it
+    # writing through a link would lead out of the study's folder
     with replaced(path, through_link=False) as beside:
         write_to(beside)
-    # a new name outlives a power failure only once its folder is on the disk
+    # a new name survives a power failure only after its folder is flushed
     flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
 
-    # a folder's name need not be UTF-8
+    # the name of a folder need not be UTF-8
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -69,9 +69,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove_temporary_files(root: Path) -> None:
-    """Takes away what writers that have died left in a study's folder, which this process has for itself.
+    """Removes the temporary files of dead writers from a study's folder that this process has locked.
 
-    Reports, figures and verdicts may be written into the folder at the same time; their files stay.
+    Other processes may be writing reports, figures and verdicts into the folder; their files stay.
     """
     for found in root.rglob("*.tmp"):
         if is_of_dead_writer(found):
@@ -79,29 +79,29 @@ def remove_temporary_files(root: Path) -> None:
 
 
 def is_of_dead_writer(path: Path) -> bool:
-    """Whether a temporary file's writer has died, as far as this machine can tell."""
+    """Whether the writer of a temporary file has died, as far as this machine can tell."""
     if checkpoint := OF_CHECKPOINT.fullmatch(path.name):
         return not is_alive(int(checkpoint["process"]))
     return OF_EARLIER_VERSIONS.fullmatch(path.name) is not None or is_left_over(path)
 
 
 def check_regular(root: Path, *, besides: Collection[str] = ()) -> None:
-    """Checks that a study's folder holds files and folders alone.
+    """Checks that a study's folder holds only files and folders.
 
     Args:
-        root: the folder; it may be a link itself.
-        besides: names in the folder that are not looked at.
+        root: the folder, which may itself be a link.
+        besides: names in the folder that are not checked.
 
     Raises:
-        StoreError: something else is in it, such as a link that would be followed out of the folder, or a FIFO, at
-            which a reader would wait for ever.
+        StoreError: the folder holds something else, such as a link that leads out of the folder, or a FIFO, at which a
+            reader would wait for ever.
     """
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = Path(folder, name)
             if folder == str(root) and name in besides:
                 continue
-            with suppress(FileNotFoundError):  # such as a file that another process replaces just now
+            with suppress(FileNotFoundError):  # another process may be replacing the file at this moment
                 mode = path.lstat().st_mode
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                     kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
@@ -112,7 +112,7 @@ def check_regular(root: Path, *, besides: Collection[str] = ()) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a broken file, so that it is out of the way and not lost; returns its new name."""
+    """Renames a broken file, so that it is out of the way but not lost. Returns its new name."""
     for number in range(1, 1000):
         aside = path.with_name(f"{path.name}.broken-{number}")
         if not aside.exists():

@@ -1,4 +1,4 @@
-"""Study folders: which study owns one, which process works in it, which runs are finished; and several read as one."""
+"""Study folders: their study, the process that works in them, and their finished runs; several can be read as one."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from analysis.store.files import (
 from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
 from analysis.store.safe_hdf5 import is_sealed
 from analysis.store.table import Record, read_record, read_table, run_files
-from analysis.wording import percent
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
+from landscape.results.wording import percent
 from ncsam.seal import sealed
 
 MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 """Keys of a study's training that do not change the trained weights."""
 
 MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")
-"""Keys of a study's measurements that change what a number means, and not only its error."""
+"""Keys of a study's measurements that change the meaning of a number, and not only its error."""
 
 EMPTY = (".lock", "lost+found")
-"""What a folder may hold and still count as empty; a file system of its own has the second."""
+"""Names that an empty folder may hold. The root of a file system has the second."""
 
 
 @contextmanager
 def locked(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """The study folder, made if missing, for this process alone.
+    """Locks the study folder for this process; makes the folder if it is missing.
 
     Args:
         root: the folder.
-        tell: takes a line if the file system cannot lock; the study goes on.
+        tell: called with a line if the file system cannot lock. The study continues.
 
     Raises:
-        StoreError: another process works in it, it holds what is no regular file, or it cannot be written, now or
-            later in the context.
+        StoreError: another process works in the folder, it holds something that is no regular file, or it cannot be
+            written, now or later in the context.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -91,10 +91,10 @@ def _lock(lock: int, root: Path, tell: Callable[[str], None]) -> None:
 
 
 def check_writable(root: Path) -> None:
-    """Tries the folder by a file of 64 KiB.
+    """Writes a file of 64 KiB into the folder, and removes it.
 
     Raises:
-        StoreError: it cannot be written, such as for a full disk or one that was remounted read-only.
+        StoreError: the folder cannot be written, such as on a disk that is full or was remounted read-only.
     """
     probe = temporary_name(root / "probe")
     try:
@@ -108,20 +108,20 @@ def check_writable(root: Path) -> None:
 
 
 def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str], None]) -> dict[str, Record]:
-    """Checks that the folder is this study's, writes `study.toml` into it, and looks at every run file.
+    """Checks that the folder belongs to this study, writes `study.toml` into it, and reads the records of its runs.
 
     Args:
-        root: the folder, locked.
-        study: to be worked on.
-        runs: its runs; each file is opened once.
-        tell: takes a line for each broken file, which is set aside so that its run is done again, and for each file
-            of an earlier version, which gets a checksum.
+        root: the locked folder.
+        study: the study whose runs will be executed.
+        runs: the runs of the study. The file of each is opened once.
+        tell: called with a line for each broken file, which is set aside so that its run is executed again, and for
+            each file of an earlier version, which gets a checksum.
 
     Returns:
-        Path of each finished run -> what its file says.
+        Path -> record of each finished run.
 
     Raises:
-        StoreError: it holds something else, another study, or runs of this one with other settings.
+        StoreError: the folder holds something else, another study, or runs of this study with other settings.
     """
     _check_owner(root, study)
     remove_temporary_files(root)
@@ -148,7 +148,7 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
 
 
 def write_study(root: Path, study: Study) -> None:
-    """Writes down the study of the folder, with every default."""
+    """Writes the study of the folder with all defaults into `study.toml`."""
     content = {
         **study.model_dump(exclude_none=True),
         "resolved": {"versions": versions(), "schema": SCHEMA_VERSION},
@@ -163,7 +163,7 @@ def check_is_study(root: Path) -> None:
 
 
 def other_settings(root: Path, run: Run) -> str:
-    """Says in what a finished run differs from the planned one, and what can be done."""
+    """The error about a finished run whose settings differ from those of the planned run, with the remedy."""
     stored = read_config(root / run.path)
     field, before, now = first_difference(stored.config.as_plain(), run.config.as_plain())
     if stored.config.training_fingerprint == run.config.training_fingerprint:
@@ -178,8 +178,8 @@ def written_study(path: Path) -> dict[str, Any]:
     """The settings in a folder's `study.toml`.
 
     Raises:
-        FileNotFoundError: no such file.
-        StoreError: not a TOML file.
+        FileNotFoundError: the file does not exist.
+        StoreError: the file is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -190,7 +190,7 @@ def written_study(path: Path) -> dict[str, Any]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Takes away what a finished run no longer needs, where a kill came before the run did so itself."""
+    """Removes files that finished runs no longer need, which a kill may have left."""
     failure_path(path).unlink(missing_ok=True)
     for checkpoint in path.parent.glob(f"{glob.escape(path.stem)}.*.ckpt"):
         checkpoint.unlink(missing_ok=True)
@@ -214,11 +214,11 @@ def _check_owner(root: Path, study: Study) -> None:
 
 
 def how_trained(root: Path) -> dict[str, Any]:
-    """What a study trains and measures, and how; methods, noise rates and seeds are left out.
+    """The settings of a study's training and measurements, without methods, noise rates and seeds.
 
     Raises:
-        FileNotFoundError: no study in the folder.
-        StoreError: `study.toml` is no study's.
+        FileNotFoundError: the folder holds no study.
+        StoreError: `study.toml` is no study.
     """
     study = written_study(root / "study.toml")
     training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
@@ -231,14 +231,14 @@ def how_trained(root: Path) -> dict[str, Any]:
 
 
 def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
-    """The tables of several studies as one.
+    """The tables of several studies as one table.
 
     Raises:
-        FileNotFoundError, StoreError: as `read_table` does; or two studies hold runs that a claim could not tell
-            apart, of the same method, data, noise and seed; or train or measure in other ways on the same data and
-            noise, where a claim would compare their methods; or had other data of the same name.
+        FileNotFoundError, StoreError: as for `read_table`. Or two studies hold runs of the same method, data, noise and
+            seed, between which a claim could not distinguish. Or they train or measure differently on the same data and
+            noise, so that a claim must not compare their methods. Or they had different data of one name.
     """
-    # by number: pandas' words are UTF-8, and a folder's name need not be
+    # studies are numbered, because words of pandas are UTF-8 and the name of a folder need not be
     tables = [read_table(root).assign(study=number) for number, root in enumerate(roots)]
     joined = pd.concat(tables, ignore_index=True)
     which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
@@ -270,5 +270,5 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
 
 
 def _data_of(root: Path) -> str:
-    """The digest of a study's data; empty if its files are older than such digests."""
+    """The digest of a study's data; empty if its files are older than these digests."""
     return read_config(run_files(root)[0]).data

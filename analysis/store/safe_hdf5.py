@@ -20,16 +20,16 @@ from ncsam import seal
 
 
 def check_trusted(file: h5py.File, path: object, *, besides: Collection[str] = ()) -> None:
-    """Looks at every object of a file before any of it is read.
+    """Checks every object of a file before any of it is read.
 
     Args:
-        file: open.
-        path: of the file, for the message.
-        besides: names that are not looked at, as they will not be read.
+        file: the open file.
+        path: path of the file, for the message.
+        besides: names that are not checked, because they will not be read.
 
     Raises:
-        BrokenFileError: a link out of the file or in a circle, data kept elsewhere, a type or a filter that no
-            run file has, or more than a file of this size can hold.
+        BrokenFileError: a link leads out of the file or in a circle, data are in another file, a type or a filter is
+            one that no run file has, or the objects claim more than a file of this size can hold.
     """
     try:
         trust.check_trusted(file, besides=besides)
@@ -50,11 +50,11 @@ def is_sealed(path: Path) -> bool:
 
 
 def check_content(file: h5py.File) -> None:
-    """Looks at the history and the labels of an open run file.
+    """Checks the history and the labels of an open run file.
 
     Raises:
-        ValueError: a metric that is no line of numbers, one for each epoch; or labels that are not whole numbers
-            from 0, as many observed as true ones, below the number of classes.
+        ValueError: a metric has not one number for each epoch; or labels are not whole numbers from 0 and below the
+            number of classes, or there are not as many observed as true ones.
     """
     epochs = file["history/epoch"].shape
     if epochs != (file["config"].attrs["epochs"],) or epochs[0] < 1:
@@ -79,10 +79,10 @@ def check_content(file: h5py.File) -> None:
 
 
 def check_results(file: h5py.Group) -> None:
-    """Looks at the types and shapes of all results of an open run file, such as its surfaces, without reading them.
+    """Checks the types and shapes of all results of an open run file, such as surfaces, without reading them.
 
     Raises:
-        ValueError: one is not as it was written.
+        ValueError: a result is not as it was written.
     """
     for item in file.values():
         if isinstance(item, h5py.Group):

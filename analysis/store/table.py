@@ -1,4 +1,4 @@
-"""The table of a study: one row of numbers a run, and the index file that holds all rows."""
+"""The table of a study, with one row for each run, and the index file that holds the table."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from ncsam.seal import sealed
 from ncsam.training import METRICS, mean_of_defined
 
 TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
-"""Columns of the table that are words."""
+"""Columns of the table that hold words."""
 COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
 
 
 OWN_NUMBERS = "own"
-"""Group of a run file with what measures of one's own found."""
+"""Group of a run file that holds the numbers of the user's measures."""
 PARTS = (
     "jacobian_trace",
     "jacobian_top",
@@ -48,13 +48,13 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Record:
-    """What a study needs to know of a finished run.
+    """The record of a finished run that its study keeps.
 
     Attributes:
-        fingerprint: of its configuration.
-        measured: name of a measure -> the version that took it; empty in a file that does not say.
-        data: digest of its data; empty in a file that was written before there was one.
-        row: its scalars.
+        fingerprint: fingerprint of its configuration.
+        measured: name of a measure -> the version that took it; empty if the file does not say.
+        data: digest of its data; empty if the file is older than these digests.
+        row: its row of the table.
         trained: number of its training samples.
     """
 
@@ -66,11 +66,11 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """Reads a run file's record.
+    """The record of a run file.
 
     Raises:
-        FileNotFoundError: no such file.
-        BrokenFileError: not a whole run file.
+        FileNotFoundError: the file does not exist.
+        BrokenFileError: the file is no whole run file.
     """
     with opened(path) as file:
         check_results(file)
@@ -78,7 +78,7 @@ def read_record(path: Path) -> Record:
 
 
 def record_of(file: h5py.File) -> Record:
-    """`read_record` of an open file."""
+    """The record of an open run file."""
     check_content(file)
     stored = config_of(file)
     return Record(
@@ -91,12 +91,12 @@ def record_of(file: h5py.File) -> Record:
 
 
 def scalars(path: Path) -> dict[str, Any]:
-    """A run's numbers for the table of all runs."""
+    """A run's row of the table."""
     return read_record(path).row
 
 
 def scalars_of(file: h5py.File) -> dict[str, Any]:
-    """One row of the table, from an open run file."""
+    """A run's row of the table, from its open file."""
     stored = config_of(file)
     history = metrics_of(file)
     row: dict[str, Any] = stored.config.identity._asdict()
@@ -118,7 +118,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["best_epoch"] = best + 1
     probed = [name for name in history if name.startswith("probe_")]
     for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
-        # NaN: epochs of the warm-up, batches without wrong labels
+        # NaN stands for epochs of the warm-up and for batches without wrong labels
         row[f"mean_{name}"] = mean_of_defined(history[name])
     for group in GROUPS if probed else ():
         row[f"mean_probe_damping_{group}"] = mean_log_ratio(
@@ -142,7 +142,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
 
 
 def _own_numbers(file: h5py.File) -> dict[str, float]:
-    """The columns that measures of one's own fill."""
+    """The columns that the user's measures fill."""
     found = {}
     for group in file[OWN_NUMBERS].values() if OWN_NUMBERS in file else ():
         for name, value in zip(group["name"].asstr()[()], group["value"][()], strict=True):
@@ -153,9 +153,9 @@ def _own_numbers(file: h5py.File) -> dict[str, float]:
 
 
 def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean over epochs of log10(first / second), over those in which both are positive.
+    """The mean of log10(first / second) over the epochs in which both are positive.
 
-    The ratio of their means would mix different epochs, because nothing is perturbed in a warm-up.
+    The ratio of the two means would mix different epochs, because nothing is perturbed in a warm-up.
     """
     both = (first > 0) & (second > 0)
     return mean_of_defined(np.log10(first[both] / second[both]))
@@ -198,12 +198,12 @@ def _scalars(file: h5py.File, fields: dict[str, tuple[str, str]], suffix: str) -
 
 @dataclass(frozen=True)
 class Index:
-    """What `study.h5` says.
+    """The content of `study.h5`.
 
     Attributes:
-        table: one row a finished run.
-        runs: paths of their files in the study folder, in the order of the table.
-        fingerprint: of all these runs; it changes with any of their results.
+        table: one row for each finished run.
+        runs: paths of the run files in the study folder, in the order of the table.
+        fingerprint: fingerprint of all these runs, which changes with any of their results.
     """
 
     table: pd.DataFrame
@@ -212,12 +212,12 @@ class Index:
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
-    """Writes `study.h5`: a table of all finished runs' scalars, and links to their files. Returns the table.
+    """Writes `study.h5`: the table of all finished runs, and links to their files. Returns the table.
 
     Args:
         root: the study folder.
-        runs: in the order of the table.
-        records: of those that have finished, by path.
+        runs: the runs, in the order of the table.
+        records: path -> record of each run that has finished.
     """
     index = _index_of(runs, records)
     _write(root, index)
@@ -241,7 +241,7 @@ def _write(root: Path, index: Index) -> None:
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
             file.attrs["fingerprint"] = index.fingerprint
-            # thousands of paths are more than an attribute holds
+            # an attribute cannot hold thousands of paths
             file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
             for path in index.runs:
                 file[f"links/{path.removesuffix('.h5')}"] = h5py.ExternalLink(path, "/")
@@ -256,8 +256,8 @@ def read_index(root: Path) -> Index:
     """The index of a study folder. A broken or changed index is made anew from the run files.
 
     Raises:
-        FileNotFoundError: no folder, or no index in it.
-        StoreError: no index to be believed, and no run file to make it of.
+        FileNotFoundError: the folder or its index does not exist.
+        StoreError: the index is broken, and there is no run file from which a new one could be made.
     """
     path = root / "study.h5"
     if not (path.exists() or path.is_symlink()):
@@ -270,14 +270,14 @@ def read_index(root: Path) -> Index:
 
 
 def _believed(path: Path) -> Index:
-    """What an index says that is sealed, holds nothing that leads elsewhere, and has all columns."""
+    """The content of an index, if the index is sealed, leads nowhere else, and has all columns."""
     if path.is_symlink() or not path.is_file():
         raise BrokenFileError(f"file: {path} is not a regular file")
     if not is_sealed(path):
         raise BrokenFileError(f"file: {path} has no checksum: it was written to, or by an earlier version")
     try:
         with h5py.File(path, "r") as file:
-            # the links to the run files are for other programs
+            # not checked: the links to the run files, which are for other programs
             check_trusted(file, path, besides=("links",))
             group, runs = file["table"], file["runs"].asstr()[()].tolist()
             columns = {name: _column(group[name], len(runs)) for name in json.loads(group.attrs["order"])}
@@ -308,7 +308,7 @@ def _column(item: h5py.Dataset, length: int) -> Any:
 
 
 def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
-    """The index by the run files that are there and whole, also written if the folder can be."""
+    """A new index from the whole run files in the folder. It is also written, if the folder is writable."""
     try:
         runs = final_runs(read_study(root / "study.toml"))
     except (FileNotFoundError, ValueError) as error:
@@ -330,10 +330,10 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
 
 
 def read_table(root: str | Path) -> pd.DataFrame:
-    """The table of all runs' scalars, one row a run.
+    """The table of all runs, one row for each run.
 
     Raises:
-        FileNotFoundError: no folder, or no index in it.
+        FileNotFoundError: the folder or its index does not exist.
         StoreError: no run has finished.
     """
     table = read_index(Path(root)).table
@@ -343,10 +343,10 @@ def read_table(root: str | Path) -> pd.DataFrame:
 
 
 def run_files(root: Path) -> list[Path]:
-    """The files of the runs in the index, in its order.
+    """The files of the runs in the index, in the order of the index.
 
     Raises:
-        FileNotFoundError, StoreError: as `read_index` does.
+        FileNotFoundError, StoreError: as for `read_index`.
     """
     return [root / path for path in read_index(root).runs]
 
@@ -357,7 +357,7 @@ def fingerprint(root: Path) -> str:
 
 
 def _fingerprint_of(records: list[Record]) -> str:
-    # first versions add nothing, as in files that do not name them
+    # version 1 adds nothing, because files that do not name versions have version 1
     later = [
         record.fingerprint
         + "".join(f" {name} {version}" for name, version in sorted(record.measured.items()) if version > 1)
@@ -367,12 +367,12 @@ def _fingerprint_of(records: list[Record]) -> str:
 
 
 def read_histories(root: str | Path) -> pd.DataFrame:
-    """All final runs' histories, one row an epoch."""
+    """The histories of all final runs, one row for each epoch."""
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
 def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
-    """(which run, result in the group `name`) of all runs that have it."""
+    """(identity of the run, its result in the group `name`) for all runs that have the result."""
     found = []
     for path in run_files(root):
         with opened(path) as file:

@@ -1,4 +1,4 @@
-"""Weight matching: the order of one network's units that brings its weights nearest to another network's."""
+"""Weight matching: reorders the units of one network so that its weights come nearest to another network's."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ class Matching:
 def matched(
     model: nn.Module, other: nn.Module, *, max_sweeps: int = 100, seed: int = 0
 ) -> tuple[nn.Module, Matching]:
-    """A copy of `other` that computes the same function, with its units in the order nearest to `model`'s.
+    """A copy of `other` that computes the same function, with its units in the order that is nearest to `model`.
 
     Weight matching (Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836, section 3.2). The groups of units are taken
-    one by one in random order. Each gets the assignment that raises the inner product of the weights most while the
-    others are held. The sweeps end when one changes nothing, which is a local optimum. The groups are found in the
-    graph of the modules (`landscape.connectivity.permutable_units`): those of MLPs, convolutional networks and ResNets.
+    one by one in random order. Each group gets the assignment that raises the inner product of the weights most while
+    the other groups stay. A sweep that changes nothing is a local optimum and ends the search. The groups are found in
+    the graph of the modules (`landscape.connectivity.permutable_units`), for MLPs, convolutional networks and ResNets.
     The statistics of BatchNorm move with their units.
 
     Args:
-        model: stays as it is.
-        other: of the same architecture.
+        model: a network; it is not changed.
+        other: a network of the same architecture; it is not changed.
         max_sweeps: the largest number of sweeps.
-        seed: of the order of the groups.
+        seed: seed of the order of the groups.
 
     Returns:
         The copy, and the permutation.
 
     Raises:
-        ValueError: another architecture, or one whose units cannot be followed.
+        ValueError: the architectures differ, or the units cannot be followed.
     """
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps: must be at least 1, got {max_sweeps}")
     units = units_of(model)
-    ours = {name: p.detach().double() for name, p in model.named_parameters()}
-    theirs = {name: p.detach().double() for name, p in other.named_parameters()}
-    if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
+    weights = {name: p.detach().double() for name, p in model.named_parameters()}
+    other_weights = {name: p.detach().double() for name, p in other.named_parameters()}
+    if {n: p.shape for n, p in weights.items()} != {n: p.shape for n, p in other_weights.items()}:
         raise ValueError("other: must have parameters of the same names and shapes as model")
-    theirs = {name: p.to(ours[name].device) for name, p in theirs.items()}
+    other_weights = {name: p.to(weights[name].device) for name, p in other_weights.items()}
     permutations: Permutations = {group: torch.arange(group.size) for group in units.groups}
     generator = torch.Generator().manual_seed(seed)
     sweeps, changed = 0, True
@@ -76,24 +76,24 @@ def matched(
         changed = False
         for index in torch.randperm(len(units.groups), generator=generator).tolist():
             group = units.groups[index]
-            gains = _similarity(ours, theirs, units, permutations, group).cpu().numpy()
+            gains = _similarity(weights, other_weights, units, permutations, group).cpu().numpy()
             best = torch.from_numpy(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
             rows = np.arange(group.size)
             gain = gains[rows, best].sum() - gains[rows, permutations[group]].sum()
-            # equal assignments must not take turns for ever
+            # assignments of equal value must not replace each other for ever
             if gain > 1e-12 * np.abs(gains).sum():
                 permutations[group] = best
                 changed = True
         sweeps += 1
     moved = copy.deepcopy(other)
     moved.load_state_dict(permuted(dict(other.state_dict()), units, permutations))
-    after = permuted(theirs, units, permutations)
+    after = permuted(other_weights, units, permutations)
     orders = [permutations[group].numpy() for group in units.groups]
     return moved, Matching(
         order=np.concatenate([np.zeros(0, dtype=np.int64), *orders]),
         group=np.repeat(np.arange(len(orders)), [len(order) for order in orders]),
-        distance_before=_distance(ours, theirs),
-        distance_after=_distance(ours, after),
+        distance_before=_distance(weights, other_weights),
+        distance_after=_distance(weights, after),
         sweeps=sweeps,
         converged=not changed,
         seed=seed,
@@ -101,16 +101,16 @@ def matched(
 
 
 def _similarity(
-    ours: Tensors, theirs: Tensors, units: PermutableUnits, permutations: Permutations, group: Group
+    weights: Tensors, other_weights: Tensors, units: PermutableUnits, permutations: Permutations, group: Group
 ) -> Tensor:
-    """(size, size): inner products of each unit of one network with each of the other, all else permuted."""
+    """Inner products of each unit of one network with each unit of the other, (size, size), other groups permuted."""
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for (name, axis), segments in units.axes.items():
-        if name not in ours or all(segment.group is not group for segment in segments):
+        if name not in weights or all(segment.group is not group for segment in segments):
             continue
         others = {key: value for key, value in permutations.items() if key is not group}
-        one = ours[name]
-        two = theirs[name]
+        one = weights[name]
+        two = other_weights[name]
         for (tensor, dim), along in units.axes.items():
             if tensor == name:
                 order = order_of(along, others if dim == axis else permutations)

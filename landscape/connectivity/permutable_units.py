@@ -1,9 +1,9 @@
 """Which units of a network may change places without changing its function.
 
-The modules' graph is followed from the inputs to the outputs. Every axis of every parameter is described by
-segments: so many entries that belong to one group of units, each of which takes `repeat` entries in a row (as when
-a feature map is flattened). Units are permuted alike wherever their group appears. Groups that meet in a sum become
-one; the inputs and the outputs of the network stay in place.
+The graph of the modules is followed from the inputs to the outputs. Every axis of every parameter consists of segments.
+A segment is a row of entries that belong to one group of units; each unit has `repeat` entries in a row, such as those
+of a flattened feature map. The units of a group are permuted in the same way wherever the group appears. Groups that
+meet in a sum become one group. The inputs and the outputs of the network stay in place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Axis = tuple[str, int]
 
 
 class Group:
-    """Units that may be permuted among themselves. A group is split where its parts turn out to be permuted apart."""
+    """Units that may be permuted among themselves. A group is split if its parts turn out to be permuted separately."""
 
     def __init__(self, size: int, *, fixed: bool = False) -> None:
         self.size = size
@@ -30,7 +30,7 @@ class Group:
         self.parts: list[Group] = []
 
     def leaves(self) -> list[Group]:
-        """The groups that this group consists of by now: itself, unless it was split or joined to another."""
+        """The groups of which this group now consists: itself, unless it was split or joined to another."""
         return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
 
 
@@ -44,12 +44,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Signal:
-    """Activations: (samples, units, ...space), or (samples, ..., units) as linear layers make them.
+    """Activations of shape (samples, units, ...space), or (samples, ..., units) as linear layers return them.
 
     Attributes:
         segments: the units.
-        space: axes behind that of the units.
-        flat: axes of space were flattened into the axis of units, so that a unit may have several entries in a row.
+        space: number of axes behind the axis of the units.
+        flat: whether axes of space were flattened into the axis of units. A unit then may have several entries in a
+            row.
     """
 
     segments: list[Segment]
@@ -73,8 +74,8 @@ class PermutableUnits:
 def units_of(model: nn.Module) -> PermutableUnits:
     """Finds the groups of units of a network of linear layers, convolutions and BatchNorm.
 
-    It follows sums (residual connections), elementwise functions, pooling, flattening, slices in space and padding of
-    channels with zeros. Inputs are taken to be batches.
+    The search follows sums (residual connections), elementwise functions, pooling, flattening, slices in space and
+    padding of channels with zeros. It assumes that inputs are batches.
 
     Raises:
         ValueError: the network has another operation, or uses a tensor in two places; the message names it.
@@ -110,17 +111,17 @@ def units_of(model: nn.Module) -> PermutableUnits:
 
 
 class _Axes:
-    """The segments of the tensors' axes; each segment has one place in the network."""
+    """The segments of the axes of all tensors. Each segment has one place in the network."""
 
     def __init__(self) -> None:
         self.segments: dict[Axis, list[Segment]] = {}
         self._known: dict[tuple[int, int], tuple[str, list[Segment]]] = {}
 
     def add(self, name: str, axis: int, tensor: torch.Tensor, segments: list[Segment]) -> None:
-        """Notes what lies along an axis.
+        """Notes the segments of an axis.
 
         Raises:
-            ValueError: something else lies there too, for the tensor is used twice, by this name or another.
+            ValueError: the axis has other segments already, because the tensor is used twice, maybe by another name.
         """
         first, known = self._known.setdefault((tensor.data_ptr(), axis), (name, segments))
         if known != segments:
@@ -177,7 +178,7 @@ def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -
 
 
 def _entries(signal: Signal, count: int, kind: str) -> list[Segment]:
-    """The segments of an axis of `count` entries that the signal's units lie along."""
+    """The segments of an axis of `count` entries along which the units of a signal lie."""
     units = sum(leaf.size for segment in signal.segments for leaf in segment.group.leaves())
     repeat, rest = divmod(count, units)
     if rest or not (repeat == 1 or signal.flat):
@@ -207,7 +208,7 @@ SPATIAL: dict[Any, int] = {
     nn.functional.avg_pool2d: 2,
     nn.functional.max_pool2d: 2,
 }
-"""Functions of each unit's values in space, of so many axes."""
+"""Functions of the values of each unit in space -> the number of axes of space that they take."""
 
 UNITWISE_MODULES = {
     nn.AlphaDropout, nn.CELU, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.ELU, nn.GELU, nn.Hardshrink,
@@ -260,7 +261,7 @@ def _sum(node: fx.Node, first: Signal | None, second: Signal | None) -> Signal |
 
 
 def _selected(node: fx.Node, signal: Signal) -> Signal:
-    """Slices and positions in space, of all units."""
+    """The signal after slices and positions in space were selected, for all units."""
     index = _argument(node, 1, "index")
     if not isinstance(index, tuple) or any(part != slice(None) for part in index[:2]):
         raise ValueError(f"model: a selection of units ({node}) cannot be followed")
@@ -270,7 +271,7 @@ def _selected(node: fx.Node, signal: Signal) -> Signal:
 
 
 def _mean(node: fx.Node, signal: Signal) -> Signal:
-    """A mean over axes of space."""
+    """The signal after a mean over axes of space."""
     dims = _argument(node, 1, "dim")
     dims = [dims] if isinstance(dims, int) else list(dims or [])
     if not dims or not all(dim % (2 + signal.space) >= 2 for dim in dims):
@@ -280,7 +281,7 @@ def _mean(node: fx.Node, signal: Signal) -> Signal:
 
 
 def _squeezed(node: fx.Node, signal: Signal) -> Signal:
-    """Without axes of space, all of length 1."""
+    """The signal without axes of space, which all had length 1."""
     dim = _argument(node, 1, "dim")
     if dim is None:
         return replace(signal, space=0)
@@ -290,7 +291,7 @@ def _squeezed(node: fx.Node, signal: Signal) -> Signal:
 
 
 def _flattened(signal: Signal, start: int, end: int) -> Signal | None:
-    """With some axes as one; None if it mixes samples, or leaves axes behind those that it joins to the units."""
+    """The signal with some axes joined; None if samples are mixed, or axes are left behind those of the units."""
     last = 1 + signal.space
     if not (1 <= start <= last and end in (-1, last)):
         return None
@@ -307,7 +308,7 @@ def _flatten(node: fx.Node, signal: Signal) -> Signal:
 
 
 def _padded(node: fx.Node, signal: Signal) -> Signal:
-    """Padding with zeros among the channels. The zeros may be permuted like units where nothing is added to them."""
+    """The signal with channels of zeros added. The zeros may be permuted like units where nothing is added to them."""
     amounts = [*_argument(node, 1, "pad")]
     beyond = amounts[2 * signal.space :]
     if not any(beyond):
@@ -335,7 +336,7 @@ def _fix(signal: Signal | None) -> None:
 
 
 def _join(first: list[Segment], second: list[Segment]) -> None:
-    """Makes the units of two signals that are added permute alike, splitting groups where their borders differ."""
+    """Ties the permutations of two signals that are added. Groups are split where their borders differ."""
     left = [leaf for segment in first for leaf in segment.group.leaves()]
     right = [leaf for segment in second for leaf in segment.group.leaves()]
     if sum(leaf.size for leaf in left) != sum(leaf.size for leaf in right):
@@ -353,7 +354,7 @@ def _join(first: list[Segment], second: list[Segment]) -> None:
 
 
 def _merge(group: Group, other: Group) -> None:
-    """Makes `other` the same as `group`."""
+    """Makes `other` the same group as `group`."""
     group.fixed = group.fixed or other.fixed
     other.parts = [group]
 
@@ -364,7 +365,7 @@ def _split(group: Group, size: int) -> list[Group]:
 
 
 Permutations = dict[Group, Any]
-"""For each group the positions from which its units are taken, an index tensor."""
+"""Group -> the positions from which its units are taken, an index tensor."""
 
 
 def order_of(segments: list[Segment], permutations: Permutations) -> torch.Tensor:
@@ -388,7 +389,7 @@ def permuted(
     *,
     but: Callable[[Axis], bool] = lambda _: False,
 ) -> Tensors:
-    """Parameters and buffers with their units in another order. An axis keeps its order where `but` is true."""
+    """Parameters and buffers with their units in another order. Axes for which `but` is true keep their order."""
     result = dict(tensors)
     for (name, axis), segments in units.axes.items():
         if name in result and not but((name, axis)):

@@ -1,4 +1,4 @@
-"""Paths between two solutions: the straight line with its barrier, and a bent one of low loss."""
+"""Paths between two solutions: the straight line with its barrier, and a bent path of low loss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
+from landscape.evaluation.for_one import with_arguments_of
 from landscape.loss.batches import Batch, copied_to, rows_of
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
@@ -58,29 +59,6 @@ class Bend:
 
 
 @of_objective
-def path(
-    objective: Objective,
-    other: Weights,
-    *,
-    bend: Bend | None = None,
-    steps: int = 25,
-    batch_norm: str | None = None,
-    calibration: Tensor | None = None,
-    progress: Progress | bool | None = None,
-) -> Path:
-    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
-    return paths(
-        {"loss": objective},
-        other,
-        bend=bend,
-        steps=steps,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        progress=progress,
-    )["loss"]
-
-
-@of_objective
 def paths(
     objectives: Mapping[str, Objective],
     other: Weights,
@@ -93,23 +71,23 @@ def paths(
 ) -> dict[str, Path]:
     """Several losses on the way from the objectives' weights to others, from the same passes.
 
-    The barrier is max_t L(t) - ((1 - t) L(0) + t L(1)) (Frankle et al. 2020; Entezari et al. 2022). Two
-    networks trained apart differ by the order of their units: bring them together first (`matched`).
+    The barrier is max_t L(t) - ((1 - t) L(0) + t L(1)) (Frankle et al. 2020; Entezari et al. 2022). Two networks that
+    were trained separately differ in the order of their units; `matched` brings the units into one order first.
 
     Args:
         objectives: of one model, as for `surfaces`.
         other: the other solution's weights.
         bend: the control point of a quadratic Bezier curve (`low_loss_bend`); a straight line if not given.
-        steps: points on the path, with its ends.
+        steps: number of points on the path, its ends included.
         batch_norm: `"eval"` uses the statistics of the objectives' model everywhere. `"recalibrate"` computes the
-            statistics anew at each point, because those of one end are wrong at the other; this is the default for
-            models with BatchNorm statistics.
+            statistics anew at each point, because the statistics of one end are wrong at the other. It is the default
+            for models with BatchNorm statistics.
         calibration: inputs to recalibrate with, as for `surfaces`.
         progress: as for `surfaces`.
 
     Raises:
-        ValueError: an argument out of range, objectives of different models, or another model that
-            differs in parameters that are no variables of the objectives: the path would not end at it.
+        ValueError: an argument is out of range, the objectives are of different models, or the other model differs in
+            parameters that are no variables of the objectives, so that the path would not end at that model.
     """
     if steps < 2:
         raise ValueError(f"steps: must be at least 2, got {steps}")
@@ -132,7 +110,7 @@ def paths(
     for column, (name, objective) in enumerate(objectives.items()):
         loss = values.loss[:, column].copy()
         rise = loss - ((1 - position) * loss[0] + position * loss[-1])
-        # NaN is no barrier of 0: argmax takes it as the largest
+        # a path with a NaN has no barrier of 0; argmax takes NaN for the largest number
         highest = int(rise.argmax())
         result[name] = Path(
             position=position.copy(),
@@ -149,6 +127,13 @@ def paths(
             loss_unit=unit_of(objective.loss_fn),
         )
     return result
+
+
+@of_objective
+@with_arguments_of(paths)
+def path(objective: Objective, *arguments: Any, **options: Any) -> Path:
+    """Loss and accuracy from the objective's weights to others; arguments as for `paths`."""
+    return paths({"loss": objective}, *arguments, **options)["loss"]
 
 
 def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None:
@@ -179,21 +164,22 @@ def low_loss_bend(
 ) -> Bend:
     """Trains the control point of a quadratic Bezier curve so that the loss along it is low.
 
-    The curve (1 - t)^2 a + 2 t (1 - t) w + t^2 b from the objective's weights a to others b; each step lowers
-    the loss of a random batch at a random t (Garipov et al. 2018, arXiv:1802.10026, section 3). It begins in the
-    middle of the straight line. BatchNorm takes the batch's statistics meanwhile, as in training.
+    The curve is (1 - t)^2 a + 2 t (1 - t) w + t^2 b, from the objective's weights a to other weights b, with the
+    control point w. Each step lowers the loss of a random batch at a random t (Garipov et al. 2018, arXiv:1802.10026,
+    section 3). The control point begins in the middle of the straight line. Meanwhile BatchNorm uses the statistics of
+    the batch, as in training.
 
     Args:
-        objective: whose loss and weights.
-        other: the other end.
-        steps: of Adam, whose learning rate falls to 0 as a cosine.
-        batch_size: samples of a step.
-        learning_rate: at the first step.
-        seed: of batches and places.
-        progress: called with steps done and in all; True writes a line on the terminal.
+        objective: its loss is lowered, and its weights are one end of the curve.
+        other: the weights at the other end.
+        steps: number of steps of Adam, whose learning rate falls to 0 as a cosine.
+        batch_size: number of samples in a step.
+        learning_rate: learning rate of the first step.
+        seed: seed of the batches and of t.
+        progress: called with the steps done and the steps in all. True writes a line on the terminal.
 
     Raises:
-        ValueError: an argument out of range, or another model as in `paths`.
+        ValueError: an argument is out of range, or the other model differs in other parameters, as for `paths`.
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
@@ -243,7 +229,7 @@ def _choice_for(objective: Objective) -> str:
 
 
 def _length(vectors: list[Tensor]) -> float:
-    """The length of the curve 2 t (1 - t) c + t^2 b, by the midpoint rule on its speed |2 (1 - 2 t) c + 2 t b|."""
+    """The length of the curve 2 t (1 - t) c + t^2 b: the integral of |2 (1 - 2 t) c + 2 t b| by the midpoint rule."""
     pair = torch.stack(vectors, 1).double()
     gram = (pair.T @ pair).cpu().numpy()
     t = (np.arange(1000) + 0.5) / 1000

@@ -19,10 +19,10 @@ from landscape.results.registry import result
 
 @result
 class SpectralDensity:
-    """The spectrum of a symmetric matrix: outliers one by one, the bulk as a density.
+    """The spectrum of a symmetric matrix: outliers one by one, and the bulk as a density.
 
-    The bulk is what the probes see besides the outliers. Its density is smoothed; `nodes` and `weights` are
-    the measure itself, from which any other smoothing can be drawn (`spectral_measure`).
+    The bulk is the part of the spectrum without the outliers, as the probes see it. Its density is smoothed. `nodes`
+    and `weights` are the measure without smoothing, from which any other smoothing can be made (`spectral_measure`).
     """
 
     eigenvalue: FloatArray = described(
@@ -65,21 +65,21 @@ def spectral_density(
 ) -> SpectralDensity:
     """The spectral density at the objective's weights, by stochastic Lanczos quadrature (Ghorbani et al. 2019).
 
-    Every Lanczos vector is orthogonalized against all before it, and eigenvalues found one by one are taken out
-    of the probes, which removes most of the variance.
+    Every Lanczos vector is orthogonalized against all earlier ones. Eigenvectors that were found one by one are removed
+    from the probes, which removes most of the variance.
 
     Args:
-        objective: whose matrix.
-        steps: of Lanczos for each probe: the finer details need more.
-        probes: random starts, at least 2: the error falls as 1 / sqrt(probes).
-        deflate: eigenpairs already found; if not given, those that the first probe finds.
-        smoothing: standard deviation of the Gaussian; a fiftieth of the bulk's range if not given.
+        objective: gives the matrix.
+        steps: number of Lanczos steps for each probe; finer details need more.
+        probes: number of random starts, at least 2. The error falls as 1 / sqrt(probes).
+        deflate: eigenpairs that are already known; if not given, those that the first probe finds.
+        smoothing: standard deviation of the Gaussian. If not given, a fiftieth of the range of the bulk.
         points: number of values at which density and count are computed.
-        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
-        seed: of the probes.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
+        seed: seed of the probes.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if smoothing is not None and not smoothing > 0:
         raise ValueError(f"smoothing: must be positive, got {smoothing}")
@@ -99,22 +99,22 @@ def spectral_density(
     )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
     share = (n - len(outliers)) / n
-    there = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
-    grid, width = _grid(there, smoothing, points)
+    nodes_of_bulk = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])
+    grid, width = _grid(nodes_of_bulk, smoothing, points)
 
     def over_probes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard error, of the share of the whole."""
+        """Mean and standard error over the probes, times the share of the eigenvalues that the bulk has."""
         mean, spread = values.mean(0), values.std(0, ddof=1)
         return share * mean, share * spread / math.sqrt(probes)
 
     distance = (grid[:, None, None] - nodes) / width
-    # far away the density is 0: an underflow there is no error, also where the caller made it one
+    # far away the density is 0; an underflow there must not raise, even if the caller made underflows errors
     with np.errstate(under="ignore"):
         kernel = np.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
         density, density_error = over_probes((kernel * weights).sum(2).T)
     below, count_error = over_probes(((nodes <= grid[:, None, None]) * weights).sum(2).T)
     known_below = (outliers <= grid[:, None]).sum(1)
-    zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, there)).max(initial=0)
+    zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, nodes_of_bulk)).max(initial=0)
     negative, negative_error = over_probes(((nodes < -zero) * weights).sum(1))
     undefined = math.nan if np.isnan(weights).any() else 0.0
     return SpectralDensity(
@@ -138,17 +138,18 @@ def spectral_density(
 
 
 def _grid(nodes: FloatArray, smoothing: float | None, points: int) -> tuple[FloatArray, float]:
-    """Where the density of these nodes is given, and the standard deviation of the Gaussian that smooths it."""
+    """The values at which the density is computed, and the standard deviation of the Gaussian that smooths it."""
     low, high = (nodes.min(), nodes.max()) if nodes.size else (0.0, 0.0)
-    # a bulk that is zero everywhere has no scale of its own
+    # a bulk of zeros has no range from which a width could follow
     width = smoothing or max((high - low) / 50, 1e-6 * max(abs(low), abs(high))) or 1e-12
     return np.linspace(low - 4 * width, high + 4 * width, points), width
 
 
 def spectral_measure(density: SpectralDensity) -> tuple[FloatArray, FloatArray]:
-    """The whole spectrum as points and their masses, which sum to 1: the outliers and the nodes of all probes.
+    """The whole spectrum as points and masses: the outliers and the nodes of all probes. The masses sum to 1.
 
-    Sums over it are means over the eigenvalues; times the dimension, the first moment is the trace.
+    Sums over the points, weighted by the masses, are means over the eigenvalues. The first moment times the dimension
+    is the trace.
     """
     n, probes = density.dimension, len(density.nodes)
     share = (n - len(density.outliers)) / n

@@ -37,21 +37,21 @@ def diagonal(
     seed: int = 0,
     matrix: str = "hessian",
 ) -> MatrixDiagonal:
-    """The diagonal of a matrix at the objective's weights, exact where `max_products` reaches the number of weights.
+    """The diagonal of a matrix at the objective's weights. It is exact if `max_products` reaches the number of weights.
 
-    A row's other entries are the noise of its diagonal entry. So small entries in heavy rows stay uncertain, and their
-    standard errors say so.
+    The other entries of a row are the noise of its diagonal entry. So small diagonal entries in rows with large entries
+    stay uncertain, and their standard errors say so.
 
     Args:
-        objective: whose matrix.
-        rtol: ends when the standard errors are at most rtol of the diagonal, both in root mean square; None spends the
-            whole budget.
-        max_products: budget of products, at least 2.
-        seed: of the probes.
+        objective: gives the matrix.
+        rtol: sampling ends when the standard errors are at most rtol of the diagonal, both in root mean square; None
+            spends the whole budget.
+        max_products: most products that may be spent, at least 2.
+        seed: seed of the probes.
         matrix: `"hessian"`, `"gauss-newton"`, `"empirical-fisher"` or `"functional"`.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if max_products < 2:
         raise ValueError(f"max_products: must be at least 2, got {max_products}")

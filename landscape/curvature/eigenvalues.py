@@ -44,11 +44,11 @@ class TopEigenvalues:
 
 
 def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Deflation:
-    """Eigenpairs found before as the subspace to take out.
+    """The subspace of known eigenpairs, for deflation. The weights and data of the pairs are not checked.
 
     Raises:
-        ValueError: pairs without vectors, or of another matrix, size or number of samples, or PyHessian's. That
-            weights and data are the same is not checked, as it would cost products.
+        ValueError: the pairs have no vectors, come from PyHessian, or belong to another matrix, size or number of
+            samples.
     """
     if eigen.method != "own":
         raise ValueError(f"deflate: needs orthonormal vectors, which method {eigen.method!r} does not give")
@@ -87,24 +87,24 @@ def top_eigenvalues(
     """The k most extreme eigenvalues of a matrix at the objective's weights.
 
     Args:
-        objective: whose matrix.
-        k: how many, from 1 to the number of parameters.
+        objective: gives the matrix.
+        k: number of eigenvalues, from 1 to the number of parameters.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: residual asked for, relative to the eigenvalue. The error of the value is of second order in the residual:
-            with a tol of 0.03 it is about 0.001.
-        max_products: budget of products; 40 k + 60 if not given.
-        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
-            found with all its copies. A block of 1 needs about half the products and finds one copy of each.
-        start: begins from these vectors (n, m), such as the eigenvectors found at weights nearby, and from one random
-            vector. The block is then m + 1.
-        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton).
-        seed: of the start vectors.
+        tol: residual that is asked for, relative to the eigenvalue. The error of the value is of second order in the
+            residual: with a tol of 0.03 the error is about 0.001.
+        max_products: most products that may be spent; 40 k + 60 if not given.
+        block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
+            repeated up to `block` times are found. A block of 1 needs about half the products and finds one copy.
+        start: vectors (n, m) from which the search begins, such as the eigenvectors at weights nearby. One random
+            vector joins them, so that the block is m + 1.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
+        seed: seed of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in the objective's precision.
-            `"pyhessian"`: a second opinion by PyHessian's power iteration, which can do `which="magnitude"` only. The
-            residuals of its vectors are computed here.
+            `"pyhessian"`: a second opinion by PyHessian's power iteration, which only finds `which="magnitude"`. This
+            function computes the residuals of its vectors.
 
     Raises:
-        ValueError: an argument out of range, or fewer vectors than needed fit into the objective's memory budget.
+        ValueError: an argument is out of range, or the memory budget has no room for the fewest vectors of a search.
     """
     if method not in ("own", "pyhessian"):
         raise ValueError(f"method: must be one of own, pyhessian, got {method!r}")

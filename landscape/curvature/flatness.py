@@ -1,4 +1,4 @@
-"""Relative flatness of one layer: curvature weighted by the weights, which rescaling cannot change."""
+"""Relative flatness of one layer: curvature weighted by the weights. Rescaling of layers does not change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landscape.results.registry import result
 
 @result
 class RelativeFlatness:
-    """The trace of a layer's Hessian, its rows weighted by the weights' inner products."""
+    """The trace of a layer's Hessian, weighted by the inner products of the units' weights."""
 
     value: float = described("relative flatness kappa: larger is sharper")
     standard_error: float = described("standard error of the value")
@@ -39,22 +39,23 @@ def relative_flatness(
     max_products: int = 200,
     seed: int = 0,
 ) -> RelativeFlatness:
-    """kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'}, w_s the weights of the layer's unit s (Petzka et al. 2021).
+    """Relative flatness kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'} of one layer, where w_s are the weights of unit s.
 
-    Arxiv:2001.00939, definition 3. H_{s, s'} is the block of the loss' Hessian between the weights of two units.
-    With W W^T = R R^T, kappa is the trace of (R x I)^T H (R x I). This trace is estimated like any other
-    (`landscape.krylov.moments`), and is exact where the layer is small. Kappa does not change when the layers of a ReLU
-    network are rescaled. Cost: products with the Hessian of the one layer.
+    H_{s, s'} is the block of the Hessian between the weights of two units. With W W^T = R R^T, kappa is the trace of
+    (R x I)^T H (R x I). This trace is estimated like any other (`landscape.krylov.moments`), and is exact if the layer
+    is small. Kappa does not change when the layers of a ReLU network are rescaled. Cost: products with the Hessian of
+    the layer. Source: Petzka et al. 2021 (arXiv:2001.00939), definition 3.
 
     Args:
-        objective: whose loss, in evaluation mode.
-        layer: name of the weights; their first axis counts the units. The last layer's if not given, as in the paper.
-        rtol: ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
-        max_products: budget.
-        seed: of the probes.
+        objective: its loss is measured, in evaluation mode.
+        layer: name of the weights, whose first axis counts the units. If not given, those of the last layer, as in the
+            paper.
+        rtol: sampling ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
+        max_products: most products that may be spent.
+        seed: seed of the probes.
 
     Raises:
-        ValueError: no such layer, or an argument out of range.
+        ValueError: the layer does not exist, or an argument is out of range.
     """
     matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
     name = layer or (matrices[-1] if matrices else None)
@@ -65,7 +66,7 @@ def relative_flatness(
     part = objective.subset(parameters=lambda parameter: parameter == name)
     weights = part.theta.view(part.shapes[0]).flatten(1).double()
     units, inputs = weights.shape
-    # W = U S V^T: R = U S, of the smaller rank
+    # with W = U S V^T, R = U S has only as many columns as W has rank
     left, sizes, _ = torch.linalg.svd(weights, full_matrices=False)
     kept = sizes > 1e-12 * sizes.max()
     factor = left[:, kept] * sizes[kept]

@@ -1,4 +1,4 @@
-"""What the curvature of a cross-entropy is made of: how fast the outputs move, how unsure they are, and the labels."""
+"""The parts of a cross-entropy's curvature: how fast outputs move, how uncertain they are, and the labels."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class CurvatureParts:
     """Jacobian, uncertainty, Gauss-Newton matrix and functional Hessian of one loss, each with its error.
 
     The Hessian of a mean cross-entropy is the Gauss-Newton matrix, mean J_i^T (diag p_i - p_i p_i^T) J_i, plus the
-    functional Hessian (Singh et al. 2021). The first grows with the outputs' Jacobian J and with the uncertainty of
-    the predictions p, and knows no label; the labels enter the second alone.
+    functional Hessian (Singh et al. 2021). The Gauss-Newton matrix grows with the outputs' Jacobian J and with the
+    uncertainty of the predictions p, and does not depend on the labels. Only the functional Hessian depends on them.
     """
 
     jacobian_trace: float = described("trace of mean J^T J: mean squared norm of a sample's Jacobian")
@@ -60,18 +60,18 @@ def curvature_parts(
     """Decomposes the curvature of a cross-entropy on class scores.
 
     Args:
-        objective: whose loss is the mean cross-entropy of outputs (samples, classes).
+        objective: its loss must be the mean cross-entropy of outputs (samples, classes).
         rtol: relative accuracy of the traces; see `trace`.
-        tol: relative residual of the eigenvalues; their error is second order in it.
-        max_products: budget of each estimate.
-        seed: of probes and start vectors.
+        tol: relative residual of the eigenvalues; their error is of second order in the residual.
+        max_products: most products that each estimate may spend.
+        seed: seed of probes and start vectors.
 
     Raises:
         ValueError: the loss is not the mean cross-entropy of class scores.
     """
     _check_that_it_is_cross_entropy(objective)
     jacobian = _with_loss(objective, half_squared_outputs)
-    # the largest eigenvalues of J^T J lie far above the others: their part of the trace is exact
+    # the largest eigenvalues of J^T J lie far above the others; deflation makes their part of the trace exact
     top = top_eigenvalues(jacobian, 1, matrix="gauss-newton", tol=tol, max_products=max_products, seed=seed)
     traces = {
         "jacobian": trace(
@@ -80,7 +80,7 @@ def curvature_parts(
         "gauss-newton": trace(
             objective, matrix="gauss-newton", rtol=rtol, max_products=max_products, seed=seed
         ),
-        # its trace is near 0, so that no relative accuracy of it can be asked for; the norm is what is wanted
+        # only the norm is wanted; the trace is near 0, so that no relative accuracy can be asked for
         "functional": trace(objective, matrix="functional", rtol=None, max_products=max_products, seed=seed),
     }
     smallest = top_eigenvalues(
@@ -106,7 +106,7 @@ def curvature_parts(
 
 
 def _norm(estimate: TraceEstimate) -> tuple[float, float]:
-    """The Frobenius norm and its standard error, of those of its square."""
+    """The Frobenius norm and its standard error, from the squared norm and its standard error."""
     if not estimate.squared_norm > 0:
         return (0.0, 0.0) if estimate.squared_norm == 0 else (math.nan, math.nan)
     norm = math.sqrt(estimate.squared_norm)
@@ -125,7 +125,7 @@ def _all_converged(
 
 
 def _with_loss(objective: Objective, loss_fn: Callable[[Tensor, Tensor], Tensor]) -> Objective:
-    """The same model, parameters and data under another loss."""
+    """The objective of the same model, parameters and data with another loss."""
     return Objective(
         objective.independent_model(),
         loss_fn,

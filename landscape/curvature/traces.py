@@ -1,4 +1,4 @@
-"""The trace of a matrix of the mean loss, of the whole matrix and of each layer's block."""
+"""The trace of a matrix of the mean loss: of the whole matrix, and of each layer's block."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TraceEstimate:
 
 @result
 class LayerTraces:
-    """The traces of the blocks of a matrix that belong to one parameter tensor each."""
+    """The traces of the diagonal blocks of a matrix, one block for each parameter tensor."""
 
     layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
     values: FloatArray = described("traces of the layers' diagonal blocks", dims=("layer",))
@@ -64,19 +64,19 @@ def trace(
     """The trace and the squared Frobenius norm of a matrix at the objective's weights.
 
     Args:
-        objective: whose matrix.
-        rtol: ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
-        max_products: budget of products.
-        seed: of the probes.
-        deflate: eigenpairs already found for the same objective. Their part of the trace is exact, and only the rest is
-            sampled.
-        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian less Gauss-Newton), `"empirical-fisher"`.
-        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace where its
-            vectors fit into the objective's memory budget, else Hutchinson's. `"pyhessian"` asks PyHessian for a second
-            opinion, which comes without an error.
+        objective: gives the matrix.
+        rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
+        max_products: most products that may be spent.
+        seed: seed of the probes.
+        deflate: eigenpairs that were found for the same objective. Their part of the trace is exact, and only the rest
+            is sampled.
+        matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton), `"empirical-fisher"`.
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace if its
+            vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"` asks PyHessian for a
+            second opinion, which has no error estimate.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if method == "pyhessian":
         if deflate is not None or matrix != "hessian":
@@ -85,7 +85,7 @@ def trace(
     if method is not None and method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
     if method is None:
-        # four vectors a probe, two products a probe
+        # XTrace keeps four vectors for each probe, and spends two products on it
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits else "hutchinson"
     operator = matrix_named(matrix, objective)
@@ -120,21 +120,21 @@ def layer_traces(
     deflate: TopEigenvalues | None = None,
     matrix: str = "hessian",
 ) -> LayerTraces:
-    """The trace of each parameter tensor's diagonal block, all from the same products.
+    """The traces of the diagonal blocks of all parameter tensors, from the same products.
 
-    Their sum is the trace of the whole matrix. For one layer with more precision, take
-    `trace(objective.subset(parameters=...))`.
+    Their sum is the trace of the whole matrix. `trace(objective.subset(parameters=...))` gives the trace of one layer
+    with more precision.
 
     Args:
-        objective: whose matrix.
-        rtol: ends when each 95% interval is within +-2 rtol of the whole trace; None spends the whole budget.
-        max_products: budget of products, at least 2.
-        seed: of the probes.
-        deflate: eigenpairs already found of the same objective, whose part is exact.
+        objective: gives the matrix.
+        rtol: sampling ends when each 95% interval is within +-2 rtol of the whole trace; None spends the whole budget.
+        max_products: most products that may be spent, at least 2.
+        seed: seed of the probes.
+        deflate: eigenpairs that were found for the same objective. Their part is exact.
         matrix: as for `trace`.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     sizes = [shape.numel() for shape in objective.shapes]
     operator = matrix_named(matrix, objective)

@@ -1,4 +1,4 @@
-"""PyHessian's answers about an Objective, as a second opinion."""
+"""Second opinions of PyHessian on the curvature of an Objective."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from landscape.loss.random_state import borrowed_generators
 
 @full_float32()
 def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) -> tuple[Any, int]:
-    """Asks PyHessian about a copy of the model; returns its answer and the products it spent.
+    """Asks PyHessian about a copy of the model; returns its answer and the number of products that it spent.
 
-    PyHessian draws from the global random state, which is put back.
+    PyHessian draws from the global random state, which is restored afterward.
     """
     from pyhessian import hessian
 
@@ -37,7 +37,7 @@ def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) ->
 
     cuda = objective.device.type == "cuda"
     with (
-        # PyHessian's only GPU is the current one
+        # PyHessian uses no GPU but the current one
         torch.cuda.device(objective.device) if cuda else nullcontext(),
         borrowed_generators(objective.device),
         warnings.catch_warnings(),
@@ -52,9 +52,9 @@ def ask_pyhessian(objective: Objective, seed: int, ask: Callable[[Any], Any]) ->
             raise ValueError(
                 "method: PyHessian cannot measure a model with parameters that the loss does not reach"
             )
-        # each product sends one vector back through the kept graph of the gradient
+        # each product is one backward pass through the kept graph of the gradient
         estimator.gradsH[0].register_hook(count)
         answer = ask(estimator)
-        # the model's gradients hold the graph that holds the model: a cycle that would keep the memory
+        # the gradients hold the graph, and the graph holds the model: this cycle would keep the memory
         estimator.model.zero_grad(set_to_none=True)
     return answer, spent

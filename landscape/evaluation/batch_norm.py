@@ -1,4 +1,4 @@
-"""BatchNorm's statistics at weights other than those that training left them for."""
+"""Statistics of BatchNorm at other weights than those at which training computed them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ CALIBRATION_SAMPLES = 2048
 
 
 class BatchStatistics:
-    """Recomputes the running means and variances at given weights, from one batch of inputs.
+    """Computes running means and variances anew at other weights, from one batch of inputs.
 
-    All inputs go through as one batch, each layer normalized by its own batch as in training; the result does
-    not depend on how the data are cut into chunks, and needs the memory of one forward pass of the batch.
+    All inputs pass through the model as one batch, and each layer normalizes by this batch as in training. So the
+    result does not depend on how the data are cut into chunks. It needs the memory of one forward pass of the batch.
 
     Args:
-        objective: whose model.
-        calibration: the inputs; at most `CALIBRATION_SAMPLES` of the objective's own, evenly spaced, if not
-            given.
+        objective: its model is recalibrated.
+        calibration: the inputs. If not given, at most `CALIBRATION_SAMPLES` inputs of the objective, evenly spaced.
 
     Attributes:
-        samples: inputs in the batch.
+        samples: number of inputs in the batch.
 
     Raises:
-        ValueError: a model without BatchNorm statistics, or fewer than two inputs.
+        ValueError: the model has no BatchNorm statistics, or there are fewer than two inputs.
     """
 
     def __init__(self, objective: Objective, calibration: Batch | None = None) -> None:
@@ -56,14 +55,14 @@ class BatchStatistics:
         self._names = [f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")]
 
     def at(self, theta: Tensor) -> dict[str, Tensor]:
-        """The statistics by name, with the weights `theta`."""
+        """The statistics by name, at the weights `theta`."""
         buffers = self._fresh_buffers()
         weights = self._objective.unflatten(theta)
         self._run({**weights, **buffers}, copied_to(self._inputs, theta.device))
         return {name: buffers[name] for name in self._names}
 
     def outputs(self, theta: Tensor, inputs: Batch) -> Any:
-        """The model's outputs with the weights `theta`, each layer normalized by this batch of inputs."""
+        """The model's outputs at the weights `theta`; each layer normalizes by this batch of inputs."""
         weights = {**self._objective.unflatten(theta), **self._fresh_buffers()}
         return self._run(weights, inputs)
 
@@ -71,7 +70,7 @@ class BatchStatistics:
         return with_weights(self._model, weights, lambda model: self._objective.run(model, inputs))
 
     def _fresh_buffers(self) -> dict[str, Tensor]:
-        """Copies, as the pass moves them."""
+        """Copies of the buffers, because the pass changes them."""
         return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
 
@@ -86,5 +85,5 @@ def _evenly_spaced(objective: Objective) -> Batch:
 
 
 def keeps_statistics(module: torch.nn.Module) -> bool:
-    """Whether a module normalizes by running statistics of its own."""
+    """Whether a module normalizes by running statistics."""
     return isinstance(module, _BatchNorm) and module.track_running_stats

@@ -16,13 +16,13 @@ from landscape.loss.objective import Objective
 
 @dataclass(frozen=True)
 class PassChunk:
-    """Some of the data of a pass.
+    """A part of the data of a pass.
 
     Attributes:
-        inputs: what the model is run on.
-        targets: what each objective compares the outputs with.
-        weights: what each sample's loss counts for in each objective, (samples,).
-        totals: what the mean loss counts for in each objective.
+        inputs: the inputs of the model.
+        targets: for each objective, the targets with which it compares the outputs.
+        weights: for each objective, the weights of the samples' losses, (samples,).
+        totals: for each objective, the weight of the mean loss of this part.
     """
 
     inputs: Batch
@@ -33,7 +33,7 @@ class PassChunk:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Chunks that lie on the device or elsewhere. Reading a chunk brings it to the device."""
+    """Chunks that lie on the device or elsewhere. Reading a chunk copies it to the device."""
 
     chunks: list[PassChunk]
     device: torch.device
@@ -56,7 +56,7 @@ def held_chunks(objectives: list[Objective]) -> OnDevice:
     The chunks lie on the device if the inputs fit into the memory budget. They are for forward passes only.
 
     Args:
-        objectives: with the same inputs, samples of one form.
+        objectives: objectives with the same inputs, whose samples have one form.
     """
     first = objectives[0]
     inputs = first.inputs
@@ -70,7 +70,7 @@ def held_chunks(objectives: list[Objective]) -> OnDevice:
             )
     samples = samples_in(inputs)
     assert samples is not None
-    # chunks as equal as possible, because each size needs a trace of its own
+    # chunks are as equal as possible, because each size needs its own trace
     size = math.ceil(samples / math.ceil(samples / first.chunk_size))
     chunks = []
     for start in range(0, samples, size):

@@ -1,4 +1,4 @@
-"""A pass over any data at one point after the other, chunk by chunk."""
+"""Passes over any data, at one point after the other and chunk by chunk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from landscape.loss.samples import Chunk
 
 
 class DirectPass:
-    """Passes over the data of one objective: streams, batches that cannot be cut, outputs of any form.
+    """Passes over the data of one objective, for streams, batches that cannot be cut, and outputs of any form.
 
     Args:
-        objective: whose loss.
-        errors: whether the losses of single samples are needed. Where outputs have no rows, a batch is a sample.
+        objective: its loss is evaluated.
+        errors: whether the losses of single samples are needed. If outputs have no rows, a batch counts as a sample.
 
     Attributes:
-        block: points that are evaluated together: one.
+        block: number of points that are evaluated together, 1.
     """
 
     block = 1
@@ -33,10 +33,10 @@ class DirectPass:
         self._errors = errors
 
     def remember_center(self, buffers: dict[str, Tensor] | None) -> None:
-        """Nothing: the model itself is evaluated again with each point, because a stream has no order."""
+        """Does nothing. A stream has no order, so the model itself is evaluated again with each point."""
 
     def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
-        """(points, 1, sums): see `PreparedPass.sums`."""
+        """The sums of `PreparedPass.sums`, (points, 1, sums)."""
         del weights
         return torch.stack([self._at(point, buffers) for point in theta]).unsqueeze(1)
 
@@ -44,7 +44,7 @@ class DirectPass:
         total = torch.zeros(SUMS, dtype=torch.float64, device=theta.device)
         for chunk in self._objective.chunks:
             with self._objective.without_gradients():
-                # a tensor of inference mode, in which the caller may be, cannot be differentiated
+                # the caller may be in inference mode, whose tensors cannot be differentiated
                 part = self._of_chunk(theta.clone(), chunk, buffers)
             total += part
         return total

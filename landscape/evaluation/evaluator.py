@@ -1,4 +1,4 @@
-"""Mean losses and accuracies of several objectives at many points: which points, and the means over the samples."""
+"""Mean losses and accuracies of several objectives at many points in weight space."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ BATCH_NORM = ("eval", "recalibrate")
 
 @dataclass(frozen=True)
 class Values:
-    """Means over the samples, (points, losses) each; the errors are None unless asked for.
+    """Means over the samples, of shape (points, losses) each. The errors are None unless they were asked for.
 
     Attributes:
         loss: mean loss.
         accuracy: NaN where targets are not classes.
         loss_error: standard error of the loss, from the spread over the samples.
-        rise_error: standard error of the loss less that of the model itself, paired over the samples.
+        rise_error: standard error of the rise, which is the loss minus the loss of the model itself. The losses are
+            paired over the samples.
     """
 
     loss: FloatArray
@@ -41,27 +42,27 @@ class Values:
 
 
 class Evaluator:
-    """Evaluates theta + sum_k c_k d_k for given multiples c, each point with one pass over each set of inputs.
+    """Evaluates the points theta + sum_k c_k d_k with multiples c, each by one pass over each set of inputs.
 
-    Objectives with the same inputs share their forward passes. Where overhead bounds a pass, several points are
+    Objectives with the same inputs share their forward passes. If overhead dominates a pass, several points are
     evaluated together under `vmap`. Sums stay on the device until all points are done. The point with all multiples 0
     is the model itself; its values are those of `Objective.evaluate`, bit for bit.
 
     Args:
-        objectives: of one model at the same weights.
-        vectors: d_k, (n,) each.
+        objectives: objectives of one model at the same weights.
+        vectors: the directions d_k, (n,) each.
         batch_norm: `"eval"` or `"recalibrate"`.
         calibration: inputs from which BatchNorm is recalibrated.
-        errors: whether standard errors are wanted.
-        expected: about how many points are to come; this decides what is worth preparing.
+        errors: whether standard errors are computed.
+        expected: approximate number of points. It decides what is worth preparing.
 
     Attributes:
-        center: the model's own values, of shape (1, losses).
-        block: points evaluated at a time.
-        calibration_samples: inputs that BatchNorm is recalibrated with.
+        center: the values of the model itself, of shape (1, losses).
+        block: number of points that are evaluated at a time.
+        calibration_samples: number of inputs with which BatchNorm is recalibrated.
 
     Raises:
-        ValueError: objectives of different models or weights, or an argument out of range.
+        ValueError: the objectives are of different models or weights, or an argument is out of range.
     """
 
     @full_float32()
@@ -104,10 +105,10 @@ class Evaluator:
 
     @full_float32()
     def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
-        """The values at the points of these multiples (points, vectors).
+        """The values at the points with these multiples.
 
         Args:
-            multiples: in float64.
+            multiples: (points, vectors), float64.
             progress: called with the number of points done.
         """
         multiples = np.asarray(multiples, dtype=np.float64)
@@ -116,7 +117,7 @@ class Evaluator:
         )
         moved = np.flatnonzero((multiples != 0).any(1))
         with torch.inference_mode():
-            # sent to the device once, because each transfer waits until the device has finished
+            # copied to the device once, because each copy waits until the device has finished
             places = torch.from_numpy(moved).to(sums.device).split(self.block)
             weights = combination(multiples[moved], self._theta).split(self.block)
             for start, index, part in zip(range(0, len(moved), self.block), places, weights, strict=False):
@@ -133,15 +134,15 @@ class Evaluator:
 
     @full_float32()
     def at(self, theta: Tensor) -> Values:
-        """The values at any weights (points, n)."""
+        """The values at the weights (points, n)."""
         with torch.inference_mode():
             parts = [self._sums(block, None) for block in theta.split(self.block)]
         return self._means(torch.cat(parts))
 
     def _sums(self, theta: Tensor, weights: Tensor | None) -> Tensor:
-        """(points, losses, `SUMS` + 1): sums over the samples, and the regularizer.
+        """Sums over the samples, and the regularizer, (points, losses, `SUMS` + 1).
 
-        For the weights of points see `combination`.
+        `combination` describes the weights of the points.
         """
         buffers = None if self._statistics is None else self._statistics.at(theta[0])
         parts = [part.sums(theta, weights, buffers) for part in self._passes]
@@ -188,7 +189,7 @@ class Evaluator:
         if not self._errors:
             return Values(mean, accuracy, None, None)
         of_loss, of_square, rise, of_rise, of_rise_square = moments
-        # the samples of a sum count for one each
+        # in a sum each sample counts for one
         weights = np.where([objective.counting.is_sum for objective in self._objectives], units, weight)
         with np.errstate(invalid="ignore", divide="ignore"):
             errors = [
@@ -202,12 +203,12 @@ class Evaluator:
 
 
 def _standard_error(squares: FloatArray, units: FloatArray) -> FloatArray:
-    """The standard error of a sum of `units` terms, whose squared deviations from their mean add up to `squares`."""
+    """The standard error of a sum of `units` terms, from the sum of their squared deviations from the mean."""
     return np.asarray(np.sqrt(np.clip(squares, 0, None) * units / (units - 1)))
 
 
 def _can_be_prepared(objective: Objective) -> bool:
-    """Whether a pass can be prepared: samples of one form in memory, and one tensor with a row for each as outputs."""
+    """Whether a pass can be prepared: samples of one form in memory, and a tensor of outputs with a row for each."""
     chunks = objective.chunks
     if not chunks.is_uniform or objective.differentiates or not objective.has_outputs:
         return False
@@ -218,7 +219,7 @@ def _can_be_prepared(objective: Objective) -> bool:
 
 
 def _with_equal_inputs(objectives: list[Objective]) -> list[list[int]]:
-    """Positions of the objectives, those with the same inputs together."""
+    """Positions of the objectives, grouped by equal inputs."""
     groups: list[list[int]] = []
     for position, objective in enumerate(objectives):
         for group in groups:
@@ -235,9 +236,10 @@ def _have_equal_inputs(one: Objective, other: Objective) -> bool:
     if not (one.chunks.is_uniform and other.chunks.is_uniform):
         return False
     pairs = [tree_flatten(each.inputs) for each in (one, other)]
-    (ours, our_form), (theirs, their_form) = pairs
-    return our_form == their_form and all(
-        a.shape == b.shape and torch.equal(a.to(b.device), b) for a, b in zip(ours, theirs, strict=True)
+    (one_leaves, one_form), (other_leaves, other_form) = pairs
+    return one_form == other_form and all(
+        a.shape == b.shape and torch.equal(a.to(b.device), b)
+        for a, b in zip(one_leaves, other_leaves, strict=True)
     )
 
 
@@ -245,7 +247,7 @@ def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
     """A direction in the objective's weight space, on its device.
 
     Raises:
-        ValueError: of another length.
+        ValueError: the vector has another length.
     """
     if vector.shape != objective.theta.shape:
         raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")

@@ -1,4 +1,4 @@
-"""Losses of each sample at several points, and the sums that means and their errors are made of."""
+"""Losses of each sample at several points, and the sums from which means and their errors are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from landscape.loss.batches import Batch, rows_of
 from landscape.loss.objective import Objective
 
 SUMS = 9
-"""Over the samples: of weight times loss, of hits, and the seven of `error_sums`."""
+"""Number of sums over the samples: weight times loss, hits, and the seven sums of `error_sums`."""
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def sample_losses(objective: Objective, mapped: bool, scores: Tensor, targets: B
 
 
 def can_be_mapped(objective: Objective, scores: Tensor, targets: Batch) -> bool:
-    """Whether vmap computes the loss of single samples right. Some losses branch on shapes or values."""
+    """Whether vmap computes the losses of single samples correctly. Some losses branch on shapes or values."""
     some, few = scores[:3].unsqueeze(0), rows_of(targets, slice(0, 3))
     try:
         with torch.inference_mode():
@@ -61,16 +61,16 @@ def can_be_mapped(objective: Objective, scores: Tensor, targets: Batch) -> bool:
 
 
 def error_sums(losses: Tensor, weights: Tensor, center: Tensor | None) -> Tensor:
-    """What the standard errors of counted means are made of.
+    """The sums from which the standard errors of counted means are computed.
 
     Args:
-        losses: of each sample, (points, samples).
-        weights: what each sample counts for, (samples,).
-        center: the losses of the model itself, (1, samples); a rise is a loss less that.
+        losses: the loss of each sample, (points, samples).
+        weights: the weight of each sample, (samples,).
+        center: the losses of the model itself, (1, samples). A rise is a loss minus the loss of the model itself.
 
     Returns:
-        (points, 7), with weight w, loss l and rise r: the number of samples, and the sums of w^2, of w^2 l and w^2 l^2,
-        of w r, w^2 r and w^2 r^2. Samples that do not count are none.
+        (points, 7). With weight w, loss l and rise r, they are the number of samples and the sums of w^2, w^2 l, w^2
+        l^2, w r, w^2 r and w^2 r^2. Samples of weight 0 are left out.
     """
     counted = weights > 0
     weights, losses = weights[counted], losses[:, counted]

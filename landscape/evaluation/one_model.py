@@ -1,4 +1,4 @@
-"""Whether several Objectives, such as those of observed and true labels, are of one model."""
+"""A check that several Objectives, such as those of observed and true labels, are of one model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
     """Checks that the objectives are of one model at the same weights.
 
     Raises:
-        ValueError: none; or another model, weights, buffers or variables, or other outputs for the first inputs.
+        ValueError: there is no objective, or models, weights, buffers, variables or the outputs for the first inputs
+            differ.
     """
     if not objectives:
         raise ValueError("objectives: holds none")
@@ -27,18 +28,18 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
 
 
 def _are_alike(first: Objective, other: Objective) -> bool:
-    """Whether the models hold the same tensors and compute the same: equal weights do not make them one."""
-    ours, theirs = first.tensors(), other.tensors()
-    if ours.keys() != theirs.keys():
+    """Whether the models hold the same tensors and compute the same outputs. Models with equal weights may differ."""
+    first_tensors, other_tensors = first.tensors(), other.tensors()
+    if first_tensors.keys() != other_tensors.keys():
         return False
-    pairs = [(tensor, theirs[name]) for name, tensor in ours.items()]
+    pairs = [(tensor, other_tensors[name]) for name, tensor in first_tensors.items()]
     if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
         return False
     some, _ = first.chunks.first(4)
     outputs = []
     for each in (first, other):
         with each.without_gradients():
-            # a model may change its inputs
+            # the model gets a copy, because it may change its inputs
             outputs.append(tensors_in(each.outputs(each.theta, copied_to(some, each.device))))
     return len(outputs[0]) == len(outputs[1]) and all(
         one.shape == two.shape and _agree(one, two, first.dtype) for one, two in zip(*outputs, strict=True)

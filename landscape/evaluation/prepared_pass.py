@@ -1,4 +1,4 @@
-"""How a pass over the data runs at many points near the same weights: traced, shared, in blocks, or direct."""
+"""Passes over the data at many points near the same weights: traced, shared, in blocks, or direct."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 
 BLOCK_FLOPS = {"cpu": 2e7, "cuda": 1e10}
-"""A forward pass of a chunk with fewer floating-point operations is bound by overhead, which a block shares."""
+"""Overhead dominates a forward pass of a chunk with fewer floating-point operations; a block shares the overhead."""
 
 MAX_BLOCK = 64
 
 WORTH_TRACING = 20
-"""Tracing the forward pass pays from this number of points on."""
+"""From this number of points on, tracing the forward pass saves time."""
 
 
 class PreparedPass:
     """Passes over one set of inputs, shared by all objectives that have these inputs.
 
     Args:
-        objectives: of one model, with the same inputs.
+        objectives: objectives of one model, with the same inputs.
         theta: the model's weights (n,).
-        vectors: the directions (n,) that points are combinations of.
+        vectors: the directions (n,); points are combinations of them.
         errors: whether the losses of single samples are needed.
-        expected: about how many points are to come.
-        plain: only direct passes, such as when buffers change from point to point.
+        expected: approximate number of points.
+        plain: whether all passes are direct, because buffers change from point to point.
 
     Attributes:
-        block: points that are evaluated together.
+        block: number of points that are evaluated together.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PreparedPass:
         self._center: list[list[Tensor]] = []
         self._chunks = held_chunks(objectives)
         inputs, targets = self._chunks[0].inputs, self._chunks[0].targets
-        # tensors of inference mode, in which the caller may be, do not tell whether they were written to
+        # the caller may be in inference mode, whose tensors do not tell whether they were written to
         with torch.inference_mode(False), torch.no_grad(), Flops() as counter:
             copied = copied_to(inputs, theta.device)
             versions = [tensor._version for tensor in tensors_in(copied)]
@@ -81,22 +81,22 @@ class PreparedPass:
             try:
                 self._prepare(theta, vectors)
             except Exception:
-                # tracing fails in as many ways as there are models; the direct way is right for all
+                # tracing may raise any error; direct passes are right for all models
                 self._traced = {}
             flops = counter.get_total_flops() * len(self._chunks)
             device = theta.device.type if theta.device.type in BLOCK_FLOPS else "cpu"
-            # on the CPU vmap does convolutions one by one
+            # on the CPU vmap runs convolutions one by one
             convolves = any(isinstance(module, nn.Conv2d) for module in self._objective.model.modules())
             if flops < BLOCK_FLOPS[device] and not (device == "cpu" and convolves):
                 self._try_blocks(theta, vectors, int(min(MAX_BLOCK, BLOCK_FLOPS[device] / max(flops, 1) + 1)))
 
     def sums(self, theta: Tensor, weights: Tensor | None, buffers: dict[str, Tensor] | None) -> Tensor:
-        """(points, losses, `SUMS`): weighted loss, hits, and what errors are made of, summed over the samples.
+        """Sums over the samples, (points, losses, `SUMS`): weighted loss, hits, and the sums of `error_sums`.
 
         Args:
-            theta: (points, n).
-            weights: of the points, see `combination`; None where they are no combinations of the vectors.
-            buffers: BatchNorm's statistics at the point.
+            theta: the points, (points, n).
+            weights: coefficients of the points, see `combination`; None if points are no combinations of the vectors.
+            buffers: statistics of BatchNorm at the point.
         """
         total = torch.zeros(len(theta), len(self._objectives), SUMS, dtype=torch.float64, device=theta.device)
         for index, chunk in enumerate(self._chunks):
@@ -139,7 +139,7 @@ class PreparedPass:
         inputs: Batch,
         buffers: dict[str, Tensor] | None,
     ) -> Tensor:
-        """(points, samples of the chunk, ...)."""
+        """The outputs, (points, samples of the chunk, ...)."""
         forward = self._traced.get(samples_in(inputs))
         if forward is None:
             return self._direct(theta, inputs, buffers)
@@ -183,9 +183,9 @@ class PreparedPass:
             raise RuntimeError("the traced forward pass differs from the direct one")
 
     def _try_blocks(self, theta: Tensor, vectors: list[Tensor], block: int) -> None:
-        """Evaluates points in blocks from now on if a block gives the values of single points."""
+        """From now on evaluates points in blocks, if a block gives the same values as single points."""
         try:
-            # the filters of warnings are the process's
+            # the filters of warnings belong to the whole process
             with self._objective.exclusive, TRACING, warnings.catch_warnings():
                 # vmap warns when it runs an operation once for each point
                 warnings.filterwarnings("error", message=".*performance drop because.*batching rule")
@@ -194,11 +194,11 @@ class PreparedPass:
                     self.sums(points, combination(np.zeros((2, len(vectors))), points), None)
                     self.block = block
         except Exception:
-            # vmap does not know an operation of the model or of the loss
+            # vmap lacks an operation of the model or of the loss
             return
 
     def _agrees(self, theta: Tensor, vectors: list[Tensor], block: int) -> bool:
-        """Whether the prepared pass agrees with the direct one at a point a little away from the model."""
+        """Whether the prepared pass agrees with the direct one at a point close to the model."""
         multiples = np.full((block, len(vectors)), 0.1)
         points = theta.repeat(block, 1)
         for vector in vectors:
@@ -213,5 +213,5 @@ class PreparedPass:
 
 
 def combination(multiples: FloatArray, theta: Tensor) -> Tensor:
-    """The coefficients of the model (1) and of each vector at the points, (points, 1 + vectors), in theta's dtype."""
+    """The coefficients of the model, 1, and of each vector, (points, 1 + vectors), in the dtype of theta."""
     return torch.from_numpy(np.insert(multiples, 0, 1.0, axis=1)).to(theta)

@@ -1,4 +1,4 @@
-"""Counting the floating-point operations of any forward pass."""
+"""Counts the floating-point operations of any forward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Flops(FlopCounterMode):
-    """torch's counter of operations without its hooks on modules, which a forward that differentiates cannot stand."""
+    """torch's counter of operations without hooks on modules, which break a forward pass that differentiates."""
 
     def __init__(self) -> None:
         super().__init__(display=False)
@@ -17,7 +17,7 @@ class Flops(FlopCounterMode):
 
 
 class _NoModules:
-    """All operations count for the whole."""
+    """Attributes no operation to a module, so that all count for the whole."""
 
     parents = frozenset({"Global"})
 

@@ -1,8 +1,8 @@
-"""A model's forward pass as a graph, cut where the weights come in, for many evaluations near the same weights.
+"""A model's forward pass as a graph, cut behind the first layers, for many evaluations near the same weights.
 
-The outputs are traced once and made cheaper without changing the function: BatchNorm goes into the convolution
-before it, a max pooling on the CPU becomes comparisons of slices, and the first linear layers, which are linear
-in the weights, are computed once for each direction instead of once for each point.
+The outputs are traced once, and the graph is made cheaper without changing its function. BatchNorm is merged into the
+convolution before it. On the CPU, max pooling becomes comparisons of slices. The first linear layers are linear in the
+weights, so they are computed once for each direction instead of once for each point.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from landscape.fx.threads import TRACING
 aten = torch.ops.aten
 
 WIDE = 32
-"""Inputs of a layer from which on it costs more than the combination of its outputs."""
+"""A layer with at least so many inputs costs more than a combination of its outputs."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A forward pass at fixed shapes, cut in two.
+    """A forward pass at fixed shapes, cut into two parts.
 
     Attributes:
-        first: (theta, inputs) -> outputs of the first linear layers, a tuple; linear in theta.
+        first: (theta, inputs) -> outputs of the first linear layers, a tuple. It is linear in theta.
         rest: (theta, inputs, *first) -> the model's outputs.
     """
 
@@ -43,15 +43,15 @@ class Forward:
 
 @sources_forgotten()
 def traced_forward(outputs: Outputs, theta: Tensor, inputs: Any) -> Forward:
-    """Traces a model's outputs once; the result holds for any weights and inputs of the same shapes.
+    """Traces a model's outputs once. The result is valid for all weights and inputs of the same shapes.
 
     Args:
-        outputs: (theta, inputs) -> the model's outputs; must not branch on values of tensors.
+        outputs: (theta, inputs) -> the model's outputs. The function must not branch on values of tensors.
         theta: example weights (n,).
-        inputs: example chunk, of tensors in any tree, in the memory layout of those to come.
+        inputs: an example chunk, of tensors in any tree, in the memory layout of later chunks.
 
     Raises:
-        RuntimeError: the model cannot be traced, or holds shapes that depend on the data.
+        RuntimeError: the model cannot be traced, or shapes depend on the data.
     """
     leaves, form = tree_flatten(inputs)
     with TRACING, torch.no_grad(), without_cudnn_norms(), as_if_compiled():
@@ -66,7 +66,7 @@ def traced_forward(outputs: Outputs, theta: Tensor, inputs: Any) -> Forward:
 
 
 def _pool_by_comparison(graph: fx.Graph) -> None:
-    """Makes of each plain max pooling the largest of some slices, several times faster on the CPU."""
+    """Replaces each plain max pooling by the maximum of some slices, which is several times faster on the CPU."""
     for pool in graph.find_nodes(op="call_function", target=aten.max_pool2d_with_indices.default):
         arguments: Any = pool.args
         values, kernel, stride, *options = arguments
@@ -91,7 +91,7 @@ def _pool_by_comparison(graph: fx.Graph) -> None:
 
 
 def _rectify_in_place(graph: fx.Graph) -> None:
-    """Lets a ReLU overwrite what nothing else reads."""
+    """Lets a ReLU overwrite its input, if nothing else reads the input."""
     fresh = {aten.add.Tensor, aten.addmm.default, aten.convolution.default, aten.mm.default}
     for node in graph.find_nodes(op="call_function", target=aten.relu.default):
         source: Any = node.args[0]
@@ -110,7 +110,7 @@ REARRANGING = {
 
 
 def _cut(module: fx.GraphModule) -> Forward:
-    """Cuts a graph of (theta, leaves of inputs) behind each linear layer that sees inputs no weight has touched."""
+    """Cuts a graph of (theta, leaves of inputs) behind each linear layer whose inputs depend on no weight."""
     graph = module.graph
     theta, *inputs = graph.find_nodes(op="placeholder")
     of_data, of_weights = set(inputs), {theta}
@@ -134,7 +134,7 @@ def _cut(module: fx.GraphModule) -> Forward:
         if node.op != "output":
             copies[node] = first.node_copy(node, copies.__getitem__)
     first.output(tuple(copies[layer] for layer in layers))
-    # not the placeholders: all are arguments, used or not
+    # placeholders stay, because all of them are arguments, used or not
     first.eliminate_dead_code()
 
     copies = {node: rest.placeholder(node.name) for node in (theta, *inputs)}
@@ -143,7 +143,8 @@ def _cut(module: fx.GraphModule) -> Forward:
         if node not in copies:
             copies[node] = rest.node_copy(node, copies.__getitem__)
     rest.eliminate_dead_code()
-    # not before the cut: what overwrites is never taken for dead, and the first layers would be rectified
+    # after the cut, because operations that overwrite are never removed as dead, and first layers must not be
+    # overwritten
     _rectify_in_place(rest)
     before, after = fx.GraphModule(module, first), fx.GraphModule(module, rest)
     return Forward(

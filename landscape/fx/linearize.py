@@ -1,8 +1,8 @@
-"""Products with a Hessian or Gauss-Newton matrix, split into what the weights decide and what the vector does.
+"""Products with a Hessian or Gauss-Newton matrix, split into a part of the weights and a part of the vector.
 
-At fixed weights and data the product is linear in the vector: all activations and their gradients can be
-computed once and kept, and each further product costs only the operations that the vector touches. The
-operations of one product are traced into a graph, tidied, and cut in two.
+At fixed weights and data the product is linear in the vector. So all activations and their gradients can be computed
+once and kept, and each further product costs only the operations that depend on the vector. The operations of one
+product are traced into a graph, which is tidied and cut into two parts.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Linearized:
-    """A product at fixed shapes, cut in two.
+    """A product at fixed shapes, cut into two parts.
 
     Attributes:
-        primal: (theta, inputs, targets) -> the residuals, a tuple of all that the tangent part needs of them.
+        primal: (theta, inputs, targets) -> the residuals, a tuple of all values that the tangent part needs.
         tangent: (vector, *residuals) -> the product.
     """
 
@@ -55,19 +55,19 @@ class Linearized:
 def linearized(
     product: Callable[[Outputs], Product], outputs: Outputs, theta: Tensor, inputs: Any, targets: Any
 ) -> Linearized:
-    """Traces a product once; the result holds for any weights and data of the same shapes.
+    """Traces a product once. The result is valid for all weights and data of the same shapes.
 
     Args:
-        product: of a model's outputs as a function (theta, inputs); must not branch on values of tensors.
-        outputs: that function; likewise.
+        product: outputs -> the product. The function must not branch on values of tensors.
+        outputs: (theta, inputs) -> the model's outputs. The function must not branch on values of tensors.
         theta: example weights (n,).
-        inputs: example chunk, of tensors in any tree.
-        targets: its targets, likewise.
+        inputs: the inputs of an example chunk, tensors in any tree.
+        targets: the targets of the example chunk, tensors in any tree.
 
     Raises:
-        RuntimeError: the model or its loss cannot be traced, or holds shapes that depend on the data.
+        RuntimeError: the model or its loss cannot be traced, or shapes depend on the data.
     """
-    # tensors of shapes without values: nothing is computed, and `make_fx` has no fakes to make of real ones
+    # tensors have shapes but no values: nothing is computed, and `make_fx` need not make fake tensors from real ones
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     theta, inputs, targets = tree_map(fakes.from_tensor, (theta, inputs, targets))
     leaves, form = tree_flatten((inputs, targets))
@@ -100,10 +100,10 @@ def linearized(
 
 
 def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
-    """A selection by a mask has as many entries as the mask, which a trace would freeze for all data.
+    """Checks that no shape depends on values, such as that of a selection by a mask. A trace would freeze the shape.
 
     Raises:
-        RuntimeError: such a shape.
+        RuntimeError: a shape depends on values.
     """
     for node in module.graph.find_nodes(op="call_function", target=aten.index.Tensor):
         if any(index is not None and index.meta["val"].dtype == torch.bool for index in node.args[1]):
@@ -117,8 +117,8 @@ def check_that_shapes_are_fixed(module: fx.GraphModule) -> None:
 def fold_batch_norm(module: fx.GraphModule) -> None:
     """Merges each BatchNorm in evaluation mode into the convolution before it, in a graph of a forward pass.
 
-    There it is an affine map of each channel with stored statistics, so conv(x, W) a + c = conv(x, W a) + c:
-    the same function, without its passes over the activations.
+    With stored statistics BatchNorm is an affine map of each channel, so that conv(x, W) a + c = conv(x, W a) + c. The
+    merged graph is the same function without the passes of BatchNorm over the activations.
     """
     graph = module.graph
     for norm in graph.find_nodes(op="call_function", target=aten.native_batch_norm.default):
@@ -155,11 +155,11 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
 
 
 def tidy(module: fx.GraphModule) -> None:
-    """Removes from a graph of pure operations what only repeats, what adds zero, and what is there twice.
+    """Removes copies, additions of zero and repeated operations from a graph of pure operations.
 
-    Forward-mode differentiation copies more than it needs, and carries the zero tangents of the inputs through
-    the first layer. Memory layouts may change by it, values do not: views become reshapes, and where operations
-    on raw strides are left, only what keeps the layout goes.
+    Forward-mode differentiation copies more than needed, and carries the zero tangents of the inputs through the first
+    layer. Values stay the same, but memory layouts may change, because views become reshapes. If operations on raw
+    strides are left, only nodes whose removal keeps the layout are removed.
     """
     graph = module.graph
     for node in graph.nodes:
@@ -186,7 +186,7 @@ RAW_STRIDES = {aten.as_strided.default, aten.as_strided_scatter.default}
 
 
 def _without_strides(node: fx.Node) -> None:
-    """Makes a reshape of a view, and of an operation on strides that amounts to one."""
+    """Replaces a view, and an operation on strides that is the same as a view, by a reshape."""
     arguments: Any = node.args
     if node.target in VIEWS:
         node.target = aten.reshape.default
@@ -202,7 +202,7 @@ def _without_strides(node: fx.Node) -> None:
 
 
 def _is_dense(value: Tensor, size: list[int], stride: list[int]) -> bool:
-    """Whether a contiguous tensor read with this size and these strides gives all its values in order."""
+    """Whether a contiguous tensor, read with this size and these strides, gives all its values in order."""
     rows = torch.empty(size, device="meta").stride()
     in_order = all(length == 1 or a == b for length, a, b in zip(size, stride, rows, strict=True))
     whole = value.storage_offset() == 0 and value.numel() == math.prod(size)
@@ -220,7 +220,7 @@ REPEATING = {
 
 
 def _repeated(node: fx.Node, strict: bool) -> fx.Node | None:
-    """The argument that the node only repeats."""
+    """The argument that the node only copies; None if it does more."""
     if node.target not in REPEATING:
         return None
     source: Any = node.args[1 if node.target is aten.copy.default else 0]
@@ -228,7 +228,7 @@ def _repeated(node: fx.Node, strict: bool) -> fx.Node | None:
 
 
 def _other_summand(node: fx.Node, zeros: set[fx.Node], strict: bool) -> fx.Node | None:
-    """What is left of a sum of two with a zero."""
+    """The other summand of a sum in which one summand is zero."""
     if node.target is not aten.add.Tensor or node.kwargs:
         return None
     summands: Any = node.args
@@ -240,7 +240,7 @@ def _other_summand(node: fx.Node, zeros: set[fx.Node], strict: bool) -> fx.Node 
 
 
 def _alike(source: Any, node: fx.Node, strict: bool) -> bool:
-    """Whether one tensor can stand for the other: shape and kind, when strict the layout too."""
+    """Whether one tensor can replace the other: equal shape and dtype, and if `strict` equal layout."""
     if not isinstance(source, fx.Node) or "val" not in source.meta:
         return False
     old, new = source.meta["val"], node.meta["val"]
@@ -249,7 +249,7 @@ def _alike(source: Any, node: fx.Node, strict: bool) -> bool:
 
 
 def _expression(node: fx.Node) -> Any:
-    """Equal for nodes that compute the same."""
+    """A key that is equal for nodes that compute the same value."""
     arguments = fx.node.map_aggregate(
         (node.args, node.kwargs), lambda a: a if isinstance(a, fx.Node) else repr(a)
     )
@@ -286,7 +286,7 @@ def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
 
 
 def _cut(joint: fx.GraphModule) -> Linearized:
-    """Cuts a graph of (theta, vector, leaves of inputs and targets) where the vector comes in."""
+    """Cuts a graph of (theta, vector, leaves of inputs and targets) where the vector first enters."""
     vector = joint.graph.find_nodes(op="placeholder")[1]
     touched = {vector}
     for node in joint.graph.nodes:

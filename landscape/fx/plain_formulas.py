@@ -1,4 +1,4 @@
-"""Plain formulas in place of operations that torch differentiates twice not at all or wrongly, or cannot trace."""
+"""Plain formulas for operations whose second derivatives torch lacks or gets wrong, or that it cannot trace."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from landscape.fx.threads import HeldSetting
 
 @contextmanager
 def as_if_compiled() -> Iterator[None]:
-    """Models that ask whether they are compiled, as those of transformers do, leave out branches on values.
+    """Inside the block models believe that they are compiled. Those of transformers then do not branch on values.
 
-    Only while `TRACING` is held, because the flag is the process's.
+    Use it only while `TRACING` is held, because the flag belongs to the whole process.
     """
     compiler: Any = torch.compiler
     before, compiler._is_compiling_flag = compiler._is_compiling_flag, True
@@ -30,10 +30,10 @@ def as_if_compiled() -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Replaces operations whose second derivatives torch lacks or gets wrong by plain formulas.
+    """Inside the block plain formulas replace operations whose second derivatives torch lacks or gets wrong.
 
-    torch has none of fused attention. Those of weight norm are wrong, and so are those of an embedding's padding row:
-    forward mode moves the row, and reverse mode does not.
+    torch has no second derivatives of fused attention. Its second derivatives of weight norm are wrong, and so are
+    those of an embedding's padding row: forward mode moves the row, and reverse mode does not.
     """
     plain: dict[Callable[..., Any], Callable[..., Any]] = {
         torch._weight_norm: _weight_norm,
@@ -59,17 +59,17 @@ _PLAIN_ATTENTION = HeldSetting(_plain_attention)
 
 
 def without_cudnn_norms() -> TorchFunctionMode:
-    """BatchNorm in a trace is the same operation on a GPU as on the CPU, which `fold_batch_norm` knows."""
+    """Inside the block a GPU runs BatchNorm as the CPU does, by the operation that `fold_batch_norm` recognizes."""
     return _Instead({torch.nn.functional.batch_norm: _batch_norm})
 
 
 def without_checks_of_values() -> TorchFunctionMode:
-    """Operations that check the values of their arguments, which a trace cannot, go without."""
+    """Inside the block operations do not check the values of their arguments, because a trace has no values."""
     return _Instead({torch.nn.functional.one_hot: _one_hot})
 
 
 class _Instead(TorchFunctionMode):
-    """Other functions in place of some of torch's."""
+    """Replaces some functions of torch by others."""
 
     def __init__(self, replacements: dict[Callable[..., Any], Callable[..., Any]]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Instead(TorchFunctionMode):
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """v g / ||v||: the derivative of torch's own backward takes ||v|| for a constant."""
+    """v g / ||v||. The derivative of torch's own backward treats ||v|| as a constant, which is wrong."""
     if dim == -1:
         return v * (g / torch.linalg.vector_norm(v))
     others = [axis for axis in range(v.ndim) if axis != dim]
@@ -105,7 +105,7 @@ def _batch_norm(
 def _embedding(
     rows: Tensor, weight: Tensor, padding_idx: int | None = None, *others: Any, **more: Any
 ) -> Tensor:
-    """With the padding row as a constant."""
+    """An embedding whose padding row is a constant."""
     if padding_idx is not None:
         is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
         weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
@@ -119,7 +119,7 @@ def _hardsigmoid(values: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _one_hot(classes: Tensor, num_classes: int = -1) -> Tensor:
-    """Without torch's check of the values, which a trace cannot make and many losses would need."""
+    """One-hot vectors without torch's check of the values, which a trace cannot make."""
     if num_classes < 1:
         return torch.nn.functional.one_hot(classes, num_classes)
     return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).long()

@@ -1,4 +1,4 @@
-"""The source of a traced graph, which torch keeps for tracebacks until the process ends."""
+"""The source code of traced graphs, which torch keeps for tracebacks until the process ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from landscape.fx.threads import TRACING
 
 @contextmanager
 def sources_forgotten() -> Iterator[None]:
-    """Takes away the sources of all graphs that are made within; the graphs themselves run as before.
+    """Deletes the sources of all graphs that are made inside the block. The graphs run as before.
 
-    One Objective that is traced leaves some 70 KiB of them, which a long process would gather.
+    Each traced Objective leaves some 70 KiB of sources, which would add up in a long process.
     """
     kept: dict[str, str] = graph_module._loader.eval_cache
     with TRACING:

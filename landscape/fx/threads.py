@@ -1,4 +1,4 @@
-"""What threads share: settings of the process, a model whose weights are swapped, and torch's tracing."""
+"""Locks for what threads share: settings of the process, models whose weights are swapped, and torch's tracing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 TRACING = threading.RLock()
-"""Held while a model is traced: torch's tracing changes the process. Taken after an Objective's own lock."""
+"""Held while a model is traced, because tracing changes the whole process. An Objective's lock is taken first."""
 
 
 class HeldSetting:
-    """A setting of the process that several threads may want changed at once.
+    """A setting of the process that several threads may change at the same time.
 
-    The first thread that enters changes the setting, and the last one that leaves puts it back.
+    The first thread that enters changes the setting, and the last one that leaves restores it.
 
     Args:
-        change: a context in which the setting is changed.
+        change: a context manager that changes the setting.
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
@@ -29,7 +29,7 @@ class HeldSetting:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, the setting is changed."""
+        """Inside the block the setting is changed."""
         with self._lock:
             if self._holders == 0:
                 self._undo.enter_context(self._change())
@@ -44,7 +44,7 @@ class HeldSetting:
 
 
 class ThreadLock:
-    """A lock for one thread at a time, which may take it several times; a copy of it is a new lock."""
+    """A lock that one thread holds at a time, maybe several times. A copy of the lock is a new lock."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -59,7 +59,7 @@ class ThreadLock:
         return ThreadLock, ()
 
 
-# Any: a class with a lock named `exclusive`
+# Any stands for a class with a lock named `exclusive`
 Self = TypeVar("Self", bound=Any)
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -68,7 +68,7 @@ Result = TypeVar("Result")
 def one_thread_at_a_time(
     method: Callable[Concatenate[Self, P], Result],
 ) -> Callable[Concatenate[Self, P], Result]:
-    """A method for which other threads wait, by the object's lock `exclusive`."""
+    """A method that holds the object's lock `exclusive`, so that other threads wait."""
 
     @wraps(method)
     def alone(self: Self, *arguments: P.args, **options: P.kwargs) -> Result:

@@ -1,4 +1,4 @@
-"""The part of an operator that is known already, such as its eigenvectors that were found before."""
+"""The known part of an operator, such as eigenvectors that were found before."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class Deflation:
 
     @classmethod
     def empty(cls, dimension: int, device: torch.device | str = "cpu") -> Deflation:
-        """The subspace of dimension 0: nothing is known."""
+        """The subspace of dimension 0."""
         empty = torch.zeros(0, dtype=torch.float64, device=device)
         return cls(torch.zeros(dimension, 0, dtype=torch.float64, device=device), empty, empty)

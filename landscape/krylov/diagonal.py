@@ -11,10 +11,10 @@ from landscape.krylov.stopping import sampled_until
 from landscape.operator import Operator
 
 FIRST = 8
-"""Probes at the first look."""
+"""Number of probes before the error is estimated for the first time."""
 
 COLUMNS = 16
-"""Unit vectors that are multiplied together."""
+"""Number of unit vectors that are multiplied together."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class DiagonalEstimate:
 
     Attributes:
         values: (n,), float64.
-        standard_errors: (n,), over probes; 0 where the diagonal is exact.
-        converged: the errors are within the tolerance asked for.
-        products: spent.
+        standard_errors: (n,), over the probes; 0 where the diagonal is exact.
+        converged: whether the errors are within the tolerance.
+        products: number of products spent.
     """
 
     values: Tensor
@@ -37,17 +37,17 @@ class DiagonalEstimate:
 def diagonal_of(
     operator: Operator, *, rtol: float | None, max_products: int, generator: torch.Generator
 ) -> DiagonalEstimate:
-    """The diagonal, exact if as many products as rows are allowed, else from random signs z: the mean of z * (A z).
+    """The diagonal: exact if as many products as rows are allowed, else the mean of z * (A z) over random signs z.
 
-    The estimate of an entry is unbiased; its variance is the sum of the squares of the row's other entries (Bekas,
+    The estimate of an entry is unbiased. Its variance is the sum of the squares of the other entries in the row (Bekas,
     Kokiopoulou, Saad 2007).
 
     Args:
-        operator: of n rows.
-        rtol: ends when the root mean square of the standard errors is at most rtol times that of the diagonal; None
-            spends the whole budget.
-        max_products: budget, at least 2.
-        generator: of the probes.
+        operator: an operator A with n rows.
+        rtol: sampling ends when the root mean square of the standard errors is at most rtol times that of the diagonal;
+            None spends the whole budget.
+        max_products: most products that may be spent, at least 2.
+        generator: draws the probes.
     """
     n = operator.dimension
     if max_products >= n:

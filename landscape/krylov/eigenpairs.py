@@ -17,7 +17,7 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "smallest": lambda values: -values,
     "magnitude": lambda values: values.abs(),
 }
-"""Name -> a key of an eigenvalue; the eigenvalues with the largest keys are wanted."""
+"""Name -> sort key of eigenvalues. The eigenvalues with the largest keys are wanted."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Eigenpairs:
     """Approximate eigenpairs, the most extreme first.
 
     Attributes:
-        values: float64 (k,), on the CPU like the three that follow.
-        residuals: float64 (k,), ||A v - value v||: an eigenvalue of A lies within that distance of the value.
-        errors: float64 (k,), of the values: residual^2 / gap where the gap to the rest of the spectrum is seen
-            (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was missed. It is
-            never less than the rounding of the operator, which is taken as 10 eps of its dtype times the largest
-            |value| seen. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
+        values: float64 (k,). Values, residuals, errors and converged are on the CPU.
+        residuals: float64 (k,), ||A v - value v||. An eigenvalue of A lies within this distance of the value.
+        errors: float64 (k,), bounds on the errors of the values: residual^2 / gap if the gap to the rest of the
+            spectrum is known (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was
+            missed. It is never below the rounding of the operator, for which 10 eps of its dtype times the largest
+            |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
             float64.)
-        converged: bool (k,), the residual is at most tol |value|, or rounding.
+        converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
         vectors: (n, k), orthonormal columns, in the precision of the search.
-        products: matrix-vector products spent.
+        products: number of matrix-vector products spent.
     """
 
     values: Tensor
@@ -69,30 +69,31 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The k most extreme eigenpairs of a symmetric operator.
 
-    Block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized against the whole basis, and again as long as that shortens it by much, so that no eigenvalue appears
-    more often than the operator has it. The vectors stay on the device, in the operator's precision, float32 at least;
-    inner products are summed in float64. Each step moves only some small matrices to the CPU.
+    The method is block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
+    orthogonalized against the whole basis, and again if that shortened it by much, so that no eigenvalue appears more
+    often than the operator has it. The vectors stay on the device, in the operator's precision, float32 at least. Inner
+    products are summed in float64. Each step copies only some small matrices to the CPU.
 
     Args:
-        operator: whose eigenpairs.
-        k: how many pairs, 1 to n.
+        operator: the symmetric operator.
+        k: number of pairs, 1 to n.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: a pair has converged when its residual is at most tol |value|, or at most what rounding in the operator's
-            dtype leaves of an operator of this size.
-        max_products: budget; 40 k + 60 if not given. Pairs that have not converged by then are returned and marked.
-        block: vectors multiplied at a time, k if not given. An eigenvalue that is repeated up to `block` times is
-            found with all its copies. A block of 1 finds a single copy, in about half the products.
+        tol: a pair has converged when its residual is at most tol |value|, or at most the rounding of the operator in
+            its dtype.
+        max_products: most products that may be spent; 40 k + 60 if not given. Pairs that have not converged by then are
+            returned and marked.
+        block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
+            repeated up to `block` times are found. A block of 1 finds one copy, with about half the products.
         start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent.
-        max_vectors: held at most, besides a block of work; 4 k, but at least k + 20, if not given. `fewest_vectors`
-            are needed.
-        generator: on the operator's device, for random start vectors.
+        max_vectors: most vectors that are kept, besides a block of work. If not given, 4 k, but at least k + 20. A
+            search keeps `fewest_vectors` in any case.
+        generator: draws random start vectors, on the operator's device.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
@@ -129,7 +130,7 @@ def top_eigenpairs(
         width = min(width, dimension - size)
         found = size >= k and bool(converged[:k].all())
         if found and start is not None:
-            # more extreme pairs, of which the random vector holds a part, show in the second block
+            # the random vector holds a part of more extreme pairs, which show in the second block
             found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
@@ -162,10 +163,10 @@ def _width_and_budget(
     block: int | None,
     start: Tensor | None,
 ) -> tuple[int, int]:
-    """The vectors multiplied at a time, and the products that may be spent.
+    """The number of vectors that are multiplied at a time, and of products that may be spent.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if not 1 <= k <= dimension:
         raise ValueError(f"k: must lie between 1 and the number of parameters {dimension}, got {k}")
@@ -199,7 +200,7 @@ class _RitzPairs:
 def _ritz_pairs(
     projected: Tensor, coupling: Tensor, last: slice, key: Callable[[Tensor], Tensor]
 ) -> _RitzPairs:
-    """The Ritz pairs; `coupling` is what the operator makes of the basis' columns `last` outside of the basis."""
+    """The Ritz pairs. `coupling` is the part outside of the basis of A times the columns `last` of the basis."""
     values, combination = torch.linalg.eigh(projected)
     order = key(values).argsort(descending=True)
     values, combination = values[order], combination[:, order]
@@ -207,9 +208,9 @@ def _ritz_pairs(
 
 
 def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
-    """Errors of Ritz values: residual^2 / gap to the other ones, each as near as its own residual allows.
+    """Errors of Ritz values: residual^2 / gap. The other values count as near as their residuals allow.
 
-    A single value has no gap that is seen: its error is the residual.
+    A single value has no known gap, so that its error is the residual.
     """
     if len(values) == 1:
         return residuals
@@ -219,19 +220,20 @@ def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
 
 
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
-    """Whether the next pair cannot belong to the first k.
+    """Whether the pair after the first k cannot belong to them.
 
-    Its value is further from the k-th one than its residual, or its residual is below a tenth of the k-th value.
+    Either its value is further from the k-th value than its residual, or its residual is below a tenth of the k-th
+    value.
     """
     near = torch.maximum(keys[k - 1] - keys[k : k + 1], 0.1 * keys[k - 1].abs())
     return bool((residuals[k : k + 1] <= near).all())
 
 
 def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
-    """The start vectors, and the product of the operator with a random vector.
+    """The start vectors, joined by the product of the operator with a random vector.
 
-    A start at other eigenvectors than the wanted ones would never leave their span. The product holds a part of every
-    eigenvector, and a larger part of the extreme ones than the random vector itself.
+    A search that starts from unwanted eigenvectors never leaves their span. The product holds a part of every
+    eigenvector, and a larger part of the extreme ones than the random vector does.
     """
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
@@ -262,7 +264,7 @@ def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor,
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """Random columns with the length, the dtype and the device of the given ones."""
+    """Random columns with the length, the dtype and the device of other columns."""
     return torch.randn(like.shape[0], width, dtype=like.dtype, device=like.device, generator=generator)
 
 
@@ -274,10 +276,10 @@ def _next_block(
     negligible: Tensor | float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Orthonormal columns that span the remainder = directions @ coupling, as far as it is there.
+    """Orthonormal `directions` that span the remainder, with remainder = directions @ coupling.
 
-    Where the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the basis
-    then take the place of the missing ones, so that the search goes on in the rest of the space.
+    If a part of the remainder vanishes, the basis holds an invariant subspace. Random directions orthogonal to the
+    basis then take the place of the missing ones, so that the search continues in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible

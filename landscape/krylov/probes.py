@@ -1,6 +1,6 @@
 """Random probes of a symmetric operator A: the values of A and of A^2 that each probe gives.
 
-Each sampler grows by further probes and keeps what it has seen.
+A sampler can draw further probes; it keeps the values of all its probes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SKETCH_NOISE = 1e-9
 """Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
 
 Image = Callable[[Tensor], Tensor]
-"""(n, k) -> A times that, in float64."""
+"""A block (n, k) -> A times the block, in float64."""
 
 
 class Probes(Protocol):
@@ -27,9 +27,9 @@ class Probes(Protocol):
         """Draws more probes, and applies the operator to them."""
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
 
 
@@ -42,9 +42,9 @@ def random_directions(known: Tensor, count: int, generator: torch.Generator) -> 
 
 
 class Signs:
-    """Hutchinson's probes: w^T A w and w^T A^2 w, nothing else is kept.
+    """Hutchinson's probes w. Only w^T A w and w^T A^2 w are kept.
 
-    Signs rather than directions: they see a diagonal without error.
+    The probes are random signs rather than random directions, because signs give the trace of a diagonal without error.
     """
 
     def __init__(self, image: Image, draw: Callable[[], Tensor]) -> None:
@@ -59,15 +59,15 @@ class Signs:
             self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
         return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
 
 
 class Sketched:
-    """Probes with a basis Q of what A makes of random vectors: of the probes themselves, or of others."""
+    """Probes with a basis Q of A times random vectors: the probes themselves (XTrace) or others (Hutch++)."""
 
     def __init__(self, image: Image, draw: Callable[[int], Tensor], known: Tensor, method: str) -> None:
         self._image, self._draw, self._known = image, draw, known
@@ -84,7 +84,7 @@ class Sketched:
         sketch = torch.where(sketch.norm() > 0, sketch + noise, self._draw(count))
         coordinates = sketch.new_zeros(self._basis.shape[1], count)
         inner = torch.eye(count, dtype=sketch.dtype, device=sketch.device)
-        # the second time removes what rounding left of the basis in columns that were nearly in its span
+        # the second pass removes the rounding errors of columns that were nearly in the span of the basis
         for _ in range(2):
             sketch = sketch - self._known @ (self._known.T @ sketch)
             part = self._basis.T @ sketch
@@ -100,9 +100,9 @@ class Sketched:
         self._basis_images = torch.cat([self._basis_images, self._image(sketch)], 1)
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples of the traces of A and of A^2.
+        """The samples of the trace of A and of the trace of A^2.
 
-        Each has one value a probe, and the variance that the values' common part adds to their mean.
+        Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
         probes, images, basis, basis_images = self._probes, self._images, self._basis, self._basis_images
         dimension = self._known.shape[0] - self._known.shape[1]
@@ -121,7 +121,7 @@ class Sketched:
 
 @dataclass(frozen=True)
 class _Form:
-    """A quadratic form B = A or A^2 where it is needed: Q^T B Q, Q^T B w and w^T B w of each probe w."""
+    """The needed parts of a quadratic form B = A or B = A^2: Q^T B Q, and Q^T B w and w^T B w of each probe w."""
 
     core: Tensor
     cross: Tensor
@@ -131,21 +131,21 @@ class _Form:
 def _held_out(form: _Form, coordinates: Tensor, alone: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
     """XTrace's values, one a probe, and an estimate of their mean covariance.
 
-    Given all other probes, each value t_i has the trace as its mean. Let g_ij be the value of probe i when
-    probe j is kept out of its basis too, and d_ij = t_i - g_ij. Given the probes other than i and j, g_ij and
-    g_ji are independent, and d_ij has mean 0 whatever probe j is; so Cov(t_i, t_j) = E[d_ij d_ji]. Hence
-    Var(mean) = E[s^2 / m + mean of d_ij d_ji over i != j]: the sample variance alone, which is what XTrace
-    comes with, leaves the second term out, and gives as little as a half of the standard error.
+    Given all other probes, the mean of each value t_i is the trace. Let g_ij be the value of probe i if probe j is left
+    out of its basis too, and d_ij = t_i - g_ij. Given the probes other than i and j, g_ij and g_ji are independent, and
+    d_ij has mean 0 for every probe j. So Cov(t_i, t_j) = E[d_ij d_ji], and
+    Var(mean) = E[s^2 / m + mean of d_ij d_ji over i != j]. The paper of XTrace uses the sample variance s^2 alone. This
+    leaves out the second term, and can give only half of the standard error.
 
     Args:
         form: the quadratic form.
-        coordinates: of the probes in the basis, (m, m).
-        alone: column i is the direction in the basis that only probe i put there, of length 1.
-        dimension: of the space.
+        coordinates: coordinates of the probes in the basis, (m, m).
+        alone: column i is the direction, of length 1, that is in the basis only because of probe i.
+        dimension: dimension of the space.
     """
     count = alone.shape[1]
     values = _values(form, coordinates, alone.unsqueeze(1), dimension)
-    # of probe i (second to last index) without probe j (last)
+    # value of probe i (second to last index) without probe j (last index)
     other = alone.unsqueeze(1).expand(-1, count, -1)
     rest = alone.unsqueeze(2) - other * (alone.T @ alone)
     rest = rest / torch.linalg.vector_norm(rest, dim=0).clamp(min=1e-30)
@@ -156,14 +156,14 @@ def _held_out(form: _Form, coordinates: Tensor, alone: Tensor, dimension: int) -
 
 
 def _values(form: _Form, coordinates: Tensor, removed: Tensor, dimension: int) -> Tensor:
-    """The estimate of each probe by itself, with some directions removed from the basis.
+    """The estimate of each single probe, with some directions removed from the basis.
 
     Args:
         form: the quadratic form.
-        coordinates: of the probes in the basis, (m, probes).
+        coordinates: coordinates of the probes in the basis, (m, probes).
         removed: r orthonormal directions in the basis for each probe, (m, r, probes), or for several cases of
             each probe, (m, r, probes, cases).
-        dimension: of the space, the squared length of the probes.
+        dimension: dimension of the space, which is the squared length of the probes.
     """
     cases = (..., None) if removed.ndim == 4 else (...,)
     coordinates, cross, diagonal = coordinates[cases], form.cross[cases], form.diagonal[cases]
@@ -172,5 +172,5 @@ def _values(form: _Form, coordinates: Tensor, removed: Tensor, dimension: int) -
     twice = torch.einsum("a...,ab,b...->...", kept, form.core, kept)
     outside = diagonal - 2 * (kept * cross).sum(0) + twice
     rank = len(form.core) - removed.shape[1]
-    # the length of what is left of a probe is known to be sqrt(dimension - rank) on average: one noise less
+    # the length of the rest of a probe is known on average, sqrt(dimension - rank); this removes one source of noise
     return inside + outside * (dimension - rank) / (dimension - kept.square().sum(0))

@@ -14,19 +14,19 @@ from landscape.krylov.deflation import Deflation
 from landscape.operator import Operator
 
 ROUNDING = 1e-13
-"""Relative length below which a Lanczos vector is nothing but rounding."""
+"""A Lanczos vector of a smaller relative length is only rounding."""
 
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A spectral measure: eigenvalues known one by one, and the rest as seen by each of several random probes.
+    """A spectral measure: eigenvalues that are known one by one, and the rest as several random probes see it.
 
     Attributes:
-        values: of the eigenvalues known, largest first, (d,).
-        residuals: theirs, (d,).
-        nodes: of the rest, ascending, (probes, steps).
-        weights: theirs, (probes, steps); they sum to 1 for each probe.
-        products: matrix-vector products spent, besides those for eigenpairs that were given.
+        values: the known eigenvalues, largest first, (d,).
+        residuals: the residuals of the known eigenvalues, (d,).
+        nodes: the nodes of the rest, ascending, (probes, steps).
+        weights: the weights of the nodes, (probes, steps); they sum to 1 for each probe.
+        products: number of matrix-vector products spent, without those for eigenpairs that were given.
     """
 
     values: Tensor
@@ -49,23 +49,23 @@ def lanczos_quadrature(
     """Stochastic Lanczos quadrature with reorthogonalization and deflation.
 
     From each random start, `steps` Lanczos steps give the Gauss quadrature of the measure that the start sees
-    (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance is that of the few large
-    eigenvalues, each of which has a mass of just 1 / n (arXiv:2410.21690). Known eigenpairs are therefore taken
-    out of the starts and get their exact mass. Without known pairs, the pairs to which the first probe converges take
+    (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance comes from the few large
+    eigenvalues, because each has a mass of only 1 / n (arXiv:2410.21690). Known eigenpairs are therefore removed
+    from the starts and get their exact mass. Without known pairs, the pairs to which the first probe converges take
     their place, so that deflation costs no product. If another probe sees one of their values again, that eigenvalue
     is repeated. The first probe is then drawn again without the known pairs, which costs one probe's products.
 
     Args:
-        operator: whose spectrum.
-        steps: of Lanczos for each probe; no more are taken than there are dimensions left.
-        probes: random starts, at least 2, for the error is their spread.
+        operator: the symmetric operator.
+        steps: number of Lanczos steps for each probe; at most the number of dimensions that are left.
+        probes: number of random starts, at least 2, because their spread is the error.
         deflate: known eigenpairs.
         tol: relative residual up to which a pair that the first probe finds counts as known.
-        generator: on the operator's device.
-        vector_dtype: of the `steps` vectors kept for reorthogonalization; the arithmetic is in float64.
+        generator: draws the starts, on the operator's device.
+        vector_dtype: dtype of the `steps` vectors that are kept for reorthogonalization; the arithmetic is in float64.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
@@ -106,18 +106,18 @@ def lanczos_quadrature(
         nodes[probe], weights[probe] = ritz[-1], 0
         nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
         if probe == probes - 1 and deflate is None:
-            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw it again.
-            # A further copy has a mass of about 1 / free. What deflation leaves of the first copy has far less.
+            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw it again. A
+            # further copy has a mass of about 1 / free. The part of the first copy that deflation leaves has far less.
             again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
             todo = [0] if (again & (weights[1:, :, None] > 1e-3 / free)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)
 
 
 def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, tol: float, dimension: int) -> Tensor:
-    """Which Ritz pairs are single eigenpairs, known well enough.
+    """Which Ritz pairs are single eigenpairs with a small residual.
 
-    A random start sees a single eigenvector with a weight of about 1 / n; 20 / n has a probability below 1e-5.
-    What has more, such as the zeros of a matrix of low rank, is a cluster of many.
+    A random start gives a single eigenvector a weight of about 1 / n; a weight of 20 / n has a probability below 1e-5.
+    A larger weight is that of a cluster of eigenvalues, such as the zeros of a matrix of low rank.
     """
     found = (errors <= tol * ritz.abs()) & (weight <= 20 / dimension) & (ritz.abs() > tol * ritz.abs().max())
     return found if weight[found].sum() < 0.5 else torch.zeros_like(found)
@@ -128,11 +128,10 @@ def _lanczos(
 ) -> tuple[Tensor, Tensor, float]:
     """The Krylov basis (n, steps) of a random start orthogonal to `known`, the operator in it, and its last coupling.
 
-    Where the space is exhausted early, the rest of the basis and of the matrix is zero. The steps move nothing
-    to the CPU.
+    If the space is exhausted early, the rest of the basis and of the matrix is zero. The steps copy nothing to the CPU.
     """
     n = known.shape[0]
-    # columns lie together, so that a pass over some of them reads no other
+    # each column is contiguous, so that a pass over some columns reads no others
     basis = torch.zeros(steps, n, dtype=known.dtype, device=known.device).T
     diagonal = torch.zeros(steps, dtype=torch.float64, device=known.device)
     coupling = torch.zeros(steps, dtype=torch.float64, device=known.device)

@@ -1,4 +1,4 @@
-"""Sampling until a mean is known well enough: the loop and the interval that allows for the repeated looks."""
+"""Sampling until a mean is known well enough: the loop, and an interval that stays valid under repeated looks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 QUANTILE, WIDER_QUANTILE = 0.975, 0.985
 """Quantiles of Student's distribution for a 95% interval. The first gives intervals that are too short in two cases:
 
-- A run that may stop at a look tends to stop where its error happens to look small. With 0.975 such intervals held
-  the trace in 88 to 96% of draws, with 0.985 in 93 to 99%, for a tenth more probes.
-- Squares are skewed. With 0.975 intervals held the squared norm in 89 to 97% of draws, with 0.985 in 92 to 98%.
+- A run that may stop at several looks tends to stop when its error happens to look small. With 0.975, intervals held
+  the trace in 88 to 96% of draws; with 0.985 in 93 to 99%, for a tenth more probes.
+- Squares are skewed. With 0.975, intervals held the squared norm in 89 to 97% of draws; with 0.985 in 92 to 98%.
 """
 
 
 def student(quantile: float, count: int) -> float:
-    """The half width of the interval of a mean of `count` samples, in standard errors."""
+    """Half the width of the interval of a mean of `count` samples, in standard errors."""
     return float(scipy.special.stdtrit(count - 1, quantile))
 
 
@@ -31,14 +31,14 @@ def sampled_until(
     most: int,
     growth: float = 1.5,
 ) -> tuple[T, int]:
-    """An estimate from as few samples as are good enough, and their number.
+    """The first estimate that is good enough, and the number of its samples.
 
     Args:
         good_enough: whether an estimate ends the search.
         estimate: (n) -> the estimate from the first n samples; n only grows.
-        first: samples at the first look.
-        most: samples at the last look.
-        growth: by which the number grows from look to look, rounded down.
+        first: number of samples at the first look.
+        most: number of samples at the last look.
+        growth: factor by which the number grows from look to look, rounded down.
     """
     count = min(first, most)
     while True:

@@ -1,4 +1,4 @@
-"""Trace and squared Frobenius norm of a symmetric operator with standard errors that hold."""
+"""Trace and squared Frobenius norm of a symmetric operator, with valid standard errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landscape.operator import Operator
 METHODS = ("xtrace", "hutch++", "hutchinson")
 
 FIRST_LOOK = {"xtrace": 6, "hutch++": 8, "hutchinson": 16}
-"""Probes before the error is looked at for the first time; then each time their number has grown by half."""
+"""Probes before the error is looked at for the first time. Later looks follow when their number has grown by half."""
 
 PRODUCTS_PER_PROBE = {"xtrace": 2, "hutch++": 3, "hutchinson": 1}
 
@@ -37,10 +37,10 @@ class Moments:
     """The sum of the eigenvalues and of their squares, from the same products.
 
     Attributes:
-        trace: the sum.
-        square: the sum of squares, which is the squared Frobenius norm.
-        converged: the interval of the trace is within +-2 rtol |value|; without an rtol, that it is finite.
-        products: matrix-vector products spent.
+        trace: the sum of the eigenvalues.
+        square: the sum of their squares, which is the squared Frobenius norm.
+        converged: whether the interval of the trace is within +-2 rtol |value|; without an rtol, whether it is finite.
+        products: number of matrix-vector products spent.
     """
 
     trace: Estimate
@@ -60,33 +60,33 @@ def moments(
 ) -> Moments:
     """Estimates the trace and the squared Frobenius norm of a symmetric operator A.
 
-    With orthonormal Q, tr A = tr Q^T A Q + E[w^T (I - QQ^T) A (I - QQ^T) w] for random w with covariance I; the
-    first part is exact, and the smaller the second, the smaller the error.
+    With orthonormal Q, tr A = tr Q^T A Q + E[w^T (I - QQ^T) A (I - QQ^T) w] for random w with covariance I. The first
+    part is exact. The smaller the second part is, the smaller is the error.
 
-    - `"hutchinson"` (1990): no Q, random signs. One product a probe; the error falls as 1 / sqrt(probes).
-    - `"hutch++"` (Meyer et al. 2021): Q spans A times random vectors, apart from the probes.
-    - `"xtrace"` (Epperly, Tropp, Webber 2024): Q spans A times all the other probes, for each probe in turn.
+    - `"hutchinson"` (1990): no Q, and random signs. A probe costs one product; the error falls as 1 / sqrt(probes).
+    - `"hutch++"` (Meyer et al. 2021): Q spans A times random vectors that are no probes.
+    - `"xtrace"` (Epperly, Tropp, Webber 2024): for each probe, Q spans A times all the other probes.
 
-    The values of the probes are independent in the first two methods. In XTrace the values share the other probes, so
-    that their spread is too small; their covariance is added. All intervals are Student's.
+    The values of the probes are independent in the first two methods. In XTrace they depend on each other, so that
+    their spread is too small; their covariance is added. All intervals are Student's.
 
-    Directions already known (`deflate`) leave the problem first. If the budget could span the whole space, the
-    operator is applied to a basis of the space, and the result is exact but for rounding: 10 eps of
-    `precision` times the Frobenius norm is taken as the standard error of that (on small networks in float32, 6 eps
-    at most were seen), twice that, relatively, for the squared norm.
+    Known directions (`deflate`) are removed first. If the budget could span the whole space, the operator is applied to
+    a basis of the space, and the result is exact up to rounding. The standard error of the trace is then 10 eps of the
+    operator's dtype times the Frobenius norm, and the relative error of the squared norm is twice as large. (On small
+    networks in float32 at most 6 eps were seen.)
 
     Args:
-        operator: A. The rounding of its dtype is part of the error.
+        operator: the operator A. The rounding of its dtype is a part of the error.
         method: one of `METHODS`.
-        rtol: ends when the 95% interval of the trace is within +-2 rtol |value|, looked at each time the number
-            of probes has grown by half; None spends the whole budget.
-        max_products: budget.
-        deflate: a subspace in which A is known, such as eigenvectors found before.
-        generator: on the operator's device, for the probes. Vectors are kept in float64: 4 a probe, none with
-            Hutchinson's.
+        rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|. The interval is looked at
+            each time the number of probes has grown by half. None spends the whole budget.
+        max_products: most products that may be spent.
+        deflate: a subspace in which A is known, such as that of known eigenvectors.
+        generator: draws the probes, on the operator's device. 4 vectors in float64 are kept for each probe; none with
+            Hutchinson's method.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
@@ -104,7 +104,7 @@ def moments(
     image = _in_float64(operator)
     rounding = 10 * torch.finfo(operator.dtype).eps
     limit = min(max_products, free) // cost
-    # twice the products of the first look are about what the second has spent, and this is no estimate
+    # sampling would spend about as many products until its second look, and would give only an estimate
     if free <= max_products and (rtol is None or free <= 2 * FIRST_LOOK[method] * cost):
         return _exact(image, basis, exact, 0, rounding)
     probes = _probes(image, basis, method, generator)
@@ -165,11 +165,11 @@ def _estimate(
 def _exact(
     image: Image, known: Tensor, exact: tuple[float, float], products: int, rounding: float
 ) -> Moments:
-    """The moments from a basis of the whole space that is not yet known; their error is rounding."""
+    """The moments from a basis of the part of the space that is not known; their error is rounding."""
     n = known.shape[0]
     complement = torch.linalg.qr(known, mode="complete").Q[:, known.shape[1] :]
     trace, square = exact
-    # where everything is known no product is left: split() would give one block without vectors
+    # if everything is known, no product is needed; split() would give one block without vectors
     for block in complement.split(32, dim=1) if complement.shape[1] else ():
         applied = image(block)
         trace += (block * applied).sum().item()
@@ -194,22 +194,24 @@ def block_traces(
 ) -> tuple[list[Estimate], bool, int]:
     """The traces of the diagonal blocks of a symmetric operator, all from the same products.
 
-    For random signs w, the part of w in a block times the part of A w there has the block's trace as its mean.
-    What is known of A, as Q diag(values) Q^T, is summed exactly, and only A less that is sampled.
+    For random signs w, take the entries of w and of A w in a block. The mean of their inner product is the trace of the
+    block. The known part Q diag(values) Q^T of A is summed exactly, and only the rest of A is sampled.
 
     Args:
-        operator: A.
-        sizes: of the blocks, in order; they sum to n.
-        rtol: ends when each block's 95% interval is within +-2 rtol |trace of A|; None spends the whole budget.
-        max_products: budget, at least 2.
+        operator: the operator A.
+        sizes: sizes of the blocks, in order; they sum to n.
+        rtol: sampling ends when each block's 95% interval is within +-2 rtol |trace of A|; None spends the whole
+            budget.
+        max_products: most products that may be spent, at least 2.
         deflate: a subspace in which A is known.
-        generator: on the operator's device, for the probes.
+        generator: draws the probes, on the operator's device.
 
     Returns:
-        The estimates, whether all are within rtol (without an rtol, whether they are finite), and the products spent.
+        The estimates, whether all are within rtol (without an rtol, whether they are finite), and the number of
+        products spent.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")

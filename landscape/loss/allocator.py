@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, which large tensors on the CPU need to be fast."""
+"""Keeps freed memory in the process, without which large tensors on the CPU are slow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ M_MMAP_MAX = -4
 def tune_allocator() -> bool:
     """Tells glibc to keep freed memory rather than give each large block back to the kernel.
 
-    A product of a convolutional network allocates and frees hundreds of megabytes; by default the kernel must
-    hand out and clear these pages anew each time, which takes a quarter to a third of the time. The process then
-    keeps its peak memory until it ends. A library must not decide this for its user, so only the command line calls
-    this function. Call it before the first large tensor is made.
+    A product of a convolutional network allocates and frees hundreds of megabytes. By default the kernel hands out and
+    clears these pages anew each time, which takes a quarter to a third of the time. After this call the process keeps
+    its peak memory until it ends. A library must not decide this for its user, so only the command line calls this
+    function. Call it before the first large tensor is made.
 
     Returns:
-        Whether it took effect; False where the C library is not glibc.
+        Whether the call took effect; False if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""Batches of any form: the tensors within are moved, cast, cut, joined and told apart by content."""
+"""Batches of any form: moves, casts, cuts and joins their tensors, and compares batches by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
 
     Args:
         batch: of any form that can be copied, such as a graph of torch_geometric or a `PackedSequence`.
-        transform: of one tensor.
+        transform: tensor -> tensor.
     """
     if isinstance(batch, Tensor):
         return transform(batch)
@@ -31,7 +31,7 @@ def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
 
 
 class _InPlaceOfTensors(TorchFunctionMode):
-    """Within, `copy.deepcopy` puts `transform(tensor)` in place of each tensor."""
+    """Inside the block `copy.deepcopy` puts `transform(tensor)` in the place of each tensor."""
 
     def __init__(self, transform: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _InPlaceOfTensors(TorchFunctionMode):
 
 
 def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with its floating-point tensors in `dtype`, and detached."""
+    """The batch, detached, with its floating-point tensors in `dtype`."""
 
     def cast(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
@@ -73,12 +73,12 @@ def tensors_in(batch: Batch) -> list[Tensor]:
 
 
 def bytes_of(batch: Batch) -> int:
-    """Bytes of the tensors of a batch."""
+    """The number of bytes of the tensors of a batch."""
     return sum(tensor.nbytes for tensor in tensors_in(batch))
 
 
 def samples_in(batch: Batch) -> int | None:
-    """The samples of a batch that can be cut: the length that all its tensors share. None for any other batch."""
+    """The number of samples of a batch that can be cut: the length of all its tensors. None for other batches."""
     leaves, _ = tree_flatten(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
         return None
@@ -92,22 +92,22 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
 
 
 def form_of(batch: Batch) -> Any:
-    """Equal for batches that differ in values and in the number of samples alone."""
+    """A key that is equal for batches that differ only in values and in the number of samples."""
     leaves, spec = tree_flatten(batch)
     return spec, [(tuple(leaf.shape[1:]), leaf.dtype, leaf.device) for leaf in leaves]
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """The samples of batches of one form as one batch."""
+    """One batch with the samples of several batches of one form."""
     if len(batches) == 1:
         return batches[0]
     return tree_map(lambda *leaves: torch.cat(leaves), *batches)
 
 
 def digest_of(batch: Batch) -> int:
-    """A digest of the content of a batch in 128 bits; of the samples in any order where the batch can be cut.
+    """A digest of the content of a batch in 128 bits. If the batch can be cut, the order of samples does not matter.
 
-    Tensors count, and the numbers, names and arrays that lie beside them in tuples, lists and dicts.
+    The digest covers the tensors, and numbers, names and arrays beside them in tuples, lists and dicts.
     """
     count = samples_in(batch)
     if count is None:
@@ -128,7 +128,7 @@ PLAIN = (int, float, complex, str, bytes)
 
 
 def _content(tensor: Tensor) -> memoryview:
-    # as bytes, for NumPy has no bfloat16
+    # as bytes, because NumPy has no bfloat16
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 

@@ -13,13 +13,13 @@ from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
 
 MOST_CLASSES = 1000
-"""Classes of which each is looked at by three losses of a sample or two, some tenths of a second in all."""
+"""Most classes that are looked at. Each takes three losses of a sample or two, some tenths of a second in all."""
 
 LOOKED_AT = 128
-"""Samples that are looked at, beside those of rare values."""
+"""Number of samples that are looked at, beside those of rare values."""
 
 REPEATED = 1e-4
-"""Outputs of one batch, run twice, differ by less, also on GPUs, where sums have no fixed order."""
+"""Two runs of one batch differ by less, even on GPUs, where sums have no fixed order."""
 
 
 def check_settings(
@@ -31,8 +31,8 @@ def check_settings(
     """Checks the settings of an Objective.
 
     Raises:
-        ValueError: a number out of range.
-        TypeError: an argument of another type.
+        ValueError: a number is out of range.
+        TypeError: an argument has another type.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size: must be at least 1, got {chunk_size}")
@@ -48,10 +48,10 @@ def check_settings(
 
 
 def check_that_it_is_a_batch(batch: object) -> None:
-    """Checks that a batch is inputs and targets; if both are tensors, of as many samples.
+    """Checks that a batch is inputs and targets. If both are tensors, they must have equally many samples.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the batch has another form.
     """
     remedy = (
         "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is; for other batches, say "
@@ -72,27 +72,28 @@ def check_that_it_is_a_batch(batch: object) -> None:
 
 
 def telling_rows(targets: Tensor) -> Tensor:
-    """Indices of a hundred samples. On these, a loss that is no mean and a model that mixes samples are found out."""
+    """Indices of a hundred samples, which reveal a loss that is no mean and a model that mixes samples."""
     rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT)).long()
     if targets.is_floating_point():
         return rows
-    # a class weight, or an ignored class, shows only on samples of that class
+    # only samples of a class show that the class has a weight or is ignored
     return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
 
 
 def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
-    """The outputs of some samples. The outputs of a few of them are compared with those of a batch without the others.
+    """The outputs of some samples, after a check: a few of the samples alone must have the same outputs.
 
     Args:
         outputs_of: indices of samples -> outputs, of a model on `device`.
         rows: indices of the samples.
-        device: the model's.
+        device: device of the model.
 
     Raises:
-        ValueError: no tensor, not a row for each sample, or random or dependent on the other samples.
+        ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
+            samples.
     """
     few = rows[: min((len(rows) + 1) // 2, 4)]
-    # a model that draws, to be refused, must not move the caller's random state
+    # a model that draws is refused, but must not move the caller's random state
     with borrowed_generators(device):
         outputs = outputs_of(rows)
         if not isinstance(outputs, Tensor):
@@ -109,7 +110,7 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
             again = outputs_of(few)
             repeated = outputs_of(few)
         except (RuntimeError, ValueError):
-            # some models cannot take a single sample, or but one size of batch
+            # some models cannot take a single sample, or take only one size of batch
             again, repeated = outputs_of(rows)[: len(few)], outputs[: len(few)]
     if not _agree(repeated, again, REPEATED):
         raise ValueError(
@@ -135,7 +136,7 @@ def check_that_loss_is_a_mean(
     """Checks that the loss of these samples is the counted mean of their losses, to the rounding of `dtype`.
 
     Raises:
-        ValueError: it is not, or no scalar.
+        ValueError: the loss is no counted mean, or no scalar.
     """
     together = loss_fn(outputs, targets)
     if together.numel() != 1:
@@ -167,16 +168,16 @@ def check_that_classes_count_alike(
     targets: Tensor,
     dtype: torch.dtype,
 ) -> None:
-    """Checks that the loss of two samples is the mean of theirs, whichever class the second one has.
+    """Checks that the loss of two samples is the mean of their losses, for each class of the second sample.
 
-    A class that has a weight of its own, or is ignored, may be one of hundreds, none of which is rare.
+    A class with a weight, or an ignored class, may be one of hundreds of classes, none of which is rare.
 
     Args:
         loss_fn: (outputs, targets) -> loss.
-        counting: what a batch counts for.
-        output: of one sample, (1, ...).
-        targets: of all samples; looked at if they are a class each, and then at most `MOST_CLASSES` of them.
-        dtype: of the weights.
+        counting: how much a batch counts for.
+        output: output of one sample, (1, ...).
+        targets: targets of all samples. They are looked at if each is a class; at most `MOST_CLASSES` classes are.
+        dtype: dtype of the weights.
 
     Raises:
         ValueError: the loss is no mean.
@@ -193,7 +194,7 @@ def check_that_classes_count_alike(
 
 
 def are_class_scores(outputs: object, targets: object) -> bool:
-    """(n, at least 2 classes) and (n,) of classes: one column is a binary model's single logit."""
+    """Whether outputs are (n, at least 2 classes) and targets (n,) classes. One column is a binary model's logit."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return False
     return (
@@ -205,11 +206,11 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
     """Checks that all ranks hold the same parameters and buffers.
 
     Raises:
-        ValueError: naming those that differ.
+        ValueError: some differ; the message names them.
     """
     differing = []
     for name, tensor in tensors.items():
-        # a NaN is none of the two extremes, and equal to no other
+        # NaN is neither the least nor the largest number, and equals no number
         value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
         extremes = torch.stack([value, -value])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=process_group)
@@ -226,8 +227,8 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
-    Where targets are very many, such as the labels of pixels, only the smallest and the largest one of each row count.
-    The values that losses ignore are by custom -100 and 255.
+    If there are very many targets, such as the labels of pixels, only the smallest and the largest one of each row
+    count: the values that losses ignore are -100 and 255 by convention.
     """
     rows = targets.reshape(len(targets), -1)
     if rows.numel() > 1_000_000:
@@ -239,17 +240,17 @@ def _rows_of_rare_values(targets: Tensor) -> Tensor:
 
 
 def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
-    """Whether outputs of the same samples in other batches are the same, NaN being equal to NaN.
+    """Whether outputs of the same samples in different batches are the same. NaN equals NaN.
 
     Rounding depends on the batch, and parts of a model may compute with less precision than its outputs have (bfloat16,
-    TF32). Dropout and BatchNorm change the outputs by about their own size. The tolerance of 5% lies in between.
+    TF32). Dropout and BatchNorm change outputs by about the size of the outputs. The tolerance of 5% lies between both.
     """
     is_precise = outputs.dtype == torch.float64
     return _agree(again, outputs, 1e-4 if is_precise else 0.05)
 
 
 def _agree(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
-    """Whether two tensors differ by no more than a part of the largest value, or 20 roundings in their dtype."""
+    """Whether two tensors differ by at most a share of the largest value, or by 20 roundings in their dtype."""
     if not outputs.is_floating_point():
         return torch.equal(again, outputs)
     tolerance = max(tolerance, 20 * torch.finfo(outputs.dtype).eps)

@@ -1,4 +1,4 @@
-"""How much of the whole loss the loss of a batch counts for."""
+"""Weights of batches in the mean loss of all data."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 from landscape.loss.batches import Batch, rows_of, samples_in
 
 Pair = tuple[Batch, Batch]
-"""What the model is run on, and what its outputs are compared with: (inputs, targets), or a whole batch twice."""
+"""(inputs of the model, targets of its outputs); twice the whole batch if a batch is not split."""
 
 Count = Callable[[Batch], Any]
-"""A batch -> how much its mean loss counts for: samples, tokens, pixels, weights. A number, or a tensor of one."""
+"""batch -> weight of its mean loss: samples, tokens, pixels, weights. A number, or a tensor of one number."""
 
 BY_PLACES = (nn.CrossEntropyLoss, nn.NLLLoss)
-"""Means over the places (samples, tokens, pixels) that are not ignored, by the weights of their classes."""
+"""Losses that are means over places (samples, tokens, pixels) that are not ignored, weighted by their classes."""
 
 BY_ENTRIES = (
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
     *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss, nn.PoissonNLLLoss),
 )
-"""Means over the entries of the targets."""
+"""Losses that are means over the entries of the targets."""
 
 
 @dataclass(frozen=True)
 class Counting:
-    """How the losses of parts of the data combine to the loss of all: sum of weight times loss, over the whole weight.
+    """The weights by which losses of parts combine to the loss of all: sum of weight times loss, over the whole weight.
 
     Attributes:
-        of_samples: (inputs, targets) -> what each of their samples counts for, (samples,).
-        of_batch: (inputs, targets) -> what their mean loss counts for; the sum over the samples if not given.
-        is_sum: the loss is a sum over the samples: all parts and the whole have the weight 1.
+        of_samples: (inputs, targets) -> the weight of each sample, (samples,).
+        of_batch: (inputs, targets) -> the weight of their mean loss; the sum over the samples if not given.
+        is_sum: whether the loss is a sum over the samples. Then all parts and the whole have the weight 1.
     """
 
     of_samples: Callable[[Pair], Tensor]
@@ -43,16 +43,16 @@ class Counting:
     is_sum: bool = False
 
     def weight_of(self, pair: Pair) -> float:
-        """What the mean loss of a batch counts for."""
+        """The weight of the mean loss of a batch."""
         return float(self.of_samples(pair).sum()) if self.of_batch is None else self.of_batch(pair)
 
     def whole(self, weights: float) -> float:
-        """The weight of data, from the sum of the weights of their parts."""
+        """The weight of all data, from the sum of the weights of their parts."""
         return 1.0 if self.is_sum else weights
 
 
 def counting_by(count: Count, *, of_whole_batches: bool) -> Counting:
-    """Counting by the caller's function, of (inputs, targets), or of batches that are not taken apart."""
+    """Counting by the caller's function of (inputs, targets), or of batches that are not split."""
 
     def of_batch(pair: Pair) -> float:
         weight = float(count(pair[0] if of_whole_batches else pair))
@@ -69,7 +69,7 @@ def counting_by(count: Count, *, of_whole_batches: bool) -> Counting:
 
 
 def counting_of(loss_fn: object) -> Counting:
-    """Counting by samples; of torch's own losses by what they divide by, whatever their options."""
+    """Counting by samples. For torch's own losses, by the number by which they divide, for all of their options."""
     loss = _as_module(loss_fn)
     if loss is None:
         return Counting(_one_each)
@@ -86,11 +86,11 @@ FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     nn.functional.cross_entropy: nn.CrossEntropyLoss,
     nn.functional.nll_loss: nn.NLLLoss,
 }
-"""Losses that leave out ignored targets without being told to."""
+"""Losses that leave out ignored targets by default."""
 
 
 def _as_module(loss_fn: Any) -> Any:
-    """One of torch's losses, also for its function with options; None for any other loss."""
+    """The module of one of torch's losses, also for a function with options; None for other losses."""
     if type(loss_fn).__module__ == nn.modules.loss.__name__:
         return loss_fn
     options = {}
@@ -113,18 +113,18 @@ def _one_each(pair: Pair) -> Tensor:
 
 
 def _entries(pair: Pair) -> Tensor:
-    """The entries of each sample's targets, of which the loss is a mean."""
+    """The number of entries in each sample's targets, over which the loss is a mean."""
     ones = _one_each(pair)
     return ones * (pair[1].numel() / max(1, len(ones))) if isinstance(pair[1], Tensor) else ones
 
 
 def _places_of(loss: Any, pair: Pair) -> Tensor:
-    """The places of each sample that are not ignored, by the weights of their classes."""
+    """For each sample, the sum over places that are not ignored of the weights of their classes."""
     targets, ones = pair[1], _one_each(pair)
     if not isinstance(targets, Tensor):
         return ones
     if targets.is_floating_point():
-        # probabilities of the classes along the second axis
+        # the targets are probabilities, with the classes along the second axis
         return ones * targets[0, 0].numel() if targets.ndim > 1 else ones
     kept = targets != loss.ignore_index
     weights = kept.double()

@@ -1,4 +1,4 @@
-"""Derivatives that are zero where nothing depends on the variable, and a check that torch records them."""
+"""Derivatives that are zero if nothing depends on the variable, and a check that torch records them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def derivative(
     of: Tensor, by: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
 ) -> Tensor:
-    """The gradient of the scalar `of` with respect to `by`; zero where `of` does not depend on `by`."""
+    """The gradient of the scalar `of` with respect to `by`; zero if `of` does not depend on `by`."""
     if not of.requires_grad:
         return torch.zeros_like(by)
     (result,) = torch.autograd.grad(
@@ -61,7 +61,7 @@ def add_derivative(
 
 
 def check_that_gradients_are_recorded(*tensors: Tensor) -> None:
-    """Checks that torch records gradients here. In inference mode a derivative would be zero without a word.
+    """Checks that torch records gradients. In inference mode a derivative would silently be zero.
 
     Raises:
         RuntimeError: `torch.inference_mode()` is on, or a tensor was made there.

@@ -1,4 +1,4 @@
-"""What an evaluation of a loss at one point gives."""
+"""The result of an evaluation at one point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and accuracy at one point; the accuracy is NaN where targets are not classes."""
+    """Loss and accuracy at one point. The accuracy is NaN if targets are not classes."""
 
     loss: float
     accuracy: float

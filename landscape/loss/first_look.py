@@ -1,4 +1,4 @@
-"""What is looked at once, on a few samples, before anything is measured."""
+"""Checks on a few samples, made once before anything is measured."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from landscape.loss.without_gradients import without_gradients
 
 @dataclass(frozen=True)
 class FirstLook:
-    """A look at a few samples.
+    """Checks on a few samples.
 
     Attributes:
         forward: (theta, inputs) -> outputs.
         theta: the variables (n,).
         loss_fn: (outputs, targets) -> mean loss.
         counting: how much a batch counts for.
-        chunks: of the data.
+        chunks: the data.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -55,12 +55,12 @@ class FirstLook:
     @full_float32()
     @torch.no_grad()
     def takes_derivatives(self) -> bool:
-        """Whether a forward pass differentiates by itself, as that of a PINN does, so that torch must record it.
+        """Whether a forward pass takes derivatives, as that of a PINN does, so that torch must record it.
 
         Raises:
             ValueError: the model cannot be run on a batch.
         """
-        # a model that draws, to be refused, must not move the caller's random state
+        # a model that draws is refused, but must not move the caller's random state
         with borrowed_generators(self.theta.device):
             try:
                 with without_gradients(False), torch.inference_mode():
@@ -82,16 +82,16 @@ class FirstLook:
     @full_float32()
     @torch.no_grad()
     def check_samples(self, *, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
-        """Looks at the outputs and losses of a hundred samples.
+        """Checks the outputs and losses of a hundred samples.
 
         Args:
-            are_tensors: inputs and targets are tensors, so that their outputs must have a row for each sample.
-            differentiates: a forward pass differentiates by itself.
-            chunk_size: most samples that are run at a time.
+            are_tensors: whether inputs and targets are tensors. Then outputs must have a row for each sample.
+            differentiates: whether a forward pass takes derivatives.
+            chunk_size: largest number of samples that are run at a time.
 
         Raises:
-            ValueError: the loss of samples together is not the counted mean of their losses; outputs are random, or
-                depend on the other samples.
+            ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
+                random or depend on the other samples.
         """
         with borrowed_generators(self.theta.device), without_gradients(differentiates):
             if are_tensors:
@@ -129,10 +129,10 @@ class FirstLook:
 
     @full_float32()
     def check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
-        """Looks at which weights the outputs, the loss and the regularizer are computed with.
+        """Checks that outputs, loss and regularizer depend only on weights of the copy of the model.
 
         Raises:
-            ValueError: with weights outside of the copy of the model.
+            ValueError: one of them depends on other weights.
         """
         if self._was_made_in_inference_mode():
             return

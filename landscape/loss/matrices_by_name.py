@@ -1,6 +1,6 @@
 """The matrices of a mean loss by name.
 
-A matrix registers itself with `@matrix_of_loss`, so that an Objective finds the matrix and imports nothing of it.
+A matrix registers itself with `@matrix_of_loss`, so that an Objective finds the matrix without importing its module.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ class LossMatrix(Operator, Protocol):
     """An operator of a mean loss at one weight vector. It can prepare for many products."""
 
     def expect(self, products: int) -> None:
-        """Says how many products are to come, so that a matrix can prepare what pays for so many."""
+        """Announces a number of products, so that the matrix can prepare what saves time for so many."""
 
 
-# Any: an Objective, which imports this file
+# Any stands for an Objective, which imports this file
 MatrixType = Callable[[Any, Tensor | None], LossMatrix]
-"""(objective, theta) -> the matrix at `theta`, or at the objective's own weights for None."""
+"""(objective, theta) -> the matrix at `theta`, or for None at the objective's weights."""
 
 MATRICES: dict[str, MatrixType] = {}
 """Filled by `@matrix_of_loss`."""
@@ -44,7 +44,7 @@ def matrix_named(name: str, objective: Any, theta: Tensor | None = None) -> Loss
     """The matrix of this name.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     if name not in MATRICES:
         raise ValueError(f"matrix: must be one of {', '.join(sorted(MATRICES))}, got {name!r}")

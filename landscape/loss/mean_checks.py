@@ -1,4 +1,4 @@
-"""Checks that the loss of data is the counted mean of the losses of their parts, whatever a batch is."""
+"""Checks that the loss of data is the counted mean of the losses of their parts, for batches of any form."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FEWEST = 8
 PAIRS = 8
 
 ALLOWED = {torch.float64: 1e-7, torch.float32: 1e-3}
-"""Relative difference between two ways to compute one mean loss; 0.05 in the shorter dtypes.
+"""Allowed relative difference between two ways to compute one mean loss; 0.05 in the shorter dtypes.
 
 Rounding depends on how the samples are cut, and parts of a model may compute with less precision than its weights have.
 """
 
 
 def telling_samples(pair: Pair, most: int) -> Pair:
-    """At most a hundred of the samples, among them those that hold the rarest integers, such as ignored labels."""
+    """At most a hundred of the samples, with those that hold the rarest integers, such as ignored labels."""
     samples = samples_in(pair)
     if samples is None:
         return pair
@@ -41,10 +41,10 @@ def check_that_losses_add_up(
     """Checks that the loss of these samples is the counted mean of the losses of unequal parts of them.
 
     Args:
-        loss_of: the mean loss of a batch.
+        loss_of: batch -> mean loss.
         counting: how much a batch counts for.
-        pair: some samples; a batch that cannot be cut is only run twice.
-        dtype: of the weights.
+        pair: some samples. A batch that cannot be cut is only run twice.
+        dtype: dtype of the weights.
 
     Raises:
         ValueError: the loss is no scalar, differs from one run to the next, or is not the counted mean.
@@ -99,5 +99,5 @@ def _check(
 
 
 def _differ(one: float, other: float, scale: float, allowed: float) -> bool:
-    """False where either is no number."""
+    """Whether two losses differ; False if either is no number."""
     return abs(one - other) > allowed * scale

@@ -12,10 +12,10 @@ import torch.distributed as dist
 
 
 class Releasable(Protocol):
-    """Something that keeps memory and can give it back."""
+    """An object that keeps memory and can free it."""
 
     def release(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
 
 
 R = TypeVar("R", bound=Releasable)
@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Releasable)
 
 @dataclass
 class Memory:
-    """What is kept for further products, by what keeps it.
+    """The objects that keep memory for further products.
 
     Attributes:
         budget: bytes that may be kept.
@@ -41,9 +41,9 @@ class Memory:
     _shared: dict[type, Any] = field(default_factory=dict)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:
-        """What is kept under a key, such as a matrix's class; made when first asked for.
+        """The object under a key, such as the class of a matrix. It is made when it is first asked for.
 
-        What is made must not hold the Objective. A cycle would keep its memory after the last use.
+        The object must not hold the Objective, because such a cycle would keep the memory after the last use.
         """
         if key not in self._shared:
             self._shared[key] = make()
@@ -51,7 +51,7 @@ class Memory:
         return found
 
     def release(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
         for kept in self._shared.values():
             kept.release()
 

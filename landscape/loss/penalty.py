@@ -18,8 +18,8 @@ class Penalty:
 
     Attributes:
         regularizer: {name: parameter} -> a scalar.
-        model: with the constants.
-        layout: of the variables.
+        model: the model that holds the constants.
+        layout: names and shapes of the variables.
     """
 
     regularizer: Regularizer
@@ -30,7 +30,7 @@ class Penalty:
         """The regularizer at `theta` (n,), a scalar.
 
         Raises:
-            ValueError: it is no scalar.
+            ValueError: the value is no scalar.
         """
         constants = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         value = self.regularizer({**constants, **self.layout.unflatten(theta)})
@@ -40,13 +40,13 @@ class Penalty:
 
     @torch.enable_grad()
     def gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient (n,)."""
+        """The gradient (n,) of the regularizer."""
         variable = theta.detach().requires_grad_()
         return derivative(self(variable), variable)
 
     @torch.enable_grad()
     def product(self, theta: Tensor, block: Tensor) -> Tensor:
-        """Its Hessian times a block of vectors (n, k)."""
+        """The Hessian of the regularizer times a block of vectors (n, k)."""
         variable = theta.detach().requires_grad_()
         slope = derivative(self(variable), variable, create_graph=True)
         columns = [derivative(slope @ column, variable, retain_graph=True) for column in block.T]

@@ -1,4 +1,4 @@
-"""Measuring in all of float32: neither TF32, which GPUs take for convolutions by default, nor the caller's autocast."""
+"""Full float32 for measurements: no TF32, the default of GPUs for convolutions, and no autocast of the caller."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ OLDER: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
     ),
     (lambda: backends.cudnn.allow_tf32, partial(setattr, backends.cudnn, "allow_tf32"), False),
 )
-"""(read, write, the value that forbids TF32)."""
+"""Settings of torch as (read, write, value that forbids TF32)."""
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 and no autocast within, however torch was told to allow them; also a decorator.
+    """Turns off TF32 and autocast inside the block. Also a decorator.
 
-    Autocast computes in 8 or 11 bits what errors are claimed for in 24. A model's own autocast, within its forward,
-    stays. For TF32 there is nothing to do before CUDA is in use.
-    Its relative error of 5e-4 a factor is a hundred times what an eigenvalue is claimed to within, and more than two
-    ways to compute one loss may differ by. The settings are the process's: other threads' passes have them too.
+    The errors of results assume the 24 bits of float32; autocast computes in 8 or 11 bits. The autocast of a model in
+    its forward stays on. TF32 needs no care before CUDA is in use. Its relative error of 5e-4 for each factor is a
+    hundred times the error that is given for an eigenvalue, and more than two ways to compute one loss may differ. The
+    settings belong to the process, so that other threads have them too.
     """
     with ExitStack() as undo:
         for device in ("cpu", "cuda"):
@@ -49,9 +49,9 @@ def full_float32() -> Iterator[None]:
 def _without_tf32() -> Iterator[None]:
     on_cpu = backends.mkldnn.matmul
     with ExitStack() as undo:
-        # one of the older names speaks of the CPU too
+        # one of the older settings also changes the CPU
         undo.callback(setattr, on_cpu, "fp32_precision", on_cpu.fp32_precision)
-        # by the older names first, as torch may refuse to multiply where they say other than the newer ones do
+        # the older settings first, because torch may refuse to multiply if they contradict the newer ones
         for read, write, full in OLDER:
             with suppress(RuntimeError):
                 if (before := read()) != full:

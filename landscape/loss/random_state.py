@@ -1,4 +1,4 @@
-"""torch's global generators, borrowed by one thread at a time: loaders and models may draw from no other."""
+"""torch's global generators, which one thread at a time borrows. Some loaders and models can draw from no others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 import torch
 
 LOCK: threading.RLock = torch.random.__dict__.setdefault("_borrowed_by_one_thread", threading.RLock())
-"""Held while the global generators are borrowed. It lies with the generators, so that `ncsam` has the same one."""
+"""Held while the global generators are borrowed. `torch.random` keeps the lock, so that `ncsam` has the same."""
 
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None) -> Iterator[None]:
-    """Within, torch's global generators belong to this thread; afterward they are as they were.
+    """Inside the block torch's global generators belong to this thread. At its end their state is restored.
 
     Args:
-        device: whose generator is borrowed beside the CPU's, if it is a GPU.
+        device: if the device is a GPU, its generator is borrowed beside that of the CPU.
     """
     with (
         LOCK,

@@ -1,4 +1,4 @@
-"""How an Objective reads the caller's data: once and kept, or again for each pass."""
+"""Reads the caller's data: once and kept in memory, or again for each pass."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
 KEEP = ("all", "none", "auto")
-"""In memory; read again for each pass; as fits into the memory budget."""
+"""Kept in memory; read again for each pass; whichever fits into the memory budget."""
 
 LOOKED_AT = 128
-"""Samples of a stream that the checks look at."""
+"""Number of samples of a stream that the checks look at."""
 
 END = object()
 
@@ -35,12 +35,12 @@ class Source:
 
     data: Any
     as_pair: Callable[[Batch], Pair]
-    # each pass goes on in the random numbers where the last one ended, so that an augmentation shows
+    # each pass continues the random numbers of the last one, so that a random augmentation is noticed
     _random_state: Tensor = field(default_factory=torch.get_rng_state)
 
     @property
     def is_one_batch(self) -> bool:
-        """A dict, or a tuple with a tensor in it; a tuple of batches has none."""
+        """Whether data are one batch: a dict, or a tuple with a tensor in it. A tuple of batches holds no tensor."""
         data = self.data
         return isinstance(data, Mapping) or (
             isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data)
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def can_be_read_again(self) -> bool:
-        """Whether each pass begins anew, as that over a DataLoader does and that over a generator does not."""
+        """Whether data can be read several times. A DataLoader can, and a generator cannot."""
         return not isinstance(self.data, Iterator)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -77,11 +77,11 @@ class Streamed:
     """A data set that is read again for each pass. It must hold the same samples each time, in any order.
 
     Args:
-        source: of the batches; the object takes note of them by `note`.
+        source: the batches; the first pass over them calls `note`.
         cut: cuts the batches into chunks.
 
     Attributes:
-        samples: how many; a batch that cannot be cut is one.
+        samples: number of samples. A batch that cannot be cut counts as one.
         weight: sum of the chunks' weights.
     """
 
@@ -97,7 +97,7 @@ class Streamed:
         self.weight = 0.0
 
     def note(self, pair: Pair) -> None:
-        """Takes note of a batch in the first pass."""
+        """Records a batch in the first pass."""
         self._digest += digest_of_pair(pair)
         for chunk in self._cut(pair):
             self._length += 1
@@ -108,7 +108,7 @@ class Streamed:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for streams of the same samples in any order."""
+        """A digest that is equal for streams of the same samples, in any order."""
         return f"{self._digest:x}"
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class Streamed:
             )
 
     def first(self, count: int) -> Pair:
-        """Some of the first samples, at most `count` where the first batch can be cut, and at most 128."""
+        """Some of the first samples: at most 128, and at most `count` if the first batch can be cut."""
         assert self._first is not None
         return self._first if samples_in(self._first) is None else rows_of(self._first, slice(0, count))
 
@@ -136,7 +136,7 @@ class Streamed:
         return self.first(LOOKED_AT)
 
     def rows(self, _: slice | Tensor) -> tuple[Pair, ...]:
-        """Refuses: samples of a stream have no numbers.
+        """Raises an error, because samples of a stream cannot be picked by index.
 
         Raises:
             ValueError: always.
@@ -155,14 +155,14 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
     """The data in memory, or a stream of them.
 
     Args:
-        source: of the batches.
+        source: the batches.
         cut: cuts the batches into chunks.
-        keep: `"all"`, `"none"` or `"auto"`: in memory if they fit into `budget` bytes, are there already, or can be
-            read only once.
-        budget: bytes.
+        keep: `"all"` keeps the data, `"none"` streams them, and `"auto"` keeps them if they fit into `budget` bytes,
+            are in memory already, or can be read only once.
+        budget: number of bytes.
 
     Raises:
-        ValueError: no samples; a stream of what can be read only once.
+        ValueError: there are no samples, or data that can be read only once shall be streamed.
     """
     if keep not in KEEP:
         raise ValueError(f"keep: must be one of {', '.join(KEEP)}, got {keep!r}")
@@ -192,7 +192,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
 
 
 def _some_of(pair: Pair) -> Pair:
-    """A copy of a few samples, which holds no more memory than they need."""
+    """A copy of a few samples that holds no more memory than these samples need."""
     if samples_in(pair) is None:
         return pair
     return mapped(rows_of(pair, slice(0, LOOKED_AT)), lambda tensor: tensor.clone())

@@ -1,4 +1,4 @@
-"""Recurrent layers that can be differentiated in evaluation mode, and twice, on a GPU too."""
+"""Lets recurrent layers be differentiated in evaluation mode, and twice, on a GPU too."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from landscape.fx.threads import HeldSetting
 
 
 def avoid_cudnn_recurrence(model: nn.Module) -> None:
-    """Has the LSTMs, GRUs and RNNs of a model, in place, do without cuDNN's kernels.
+    """Turns off cuDNN's kernels for the LSTMs, GRUs and RNNs of a model, in place.
 
-    These have a gradient in training mode only, and no second one (torch's own kernels are slower and have both).
+    These kernels have a gradient only in training mode, and no second derivative. torch's own kernels are slower and
+    have both.
     """
     for module in model.modules():
         if isinstance(module, nn.RNNBase):

@@ -1,4 +1,4 @@
-"""What an Objective must know of a batch: how the model is run on it, and what the loss compares the outputs with."""
+"""How an Objective runs a model on a batch, and with what the loss compares the outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from landscape.loss.checks import check_that_it_is_a_batch
 from landscape.loss.counts import Count, Counting, Pair, counting_by, counting_of
 
 LossFunction = Callable[[Any, Any], Tensor]
-"""(outputs, targets) -> the mean loss, a scalar; (outputs, batch) where the caller says how to run the model."""
+"""(outputs, targets) -> the mean loss, a scalar. Called with (outputs, batch) if the caller gives `forward`."""
 
 Forward = Callable[[nn.Module, Batch], Any]
 """(model, batch) -> outputs of any form."""
@@ -24,30 +24,30 @@ Regularizer = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 def loss_itself(outputs: Tensor, _: Batch) -> Tensor:
-    """The loss where the model's own output is the loss."""
+    """The loss if the model's output is the loss."""
     return outputs
 
 
 def by_keywords(model: nn.Module, batch: Mapping[str, Any]) -> Any:
-    """`model(**batch)`."""
+    """Runs `model(**batch)`."""
     return model(**batch)
 
 
 def by_inputs(model: nn.Module, inputs: Batch) -> Any:
-    """`model(inputs)`."""
+    """Runs `model(inputs)`."""
     return model(inputs)
 
 
 @dataclass
 class Task:
-    """How a batch is taken apart and run.
+    """How a batch is split and run.
 
-    A batch (inputs, targets) is taken apart: the model gets the inputs and the loss the targets. Where the caller gives
-    `forward`, or a batch is a dict, both get the whole batch.
+    A batch (inputs, targets) is split: the model gets the inputs, and the loss gets the targets. If the caller gives
+    `forward`, or if a batch is a dict, both get the whole batch.
 
     Attributes:
         run: (model, inputs) -> outputs.
-        count: the caller's; None: by samples, or by what the loss divides by.
+        count: the caller's function; None: samples count, or the number by which the loss divides.
         takes_whole_batches: whether model and loss get the whole batch.
     """
 
@@ -60,10 +60,10 @@ class Task:
         return self.run(model, inputs)
 
     def as_pair(self, batch: Batch, dtype: torch.dtype) -> Pair:
-        """What the model is run on, and what the loss compares the outputs with; floating-point tensors in `dtype`.
+        """The inputs of the model, and the targets of the loss, with floating-point tensors in `dtype`.
 
         Raises:
-            ValueError: neither a pair nor a dict, and nobody says how to run the model on it.
+            ValueError: the batch is neither a pair nor a dict, and no `forward` says how to run the model on it.
         """
         if isinstance(batch, Mapping) and self.run is by_inputs:
             self.run, self.takes_whole_batches = by_keywords, True

@@ -1,4 +1,4 @@
-"""The unit of a loss: nat where the loss is a log-likelihood, none elsewhere."""
+"""The unit of a loss: nat for a log-likelihood, no unit for others."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ FUNCTIONS = (
 
 
 def unit_of(loss_fn: Any) -> str:
-    """ "nat" for torch's log-likelihoods; empty for every other loss, of which the unit is not known."""
+    """ "nat" for torch's log-likelihoods; empty for every other loss, because its unit is not known."""
     if isinstance(loss_fn, partial):
         return unit_of(loss_fn.func)
     return "nat" if isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn in FUNCTIONS else ""
 
 
 def common_unit(loss_fns: Iterable[Any]) -> str:
-    """The unit of all these losses; empty if they differ."""
+    """The unit that all these losses share; empty if their units differ."""
     units = {unit_of(loss_fn) for loss_fn in loss_fns}
     return units.pop() if len(units) == 1 else ""

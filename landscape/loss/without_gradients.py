@@ -1,4 +1,4 @@
-"""Forward passes of which no gradient is wanted."""
+"""Forward passes without gradients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 @contextmanager
 def without_gradients(differentiates: bool) -> Iterator[None]:
-    """Within, torch records nothing.
+    """Inside the block torch records no gradients, unless a forward pass needs them.
 
     Args:
-        differentiates: the forward pass takes derivatives by itself, as that of a PINN does, so that torch must record.
+        differentiates: whether a forward pass takes derivatives, as that of a PINN does, so that torch must record.
     """
-    # tensors of inference mode, in which the caller may be, cannot be differentiated
+    # the caller may be in inference mode, whose tensors cannot be differentiated
     with (
         torch.inference_mode(False) if differentiates else nullcontext(),
         torch.set_grad_enabled(differentiates),

@@ -1,4 +1,4 @@
-"""Functions that measure take an Objective. A model in its place is refused, with the remedy."""
+"""Refuses a model in the place of an Objective, and names the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
-    """A function whose first argument is an Objective, or several by name; anything else is a TypeError."""
+    """A function that raises TypeError unless its first argument is an Objective, or several by name."""
 
     @wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> Result:

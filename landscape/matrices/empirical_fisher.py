@@ -18,26 +18,27 @@ from landscape.matrices.of_objective import MatrixOfObjective
 
 @matrix_of_loss("empirical-fisher")
 class EmpiricalFisher(MatrixOfObjective):
-    """The mean of g g^T over the samples, g the gradient of a sample's loss.
+    """The mean of g g^T over the samples, where g is the gradient of a sample's loss.
 
-    Samples count as they do in the mean loss. A batch that cannot be cut is one sample. A regularizer, which no sample
-    enters, is no part of it. It is neither the Fisher matrix, whose labels are drawn from the model (for cross-entropy:
-    the Gauss-Newton matrix), nor an approximation of it far from a minimum (Kunstner et al. 2019, arXiv:1905.12558).
+    Samples have the same weights as in the mean loss. A batch that cannot be cut is one sample. A regularizer depends
+    on no sample, and is no part of the matrix. The empirical Fisher matrix is not the Fisher matrix, whose labels are
+    drawn from the model and which is the Gauss-Newton matrix for cross-entropy. Far from a minimum it does not
+    approximate the Fisher matrix either (Kunstner et al. 2019, arXiv:1905.12558).
 
     Args:
-        objective: whose loss.
-        theta: the weights (n,); the objective's own if not given.
+        objective: its loss is differentiated.
+        theta: the weights (n,); those of the objective if not given.
     """
 
     def expect(self, products: int) -> None:
-        """Nothing: products are direct."""
+        """Does nothing, because all products are direct."""
 
     @full_float32()
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            ValueError: vectors of another length.
+            ValueError: the vectors have another length.
         """
         objective = self._objective
         if vectors.ndim not in (1, 2) or len(vectors) != self.dimension:
@@ -57,9 +58,9 @@ class EmpiricalFisher(MatrixOfObjective):
 
     @torch.enable_grad()
     def _of_chunk(self, chunk: Chunk, block: Tensor) -> Tensor:
-        """J^T diag(weights) J times the block, J the Jacobian of the samples' losses.
+        """J^T diag(weights) J times the block, where J is the Jacobian of the samples' losses.
 
-        J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u.
+        J^T u is linear in u. So J times a vector is the gradient of (J^T u) . vector with respect to u.
         """
         variable = self._theta.detach().requires_grad_()
 
@@ -77,7 +78,7 @@ class EmpiricalFisher(MatrixOfObjective):
             return with_weights(self._objective.model, self._objective.unflatten(variable), products)
 
     def _losses(self, model: nn.Module, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """The losses of the samples that count, and what they count for."""
+        """The losses of the samples of a weight above 0, and these weights."""
         objective = self._objective
         if samples_in(chunk.pair) is None:
             inputs, targets = chunk.read()

@@ -1,4 +1,4 @@
-"""The functional Hessian of a mean loss: the Hessian less the Gauss-Newton matrix."""
+"""The functional Hessian of a mean loss: the Hessian minus the Gauss-Newton matrix."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from landscape.matrices.of_objective import MatrixOfObjective
 class FunctionalHessian(MatrixOfObjective):
     """The curvature of the outputs, weighted by the gradient of the loss in the outputs (Singh et al. 2021).
 
-    For cross-entropy the labels, and so their noise, enter the Hessian here alone. A product costs one with each of
-    the two matrices.
+    It is the Hessian minus the Gauss-Newton matrix. For cross-entropy it is the only part of the Hessian that depends
+    on the labels and so on their noise. A product costs one product with each of the two matrices.
     """
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:

@@ -22,7 +22,7 @@ from landscape.matrices.rule import Loss, Rule, Run
 def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
     """The Gauss-Newton matrix of `loss(outputs)` in `theta` times a vector, without forward-mode derivatives.
 
-    J^T u is linear in u, so that J times a vector is the gradient of (J^T u) . vector in u (Townsend 2017).
+    J^T u is linear in u. So J times a vector is the gradient of (J^T u) . vector with respect to u (Townsend 2017).
     """
     outputs, whole = as_one_tensor(outputs)
     scores = outputs.detach().clone().requires_grad_()
@@ -39,7 +39,7 @@ def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[T
 
 
 def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
-    """The Gauss-Newton matrix times a step, to second order in the step: J^T times how the loss's slope changes."""
+    """The Gauss-Newton matrix times a step, to second order: J^T times the change of the loss' slope in the outputs."""
 
     def slope(_: Tensor, outputs: Any) -> Tensor:
         outputs, whole = as_one_tensor(outputs)
@@ -53,7 +53,7 @@ def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> T
 
 
 def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
-    """J^T (Hessian of the loss in the outputs) J times a vector, J the outputs' Jacobian (Schraudolph 2002)."""
+    """J^T (Hessian of the loss in the outputs) J times a vector, with J the outputs' Jacobian (Schraudolph 2002)."""
 
     def product(theta: Tensor, vector: Tensor, inputs: Any, targets: Any) -> Tensor:
         def forward(point: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
 
 @matrix_of_loss("gauss-newton")
 class GaussNewton(MeanOverSamples):
-    """The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian.
+    """The mean of J^T (Hessian of the loss in the outputs) J over the samples, with J the outputs' Jacobian.
 
-    It is the Hessian without the outputs' own curvature, and positive semidefinite for convex losses. For
+    It is the Hessian without the curvature of the outputs, and is positive semidefinite for convex losses. For
     cross-entropy on logits it is the Fisher matrix and does not depend on the labels. The Hessian of a regularizer is a
-    part of it, as a regularizer's outputs are the weights themselves.
+    part of it, because the outputs of a regularizer are the weights themselves.
 
     Raises:
         ValueError: the objective has no outputs (`Objective.of_loss`).

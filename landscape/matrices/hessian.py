@@ -20,7 +20,7 @@ from landscape.matrices.rule import Loss, Rule, Run
 def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
     """The Hessian of `loss(outputs)` in `theta` times a vector, by double backward: one graph for all vectors.
 
-    Needs no forward-mode derivatives, which some operations lack.
+    This way needs no forward-mode derivatives, which some operations lack.
     """
     gradient = derivative(loss(outputs), theta, create_graph=True)
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)

@@ -1,4 +1,4 @@
-"""What matrices that are a mean over the samples have in common: products are summed over the chunks of the data."""
+"""The base of matrices that are means over the samples. Products are summed over the chunks of the data."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
-from landscape.matrices.second_derivatives import COPIES, SAMPLES, check_second_derivatives
+from landscape.matrices.second_derivatives import check_second_derivatives
 
 
 class MeanOverSamples(MatrixOfObjective):
     """A symmetric matrix (n, n) of an objective's mean loss that is the mean of a matrix of each sample.
 
-    A subclass only says how one chunk is multiplied. All instances for one objective share what its products keep.
+    A subclass only says how the matrix of one chunk is multiplied. All instances for one objective share the memory
+    that their products keep.
 
     Args:
-        objective: whose mean loss.
-        theta: the weights (n,); the objective's own if not given.
+        objective: its mean loss has this matrix.
+        theta: the weights (n,); those of the objective if not given.
 
     Attributes:
         rule: how the matrix of one chunk is multiplied.
@@ -37,11 +37,11 @@ class MeanOverSamples(MatrixOfObjective):
 
     @property
     def is_traced(self) -> bool:
-        """Whether products are traced by now, rather than direct."""
+        """Whether products are now traced rather than direct."""
         return bool(self._products.is_traced)
 
     def expect(self, products: int) -> None:
-        """Says that as many products are to come, so that whether to trace can be decided now."""
+        """Announces a number of products, so that the matrix can decide now whether to trace."""
         with self._objective.exclusive:
             self._products.expect(products)
 
@@ -50,8 +50,9 @@ class MeanOverSamples(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            ValueError: vectors of another length, or none; or a model whose second derivatives are wrong.
-            RuntimeError: in `torch.inference_mode()`, where no derivative can be had.
+            ValueError: the vectors have another length, there are none, or the second derivatives of the model are
+                wrong.
+            RuntimeError: `torch.inference_mode()` is on, in which torch computes no derivatives.
         """
         n = self.dimension
         if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
@@ -62,23 +63,13 @@ class MeanOverSamples(MatrixOfObjective):
         objective.check_that_derivatives_exist()
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
-            self._check_once()
+            check_second_derivatives(type(self), objective)
             product = objective.summed(self._products(self._theta, block))
             product /= objective.weight
             if objective.penalty:
                 product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
-
-    def _check_once(self) -> None:
-        objective = self._objective
-        copies_fit = COPIES * 8 * self.dimension <= objective.memory_budget
-        if type(self) in objective.verified or not copies_fit:
-            return
-        objective.verified.add(type(self))
-        data = copied_to(objective.chunks.first(SAMPLES), self.device)
-        rule, model, layout = self.rule, objective.model, objective.layout
-        check_second_derivatives(rule, model, objective.run, layout, objective.theta, data, objective.loss_fn)
 
     def _new_products(self) -> Products:
         objective = self._objective

@@ -1,4 +1,4 @@
-"""What all matrices of a mean loss have in common: where they are taken, their size, their dtype and their device."""
+"""The base of all matrices of a mean loss: weights, size, dtype and device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class MatrixOfObjective:
     """A symmetric matrix (n, n) of an objective's mean loss at one weight vector.
 
     Args:
-        objective: whose mean loss.
-        theta: the weights (n,); the objective's own if not given.
+        objective: its mean loss has this matrix.
+        theta: the weights (n,); those of the objective if not given.
     """
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
@@ -27,10 +27,10 @@ class MatrixOfObjective:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which products are computed."""
+        """The dtype in which products are computed."""
         return self._objective.dtype
 
     @property
     def device(self) -> torch.device:
-        """On which products are computed."""
+        """The device on which products are computed."""
         return self._objective.device

@@ -1,4 +1,4 @@
-"""Outputs of any form as one tensor, which a Gauss-Newton matrix needs."""
+"""Makes one tensor of outputs of any form, which a Gauss-Newton matrix needs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def as_one_tensor(outputs: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """The floating-point tensors of outputs as one, and the function that makes outputs of such a tensor again.
+    """The floating-point tensors of outputs as one tensor, and the function that turns such a tensor into outputs.
 
     Args:
-        outputs: tensors, numbers and names in tuples, lists, dicts and other trees that torch knows. A tensor is
-            itself.
+        outputs: tensors, numbers and names in tuples, lists, dicts and other trees that torch knows. A single tensor is
+            returned as it is.
 
     Raises:
         TypeError: the outputs hold an object that torch cannot take apart, or no floating-point tensor.

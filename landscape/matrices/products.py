@@ -1,4 +1,4 @@
-"""Products of one matrix with blocks of vectors, summed over the chunks of the data, direct or traced."""
+"""Products of one matrix with blocks of vectors: summed over the chunks of the data, and direct or traced."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ from landscape.matrices.rule import Rule
 T = TypeVar("T")
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
-"""Floating-point operations that take as long as tracing a product: some seconds."""
+"""Floating-point operations that take as long as tracing a product, which is some seconds."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
-"""A product of one chunk with fewer floating-point operations is bound by overhead, which a block of vectors shares."""
+"""With fewer floating-point operations, overhead dominates a product of one chunk; a block of vectors shares it."""
 
 AGREEMENT = {torch.float64: 1e-6, torch.float32: 0.01}
 """The largest relative difference between a traced and a direct product; 0.1 in the shorter dtypes.
 
-In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, whose ReLUs switch with the
-rounding.
+In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a ResNet-20, because rounding switches some
+of its ReLUs.
 """
 
 NO_SECOND_DERIVATIVE = ("is not implemented", "differentiate twice", "not currently supported")
-"""Parts of torch's messages."""
+"""Parts of the messages with which torch says that an operation has no second derivative."""
 
 PRODUCT_COST = 7
 """A product by double backward takes about as long as so many forward passes."""
 
 
 class Products:
-    """Products with one matrix, which share what they can at each point.
+    """Products with one matrix, which share the computations that depend on the weights alone.
 
     The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
-    expected to, the product is traced and cut in two (`landscape.fx.linearize`). The first part depends on the weights
-    alone; its results are kept for as many chunks as fit into memory, and computed again for the others. The second
-    part is computed for every vector. A traced product is compared with a direct one before it is used. A model that
-    cannot be traced stays with direct products, and a warning says so.
+    expected to, the product is traced and cut into two parts (`landscape.fx.linearize`). The first part depends on the
+    weights alone. Its results are kept for as many chunks as fit into memory, and computed again for the others. The
+    second part is computed for every vector. A traced product is compared with a direct one before it is used. A model
+    that cannot be traced stays with direct products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
         model: in evaluation mode.
         forward: (model, inputs) -> outputs.
-        layout: of its variables.
+        layout: names and shapes of the variables.
         loss_fn: (outputs, targets) -> mean loss.
-        chunks: of the data, with their sizes.
-        memory: in which the results of the first part are kept.
-        linearize: whether to trace; None: when it pays.
-        compile_mode: of `torch.compile` for the traced product; None does not compile.
+        chunks: the chunks of the data.
+        memory: keeps the results of the first part.
+        linearize: whether products are traced; None traces when that saves time.
+        compile_mode: mode of `torch.compile` for the traced product; None does not compile.
 
     Attributes:
-        is_traced: whether products are traced; None as long as that is undecided.
+        is_traced: whether products are traced; None before that is decided.
     """
 
     def __init__(
@@ -119,18 +119,18 @@ class Products:
         return total.T.contiguous()
 
     def expect(self, columns: int) -> None:
-        """Says that as many products are to come, so that whether to trace can be decided now."""
+        """Announces a number of products, so that it can be decided now whether to trace."""
         self._columns += columns
 
     def release(self) -> None:
-        """Gives back the memory that is kept for further products."""
+        """Frees the memory that is kept for further products."""
         self._kept.clear()
         self._memory.used -= self._kept_bytes
         self._kept_bytes = 0
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets what belongs to other weights. The same unchanged tensor is recognized without reading its values."""
+        """Forgets the results for other weights. An unchanged tensor is recognized without reading its values."""
         seen = (theta, theta._version)
         if self._seen is not None and (self._seen[0] is theta and self._seen[1] == seen[1]):
             return
@@ -165,7 +165,7 @@ class Products:
                 self._differentiated(variables, add)
         return total.T
 
-    # the caller may have said no_grad, in which every derivative would be zero
+    # the caller may have turned gradients off, and every derivative would be zero
     @torch.enable_grad()
     def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
         inputs, targets = chunk.read()
@@ -199,7 +199,7 @@ class Products:
             return vmap(lambda row: tangent(row, *residuals))(rows)
         products = torch.empty_like(rows)
         for row, product in zip(rows, products, strict=True):
-            # at once: the next replay of a CUDA graph overwrites what this one gave
+            # copied at once, because the next replay of a CUDA graph overwrites the result of this one
             product.copy_(tangent(row, *residuals))
         return products
 
@@ -225,7 +225,7 @@ class Products:
         return traced.tangent, residuals
 
     def _of_one_tensor(self, inputs: Any) -> tuple[Outputs, LossFunction]:
-        """The model's outputs as one tensor, and the loss of such a tensor; a trace knows no other form."""
+        """The model's outputs as one tensor, and the loss of such a tensor. A trace needs this form."""
         example = self._outputs(self._theta, inputs)
         if isinstance(example, Tensor):
             return self._outputs, self._loss_fn
@@ -238,7 +238,7 @@ class Products:
         )
 
     def _decide(self, block: Tensor) -> None:
-        """Traces from now on if that pays and the traced product agrees with the direct one."""
+        """Traces from now on, if that saves time and the traced product agrees with the direct one."""
         if not isinstance(self._chunks, Held) or not self._chunks.can_be_traced:
             if self._linearize:
                 raise ValueError(
@@ -271,7 +271,7 @@ class Products:
             if error > AGREEMENT.get(direct.dtype, 0.1):
                 raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
         except Exception as reason:
-            # tracing fails in as many ways as there are models; the direct way is right for all
+            # tracing may raise any error; direct products are right for all models
             if self._linearize:
                 raise
             self.release()
@@ -285,7 +285,7 @@ class Products:
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
-    """The memory of the tensors. Each storage counts once, and the storage of `besides` does not count."""
+    """The bytes of the tensors. Each storage counts once, and the storage of `besides` does not count."""
     # torch's own zeros have no storage
     stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}

@@ -19,7 +19,7 @@ class Run(Protocol):
     """Runs the model on one chunk. Derivatives are taken within `use`, where the model holds the weights."""
 
     def __call__(self, theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
-        """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
+        """Returns `use(variable, outputs)` for the weights (n,) as a variable, and the outputs that depend on it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Rule:
 
     Attributes:
         direct: (theta, outputs, loss of the outputs) -> (vector -> product). `theta` requires a gradient and `outputs`
-            depend on it. All vectors share what is computed before the first. Holds for every model.
+            depend on it. All vectors share what is computed before the first product. It works for every model.
         difference: (run, loss of the outputs, theta, step) -> product with the step, from first derivatives at
             theta + step and theta - step. It tells whether second derivatives are right.
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.

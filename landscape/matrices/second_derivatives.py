@@ -1,10 +1,10 @@
-"""Whether a model's second derivatives are right: one product is compared with a difference of first derivatives."""
+"""A check of second derivatives: one product is compared with a difference of first derivatives."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,85 +13,81 @@ from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
-from landscape.loss.task import Forward, LossFunction
-from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+from landscape.loss.objective import Objective
+from landscape.loss.weights import tensors_of, with_weights
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
-"""Samples that are looked at; a second derivative is missing for all samples or for none."""
+"""Number of samples that are looked at. A second derivative is missing for all samples or for none."""
 
 STEP = 1e-7
-"""Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
+"""Length of the step relative to the weights. It needs float64, and hardly ever crosses the kink of a ReLU."""
 
 MOVED = 0.01
-"""How far from the weights the comparison is made, relative to them: weights of 0 may lie on a kink."""
+"""Distance from the weights at which the comparison is made, relative to them. Weights of 0 may lie on a kink."""
 
 ALLOWED = 1e-3
-"""Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
+"""Allowed relative difference. Right products differ by 1e-6; a missing term is at least some percent of a product."""
 
 SPREAD = 10
-"""The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
+"""The change from a difference over one step to that over half of it is their error; so many errors are allowed."""
 
 COPIES = 10
-"""Vectors and models in float64 that the comparison holds at a time."""
+"""Number of vectors and models in float64 that the comparison holds at a time."""
 
 
-def check_second_derivatives(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-) -> None:
-    """Compares a product of a few samples with a difference of first derivatives, in float64.
+class HasRule(Protocol):
+    """A matrix class with a rule."""
 
-    Finds custom functions whose backward torch cannot differentiate, and differentiates without a word. A model that
-    does not run in float64 is not compared. Nor is a point where the differences do not settle.
+    rule: ClassVar[Rule]
+
+
+def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> None:
+    """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
+
+    The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
+    makes no comparison for a model that does not run in float64, for one whose copies do not fit into the memory
+    budget, and at a point where the differences do not settle.
 
     Args:
-        rule: of the matrix.
-        model: in evaluation mode.
-        forward: (model, inputs) -> outputs.
-        layout: of its variables.
-        theta: the variables (n,).
-        data: inputs and targets of a few samples.
-        loss_fn: (outputs, targets) -> mean loss.
+        matrix: class of the matrix.
+        objective: gives the matrix. No other thread may swap the weights of its model meanwhile.
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
     """
+    if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
+        return
+    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
+    if error := _largest_error(matrix.rule, objective, data):
+        raise ValueError(
+            f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
+            "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
+            "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
+            "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+        )
+    objective.verified.add(matrix)
+
+
+def _largest_error(rule: Rule, objective: Objective, data: Pair) -> float:
+    """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
     for seed in range(2):
         try:
-            error = _error(rule, model, forward, layout, theta, data, loss_fn, seed)
+            error = _error(rule, objective, data, seed)
         except Exception:
-            # the model or the loss has a dtype of its own inside
-            return
+            # the model or the loss fixes a dtype inside
+            return 0.0
         if error is None:
-            return
+            return 0.0
         errors.append(error)
-    raise ValueError(
-        f"model: its second derivatives are wrong: a product differs from a difference of gradients by "
-        f"{max(errors):.2g} of it; a custom autograd.Function whose backward is once_differentiable, or that keeps "
-        "tensors on ctx instead of by save_for_backward, and a detach() of what depends on the weights, lose terms "
-        "silently; write the backward in differentiable operations of saved tensors, or the forward in plain torch"
-    )
+    return max(errors)
 
 
 @torch.enable_grad()
-def _error(
-    rule: Rule,
-    model: nn.Module,
-    forward: Forward,
-    layout: ParameterLayout,
-    theta: Tensor,
-    data: Pair,
-    loss_fn: LossFunction,
-    seed: int,
-) -> float | None:
-    """The relative difference at a point near theta; None if it is within what the differences are good for."""
+def _error(rule: Rule, objective: Objective, data: Pair, seed: int) -> float | None:
+    """The relative difference at a point near theta; None if it is within the error of the differences."""
+    model, theta, loss_fn = objective.model, objective.theta, objective.loss_fn
     generator = torch.Generator().manual_seed(seed)
     size = theta.double().square().mean().sqrt().item() or 1.0
     shift, vector = (
@@ -106,22 +102,22 @@ def _error(
 
     def run(theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
         variable = theta.detach().requires_grad_()
-        weights = {**constants, **layout.unflatten(variable)}
+        weights = {**constants, **objective.unflatten(variable)}
         return with_weights(
-            model, weights, lambda model: use(variable, forward(model, copied_to(inputs, theta.device)))
+            model, weights, lambda model: use(variable, objective.run(model, copied_to(inputs, theta.device)))
         )
 
     def loss(outputs: Any) -> Tensor:
         return loss_fn(outputs, targets)
 
     with twice_differentiable():
-        # the padding row of an embedding is a constant to torch, and yet moves the loss
+        # for torch the padding row of an embedding is a constant, although the loss depends on it
         slope = run(point, lambda variable, outputs: derivative(loss(outputs), variable))
         vector = vector * (slope != 0)
         product = run(point, lambda variable, outputs: rule.direct(variable, outputs, loss)(vector))
         long, short = (rule.difference(run, loss, point, step * vector) / step for step in (STEP, STEP / 2))
     distance, length = (product - short).norm().item(), short.norm().item()
-    # false for NaN too, which both may be
+    # the comparison is false for NaN too, which both may be
     if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
         return distance / max(length, distance)
     return None

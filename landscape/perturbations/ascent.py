@@ -1,4 +1,4 @@
-"""The largest rise of a loss within a neighborhood of the weights, by an ascent that says how far it has come."""
+"""The largest rise of a loss within a neighborhood of the weights, by ascents that say whether they converged."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from landscape.perturbations.secant_model import SecantModel
 
 NORMS = ("l2", "linf")
 MOST_POINTS = 12
-"""Points that the secant model keeps: more did not shorten ascents of trained networks."""
+"""Number of points that the secant model keeps. More points did not shorten ascents of trained networks."""
 MOST_FAILURES = 7
-"""Steps in a row that lead down. After these the last step is a thousandth of the radius; no higher point is near."""
+"""Steps down in a row that end an ascent. The last of them is a thousandth of the radius: no higher point is near."""
 PATIENCE = 15
-"""Gradients without a rise by a tenth of the tolerance: such an ascent creeps along a ridge."""
+"""An ascent ends after so many gradients without a rise by a tenth of the tolerance: it creeps along a ridge."""
 INSIDE = 1e-3
-"""Points nearer to the border, or to the center, as a share of the radius, are taken to lie on it."""
+"""A point nearer than this share of the radius to the border, or to the center, counts as lying on it."""
 SHORTER = 4.0
-"""A step that led down is followed by one that is shorter by this factor."""
+"""The step after a step down is shorter by this factor."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Neighborhood:
     scale: Tensor | float
 
     def border(self, direction: Tensor) -> Tensor:
-        """The point of the border where a linear function with this gradient is largest; 0 for no gradient."""
+        """The point of the border at which a linear function with this gradient is largest; 0 if the gradient is 0."""
         if self.norm == "linf":
             return direction.sign() * self.rho
         length = torch.linalg.vector_norm(direction)
@@ -55,7 +55,7 @@ class Neighborhood:
         return point * torch.where(length > self.rho, self.rho / length, torch.ones_like(length))
 
     def gain(self, gradient: Tensor, point: Tensor) -> float:
-        """How much higher than at `point` a linear function with this gradient gets in the neighborhood."""
+        """The largest value of a linear function with this gradient in the neighborhood, minus its value at `point`."""
         gradient, point = gradient.double(), point.double()
         order = 1 if self.norm == "linf" else 2
         return float(self.rho * torch.linalg.vector_norm(gradient, order) - gradient @ point)
@@ -63,16 +63,17 @@ class Neighborhood:
 
 @dataclass(frozen=True)
 class Ascent:
-    """Where an ascent from one start ended.
+    """The end of an ascent from one start.
 
     Attributes:
-        offset: u, (n,), the highest point visited; the center, 0, if no other is higher.
-        rise: of the loss from the center to there; NaN or infinite where a visited loss is.
-        gap: gain of the linear function with the gradient there over the neighborhood, as a share of the rise: 0 at
-            a maximum, NaN where there is no rise.
-        is_stationary: the gap is at most tol^2, or rounding; or at most tol where steps along the gradient lead up no
-            more, as on a ridge of a loss with kinks (ReLU), where the gradient is not 0.
-        first_rise: at the start.
+        offset: u, (n,), the highest visited point; the center, 0, if no other point is higher.
+        rise: rise of the loss from the center to the highest point; NaN or infinite if a visited loss is.
+        gap: gain in the neighborhood of the linear function with the gradient at the highest point, as a share of the
+            rise. It is 0 at a maximum, and NaN if there is no rise.
+        is_stationary: whether the gap is at most tol^2, or rounding. A gap of at most tol suffices if steps along the
+            gradient no longer lead up. That happens on a ridge of a loss with kinks (ReLU), where the gradient is not
+            0.
+        first_rise: rise at the start.
     """
 
     offset: Tensor
@@ -100,23 +101,24 @@ def ascend(
     rounding: float,
     points: int = MOST_POINTS,
 ) -> Ascent:
-    """Climbs from one start to a point of the neighborhood where no direction leads up.
+    """Climbs from one start to a point of the neighborhood from which no direction leads up.
 
-    Each step goes to the border's point in the direction of the gradient, u <- rho g(u) / ||g(u)|| in the ball, which
-    never descends on a convex loss. In the ball, u and g are taken at the maximum of the secant model of the points
-    visited so far, which makes it as fast as Lanczos' method on a quadratic. A step that leads down is tried from the
-    highest point itself, then as projected gradient steps of falling length.
+    Each step goes to the point of the border in the direction of the gradient; in the ball that is
+    u <- rho g(u) / ||g(u)||. On a convex loss such a step never descends. In the ball, u and g are taken at the maximum
+    of the secant model of the visited points, which makes the ascent as fast as Lanczos' method on a quadratic. After a
+    step down, the next step starts from the highest point itself. Then follow projected gradient steps of falling
+    length.
 
     Args:
         visit: u (n,) -> (rise of the loss, its gradient in u).
         slope: gradient in u at 0.
-        start: u to begin at.
-        neighborhood: to stay in.
-        steps: most gradients.
-        tol: ends where the gap is at most tol^2; on a quadratic around its minimum that is the residual of an
-            eigenvector, relative to the eigenvalue, of at most tol.
+        start: the first u.
+        neighborhood: the ascent stays in it.
+        steps: largest number of gradients.
+        tol: the ascent ends when the gap is at most tol^2. For a quadratic around its minimum, the residual of the
+            eigenvector relative to the eigenvalue is then at most tol.
         rounding: the largest gain that rounding alone can give; such a gain counts as none.
-        points: remembered, of two vectors each; at least 3.
+        points: number of points that are remembered, at least 3. Each takes two vectors.
     """
 
     def visited(offset: Tensor) -> _Visit:
@@ -134,7 +136,7 @@ def ascend(
     model.add(torch.zeros_like(slope), slope, 0.0)
     best = visited(start)
     heights = [best.rise]
-    # a step leads to the nearest point to u + g / stiffness; without stiffness, to the border
+    # a step leads to the point nearest to u + g / stiffness; without stiffness, to the border
     stiffness, failures = 0.0, 0
     while (
         len(heights) < steps
@@ -177,14 +179,14 @@ def _next_point(
             point, gradient = model_maximum
         elif length > INSIDE:
             return model_maximum[0]
-        # else the center, which is known: the loss falls in all directions tried so far
+        # otherwise the highest point is the center: the loss falls in all directions that were tried
     if stiffness == 0:
         return neighborhood.border(gradient)
     return neighborhood.nearest(point + gradient / stiffness)
 
 
 def _has_stalled(heights: list[float], failures: int, tol: float) -> bool:
-    """No step leads up any more, or the last ones hardly did."""
+    """Whether no step leads up any more, or the last steps hardly did."""
     if failures == MOST_FAILURES:
         return True
     lately = heights[-1 - PATIENCE :]
@@ -202,8 +204,8 @@ class Search:
     """Ascents from several starts.
 
     Attributes:
-        ascents: the gradient's first.
-        tol: relative accuracy asked for.
+        ascents: the ascents; that from the gradient's direction is the first.
+        tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
     """
 
@@ -218,7 +220,7 @@ class Search:
 
     @property
     def spread(self) -> float:
-        """Gap between the two highest rises, as a share of the highest; NaN for one ascent."""
+        """Difference of the two highest rises, as a share of the highest; NaN for one ascent."""
         if len(self.ascents) < 2:
             return math.nan
         second, first = sorted(each.rise for each in self.ascents)[-2:]
@@ -226,7 +228,7 @@ class Search:
 
     @property
     def converged(self) -> bool:
-        """The highest point is stationary, and another ascent came within `tol` of it."""
+        """Whether the highest point is stationary, and another ascent came within `tol` of its height."""
         return self.highest.is_stationary and self.spread <= self.tol
 
 
@@ -242,24 +244,23 @@ def search(
     seed: int,
     directions: Tensor | None = None,
 ) -> Search:
-    """Ascents from the gradient's direction, from given ones, and again until the highest is found twice.
+    """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
 
-    Loss landscapes have several maxima on the border; those that the gradient and random starts lead to are often not
-    the highest. So both signs of each given direction are starts, whatever the others found. Then every second start
-    is drawn anew, and every other lies 45 degrees away from the highest point, at random: where that leads back, the
-    highest point is confirmed; where it leads higher, the search goes on from there (basin hopping, Wales and Doye
-    1997).
+    Loss landscapes have several maxima on the border. The maxima to which the gradient and random starts lead are often
+    not the highest. So both signs of each given direction are always starts. Afterward, random starts alternate with
+    starts that lie 45 degrees away from the highest point. If such a start leads back, the highest point is confirmed.
+    If it leads higher, the search continues from there (basin hopping, Wales and Doye 1997).
 
     Args:
-        objective: whose loss.
-        center: the loss at its weights.
-        gradient: the gradient there, (n,).
-        neighborhood: of its weights.
-        steps: most gradients of an ascent.
-        restarts: most random starts.
-        tol: see `ascend`; two heights agree that differ by at most this share.
-        seed: of the random starts.
-        directions: (n, k), of u, such as top eigenvectors.
+        objective: its loss is maximized.
+        center: the loss at the objective's weights.
+        gradient: the gradient at the objective's weights, (n,).
+        neighborhood: a neighborhood of these weights.
+        steps: largest number of gradients in an ascent.
+        restarts: largest number of random starts.
+        tol: see `ascend`. Two heights agree if they differ by at most this share.
+        seed: seed of the random starts.
+        directions: directions of u, such as top eigenvectors, (n, k).
     """
     scale = neighborhood.scale
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
@@ -290,7 +291,7 @@ def search(
         start = neighborhood.border(draw)
         highest = neighborhood.border(result.highest.offset)
         if index % 2 == 0 and bool(highest.any()):
-            # random directions of many weights are orthogonal: the sum lies halfway
+            # random directions of many weights are orthogonal, so that the sum lies halfway
             start = neighborhood.border(start + highest)
         result = Search([*result.ascents, climb(start)], tol, rounding)
     return result

@@ -35,20 +35,21 @@ def average_sharpness(
     max_draws: int = 200,
     seed: int = 0,
 ) -> AverageSharpness:
-    """Average-case sharpness E L(theta + sigma T z) - L(theta), z standard normal.
+    """Average-case sharpness E L(theta + sigma T z) - L(theta) with z standard normal.
 
-    Sources: Neyshabur et al. 2017; Andriushchenko et al. 2023, equation 2 (adaptive). Cost: an evaluation a draw.
+    Sources: Neyshabur et al. 2017; Andriushchenko et al. 2023, equation 2 (adaptive). Each draw costs one evaluation.
 
     Args:
-        objective: whose loss, in evaluation mode.
+        objective: its loss is measured, in evaluation mode.
         sigma: standard deviation of the noise.
         adaptive: `"none"` (T = 1), `"elementwise"` or `"filter"`, as for `sharpness`.
-        rtol: ends when the 95% interval is within +-2 rtol |value|, looked at from 16 pairs of draws on.
-        max_draws: budget.
-        seed: of the draws.
+        rtol: sampling ends when the 95% interval is within +-2 rtol |value|. The interval is first looked at after 16
+            pairs of draws.
+        max_draws: largest number of draws.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     check_size_and_draws(sigma, max_draws)
     if not rtol > 0:

@@ -17,24 +17,24 @@ from landscape.results.fields import FloatArray
 MIN_PAIRS = 4
 
 FEW_PAIRS = 16
-"""Pairs of draws after which an average is looked at first. The search for sigma also begins with so many."""
+"""An average is first looked at after so many pairs of draws. The search for sigma begins with as many."""
 
 
 class GaussianRises:
-    """Rises of several losses under the same draws of noise, at any size of it, each evaluated once.
+    """Rises of several losses under the same draws of noise, at any size of the noise. Each point is evaluated once.
 
-    Draws come in pairs z and -z. The two cancel the gradient's part of the spread. All sizes use the same draws, so
-    that the mean rise is a smooth function of the size.
+    Draws come in pairs z and -z. In the mean of a pair the gradient cancels, which reduces the spread. All sizes use
+    the same draws, so that the mean rise is a smooth function of the size.
 
     Args:
-        objectives: of one model, as for `surfaces`.
+        objectives: objectives of one model, as for `surfaces`.
         adaptive: what the noise is relative to.
-        seed: of the draws.
-        expected: about how many evaluations are to come.
+        seed: seed of the draws.
+        expected: approximate number of evaluations.
 
     Attributes:
         center: losses of the model itself, (losses,).
-        evaluations: passes over the data so far.
+        evaluations: number of passes over the data so far.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class GaussianRises:
     def at(self, sigma: float, pairs: int) -> FloatArray:
         """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses)."""
         known = self._rises.get(sigma, np.zeros((0, len(self.center))))
-        # as many pairs together as the evaluator takes points
+        # a block of pairs has as many points as the evaluator takes together
         together = max(1, self._evaluator.block // 2)
         while len(known) < pairs:
             indices = range(len(known), min(len(known) + together, pairs))
@@ -63,7 +63,7 @@ class GaussianRises:
         theta = self._first.theta
         noises = []
         for index in indices:
-            # each pair by its own seed, so that none needs to be kept
+            # each pair has its own seed, so that no draw needs to be kept
             generator = torch.Generator(theta.device).manual_seed(self._seed + 1_000_003 * index)
             noise = torch.randn(theta.shape, dtype=theta.dtype, device=theta.device, generator=generator)
             noises.append(noise * (sigma * self._scale))
@@ -78,7 +78,7 @@ def check_size_and_draws(sigma: float, max_draws: int) -> None:
     """Checks the arguments of an average over noise.
 
     Raises:
-        ValueError: one out of range.
+        ValueError: an argument is out of range.
     """
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma: must be positive and finite, got {sigma}")
@@ -89,12 +89,12 @@ def check_size_and_draws(sigma: float, max_draws: int) -> None:
 def mean_rises(
     rises: GaussianRises, sigma: float, rtol: float, max_pairs: int
 ) -> tuple[FloatArray, FloatArray, int, bool]:
-    """Means (losses,) and standard errors, the pairs of draws taken, and whether the errors are within rtol.
+    """Means and standard errors (losses,), the number of pairs drawn, and whether the errors are within rtol.
 
-    The errors are within rtol when a 95% interval (Student's) is within +-2 rtol |mean|. The wider quantile allows for
-    the repeated looks: sampling tends to stop where the draws happen to lie close together. On quadratics, +-2 standard
-    errors then hold the mean in 92 to 94% of seeds. They hold it in 86 to 90% where 16 skewed draws suffice (rtol
-    0.2), or where one eigenvalue gives half of the mean and a hundred small ones the rest.
+    The errors are within rtol when a 95% interval (Student's) is within +-2 rtol |mean|. A wider quantile allows for
+    the repeated looks, because sampling tends to stop when the draws happen to lie close together. On quadratics, +-2
+    standard errors then hold the mean in 92 to 94% of seeds. They hold it in 86 to 90% of seeds if 16 skewed draws
+    suffice (rtol 0.2), or if one eigenvalue gives half of the mean and a hundred small ones the rest.
     """
 
     def look(pairs: int) -> tuple[FloatArray, FloatArray, bool]:

@@ -18,7 +18,7 @@ from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit
 from landscape.results.registry import result
 
 STEPS = 40
-"""Steps of that search, each by a factor of up to `FARTHEST`. After these the search ends without a result."""
+"""Largest number of steps of the search for sigma; each changes sigma by a factor of up to `FARTHEST`."""
 
 FARTHEST = 5.0
 
@@ -50,28 +50,28 @@ def pac_bayes_sigma(
     max_draws: int = 200,
     seed: int = 0,
 ) -> NoiseTolerance:
-    """The sigma with E L(theta + sigma T z) - L(theta) = increase, and a 95% interval of it.
+    """The sigma at which E L(theta + sigma T z) - L(theta) = increase, and a 95% interval of sigma.
 
     At each sigma the same draws give an interval for the mean rise. The interval of sigma holds all sigmas whose
-    interval of the rise holds `increase`. The interval of the rise is one of its logarithm, because rises are skewed
-    like squares, and small rises have a small spread too. On quadratics the interval held the truth in 93 to 97% of
+    interval of the rise holds `increase`. The interval is computed for the logarithm of the rise, because rises are
+    skewed like squares, and small rises have a small spread. On quadratics the interval held the truth in 93 to 97% of
     seeds with at least 16 pairs of draws, for all eigenvalues tried, and in 89 to 97% with 4 pairs. (With a single
     eigenvalue, the interval without the logarithm held the truth in 88 to 94%.)
 
-    Sources: Neyshabur et al. 2017; Jiang et al. 2020, section C.5 (sigma by search; theirs bounds the accuracy). Cost:
-    all draws at 5 to 8 sizes of noise, a few at some more; an evaluation a draw.
+    Sources: Neyshabur et al. 2017; Jiang et al. 2020, section C.5 (their search for sigma bounds the accuracy). Cost:
+    all draws at 5 to 8 sizes of noise, and a few draws at some more sizes. Each draw costs one evaluation.
 
     Args:
-        objective: whose loss, in evaluation mode.
-        increase: rise of the mean loss that is borne.
+        objective: its loss is measured, in evaluation mode.
+        increase: mean rise of the loss that sigma may cause.
         adaptive: `"none"` (T = 1), `"elementwise"` (Jiang et al.'s magnitude-aware sigma) or `"filter"`.
-        rtol: `converged` is whether the interval's ends differ by less, relative to the lower one; they are found to a
-            tenth of it.
-        max_draws: at each sigma.
-        seed: of the draws.
+        rtol: the result is converged if the ends of the interval differ by less than rtol, relative to the lower end.
+            Each end is found to a tenth of rtol.
+        max_draws: largest number of draws at each sigma.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     check_tolerance(increase, rtol, max_draws)
     rises = GaussianRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=10 * max_draws)
@@ -90,7 +90,7 @@ def check_tolerance(increase: float, rtol: float, max_draws: int) -> None:
     """Checks the arguments of a search for sigma.
 
     Raises:
-        ValueError: one out of range.
+        ValueError: an argument is out of range.
     """
     if not 0 < increase < math.inf:
         raise ValueError(f"increase: must be positive and finite, got {increase}")
@@ -100,11 +100,11 @@ def check_tolerance(increase: float, rtol: float, max_draws: int) -> None:
 
 
 def first_sigma(objective: Objective, adaptive: str) -> float:
-    """Where the search begins: a tenth of a weight's size."""
+    """The sigma at which the search begins: a tenth of the size of a weight."""
     if adaptive != "none":
         return 0.1
     size = objective.theta.double().square().mean().sqrt().item()
-    # a power of two, so that losses whose searches meet share their evaluations
+    # a power of two, so that the searches of several losses meet and share evaluations
     return float(2.0 ** round(math.log2(0.1 * size))) if 0 < size < math.inf else 0.1
 
 
@@ -113,7 +113,7 @@ def tolerated(
 ) -> tuple[float, float]:
     """The 95% interval of the sigma at which the mean rise of one loss passes `increase`.
 
-    0 or inf: not found; NaN: the loss of the model itself is not finite.
+    An end is 0 or inf if it was not found, and NaN if the loss of the model itself is not finite.
     """
     if not np.isfinite(rises.center[column]):
         return math.nan, math.nan
@@ -126,7 +126,7 @@ def tolerated(
     if low == 0 or high == math.inf:
         return low, high
     near = math.sqrt(low * high)
-    # the upper limit of the mean passes it first
+    # as sigma grows, the upper limit of the mean rise passes `increase` first
     low, _ = _crossing(lambda sigma: excess(sigma, max_pairs, 1), near, rtol / 10)
     _, high = _crossing(lambda sigma: excess(sigma, max_pairs, -1), near, rtol / 10)
     return low, high
@@ -138,14 +138,14 @@ def _excess(found: FloatArray, increase: float, errors: float) -> float:
     if not np.isfinite(found).all():
         return most
     mean, margin = found.mean(), errors * found.std(ddof=1) / math.sqrt(len(found))
-    # without a logarithm the plain interval; below `increase` if only its end is
+    # a mean of at most 0 has no logarithm; its plain interval lies below `increase` if its upper end does
     if mean <= 0:
         return -most if mean + margin < increase else most
     return float(np.clip(math.log(mean / increase) + margin / mean, -most, most))
 
 
 def _crossing(excess: Callable[[float], float], start: float, tolerance: float) -> tuple[float, float]:
-    """The sizes between which the excess passes 0, a tolerance of their logarithm about it; 0 or inf if it does not."""
+    """Two sizes, a tolerance of their logarithm below and above the root of the excess; 0 or inf if there is none."""
     below, above = 0.0, math.inf
     sigma = start
     for _ in range(STEPS):
@@ -158,13 +158,13 @@ def _crossing(excess: Callable[[float], float], start: float, tolerance: float) 
                 )
             )
             return root * math.exp(-tolerance), root * math.exp(tolerance)
-        # where a quadratic passes, and a little beyond
+        # the size at which a quadratic passes 0, and a little beyond
         sigma *= math.exp(-size / 2 - math.copysign(tolerance, size))
     return below, above
 
 
 def bracket(low: float, high: float, rtol: float) -> dict[str, Any]:
-    """An interval as fields: its geometric middle, its ends, and whether they are near enough."""
+    """The fields of a result from an interval: geometric middle, ends, and whether the ends are near enough."""
     known = low > 0 and high < math.inf
     return {
         "sigma": math.sqrt(low * high) if known else (high if low == 0 else low),

@@ -1,4 +1,4 @@
-"""All measures of sharpness of a model in one table, on several losses, from shared work."""
+"""All measures of a model's sharpness in one table, for several losses, with shared computations."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Measure:
 
     Attributes:
         family: `"worst"`, `"average"`, `"tolerance"`, `"flatness"` or `"gradient"`.
-        size: radius, standard deviation or rise; 0 where there is none.
+        size: radius, standard deviation or rise; 0 for a measure without a size.
         adaptive: what the size is relative to.
-        norm: of the neighborhood.
+        norm: norm of the neighborhood.
         source: the paper.
     """
 
@@ -59,16 +59,16 @@ MEASURES: dict[str, Measure] = {
     "relative flatness": Measure("flatness", 0.0, "", "", "Petzka et al. 2021"),
     "gradient norm": Measure("gradient", 0.0, "", "", "l2 norm of the gradient"),
 }
-"""Name -> what it is, with the size taken if none is given."""
+"""Name -> measure, with the size that is used if none is given."""
 
 ONE_STEP = ", one step"
 WORST_TOL = 0.01
-"""Relative accuracy to which worst cases are searched."""
+"""Relative accuracy of the search for worst cases."""
 
 
 @result
 class SharpnessProfile:
-    """Measures of sharpness by rows and losses by columns, each with its error and its cost."""
+    """A table with measures of sharpness as rows and losses as columns. Each value has its error and its cost."""
 
     measure: NDArray[np.str_] = described("name of the measure", dims=("measure",), coordinate=True)
     loss: NDArray[np.str_] = described("name of the loss", dims=("loss",), coordinate=True)
@@ -102,7 +102,7 @@ class SharpnessProfile:
 
 @dataclass
 class _Row:
-    """A row in the making."""
+    """A row of the table that is being filled."""
 
     name: str
     measure: Measure
@@ -151,25 +151,26 @@ def sharpness_profile(
 ) -> SharpnessProfile:
     """Every measure of sharpness on every loss, such as those of observed, true and test labels.
 
-    Shared are: the loss and the gradient at the model between all worst cases, their one-step values and the
-    gradient's norm; the draws of noise and the passes over the data between the losses; the noise of equal size
-    between the averages and the search for the PAC-Bayes sigma.
+    The measures share computations. All worst cases, their one-step values and the norm of the gradient use one loss
+    and gradient at the model. All losses use the same draws of noise and the same passes over the data. The averages
+    and the search for the PAC-Bayes sigma use the same noise where its size is equal.
 
     Args:
-        objectives: one, or several of one model by name.
+        objectives: one objective, or several objectives of one model by name.
         measures: names in `MEASURES`; all if not given.
-        sizes: name -> radius, standard deviation or rise in place of that in `MEASURES`.
-        steps: most gradients of each ascent.
-        restarts: most random starts of each worst case, beside the gradient's.
-        rtol: of averages and of the relative flatness; the ends of PAC-Bayes intervals to a twentieth.
-        max_draws: of noise, at each size; for PAC-Bayes all are taken.
-        max_products: for the relative flatness.
-        layer: of the relative flatness; the last if not given.
-        seed: of all draws.
-        progress: called with measures done and in all; True writes a line on the terminal.
+        sizes: name -> radius, standard deviation or rise, which replaces the size in `MEASURES`.
+        steps: largest number of gradients in each ascent.
+        restarts: largest number of random starts of each worst case, beside the gradient's direction.
+        rtol: relative accuracy of averages and of the relative flatness. The ends of PAC-Bayes intervals are found to a
+            twentieth of it.
+        max_draws: largest number of draws of noise at each size; PAC-Bayes takes all of them.
+        max_products: largest number of products for the relative flatness.
+        layer: layer of the relative flatness; the last one if not given.
+        seed: seed of all draws.
+        progress: called with the measures done and the measures in all. True writes a line on the terminal.
 
     Raises:
-        ValueError: an argument out of range, or objectives of different models.
+        ValueError: an argument is out of range, or the objectives are of different models.
     """
     if isinstance(objectives, Objective):
         objectives = {"loss": objectives}
@@ -204,7 +205,7 @@ def sharpness_profile(
             )
         report(done + 1, len(chosen))
     value = np.array([row.value for row in rows])
-    # what is no number has no error either, and nothing has converged
+    # a value that is no number has no error, and has not converged
     is_known = np.isfinite(value)
     return SharpnessProfile(
         measure=np.array([row.name for row in rows]),
@@ -229,7 +230,7 @@ def _measures(names: Sequence[str], sizes: Mapping[str, float]) -> dict[str, Mea
     """The measures of these names, with the sizes that the caller chose.
 
     Raises:
-        ValueError: an unknown measure, or a size that belongs to none of them or is not positive and finite.
+        ValueError: a measure is unknown, or a size belongs to none of them or is not positive and finite.
     """
     chosen = {name: _measure(name, sizes) for name in names}
     strange = [name for name in sizes if name not in chosen]
@@ -279,7 +280,7 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
             [each.converged for each in found],
             gradients=sum(objective.gradients for objective in objectives.values()) - spent,
         ),
-        # its passes are the first of the row above
+        # its passes are the first passes of the row above
         _Row(
             name + ONE_STEP,
             measure,

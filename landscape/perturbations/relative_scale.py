@@ -1,4 +1,4 @@
-"""The scale of a perturbation, relative to the weights."""
+"""The scale of a perturbation relative to the weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ADAPTIVE = ("none", "elementwise", "filter")
 def scale_of(objective: Objective, adaptive: str) -> Tensor | float:
     """The scale T of perturbations T u. A scale relative to the weights makes a measure invariant to rescaling.
 
-    `"none"`: T = 1. `"elementwise"`: T = |theta|; the measure does not change under any rescaling of units that
-    leaves the function of a ReLU network as it is. `"filter"`: for each weight the norm of its output filter or row,
-    and |theta| for one-dimensional parameters (Kwon et al. 2021, section 3); the measure does not change when whole
-    layers, or filters before BatchNorm, are rescaled.
+    `"none"`: T = 1. `"elementwise"`: T = |theta|. The measure does not change under a rescaling of units that leaves
+    the function of a ReLU network as it is. `"filter"`: T is the norm of each weight's output filter or row, and
+    |theta| for one-dimensional parameters (Kwon et al. 2021, section 3). The measure does not change when whole layers,
+    or filters before BatchNorm, are rescaled.
 
     Raises:
-        ValueError: unknown choice.
+        ValueError: the choice is unknown.
     """
     if adaptive not in ADAPTIVE:
         raise ValueError(f"adaptive: must be one of {', '.join(ADAPTIVE)}, got {adaptive!r}")

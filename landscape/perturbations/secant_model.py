@@ -12,32 +12,32 @@ from torch import Tensor
 FloatArray = NDArray[np.float64]
 
 SMALLEST_STEP = 1e-5
-"""The shortest difference between points that shows curvature, as a share of the radius; shorter ones are rounding."""
+"""The shortest difference of points that shows curvature, as a share of the radius; shorter ones are rounding."""
 INDEPENDENT = 1e-5
-"""Directions whose squared length outside of the others is a smaller share add rounding only."""
+"""If the squared length of a direction outside of the span of the others is a smaller share, it is only rounding."""
 
 
 class SecantModel:
-    """The quadratic that has the gradients found at the visited points, in the plane through these points.
+    """The quadratic on the plane through the visited points that has the gradients found there.
 
-    For a quadratic loss the model is exact. Its maximum is then the one that Lanczos finds with the same number of
-    gradients.
+    For a quadratic loss the model is exact. Its maximum is then the maximum that Lanczos' method finds with the same
+    number of gradients.
 
     Args:
-        like: a vector (n,) of the type and device of all offsets.
-        points: offsets and gradients that are kept, two vectors each; at least 3.
+        like: a vector (n,) with the dtype and the device of all offsets.
+        points: number of points that are kept, at least 3. Each takes two vectors, an offset and a gradient.
     """
 
     def __init__(self, like: Tensor, points: int) -> None:
         self.offsets = like.new_zeros(points, len(like))
         self.gradients = torch.zeros_like(self.offsets)
         self.rises: list[float] = []
-        # offsets times offsets, and offsets times gradients
+        # inner products of offsets with offsets, and of offsets with gradients
         self._gram = np.zeros((points, points))
         self._secants = np.zeros((points, points))
 
     def add(self, offset: Tensor, gradient: Tensor, rise: float) -> None:
-        """Keeps a point. When all places are taken, the lowest point is dropped; the first one always stays."""
+        """Keeps a point. If all places are taken, the lowest point is dropped, but never the first one."""
         if len(self.rises) < len(self.offsets):
             place = len(self.rises)
             self.rises.append(rise)
@@ -55,7 +55,7 @@ class SecantModel:
         """The model's maximum in the ball around 0, and the model's gradient there; each is (n,)."""
         known, best = len(self.rises), int(np.argmax(self.rises))
         gram, secants = self._gram[:known, :known], self._secants[:known, :known]
-        # columns: combinations of the points; here the differences to the highest, of unit length
+        # columns are combinations of the points: the differences to the highest point, of unit length
         differences = np.eye(known)
         differences[best] -= 1
         lengths = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", differences, gram, differences), 0))
@@ -69,7 +69,7 @@ class SecantModel:
         curvature = basis.T @ secants @ basis
         curvatures, axes = np.linalg.eigh((curvature + curvature.T) / 2)
         basis = basis @ axes
-        # of the highest point: its place in the plane through 0 that is parallel to the points', and its slope
+        # coordinates and slope of the highest point in the plane through 0 that is parallel to that of the points
         place, slope = basis.T @ gram[:, best], basis.T @ secants[:, best]
         reach = math.sqrt(max(radius**2 - gram[best, best] + place @ place, 0.0))
         top = largest_in_ball(slope - curvatures * place, curvatures, reach)
@@ -82,9 +82,9 @@ class SecantModel:
 def largest_in_ball(slope: FloatArray, curvatures: FloatArray, radius: float) -> FloatArray:
     """The z that maximizes slope . z + z . (curvatures z) / 2 over ||z|| <= radius.
 
-    On the sphere (m - curvatures) z = slope with m at least the largest curvature and 0 (Moré and Sorensen 1983,
-    section 2); m is found by bisection. Where the slope has no part along the largest curvature, that part of z is
-    what is left of the radius (the hard case).
+    On the sphere, (m - curvatures) z = slope, with m at least 0 and at least the largest curvature (Moré and Sorensen
+    1983, section 2). m is found by bisection. In the hard case, the slope has no part along the largest curvature; then
+    the part of z along it fills up the radius.
     """
     top = curvatures.max()
     if top < 0:

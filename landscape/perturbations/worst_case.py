@@ -1,4 +1,4 @@
-"""How much the loss rises at worst near the weights."""
+"""The largest rise of the loss near the weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit
 from landscape.results.registry import result
 
 ROUGHLY = 0.1
-"""Relative residual of the eigenvector that ascents start from. It may be large: the ascents improve the start."""
+"""Relative residual of the eigenvector from which ascents start. It may be large, because ascents improve the start."""
 MOST_PRODUCTS = 30
 
 
 @result
 class Sharpness:
-    """The largest rise of the loss that was found near the weights, and how converged the search is."""
+    """The largest rise of the loss that was found near the weights, and whether the search converged."""
 
     value: float = described("largest rise of the mean loss found", unit=LOSS_UNIT)
     one_step: float = described(
@@ -47,7 +47,7 @@ class Sharpness:
         dims=("start",),
         default=None,
     )
-    # files that were written before these fields hold a lower bound, and do not say whether it converged
+    # files older than these fields hold a lower bound, and do not say whether the search converged
     gaps: FloatArray | None = described(
         "gain that the gradient at each start's highest point still promises in the neighborhood, as a share of the "
         "rise; 0 at a maximum",
@@ -86,28 +86,28 @@ def sharpness(
 
     Ascents (`landscape/perturbations/ascent.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
     ball), from the top eigenvector of the Hessian in both directions, and from random points, until the highest point
-    is found twice within `tol`. The result says whether that was so, and how much the gradient at the highest point
-    still promises. A search cannot exclude that a higher maximum was missed: the value is a lower bound, and
+    is found twice within `tol`. The result says whether it was found twice, and how much the gradient at the highest
+    point still promises. A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and
     `converged` says that more of the same search does not raise it.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
-    Andriushchenko et al. 2023 (all of them). Cost: 4 to 8 starts of some 10 gradients each for most trained networks.
+    Andriushchenko et al. 2023 (all three). Cost: 4 to 8 starts of some 10 gradients each for most trained networks.
 
     Args:
-        objective: whose loss, in evaluation mode.
-        rho: radius, in the units of the weights times what `adaptive` says.
+        objective: its loss is measured, in evaluation mode.
+        rho: radius of the neighborhood of u.
         norm: `"l2"`, a ball, or `"linf"`, a box.
-        adaptive: what the radius is relative to: `"none"` (T = 1), `"elementwise"` (T = |theta|) or `"filter"` (T =
-            norm of each weight's filter or row, |theta| of one-dimensional parameters).
-        tol: relative accuracy asked for.
-        steps: most gradients of an ascent.
-        restarts: most random starts.
-        start: eigenpairs of the objective's Hessian, whose vectors are starts in the plain neighborhood; the largest
-            one is found if not given.
-        seed: of the random starts.
+        adaptive: scale T of the perturbation: `"none"` (T = 1), `"elementwise"` (T = |theta|) or `"filter"` (T = norm
+            of each weight's filter or row, and |theta| for one-dimensional parameters).
+        tol: relative accuracy that is asked for.
+        steps: largest number of gradients in an ascent.
+        restarts: largest number of random starts.
+        start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If not given,
+            the largest eigenpair is computed.
+        seed: seed of the random starts.
 
     Raises:
-        ValueError: an argument out of range, or a start without vectors or of another size.
+        ValueError: an argument is out of range, or the start has no vectors or another size.
     """
     check_ascent(rho, norm, steps, restarts, tol)
     spent = objective.gradients
@@ -149,9 +149,9 @@ def sharpness(
 
 
 def top_direction(objective: Objective, gradient: Tensor, scale: Tensor | float, seed: int) -> Tensor | None:
-    """The top eigenvector (n, 1) of T H T, roughly; none where the gradient is no number.
+    """An approximate top eigenvector (n, 1) of T H T; None if the gradient is not finite.
 
-    Of T H T rather than H, so that the search is as unmoved by rescaling of layers as the neighborhood is.
+    The matrix is T H T and not H, so that rescaling of layers changes neither the neighborhood nor the search.
     """
     if not bool(gradient.isfinite().all()):
         return None
@@ -177,7 +177,7 @@ def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -
     """Checks the arguments of an ascent.
 
     Raises:
-        ValueError: one out of range.
+        ValueError: an argument is out of range.
     """
     if not 0 < rho < math.inf:
         raise ValueError(f"rho: must be positive and finite, got {rho}")

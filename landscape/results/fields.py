@@ -1,4 +1,4 @@
-"""How a result's fields are described: the unit, the meaning and the dimensions that storage writes down."""
+"""Descriptions of a result's fields: unit, meaning and dimensions, which storage writes down."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 LOSS_UNIT = "unit of the loss"
-"""The unit of a field whose unit is that of the measured loss. Results with such fields say it in `loss_unit`."""
+"""The unit of a field that has the unit of the measured loss. The field `loss_unit` of the result holds that unit."""
 
 
 def loss_unit_field() -> Any:
-    """The field `loss_unit` of a result; files that are older than the field hold cross-entropies."""
+    """The field `loss_unit` of a result. Files that are older than the field hold cross-entropies, in nat."""
     return described("unit of the loss: nat for log-likelihoods, else empty", default="nat")
 
 
@@ -34,8 +34,8 @@ def described(
         description: what the field holds, in a few words.
         unit: unit of the values; empty for plain numbers.
         dims: names of an array's dimensions.
-        coordinate: the field holds the coordinates of the dimension of its own name.
-        default: value where none is given, as in files that are older than the field.
+        coordinate: whether the field holds the coordinates of the dimension that has its name.
+        default: value if none is given, such as in files that are older than the field.
     """
     metadata = {
         "description": description,

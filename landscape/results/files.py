@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 
 A_DAY = 86_400
 NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK})
-"""What file systems of networks and containers answer that cannot lock, or cannot flush a folder."""
+"""Errors of file systems, such as those of networks and containers, that cannot lock or cannot flush a folder."""
 
 
 @contextmanager
 def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> Iterator[Path]:
-    """Gives a temporary path. If nothing fails, the file written there replaces the old file in one step.
+    """Yields a temporary path. If nothing fails, the file that is written there replaces the old file in one step.
 
     A kill, a full disk or an exception leaves the old file as it was.
 
     Args:
-        path: the file, or a link to the file; neither needs to exist.
-        copied: the temporary file begins as a copy of the old file.
-        through_link: a link stays, and its target is replaced; otherwise the file replaces the link.
+        path: path of the file, or of a link to the file; neither needs to exist.
+        copied: whether the temporary file begins as a copy of the old file.
+        through_link: whether a link stays and its target is replaced. Otherwise the file replaces the link.
     """
     target = path.resolve() if through_link else path
     beside = temporary_name(target)
@@ -43,7 +43,7 @@ def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> 
 
 
 def flush(path: Path) -> None:
-    """Has a file, or the names in a folder, reach the disk, where the file system can do that."""
+    """Writes a file, or the names in a folder, through to the disk, if the file system can do that."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,7 +55,7 @@ def flush(path: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where to write before the file takes its name; no two writers have the same.
+    """The temporary path of a file, different for each writer.
 
     The name says which process of which machine writes, so that others can tell whether the writer has died.
     """
@@ -66,7 +66,7 @@ TEMPORARY_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether the writer of a temporary file has died, or another machine has not touched the file for a day."""
+    """Whether the writer of a temporary file has died, or belongs to another machine and has been idle for a day."""
     name = TEMPORARY_NAME.fullmatch(path.name)
     if name is None:
         return False
@@ -79,7 +79,7 @@ def is_left_over(path: Path) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """This machine has a process of that number."""
+    """Whether this machine has a process of that number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -90,5 +90,5 @@ def is_alive(process: int) -> bool:
 
 
 def _this_machine() -> str:
-    # containers of one machine have names of their own, and numbers of processes of their own
+    # containers of one machine have different names, and each counts processes by itself
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

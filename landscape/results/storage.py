@@ -1,4 +1,4 @@
-"""A result <-> an HDF5 group, losslessly, with units, descriptions and dimension scales.
+"""Stores results in HDF5 groups, losslessly, with units, descriptions and dimension scales.
 
 The dimension scales make the groups readable as data sets with coordinates:
 `xarray.open_dataset(path, group="surface/random", engine="h5netcdf")`.
@@ -23,9 +23,9 @@ from landscape.results.trust import UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 MOST_NAMED = 50
-"""Results that an error lists."""
+"""Most results that an error lists."""
 INDEX_OF_CHUNKS = 2048
-"""Bytes: of the tree that HDF5 keeps for the chunks of a compressed dataset; fewer are not worth one."""
+"""Bytes of the tree that HDF5 keeps for the chunks of a compressed dataset. Smaller datasets are not compressed."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
 # for one to replace and work out the types each time: most of the time of a short run went there.
@@ -39,24 +39,24 @@ ATTRIBUTE_TYPES = {
 
 
 def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
-    """Writes a result as the group `name`, replacing one of that name.
+    """Writes a result as the group `name`, and replaces an earlier result of that name.
 
-    Arrays become datasets with their dimensions named, numbers and words become scalar datasets; each has
-    the attributes `description` and `units`; a field that is None is left out. Tensors in bfloat16, which NumPy and
-    HDF5 lack, are stored in float32.
+    Arrays become datasets with named dimensions. Numbers and words become scalar datasets. Each dataset has the
+    attributes `description` and `units`. A field that is None is left out. Tensors in bfloat16, which NumPy and HDF5
+    lack, are stored in float32.
 
-    A path is written as a new file beside the old one, and renamed: a kill leaves one of the two, whole. What fails
-    leaves an earlier result of the name as it was.
+    If `file` is a path, a new file is written beside the old one and then renamed, so that a kill leaves one of the two
+    whole. If writing fails, an earlier result of the name stays as it was.
 
     Args:
-        file: a path, made if missing, or an open file or group.
-        name: of the group; slashes nest.
-        result: of a class that is declared with `@result`.
+        file: a path, whose file is made if missing, or an open file or group.
+        name: name of the group; slashes nest groups.
+        result: an instance of a class that is declared with `@result`.
 
     Raises:
-        TypeError: not a result.
-        ValueError: arrays that do not fit their dimensions, a file that is not HDF5, or a group of that name that is
-            not a result, such as one with several in it.
+        TypeError: the object is not a result.
+        ValueError: an array does not fit its dimensions, the file is not HDF5, or the group of that name is not a
+            result, such as a group of several results.
     """
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_CLASSES))
@@ -67,7 +67,7 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         return
     if name in file and "type" not in file[name].attrs:
         raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
-    # it gets its name when it is whole, and only then takes the place of another
+    # the group gets its name when it is whole, and only then replaces an earlier one
     group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
     for field in sorted(
@@ -97,13 +97,13 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def load(file: str | Path | h5py.Group, name: str) -> Any:
-    """Reads the result in the group `name`; tensors come back on the CPU.
+    """Reads the result in the group `name`. Tensors are returned on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
-        KeyError: no such group.
-        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is
-            missing, of another type or shape, elsewhere than in this file, or claims more bytes than are there.
+        FileNotFoundError: the file does not exist.
+        KeyError: the group does not exist.
+        ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is missing,
+            has another type or shape, is stored outside of this file, or claims more bytes than the file has.
     """
     if not isinstance(file, h5py.Group):
         if not Path(file).is_file():
@@ -137,10 +137,10 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
 
 
 def check_fields(group: h5py.Group, cls: type) -> None:
-    """Looks at the fields of a result that are stored in a group, and reads none of them.
+    """Checks the stored fields of a result without reading them.
 
     Raises:
-        ValueError: one is of another type or shape than `save` writes.
+        ValueError: a field has another type or shape than `save` writes.
     """
     for field in dataclasses.fields(cls):
         if field.name in group and (fault := _fault(group, field)):
@@ -170,14 +170,14 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"file: the folder of {named} does not exist; make it first") from error
     except OSError as error:
-        # a number is the system's, such as of a full disk
+        # an errno is an error of the system, such as a full disk
         if error.errno is not None:
             raise
         raise ValueError(f"file: {named} is not a whole HDF5 file; choose another") from error
 
 
 def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
-    """Why a stored field cannot come from `save`; checked before the field is read."""
+    """The reason why a stored field cannot come from `save`; empty if it can. Nothing is read."""
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"
@@ -191,10 +191,10 @@ def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
 
 
 def _check_lengths(group: h5py.Group, cls: type) -> None:
-    """Checks that fields of one dimension have one length, as `write` sees to.
+    """Checks that the fields along one dimension have one length.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the lengths differ.
     """
     lengths: dict[str, int] = {}
     for field in dataclasses.fields(cls):
@@ -218,13 +218,13 @@ def write(
     coordinate: bool = False,
     **flags: bool,
 ) -> None:
-    """Writes one described array or scalar, its dimensions named by dimension scales in the same group.
+    """Writes one described array or scalar. Dimension scales in the same group name its dimensions.
 
-    A dimension without coordinates gets an empty scale under the name that netCDF gives to such. `flags` become
+    A dimension without coordinates gets an empty scale, with the name that netCDF gives to such scales. `flags` become
     further attributes.
 
     Raises:
-        ValueError: the number of dimension names is not the array's, or a dimension has another length.
+        ValueError: the array has another number of dimensions than names, or a dimension has another length.
     """
     array = np.asarray(value)
     if array.ndim != len(dims):

@@ -1,4 +1,4 @@
-"""Checks an HDF5 file before anything is read: links elsewhere, plugins, and sizes beyond all memory."""
+"""Checks an HDF5 file before anything is read: links to other files, plugins, and sizes beyond all memory."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import h5py
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5t, h5z
 
 FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
-"""Other filters may be loaded from a plugin, which is code."""
+"""Allowed filters. HDF5 may load other filters from a plugin, which is code."""
 TYPES = {h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM}
 SCALES = {b"DIMENSION_LIST", b"REFERENCE_LIST"}
 """Attributes of dimension scales, which hold references. They are never read."""
 ALLOWANCE = 1 << 28
-"""Bytes that any file may claim: labels of millions of samples shrink to nothing in a file."""
+"""Bytes that any file may claim, because labels of millions of samples can be compressed to almost nothing."""
 MOST_INFLATED = 64
-"""Further bytes that a file may claim for each of its own."""
+"""Further bytes that a file may claim for each byte of its size."""
 MOST_OBJECTS = 100_000
-"""Groups, data sets and attributes."""
+"""Most groups, data sets and attributes of a file."""
 MOST_WORDS = 200_000
-"""Texts in all data sets together. HDF5 stores texts apart, and many entries may point to the same text."""
+"""Most texts in all data sets together. HDF5 stores texts apart, and many entries may point to one text."""
 
 
 HEAP = b"GCOL\x01"
-"""How a collection of words begins in the file."""
+"""The first bytes of a collection of words in the file."""
 SMALLEST_HEAP = 4096
 
 
 class UntrustedError(ValueError):
-    """What makes a file unfit to be read."""
+    """The reason why a file must not be read."""
 
 
 @dataclass
 class _Budget:
-    """What a whole file may still claim.
+    """How much the rest of a file may claim.
 
     Attributes:
-        bytes: of all data sets together.
-        objects: groups, data sets and attributes.
-        words: strings of any length.
-        size: of the file in bytes.
+        bytes: bytes of all data sets together.
+        objects: number of groups, data sets and attributes.
+        words: number of strings of variable length.
+        size: size of the file in bytes.
     """
 
     bytes: int
@@ -62,18 +62,18 @@ class _Budget:
 
 
 def check_trusted(group: h5py.Group, *, besides: Collection[str] = ()) -> None:
-    """Looks at every object below a group; after that what the group holds can be read.
+    """Checks every object below a group, without reading any. Afterward the content of the group can be read.
 
     Args:
-        group: of an open file, or the file.
-        besides: names in the group that are not looked at, as they will not be read.
+        group: a group of an open file, or the file.
+        besides: names in the group that are not checked, because they will not be read.
 
     Raises:
-        UntrustedError: a link out of the file or in a circle, data kept elsewhere, a type, a filter or a fill value
-            that is never written, or more than a file of this size can hold.
+        UntrustedError: a link leads out of the file or in a circle, data are in another file, a type, a filter or a
+            fill value is one that `save` never writes, or the objects claim more than a file of this size can hold.
     """
     if Path(group.file.filename).is_file():
-        # whatever is in memory alone was made by this process
+        # a file that exists only in memory was made by this process
         _check_heaps(group.file)
     size = group.file.id.get_filesize()
     budget = _Budget(ALLOWANCE + MOST_INFLATED * size, size)
@@ -81,10 +81,10 @@ def check_trusted(group: h5py.Group, *, besides: Collection[str] = ()) -> None:
 
 
 def check_path(group: h5py.Group, name: str) -> None:
-    """Checks that no link on the way to `name` leads elsewhere.
+    """Checks that no link on the way to `name` leads to another place.
 
     Raises:
-        UntrustedError: one does.
+        UntrustedError: a link does.
     """
     parts = [part for part in name.split("/") if part]
     for depth in range(len(parts)):
@@ -94,9 +94,9 @@ def check_path(group: h5py.Group, name: str) -> None:
 
 
 def _check_heaps(file: h5py.File) -> None:
-    """Walks through the collections in which HDF5 keeps words, before HDF5 does.
+    """Checks the collections in which HDF5 keeps words, before HDF5 reads them.
 
-    HDF5 goes round for ever in one whose free space has the size 0.
+    If the free space of a collection has the size 0, HDF5 never stops reading.
     """
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise UntrustedError("its addresses do not have 64 bits")
@@ -107,7 +107,7 @@ def _check_heaps(file: h5py.File) -> None:
         place = content.find(HEAP)
         while place >= 0:
             end = place + int.from_bytes(content[place + 8 : place + 16], "little")
-            # by chance some numbers look like a beginning
+            # some numbers look like the first bytes of a collection by chance
             if place + SMALLEST_HEAP <= end <= len(content):
                 _check_heap(content[place:end])
             place = content.find(HEAP, place + 1)
@@ -118,7 +118,7 @@ def _check_heap(heap: bytes) -> None:
     while place + 16 <= len(heap):
         number = int.from_bytes(heap[place : place + 2], "little")
         size = int.from_bytes(heap[place + 8 : place + 16], "little")
-        # number 0 is free space, whose size counts its own head
+        # entry 0 is free space; its size includes its head
         step = 16 + -(-size // 8) * 8 if number else size
         if not 0 < step <= len(heap) - place:
             raise UntrustedError("one of its collections of words is broken")
@@ -168,7 +168,7 @@ def _check_dataset(dataset: h5d.DatasetID, budget: _Budget) -> None:
     if stored.get_class() not in TYPES:
         raise UntrustedError("its type is neither a number nor text")
     points = dataset.get_space().get_simple_extent_npoints()
-    # a chunk is read whole, however little of it is the data set's
+    # a chunk is read whole, even if the data set uses little of it
     chunk = math.prod(settings.get_chunk()) if settings.get_layout() == h5d.CHUNKED else 0
     budget.spend(bytes=max(points, chunk) * stored.get_size(), objects=1)
     if isinstance(stored, h5t.TypeStringID) and stored.is_variable_str():
@@ -177,7 +177,7 @@ def _check_dataset(dataset: h5d.DatasetID, budget: _Budget) -> None:
 
 
 def _check_words(dataset: h5py.Dataset, budget: _Budget) -> None:
-    """Counts the bytes of strings of any length, a few at a time, as only reading them tells."""
+    """Counts the bytes of strings of variable length. Only reading tells them, so a few are read at a time."""
     if dataset.ndim > 1:
         raise UntrustedError("its words have several dimensions")
     count = len(dataset) if dataset.ndim else 1
@@ -185,7 +185,7 @@ def _check_words(dataset: h5py.Dataset, budget: _Budget) -> None:
     if dataset.ndim == 0:
         budget.spend(bytes=len(dataset[()] or b""))
         return
-    # none is longer than the file
+    # no string is longer than the file
     portion = max(1, min(1024, ALLOWANCE // (budget.size + 1)))
     for start in range(0, count, portion):
         budget.spend(bytes=sum(len(word) for word in dataset[start : start + portion]))

@@ -18,7 +18,7 @@ from landscape.loss.precision import full_float32
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
-from landscape.matrices.second_derivatives import SAMPLES, check_second_derivatives
+from landscape.matrices.second_derivatives import check_second_derivatives
 from landscape.progress import Progress, as_progress
 from landscape.samples.one_sample import OneSample
 from landscape.samples.probes import Probes
@@ -83,7 +83,7 @@ def sample_curvature(
     local = sum(chunk.samples for chunk in objective.chunks)
     with _derivatives_of(objective):
         if any(name not in ("gradient_norm", "gradient_cosine") for name in chosen):
-            _check_second_derivatives(objective)
+            check_second_derivatives(Hessian, objective)
         work = _Measurement(objective, chosen, exact_up_to, probes, seed)
         direction = work.mean_gradient() if "gradient_cosine" in chosen else torch.ones_like(objective.theta)
         found: list[Columns] = []
@@ -283,15 +283,6 @@ def _undefined(objective: Objective) -> dict[str, str]:
     if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         reasons |= dict.fromkeys(OF_INPUTS, "it needs inputs that are one tensor of floating-point numbers")
     return reasons
-
-
-def _check_second_derivatives(objective: Objective) -> None:
-    if Hessian in objective.verified:
-        return
-    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
-    run, layout, theta = objective.run, objective.layout, objective.theta
-    check_second_derivatives(Hessian.rule, objective.model, run, layout, theta, data, objective.loss_fn)
-    objective.verified.add(Hessian)
 
 
 @contextmanager

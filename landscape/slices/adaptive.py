@@ -2,7 +2,8 @@
 
 Cubic radial basis functions interpolate between the evaluated points. Two estimates of the error are made at each
 point, and the larger one counts. The first is the error at the nearest evaluated points when each is left out
-(Rippa 1999; needs no further solution). The second is the difference to an interpolation by thin plate splines.
+(Rippa 1999), which needs no further solution of a linear system. The second is the difference to an interpolation by
+thin plate splines.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from numpy.typing import NDArray
 from landscape.evaluation.evaluator import Values
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray
+from landscape.slices.measured import Evaluate
 
 START = 9
-"""Points on each axis to begin with."""
+"""Number of points on each axis at the beginning."""
 
 ROUND = 24
-"""Points that are evaluated, at least, before the interpolation is made again."""
+"""Least number of points that are evaluated before the interpolation is made again."""
 
 LOCAL = 5
-"""Largest error of a value relative to the value, in tolerances. Without it large values far out would hide a basin."""
+"""Largest error of a value relative to the value, in tolerances. Without it, large values far away hide a basin."""
 
 FLOOR = 0.02
-"""In that rule, a value below this share of the range counts as this share."""
+"""For the rule of `LOCAL`, a value below this share of the range counts as this share."""
 
-TOWARDS_ENDS = 0.6
+TOWARD_ENDS = 0.6
 """The spacing of the first points, from even (0) to Chebyshev's (1). Near the borders interpolation is worst, and its
-estimates are too small: with even spacing and as many points in all, the allowed error was exceeded by 17% on one in
-six rotations of a surface with two basins."""
+estimates are too small. With even spacing and the same number of points, the allowed error was exceeded by 17% on one
+in six rotations of a surface with two basins."""
 
 SAFETY = 2.0
 """Factor on the estimates. Without it errors were up to a third larger than estimated, on surfaces with a narrow basin
@@ -48,17 +50,15 @@ beyond, so that the bottom of a basin is evaluated and not cut off."""
 
 NEIGHBORS = 3
 
-Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
-
 
 @dataclass(frozen=True)
 class Errors:
-    """What is known of the values of a refined surface: (points,) and (points, losses).
+    """The estimated errors of a refined surface.
 
     Attributes:
-        evaluated: rather than interpolated.
-        loss: estimated error of the loss; 0 where it was evaluated.
-        accuracy: of the accuracy.
+        evaluated: whether a point was evaluated rather than interpolated, (points,).
+        loss: estimated error of the loss, (points, losses); 0 where the loss was evaluated.
+        accuracy: estimated error of the accuracy, (points, losses).
     """
 
     evaluated: NDArray[np.bool_]
@@ -77,7 +77,7 @@ class Refined:
 def refined(
     evaluate: Evaluate, axes: tuple[FloatArray, FloatArray], tolerance: float, progress: Progress
 ) -> Refined:
-    """Values on a grid. Points are evaluated until the estimated error of the loss is small at all others.
+    """Values on a grid. Points are evaluated until the estimated error of the loss is small at all other points.
 
     The allowed error is `tolerance` times the range of the loss. It is also at most `LOCAL` times `tolerance` times the
     loss at the point; a loss below `FLOOR` times the range counts as `FLOOR` times the range. All points near a loss
@@ -85,10 +85,10 @@ def refined(
     Its error is estimated too, but no points are evaluated because of it.
 
     Args:
-        evaluate: multiples (points, 2) -> their values.
+        evaluate: multiples (points, 2) -> values at the points.
         axes: the multiples on each axis, ascending.
-        tolerance: as above.
-        progress: called with the points done and the points in all, as far as they are known by then.
+        tolerance: largest error relative to the range, see above.
+        progress: called with the points done and the points in all, as far as these are known.
     """
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     low, high = grid.min(0), grid.max(0)
@@ -125,11 +125,11 @@ def _report(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
-    """A coarse grid that is denser at the edges. It holds the corners, and the model itself if the grid has it."""
+    """A coarse grid that is denser at the edges. It holds the corners, and the model itself if the whole grid does."""
     on_axes = []
     for axis in axes:
         even = np.linspace(0, 1, min(START, len(axis)))
-        share = even + TOWARDS_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
+        share = even + TOWARD_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
         coarse = (share * (len(axis) - 1)).round().astype(int)
         on_axes.append(np.union1d(coarse, np.flatnonzero(axis == 0)))
     return np.array([i * len(axes[1]) + j for i, j in product(*on_axes)])
@@ -138,15 +138,15 @@ def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
 def _interpolated(
     unit: FloatArray, evaluated: NDArray[np.bool_], values: dict[str, FloatArray]
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """All values, interpolated where not evaluated, and the estimated errors; NaN near values that are not finite."""
+    """All values, interpolated where they were not evaluated, and their estimated errors; NaN near non-finite ones."""
     columns = np.concatenate(list(values.values()), 1)
-    # accuracies without classes are NaN everywhere; they leave no point out
+    # accuracies without classes are NaN everywhere, and must not exclude points
     numbers = ~np.isnan(columns[evaluated]).all(0)
     usable = evaluated & numbers.any() & np.isfinite(columns[:, numbers]).all(1)
     filled, errors = columns.copy(), np.full(columns.shape, np.nan)
     errors[evaluated] = 0
     open_ = ~evaluated
-    # points on a line determine no linear trend: nothing is interpolated, and all points are evaluated
+    # points on a line determine no linear trend; then nothing is interpolated, and all points are evaluated
     trend = np.column_stack([np.ones(usable.sum()), unit[usable]])
     if open_.any() and usable.sum() > 3 and np.linalg.matrix_rank(trend) == 3:
         cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
@@ -174,7 +174,7 @@ def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.b
 def _fit(
     at: FloatArray, values: FloatArray, points: FloatArray, basis: Callable[[FloatArray], FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
-    """Interpolation with a linear trend: its values at the points, and the error at each datum if that is left out."""
+    """Interpolation with a linear trend: values at the points, and the error at each datum if the datum is left out."""
     n = len(at)
     trend = np.column_stack([np.ones(n), at])
     system = np.zeros((n + 3, n + 3))
@@ -200,11 +200,11 @@ def _wanted(
     errors: FloatArray,
     tolerance: float,
 ) -> NDArray[np.intp]:
-    """The points to evaluate next: the ones whose errors exceed the tolerance most, spread over the plane."""
+    """The points to evaluate next: those whose errors exceed the tolerance most, spread over the plane."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
     known = finite[evaluated]
     missing = np.isnan(known)
-    # values that are not finite do not count for the range
+    # values that are not finite do not enter the range
     low, high = np.where(missing, np.inf, known).min(0), np.where(missing, -np.inf, known).max(0)
     spread = np.maximum(high - low, 0)
     allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
@@ -218,7 +218,7 @@ def _wanted(
     excess[evaluated] = 0
     asking = np.flatnonzero(excess > 1)
     if 2 * evaluated.sum() > len(unit):
-        # the rest is cheaper to evaluate than to choose from
+        # evaluating the rest is cheaper than choosing from it
         return asking
     apart = 0.5 / np.sqrt(evaluated.sum())
     chosen: list[int] = []

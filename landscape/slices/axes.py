@@ -15,7 +15,7 @@ def coordinates(extent: float, steps: int) -> FloatArray:
     """`steps` evenly spaced values from -extent to extent; the middle one of an odd number is exactly 0.
 
     Raises:
-        ValueError: extent not a number, positive and finite, or fewer than 2 steps.
+        ValueError: the extent is not a positive, finite number, or there are fewer than 2 steps.
     """
     if not isinstance(extent, Real) or not 0 < extent < float("inf"):
         raise ValueError(f"extent: must be a number, positive and finite, got {extent!r}")
@@ -25,10 +25,10 @@ def coordinates(extent: float, steps: int) -> FloatArray:
 
 
 def pair_of(name: str, value: Any) -> tuple[Any, Any]:
-    """The values for both axes, from one for both or a pair.
+    """The values for both axes, from one value for both or from a pair.
 
     Raises:
-        ValueError: a tuple or list of another length.
+        ValueError: the value is a tuple or list of another length.
     """
     if not isinstance(value, tuple | list):
         return value, value

@@ -1,4 +1,4 @@
-"""The points that a long evaluation has finished, in an HDF5 file, so that it goes on after a kill."""
+"""The finished points of a long evaluation in an HDF5 file, so that it can continue after a kill."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from landscape.results.trust import UntrustedError, check_trusted
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
 CHUNK = 16
-"""Points that are evaluated together, at least."""
+"""Least number of points that are evaluated together."""
 
 
 def fingerprint(objectives: Mapping[str, Objective], vectors: list[Tensor], settings: Any) -> dict[str, str]:
-    """Digests of everything that decides the values. Two evaluations with equal digests may share points.
+    """Digests of all that decides the values. Two evaluations with equal digests may share points.
 
-    The digest of the weights includes the names of the variables and of all tensors, because equal tensors at other
-    places are another model. (Files of earlier versions lack the names; they are refused as files of other weights.)
+    The digest of the weights includes the names of the variables and of all tensors, because equal tensors under other
+    names are another model. (Files of earlier versions lack the names, and are refused as files of other weights.)
     """
     first = next(iter(objectives.values()))
     state = first.tensors()
@@ -60,17 +60,17 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
 class Checkpoint:
     """Evaluates points and keeps their values in a file. Points that the file holds are not evaluated again.
 
-    A new file is written beside the old one, and renamed. A kill leaves one of the two, whole.
+    A new file is written beside the old one and then renamed, so that a kill leaves one of the two whole.
 
     Args:
-        path: of the HDF5 file, which is made if missing. No other evaluation may use it.
+        path: path of the HDF5 file, which is made if missing. No other evaluation may use it.
         evaluator: evaluates the points that the file lacks.
-        known: the `fingerprint` of the evaluation.
-        every: seconds between two writes.
+        known: `fingerprint` of the evaluation.
+        every: seconds between two writes of the file.
 
     Raises:
-        ValueError: the file is not such a checkpoint, or one of another evaluation.
-        FileNotFoundError: there is no folder for it.
+        ValueError: the file is no checkpoint, or belongs to another evaluation.
+        FileNotFoundError: the folder of the file does not exist.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def __call__(self, multiples: FloatArray, progress: Callable[[int], None] | None = None) -> Values:
-        """What the evaluator gives. Finished points are read from the file, and new ones are written to it.
+        """The values of the evaluator. Finished points are read from the file, and new points are written to it.
 
-        Points are always evaluated in the same portions, so that results agree to the bit.
+        Points are always evaluated in the same portions, so that results agree bit for bit.
         """
         size = self._evaluator.block * max(1, CHUNK // self._evaluator.block)
         for start in range(0, len(multiples), size):
             portion = multiples[start : start + size]
             if any(tuple(point) not in self._values for point in portion.tolist()):
                 self._evaluate(portion)
-            # written before it is told: the caller may stop there
+            # the file is written before progress is called, because the caller may stop there
             if time.monotonic() - self._written > self._every:
                 self._write()
             if progress:
@@ -133,7 +133,7 @@ class Checkpoint:
                 raise ValueError(
                     f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
                 )
-        # the loss function and the model's code have no digest, but a value
+        # the loss function and the code of the model have no digest; the loss at the center stands for them
         center_now = _columns(self._evaluator.center)
         if not np.allclose(center, center_now, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
@@ -154,7 +154,7 @@ class Checkpoint:
 
 
 def _checksum(*arrays: FloatArray) -> str:
-    """The digest of numbers and their shapes, in float64."""
+    """The digest of numbers in float64, and of their shapes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr(array.shape).encode())
@@ -163,14 +163,14 @@ def _checksum(*arrays: FloatArray) -> str:
 
 
 def _stored(item: h5py.Dataset, ndim: int) -> FloatArray:
-    """Numbers as `_write` leaves them: all of their bytes are there."""
+    """The numbers that `_write` stored. The file must hold all of their bytes."""
     if item.dtype != np.float64 or item.ndim != ndim or item.id.get_storage_size() != item.nbytes:
         raise KeyError(item.name)
     return np.asarray(item[()])
 
 
 def _columns(values: Values) -> FloatArray:
-    """(fields, points, losses); NaN where a field was not asked for."""
+    """The values as one array (fields, points, losses), NaN for a field that was not asked for."""
     fields = [getattr(values, name) for name in FIELDS]
     shape = values.loss.shape
     return np.stack([np.full(shape, np.nan) if field is None else field for field in fields])

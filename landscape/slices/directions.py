@@ -1,4 +1,4 @@
-"""Directions in weight space along which a surface is drawn."""
+"""Directions in weight space, along which lines and surfaces are evaluated."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def filter_normalized_directions(
 ) -> Directions:
     """Random Gaussian directions, filter-normalized (Li et al. 2018, arXiv:1712.09913, section 4).
 
-    Each output filter of a convolution, and each row of a linear layer's weights, is given the norm of the
-    corresponding filter of the model: d <- d / ||d|| ||theta||. A filter of zero norm gives zero.
+    Each output filter of a convolution, and each row of a linear layer's weights, is scaled to the norm of the model's
+    filter: d <- d / ||d|| ||theta||. A filter of norm zero gives zero.
 
     Args:
-        objective: whose weights give the norms.
-        count: how many directions.
-        seed: of the draw.
-        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`, as in Li et al.) or
-            normalized as a whole (`"normalize"`).
+        objective: its weights give the norms.
+        count: number of directions.
+        seed: seed of the draw.
+        one_dimensional: `"zero"` leaves out biases and BatchNorm parameters, as Li et al. do; `"normalize"` normalizes
+            each of these tensors as a whole.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     return random_directions(objective, count, seed=seed, one_dimensional=one_dimensional)
 
@@ -72,7 +72,7 @@ def random_directions(
     """Random Gaussian directions, normalized as `normalized` does.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if count < 1:
         raise ValueError(f"count: must be at least 1, got {count}")
@@ -93,15 +93,15 @@ def normalized(
     """The directions with the norms of the objective's weights.
 
     Args:
-        directions: any.
-        objective: whose weights give the norms.
-        per: `"filter"`: each output filter and row (Li et al. 2018); `"layer"`: each weight tensor as a whole;
-            `"model"`: all weights as a whole.
-        one_dimensional: biases and BatchNorm parameters are left out (`"zero"`) or normalized as a whole, each
-            tensor by itself (`"normalize"`).
+        directions: any directions.
+        objective: its weights give the norms.
+        per: `"filter"` normalizes each output filter and row (Li et al. 2018), `"layer"` each weight tensor as a whole,
+            and `"model"` all weights as a whole.
+        one_dimensional: `"zero"` leaves out biases and BatchNorm parameters; `"normalize"` normalizes each of these
+            tensors as a whole.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     check_normalization(per, one_dimensional)
     rows = directions.vectors.T.clone(memory_format=torch.contiguous_format)
@@ -125,7 +125,7 @@ def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
     """The eigenvectors of the first eigenvalues, of norm 1.
 
     Raises:
-        ValueError: fewer than `count` eigenvectors, or none.
+        ValueError: there are fewer than `count` eigenvectors, or the result holds none.
     """
     if eigen.vectors is None:
         raise ValueError("eigen: holds no eigenvectors; they were dropped before it was stored")
@@ -137,7 +137,7 @@ def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
 
 @of_objective
 def gradient_direction(objective: Objective) -> Directions:
-    """The gradient of the mean loss as a direction; it keeps its length."""
+    """The gradient of the mean loss as a direction, with the length of the gradient."""
     return _directions(objective.gradient().unsqueeze(1), "gradient")
 
 
@@ -146,31 +146,31 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     """A direction from elsewhere, such as the perturbation of SAM or NCSAM on a batch.
 
     Args:
-        objective: the direction moves its weights.
+        objective: the direction is one in the space of its weights.
         vector: one vector, tensors in `named_parameters` order, or a mapping by name.
         kind: how the direction was made; results store this text.
 
     Raises:
-        ValueError: of other sizes than the weights.
+        ValueError: the sizes are not those of the weights.
     """
     return _directions(objective.flatten(vector).unsqueeze(1), kind)
 
 
 @of_objective
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
-    """From the objective's weights to others: these lie at the multiple 1.
+    """The direction from the objective's weights to other weights, which lie at the multiple 1.
 
     Raises:
-        ValueError: of other sizes than the weights.
+        ValueError: the sizes are not those of the weights.
     """
     return _directions((objective.flatten(other) - objective.theta).unsqueeze(1), kind)
 
 
 def combined(*directions: Directions) -> Directions:
-    """The columns of several, one after the other, such as the gradient and an eigenvector.
+    """All columns of several directions, such as the gradient and an eigenvector.
 
     Raises:
-        ValueError: none, or of different lengths.
+        ValueError: there are no directions, or their lengths differ.
     """
     if len({each.vectors.shape[0] for each in directions}) != 1:
         raise ValueError("directions: must be one or more, all of the same length")
@@ -232,7 +232,7 @@ def _with_norms(
 
 
 def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
-    """The vector scaled to a norm; zero stays zero."""
+    """The vector scaled to a norm. Zero stays zero."""
     length = torch.linalg.vector_norm(vector)
     return vector * torch.where(length > 0, norm / length, torch.zeros_like(length))
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from landscape.evaluation.evaluator import Evaluator, checked_vector
+from landscape.evaluation.evaluator import checked_vector
+from landscape.evaluation.for_one import with_arguments_of
 from landscape.loss.objective import Objective
-from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.slices.axes import axis_of
 from landscape.slices.directions import Directions
-from landscape.slices.measured import first_of, recorded, sampled, settings_of, standard_errors
+from landscape.slices.measured import Options, first_of, prepared
 
 
 @result
@@ -54,39 +55,6 @@ class Line:
 
 
 @of_objective
-def line(
-    objective: Objective,
-    direction: Directions | Tensor,
-    *,
-    extent: float = 1.0,
-    steps: int = 51,
-    alpha: ArrayLike | None = None,
-    batch_norm: str = "eval",
-    calibration: Tensor | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    progress: Progress | bool | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_seconds: float = 10.0,
-) -> Line:
-    """Loss and accuracy along one direction through the objective's weights; arguments as for `lines`."""
-    return lines(
-        {"loss": objective},
-        direction,
-        extent=extent,
-        steps=steps,
-        alpha=alpha,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        samples=samples,
-        seed=seed,
-        progress=progress,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )["loss"]
-
-
-@of_objective
 def lines(
     objectives: Mapping[str, Objective],
     direction: Directions | Tensor,
@@ -106,47 +74,35 @@ def lines(
 
     Args:
         objectives: as for `surfaces`.
-        direction: (n,), or `Directions`, of which the first is taken.
+        direction: a vector (n,), or `Directions`, of which the first one is used.
         extent: alpha runs from -extent to extent.
         steps: number of points. An odd number includes the model itself.
-        alpha: the multiples; they replace `extent` and `steps`.
+        alpha: the multiples, ascending; they replace `extent` and `steps`.
         batch_norm, calibration, samples, seed, progress, checkpoint, checkpoint_seconds: as for `surfaces`.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
-    first = first_of(objectives)
     vector = direction.vectors[:, 0] if isinstance(direction, Directions) else direction
-    vector = checked_vector(first, vector)
+    vector = checked_vector(first_of(objectives), vector)
     axis = axis_of("alpha", alpha, extent, steps)
-    objectives, population = sampled(objectives, samples, seed)
-    evaluator = Evaluator(
-        objectives,
-        [vector],
-        batch_norm=batch_norm,
-        calibration=calibration,
-        errors=samples is not None,
-        expected=len(axis),
-    )
-    settings = ([axis.tolist()], batch_norm, evaluator.calibration_samples)
-    evaluate = recorded(evaluator, objectives, [vector], checkpoint, checkpoint_seconds, settings)
+    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
+    line_of_losses = prepared(objectives, [vector], [axis], options)
     report = as_progress(progress, "line")
-    values = evaluate(axis[:, None], lambda done: report(done, len(axis)))
-    errors = standard_errors(values, objectives, population, (len(axis),))
+    values = line_of_losses.evaluate(axis[:, None], lambda done: report(done, len(axis)))
     return {
         name: Line(
             alpha=axis.copy(),
-            loss=values.loss[:, column].copy(),
-            accuracy=values.accuracy[:, column].copy(),
-            center_loss=float(evaluator.center.loss[0, column]),
-            center_accuracy=float(evaluator.center.accuracy[0, column]),
             direction_norm=torch.linalg.vector_norm(vector).item(),
-            samples=objective.n_samples,
-            population=population[name],
-            **errors[name],
             evaluations=len(axis),
-            loss_unit=unit_of(objective.loss_fn),
-            **settings_of(evaluator, batch_norm, direction),
+            **fields,
         )
-        for column, (name, objective) in enumerate(objectives.items())
+        for name, fields in line_of_losses.fields(values, axis.shape, direction).items()
     }
+
+
+@of_objective
+@with_arguments_of(lines)
+def line(objective: Objective, *arguments: Any, **options: Any) -> Line:
+    """Loss and accuracy along one direction through the objective's weights; arguments as for `lines`."""
+    return lines({"loss": objective}, *arguments, **options)["loss"]

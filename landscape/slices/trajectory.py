@@ -1,4 +1,4 @@
-"""The plane that holds most of a training trajectory's movement, and the trajectory in this plane."""
+"""The plane that holds most of the movement of a training trajectory, and the trajectory in this plane."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def trajectory_directions(
 ) -> tuple[Directions, Trajectory]:
     """The principal directions of a training trajectory, and the trajectory along them (Li et al. 2018, section 7).
 
-    The directions are the principal components of the checkpoints about their mean, of norm 1; the plane that
-    they span goes through the objective's own weights, such as the last checkpoint.
+    The directions are the principal components of the checkpoints about their mean, of norm 1. The plane that they span
+    goes through the objective's weights, such as the last checkpoint.
 
     Args:
-        objective: whose weights are the origin.
-        checkpoints: the trajectory, in order.
-        count: how many directions.
+        objective: its weights are the origin.
+        checkpoints: the weights of the trajectory, in order.
+        count: number of directions.
 
     Raises:
-        ValueError: fewer than two checkpoints, of other sizes or not finite, or more directions than they span.
+        ValueError: there are fewer than two checkpoints, they have other sizes or are not finite, or they span fewer
+            directions.
     """
     points = _differences(objective, checkpoints)
     if not isinstance(count, Integral) or not 1 <= count < len(checkpoints):
@@ -59,7 +60,7 @@ def trajectory_directions(
     _, sizes, rows = torch.linalg.svd(centered, full_matrices=False)
     if not sizes[count - 1] > 1e-7 * sizes[0]:
         raise ValueError(f"count: the checkpoints do not span {count} directions")
-    # the sign that lets the trajectory begin on the positive side
+    # with this sign the trajectory begins on the positive side
     vectors = (rows[:count] * torch.where(points[0] @ rows[:count].T < 0, -1.0, 1.0).unsqueeze(1)).T
     cosines = (vectors.T @ vectors).cpu().numpy()
     directions = Directions(
@@ -79,10 +80,10 @@ def trajectory_directions(
 def projected_trajectory(
     objective: Objective, directions: Directions, checkpoints: Sequence[Weights]
 ) -> Trajectory:
-    """Checkpoints as multiples of any directions: the nearest points of their plane, by least squares.
+    """Checkpoints as multiples of any directions: the nearest points of the plane, by least squares.
 
     Raises:
-        ValueError: of other sizes or not finite, or directions that are not independent.
+        ValueError: checkpoints have other sizes or are not finite, or the directions are not independent.
     """
     points = _differences(objective, checkpoints)
     vectors = directions.vectors.to(points)
@@ -93,7 +94,7 @@ def projected_trajectory(
 
 
 def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor:
-    """(checkpoints, n) from the objective's weights, in float64."""
+    """The checkpoints minus the objective's weights, (checkpoints, n), in float64."""
     if len(checkpoints) < 2:
         raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
     theta = objective.theta.double()

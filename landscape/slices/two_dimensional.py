@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from landscape.evaluation.evaluator import Evaluator, checked_vector
+from landscape.evaluation.evaluator import checked_vector
+from landscape.evaluation.for_one import with_arguments_of
 from landscape.loss.objective import Objective
-from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
@@ -21,7 +22,7 @@ from landscape.results.registry import result
 from landscape.slices.adaptive import refined
 from landscape.slices.axes import axis_of, pair_of
 from landscape.slices.directions import Directions
-from landscape.slices.measured import first_of, recorded, sampled, settings_of, standard_errors
+from landscape.slices.measured import Options, first_of, prepared
 
 POINT = ("alpha", "beta")
 
@@ -71,45 +72,6 @@ class Surface:
 
 
 @of_objective
-def surface(
-    objective: Objective,
-    directions: Directions | tuple[Tensor, Tensor],
-    *,
-    extent: float | tuple[float, float] = 1.0,
-    steps: int | tuple[int, int] = 51,
-    alpha: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
-    adaptive: bool = False,
-    tolerance: float = 0.01,
-    batch_norm: str = "eval",
-    calibration: Tensor | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    progress: Progress | bool | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_seconds: float = 10.0,
-) -> Surface:
-    """Loss and accuracy over the plane of two directions through the weights; arguments as for `surfaces`."""
-    return surfaces(
-        {"loss": objective},
-        directions,
-        extent=extent,
-        steps=steps,
-        alpha=alpha,
-        beta=beta,
-        adaptive=adaptive,
-        tolerance=tolerance,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        samples=samples,
-        seed=seed,
-        progress=progress,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )["loss"]
-
-
-@of_objective
 def surfaces(
     objectives: Mapping[str, Objective],
     directions: Directions | tuple[Tensor, Tensor],
@@ -130,91 +92,80 @@ def surfaces(
 ) -> dict[str, Surface]:
     """Several losses of one model over the plane of two directions, from the same passes.
 
-    Training data with observed and with true labels cost one pass, test data another:
-    `surfaces({"observed": a, "clean": b, "test": c}, directions)`.
+    Objectives with the same inputs share passes. In `surfaces({"observed": a, "clean": b, "test": c}, directions)` the
+    training data with observed and with true labels share one pass, and the test data need another.
 
     Args:
-        objectives: of one model at the same weights; those with the same inputs share their forward passes.
-        directions: two vectors (n,), or `Directions`, of which the first two are taken.
+        objectives: objectives by name, of one model at the same weights.
+        directions: two vectors (n,), or `Directions`, of which the first two are used.
         extent: alpha and beta run from -extent to extent; a pair gives each axis its own.
         steps: number of points on each axis, or a pair. Odd numbers include the model itself.
         alpha: the multiples of the first direction, ascending; they replace `extent` and `steps`.
         beta: the multiples of the second direction.
-        adaptive: evaluates some of the points and interpolates the others. Each interpolated value has an estimate of
-            its error, and more points are evaluated until all estimates are within the tolerance
+        adaptive: whether some points are evaluated and the others interpolated. Each interpolated value has an estimate
+            of its error, and more points are evaluated until all estimates are within the tolerance
             (`landscape.slices.adaptive`).
         tolerance: largest error of an interpolated value, relative to the range of all values.
         batch_norm: `"eval"` uses BatchNorm's stored statistics at every point. `"recalibrate"` computes the statistics
             anew at each point, because moved weights make the stored ones wrong.
         calibration: inputs from which `"recalibrate"` computes the statistics; at most 2,048 inputs of the first
             objective if not given.
-        samples: measures on so many samples of each objective. They are drawn once, so that all points share them,
-            and the results hold standard errors.
-        seed: of the draw of samples.
+        samples: number of samples of each objective on which it is measured; all if not given. They are drawn once, so
+            that all points share them, and the results hold standard errors.
+        seed: seed of the draw of samples.
         progress: called with the points done and the points in all. True writes a line on the terminal.
         checkpoint: HDF5 file of finished points. After a kill, the same call continues from this file.
-        checkpoint_seconds: between two writes of the checkpoint.
+        checkpoint_seconds: seconds between two writes of the checkpoint.
 
     Raises:
-        ValueError: an argument out of range, fewer than two directions, objectives of different models, or a
-            checkpoint of another surface.
+        ValueError: an argument is out of range, there are fewer than two directions, the objectives are of different
+            models, or the checkpoint belongs to another surface.
     """
     vectors = _two_vectors(first_of(objectives), directions)
     extents, counts = pair_of("extent", extent), pair_of("steps", steps)
     axes = axis_of("alpha", alpha, extents[0], counts[0]), axis_of("beta", beta, extents[1], counts[1])
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: must lie between 0 and 1, got {tolerance}")
-    objectives, population = sampled(objectives, samples, seed)
-    shape = (len(axes[0]), len(axes[1]))
-    evaluator = Evaluator(
-        objectives,
-        vectors,
-        batch_norm=batch_norm,
-        calibration=calibration,
-        errors=samples is not None,
-        expected=math.prod(shape),
-    )
-    settings = ([axis.tolist() for axis in axes], batch_norm, evaluator.calibration_samples)
-    evaluate = recorded(evaluator, objectives, vectors, checkpoint, checkpoint_seconds, settings)
+    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
+    plane = prepared(objectives, vectors, axes, options)
     report = as_progress(progress, "surface")
     if adaptive:
-        found = refined(evaluate, axes, tolerance, report)
+        found = refined(plane.evaluate, axes, tolerance, report)
         values, extra = found.values, found.errors
     else:
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-        values, extra = evaluate(grid, lambda done: report(done, len(grid))), None
-    errors = standard_errors(values, objectives, population, shape)
+        values, extra = plane.evaluate(grid, lambda done: report(done, len(grid))), None
+    shape = (len(axes[0]), len(axes[1]))
     norms, cosine = _norms_and_cosine(vectors)
     return {
         name: Surface(
             alpha=axes[0].copy(),
             beta=axes[1].copy(),
-            loss=values.loss[:, column].reshape(shape),
-            accuracy=values.accuracy[:, column].reshape(shape),
-            center_loss=float(evaluator.center.loss[0, column]),
-            center_accuracy=float(evaluator.center.accuracy[0, column]),
             direction_norms=np.array(norms),
             cosine=cosine,
             angle=math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if cosine == cosine else math.nan,
-            samples=objective.n_samples,
-            population=population[name],
             evaluated=None if extra is None else extra.evaluated.reshape(shape),
             loss_interpolation_error=None if extra is None else extra.loss[:, column].reshape(shape),
             accuracy_interpolation_error=None if extra is None else extra.accuracy[:, column].reshape(shape),
-            **errors[name],
-            loss_unit=unit_of(objective.loss_fn),
             evaluations=math.prod(shape) if extra is None else int(extra.evaluated.sum()),
-            **settings_of(evaluator, batch_norm, directions),
+            **fields,
         )
-        for column, (name, objective) in enumerate(objectives.items())
+        for column, (name, fields) in enumerate(plane.fields(values, shape, directions).items())
     }
+
+
+@of_objective
+@with_arguments_of(surfaces)
+def surface(objective: Objective, *arguments: Any, **options: Any) -> Surface:
+    """Loss and accuracy over the plane of two directions through the weights; arguments as for `surfaces`."""
+    return surfaces({"loss": objective}, *arguments, **options)["loss"]
 
 
 def _two_vectors(objective: Objective, directions: Directions | tuple[Tensor, Tensor]) -> list[Tensor]:
     """The vectors that span the plane.
 
     Raises:
-        ValueError: another number of directions, or a vector of another length.
+        ValueError: the number of directions is not two, or a vector has another length.
     """
     if isinstance(directions, Directions) and directions.vectors.shape[1] < 2:
         raise ValueError("directions: a surface needs two, got one")

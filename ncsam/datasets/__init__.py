@@ -47,10 +47,10 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "npz": npz,
     "word-languages": word_languages,
 }
-"""Name -> what loads the set from a folder; each says where it looks and what it splits."""
+"""Name -> function that loads the data set from a folder; its docstring says where it looks and how it splits."""
 
 DATASET_REGISTRY = Registry("dataset", DATASETS)
-"""The data sets; one of your own is a function of a folder, or None, that returns a `Dataset`."""
+"""The data sets. A data set of your own is a function that takes a folder or None and returns a `Dataset`."""
 
 
 def load_dataset(
@@ -66,15 +66,15 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`.
-        data_dir: the folder of its files, or the file itself of `"npz"`; the packaged sets need none.
-        train_samples: how many training samples to keep, drawn without regard to their classes; all if not
-            given. The normalization stays that of the whole training set. `train_indices` tells which.
-        test_samples: how many test samples to keep, drawn likewise.
-        seed: of those draws.
-        image_size: side in pixels; the files of `"images"` are resized to it.
+        data_dir: the folder of the files, or for `"npz"` the file; the packaged data sets need none.
+        train_samples: number of training samples to keep; all if not given. They are drawn without regard to their
+            classes, and `train_indices` says which. The normalization stays that of the whole training set.
+        test_samples: number of test samples to keep, drawn in the same way.
+        seed: seed of these draws.
+        image_size: side in pixels, to which the files of `"images"` are resized.
 
     Raises:
-        ValueError: unknown name, more samples than there are, or a file that is not what it should be.
+        ValueError: unknown name, more samples than the data set has, or a file of another format.
         FileNotFoundError: the files or the package that holds them are missing.
     """
     if name not in DATASETS:
@@ -108,6 +108,6 @@ def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
 def _drawn(field: str, samples: int, count: int, seed: int) -> Tensor:
     """Positions of `samples` of `count` samples, ascending."""
     if not 1 <= samples <= count:
-        raise ValueError(f"{field}: must be from 1 to the {count} there are, got {samples}")
+        raise ValueError(f"{field}: must be from 1 to {count}, the number of samples, got {samples}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:samples].sort().values

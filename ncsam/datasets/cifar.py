@@ -23,11 +23,11 @@ class Archive:
     """The files of one set, as its authors publish them and torchvision lists them.
 
     Attributes:
-        folder: that the archive unpacks to.
+        folder: name of the folder to which the archive unpacks.
         train: file -> MD5 checksum.
         test: file -> MD5 checksum.
         labels: key of the labels within a file.
-        num_classes: how many classes there are.
+        num_classes: number of classes.
     """
 
     folder: str
@@ -63,19 +63,19 @@ def cifar10(data_dir: Path | None = None, *, verify: bool = True) -> Dataset:
     """50,000 + 10,000 images of 3 x 32 x 32 in 10 classes (Krizhevsky 2009).
 
     Args:
-        data_dir: the folder `cifar-10-batches-py`, or the one that holds it, as torchvision's `root` does.
-        verify: whether each file must have its published MD5 checksum; without, files of other images in the
-            same format are read.
+        data_dir: the folder `cifar-10-batches-py`, or the folder that holds it, such as torchvision's `root`.
+        verify: whether each file must have its published MD5 checksum. If not, files of other images in the same format
+            are read too.
 
     Raises:
         FileNotFoundError: no folder was given, or a file is missing.
-        ValueError: a file that is not the published one, or holds more than its arrays.
+        ValueError: a file is not the published one, or holds more than its arrays.
     """
     return _read("cifar10", CIFAR10, data_dir, verify)
 
 
 def cifar100(data_dir: Path | None = None, *, verify: bool = True) -> Dataset:
-    """50,000 + 10,000 images of 3 x 32 x 32 in 100 classes, in folder `cifar-100-python`; as `cifar10`."""
+    """50,000 + 10,000 images of 3 x 32 x 32 in 100 classes; folder `cifar-100-python`, arguments as for `cifar10`."""
     return _read("cifar100", CIFAR100, data_dir, verify)
 
 
@@ -93,7 +93,7 @@ def _read(name: str, archive: Archive, data_dir: Path | None, verify: bool) -> D
 
 
 def _read_split(folder: Path, checksums: dict[str, str], archive: Archive) -> tuple[Tensor, Tensor]:
-    """The images and labels of all files together; an empty checksum is not compared."""
+    """The images and labels of all files together. An empty checksum is not compared with that of the file."""
     parts = [_read_batch(folder / name, checksum, archive) for name, checksum in checksums.items()]
     pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.from_numpy(targets)
@@ -129,13 +129,13 @@ def read_pixels_and_labels(content: bytes, path: Path, labels: str) -> tuple[Any
     """The entries `"data"` and `labels` of a batch's pickled dictionary, as arrays where they are arrays.
 
     Raises:
-        ValueError: a pickle that is broken, holds no dictionary, or names anything but arrays.
+        ValueError: the pickle is broken, holds no dictionary, or names anything but arrays.
     """
     try:
         found = read_pickle(io.BytesIO(content))
         if not isinstance(found, dict):
             raise PickleError(f"it must hold a dictionary, holds a {type(found).__name__}")
-        # of Python 3, which may have keys of bytes
+        # Python 3 may have written the keys as bytes
         pixels, targets = (found.get(key, found.get(key.encode())) for key in ("data", labels))
         return as_array(pixels) if isinstance(pixels, Call) else pixels, targets
     except PickleError as error:

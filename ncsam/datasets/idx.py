@@ -14,7 +14,7 @@ from torch import Tensor
 from ncsam.datasets.split import Dataset, make_dataset
 
 FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's `dataset-fashion-mnist` puts its files."""
+"""The folder in which Debian's package `dataset-fashion-mnist` puts its files."""
 
 MAX_BYTES = 4 * 2**30
 """Most bytes of one file. EMNIST, the largest set of the family, has 0.6 GB of images."""
@@ -24,12 +24,12 @@ def fashion_mnist(data_dir: Path | None = None) -> Dataset:
     """60,000 + 10,000 images of 28 x 28.
 
     Args:
-        data_dir: the folder of the IDX files, plain or gzipped, or the one that holds torchvision's
-            `FashionMNIST/raw`; Debian's package if not given.
+        data_dir: the folder of the IDX files, plain or gzipped, or the folder that holds torchvision's
+            `FashionMNIST/raw`. If not given, the folder of Debian's package.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is not what it should be.
+        ValueError: a file is no IDX file of images or of labels, or their numbers differ.
     """
     folders = [FASHION_MNIST_PACKAGE]
     if data_dir is not None:
@@ -66,7 +66,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """Reads an IDX file of bytes, plain or gzipped, into a uint8 tensor.
 
     Raises:
-        ValueError: not an IDX file of unsigned bytes with that many dimensions, or one that is cut short.
+        ValueError: the file is no IDX file of unsigned bytes with that many dimensions, or is cut short.
     """
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
@@ -79,7 +79,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
                 raise ValueError(
                     f"{path}: its shape {shape} needs {size / 2**30:.0f} GiB, more than any such set"
                 )
-            # one byte more than there should be, however many a packed file makes
+            # one byte more than expected tells a file that is too long; a packed file may hold many more
             content = file.read(size + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: broken gzip file ({error})") from error

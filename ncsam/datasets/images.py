@@ -16,15 +16,15 @@ from ncsam.datasets.split import Dataset, make_dataset
 
 DEFAULT_SIZE = 64
 MAX_BYTES = 64 * 2**30
-"""A set that would need more memory than this is taken for a slip of the pen."""
+"""A data set that would need more memory than this is refused as a slip."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""Formats that Pillow decodes itself; for others, such as EPS, it would start another program."""
+"""Formats that Pillow decodes itself. For others, such as EPS, Pillow would start another program."""
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Rows of a CSV file: image files, and their labels as they were given and, where known, as they truly are."""
+    """Rows of a CSV file: image files, their given labels and, where these are known, their true labels."""
 
     paths: list[Path]
     label: Tensor
@@ -32,21 +32,20 @@ class _Table:
 
 
 def images(data_dir: Path | None = None, *, size: int = DEFAULT_SIZE) -> Dataset:
-    """A set from a folder of image files with the tables `train.csv` and `test.csv`.
+    """A data set from a folder of image files with the tables `train.csv` and `test.csv`.
 
-    Each table starts with a line of column names: `path`, of an image within the folder; `label`, a whole
-    number from 0; and, where it is known, `clean`, the true label. Where `train.csv` has `clean`, those are
-    the targets and `label` becomes `observed`; in `test.csv` `clean` takes the place of `label`. Images are
-    converted to RGB and resized to `size` x `size` pixels (bilinear, with antialiasing).
+    Each table starts with a line of column names. `path` is an image within the folder. `label` is a whole number
+    from 0. `clean`, where it is known, is the true label. If `train.csv` has `clean`, these labels are the targets and
+    those of `label` become `observed`. In `test.csv`, `clean` takes the place of `label`. Images are converted to RGB
+    and resized to `size` x `size` pixels (bilinear, with antialiasing).
 
     Args:
         data_dir: the folder.
-        size: pixels of a side.
+        size: side of an image in pixels.
 
     Raises:
         FileNotFoundError: no folder was given, a table or an image is missing, or Pillow is.
-        ValueError: a table that is not such a one, a path that leads out of the folder, or a file that is not
-            an image.
+        ValueError: a table has another form, a path leads out of the folder, or a file is not an image.
     """
     if data_dir is None:
         raise FileNotFoundError(

@@ -15,23 +15,23 @@ from ncsam.datasets.split import Dataset, make_dataset
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
 MAX_BYTES = 64 * 2**30
-"""A set that would need more memory than this is refused before it is read."""
+"""A data set that would need more memory than this is refused before it is read."""
 
 
 def npz(data_dir: Path | None = None) -> Dataset:
-    """A set from a `.npz` file with the arrays `x_train`, `y_train`, `x_test`, `y_test`.
+    """A data set from a `.npz` file with the arrays `x_train`, `y_train`, `x_test`, `y_test`.
 
     Bytes are images: (n, height, width), (n, height, width, channels) or (n, channels, height, width), with 1, 3
-    or 4 channels; of two axes that could be the channels the last one is. Floating arrays are features of any
-    shape, taken as they are. Labels are whole numbers from 0. An array `observed` holds the labels that
-    annotators gave to the training samples.
+    or 4 channels. If two axes could be the channels, the last axis is. Floating arrays are features of any shape, and
+    are not normalized. Labels are whole numbers from 0. An array `observed` holds the labels that annotators gave to
+    the training samples.
 
     Args:
         data_dir: the file, or a folder with the file `data.npz`.
 
     Raises:
-        FileNotFoundError: no file was given, or it is missing.
-        ValueError: a broken file, one with pickled objects, or arrays that do not fit together.
+        FileNotFoundError: no file was given, or the file is missing.
+        ValueError: the file is broken or holds pickled objects, or the arrays do not fit together.
     """
     if data_dir is None:
         raise FileNotFoundError(
@@ -78,7 +78,7 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
 def _samples(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
     array = arrays[name]
     if array.dtype.kind == "f" and array.ndim >= 2:
-        # float16 and the longer ones are no type to train in
+        # models do not train in float16 or in types longer than float64
         return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
     if array.dtype == np.uint8 and array.ndim == 3:
         return torch.from_numpy(array).unsqueeze(1)

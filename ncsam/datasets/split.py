@@ -1,4 +1,4 @@
-"""Samples in memory: as they were stored, with the normalization that models see."""
+"""Samples in memory as they were stored, and the normalization that is applied to each batch."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Samples(Protocol):
 class Split:
     """Samples and their labels, held on one device as they were stored and normalized batch by batch.
 
-    Images of bytes take a quarter of the memory of floats, so that a whole training set fits on a GPU.
+    Images of bytes take a quarter of the memory of images of floats, so that a whole training set fits on a GPU.
 
     Attributes:
         pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating; or
             tokens, int64 (n, length), which stay whole numbers.
         targets: int64 (n,), classes counted from 0.
-        mean: float32 (channels,), taken off each channel, in the units of `pixels`; None: no normalization.
-        std: float32 (channels,), by which each channel is then divided; None: no normalization.
+        mean: float32 (channels,), subtracted from each channel, in the units of `pixels`; None: no normalization.
+        std: float32 (channels,), each channel is then divided by it; None: no normalization.
     """
 
     pixels: Tensor
@@ -77,7 +77,7 @@ class Split:
 
         Args:
             indices: int64 (batch,), on the split's device.
-            augment: pixels -> pixels, before they are normalized: what it pads with 0 is black.
+            augment: pixels -> pixels, called before the normalization, so that padding with 0 is black.
         """
         pixels = self.pixels.index_select(0, indices)
         return self._normalized(pixels if augment is None else augment(pixels))
@@ -134,13 +134,13 @@ class Dataset:
     """A training and a test split, both normalized with the statistics of the training set.
 
     Attributes:
-        name: of the set.
-        train: the training samples with their true labels, so far as they are known.
+        name: name of the data set.
+        train: the training samples with their true labels, as far as these are known.
         test: the test samples.
-        num_classes: how many classes there are.
-        train_indices: int64 (n,), where in the whole training set each sample of `train` stands: what the
-            labels of a file that covers the whole set are indexed with.
-        observed: int64 (n,), labels that annotators gave to the training samples, where the source has them
+        num_classes: number of classes.
+        train_indices: int64 (n,), the position of each sample of `train` in the whole training set. They index the
+            labels of a file that covers the whole training set.
+        observed: int64 (n,), labels that annotators gave to the training samples; None where the source has no labels
             beside the true ones.
     """
 
@@ -158,12 +158,12 @@ class Dataset:
 
     @property
     def mean(self) -> Tensor | None:
-        """float32 (channels,): taken off both splits, in the units of their pixels."""
+        """float32 (channels,): subtracted from both splits, in the units of their pixels."""
         return self.train.mean
 
     @property
     def std(self) -> Tensor | None:
-        """float32 (channels,): by which both splits are divided."""
+        """float32 (channels,): both splits are divided by it."""
         return self.train.std
 
 
@@ -177,7 +177,7 @@ def make_dataset(
 ) -> Dataset:
     """A data set of two pairs (pixels, targets).
 
-    Bytes are normalized by the channels of the training set; floating data are taken as they are.
+    Bytes are normalized by the channels of the training set; floating data are not normalized.
     """
     pixels, targets = train
     mean, std = channel_statistics(pixels) if pixels.dtype == torch.uint8 else (None, None)
@@ -195,7 +195,7 @@ def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, float32 (channels,); 1 for a channel of one value.
 
     Args:
-        pixels: uint8 (n, channels, height, width). They are counted, so that no sum is ever rounded.
+        pixels: uint8 (n, channels, height, width). Each value is counted, so that no sum is rounded.
     """
     values = torch.arange(256, dtype=torch.float64)
     means, deviations = [], []

@@ -1,4 +1,4 @@
-"""Label corruption by name, synthetic or human, with the clean labels kept beside; one file a family.
+"""Label noise by name, synthetic or human. The true labels are kept beside the wrong ones. One file a family.
 
 noisy = corrupt_labels(train.targets, kind="symmetric", rate=0.4, seed=0)
 noisy = human_labels(train.targets, read_human_labels("cifar-10n", "worst")[dataset.train_indices])

@@ -28,34 +28,34 @@ def beta(
 ) -> Corruption:
     """Flip probabilities p ~ Beta(theta1, theta2) (arXiv:2601.19947, Eq. 1-2) of mean `rate`.
 
-    Exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its p. The paper
-    says neither how p is tied to the sample, nor what the wrong label is. Without a posterior p is drawn
-    independently of the sample and the wrong label uniformly from the other classes; the labels are then
-    distributed like symmetric ones. With a posterior, the samples whose true class is least probable have
-    the largest p, and the wrong label is drawn from the posterior over the other classes.
+    Exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its p. The paper says
+    neither how p depends on the sample nor what the wrong label is. Without a posterior, p is drawn independently of
+    the sample, and the wrong label uniformly from the other classes; these labels have the distribution of symmetric
+    ones. With a posterior, the samples whose true class is least probable have the largest p, and the wrong label is
+    drawn from the posterior over the other classes.
 
     Args:
         clean: int64 (n,).
-        classes: how many.
-        rate: theta1 / (theta1 + theta2), and share of wrong labels.
-        generator: of the draw.
-        concentration: theta1 + theta2, above 0: the larger, the more alike the samples' p.
+        classes: number of classes.
+        rate: theta1 / (theta1 + theta2); also the share of wrong labels.
+        generator: makes the draw.
+        concentration: theta1 + theta2, above 0. The larger it is, the less p differs between samples.
         posterior: (n, classes), class probabilities of a trained classifier.
 
     Raises:
-        ValueError: a concentration not above 0, or rows that are not probabilities.
+        ValueError: the concentration is not above 0, or rows of the posterior are not probabilities.
     """
     if not 0 < concentration < float("inf"):
         raise ValueError(f"concentration: must be above 0, got {concentration}")
     levels = uniform((len(clean),), generator)
-    # Beta(0, b) has no inverse: with rate 0 any probabilities do, none is used
+    # Beta(0, b) has no inverse; with rate 0 the probabilities are not used
     thetas = (max(rate, 1e-6) * concentration, (1 - rate) * concentration)
     drawn = torch.from_numpy(scipy.special.betaincinv(*thetas, levels.numpy()))
-    # one that underflows to 0 comes last, but can be flipped
+    # a probability that underflows to 0 comes last, but the sample can still be flipped
     flip_rates = drawn.clamp(min=1e-200)
     others = torch.ones(len(clean), classes, dtype=torch.float64)
     if posterior is not None:
-        # a class that the classifier rules out stays possible where it rules out all others too
+        # where the classifier rules out all wrong classes, each of them stays possible
         others = checked_posterior(posterior, clean, classes) + 1e-300
         hardness = 1 - others.gather(1, clean.unsqueeze(1)).flatten()
         flip_rates[hardness.argsort(stable=True)] = flip_rates.sort().values.clone()

@@ -24,8 +24,8 @@ class NoiseKind:
     """A kind of label noise.
 
     Attributes:
-        draw: (clean, classes, rate, generator, options by name) -> the observed labels, and what they were drawn from.
-            Its keyword-only arguments are the options.
+        draw: (clean, classes, rate, generator, options by name) -> the observed labels, and the probabilities from
+            which they were drawn. Its keyword-only arguments are the options.
         rate: whether the share of wrong labels must, may or must not be given.
     """
 
@@ -53,7 +53,7 @@ NOISE_KINDS: dict[str, NoiseKind] = {
     "beta": NoiseKind(beta),
     "human": NoiseKind(_human, rate="never"),
 }
-"""Name -> how labels are made wrong; each is described where its `draw` is."""
+"""Name -> kind of label noise; the docstring of its `draw` describes it."""
 
 
 NOISE_REGISTRY: Registry[NoiseKind] = Registry("kind", NOISE_KINDS, maker=lambda kind: kind.draw)
@@ -64,10 +64,10 @@ NoiseOption = Option
 
 
 def noise_options(kind: str) -> Mapping[str, NoiseOption]:
-    """What a kind of label noise takes beside the labels, the rate and the seed, by name.
+    """The options of a kind of label noise by name: all that it takes beside labels, rate and seed.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     return NOISE_REGISTRY.options(kind)
 
@@ -90,38 +90,39 @@ def corrupt_labels(
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
-    Class-dependent kinds: `"symmetric"`: a label drawn uniformly from the *other* classes. `"symmetric-all"`:
-    drawn anew from all classes, the true one included, so that a nominal rate r corrupts r (1 - 1/classes).
-    `"asymmetric"`: CIFAR-10's similar classes; the rate is that within the classes that have one.
-    `"superclass"`: the next class of CIFAR-100's superclass. `"pair"`: the next class. `"matrix"`: any
-    transition matrix. Their number of wrong labels is the expected one, rounded.
+    In class-dependent kinds the class decides, and the number of wrong labels is the expected one, rounded.
+    `"symmetric"`: the wrong label is drawn uniformly from the *other* classes. `"symmetric-all"`: the label is drawn
+    anew from all classes, the true one included, so that a nominal rate r corrupts the share r (1 - 1/classes).
+    `"asymmetric"`: similar classes of CIFAR-10; the rate counts within the classes that have a similar one.
+    `"superclass"`: the next class of CIFAR-100's superclass. `"pair"`: the next class. `"matrix"`: any transition
+    matrix.
 
-    Instance-dependent kinds, with exactly `round(rate * n)` wrong labels: `"part-dependent"` (Xia et al. 2020),
-    `"pmd"` (Zhang et al. 2021), `"beta"` (the NCSAM paper's model).
+    In instance-dependent kinds the sample decides, and exactly `round(rate * n)` labels are wrong:
+    `"part-dependent"` (Xia et al. 2020), `"pmd"` (Zhang et al. 2021), `"beta"` (the NCSAM paper's model).
 
     `"human"`: labels that people gave, as `read_human_labels` reads them.
 
     Args:
         targets: int64 (n,), the true labels, counted from 0, on any device.
-        kind: one of `NOISE_KINDS`; `noise_options` tells which of the arguments below it takes.
-        rate: share of labels to make wrong, from 0 to below 1. `"matrix"` needs none: the matrix is scaled to
-            it if given. `"human"` takes none.
-        seed: of the draw, which is made on the CPU from uniform numbers and integers: the same labels on every
-            device and machine.
-        num_classes: the number of classes; the largest label plus one if not given, and then each must occur.
-        transition: of `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
-        inputs: of `"part-dependent"`: (n, ...), the pixels.
-        flip_std: of `"part-dependent"`: standard deviation of the flip rates.
-        posterior: of `"pmd"`, and of `"beta"` if wanted: (n, classes), a classifier's class probabilities.
-        pmd_type: of `"pmd"`: 1, 2 or 3.
-        concentration: of `"beta"`: theta1 + theta2.
-        observed: of `"human"`: int64 (n,), the labels.
+        kind: one of `NOISE_KINDS`; `noise_options` says which of the arguments below a kind takes.
+        rate: share of labels to make wrong, from 0 to below 1. `"matrix"` needs no rate; if a rate is given, the matrix
+            is scaled to it. `"human"` takes no rate.
+        seed: seed of the draw. The draw is made on the CPU from uniform numbers and integers, so that labels are the
+            same on every device and machine.
+        num_classes: the number of classes. If not given, the largest label plus one; each class must then occur.
+        transition: for `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
+        inputs: for `"part-dependent"`: (n, ...), the pixels.
+        flip_std: for `"part-dependent"`: standard deviation of the flip rates.
+        posterior: for `"pmd"`, and optional for `"beta"`: (n, classes), a classifier's class probabilities.
+        pmd_type: for `"pmd"`: 1, 2 or 3.
+        concentration: for `"beta"`: theta1 + theta2.
+        observed: for `"human"`: int64 (n,), the labels.
         own: options of a kind of your own, registered with `NOISE_REGISTRY`.
 
     Raises:
-        TypeError: labels that are no tensor.
-        ValueError: unknown kind, a rate outside [0, 1), labels outside the classes, an argument that the kind
-            needs and did not get or that it does not take, or one that is not what it must be.
+        TypeError: the labels are no tensor.
+        ValueError: the kind is unknown, the rate is outside [0, 1), a label is outside the classes, an argument that
+            the kind needs is missing, an argument is given that the kind does not take, or an argument is out of range.
     """
     chosen = NOISE_REGISTRY.entry(kind)
     arguments = {
@@ -165,14 +166,14 @@ def human_labels(clean: Tensor, observed: Tensor, num_classes: int | None = None
     """Labels that people gave, as `read_human_labels` reads them, beside the true ones.
 
     Args:
-        clean: int64 (n,), the true labels; where they are not known, the observed ones again: then none counts as
-            wrong, and what is measured against true labels says nothing.
-        observed: int64 (n,), the labels that training is to see.
+        clean: int64 (n,), the true labels. If they are not known, give the observed labels again; then no label counts
+            as wrong, and comparisons with true labels have no meaning.
+        observed: int64 (n,), the labels that training sees.
         num_classes: the number of classes; the largest true label plus one if not given.
 
     Raises:
-        TypeError: labels that are no tensor.
-        ValueError: labels that do not fit each other or lie outside the classes.
+        TypeError: the labels are no tensor.
+        ValueError: the labels do not fit each other, or lie outside the classes.
     """
     return corrupt_labels(clean, kind="human", observed=observed, seed=0, num_classes=num_classes)
 

@@ -1,7 +1,7 @@
 """Draws with exact counts, from integers and uniform numbers alone.
 
-A CPU generator gives both alike on every machine; normal numbers it does not, so they are made from uniform
-ones by the inverse of their distribution.
+A CPU generator gives the same integers and uniform numbers on every machine, but not the same normal numbers. So
+normal numbers are made from uniform ones by the inverse of the normal distribution.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard normal numbers, float64."""
-    # 0 would be minus infinity: the middle of the first of the 2**53 steps stands for it
+    # 0 would become minus infinity; the middle of the first of the 2**53 steps takes its place
     probabilities = uniform(shape, generator).clamp(min=2.0**-54)
     return torch.from_numpy(scipy.special.ndtri(probabilities.numpy()))
 
 
 def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) -> Tensor:
-    """Whole numbers, int64, nearest to `quotas` with the sum `total` (Hamilton's method).
+    """The whole numbers, int64, that are nearest to `quotas` and have the sum `total` (Hamilton's method).
 
     Each quota is rounded down, and those with the largest remainders get one more. Chance decides between
     equal remainders.
 
     Args:
-        quotas: float64 (k,), not negative; `total` is their sum, rounded.
-        total: of the result.
-        generator: of the ties.
+        quotas: float64 (k,), not negative.
+        total: sum of the result; the rounded sum of the quotas.
+        generator: decides the ties.
     """
-    # (1 - 0.9) * 10 falls short of 1 by a rounding error: neither floors nor ties may depend on such
+    # (1 - 0.9) * 10 falls short of 1 by a rounding error; neither floors nor ties may depend on such errors
     quotas = (quotas * 2**32).round() / 2**32
     counts = quotas.floor()
     order = torch.randperm(len(quotas), generator=generator)
@@ -44,10 +44,10 @@ def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) ->
 
 
 def relabel_by_matrix(clean: Tensor, transition: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels drawn by a transition matrix with the counts that it expects, up to rounding.
+    """Labels drawn by a transition matrix. Their counts are those that the matrix expects, up to rounding.
 
-    The number of wrong labels in all is the expected one rounded; it is divided among the classes, and within
-    a class among the wrong labels, by `largest_remainder`. Which samples get them is drawn.
+    The number of wrong labels in all is the expected number, rounded. `largest_remainder` divides it among the classes,
+    and within a class among the wrong labels. The samples that get them are drawn.
 
     Args:
         clean: int64 (n,).
@@ -71,18 +71,18 @@ def relabel_by_matrix(clean: Tensor, transition: Tensor, generator: torch.Genera
 
 
 def sample_of_size(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A sample of exactly `size`, each member with a probability in proportion to its weight.
+    """Draws a sample of exactly `size` members, each with a probability in proportion to its weight.
 
-    The probabilities are min(1, k weight) with the k that makes their sum `size`; the draw is systematic
-    sampling in random order (Madow 1949), which keeps each of them exactly.
+    The probabilities are min(1, k weight), with k such that their sum is `size`. Systematic sampling in random order
+    (Madow 1949) keeps each probability exactly.
 
     Args:
         weights: float64 (n,), not negative.
-        size: how many; no more than there are positive weights.
+        size: number of members; at most the number of positive weights.
         generator: of the draw.
 
     Returns:
-        bool (n,).
+        bool (n,), True for the members of the sample.
     """
     order = torch.randperm(len(weights), generator=generator)
     ends = inclusion_probabilities(weights, size)[order].cumsum(0)
@@ -95,12 +95,13 @@ def sample_of_size(weights: Tensor, size: int, generator: torch.Generator) -> Te
 
 
 def inclusion_probabilities(weights: Tensor, size: int) -> Tensor:
-    """min(1, k weight) with the k that makes the sum `size`, float64 (n,)."""
+    """min(1, k weight), float64 (n,), with k such that the sum is `size`."""
     if size == 0:
         return torch.zeros_like(weights)
     descending = weights.sort(descending=True).values
     certain = torch.arange(len(weights))
-    # k if the `certain` largest have probability 1 each; the first that leaves the next one below 1 is right
+    # the factor k, if the `certain` largest weights have probability 1; the first k that leaves the next one below 1 is
+    # the right one
     rest = descending.flip(0).cumsum(0).flip(0)
     factors = (size - certain) / rest
     first = int((factors * descending <= 1 + 1e-12).int().argmax())
@@ -113,7 +114,7 @@ def choose_each(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def choose_by_ends(ends: Tensor, generator: torch.Generator) -> Tensor:
-    """The same from the cumulative sums of the weights, float64 (n, k), on any device; the draw is made on the CPU."""
+    """As `choose_each`, from cumulative sums of the weights, float64 (n, k), on any device; drawn on the CPU."""
     levels = uniform((len(ends), 1), generator).to(ends.device, non_blocking=True) * ends[:, -1:]
     return (ends <= levels).sum(1)
 
@@ -124,7 +125,7 @@ def label_probabilities(clean: Tensor, flip_rates: Tensor, wrong_labels: Tensor)
     Args:
         clean: int64 (n,).
         flip_rates: float64 (n,), the chance that the sample's label is wrong.
-        wrong_labels: float64 (n, classes), weights of the labels it then has, 0 for the true one.
+        wrong_labels: float64 (n, classes), weights of the labels that the sample then gets; 0 for the true label.
     """
     wrong = wrong_labels / wrong_labels.sum(1, keepdim=True)
     return (flip_rates.unsqueeze(1) * wrong).scatter(1, clean.unsqueeze(1), (1 - flip_rates).unsqueeze(1))

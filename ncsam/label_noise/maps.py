@@ -1,4 +1,4 @@
-"""Each class mistaken for one other: asymmetric, within a superclass, in a circle."""
+"""Each class is mistaken for one other class: asymmetric, within a superclass, or in a circle."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ CIFAR100_SUPERCLASSES = (
 
 
 def asymmetric(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
-    """CIFAR-10's similar classes, `CIFAR10_MISTAKES`; `rate` is the share within the classes that have one.
+    """Mistakes one class of CIFAR-10 for a similar one (`CIFAR10_MISTAKES`).
 
-    On balanced classes half of that share of all labels becomes wrong.
+    `rate` is the share within the classes that have a similar one. If the classes are balanced, the share rate / 2 of
+    all labels becomes wrong.
 
     Raises:
-        ValueError: not 10 classes.
+        ValueError: the number of classes is not 10.
     """
     _check_classes("asymmetric", classes, 10)
     return _relabel(clean, classes, rate, generator, CIFAR10_MISTAKES)
 
 
 def superclass(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
-    """CIFAR-100's classes, each taken for the next of its superclass, the last for the first.
+    """Mistakes each class of CIFAR-100 for the next class of its superclass, and the last for the first.
 
     Patrini et al. 2017, arXiv:1609.03683. (Code that takes classes 0 to 4, 5 to 9, ... for superclasses, as several
     published repositories do, puts apples and bears together: the classes are in alphabetical order.)
 
     Raises:
-        ValueError: not 100 classes.
+        ValueError: the number of classes is not 100.
     """
     _check_classes("superclass", classes, 100)
     mistakes: dict[int, int] = {}
@@ -53,7 +54,7 @@ def superclass(clean: Tensor, classes: int, rate: float, generator: torch.Genera
 
 
 def pair(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
-    """Each class is taken for the next, the last for the first (Han et al. 2018, "pair flipping")."""
+    """Mistakes each class for the next, and the last for the first (Han et al. 2018, "pair flipping")."""
     mistakes = {label: (label + 1) % classes for label in range(classes)}
     return _relabel(clean, classes, rate, generator, mistakes)
 

@@ -1,4 +1,4 @@
-"""Label noise by any transition matrix, some of them by name."""
+"""Label noise by a transition matrix: any matrix, or one of those that have a name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TRANSITION_MATRICES = {
         (0.0416, 0.2820, 0.0174, 0.0206, 0.0176, 0.0176, 0.0120, 0.0144, 0.0262, 0.5506),
     ),
 }
-"""Name -> rows. `"cifar10n-worst"`: the worst of three human labels of each CIFAR-10 training image against
-the true one (Wei et al. 2022, arXiv:2110.12088), counted over the 5,000 images of each class, so exact."""
+"""Name -> rows. `"cifar10n-worst"`: the worst of three human labels of each CIFAR-10 training image against the true
+label (Wei et al. 2022, arXiv:2110.12088). The 5,000 images of each class are counted, so that the rows are exact."""
 
 
 def matrix(
@@ -38,13 +38,13 @@ def matrix(
 
     Args:
         clean: int64 (n,).
-        classes: how many.
-        rate: share of wrong labels. The matrix is scaled to it, with the ratios of its mistakes kept. None: not scaled.
-        generator: of the draw.
+        classes: number of classes.
+        rate: share of wrong labels, to which the matrix is scaled; the ratios of its mistakes stay. None: not scaled.
+        generator: makes the draw.
         transition: (classes, classes), rows of probabilities that sum to 1; or one of `TRANSITION_MATRICES`.
 
     Raises:
-        ValueError: not such a matrix, an unknown name, or a rate that it cannot be scaled to.
+        ValueError: the matrix has no such rows or an unknown name, or cannot be scaled to the rate.
     """
     found = _checked(transition, classes)
     if rate is not None:
@@ -70,7 +70,7 @@ def _checked(transition: Tensor | str | list[list[float]], classes: int) -> Tens
     if not bool((found >= 0).all()):
         raise ValueError("transition: must hold probabilities, got one that is negative or NaN")
     totals = found.sum(1, keepdim=True)
-    # what a matrix written down with 4 decimals, or estimated in float32, may be off
+    # the error of a matrix that was written with 4 decimals, or estimated in float32
     if not bool((totals - 1).abs().max() < 1e-3):
         row = int((totals - 1).abs().argmax())
         raise ValueError(f"transition: each row must sum to 1, row {row} sums to {totals[row].item():.6g}")

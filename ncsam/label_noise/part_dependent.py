@@ -1,4 +1,4 @@
-"""Part-dependent label noise: mistakes that follow what the image looks like."""
+"""Part-dependent label noise: the wrong label depends on what the image looks like."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def part_dependent(
     inputs: Tensor,
     flip_std: float = 0.1,
 ) -> Corruption:
-    """Instance-dependent noise as Xia et al. 2020 generate it (arXiv:2006.07836, and its code).
+    """Instance-dependent noise as Xia et al. 2020 generate it (arXiv:2006.07836, and the code of its authors).
 
-    A sample of class y is flipped with probability q ~ N(rate, flip_std^2) truncated to [0, 1]; its wrong
-    label is drawn from the softmax, over the other classes, of its pixels times a random normal matrix of
-    class y. Here exactly `round(rate * n)` samples are flipped, each with a probability in proportion to its
-    q, so that the truncation does not shift the rate.
+    A sample of class y is flipped with probability q ~ N(rate, flip_std^2), truncated to [0, 1]. The scores of its
+    wrong labels are its pixels times a random normal matrix of class y, and the wrong label is drawn from the softmax
+    of these scores over the other classes. Here exactly `round(rate * n)` samples are flipped, each with a probability
+    in proportion to its q, so that the truncation does not shift the rate.
 
     Args:
         clean: int64 (n,).
-        classes: how many.
-        rate: mean of q, and share of wrong labels.
-        generator: of the draw.
-        inputs: (n, ...), finite. The authors' code takes the stored bytes, `split.pixels`; the scores are then
-            so far apart that the softmax is all but the largest one's.
+        classes: number of classes.
+        rate: mean of q; also the share of wrong labels.
+        generator: makes the draw.
+        inputs: (n, ...), finite. The authors' code takes the stored bytes, `split.pixels`. The scores then differ so
+            much that nearly always the class of the largest score is drawn.
         flip_std: standard deviation of q before it is truncated.
 
     Raises:
-        ValueError: inputs that do not fit the labels or are not finite, or a `flip_std` not above 0.
+        ValueError: the inputs do not fit the labels or are not finite, or `flip_std` is not above 0.
     """
     if not 0 < flip_std < float("inf"):
         raise ValueError(f"flip_std: must be above 0, got {flip_std}")
@@ -59,18 +59,18 @@ def part_dependent(
 
 
 def truncated_normal(count: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
-    """Numbers of N(mean, std^2) given that they are between 0 and 1, float64 (count,)."""
+    """Draws of N(mean, std^2) truncated to [0, 1], float64 (count,)."""
     low, high = (scipy.special.ndtr((bound - mean) / std) for bound in (0, 1))
     levels = low + (high - low) * uniform((count,), generator).numpy()
-    # 0 itself would forbid what is only unlikely
+    # 0 would forbid a flip that is only unlikely
     return (mean + std * torch.from_numpy(scipy.special.ndtri(levels))).clamp(1e-200, 1)
 
 
 def _wrong_label_weights(clean: Tensor, classes: int, inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Chance of each label where it is wrong, float64 (n, classes)."""
+    """Probability of each wrong label, given that the label is wrong, float64 (n, classes)."""
     weights = torch.zeros(len(clean), classes, dtype=torch.float64)
     for label in range(classes):
-        # drawn for every class, so that it does not depend on which classes there are
+        # a matrix is drawn for every class, so that the draws do not depend on which classes occur
         projection = normal((inputs[0].numel(), classes), generator)
         members = torch.nonzero(clean == label).flatten()
         features = inputs[members.to(inputs.device)].flatten(1).cpu().double()

@@ -1,4 +1,4 @@
-"""Polynomial-margin diminishing label noise: the nearer to a decision boundary, the likelier a mistake."""
+"""Polynomial-margin diminishing label noise: samples nearer to a decision boundary are mistaken more often."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ def pmd(
 ) -> Corruption:
     """PMD noise of Zhang et al. 2021 (arXiv:2103.07756), types I to III.
 
-    A sample with the margin m between its two most probable classes is flipped with a probability in
-    proportion to (1 - m^2) / 2, 1 - m^3, or 1 - (m^3 + m^2 + m) / 3: the factor, which the paper adapts to the
-    noise level, is the one that flips exactly `round(rate * n)` samples, where no probability exceeds 1. The
-    wrong label is the most probable class other than the true one: for a sample that the classifier gets
-    right the second, as in the paper. (There labels are first drawn anew from the posterior; here they start
-    from the true ones.)
+    Let m be the margin between the two most probable classes of a sample. The sample is flipped with a probability in
+    proportion to (1 - m^2) / 2, 1 - m^3, or 1 - (m^3 + m^2 + m) / 3. The paper adapts the factor to the noise level;
+    here the factor flips exactly `round(rate * n)` samples, and no probability exceeds 1. The wrong label is the most
+    probable class other than the true one. For a sample that the classifier gets right that is the second class, as in
+    the paper. (The paper first draws the labels anew from the posterior; here they start from the true ones.)
 
     Args:
         clean: int64 (n,).
-        classes: how many.
+        classes: number of classes.
         rate: share of wrong labels.
-        generator: of the draw.
+        generator: makes the draw.
         posterior: (n, classes), class probabilities of a trained classifier.
         pmd_type: 1, 2 or 3.
 
     Raises:
-        ValueError: another type, rows that are not probabilities, or so many samples with the margin 1 that
-            the rate is out of reach.
+        ValueError: the type is not 1, 2 or 3, rows of the posterior are not probabilities, or so many samples have the
+            margin 1 that the rate is out of reach.
     """
     if pmd_type not in FLIP_RATES:
         raise ValueError(f"pmd_type: must be 1, 2 or 3, got {pmd_type!r}")

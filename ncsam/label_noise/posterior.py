@@ -1,4 +1,4 @@
-"""What the kinds of label noise that follow a classifier's class probabilities share."""
+"""Class probabilities of a classifier, from which some kinds of label noise are drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def checked_posterior(posterior: Tensor, clean: Tensor, classes: int) -> Tensor:
     """Class probabilities as float64 (n, classes) on the CPU.
 
     Raises:
-        ValueError: of another shape, or rows that are not probabilities.
+        ValueError: the shape is another, or rows are not probabilities.
     """
     if posterior.shape != (len(clean), classes):
         raise ValueError(
@@ -18,7 +18,7 @@ def checked_posterior(posterior: Tensor, clean: Tensor, classes: int) -> Tensor:
             f"got {tuple(posterior.shape)}"
         )
     found = posterior.detach().cpu().double()
-    # a softmax in float16 is off by up to some 1e-3
+    # the rows of a softmax in float16 sum to 1 with an error of some 1e-3
     if not bool((found >= 0).all()) or not bool(((found.sum(1) - 1).abs() < 1e-2).all()):
         raise ValueError("posterior: each row must be probabilities that sum to 1")
     return found

@@ -16,8 +16,8 @@ def symmetric(clean: Tensor, classes: int, rate: float, generator: torch.Generat
 def symmetric_all(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
     """A share `rate` of the labels is drawn anew from *all* classes, the true one included.
 
-    So the NCSAM authors and many others count: only `rate * (1 - 1 / classes)` of the labels become wrong,
-    and it is that share which is met exactly.
+    The NCSAM authors and many others count in this way. Only the share `rate * (1 - 1 / classes)` of the labels becomes
+    wrong; that share is met exactly.
     """
     wrong = rate * (1 - 1 / classes)
     return Corruption(_spread(clean, classes, wrong, generator), _transition(classes, wrong))

@@ -39,14 +39,14 @@ METHODS: dict[str, type[Method]] = {
 METHOD_REGISTRY = Registry(
     "method", METHODS, not_options=("seed", "clean_targets", "peer", "forward", "count")
 )
-"""The methods with their options; who builds a method hands over the rest."""
+"""The methods with their options. The code that builds a method hands over the arguments that are no options."""
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
-    """What can be set of a method, with the default value; `inspect.Parameter.empty` where one must be given.
+    """The options of a method, each with its default value, or `inspect.Parameter.empty` where a value is needed.
 
     Raises:
-        ValueError: unknown method.
+        ValueError: the method is unknown.
     """
     return {
         key: inspect.Parameter.empty if option.required else option.default
@@ -76,7 +76,7 @@ def build_method(
         settings: hyper-parameters, see `hyperparameters(name)`.
 
     Raises:
-        ValueError: unknown method, or a hyper-parameter that is missing, unknown, of another type or out of range.
+        ValueError: the method is unknown, or a hyper-parameter is missing, unknown, of another type or out of range.
     """
     METHOD_REGISTRY.check(name, settings)
     if METHODS[name].needs_peer and peer is None:

@@ -7,10 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import norm
+from ncsam.options import check_not_negative
 
 NORMALIZATIONS = ("elementwise", "filterwise")
 
@@ -18,17 +18,16 @@ NORMALIZATIONS = ("elementwise", "filterwise")
 class ASAM(SAM):
     """SAM in a ball that scales with the weights: eps = rho T^2 g / ||T g||.
 
-    As in the authors' code T = |w| + eta for parameters whose name contains "weight" and 1 for the rest;
-    `"filterwise"` puts the norm of an output filter (of a row, in linear layers) in the place of |w|.
+    As in the authors' code, T = |w| + eta for parameters whose name contains "weight", and T = 1 for the others. With
+    `"filterwise"`, the norm of an output filter (of a row, in linear layers) takes the place of |w|.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the scaled ball; the paper has 0.5 for CIFAR-10 and 1.0 for CIFAR-100.
-        eta: keeps weights near 0 movable; 0.01 in the paper.
+        eta: added to |w|, so that weights near 0 move too; 0.01 in the paper.
         normalization: `"elementwise"` (the paper's choice) or `"filterwise"`.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -36,15 +35,12 @@ class ASAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         eta: float = 0.01,
         normalization: str = "elementwise",
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
-        if not 0 <= eta < float("inf"):
-            raise ValueError(f"eta: must be at least 0 and finite, got {eta}")
+        super().__init__(model, loss_fn, **others)
+        check_not_negative("eta", eta)
         if normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"normalization: must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}"
@@ -54,7 +50,7 @@ class ASAM(SAM):
 
     @torch.no_grad()
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """rho T^2 g / ||T g||; zero for a zero gradient."""
+        """rho T^2 g / ||T g||, and zero where the gradient is zero."""
         named = [(n, p) for n, p in self.passes.module.named_parameters() if p.requires_grad]
         scales = [self._scale(name, weights) for name, weights in named]
         once = list(torch._foreach_mul(scales, at_w))

@@ -1,4 +1,4 @@
-"""Batches of any form: how many samples, some of them, and how much they count for in a mean loss."""
+"""Batches of any form: their number of samples, some of their samples, and their weight in a mean loss."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Count = Callable[[Batch], Any]
 
 
 class OfBatch(TypedDict, total=False):
-    """What a method may be told of a batch; see `Method`."""
+    """How a method runs the model on a batch, and how much the batch counts for; see `Method`."""
 
     forward: Forward | None
     count: Count | None
 
 
 def samples_in(batch: Batch) -> int | None:
-    """The samples of a batch that can be cut: the length that all its tensors share. None for any other batch."""
+    """The number of samples of a batch that can be cut: the length of all its tensors. None for other batches."""
     leaves = tree_leaves(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
         return None
@@ -49,7 +49,7 @@ def moved(batch: Batch, device: torch.device) -> Batch:
 
 
 def ignored_label(loss_fn: object) -> int | None:
-    """The label that a loss leaves out; None for a loss that has none."""
+    """The label that a loss leaves out; None for a loss that leaves out no label."""
     if loss_fn is nn.functional.cross_entropy:
         return -100
     label = getattr(loss_fn, "ignore_index", None)
@@ -57,7 +57,7 @@ def ignored_label(loss_fn: object) -> int | None:
 
 
 def weight_of(loss_fn: object, targets: Batch) -> float:
-    """What the mean loss of some samples counts for: these, or what one of torch's losses divides by."""
+    """The weight of the mean loss of some samples: their number, or the sum by which a loss of torch divides."""
     samples = float(samples_in(targets) or 1)
     if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
         return samples
@@ -83,7 +83,7 @@ def detached(outputs: Any) -> Any:
 
 
 def joined(outputs: list[Any]) -> Any:
-    """The outputs of pieces as those of the batch, where these are tensors; else as a list."""
+    """The outputs of the pieces of a batch: joined to one tensor where they are tensors, else as a list."""
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if all(isinstance(output, Tensor) for output in outputs) else outputs

@@ -1,6 +1,6 @@
 """BSAM: bilateral SAM (Deng, Pang et al. 2024, arXiv:2409.13173).
 
-Not the Bayesian SAM of Möllenhoff and Khan (2023), which shares the abbreviation.
+The Bayesian SAM of Möllenhoff and Khan (2023) has the same abbreviation, but is another method.
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 
 
 class BSAM(SAM):
     """Flattens the loss uphill and downhill: g_max + g - (||g_max|| / ||g_min||) g_min.
 
-    g_max is the gradient at w + rho g / ||g||, g_min that at w - rho_min g / ||g||. Three gradients a step.
+    g_max is the gradient at w + rho g / ||g||, and g_min the gradient at w - rho_min g / ||g||. A step costs three
+    gradients.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
-        rho: radius uphill, l2; 0 is the ordinary gradient, whatever rho_min.
+        rho: radius uphill, l2. 0 is the ordinary gradient, whatever rho_min is.
         rho_min: radius downhill; rho if not given.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -35,13 +34,11 @@ class BSAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         rho_min: float | None = None,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
-        self.rho_min = rho if rho_min is None else rho_min
+        super().__init__(model, loss_fn, **others)
+        self.rho_min = self.rho if rho_min is None else rho_min
         check_radius(self.rho_min, "rho_min")
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:

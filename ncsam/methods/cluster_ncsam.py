@@ -14,14 +14,15 @@ from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.options import check_names
 
 ITERATIONS = 10
-"""Of k-means; a batch's clusters have settled by then."""
+"""Iterations of k-means; after these the clusters of a batch no longer change."""
 
 
 def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means of the rows by Lloyd's iteration, started from `count` rows drawn at random.
+    """Clusters the rows by k-means (Lloyd's iteration), starting from `count` rows drawn at random.
 
-    Batched tensor operations on the features' device, with no synchronization and few of them: on a GPU their number
-    is the cost. A cluster that loses all its rows keeps its center. Computed in float32, or float64 for such features.
+    The few batched tensor operations run on the features' device without synchronization, because on a GPU the number
+    of operations is the cost. A cluster that loses all its rows keeps its center. All is computed in float32; in
+    float64 if the features are.
 
     Returns:
         int64 (rows,), the cluster of each row.
@@ -41,14 +42,14 @@ def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _nearest(features: Tensor, centers: Tensor) -> Tensor:
-    """The nearest center of each row; ||row||^2 is the same for all centers and is left out."""
+    """The nearest center of each row. ||row||^2 is left out, because it is the same for all centers."""
     return torch.addmm(centers.square().sum(1), features, centers.T, alpha=-2).argmin(1)
 
 
 def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: float) -> Tensor:
-    """r_k = r_max (1 - mean gap of the cluster / largest gap in it), per sample. -> (batch,).
+    """The rate of each sample's cluster, r_k = r_max (1 - mean gap / largest gap). -> (batch,).
 
-    0 where all gaps of a cluster are 0.
+    The rate is 0 where all gaps of the cluster are 0.
     """
     sums = gaps.new_zeros(count).scatter_add(0, clusters, gaps)
     sizes = gaps.new_zeros(count).scatter_add(0, clusters, torch.ones_like(gaps))
@@ -58,14 +59,14 @@ def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: floa
 
 
 class _Features:
-    """Keeps a layer's inputs, as its hook, while they are wanted; copied with the model, without the method."""
+    """A hook that keeps the inputs of its layer while `wanted` is set. Copies of the model have a copy of the hook."""
 
     def __init__(self) -> None:
         self.wanted = False
         self.batches: list[Tensor] = []
 
     def __call__(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        """The hook."""
+        """Keeps the inputs, if they are wanted."""
         if self.wanted:
             self.batches.append(arguments[0].detach())
 
@@ -73,20 +74,18 @@ class _Features:
 class ClusterNCSAM(NCSAM):
     """NCSAM that simulates noise cluster by cluster: labels of uncertain clusters are redrawn more often.
 
-    The batch's penultimate features, each of length 1, are clustered by k-means; every label of cluster k is
-    redrawn uniformly over all classes with probability r_k = r_max (1 - mean(gap) / max(gap)), and g* is the
-    gradient over the samples whose label changed.
-
-    Features are the inputs of the model's last `torch.nn.Linear`.
+    Features are the inputs of the model's last `torch.nn.Linear`, scaled to length 1. The features of the batch are
+    clustered by k-means. Each label of cluster k is redrawn uniformly over all classes with probability
+    r_k = r_max (1 - mean(gap) / max(gap)). g* is the gradient over the samples whose label changed.
 
     Args:
         model: with a linear last layer.
         loss_fn: (outputs, targets) -> mean loss.
-        clusters: how many clusters.
+        clusters: number of clusters.
         project: whether the perturbation is projected on the ball; the authors' code does not.
         label_smoothing: of the loss of g*; 0.1 in the authors' code.
-        shared: the options of `NCSAM` but for `draw` and `labels`, which the clusters decide. Here `flip_ratio` is
-            r_max, the largest rate at which labels are redrawn; `strength` is 0.1 to 1.5 in the authors' code under
+        shared: the options of `NCSAM` without `draw` and `labels`, because the clusters decide both. Here `flip_ratio`
+            is r_max, the largest rate at which labels are redrawn. `strength` is 0.1 to 1.5 in the authors' code under
             instance-dependent noise.
     """
 
@@ -100,7 +99,7 @@ class ClusterNCSAM(NCSAM):
         label_smoothing: float = 0.1,
         **shared: Unpack[CompensationOptions],
     ) -> None:
-        # an option that is not among the shared ones would not be refused by `NCSAM` itself
+        # `NCSAM` itself would not refuse an option that it has and that is not shared
         check_names("cluster-ncsam", shared, CompensationOptions.__annotations__)
         super().__init__(model, loss_fn, project=project, label_smoothing=label_smoothing, **shared)
         if clusters < 1:
@@ -112,11 +111,11 @@ class ClusterNCSAM(NCSAM):
             )
         self.clusters = clusters
         self._features = _Features()
-        # from the beginning: a compiled model does not see hooks that come later
+        # the hook is registered now, because a compiled model does not see hooks that come later
         linear[-1].register_forward_pre_hook(self._features)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
-        """NCSAM's first half, with the features of the pass at w at hand."""
+        """The first half of NCSAM; the features of the pass at w are kept for it."""
         self._features.wanted = True
         try:
             return super().ascend(inputs, targets, indices)

@@ -13,19 +13,19 @@ from ncsam.methods.passes import LossFunction, Passes, remembers_samples
 class CoTeaching(Method):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
 
-    The share kept falls from 1, in the first epoch, to 1 - forget_rate over the first `gradual` of the training. The
-    optimizer must be over
-    `method.parameters()`, which holds both networks; `model` is the one that is evaluated.
+    The share of samples that are kept is 1 in the first epoch and falls to 1 - forget_rate over the first `gradual` of
+    the training. The optimizer must be over `method.parameters()`, which holds both networks. `model` is the network
+    that is evaluated.
 
     Set `method.epoch_share = 1 / epochs` once, and `method.progress = epoch / epochs` at the start of each epoch;
     `fit()` does both.
 
     Args:
         model: in training mode, with outputs (batch, classes).
-        loss_fn: (outputs, targets) -> mean loss of the samples kept; samples are compared by cross-entropy.
-        peer: the second network: the same architecture, other initial weights.
-        forget_rate: the share of samples finally left out; in the paper the noise rate.
-        gradual: share of the training until then; 10 of 200 epochs in the paper.
+        loss_fn: (outputs, targets) -> mean loss of the samples that are kept; cross-entropy decides which are.
+        peer: the second network, of the same architecture with other initial weights.
+        forget_rate: the share of samples that is left out in the end; in the paper the noise rate.
+        gradual: the share of the training in which the kept share falls; 10 of 200 epochs in the paper.
         warmup: share of the training in which both networks learn from all samples.
     """
 
@@ -63,7 +63,7 @@ class CoTeaching(Method):
     def kept_share(self) -> float:
         """The share of samples that each network learns from in this epoch.
 
-        All in the first epoch, then falling by equal steps to 1 - forget_rate in the last epoch of `gradual`, as in
+        It is 1 in the first epoch, and falls by equal steps to 1 - forget_rate in the last epoch of `gradual`, as in
         the authors' code.
         """
         progress = self.known_progress()
@@ -90,7 +90,7 @@ class CoTeaching(Method):
                 "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
             )
         self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
-        # the guard keeps a share such as 0.2 of 100 from rounding to 19.999...
+        # the small number keeps 0.2 of 100 samples from becoming 19.999..., which would be cut to 19
         count = max(1, int(kept_share * len(targets) + 1e-9))
         both = (self.passes, self.peer)
         outputs = [passes.outputs(passes.model, inputs, indices, first=True) for passes in both]
@@ -101,16 +101,16 @@ class CoTeaching(Method):
             for output in outputs
         ]
         for passes, output, chosen in zip(both, outputs, reversed(kept), strict=True):
-            own = indices[chosen] if indices is not None else None
-            passes.backward_of(passes.loss(output[chosen], targets[chosen], own))
+            of_chosen = indices[chosen] if indices is not None else None
+            passes.backward_of(passes.loss(output[chosen], targets[chosen], of_chosen))
         self.passes.sample_gradients += len(targets)
         return self.passes.loss(outputs[0].detach(), targets, indices)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on exactly: the second network too."""
+        """The state that a checkpoint needs for an exact resume, the second network included."""
         return {**super().state_dict(), "peer": self.peer.module.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a `state_dict()` again."""
+        """Restores a `state_dict()`."""
         super().load_state_dict(state)
         self.peer.module.load_state_dict(state["peer"])

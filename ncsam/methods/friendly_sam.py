@@ -7,26 +7,25 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+from ncsam.options import check_below_1, check_not_negative
 
 
 class FriendlySAM(SAM):
-    """SAM along the batch's own part of the gradient: d = g - sigma m, m a moving average of g.
+    """SAM along the part of the gradient that is special to the batch: d = g - sigma m, with m a moving average of g.
 
-    The average stands for the full gradient. As in the authors' code m is that of the steps before, and the first
-    step, which has none, is SAM's.
+    The average stands for the full gradient. As in the authors' code, m is the average over the steps before. The first
+    step has no average and is a step of SAM.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0.2 in the paper.
-        sigma: how much of the average is taken off.
+        sigma: factor of the average that is subtracted.
         momentum: lambda, the average's decay: m <- lambda m + (1 - lambda) g.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
@@ -34,39 +33,35 @@ class FriendlySAM(SAM):
         model: nn.Module,
         loss_fn: TrainingLoss,
         *,
-        rho: float,
         sigma: float = 1.0,
         momentum: float = 0.6,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        **others: Unpack[SAMOptions],
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma: must be at least 0 and finite, got {sigma}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+        super().__init__(model, loss_fn, **others)
+        check_not_negative("sigma", sigma)
+        check_below_1("momentum", momentum)
         self.sigma = sigma
         self.momentum = momentum
         self.average: list[Tensor] | None = None
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """rho d / ||d||; moves the average on."""
+        """rho d / ||d||. The call also updates the average."""
         before = self.average
-        # a scaler skips the step of a gradient that overflowed, which must not stay in the average either
+        # a scaler skips the step of a gradient that overflowed; the average must leave that gradient out too
         if self.passes.scaler is None or torch.isfinite(norm(at_w)):
             self.average = (
                 scaled(at_w, 1.0)
                 if before is None
                 else added(scaled(before, self.momentum), at_w, alpha=1 - self.momentum)
             )
-        own = at_w if before is None else added(at_w, before, alpha=-self.sigma)
-        return scaled_to(own, self.rho)
+        direction = at_w if before is None else added(at_w, before, alpha=-self.sigma)
+        return scaled_to(direction, self.rho)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on exactly: the average too."""
+        """The state that a checkpoint needs for an exact resume, the average included."""
         return {**super().state_dict(), "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a `state_dict()` again."""
+        """Restores a `state_dict()`."""
         super().load_state_dict(state)
         self.average = state["average"]

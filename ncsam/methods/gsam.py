@@ -6,41 +6,32 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, inner_product, scaled
+from ncsam.options import check_not_negative
 
 
 class GSAM(SAM):
-    """Descends along g_SAM less alpha times the part of g that is orthogonal to g_SAM.
+    """Descends along g_SAM minus alpha times the part of g that is orthogonal to g_SAM.
 
-    That part lowers the surrogate gap L(w + eps) - L(w) without changing the perturbed loss. The paper lets rho
-    follow the learning rate; set `method.rho` at each epoch for that.
+    The orthogonal part lowers the surrogate gap L(w + eps) - L(w) without changing the perturbed loss. The paper lets
+    rho follow the learning rate; set `method.rho` at each epoch for that.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2.
         alpha: weight of the orthogonal part.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: TrainingLoss,
-        *,
-        rho: float,
-        alpha: float = 0.4,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        self, model: nn.Module, loss_fn: TrainingLoss, *, alpha: float = 0.4, **others: Unpack[SAMOptions]
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha: must be at least 0 and finite, got {alpha}")
+        super().__init__(model, loss_fn, **others)
+        check_not_negative("alpha", alpha)
         self.alpha = alpha
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:

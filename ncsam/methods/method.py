@@ -1,4 +1,4 @@
-"""What every method is: a way to fill `.grad`, with a warm-up if wanted."""
+"""The base of all methods: a method fills `.grad`, and may begin with a warm-up."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from ncsam.methods.perturbation import Ascent
 
 
 class Method(ABC):
-    """`method.backward(inputs, targets)` stands where `loss.backward()` stood.
+    """A way to fill `.grad`: `method.backward(inputs, targets)` takes the place of `loss.backward()`.
 
-    A subclass says what the gradient is, in `fill_own_gradients`. Any method can have a warm-up: in the first `warmup`
-    of the training the gradient is then the ordinary one.
+    A subclass computes its gradient in `fill_own_gradients`. Any method can have a warm-up: in the share `warmup` of
+    the training, at its start, the gradient is the ordinary one.
 
     Args:
-        model: in training mode; DistributedDataParallel and compiled models too.
+        model: in training mode. It may be wrapped in DistributedDataParallel, or compiled.
         loss_fn: (outputs, targets) -> mean loss over the samples.
         warmup: share of the training with ordinary gradients, 0 to 1; needs `progress`.
-        forward: (model, batch) -> outputs, for `backward(batch)`; the loss is then one of (outputs, batch).
-        count: batch -> how much its mean loss counts for among micro-batches (samples, tokens, a sum of weights).
+        forward: (model, batch) -> outputs, for `backward(batch)`. The loss is then called with (outputs, batch).
+        count: batch -> weight of its mean loss among micro-batches: samples, tokens, or a sum of weights.
 
     Attributes:
         passes: precision, loss scaling, micro-batches and ranks; set them there.
         gradient_count: gradients spent so far, in gradients of a batch.
         ascent: the first half of the last step, where the method perturbs the weights; None otherwise.
         rho: radius of the perturbation in weight space; None for methods without one.
-        epoch_share: the share of the training that one epoch is, 1 / epochs, for schedules that count from the first
-            epoch; `fit()` sets it. 0: epochs are taken as short.
+        epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
+            no share of the training.
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_classes: the targets must be classes, not probabilities of classes.
-        takes_classes_of_positions: these may be classes of positions, such as tokens or pixels.
+        takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
 
     Raises:
-        TypeError: no module, such as its parameters, or no loss.
-        ValueError: a warm-up that is not a share.
+        TypeError: the model is no module, or the loss cannot be called.
+        ValueError: the warm-up is not a share.
     """
 
     needs_peer: ClassVar[bool] = False
@@ -78,22 +78,22 @@ class Method(ABC):
 
     @property
     def progress(self) -> float | None:
-        """Share of the training that is done, 0 to 1: set it to epoch / epochs, as `fit()` does; None before.
+        """Share of the training that is done, 0 to 1. Set it to epoch / epochs, as `fit()` does. None before it is set.
 
         Raises:
-            ValueError: set to another number, such as that of the epoch.
+            ValueError: it is set to a number outside [0, 1], such as the number of the epoch.
         """
         return self._progress
 
     @progress.setter
     def progress(self, share: float | None) -> None:
-        # beyond 1 a schedule means nothing: NCSAM's would turn its sign
+        # a schedule has no meaning beyond 1; that of NCSAM would change its sign
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"progress: must be a share in [0, 1], such as epoch / epochs, got {share}")
         self._progress = share
 
     def known_progress(self) -> float:
-        """The progress, for what cannot do without.
+        """The progress, for methods that need it.
 
         Raises:
             ValueError: it was never set.
@@ -116,11 +116,11 @@ class Method(ABC):
         return self.passes.loss_fn
 
     def networks(self) -> list[nn.Module]:
-        """What is trained: the model, and others that a method trains beside it."""
+        """The networks that are trained: the model, and others that the method trains beside it."""
         return [self.model]
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """What an optimizer has to train."""
+        """The parameters that an optimizer has to train."""
         return itertools.chain.from_iterable(network.parameters() for network in self.networks())
 
     def backward(
@@ -131,16 +131,16 @@ class Method(ABC):
         *,
         closure: Callable[[], Tensor] | None = None,
     ) -> Tensor:
-        """Adds the method's gradient to `.grad`; weights and modes end as they were.
+        """Adds the method's gradient to `.grad`. At the end, weights and modes are as they were before.
 
         Args:
-            inputs: (batch, ...), or tensors in any tree. Without targets a whole batch, on which `forward` runs the
-                model, or `model(**batch)` for a dict; the loss is then one of (outputs, batch).
-            targets: int64 (batch,), observed labels; of positions (batch, ...) where a loss takes these.
-            indices: int64 (batch,), positions of the samples in the training set; for methods and losses that
-                know something of single samples.
-            closure: in place of a batch: returns the batch's loss at the weights that the model then has; it is called
-                once for each gradient, and must compute the same each time.
+            inputs: (batch, ...), or tensors in any tree. Without targets, a whole batch: `forward` runs the model on
+                it, or `model(**batch)` for a dict, and the loss is called with (outputs, batch).
+            targets: int64 (batch,), observed labels; (batch, ...) if the loss takes labels of positions.
+            indices: int64 (batch,), positions of the samples in the training set, for methods and losses that
+                remember single samples.
+            closure: in the place of a batch, a function that returns the batch's loss at the model's current weights.
+                It is called once for each gradient, and must compute the same function each time.
 
         Returns:
             The batch's mean loss at w, detached.
@@ -160,7 +160,7 @@ class Method(ABC):
         return loss
 
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
-        """What `backward` does, without the counting."""
+        """Does what `backward` does, without counting gradients."""
         if self.needs_peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
         if self.needs_classes and not isinstance(targets, Tensor):
@@ -184,7 +184,7 @@ class Method(ABC):
         return self.warmup > 0 and self.known_progress() <= self.warmup
 
     def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Adds the gradient of the warm-up to `.grad`: the ordinary one. Returns the mean loss at w, detached."""
+        """Adds the gradient of the warm-up, the ordinary one, to `.grad`. Returns the mean loss at w, detached."""
         return self.passes.backward(inputs, targets, indices, moves_statistics=True)
 
     @abstractmethod
@@ -192,11 +192,11 @@ class Method(ABC):
         """Adds the gradient after the warm-up to `.grad`. Returns the mean loss at w, detached."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on exactly, beside model and optimizer."""
+        """The state that a checkpoint needs for an exact resume, beside those of model and optimizer."""
         return {"gradient_count": self.gradient_count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a `state_dict()` again."""
+        """Restores a `state_dict()`."""
         self.gradient_count = state["gradient_count"]
 
 

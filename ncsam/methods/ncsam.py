@@ -1,4 +1,4 @@
-"""NCSAM: Noise-Compensated SAM, Algorithm 1 of arXiv:2601.19947 (equation numbers are those of its v3)."""
+"""NCSAM: Noise-Compensated SAM, Algorithm 1 of arXiv:2601.19947 (equation numbers are those of version 3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CHOICES = {
 
 
 class CompensationOptions(TypedDict, total=False):
-    """The options of `NCSAM` that methods with another way to simulate the noise share; `NCSAM` has the defaults."""
+    """The options of `NCSAM` that it shares with methods that simulate the noise in another way."""
 
     rho: Required[float]
     flip_ratio: Required[float]
@@ -53,22 +53,22 @@ class CompensationOptions(TypedDict, total=False):
 
 
 def progressive_scale(progress: float) -> float:
-    """Eq. 15 without kappa: min(1, r(t)), r(t) = 2 (3 - 2 t) t^2, t the share of training done."""
+    """Eq. 15 without kappa: min(1, r(t)) with r(t) = 2 (3 - 2 t) t^2, where t is the share of the training done."""
     return min(1.0, 2 * (3 - 2 * progress) * progress**2)
 
 
 class NCSAM(SAM):
     """SAM whose perturbation is shifted along a simulated label-noise gradient and projected on the rho-ball.
 
-    A share `flip_ratio` of each batch gets temporary labels, low-margin samples first. g* is the gradient of
-    these samples' loss. The perturbation is Proj(rho g / ||g|| + s(t) g*) (Eq. 12, 13). In the warm-up the
-    gradient is the ordinary one.
+    A share `flip_ratio` of each batch is drawn and gets temporary labels; samples with a small margin are drawn more
+    often. g* is the gradient of these samples' loss. The perturbation is Proj(rho g / ||g|| + s(t) g*) (Eq. 12, 13). In
+    the warm-up the gradient is the ordinary one.
 
-    Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch; `fit()` does.
+    Set `method.progress = epoch / epochs` (epochs counted from 1) at the start of each epoch, as `fit()` does.
 
-    g* takes its own pass over the drawn samples. This is the paper's cost of 2 + flip_ratio gradients; a second
-    backward pass of the whole batch would cost more. In this pass BatchNorm normalizes by the drawn samples, or
-    by its stored statistics if one sample is drawn.
+    g* takes a pass of its own over the drawn samples. So a step costs 2 + flip_ratio gradients, as in the paper; a
+    second backward pass of the whole batch would cost more. In this pass BatchNorm normalizes by the drawn samples, or
+    by its stored statistics if only one sample is drawn.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -80,15 +80,17 @@ class NCSAM(SAM):
         warmup: share of the training with plain gradients; the paper has 50 of 200 epochs.
         warmup_with: `"plain"` or `"sam"` gradients in the warm-up.
         schedule: `"progressive"`, Eq. 15; `"constant"`, s(t) = kappa (ablation of Table VII).
-        project: onto the ball of Eq. 13; the authors' later code does not.
-        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control. `"whole-batch"`: g* is the gradient of all samples, each
-            of which has a temporary label with probability `flip_ratio` and its observed label otherwise; with
-            `labels="uniform"` that is symmetric label noise drawn anew at each step, a control.
+        project: whether the perturbation is projected onto the ball of Eq. 13. The authors' later code does not
+            project.
+        draw: `"low-margin"`, Eq. 17; `"uniform"`, a control. `"whole-batch"`: g* is the gradient of all samples. Each
+            has a temporary label with probability `flip_ratio`, and its observed label otherwise. With
+            `labels="uniform"` this is symmetric label noise that is drawn anew at each step, a control.
         labels: `"runner-up"`, Eq. 18; `"uniform"` over the other classes, a control.
         direction: `"simulated"`, g*; `"random"`, a control: a Gaussian direction with the norm of g*.
-        label_smoothing: of the loss of g*, which is then cross-entropy; 0: the training loss itself. The
-            authors' later code has 0.1.
-        seed: of the draws; on several ranks each needs its own, or all draw the same positions.
+        label_smoothing: if above 0, g* is the gradient of a cross-entropy with this smoothing; if 0, of the training
+            loss. The authors' later code has 0.1.
+        seed: seed of the draws. Several ranks need different seeds, or all draw the same positions.
+        of_batch: `forward` and `count`, see `Method`.
     """
 
     needs_classes = True
@@ -145,28 +147,25 @@ class NCSAM(SAM):
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def scale(self) -> float:
-        """s(t) of Eq. 15, with the compensation's sign."""
+        """s(t) of Eq. 15, times the sign of the compensation."""
         share = 1.0 if self.schedule == "constant" else progressive_scale(self.known_progress())
         return self.compensation * self.strength * share
 
     def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """The gradient of SGD, or that of SAM."""
+        """Adds the gradient of the warm-up to `.grad`: the ordinary gradient, or that of SAM."""
         if self.warmup_with == "plain" or self.rho == 0:
             return super().fill_warmup_gradients(inputs, targets, indices)
         self.ascent = super().ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
 
-    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Steps 1 to 7 of Algorithm 1."""
-        if self.rho == 0 and self.project:
-            return self.passes.backward(inputs, targets, indices, moves_statistics=True)
-        self.ascent = self.ascend(inputs, targets, indices)
-        self.descend(self.ascent, inputs, targets, indices)
-        return self.ascent.loss
+    @property
+    def stays_at_w(self) -> bool:
+        """Whether the ball has only one point. Without the projection, s(t) g* leaves it."""
+        return self.rho == 0 and self.project
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
-        """Steps 1 to 6 of Algorithm 1; the forward pass of g_B gives the logits of the draw."""
+        """Steps 1 to 6 of Algorithm 1. The forward pass of g_B also gives the logits from which samples are drawn."""
         loss, logits, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         self._check_scores(logits, targets)
         to_rho = scaled_to(at_w, self.rho)
@@ -205,7 +204,7 @@ class NCSAM(SAM):
         """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""
         if self.draw == "whole-batch":
             return self._labels_of_all(logits, targets)
-        # the guard keeps a ratio such as 0.29 of 100 from rounding to 28.999...
+        # the small number keeps 0.29 of 100 samples from becoming 28.999..., which would be cut to 28
         count = math.floor(self.flip_ratio * len(targets) + 1e-9)
         if self.draw == "uniform":
             probabilities = torch.full_like(logits[:, 0], 1 / len(targets))
@@ -229,23 +228,23 @@ class NCSAM(SAM):
     ) -> list[Tensor]:
         """g*, or the random direction that a control puts in its place."""
         if len(drawn) == 0:
-            # this rank drew none: it has no weight in the mean, but the others wait for it
+            # this rank drew no sample: it has no weight in the mean, but the other ranks wait for it
             found = [torch.zeros_like(p) for p in trainable_parameters(self.passes.module)]
             self.passes.average(found, weight=0)
             return self._directed(found)
         smoothed = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing) if self.label_smoothing else None
         if targets.ndim > 1:
             drawn, labels = self._relabeled(targets, drawn, labels, smoothed)
-        own = indices[drawn] if indices is not None else None
+        of_drawn = indices[drawn] if indices is not None else None
         # BatchNorm has no statistics of a single sample
         with stored_batch_norm_statistics(self.passes.module) if len(drawn) == 1 else nullcontext():
             part = rows_of(inputs, drawn)
-            return self._directed(self.passes.gradient(part, labels, own, loss_fn=smoothed)[2])
+            return self._directed(self.passes.gradient(part, labels, of_drawn, loss_fn=smoothed)[2])
 
     def _relabeled(
         self, targets: Tensor, drawn: Tensor, labels: Tensor, smoothed: nn.Module | None
     ) -> tuple[Tensor, Tensor]:
-        """The samples with a drawn position, and their labels: temporary ones there, ignored ones elsewhere."""
+        """The samples with a drawn position, and labels: temporary ones at drawn positions, ignored ones elsewhere."""
         ignored = ignored_label(smoothed or self.loss_fn)
         if ignored is None:
             raise ValueError(
@@ -258,22 +257,22 @@ class NCSAM(SAM):
         return rows, temporary.view_as(targets)[rows]
 
     def _directed(self, found: list[Tensor]) -> list[Tensor]:
-        """g*, or a random direction of its norm."""
+        """g*, or a random direction with the norm of g*."""
         if self.direction == "simulated":
             return found
         noise = [torch.empty_like(tensor).normal_(generator=self.generator) for tensor in found]
         return scaled_to(noise, norm(found))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on exactly: the draw's random state too."""
+        """The state that a checkpoint needs for an exact resume, the random state of the draws included."""
         return {**super().state_dict(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a `state_dict()` again."""
+        """Restores a `state_dict()`."""
         super().load_state_dict(state)
         drawn_with = state["generator"].cpu()
         if drawn_with.shape == self.generator.get_state().shape:
             self.generator.set_state(drawn_with)
         else:
-            # of another kind of device, CPU or GPU, whose draws cannot be gone on with
+            # the state comes from another kind of device, whose draws this device cannot continue
             self.generator.manual_seed(zlib.crc32(drawn_with.numpy()))

@@ -1,4 +1,4 @@
-"""SAM with the perturbation that the true labels would give: what a perfect noise compensation would do."""
+"""SAM with the perturbation that the true labels give, as a perfect compensation of the noise would."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ncsam.methods.sam import SAM
 
 
 class OracleSAM(SAM):
-    """The descent gradient has the observed labels, the perturbation the true ones.
+    """The perturbation is computed from the true labels, and the gradient of the descent from the observed ones.
 
-    A control, not a method for use: it is told which labels are wrong. `fit()` hands over the indices.
+    This is a control and no method for use, because it knows which labels are wrong. `fit()` hands over the indices.
 
     Args:
         model: in training mode.

@@ -1,7 +1,7 @@
-"""How the passes of a step run: in which precision, in pieces of what size, on how many ranks.
+"""How the passes of a step run: precision, micro-batches and ranks.
 
-A method says which gradients it needs; here they are computed. So whatever a pass may be (autocast, loss scaling,
-micro-batches, DistributedDataParallel) is written once, for every method.
+A method says which gradients it needs, and this module computes them. So autocast, loss scaling, micro-batches and
+DistributedDataParallel are written once, for all methods.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class RememberingLoss(Protocol):
-    """A loss that keeps something of each training sample, such as ELR's targets."""
+    """A loss that remembers each training sample, such as ELR with its targets."""
 
     def __call__(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The mean loss over the samples, a scalar; `indices` are the samples' positions in the training set."""
 
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
-        """Takes note of the outputs of a training pass; called once a step, at the unperturbed weights."""
+        """Remembers the outputs of a training pass. Called once a step, at the unperturbed weights."""
 
 
 TrainingLoss = LossFunction | RememberingLoss
-"""What a method trains with."""
+"""The loss of a method."""
 
 
 def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
-    """Whether the loss (or a class of losses) keeps something of each sample, and so takes the samples' positions."""
+    """Whether a loss, or a class of losses, remembers each sample and so takes the samples' positions."""
     return hasattr(loss_fn, "remember")
 
 
 def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
-    """The gradient of `loss`, zero for parameters it does not reach; `.grad` is not touched."""
+    """The gradient of `loss`, zero for parameters that the loss does not reach. `.grad` is not touched."""
     return _gradient_and_reached(loss, model, retain_graph=retain_graph)[0]
 
 
 def _gradient_and_reached(
     loss: Tensor, model: nn.Module, *, retain_graph: bool = False
 ) -> tuple[list[Tensor], set[int]]:
-    """The same, and which of the trainable parameters the loss reaches."""
+    """The gradient of `loss`, and which of the trainable parameters the loss reaches."""
     parameters = trainable_parameters(model)
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
@@ -81,9 +81,9 @@ def _checked_scalar(loss: Tensor) -> Tensor:
 
 
 def piece_sizes(samples: int, size: int) -> list[int]:
-    """The sizes of the pieces in which samples are passed.
+    """The sizes of the pieces in which the samples pass through the model.
 
-    BatchNorm has no statistics of a single sample, so a last single sample joins the piece before.
+    BatchNorm has no statistics of a single sample, so a single sample at the end joins the piece before it.
     """
     sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
     if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
@@ -98,20 +98,20 @@ class Passes:
     Attributes:
         model: in training mode; may be wrapped in DistributedDataParallel or compiled.
         loss_fn: (outputs, targets) -> mean loss, or a loss that remembers samples.
-        autocast_dtype: forward passes run under `torch.autocast` with this dtype; None: as the model is.
-        scaler: float16 needs one: `.grad` is then scaled as after `scaler.scale(loss).backward()`, so that
-            `scaler.step(optimizer)` goes on from there, and skips the step if any pass overflowed.
-        micro_batch_size: a batch is passed in pieces of that many samples, with the same mean gradient, to
-            save memory; BatchNorm then normalizes by the piece, as in any accumulation. None: in one piece.
-        average_over_ranks: under DistributedDataParallel each rank perturbs by the gradient of its own part
-            of the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4).
-            True: every gradient is first averaged over the samples of all ranks, as if one process had the
-            whole batch, except that NCSAM draws on each rank from its own part.
-        sample_gradients: gradients of one sample spent so far.
+        autocast_dtype: dtype of `torch.autocast` in forward passes; None: no autocast.
+        scaler: the scaler that float16 needs. `.grad` is then scaled as after `scaler.scale(loss).backward()`, so that
+            `scaler.step(optimizer)` can follow; it skips the step if any pass overflowed.
+        micro_batch_size: number of samples in a piece of the batch. The pieces have the same mean gradient and need
+            less memory; BatchNorm normalizes by the piece, as in any accumulation of gradients. None: the whole batch.
+        average_over_ranks: False: under DistributedDataParallel each rank perturbs by the gradient of its own part of
+            the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4). True: every
+            gradient is first averaged over the samples of all ranks, as if one process had the whole batch; only NCSAM
+            still draws on each rank from its own part.
+        sample_gradients: number of gradients of one sample spent so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
-        count: batch -> how much its mean loss counts for among the pieces; None: samples, or what one of torch's losses
-            divides by.
-        takes_whole_batches: model and loss get the same batch, which is not taken apart into inputs and targets.
+        count: batch -> weight of its mean loss among the pieces; None: the number of samples, or the sum by which a
+            loss of torch divides.
+        takes_whole_batches: whether model and loss get the same batch, which is not split into inputs and targets.
     """
 
     model: nn.Module
@@ -128,7 +128,7 @@ class Passes:
 
     @property
     def module(self) -> nn.Module:
-        """The model without DistributedDataParallel: a pass through it alone starts no all-reduce."""
+        """The model without DistributedDataParallel. A pass through this module starts no all-reduce."""
         if isinstance(self.model, DistributedDataParallel):
             bare: nn.Module = self.model.module
             return bare
@@ -143,8 +143,8 @@ class Passes:
             inputs: (batch, ...).
             targets: (batch,).
             indices: int64 (batch,), positions in the training set.
-            moves_statistics: this is the step's pass at the unperturbed weights, in which BatchNorm's running
-                statistics and the loss's memory move.
+            moves_statistics: whether the running statistics of BatchNorm and the memory of the loss move. They do in
+                the pass at the unperturbed weights.
 
         Returns:
             The mean loss, detached.
@@ -173,7 +173,7 @@ class Passes:
 
         Args:
             inputs, targets, indices, moves_statistics: as for `backward`.
-            loss_fn: another loss than the method's own.
+            loss_fn: a loss in the place of the method's.
 
         Returns:
             The mean loss and the outputs (batch, ...), detached, and the gradient.
@@ -208,13 +208,13 @@ class Passes:
         return torch.stack(losses).sum(), joined(outputs), total
 
     def backward_of(self, loss: Tensor) -> None:
-        """`loss.backward()`, scaled as the scaler wants it."""
+        """Calls `loss.backward()`, with the loss scaled if there is a scaler."""
         self._scale(loss).backward()
 
     def accumulate(self, gradients: list[Tensor]) -> None:
-        """Adds gradients that were put together by hand to `.grad`, as `backward` would have left them.
+        """Adds gradients that a method combined to `.grad`, as `backward` would.
 
-        The tensors are taken over: they may become `.grad` themselves.
+        The tensors may become `.grad` themselves; do not write to them afterward.
         """
         over_ranks = isinstance(self.model, DistributedDataParallel)
         if over_ranks and not self.average_over_ranks:
@@ -224,33 +224,33 @@ class Passes:
         for place, (parameter, part) in enumerate(
             zip(trainable_parameters(self.module), gradients, strict=True)
         ):
-            # no `.grad`, as `backward` has it, where there is no gradient: zero would be decayed. Another rank may
-            # have reached it
+            # as after `backward`, no `.grad` where there is no gradient, because weight decay would act on zero;
+            # another rank may have reached the parameter
             if over_ranks or place in self._reached:
                 parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
 
     @property
     def averages(self) -> bool:
-        """Whether every gradient is averaged over ranks: all have to take part, also one without samples."""
+        """Whether every gradient is averaged over ranks. Then all ranks take part, also a rank without samples."""
         return self.average_over_ranks and isinstance(self.model, DistributedDataParallel)
 
     def average(self, tensors: list[Tensor], weight: float = 1.0) -> None:
-        """The mean over the ranks by their weights, in place, by one all-reduce; needs DistributedDataParallel."""
+        """Averages over the ranks by their weights, in place, with one all-reduce. Needs DistributedDataParallel."""
         assert isinstance(self.model, DistributedDataParallel)
         flat = torch.cat(
             [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_full((1,), weight)]
         )
         dist.all_reduce(flat, group=self.model.process_group)
         *sums, total = flat.split([*(tensor.numel() for tensor in tensors), 1])
-        # zero where no rank has any
+        # the mean is zero where no rank has a weight
         total = total.where(total > 0, torch.ones_like(total))
         torch._foreach_copy_(tensors, [(s / total).view_as(t) for s, t in zip(sums, tensors, strict=True)])
 
     def loss(self, outputs: Any, targets: Batch, indices: Tensor | None) -> Tensor:
-        """The mean loss of given outputs.
+        """The mean loss of outputs.
 
         Raises:
-            ValueError: the loss remembers samples, and their indices are missing, or it is no scalar.
+            ValueError: the loss remembers samples and their indices are missing, or the loss is no scalar.
         """
         if not remembers_samples(self.loss_fn):
             return _checked_scalar(self.loss_fn(outputs, targets))  # type: ignore[call-arg]
@@ -261,12 +261,12 @@ class Passes:
         return _checked_scalar(self.loss_fn(outputs, targets, indices))
 
     def outputs(self, model: nn.Module, inputs: Batch, indices: Tensor | None, *, first: bool) -> Any:
-        """A forward pass, counted as one gradient of each sample.
+        """The outputs of a forward pass, which counts as one gradient of each sample.
 
         Args:
             model: `self.model` or `self.module`.
             inputs, indices: as for `backward`.
-            first: the step's pass at the unperturbed weights, of which the loss takes note.
+            first: whether this is the step's pass at the unperturbed weights, which the loss remembers.
         """
         self.sample_gradients += samples_in(inputs) or 1
         outputs = self.forward(model, inputs)
@@ -275,12 +275,12 @@ class Passes:
         return outputs
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
-        """A forward pass in the passes' precision; neither counted nor remembered."""
+        """The outputs of a forward pass in the precision of training. The pass is neither counted nor remembered."""
         if self.autocast_dtype is None:
             return self._run(model, inputs)
         with torch.autocast(next(model.parameters()).device.type, self.autocast_dtype):
             outputs = self._run(model, inputs)
-        # a loss in half precision would round away what tells samples apart
+        # in half precision the losses of different samples would round to the same number
         return as_float32(outputs)
 
     def _run(self, model: nn.Module, inputs: Batch) -> Any:
@@ -290,7 +290,7 @@ class Passes:
 
     @contextmanager
     def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
-        """Within, each pass is a call of the closure, which returns the loss."""
+        """Inside the block, each pass calls the closure, which returns the loss."""
         kept = self.run, self.loss_fn
         self.run, self.loss_fn = lambda *_: closure(), lambda loss, _: loss
         try:
@@ -299,7 +299,7 @@ class Passes:
             self.run, self.loss_fn = kept
 
     def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
-        """[share of the batch, inputs, targets, indices] of each micro-batch."""
+        """Share of the batch, inputs, targets and indices of each micro-batch."""
         samples, size = samples_in(inputs), self.micro_batch_size
         if samples == 0:
             raise ValueError("inputs: the batch is empty")
@@ -313,14 +313,14 @@ class Passes:
         start = 0
         for length in piece_sizes(samples, size):
             rows = slice(start, start + length)
-            own = None if indices is None else indices[rows]
+            positions = None if indices is None else indices[rows]
             part, labels = rows_of(inputs, rows), rows_of(targets, rows)
-            pieces.append([self._weight(part, labels), part, labels, own])
+            pieces.append([self._weight(part, labels), part, labels, positions])
             start += length
         if self.count is None and is_sum(self.loss_fn):
             return [[1.0, *piece] for _, *piece in pieces]
         total = sum(weight for weight, *_ in pieces)
-        # a piece that does not count has no mean loss
+        # a piece of weight 0 has no mean loss
         return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
 
     def _weight(self, inputs: Batch, targets: Batch) -> float:

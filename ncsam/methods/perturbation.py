@@ -1,4 +1,4 @@
-"""What every sharpness-aware method shares: the weights moved by a perturbation, and put back bit by bit.
+"""Weights that are moved by a perturbation and put back bit by bit, as every sharpness-aware method does.
 
 A list of tensors always follows the order of the model's trainable parameters.
 """
@@ -20,13 +20,13 @@ class Compensation:
     """The noise that NCSAM simulated in one batch.
 
     Attributes:
-        drawn: int64 (m,), positions in the batch of the samples that were given temporary labels; in the flattened
-            targets where these are classes of positions.
-        temporary_targets: int64 (m,), those labels.
-        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels (or the
-            random direction of its norm that a control puts in its place).
-        scale: s(t) with its sign: what g* was multiplied by before it was added to SAM's perturbation.
-        projected: the sum was longer than rho and was scaled down.
+        drawn: int64 (m,), positions in the batch of the samples that got temporary labels. If targets are classes of
+            positions, places in the flattened targets.
+        temporary_targets: int64 (m,), the temporary labels.
+        gradient: g*, the gradient at w of the drawn samples' mean loss with their temporary labels. In a control, a
+            random direction with the norm of g*.
+        scale: s(t) with its sign. SAM's perturbation plus `scale` times g* is the perturbation before the projection.
+        projected: whether that sum was longer than rho and was scaled down.
     """
 
     drawn: Tensor
@@ -42,9 +42,9 @@ class Ascent:
 
     Attributes:
         loss: mean loss of the batch at w, detached.
-        gradient: the gradient at w that points the perturbation: of that loss (of the true labels' for the
-            oracle).
-        perturbation: epsilon, at which the second gradient is taken.
+        gradient: the gradient at w that gives the perturbation its direction: that of `loss`, or for the oracle that of
+            the loss of the true labels.
+        perturbation: epsilon; the second gradient is taken at w + epsilon.
         compensation: NCSAM's simulated noise; None for other methods.
     """
 
@@ -61,15 +61,15 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
-    """The model at w + perturbation; on leaving, also by an exception, the weights are w again, bit by bit.
+    """Inside the block the model is at w + perturbation; afterward, or after an error, the weights are w bit by bit.
 
-    One copy of the weights is kept meanwhile: in floating point w + e - e is not w.
+    A copy of the weights is kept meanwhile, because w + e - e is not w in floating point.
     """
     parameters: list[Tensor] = [parameter.detach() for parameter in trainable_parameters(model)]
     saved = torch._foreach_mul(parameters, 1.0)
     try:
         torch._foreach_add_(parameters, perturbation)
-        # a caller's own autocast keeps half-precision copies of the weights until it ends
+        # an autocast around this block keeps half-precision copies of the weights until it ends
         torch.clear_autocast_cache()
         yield
     finally:
@@ -79,13 +79,13 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalize by the batch as in training, but their running statistics do not move.
+    """Inside the block BatchNorm normalizes by the batch as in training, but its running statistics do not move.
 
-    Likewise InstanceNorm layers that have running statistics.
+    Running statistics of InstanceNorm layers do not move either.
     """
     modules = list(model.modules())
     batch_norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-    # these move what statistics they have, tracked or not
+    # InstanceNorm layers move the statistics that they have, whether they track them or not
     instance_norms = [m for m in modules if isinstance(m, _InstanceNorm) and m.training]
     statistics = [(layer.running_mean, layer.running_var) for layer in instance_norms]
     try:
@@ -103,7 +103,7 @@ def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def stored_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalize by their running statistics, as in evaluation; all else trains."""
+    """Inside the block BatchNorm normalizes by its running statistics; all other layers are in training mode."""
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     try:
         for layer in layers:

@@ -1,4 +1,4 @@
-"""No perturbation: the ordinary gradient, in the same form as the sharpness-aware methods."""
+"""The ordinary gradient, as a method of the same form as the sharpness-aware ones."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Required, Unpack
 
 from torch import Tensor, nn
 
@@ -13,11 +13,18 @@ from ncsam.methods.perturbation import Ascent, check_radius, perturbed
 from ncsam.methods.tensor_lists import scaled_to
 
 
-class SAM(Method):
-    """The gradient at w + rho g / ||g||, g the gradient at w of the same batch.
+class SAMOptions(OfBatch, total=False):
+    """The options of `SAM`. Its variants take them too; `SAM` has the defaults."""
 
-    Weights, and BatchNorm statistics after the pass at w, end as they began: only `.grad` changes, so any
-    `torch.optim` optimizer may take the step.
+    rho: Required[float]
+    warmup: float
+
+
+class SAM(Method):
+    """The gradient at w + rho g / ||g||, where g is the gradient of the same batch at w.
+
+    At the end of a call the weights are w again, and the statistics of BatchNorm are those after the pass at w. Only
+    `.grad` has changed, so any optimizer of `torch.optim` may take the step.
 
     Args:
         model: in training mode.
@@ -42,21 +49,26 @@ class SAM(Method):
         super().__init__(model, loss_fn, warmup=warmup, **of_batch)
         self.rho = rho
 
+    @property
+    def stays_at_w(self) -> bool:
+        """Whether every perturbation is zero, so that the gradient is the ordinary one."""
+        return self.rho == 0
+
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Ascends at w, then descends at w + perturbation."""
-        if self.rho == 0:
+        if self.stays_at_w:
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         self.ascent = self.ascend(inputs, targets, indices)
         self.descend(self.ascent, inputs, targets, indices)
         return self.ascent.loss
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
-        """The perturbation of this batch at w; moves BatchNorm statistics as one training pass does."""
+        """The perturbation of this batch at w. The pass moves the statistics of BatchNorm as one training pass does."""
         loss, _, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         return Ascent(loss, at_w, self.perturbation(at_w))
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """Where to take the second gradient, less w, from the gradient at w."""
+        """The perturbation of the weights, from the gradient at w."""
         return scaled_to(at_w, self.rho)
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
@@ -67,6 +79,6 @@ class SAM(Method):
     def gradient_at(
         self, perturbation: list[Tensor], inputs: Tensor, targets: Tensor, indices: Tensor | None
     ) -> list[Tensor]:
-        """The gradient at w + perturbation, for methods that combine several."""
+        """The gradient at w + perturbation, for methods that combine several gradients."""
         with perturbed(self.passes.module, perturbation):
             return self.passes.gradient(inputs, targets, indices)[2]

@@ -7,38 +7,29 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import OfBatch
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
-from ncsam.methods.sam import SAM
+from ncsam.methods.sam import SAM, SAMOptions
 
 
 class SANER(SAM):
-    """SAM's gradient with those entries damped that SAM itself made smaller than the ordinary gradient's.
+    """SAM's gradient, in which entries that are smaller than those of the ordinary gradient are damped.
 
-    With r = g_SAM / g entry by entry, entries with 0 < r < 1 are multiplied by 1 - alpha: wrong labels are said
-    to dominate there.
+    With r = g_SAM / g entry by entry, entries with 0 < r < 1 are multiplied by 1 - alpha. According to the paper, wrong
+    labels dominate these entries.
 
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius of the perturbation in weight space, l2; 0.1 in the paper.
-        alpha: the share that is taken off, 0 to 1; 0 is SAM.
-        warmup: share of the training with ordinary gradients.
-        of_batch: `forward` and `count`, see `Method`.
+        alpha: the share by which the entries are damped, 0 to 1; 0 is SAM.
+        others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: TrainingLoss,
-        *,
-        rho: float,
-        alpha: float = 0.5,
-        warmup: float = 0.0,
-        **of_batch: Unpack[OfBatch],
+        self, model: nn.Module, loss_fn: TrainingLoss, *, alpha: float = 0.5, **others: Unpack[SAMOptions]
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup, **of_batch)
+        super().__init__(model, loss_fn, **others)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: the damped share must lie in [0, 1], got {alpha}")
         self.alpha = alpha
@@ -46,7 +37,7 @@ class SANER(SAM):
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
         """Adds the reweighted gradient to `.grad`."""
         sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
-        # 0 < s / g < 1 without the division: the same sign and a smaller size
+        # 0 < s / g < 1, written without a division: the signs agree, and s is smaller in size
         self.passes.accumulate(
             [
                 torch.where((s.sign() == g.sign()) & (s.abs() < g.abs()), (1 - self.alpha) * s, s)

@@ -1,4 +1,4 @@
-"""Which samples of a batch NCSAM gives temporary labels, and which labels (Eq. 16 to 18 of arXiv:2601.19947 v3)."""
+"""The samples of a batch that get temporary labels, and these labels (Eq. 16 to 18 of arXiv:2601.19947 v3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def confidence_gaps(logits: Tensor) -> Tensor:
-    """Eq. 16: the largest logit less the second largest. (batch, classes) -> (batch,)."""
+    """Eq. 16: the largest logit minus the second largest. (batch, classes) -> (batch,)."""
     top = logits.topk(2, dim=1).values
     return top[:, 0] - top[:, 1]
 
@@ -21,8 +21,8 @@ def draw_probabilities(gaps: Tensor) -> Tensor:
 def draw_without_replacement(probabilities: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` different positions, drawn one after another with the given probabilities.
 
-    The largest log p_i + Gumbel noise: the same law as drawing one by one without replacement, with no
-    synchronization, and without a failure when the probabilities are NaN.
+    The positions are those with the largest log p_i + Gumbel noise. They have the same distribution as positions drawn
+    one by one without replacement. The draw needs no synchronization, and does not fail if probabilities are NaN.
     """
     noise = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities.log() - noise.log()).topk(count).indices

@@ -1,6 +1,6 @@
-"""Arithmetic on lists of tensors that stand for one long vector, such as a gradient in parameter order.
+"""Arithmetic on lists of tensors. A list stands for one long vector, such as a gradient in parameter order.
 
-`torch._foreach_*` take a whole list in one kernel; `torch.optim` rests on the same functions.
+The functions `torch._foreach_*` take a whole list in one kernel; `torch.optim` uses them too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def norm(tensors: list[Tensor]) -> Tensor:
-    """The l2 norm of all entries together, a scalar tensor; of half precision in float32, which holds its squares."""
+    """The l2 norm of all entries together, a scalar; in float32 for half precision, which cannot hold the squares."""
     if _are_half(tensors):
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
@@ -28,25 +28,25 @@ def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
 
 
 def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
-    """All entries times one factor, which half precision may not hold."""
+    """All entries times one factor. The factor may be too large for half precision."""
     if _are_half(tensors):
         return [(tensor.float() * factor).to(tensor.dtype) for tensor in tensors]
     return list(torch._foreach_mul(tensors, factor))
 
 
 def added(first: list[Tensor], second: list[Tensor], *, alpha: float = 1.0) -> list[Tensor]:
-    """first + alpha second."""
+    """first + alpha * second."""
     return list(torch._foreach_add(first, second, alpha=alpha))
 
 
 def scaled_to(tensors: list[Tensor], length: float | Tensor) -> list[Tensor]:
-    """The same direction with l2 norm `length`; zero stays zero. SAM's rho g / ||g|| (Eq. 9)."""
+    """The same direction with l2 norm `length`, as SAM's rho g / ||g|| (Eq. 9). Zero stays zero."""
     total = norm(tensors)
     return scaled(tensors, torch.where(total == 0, torch.zeros_like(total), length / total))
 
 
 def projected_onto_ball(tensors: list[Tensor], radius: float) -> tuple[list[Tensor], Tensor]:
-    """Proj of Eq. 13: scaled down to norm `radius` if longer, else unchanged; and whether it was longer."""
+    """Proj of Eq. 13: the vector, scaled down to norm `radius` if it is longer; and whether it was longer."""
     total = norm(tensors)
     longer = total > radius
     return scaled(tensors, torch.where(longer, radius / total, torch.ones_like(total))), longer

@@ -1,10 +1,10 @@
-"""Architectures by name, one file a family; each a plain `torch.nn.Module`.
+"""Architectures by name, one file a family. Each model is a plain `torch.nn.Module`.
 
 model = build_model("resnet18", dataset.input_shape, dataset.num_classes, seed=0)
 
-Every model's last module, `list(model.modules())[-1]`, is its linear head, and that module's input is the
-penultimate features: a forward pre-hook on it sees them. No module works in place, so that all of them run under
-`torch.func`, forward mode included.
+The last module of every model, `list(model.modules())[-1]`, is its linear head. The head's inputs are the penultimate
+features, which a forward pre-hook sees. No module works in place, so that all models run under `torch.func`, forward
+mode included.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 MAX_WIDTH = 65_536
-"""More channels or layers than this are taken for a slip of the pen."""
+"""More channels or layers than this are refused as a slip."""
 
 MODEL_REGISTRY = Registry("model", MODELS, whole_numbers=(1, MAX_WIDTH))
 """The architectures with their options; widths and depths are whole numbers."""
 
 
 MAX_LAYERS = 2_000
-"""ResNet-1202 is the deepest that was published; tens of thousands of layers would take minutes to be made."""
+"""ResNet-1202 is the deepest published network. A model with tens of thousands of layers takes minutes to build."""
 
 
 def check_model_options(name: str, options: Mapping[str, Any]) -> None:
     """Checks the options of an architecture before it is made.
 
     Raises:
-        ValueError: unknown name or option, a value of another type, or too many layers.
+        ValueError: the name or an option is unknown, a value has another type, or the model has too many layers.
     """
     MODEL_REGISTRY.check(name, options)
     for key, value in options.items():
@@ -72,7 +72,7 @@ def model_options(name: str) -> dict[str, Any]:
     """The options of an architecture, each with its default. The default has the option's type: list, int or float.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     return {key: option.default for key, option in MODEL_REGISTRY.options(name).items()}
 
@@ -91,11 +91,11 @@ def build_model(
         name: one of `MODELS`.
         input_shape: channels, height, width of one image; the length of a sequence.
         num_classes: number of outputs.
-        seed: of the initial weights.
-        options: of the architecture, as `model_options` lists them.
+        seed: seed of the initial weights.
+        options: options of the architecture, as `model_options` lists them.
 
     Raises:
-        ValueError: unknown name or option, or a value that it cannot have.
+        ValueError: the name or an option is unknown, or a value is out of range.
     """
     check_model_options(name, options)
     with borrowed_generators(seed=seed):

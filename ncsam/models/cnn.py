@@ -11,7 +11,7 @@ from ncsam.models.stages import convolution_norm_relu, mean_and_linear
 
 
 def cnn(input_shape: Sequence[int], num_classes: int, *, channels: Sequence[int] = (16, 32, 64)) -> nn.Module:
-    """Blocks of 3 x 3 convolution, BatchNorm and ReLU, halved by max pooling in between, then a global mean."""
+    """Blocks of a 3 x 3 convolution, BatchNorm and ReLU, with max pooling between them, then the mean over pixels."""
     widths = [input_shape[0], *channels]
     layers: list[nn.Module] = []
     for block, (before, after) in enumerate(pairwise(widths)):

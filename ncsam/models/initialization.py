@@ -1,4 +1,4 @@
-"""Initial weights as the published networks draw them."""
+"""Initial weights, drawn as in the publications."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def he_normal(model: nn.Module) -> nn.Module:
-    """Draws the weights of all convolutions from N(0, 2 / fan_out), their biases 0; returns the model.
+    """Draws the weights of all convolutions from N(0, 2 / fan_out), sets their biases to 0, and returns the model.
 
-    He et al. 2015 (arXiv:1502.01852), eq. 14: the variance that keeps the backward signal's size.
+    With this variance the backward signal keeps its size (He et al. 2015, arXiv:1502.01852, eq. 14).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

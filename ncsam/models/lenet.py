@@ -8,17 +8,17 @@ from torch import nn
 
 
 def lenet(input_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998) with ReLU, max pooling and a linear head, as it is used today.
+    """LeNet-5 (LeCun et al. 1998) with ReLU, max pooling and a linear head, as most use it today.
 
-    Two 5 x 5 convolutions of 6 and 16 channels, fully connected layers of 120 and 84. Images smaller than 32
-    pixels, such as those of MNIST, are padded by 2, which brings 28 to the 32 of the paper.
+    It has two 5 x 5 convolutions of 6 and 16 channels, then fully connected layers of 120 and 84. Images smaller than
+    32 pixels are padded by 2, so that the 28 pixels of MNIST become the 32 of the paper.
 
     Raises:
-        ValueError: images too small for both convolutions.
+        ValueError: the images are too small for both convolutions.
     """
     channels, height, width = input_shape
     padding = 2 if min(height, width) < 32 else 0
-    # a convolution takes 4 pixels, pooling half of the rest, twice
+    # twice: a convolution removes 4 pixels, and pooling halves the rest
     rows, columns = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in (height, width))
     if min(rows, columns) < 1:
         raise ValueError(f"input_shape: 'lenet' needs images of at least 12 x 12, got {height} x {width}")

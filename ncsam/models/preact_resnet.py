@@ -40,14 +40,14 @@ class PreactivationBlock(nn.Module):
 def preact_resnet18(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -> nn.Module:
     """ResNet-18 with the blocks of He et al. 2016b (arXiv:1603.05027) and a 3 x 3 stem of stride 1.
 
-    As in the implementation that the literature on CIFAR uses, nothing stands between the last block and the
-    mean over pixels; the paper has one more BatchNorm and ReLU there.
+    The mean over pixels follows the last block directly, as in the implementation that the literature on CIFAR uses.
+    The paper has one more BatchNorm and ReLU between them.
     """
     return _preact_resnet(input_shape, num_classes, width, (2, 2, 2, 2))
 
 
 def preact_resnet34(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -> nn.Module:
-    """ResNet-34, otherwise as `preact_resnet18`."""
+    """ResNet-34 with the blocks and the stem of `preact_resnet18`."""
     return _preact_resnet(input_shape, num_classes, width, (3, 4, 6, 3))
 
 

@@ -11,7 +11,7 @@ from ncsam.models.stages import BasicBlock, convolution_norm_relu, mean_and_line
 
 
 class PaddedShortcut(nn.Module):
-    """Every `stride`-th row and column, with new channels of zeros (He et al. 2016, option A)."""
+    """A shortcut that takes every `stride`-th row and column and adds channels of zeros (He et al. 2016, option A)."""
 
     def __init__(self, stride: int, new_channels: int) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ def _block(before: int, after: int, stride: int) -> nn.Module:
 def resnet(input_shape: Sequence[int], num_classes: int, *, depth: int = 20, width: int = 16) -> nn.Module:
     """The residual network of He et al. (2016), section 4.2: three stages of 1, 2 and 4 times `width` channels.
 
-    Initial weights are those of He et al. 2015 (`he_normal`), as the paper says; the head's bias is 0, as in the
-    authors' code.
+    Initial weights are those of He et al. 2015 (`he_normal`), as in the paper. The bias of the head starts at 0, as in
+    the authors' code.
 
     Raises:
-        ValueError: a depth that is not 6 n + 2.
+        ValueError: the depth is not 6 n + 2.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth: must be 8, 14, 20, ... (6 n + 2), got {depth}")

@@ -13,7 +13,7 @@ from ncsam.models.stages import BasicBlock, convolution_norm_relu, mean_and_line
 def resnet18(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -> nn.Module:
     """ResNet-18 of He et al. 2016, table 1, with a 3 x 3 stem of stride 1 and no max pooling.
 
-    The form for CIFAR: four stages of 1, 2, 4 and 8 times `width` channels.
+    This is the form for CIFAR: four stages of 1, 2, 4 and 8 times `width` channels.
     """
     return _resnet(input_shape, num_classes, width, (2, 2, 2, 2))
 

@@ -1,4 +1,4 @@
-"""What residual networks share: the basic block, stages that halve the image and widen it, stem and head."""
+"""Parts that residual networks share: basic block, stages, stem and head."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class BasicBlock(nn.Module):
 def residual_stages(
     block: Callable[[int, int, int], nn.Module], before: int, channels: Sequence[int], depths: Sequence[int]
 ) -> list[nn.Module]:
-    """All blocks in order. The first block of each stage has stride 2, but that of the first stage has stride 1.
+    """All blocks in order. The first block of a stage has stride 2; in the first stage it has stride 1.
 
     Args:
         block: (channels before, channels after, stride) -> block.
-        before: channels that the first block takes.
-        channels: of each stage.
-        depths: blocks of each stage.
+        before: number of channels that the first block takes.
+        channels: number of channels of each stage.
+        depths: number of blocks of each stage.
     """
     blocks = []
     for stage, (after, depth) in enumerate(zip(channels, depths, strict=True)):

@@ -13,9 +13,9 @@ from ncsam.models.stages import mean_and_linear
 def vgg19_bn(input_shape: Sequence[int], num_classes: int, *, width: int = 64) -> nn.Module:
     """VGG-19 (Simonyan and Zisserman 2015, configuration E) with BatchNorm and one linear layer as its head.
 
-    The form for CIFAR: 16 convolutions with bias, each with BatchNorm and ReLU, five times halved by max
-    pooling, then a mean over what pixels are left. An odd row or column is pooled alone, so that 28 pixels
-    come to one as 32 do.
+    This is the form for CIFAR: 16 convolutions with bias, each with BatchNorm and ReLU. Max pooling halves the image
+    five times; then follows the mean over the pixels that are left. A last odd row or column is pooled alone, so that
+    images of 28 pixels end with one pixel, as those of 32 do.
     """
     layers: list[nn.Module] = []
     before = input_shape[0]

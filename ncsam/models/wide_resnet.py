@@ -10,6 +10,7 @@ from torch import nn
 from ncsam.models.initialization import he_normal
 from ncsam.models.preact_resnet import PreactivationBlock
 from ncsam.models.stages import residual_stages
+from ncsam.options import check_below_1
 
 
 def wide_resnet(
@@ -22,22 +23,21 @@ def wide_resnet(
 ) -> nn.Module:
     """WRN-depth-widening of Zagoruyko and Komodakis 2016 (arXiv:1605.07146), table 1.
 
-    Three stages of 16, 32 and 64 times `widening` channels, in blocks of two 3 x 3 convolutions.
+    It has three stages of 16, 32 and 64 times `widening` channels, in blocks of two 3 x 3 convolutions.
 
     Args:
         input_shape: channels, height, width.
         num_classes: number of outputs.
-        depth: 6 n + 4 convolutions.
-        widening: factor of the channels.
-        dropout: share of the activations between a block's convolutions that training sets to 0.
+        depth: number of convolutions, 6 n + 4.
+        widening: factor on the number of channels.
+        dropout: share of the activations between the convolutions of a block that are set to 0 in training.
 
     Raises:
-        ValueError: a depth that is not 6 n + 4, or a share outside [0, 1).
+        ValueError: the depth is not 6 n + 4, or the dropout is outside [0, 1).
     """
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth: must be 10, 16, 22, ... (6 n + 4), got {depth}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: must be at least 0 and below 1, got {dropout}")
+    check_below_1("dropout", dropout)
     channels = [stage * widening for stage in (16, 32, 64)]
     linear = nn.Linear(channels[-1], num_classes)
     nn.init.zeros_(linear.bias)

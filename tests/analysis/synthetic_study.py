@@ -1,10 +1,11 @@
-"""A table of runs with a known truth, as a study would leave it."""
+"""A table of runs with a known truth, as a study would leave it, and its judgement."""
 
 import json
 
 import numpy as np
 import pandas as pd
 
+from analysis.claims import CLAIMS, judge
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.probes import GROUPS
 
@@ -107,3 +108,13 @@ def _row(label, rate, number, quality, planted):
             row[f"bound_{loss}_{term}"] = 2 + rate - flat
         row[f"assumption_{loss}_gap"] = planted.get("gap", 0.05)
     return row
+
+
+def judged(runs, *names):
+    """Id -> judgement of the named claims, or of all."""
+    return {j.claim.id: j for j in judge(runs, [CLAIMS[name] for name in names] if names else None)}
+
+
+def verdict(runs, name):
+    """The verdict of one claim."""
+    return judged(runs, name)[name].verdict

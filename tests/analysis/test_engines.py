@@ -3,7 +3,6 @@
 import http.server
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from tests.analysis.jobs import (
     use_up_the_memory,
 )
 from tests.analysis.small_study import assert_same_results, write_study
-from tests.analysis.tiny_study import LONGER, TINY, run_tiny
+from tests.analysis.tiny_study import LONGER, TINY, interrupted_in_training, run_tiny
 
 distributed = pytest.importorskip("distributed")
 
@@ -241,26 +240,11 @@ def test_a_scheduler_without_workers_is_an_error_in_a_line(monkeypatch):
 @pytest.mark.parametrize("where", ["on the spot", "elsewhere"])
 def test_ctrl_c_ends_a_study_on_dask_within_seconds_and_with_one_word(where, request, tmp_path):
     path = write_study(tmp_path, TINY.replace("epochs = 3", "epochs = 20000"))
-    command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
-    command += ["--engine", "dask", "--workers", "1"]
+    options = ["--engine", "dask", "--workers", "1"]
     if where == "elsewhere":
-        command += ["--scheduler", request.getfixturevalue("scheduler")[0]]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("*.ckpt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    printed, errors = process.communicate(timeout=10)
-    assert process.returncode == 130
+        options += ["--scheduler", request.getfixturevalue("scheduler")[0]]
+    status, printed, errors = interrupted_in_training(path, tmp_path / "out", *options)
+    assert status == 130
     assert printed.endswith("what is finished is kept, and the same command goes on from there\n")
     assert errors == ""
 

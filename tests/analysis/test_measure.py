@@ -235,7 +235,7 @@ def test_a_run_that_diverged_gets_the_settings_and_no_numbers(tmp_path):
     assert "2 of 2 runs are there" in run_tiny(tmp_path, out, OTHERWISE.replace("epochs = 3", hot))[1]
 
 
-def test_a_radius_that_training_probed_with_is_not_changed_afterwards(tmp_path):
+def test_a_radius_that_training_probed_with_is_not_changed_afterward(tmp_path):
     out = tmp_path / "out"
     probed = TINY.replace("epochs = 3", "epochs = 3\nprobe_epochs = [3]\nprobe_samples = 20")
     run_tiny(tmp_path, out, probed)

@@ -21,7 +21,7 @@ from analysis.plan import Choice, final_runs, read_study, selection_runs
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute, fingerprint_of_training
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
-from tests.analysis.tiny_study import LONGER, TINY, run_tiny
+from tests.analysis.tiny_study import LONGER, TINY, interrupted_in_training, run_tiny
 
 
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
@@ -74,22 +74,10 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(tmp_path, vict
 
 def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(tmp_path):
     path = write_study(tmp_path, TINY.replace("epochs = 3", "epochs = 2000"))
-    command = [sys.executable, "-m", "analysis.cli", "study", str(path), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        [*command, "--engine", "processes", "--workers", "1"],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell's background jobs, and so these tests if they are one, have Ctrl-C ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    status, printed, _ = interrupted_in_training(
+        path, tmp_path / "out", "--engine", "processes", "--workers", "1"
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("*.ckpt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert status == 130
     assert "the same command goes on from there" in printed
 
 

@@ -3,6 +3,8 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import time
 
 from rich.console import Console
@@ -58,6 +60,27 @@ def finished_tiny(folder, text=TINY):
     outcome, _ = run_tiny(folder, folder / "out", text)
     assert not outcome.failed
     return folder / "out"
+
+
+def interrupted_in_training(study, out, *options):
+    """Runs `ncsam study` and presses Ctrl-C at the first checkpoint: (exit status, printed, errors)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analysis.cli", "study", str(study), "--out", str(out), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background jobs, and so these tests if they are one, have Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("*.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=10)
+    return process.returncode, printed, errors
 
 
 def killed_at(mark, work):

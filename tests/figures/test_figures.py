@@ -12,7 +12,7 @@ from tests.figures.samples import FIGURES, METHODS, caption_of, histories, plane
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_can_be_written_and_its_axes_are_labelled(name, tmp_path):
+def test_a_figure_can_be_written_and_its_axes_are_labeled(name, tmp_path):
     figure = FIGURES[name]()
     figure.savefig(tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").stat().st_size > 5000

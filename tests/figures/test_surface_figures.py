@@ -12,7 +12,7 @@ from landscape import Surface, Trajectory
 from tests.figures.samples import FIGURES, plane
 
 
-def test_surfaces_side_by_side_share_one_colour_scale():
+def test_surfaces_side_by_side_share_one_color_scale():
     figure = FIGURES["contours"]()
     limits = {
         c.norm.vmin: c.norm.vmax for ax in figure.axes[:2] for c in ax.collections if hasattr(c, "norm")
@@ -124,7 +124,7 @@ def test_the_ticks_of_a_flat_relief_differ():
     assert len(set(shown)) == len(shown)
 
 
-def test_a_hole_of_the_relief_has_no_colour_of_its_own():
+def test_a_hole_of_the_relief_has_no_color_of_its_own():
     surface = plane()
     surface.loss[2, 2] = np.inf
     figure = figures.relief([("SGD", surface)], loss_name="loss", about="")

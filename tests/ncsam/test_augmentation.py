@@ -64,7 +64,7 @@ def test_cutout_blackens_a_square_that_ends_at_the_border(size, dtype):
         assert torch.equal(found, truth)
 
 
-def test_every_centre_of_a_hole_is_equally_likely():
+def test_every_center_of_a_hole_is_equally_likely():
     holed = cutout(torch.ones(20_000, 1, 4, 6), 1, seeded())
     counts = (1 - holed).sum(0).flatten().tolist()
     assert sum(counts) == 20_000

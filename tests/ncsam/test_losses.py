@@ -121,7 +121,7 @@ def test_the_transition_is_read_off_a_perfect_network_on_noisy_labels():
     torch.testing.assert_close(robust, matrix, atol=0.05, rtol=0)
 
 
-def test_elr_pulls_towards_the_average_of_earlier_predictions(outputs):
+def test_elr_pulls_toward_the_average_of_earlier_predictions(outputs):
     logits, targets = outputs
     indices = torch.arange(20) + 5
     loss = EarlyLearningRegularization(30, 4, strength=3.0, momentum=0.7).double()

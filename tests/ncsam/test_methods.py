@@ -203,7 +203,7 @@ def test_bad_settings_are_named(name, settings, field):
 
 
 def test_hyperparameters_are_those_of_the_signature():
-    assert list(hyperparameters("friendly-sam")) == ["rho", "sigma", "momentum", "warmup"]
+    assert list(hyperparameters("friendly-sam")) == ["rho", "warmup", "sigma", "momentum"]
     assert "seed" not in hyperparameters("ncsam")
 
 

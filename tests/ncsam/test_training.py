@@ -1,3 +1,5 @@
+"""fit(): history, augmentation, edges and errors."""
+
 import math
 from dataclasses import replace
 
@@ -7,156 +9,16 @@ import torch
 from torch import nn
 
 from ncsam import (
-    METRICS,
-    NCSAM,
-    SAM,
     Augmentation,
-    CheckpointError,
-    CoTeaching,
-    EarlyLearningRegularization,
-    FriendlySAM,
     Plain,
     Split,
-    StochasticLabelNoise,
     build_model,
     corrupt_labels,
     fit,
-    load_dataset,
     predict,
 )
-from ncsam.alignment import perturbation_alignment
 from ncsam.memorization import memorized_share, recovered_share
-from ncsam.seal import LENGTH
-
-loss_fn = nn.CrossEntropyLoss()
-
-
-@pytest.fixture(scope="module")
-def digits():
-    dataset = load_dataset("digits")
-    return dataset, corrupt_labels(dataset.train.targets, rate=0.4, seed=0)
-
-
-def prepare(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
-    options = {"mlp": {"hidden": (32,)}, "cnn": {"channels": (8, 16)}}[model]
-    network = build_model(model, dataset.input_shape, dataset.num_classes, seed=0, **options)
-    if kind == "dropout":
-        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
-        with torch.no_grad():
-            for p in network.parameters():
-                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 0.1)
-    peer = build_model(model, dataset.input_shape, dataset.num_classes, seed=1, **options)
-    method = {
-        "plain": lambda: Plain(network, loss_fn),
-        "elr": lambda: Plain(network, EarlyLearningRegularization(len(dataset.train), 10)),
-        "sln": lambda: SAM(network, StochasticLabelNoise(len(dataset.train), 10), rho=0.1),
-        "friendly-sam": lambda: FriendlySAM(network, loss_fn, rho=0.1),
-        "co-teaching": lambda: CoTeaching(network, loss_fn, peer=peer, forget_rate=0.4),
-        "float16": lambda: SAM(network, loss_fn, rho=0.1),
-        "dropout": lambda: SAM(network, loss_fn, rho=0.1),
-        "sam": lambda: SAM(network, loss_fn, rho=0.1),
-        "ncsam": lambda: NCSAM(network, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
-    }[kind]()
-    if kind == "float16":
-        method.passes.autocast_dtype = torch.float16
-        method.passes.scaler = torch.amp.GradScaler("cpu", growth_interval=7)
-    optimizer = torch.optim.SGD(method.parameters(), lr=learning_rate, momentum=0.9)
-    return method, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
-
-
-def train(digits, kind="ncsam", epochs=6, model="mlp", learning_rate=0.05, **options):
-    dataset, labels = digits
-    method, optimizer, scheduler = prepare(dataset, kind, model, learning_rate)
-    history = fit(
-        method,
-        optimizer,
-        dataset.train,
-        labels,
-        dataset.test,
-        epochs=epochs,
-        batch_size=128,
-        seed=0,
-        scheduler=scheduler,
-        **options,
-    )
-    return history, method
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("kind", "model", "options"),
-    [
-        ("plain", "mlp", {}),
-        ("ncsam", "mlp", {}),
-        ("ncsam", "cnn", {"augmentation": Augmentation(crop=1, flip=True, cutout=3)}),
-        ("dropout", "mlp", {"mixup_alpha": 0.5}),
-        ("elr", "mlp", {}),
-        ("sln", "mlp", {"redraw": "step"}),
-        ("friendly-sam", "mlp", {}),
-        ("co-teaching", "cnn", {}),
-        ("float16", "mlp", {"max_gradient_norm": 0.5}),
-    ],
-)
-@pytest.mark.parametrize("killed_after", [1, 4])
-def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, options, killed_after):
-    options = {"model": model, "alignment_batches": 1, **options}
-    whole, undisturbed = train(digits, kind, **options)
-
-    def kill(epoch):
-        if epoch == killed_after:
-            raise Killed
-
-    path = tmp_path / "run.ckpt"
-    with pytest.raises(Killed):
-        train(digits, kind, checkpoint=path, on_epoch=kill, **options)
-    seen = []
-    history, method = train(digits, kind, checkpoint=path, on_epoch=seen.append, **options)
-    assert seen[0] == killed_after
-    for name, tensor in method.model.state_dict().items():
-        assert torch.equal(tensor, undisturbed.model.state_dict()[name]), name
-    for name in METRICS.keys() - {"seconds"}:
-        np.testing.assert_array_equal(history.metrics[name], whole.metrics[name])
-
-
-def test_a_checkpoint_of_an_earlier_version_goes_on_without_what_it_did_not_record(digits, tmp_path):
-    path = tmp_path / "run.ckpt"
-    train(digits, "sam", epochs=1, checkpoint=path)
-    state = torch.load(path, weights_only=True)
-    del state["rows"][0]["perturbation_norm"]
-    torch.save(state, path)
-    history, _ = train(digits, "sam", epochs=2, checkpoint=path)
-    assert history.metrics["perturbation_norm"] == pytest.approx([math.nan, 0.1], nan_ok=True)
-    assert np.isfinite(history.metrics["train_loss"]).all()
-
-
-def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
-    path = tmp_path / "run.ckpt"
-    train(digits, epochs=1, checkpoint=path, fingerprint="a")
-    with pytest.raises(ValueError, match="^checkpoint"):
-        train(digits, checkpoint=path, fingerprint="b")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"hello world", b"\x80\x02."])
-def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
-    path = tmp_path / "run.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="^checkpoint: .*cannot be read"):
-        train(digits, checkpoint=path)
-
-
-def test_a_checkpoint_with_a_changed_byte_is_refused(digits, tmp_path):
-    path = tmp_path / "run.ckpt"
-    train(digits, epochs=1, checkpoint=path)
-    whole = path.read_bytes()
-    for place in range(7, len(whole) - LENGTH, len(whole) // 25):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(CheckpointError, match=r"run\.ckpt cannot be read"):
-            train(digits, epochs=2, checkpoint=path)
-    path.write_bytes(whole)
-    train(digits, epochs=2, checkpoint=path)
+from tests.ncsam.small_training import loss_fn, prepare, train
 
 
 def test_the_callers_random_state_is_left_alone(digits):
@@ -278,13 +140,6 @@ def test_a_last_single_sample_goes_with_the_batch_before(digits):
     assert history.metrics["gradients"][0] == 2
 
 
-def test_a_checkpoint_of_a_longer_training_is_refused(digits, tmp_path):
-    path = tmp_path / "run.ckpt"
-    train(digits, epochs=2, checkpoint=path)
-    with pytest.raises(ValueError, match="^checkpoint: .* has 2 epochs already"):
-        train(digits, epochs=1, checkpoint=path)
-
-
 def test_labels_of_another_size_are_refused(digits):
     dataset, labels = digits
     method, optimizer, _ = prepare(dataset)
@@ -292,7 +147,7 @@ def test_labels_of_another_size_are_refused(digits):
         fit(method, optimizer, dataset.test, labels, dataset.test, epochs=1, batch_size=8, seed=0)
 
 
-def test_shares_are_of_the_wrongly_labelled_and_undefined_without_them(digits):
+def test_shares_are_of_the_wrongly_labeled_and_undefined_without_them(digits):
     labels = corrupt_labels(torch.arange(10), rate=0.5, seed=0)
     wrong = labels.is_wrong
     half = labels.clean.clone()
@@ -301,75 +156,6 @@ def test_shares_are_of_the_wrongly_labelled_and_undefined_without_them(digits):
     assert recovered_share(half, labels) == pytest.approx(3 / 5)
     spotless = corrupt_labels(torch.arange(10), rate=0.0, seed=0)
     assert math.isnan(memorized_share(half, spotless))
-
-
-class TestAlignment:
-    """Each cosine against gradients computed one by one."""
-
-    @pytest.fixture
-    def step(self, digits):
-        dataset, labels = digits
-        method, optimizer, _ = prepare(dataset)
-        method.model.double()
-        method.progress = 0.6
-        indices = torch.arange(0, len(dataset.train), 20)
-        inputs = dataset.train.inputs[indices].double()
-        observed, clean = labels.observed[indices], labels.clean[indices]
-        optimizer.zero_grad()
-        method.backward(inputs, observed)
-        return method, inputs, observed, clean
-
-    def test_against_gradients_of_each_part(self, step):
-        method, inputs, observed, clean = step
-        values = perturbation_alignment(method, inputs, observed, clean)
-        model = method.model
-
-        def flat_gradient(mask, targets):
-            loss = loss_fn(model(inputs[mask]), targets[mask])
-            return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
-
-        everything = torch.ones_like(clean, dtype=torch.bool)
-        wrong = observed != clean
-        g, g_true = flat_gradient(everything, observed), flat_gradient(everything, clean)
-        g_noise, g_clean = flat_gradient(wrong, observed), flat_gradient(~wrong, observed)
-        compensation = method.ascent.compensation
-        g_star = torch.cat([t.flatten() for t in compensation.gradient])
-
-        def cosine(a, b):
-            return (a @ b / (a.norm() * b.norm())).item()
-
-        s = abs(compensation.scale)
-        sam = method.rho * g / g.norm()
-        assert values["cos_sam_clean"] == pytest.approx(cosine(g, g_true))
-        assert values["cos_compensated_sam_clean"] == values["cos_sam_clean"]
-        assert values["cos_plus_clean"] == pytest.approx(cosine(sam + s * g_star, g_true))
-        assert values["cos_minus_clean"] == pytest.approx(cosine(sam - s * g_star, g_true))
-        assert values["cos_gstar_noise"] == pytest.approx(cosine(g_star, g_noise))
-        assert values["cos_clean_noise"] == pytest.approx(cosine(g_clean, g_noise))
-        assert values["compensation_ratio"] == pytest.approx(s * g_star.norm().item() / method.rho)
-        drawn = compensation.drawn
-        assert values["draw_precision"] == pytest.approx(wrong[drawn].double().mean().item())
-        right = compensation.temporary_targets == clean[drawn]
-        assert values["temporary_label_precision"] == pytest.approx(right.double().mean().item())
-
-    def test_gradients_and_weights_are_left_alone(self, step):
-        method, inputs, observed, clean = step
-        before = [p.grad.clone() for p in method.model.parameters()]
-        perturbation_alignment(method, inputs, observed, clean)
-        assert all(torch.equal(p.grad, g) for p, g in zip(method.model.parameters(), before, strict=True))
-
-    def test_without_wrong_labels_sams_perturbation_is_the_clean_one(self, step):
-        method, inputs, observed, _ = step
-        values = perturbation_alignment(method, inputs, observed, observed)
-        assert values["cos_sam_clean"] == pytest.approx(1)
-        assert math.isnan(values["cos_gstar_noise"])
-
-    @pytest.mark.parametrize(("kind", "model"), [("ncsam", "mlp"), ("ncsam", "cnn"), ("dropout", "mlp")])
-    def test_recording_it_does_not_change_the_training(self, digits, kind, model):
-        _, with_it = train(digits, kind, model=model, epochs=3, alignment_batches=3)
-        _, without = train(digits, kind, model=model, epochs=3)
-        states = zip(with_it.model.state_dict().values(), without.model.state_dict().values(), strict=True)
-        assert all(torch.equal(a, b) for a, b in states)
 
 
 def test_prediction_leaves_the_modes_of_all_modules(digits):
@@ -443,22 +229,3 @@ def test_an_optimizer_of_another_model_is_refused(digits):
     _, optimizer, _ = prepare(dataset)
     with pytest.raises(ValueError, match="optimizer: holds no parameter of this method"):
         fit(method, optimizer, dataset.train, noisy, dataset.test, epochs=1, batch_size=128, seed=0)
-
-
-def test_a_checkpoint_may_be_named_in_words(digits, tmp_path):
-    dataset, noisy = digits
-    for _ in range(2):
-        method, optimizer, _ = prepare(dataset)
-        file = str(tmp_path / "run.ckpt")
-        history = fit(
-            method,
-            optimizer,
-            dataset.train,
-            noisy,
-            dataset.test,
-            epochs=1,
-            batch_size=512,
-            seed=0,
-            checkpoint=file,
-        )
-        assert history.epochs == 1

@@ -28,7 +28,7 @@ def gradients(make, progress):
 
 
 @pytest.mark.parametrize("name", WITH_WARMUP)
-def test_gradients_are_ordinary_up_to_the_end_of_the_warmup_and_the_methods_own_afterwards(name):
+def test_gradients_are_ordinary_up_to_the_end_of_the_warmup_and_the_methods_own_afterward(name):
     ordinary, _ = gradients(lambda m: Plain(m, loss_fn), 0.25)
     without, _ = gradients(lambda m: WITH_WARMUP[name](m, 0.0), 0.26)
     in_it, method = gradients(lambda m: WITH_WARMUP[name](m, 0.25), 0.25)

@@ -46,7 +46,7 @@ ALLOWED: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("allowed", ALLOWED)
-def test_tf32_is_off_within_and_allowed_again_afterwards(allowed: str) -> None:
+def test_tf32_is_off_within_and_allowed_again_afterward(allowed: str) -> None:
     ALLOWED[allowed]()
     before = settings()
     with full_float32():

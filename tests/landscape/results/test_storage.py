@@ -119,8 +119,8 @@ def test_xarray_reads_a_surface_with_its_coordinates_units_and_descriptions(obje
     with xarray.open_dataset(path, group="surface/random", engine="h5netcdf") as dataset:
         assert dataset.loss.dims == ("alpha", "beta")
         np.testing.assert_array_equal(dataset.alpha, result.alpha)
-        at_centre = dataset.loss.sel(alpha=0.0, beta=0.0)
-        assert float(at_centre) == result.center_loss
+        at_center = dataset.loss.sel(alpha=0.0, beta=0.0)
+        assert float(at_center) == result.center_loss
         assert dataset.loss.attrs["units"] == "nat"
         assert dataset.loss.attrs["description"] == "mean loss"
 

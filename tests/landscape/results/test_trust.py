@@ -70,19 +70,25 @@ def test_what_is_honest_is_trusted_zeros_of_millions_of_samples_among_it(tmp_pat
         check_trusted(file)
 
 
-def test_words_that_share_their_bytes_count_each_time(tmp_path):
-    with h5py.File(tmp_path / "words.h5", "w") as file:
-        file.create_dataset("words", data=["x" * 1_000_000, *[""] * 999], dtype=h5py.string_dtype())
+def check_changed_words(path, words, change):
+    """Checks a file of words after `change(content, offset)`; the offset is that of the words' references."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("words", data=words, dtype=h5py.string_dtype())
         offset = file["words"].id.get_offset()
-    content = bytearray((tmp_path / "words.h5").read_bytes())
-    # a reference: the length, the place of the heap, the number in the heap
-    content[offset : offset + 16_000] = content[offset : offset + 16] * 1000
-    (tmp_path / "words.h5").write_bytes(content)
-    with (
-        h5py.File(tmp_path / "words.h5") as file,
-        pytest.raises(UntrustedError, match="together claim more bytes"),
-    ):
+    content = bytearray(path.read_bytes())
+    change(content, offset)
+    path.write_bytes(content)
+    with h5py.File(path) as file:
         check_trusted(file)
+
+
+def test_words_that_share_their_bytes_count_each_time(tmp_path):
+    def repeat_the_first(content, offset):
+        # a reference: the length, the place of the heap, the number in the heap
+        content[offset : offset + 16_000] = content[offset : offset + 16] * 1000
+
+    with pytest.raises(UntrustedError, match="together claim more bytes"):
+        check_changed_words(tmp_path / "words.h5", ["x" * 1_000_000, *[""] * 999], repeat_the_first)
 
 
 def test_names_that_will_not_be_read_are_not_looked_at(tmp_path):
@@ -105,20 +111,14 @@ def test_a_path_through_a_link_is_refused(tmp_path, link):
 
 @pytest.mark.parametrize("size", [0, 2**63, 2**64 - 32, 1 << 20])
 def test_a_collection_of_words_in_which_hdf5_would_lose_its_way_is_refused(tmp_path, size):
-    with h5py.File(tmp_path / "words.h5", "w") as file:
-        file.create_dataset("words", data=["a", "b"], dtype=h5py.string_dtype())
-    content = bytearray((tmp_path / "words.h5").read_bytes())
-    heap = content.index(b"GCOL")
-    # two words of a letter, each with a head and padding, then free space: number 0, and its size
-    free = heap + 16 + 2 * 24
-    assert content[free : free + 8] == bytes(8)
-    content[free + 8 : free + 16] = size.to_bytes(8, "little")
-    (tmp_path / "words.h5").write_bytes(content)
-    with (
-        h5py.File(tmp_path / "words.h5") as file,
-        pytest.raises(UntrustedError, match="collections of words is broken"),
-    ):
-        check_trusted(file)
+    def change_the_size_of_free_space(content, _):
+        # two words of a letter, each with a head and padding, then free space: number 0, and its size
+        free = content.index(b"GCOL") + 16 + 2 * 24
+        assert content[free : free + 8] == bytes(8)
+        content[free + 8 : free + 16] = size.to_bytes(8, "little")
+
+    with pytest.raises(UntrustedError, match="collections of words is broken"):
+        check_changed_words(tmp_path / "words.h5", ["a", "b"], change_the_size_of_free_space)
 
 
 def test_bytes_that_look_like_a_collection_of_words_are_numbers(tmp_path):

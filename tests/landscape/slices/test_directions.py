@@ -77,7 +77,7 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_models_filter():
 
 
 @pytest.mark.parametrize("per", ["filter", "layer"])
-def test_one_dimensional_parameters_can_be_normalised_as_a_whole(per):
+def test_one_dimensional_parameters_can_be_normalized_as_a_whole(per):
     objective = objective_of("cnn-batchnorm-dropout")
     directions = random_directions(objective, 1, normalize=per, one_dimensional="normalize")
     found, truth = norms_of(objective, directions.vectors[:, 0]), norms_of(objective, objective.theta)
@@ -85,7 +85,7 @@ def test_one_dimensional_parameters_can_be_normalised_as_a_whole(per):
     assert directions.one_dimensional == "normalize"
 
 
-def test_each_tensor_of_a_layer_normalised_direction_has_the_norm_of_the_models():
+def test_each_tensor_of_a_layer_normalized_direction_has_the_norm_of_the_models():
     objective = objective_of("mlp")
     directions = random_directions(objective, 1, normalize="layer")
     found, truth = norms_of(objective, directions.vectors[:, 0]), norms_of(objective, objective.theta)
@@ -93,7 +93,7 @@ def test_each_tensor_of_a_layer_normalised_direction_has_the_norm_of_the_models(
 
 
 @pytest.mark.parametrize("one_dimensional", ["zero", "normalize"])
-def test_a_model_normalised_direction_has_the_norm_of_the_model(one_dimensional):
+def test_a_model_normalized_direction_has_the_norm_of_the_model(one_dimensional):
     objective = objective_of("mlp")
     (vector,) = random_directions(objective, 1, normalize="model", one_dimensional=one_dimensional).vectors.T
     assert vector.norm().item() == pytest.approx(objective.theta.norm().item())
@@ -111,7 +111,7 @@ def test_a_filter_of_zeros_gives_zeros():
     assert (normalized(eigenvector, objective).vectors == 0).all()
 
 
-def test_directions_are_gaussian_before_normalisation_and_differ():
+def test_directions_are_gaussian_before_normalization_and_differ():
     model = nn.Linear(4000, 1, bias=False)
     objective = Objective(model, nn.MSELoss(), (torch.zeros(2, 4000), torch.zeros(2, 1)))
     directions = filter_normalized_directions(objective, 2, seed=0)
@@ -195,7 +195,7 @@ def test_another_checkpoint_lies_at_the_multiple_one():
     assert plane.loss[2, 0] == pytest.approx(other.value(), rel=1e-12)
 
 
-def test_angles_are_stored_and_orthogonalised_directions_keep_length_and_plane():
+def test_angles_are_stored_and_orthogonalized_directions_keep_length_and_plane():
     objective = objective_of("mlp")
     pair = combined(gradient_direction(objective), random_directions(objective, 1, normalize="model"))
     first, second = pair.vectors.T

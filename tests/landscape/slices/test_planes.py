@@ -46,7 +46,7 @@ def test_every_point_of_a_line_has_the_loss_at_its_coordinate(steps):
     np.testing.assert_allclose(result.loss, expected, rtol=1e-12)
 
 
-def test_an_odd_grid_has_the_model_itself_at_its_centre_bit_by_bit():
+def test_an_odd_grid_has_the_model_itself_at_its_center_bit_by_bit():
     model, inputs, targets = build("cnn-batchnorm-dropout")
     objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
     result = surface(objective, filter_normalized_directions(objective, 2), steps=5)

@@ -1,0 +1,200 @@
+"""Products whose graph is traced: when they are, and that they are those of direct products."""
+
+import dataclasses
+import linecache
+import shutil
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import graph_module
+
+from landscape import GaussNewton, Hessian, Objective, filter_normalized_directions, surface
+from tests.conftest import build, dense_hessian, some_vectors
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+def test_a_traced_product_that_is_wrong_by_half_a_percent_is_found_out_in_float64(monkeypatch):
+    model, inputs, targets = build("mlp")
+
+    rule = Hessian.rule
+
+    def slightly_wrong(outputs, loss_fn):
+        product = rule.traced(outputs, loss_fn)
+        return lambda theta, vector, x, y: product(theta, vector, x, y) * 1.005
+
+    monkeypatch.setattr(Hessian, "rule", dataclasses.replace(rule, traced=slightly_wrong))
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    with pytest.raises(RuntimeError, match="differs from the direct one"):
+        objective.hvp(objective.theta)
+
+
+LOSSES = {
+    "label smoothing": nn.CrossEntropyLoss(label_smoothing=0.1),
+    "mean squared error of the softmax": lambda z, y: (
+        (z.softmax(1) - nn.functional.one_hot(y, 3)).square().mean()
+    ),
+    "smooth L1 of the softmax": lambda z, y: nn.functional.smooth_l1_loss(
+        z.softmax(1), nn.functional.one_hot(y, 3).double()
+    ),
+    "linear in the outputs": lambda z, y: z.gather(1, y.unsqueeze(1)).mean(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_any_loss_has_its_traced_products(name):
+    model, inputs, targets = build("mlp")
+    direct = Objective(model, LOSSES[name], (inputs, targets), linearize=False)
+    traced = Objective(model, LOSSES[name], (inputs, targets), linearize=True, chunk_size=10)
+    vectors = some_vectors(direct.n_parameters)
+    torch.testing.assert_close(traced.hvp(vectors), direct.hvp(vectors), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(traced.ggnvp(vectors), direct.ggnvp(vectors), rtol=1e-9, atol=1e-12)
+
+
+def test_traced_products_follow_the_weights_also_when_these_change_in_place():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    direct = Objective(model, cross_entropy, (inputs, targets), linearize=False)
+    vectors = some_vectors(objective.n_parameters)
+    theta = objective.theta.clone()
+    for _ in range(3):
+        theta.add_(0.1)
+        torch.testing.assert_close(objective.hvp(vectors, theta), direct.hvp(vectors, theta))
+    torch.testing.assert_close(objective.hvp(vectors), direct.hvp(vectors))
+
+
+def test_traced_graphs_leave_no_source_behind():
+    model, inputs, targets = build("mlp")
+    before = set(graph_module._loader.eval_cache), set(linecache.cache)
+    for _ in range(2):
+        objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+        vector = some_vectors(objective.n_parameters)
+        expected = Objective(model, cross_entropy, (inputs, targets), linearize=False).hvp(vector)
+        torch.testing.assert_close(objective.hvp(vector), expected)
+        surface(objective, filter_normalized_directions(objective, 2, seed=0), steps=5)
+    assert set(graph_module._loader.eval_cache) == before[0]
+    assert not any("eval_with_key" in name for name in set(linecache.cache) - before[1])
+
+
+def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monkeypatch):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(72, 3).double()
+
+        def forward(self, x):
+            z = self.linear(x.flatten(1))
+            return z.tanh() if self.linear.weight.sum() > 0 else z.sin()
+
+    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
+    _, inputs, targets = build("mlp")
+    model = Branching()
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    vectors = some_vectors(objective.n_parameters)
+    with pytest.warns(UserWarning, match="cannot be traced"):
+        product = objective.hvp(vectors)
+    torch.testing.assert_close(product, dense_hessian(model, inputs, targets) @ vectors)
+    with pytest.raises(RuntimeError):
+        Objective(model, cross_entropy, (inputs, targets), linearize=True).hvp(vectors)
+
+
+def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
+    class Counting(nn.Module):
+        """Another function at each call once it counts, which a trace would freeze."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(72, 3).double()
+            self.calls, self.counts = 1, False
+
+        def forward(self, x):
+            self.calls += self.counts
+            return self.linear(x.flatten(1)) * self.calls
+
+    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
+    _, inputs, targets = build("mlp")
+    objective = Objective(Counting(), cross_entropy, (inputs, targets))
+    objective.model.counts = True
+    with pytest.warns(UserWarning, match="differs from the direct one"):
+        objective.hvp(objective.theta)
+
+
+def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_way(monkeypatch):
+    def hinge(outputs, targets):
+        margin = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        return margin[margin > 0].square().sum() / len(margin)
+
+    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, hinge, (inputs, targets), chunk_size=10)
+    direct = Objective(model, hinge, (inputs, targets), chunk_size=10, linearize=False)
+    with pytest.warns(UserWarning, match="depends on the data"):
+        product = objective.hvp(objective.theta)
+    torch.testing.assert_close(product, direct.hvp(direct.theta))
+
+
+def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
+    model, inputs, targets = build("mlp")
+    monkeypatch.setattr(
+        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
+    )
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    ways = []
+    for _ in range(7):
+        objective.hvp(objective.theta)
+        ways.append(Hessian(objective).is_traced)
+    assert ways == [False] * 4 + [True] * 3
+
+
+def test_products_that_are_expected_are_traced_at_once(monkeypatch):
+    model, inputs, targets = build("mlp")
+    monkeypatch.setattr(
+        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
+    )
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    Hessian(objective).expect(5)
+    objective.hvp(objective.theta)
+    assert Hessian(objective).is_traced
+    assert not GaussNewton(objective).is_traced
+
+
+def test_nan_in_the_loss_stays_nan_in_the_traced_product():
+    model, inputs, targets = build("mlp")
+    with torch.no_grad():
+        model[1].weight[0, 0] = float("nan")
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    assert objective.hvp(some_vectors(objective.n_parameters)).isnan().any()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_products_are_the_same():
+    model, inputs, targets = build("mlp")
+    objective = Objective(
+        model, cross_entropy, (inputs, targets), linearize=True, compile_mode="default", chunk_size=37
+    )
+    vectors = some_vectors(objective.n_parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        product = objective.hvp(vectors)
+    torch.testing.assert_close(product, dense_hessian(model, inputs, targets) @ vectors)
+
+
+def test_products_of_cuda_graphs_are_taken_before_the_next_overwrites_them(monkeypatch):
+    def graphed(function, mode):
+        results = []
+
+        def replayed(*arguments):
+            results.append(function(*arguments))
+            return results[0].copy_(results[-1])
+
+        return replayed
+
+    monkeypatch.setattr(torch, "compile", graphed)
+    model, inputs, targets = build("mlp")
+    objective = Objective(
+        model, cross_entropy, (inputs, targets), linearize=True, compile_mode="reduce-overhead"
+    )
+    vectors = some_vectors(objective.n_parameters)
+    torch.testing.assert_close(objective.hvp(vectors), dense_hessian(model, inputs, targets) @ vectors)

@@ -1,0 +1,119 @@
+"""Checkpoints of a training: exact resume, and files that are refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ncsam import (
+    METRICS,
+    Augmentation,
+    CheckpointError,
+    fit,
+)
+from ncsam.seal import LENGTH
+from tests.ncsam.small_training import prepare, train
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "options"),
+    [
+        ("plain", "mlp", {}),
+        ("ncsam", "mlp", {}),
+        ("ncsam", "cnn", {"augmentation": Augmentation(crop=1, flip=True, cutout=3)}),
+        ("dropout", "mlp", {"mixup_alpha": 0.5}),
+        ("elr", "mlp", {}),
+        ("sln", "mlp", {"redraw": "step"}),
+        ("friendly-sam", "mlp", {}),
+        ("co-teaching", "cnn", {}),
+        ("float16", "mlp", {"max_gradient_norm": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, options, killed_after):
+    options = {"model": model, "alignment_batches": 1, **options}
+    whole, undisturbed = train(digits, kind, **options)
+
+    def kill(epoch):
+        if epoch == killed_after:
+            raise Killed
+
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Killed):
+        train(digits, kind, checkpoint=path, on_epoch=kill, **options)
+    seen = []
+    history, method = train(digits, kind, checkpoint=path, on_epoch=seen.append, **options)
+    assert seen[0] == killed_after
+    for name, tensor in method.model.state_dict().items():
+        assert torch.equal(tensor, undisturbed.model.state_dict()[name]), name
+    for name in METRICS.keys() - {"seconds"}:
+        np.testing.assert_array_equal(history.metrics[name], whole.metrics[name])
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_without_what_it_did_not_record(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, "sam", epochs=1, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["rows"][0]["perturbation_norm"]
+    torch.save(state, path)
+    history, _ = train(digits, "sam", epochs=2, checkpoint=path)
+    assert history.metrics["perturbation_norm"] == pytest.approx([math.nan, 0.1], nan_ok=True)
+    assert np.isfinite(history.metrics["train_loss"]).all()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=1, checkpoint=path, fingerprint="a")
+    with pytest.raises(ValueError, match="^checkpoint"):
+        train(digits, checkpoint=path, fingerprint="b")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"hello world", b"\x80\x02."])
+def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^checkpoint: .*cannot be read"):
+        train(digits, checkpoint=path)
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=1, checkpoint=path)
+    whole = path.read_bytes()
+    for place in range(7, len(whole) - LENGTH, len(whole) // 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"run\.ckpt cannot be read"):
+            train(digits, epochs=2, checkpoint=path)
+    path.write_bytes(whole)
+    train(digits, epochs=2, checkpoint=path)
+
+
+def test_a_checkpoint_of_a_longer_training_is_refused(digits, tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(digits, epochs=2, checkpoint=path)
+    with pytest.raises(ValueError, match="^checkpoint: .* has 2 epochs already"):
+        train(digits, epochs=1, checkpoint=path)
+
+
+def test_a_checkpoint_may_be_named_in_words(digits, tmp_path):
+    dataset, noisy = digits
+    for _ in range(2):
+        method, optimizer, _ = prepare(dataset)
+        file = str(tmp_path / "run.ckpt")
+        history = fit(
+            method,
+            optimizer,
+            dataset.train,
+            noisy,
+            dataset.test,
+            epochs=1,
+            batch_size=512,
+            seed=0,
+            checkpoint=file,
+        )
+        assert history.epochs == 1
