@@ -28,6 +28,8 @@ from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
 from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
+from landscape.sampling.errors import SamplingError
+from landscape.sampling.measured import sampling_error
 from landscape.slices.directions import (
     Directions,
     combined,
@@ -64,6 +66,7 @@ __all__ = [
     "Path",
     "RelativeFlatness",
     "SampleCurvature",
+    "SamplingError",
     "Sharpness",
     "SharpnessProfile",
     "SpectralDensity",
@@ -95,6 +98,7 @@ __all__ = [
     "random_directions",
     "relative_flatness",
     "sample_curvature",
+    "sampling_error",
     "save",
     "sharpness",
     "sharpness_profile",

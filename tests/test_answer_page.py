@@ -66,6 +66,21 @@ def test_what_is_derived_from_the_effects(page, effects):
     assert f"makes it smaller by {-stochastic:.2f}" in page
 
 
+def test_the_cnn_s_numbers(page, pytestconfig):
+    tables = pytestconfig.rootpath / "docs/tables"
+    effects = pd.read_csv(tables / "redrawn-cnn-verdicts.csv").set_index("effect")["estimate"]
+    results = pd.read_csv(tables / "redrawn-cnn-results.csv").set_index(
+        ["noise_kind", "noise_rate", "method"]
+    )
+    jacobian = effects["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
+    accuracy = effects["clean test accuracy, last epoch, SGD: redrawn labels less fixed ones > 0"]
+    clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
+    assert f"In a CNN the gap is {-jacobian:.2f} decades and {100 * accuracy:.0f} points" in page
+    assert f"tr JᵀJ {jacobian:+.2f} decades, accuracy {100 * accuracy:+.0f} points" in page
+    assert f"memorized only {fixed['memorized_mean']:.0%} of the labels" in page
+    assert fixed["jacobian_trace_observed_mean"] < clean["jacobian_trace_observed_mean"]
+
+
 @pytest.mark.parametrize(
     ("effect", "verdict", "words"),
     [

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-STUDIES = ("quick", "redrawn")
+STUDIES = ("quick", "redrawn", "redrawn-cnn")
 
 
 def verdict_row(row):
@@ -143,6 +143,40 @@ def test_the_readmes_sentences_rest_on_verdicts_of_the_tables(
         assert shown in readme, shown
 
 
-def test_redrawn_labels_stand_supported(pytestconfig):
-    verdicts = table(pytestconfig.rootpath, "redrawn", "verdicts")
+@pytest.mark.parametrize("study", ["redrawn", "redrawn-cnn"])
+def test_redrawn_labels_stand_supported(pytestconfig, study):
+    verdicts = table(pytestconfig.rootpath, study, "verdicts")
     assert set(verdicts.loc[verdicts["claim"] == "F1", "claim_verdict"]) == {"supported in these cells"}
+
+
+def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
+    page = " ".join((pytestconfig.rootpath / "docs/findings.md").read_text().split())
+    effects = table(pytestconfig.rootpath, "redrawn-cnn", "verdicts").set_index("effect")["estimate"]
+    results = table(pytestconfig.rootpath, "redrawn-cnn", "results").set_index(
+        ["noise_kind", "noise_rate", "method"]
+    )
+    of_mlp = table(pytestconfig.rootpath, "redrawn", "results").set_index(
+        ["noise_kind", "noise_rate", "method"]
+    )
+    clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
+    fresh = results.loc[("symmetric, redrawn each step", 0.4, "SGD")]
+    jacobian, sharpness, accuracy = (
+        effects[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0"]
+        for measure, sign in (
+            ("tr J^T J, observed labels", "<"),
+            ("sharpness elementwise, true labels", "<"),
+            ("clean test accuracy, last epoch", ">"),
+        )
+    )
+    traces = [f"{run['jacobian_trace_observed_mean']:,.0f}" for run in (fixed, clean)]
+    for words in (
+        f"{-jacobian:.2f} decades below that of fixed",
+        f"{-sharpness:.2f} decades below, and",
+        f"{100 * accuracy:.0f} points higher",
+        f"nearly as unsure ({fixed['uncertainty_observed_mean']:.2f})",
+        f"redrawn labels ({fresh['uncertainty_observed_mean']:.2f})",
+        f"memorized {fixed['memorized_mean']:.0%} of the wrong labels",
+        f"MLP {of_mlp.loc[('symmetric', 0.4, 'SGD'), 'memorized_mean']:.0%} of them",
+        f"tr JᵀJ is {traces[0]} at 40% and {traces[1]} without",
+    ):
+        assert words in page, words

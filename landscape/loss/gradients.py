@@ -33,6 +33,16 @@ class Gradients:
     loss_fn: LossFunction
     chunks: Chunks
 
+    def of_batch(self, theta: Tensor, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, and its gradient (n,)."""
+        variable = theta.detach().requires_grad_()
+
+        def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
+            loss = self.loss_fn(self.run(model, inputs), targets)
+            return loss.detach(), derivative(loss, variable)
+
+        return with_weights(self.model, self.layout.unflatten(variable), differentiated)
+
     def in_float64(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, a scalar, and the gradient (n,), summed in float64."""
         loss, total = (
@@ -41,19 +51,7 @@ class Gradients:
         )
         for chunk in self.chunks:
             if chunk.weight:
-                inputs, targets = chunk.read()
-                variable = theta.detach().requires_grad_()
-
-                def differentiated(
-                    model: nn.Module,
-                    inputs: Any = inputs,
-                    targets: Any = targets,
-                    variable: Tensor = variable,
-                ) -> tuple[Tensor, Tensor]:
-                    found = self.loss_fn(self.run(model, inputs), targets)
-                    return found.detach(), derivative(found, variable)
-
-                found, gradient = with_weights(self.model, self.layout.unflatten(variable), differentiated)
+                found, gradient = self.of_batch(theta, *chunk.read())
                 total += gradient * chunk.weight
                 loss += found * chunk.weight
         return loss, total

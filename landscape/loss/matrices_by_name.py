@@ -19,6 +19,9 @@ class LossMatrix(Operator, Protocol):
     def expect(self, products: int) -> None:
         """Announces a number of products, so that the matrix can prepare what saves time for so many."""
 
+    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `measure` says of each chunk's product with a block (n, k); (chunks, ...)."""
+
 
 # Any stands for an Objective, which imports this file
 MatrixType = Callable[[Any, Tensor | None], LossMatrix]

@@ -299,7 +299,7 @@ class Objective:
         """
         self.check_that_derivatives_exist()
         theta = self.point(theta)
-        sums = Gradients(self.model, self.layout, self.run, self.loss_fn, self.chunks)
+        sums = self._sums()
         in_float64 = self.memory.has_room_for_sums_of(self.n_parameters)
         loss, gradient = map(self.summed, sums.in_float64(theta) if in_float64 else sums.in_place(theta))
         self.gradients += 1
@@ -309,6 +309,13 @@ class Objective:
             gradient += self.penalty.gradient(theta)
             loss += self.penalty(theta).detach()
         return loss, gradient.to(self.dtype)
+
+    def loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch at `theta`, and its gradient (n,), without the regularizer."""
+        return self._sums().of_batch(theta, inputs, targets)
+
+    def _sums(self) -> Gradients:
+        return Gradients(self.model, self.layout, self.run, self.loss_fn, self.chunks)
 
     def check_that_derivatives_exist(self) -> None:
         """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""

@@ -56,6 +56,9 @@ class EmpiricalFisher(MatrixOfObjective):
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
 
+    def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:  # noqa: ARG002
+        return self._of_chunk(chunk, block) / chunk.weight
+
     @torch.enable_grad()
     def _of_chunk(self, chunk: Chunk, block: Tensor) -> Tensor:
         """J^T diag(weights) J times the block, where J is the Jacobian of the samples' losses.

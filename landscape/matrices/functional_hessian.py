@@ -6,6 +6,7 @@ from torch import Tensor
 
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
+from landscape.loss.samples import Chunk
 from landscape.matrices.gauss_newton import GaussNewton
 from landscape.matrices.hessian import Hessian
 from landscape.matrices.of_objective import MatrixOfObjective
@@ -32,3 +33,11 @@ class FunctionalHessian(MatrixOfObjective):
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The matrix times a vector (n,) or a block of vectors (n, k)."""
         return self._hessian @ vectors - self._gauss_newton @ vectors
+
+    def _prepare(self, block: Tensor) -> None:
+        self._hessian._prepare(block)
+        self._gauss_newton._prepare(block)
+
+    def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:
+        hessian = self._hessian._product_of_chunk(index, chunk, block)
+        return hessian - self._gauss_newton._product_of_chunk(index, chunk, block)

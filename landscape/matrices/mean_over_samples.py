@@ -8,6 +8,7 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.loss.samples import Chunk
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
@@ -70,6 +71,13 @@ class MeanOverSamples(MatrixOfObjective):
                 product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
+
+    def _prepare(self, block: Tensor) -> None:
+        check_second_derivatives(type(self), self._objective)
+        self._products.prepare(self._theta, block.T.contiguous())
+
+    def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:
+        return self._products.of_chunk(index, chunk, block.T.contiguous()).T
 
     def _new_products(self) -> Products:
         objective = self._objective

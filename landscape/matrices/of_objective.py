@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
+from landscape.loss.precision import full_float32
+from landscape.loss.samples import Chunk
 
 
-class MatrixOfObjective:
+class MatrixOfObjective(ABC):
     """A symmetric matrix (n, n) of an objective's mean loss at one weight vector.
 
     Args:
@@ -34,3 +39,36 @@ class MatrixOfObjective:
     def device(self) -> torch.device:
         """The device on which products are computed."""
         return self._objective.device
+
+    @full_float32()
+    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `measure` says of each chunk's product: the matrix of the chunk's mean loss times a block (n, k).
+
+        A regularizer, which no chunk enters, is left out. Costs one product a vector, however many chunks there are.
+
+        Args:
+            block: vectors (n, k).
+            measure: product (n, k) -> a tensor of any shape.
+
+        Returns:
+            (chunks, ...), of the chunks that count, on the CPU in float64.
+        """
+        objective = self._objective
+        objective.check_that_derivatives_exist()
+        block = block.to(objective.theta)
+        with objective.exclusive:
+            self._prepare(block)
+            measured = [
+                measure(self._product_of_chunk(index, chunk, block).double()).cpu()
+                for index, chunk in enumerate(objective.chunks)
+                if chunk.weight
+            ]
+            objective.products += block.shape[1]
+        return torch.stack(measured)
+
+    def _prepare(self, block: Tensor) -> None:  # noqa: B027
+        """Prepares for the products of the chunks with this block, where that pays."""
+
+    @abstractmethod
+    def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:
+        """The matrix of one chunk's mean loss times the block (n, k)."""

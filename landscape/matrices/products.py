@@ -105,18 +105,23 @@ class Products:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
         if self._rule.added and not self._linearize and not self._memory.has_room_for_sums_of(block.numel()):
             return self._added(theta, block)
-        self._move_to(theta)
-        if self.is_traced is None:
-            self._decide(block)
         rows = block.T.contiguous()
+        self.prepare(theta, rows)
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, chunk in enumerate(self._chunks):
             if chunk.weight:
-                product = (
-                    self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
-                )
-                total.add_(product, alpha=chunk.weight)
+                total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight)
         return total.T.contiguous()
+
+    def prepare(self, theta: Tensor, rows: Tensor) -> None:
+        """Moves to the weights `theta` (n,) and decides whether products with the vectors (k, n) are traced."""
+        self._move_to(theta)
+        if self.is_traced is None:
+            self._decide(rows)
+
+    def of_chunk(self, index: int, chunk: Chunk, rows: Tensor) -> Tensor:
+        """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
+        return self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
 
     def expect(self, columns: int) -> None:
         """Announces a number of products, so that it can be decided now whether to trace."""
@@ -237,7 +242,7 @@ class Products:
             lambda scores, targets: self._loss_fn(whole(scores), targets),
         )
 
-    def _decide(self, block: Tensor) -> None:
+    def _decide(self, rows: Tensor) -> None:
         """Traces from now on, if that saves time and the traced product agrees with the direct one."""
         if not isinstance(self._chunks, Held) or not self._chunks.can_be_traced:
             if self._linearize:
@@ -248,17 +253,17 @@ class Products:
             return
         chunk = self._chunks.chunks[0]
         inputs, _ = chunk.read()
-        device = block.device.type if block.device.type in TRACING_FLOPS else "cpu"
+        device = rows.device.type if rows.device.type in TRACING_FLOPS else "cpu"
         with torch.no_grad(), Flops() as counter:
             self._outputs(self._theta, inputs)
         flops = PRODUCT_COST * counter.get_total_flops()
-        self._columns += block.shape[1]
+        self._columns += len(rows)
         whole = self._columns * flops * len(self._chunks)
         # the last chunk may have another shape than the others
         forms = max(1, len({chunk.shapes for chunk in self._chunks}) - 1)
         if self._linearize is None and whole < TRACING_FLOPS[device] * forms:
             return
-        some = block[:, : 2 if flops < VMAP_FLOPS[device] else 1].T.contiguous()
+        some = rows[: 2 if flops < VMAP_FLOPS[device] else 1]
         direct = self._direct(chunk, some)
         if not torch.isfinite(direct).all():
             return

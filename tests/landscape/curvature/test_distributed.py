@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from landscape import Objective, spectral_density, top_eigenvalues, trace
+from landscape import Objective, sampling_error, spectral_density, top_eigenvalues, trace
 from tests.conftest import build
 from tests.ranks import joined, on_two_ranks
 
@@ -16,6 +16,7 @@ def measured(objective):
         objective.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
     density = spectral_density(objective, steps=10, probes=2)
+    eigen = top_eigenvalues(objective, 2, tol=1e-8)
     return {
         "loss": objective.value(),
         "accuracy": objective.evaluate().accuracy,
@@ -23,7 +24,9 @@ def measured(objective):
         "gradient": objective.gradient().numpy(),
         "hessian product": objective.hvp(vector).numpy(),
         "gauss-newton product": objective.ggnvp(vector).numpy(),
-        "eigenvalues": top_eigenvalues(objective, 2, tol=1e-8).values,
+        "eigenvalues": eigen.values,
+        # of single samples, so that the ranks' groups are those of one process
+        "sampling errors": sampling_error(objective, eigen, groups=37).standard_errors,
         "trace": trace(objective, rtol=None, max_products=12).value,
         "density": density.density,
     }

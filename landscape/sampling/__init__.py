@@ -1,0 +1,1 @@
+"""The sampling error of a measure: what the measure would be on other samples from the same source."""

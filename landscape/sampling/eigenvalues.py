@@ -1,0 +1,61 @@
+"""The sampling error of eigenvalues, from the products of each group of samples with the eigenvectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.curvature.eigenvalues import TopEigenvalues, deflation
+from landscape.loss.matrices_by_name import matrix_named
+from landscape.sampling.errors import SamplingError, error_of
+from landscape.sampling.units import Units
+
+
+def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
+    """The sampling errors of eigenvalues that were found with their vectors U.
+
+    On other samples the matrix is H + D. To second order in D, its eigenvalue j is
+
+        value_j + u_j^T D u_j + sum over the other eigenpairs i of (u_i^T D u_j)^2 / (value_j - value_i)
+
+    The second term has mean 0, and its variance is that of the units' Rayleigh quotients. The third is a bias, which
+    drives the largest eigenvalue up. D is unknown, but its covariance is the spread over the units. The pairs that were
+    not found are taken to have the eigenvalue 0, as nearly all have. A term v^2 / gap is replaced by the shift of the
+    eigenvalues of [[gap, v], [v, 0]]: the same to second order, and finite where two eigenvalues meet.
+
+    Source: perturbation theory of eigenvalues (Kato 1966, section II.2).
+
+    Raises:
+        ValueError: pairs without vectors, or of another size or number of samples.
+    """
+    objective = units.objective
+    found = deflation(eigen, objective, eigen.matrix)
+    basis, values = found.basis.double(), found.values.double().cpu()
+    k = len(values)
+    # what all units have in common: the penalty's part of H U is no unit's
+    penalty = (
+        objective.penalty.product(objective.theta, basis.to(objective.theta)) if objective.penalty else 0.0
+    )
+    mean = basis * found.values - penalty
+
+    def couplings(product: Tensor) -> Tensor:
+        """U^T D U, and the squared norms of what D U is outside of the space of U."""
+        change = product - mean
+        inside = basis.T @ change
+        outside = change - basis @ inside
+        return torch.cat([inside.flatten(), outside.square().sum(0)])
+
+    of_units = matrix_named(eigen.matrix, objective).of_chunks(basis, couplings)
+    inside, outside = of_units[:, : k * k], of_units[:, k * k :]
+    variances = units.variance(inside).view(k, k)
+    spread = units.mean_square(outside)
+    gaps = values.unsqueeze(0) - values.unsqueeze(1)
+    biases = (_shift(gaps, variances) * (1 - torch.eye(k))).sum(0) + _shift(values, spread)
+    return error_of(
+        units, [f"eigenvalue {j + 1}" for j in range(k)], values, variances.diagonal(), biases, products=k
+    )
+
+
+def _shift(gap: Tensor, square: Tensor) -> Tensor:
+    """By how much an eigenvalue moves away from another one at the distance `gap`, coupled by sqrt(square)."""
+    return torch.sign(gap) * ((gap.square() + 4 * square).sqrt() - gap.abs()) / 2

@@ -1,0 +1,79 @@
+"""What the sampling error of a measure is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landscape.krylov.stopping import QUANTILE, student
+from landscape.results.fields import FloatArray, described
+from landscape.results.registry import result
+from landscape.sampling.units import Units
+
+
+@result
+class SamplingError:
+    """What measured quantities would be on other samples from the same source, at the same weights."""
+
+    quantity: NDArray[np.str_] = described("what was measured", dims=("quantity",), coordinate=True)
+    values: FloatArray = described("as measured", dims=("quantity",))
+    standard_errors: FloatArray = described("of the values, over draws of the samples", dims=("quantity",))
+    biases: FloatArray = described(
+        "by how much the mean over draws exceeds the quantity of all samples of the source",
+        dims=("quantity",),
+    )
+    low: FloatArray = described("lower ends of 95% intervals, the biases taken off", dims=("quantity",))
+    high: FloatArray = described("upper ends of 95% intervals, the biases taken off", dims=("quantity",))
+    units: int = described("groups of samples, or batches, that the errors are the spread over")
+    samples: int = described("samples measured")
+    drawn: float = described("share of a finite population that was measured; 0 for an unbounded one")
+    products: int = described("matrix-vector products spent", unit="products")
+
+    def samples_for(self, rtol: float) -> NDArray[np.int64]:
+        """How many samples of the source bring each standard error down to `rtol` times the value.
+
+        Biases fall faster, as 1 / samples. The numbers are as uncertain as the squared standard errors.
+
+        Raises:
+            ValueError: rtol is not positive.
+        """
+        if not rtol > 0:
+            raise ValueError(f"rtol: must be positive, got {rtol}")
+        unbounded = (
+            self.standard_errors**2 * self.samples / (1 - self.drawn) if self.drawn < 1 else 0 * self.values
+        )
+        wanted = (rtol * self.values) ** 2
+        # of a finite population of N, variance (1 / samples - 1 / N) times a constant
+        needed = unbounded / (wanted + unbounded * self.drawn / self.samples)
+        return np.ceil(needed).astype(np.int64)
+
+
+def error_of(
+    units: Units, quantity: list[str], values: Tensor, variances: Tensor, biases: Tensor, products: int
+) -> SamplingError:
+    """The sampling error of values (k,) with Student's intervals.
+
+    Args:
+        units: what the variances are the spread over.
+        quantity: names of the values.
+        values: as measured.
+        variances: of the values, over draws of the samples.
+        biases: of the values.
+        products: spent.
+    """
+    errors = variances.clamp(min=0).sqrt()
+    margins = student(QUANTILE, units.count) * errors
+    centers = values - biases
+    return SamplingError(
+        quantity=np.array(quantity),
+        values=values.numpy(),
+        standard_errors=errors.numpy(),
+        biases=biases.numpy(),
+        low=(centers - margins).numpy(),
+        high=(centers + margins).numpy(),
+        units=units.count,
+        samples=units.objective.n_samples,
+        drawn=units.drawn,
+        products=products,
+    )

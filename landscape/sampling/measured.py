@@ -1,0 +1,62 @@
+"""The sampling error of what was measured."""
+
+from __future__ import annotations
+
+from landscape.curvature.eigenvalues import TopEigenvalues
+from landscape.curvature.traces import TraceEstimate
+from landscape.loss.evaluation import Evaluation
+from landscape.loss.objective import Objective
+from landscape.loss.wrapped import of_objective
+from landscape.perturbations.worst_case import Sharpness
+from landscape.sampling.eigenvalues import eigenvalue_errors
+from landscape.sampling.errors import SamplingError
+from landscape.sampling.rises import loss_error, sharpness_error
+from landscape.sampling.traces import trace_error
+from landscape.sampling.units import in_units
+
+Measured = TopEigenvalues | TraceEstimate | Sharpness | Evaluation
+
+
+@of_objective
+def sampling_error(
+    objective: Objective,
+    measured: Measured,
+    *,
+    groups: int = 32,
+    population: int | None = None,
+    seed: int = 0,
+) -> SamplingError:
+    """What a measured quantity would be on other samples from the same source, at the same weights.
+
+    The numerical error of a result says how far it is from the exact number of the samples measured. The sampling error
+    says how far that number is from the number of all samples of their source, of which the weights know nothing but
+    what they know of the samples measured: test samples, or a part of the training samples drawn at random.
+
+    The samples are cut into random groups, and the error is the spread over the groups. Cost: one product an
+    eigenvalue, 16 products for a trace, 2 evaluations and 2 gradients for a sharpness, 1 evaluation for a loss.
+
+    Args:
+        objective: which was measured.
+        measured: what `top_eigenvalues`, `trace`, `sharpness` or `Objective.evaluate` gave for it.
+        groups: how many; the standard error is known to about 1 / sqrt(2 groups) of it.
+        population: size of the finite set, such as all training samples, that the samples were drawn from without
+            replacement; unbounded if not given.
+        seed: of the groups, and of the probes of a trace.
+
+    Raises:
+        ValueError: an argument out of range, a result of another objective, or one without its vectors.
+        TypeError: a result of another kind.
+    """
+    units = in_units(objective, groups=groups, population=population, seed=seed)
+    if isinstance(measured, TopEigenvalues):
+        return eigenvalue_errors(units, measured)
+    if isinstance(measured, TraceEstimate):
+        return trace_error(units, measured, seed)
+    if isinstance(measured, Sharpness):
+        return sharpness_error(units, measured)
+    if isinstance(measured, Evaluation):
+        return loss_error(units, measured)
+    raise TypeError(
+        "measured: must be what top_eigenvalues, trace, sharpness or Objective.evaluate gives, got "
+        f"{type(measured).__name__}"
+    )
