@@ -1,6 +1,7 @@
 """How well each criterion finds wrong labels: the table of docs/wrong-labels.md.
 
     python bench/wrong_labels.py --data-dir .data --out docs/tables/wrong-labels.csv
+    python bench/wrong_labels.py --markdown
     python bench/wrong_labels.py --only cifar10n --data-dir data/cifar10-jpeg.npz --human labels.npz --out more.csv
 
 Each line is a training: a data set, a kind of noise, a seed. Lines that a file holds already are not measured again.
@@ -36,6 +37,7 @@ from ncsam import (
 KEYS = ["dataset", "noise_kind", "seed"]
 SEEDS = range(3)
 KINDS = ("symmetric", "pair", "part-dependent")
+HUMAN = "human, worst"
 RATE = 0.2
 CURVATURE = "input-curvature"
 
@@ -110,7 +112,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
 
 
 def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, object]]:
-    for found in detection.quality(labels.is_wrong):
+    for found in detection.quality(labels.is_wrong, resamples=200):
         row: dict[str, object] = {
             "criterion": found.criterion,
             "samples": found.samples,
@@ -127,19 +129,33 @@ def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, obj
         yield row
 
 
-def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    for dataset in arguments.only:
-        kinds = ("human, worst",) if dataset == "cifar10n" else KINDS
-        yield from ((dataset, kind, seed) for kind in kinds for seed in SEEDS)
+def cases(datasets: list[str]) -> Iterator[tuple[str, str, int]]:
+    for kind in (*KINDS, HUMAN):
+        for dataset in datasets:
+            if (dataset == "cifar10n") == (kind == HUMAN):
+                yield from ((dataset, kind, seed) for seed in SEEDS)
 
 
 def labels_of(kind: str, data: Dataset, seed: int, human: Path | None) -> NoisyLabels:
     clean = data.train.targets
-    if kind == "human, worst":
+    if kind == HUMAN:
         assert human is not None, "--human: the file of CIFAR-10N's labels"
         return human_labels(clean, read_human_labels(human, "worst")[data.train_indices])
     inputs = {"inputs": data.train.inputs} if kind == "part-dependent" else {}
     return corrupt_labels(clean, kind=kind, rate=RATE, seed=seed, **inputs)
+
+
+def markdown(table: pd.DataFrame, column: str) -> str:
+    """The means over the seeds, a line for each data set and kind of noise."""
+    criteria = list(dict.fromkeys(table["criterion"]))
+    lines = [
+        "| labels | " + " | ".join(f"`{name}`" for name in criteria) + " |",
+        "|---" * (1 + len(criteria)) + "|",
+    ]
+    for (dataset, kind), rows in table.groupby(["dataset", "noise_kind"], sort=False):
+        means = rows.groupby("criterion")[column].mean()
+        lines.append(f"| {dataset}: {kind} | " + " | ".join(f"{means[name]:.3f}" for name in criteria) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -149,13 +165,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/tables/wrong-labels.csv"))
     parser.add_argument("--data-dir", type=Path, help="of Fashion-MNIST, or the .npz file of CIFAR-10")
     parser.add_argument("--human", type=Path, help="CIFAR-10N's labels")
+    parser.add_argument("--most", type=int, default=1000, help="end after so many trainings")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=["digits", "fashion-mnist"])
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the page")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame(columns=KEYS)
-    for dataset, kind, seed in cases(arguments):
+    if arguments.markdown:
+        for column in ("auroc", "precision_at_rate"):
+            print(markdown(table, column), end="\n\n")
+        return
+    for dataset, kind, seed in cases(arguments.only):
         if ((table[KEYS] == [dataset, kind, seed]).all(axis=1)).any():
             continue
+        if arguments.most == 0:
+            break
+        arguments.most -= 1
         setting = SETTINGS[dataset]
         folder = None if dataset == "digits" else arguments.data_dir
         data = load_dataset(setting.name, folder, train_samples=setting.samples, test_samples=300, seed=seed)

@@ -47,6 +47,7 @@ from ncsam.losses import (
 from ncsam.methods import (
     ASAM,
     BSAM,
+    CORES2,
     GSAM,
     METHOD_REGISTRY,
     METHODS,
@@ -70,6 +71,7 @@ from ncsam_command import warn_of_hidden_packages
 __all__ = [
     "ASAM",
     "BSAM",
+    "CORES2",
     "DATASETS",
     "DATASET_REGISTRY",
     "GSAM",

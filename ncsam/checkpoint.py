@@ -113,6 +113,8 @@ def load_checkpoint(
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    if not path.is_file():  # a reader would wait at a FIFO for ever
+        raise CheckpointError(f"checkpoint: {path} is not a file; name another")
     try:
         # torch does not look at the checksums in its files; checkpoints of earlier versions have no seal
         is_sealed(path)

@@ -21,6 +21,11 @@ MAX_OPERATIONS = 10_000_000
 NUMBERS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 """Data types that an array may have, by NumPy's names."""
 
+MAX_DIMENSIONS = 64
+"""NumPy's own bound."""
+
+LARGEST_SIZE = 2**63
+
 _RECONSTRUCT = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
 _FROM_BUFFER = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
 _NO_BYTES = "__builtin__.bytes"
@@ -230,13 +235,23 @@ def as_array(call: Call) -> np.ndarray:
     raise PickleError("it describes an array in an unknown way")
 
 
+def are_sizes(numbers: tuple[Any, ...]) -> bool:
+    """Whether these may be the sizes of an array, or its strides.
+
+    The product of thousands of numbers, or of numbers of a million digits, takes hours.
+    """
+    return len(numbers) <= MAX_DIMENSIONS and all(
+        type(number) is int and 0 <= number < LARGEST_SIZE for number in numbers
+    )
+
+
 def plain_array(content: bytes, dtype: np.dtype, shape: tuple[Any, ...], order: Any = "C") -> np.ndarray:
     """An array of exactly these bytes, in the machine's byte order.
 
     Raises:
         PickleError: the shape is no shape, or needs another number of bytes.
     """
-    if not all(type(size) is int and size >= 0 for size in shape):
+    if not are_sizes(shape):
         raise PickleError("the shape of an array is no shape")
     if math.prod(shape) * dtype.itemsize != len(content):
         raise PickleError(f"an array has {len(content)} bytes, not those of its shape")

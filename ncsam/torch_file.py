@@ -11,7 +11,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ncsam.pickled_arrays import ARRAY_NAMES, Call, Name, PickleError, as_array, plain_array, read_pickle
+from ncsam.pickled_arrays import (
+    ARRAY_NAMES,
+    Call,
+    Name,
+    PickleError,
+    are_sizes,
+    as_array,
+    plain_array,
+    read_pickle,
+)
 
 MAX_BYTES = 1 << 30
 """Most bytes of the pickle of a file, and of the content of a tensor."""
@@ -139,8 +148,7 @@ def _rebuild(call: Call, storage: Callable[[str], tuple[bytes, str]]) -> np.ndar
 
 def _elements(content: np.ndarray, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
     """The elements that the strides of a tensor address. Their bounds are checked."""
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(type(number) is int and number >= 0 for number in numbers):
+    if len(size) != len(stride) or not (are_sizes((offset,)) and are_sizes(size) and are_sizes(stride)):
         raise PickleError("the shape of a tensor is no shape")
     count = math.prod(size)
     if count == 0:

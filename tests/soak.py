@@ -94,10 +94,18 @@ def claim_memory(folder, _, random):
     assert claimed <= ALLOWANCE + MOST_INFLATED * path.stat().st_size
 
 
+THREADS = ["tests/landscape/test_threads.py", "tests/ncsam/test_threads.py"]
+DRAWN = [
+    *("tests/analysis/test_hostile_studies.py", "tests/analysis/test_hostile_files.py"),
+    *("tests/landscape/results/test_storage.py", "tests/ncsam/test_hostile_labels.py"),
+]
+"""Tests whose cases are drawn, by `tests/drawn.py`."""
+
+
 def in_processes(*commands):
     """Commands of this Python that must end well."""
     for command in commands:
-        subprocess.run([sys.executable, "-m", *command], check=True)
+        subprocess.run([sys.executable, "-m", *command], check=True, env={**os.environ, "FRESH_CASES": "1"})
 
 
 def round_of(seed, undisturbed):
@@ -108,7 +116,8 @@ def round_of(seed, undisturbed):
             attack(Path(folder), undisturbed, random)
     in_processes(
         ["tests.ncsam.hostile_pickles", str(seed), "2000"],
-        ["pytest", "-q", "tests/landscape/test_threads.py", "tests/ncsam/test_threads.py"],
+        ["pytest", "-q", *THREADS],
+        ["pytest", "-q", f"--hypothesis-seed={seed}", *DRAWN],
     )
 
 

@@ -187,7 +187,7 @@ def _print_quality(found: Detection, labels: NoisyLabels, console: Console) -> N
     table = Table()
     for column in ("criterion", "AUROC", "average precision", "precision at the noise rate"):
         table.add_column(column)
-    for each in found.quality(labels.is_wrong):
+    for each in found.quality(labels.is_wrong, resamples=200):
         numbers = (each.auroc, each.average_precision, each.precision_at_rate)
         table.add_row(each.criterion, *(_with_interval(number) for number in numbers))
     console.print(table)

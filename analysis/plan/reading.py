@@ -19,13 +19,12 @@ MAX_BYTES = 1 << 20
 """Most bytes of a study file, which is a page or two of text."""
 
 
-def read_study(path: Path) -> Study:
-    """Reads and checks a study file.
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a study file, unchecked, without what a results folder adds to them.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        StudyError: the path is no file, or the file is not TOML or not a study. The message is one line that names file
-            and field.
+        StudyError: the path is no file, or the file is not TOML. The message is one line that names the file.
     """
     try:
         with path.open("rb") as file:
@@ -45,6 +44,17 @@ def read_study(path: Path) -> Study:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
     # the study.toml of a results folder has this key beside the study
     settings.pop("resolved", None)
+    return settings
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a study file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
+    """
+    settings = read_toml(path)
     try:
         check_plain(settings)
         own_parts = settings.get("own_parts", {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
+from analysis.plan.errors import StudyError
 from analysis.plan.grid import Run
+from analysis.plan.reading import read_toml
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import Study
 from analysis.store.files import (
@@ -41,6 +42,9 @@ MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
 
 MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")
 """Keys of a study's measurements that change the meaning of a number, and not only its error."""
+
+TABLES = ("training", "noise", "measure")
+"""Keys of a study that hold others."""
 
 EMPTY = (".lock", "lost+found")
 """Names that an empty folder may hold. The root of a file system has the second."""
@@ -179,14 +183,16 @@ def written_study(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        StoreError: the file is not TOML.
+        StoreError: the file is not TOML, or not a study.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"results: {path} is not a TOML file ({error}); put the study's file there, or choose another folder"
-        ) from error
+        settings = read_toml(path)
+    except StudyError as error:
+        raise StoreError(f"results: {error}; put the study's file there, or choose another folder") from error
+    for name in TABLES:
+        if not isinstance(settings.get(name, {}), dict):
+            raise StoreError(f"results: {path} is no study's: {name} must be a table")
+    return settings
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -27,6 +27,7 @@ from analysis.plan.run_config import RunConfig, digest
 from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
 from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from landscape.results.storage import write
+from landscape.results.trust import FAULTS
 from ncsam.label_noise import NoisyLabels
 from ncsam.seal import sealed, without_seal
 from ncsam.training import METRICS, History
@@ -148,7 +149,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
             ) from error
         except StoreError:
             raise
-        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
+        except FAULTS as error:
             words = " ".join(str(error).split())
             raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
 

@@ -33,6 +33,8 @@ COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "lab
 """Columns that every table has."""
 
 
+PLAIN = (int, float, bool, str, type(None))
+"""Types of a hyper-parameter's value."""
 OWN_NUMBERS = "own"
 """Group of a run file that holds the numbers of the user's measures."""
 PARTS = (
@@ -138,7 +140,21 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     for name in TEXTS:
         if not row[name].isprintable():
             raise ValueError(f"{name} holds what cannot be printed")
+    _check_settings(row["hyperparameters"], row["tuned"])
     return row
+
+
+def _check_settings(hyperparameters: str, tuned: str) -> None:
+    """Checks the two columns that hold JSON.
+
+    Raises:
+        ValueError: not plain values by name, or not names of some of these.
+    """
+    settings, names = json.loads(hyperparameters), json.loads(tuned)
+    if not isinstance(settings, dict) or not all(type(value) in PLAIN for value in settings.values()):
+        raise ValueError(f"hyperparameters holds {hyperparameters[:100]!r}")
+    if not isinstance(names, list) or not all(name in settings for name in names):
+        raise ValueError(f"tuned holds {tuned[:100]!r}")
 
 
 def _own_numbers(file: h5py.File) -> dict[str, float]:
@@ -282,6 +298,8 @@ def _believed(path: Path) -> Index:
             group, runs = file["table"], file["runs"].asstr()[()].tolist()
             columns = {name: _column(group[name], len(runs)) for name in json.loads(group.attrs["order"])}
             fingerprint = str(file.attrs["fingerprint"])
+        for pair in set(zip(columns["hyperparameters"], columns["tuned"], strict=True)) if runs else ():
+            _check_settings(*pair)
     except StoreError:
         raise
     except Exception as error:  # a broken file may raise anything

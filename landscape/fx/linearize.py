@@ -82,8 +82,11 @@ def linearized(
             as_if_compiled(),
             fakes,
         ):
+            # a table, though an empty one: without, torch 2.14 leaves out detach(), and the forward pass is
+            # differentiated below
             forward = make_fx(
-                functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form)))
+                functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form))),
+                decomposition_table={},
             )(theta, *input_leaves)
             fold_batch_norm(forward)
             of_chunk = product(lambda theta, inputs: forward(theta, *tree_leaves(inputs)))

@@ -263,7 +263,7 @@ class Products:
         forms = max(1, len({chunk.shapes for chunk in self._chunks}) - 1)
         if self._linearize is None and whole < TRACING_FLOPS[device] * forms:
             return
-        some = rows[: 2 if flops < VMAP_FLOPS[device] else 1]
+        some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
         direct = self._direct(chunk, some)
         if not torch.isfinite(direct).all():
             return
@@ -287,6 +287,17 @@ class Products:
             )
         else:
             self.is_traced = True
+
+
+def _with_noise(vectors: Tensor) -> Tensor:
+    """Vectors (k, n), to each of which a random one of its length is added.
+
+    A product that is wrong in some rows and columns may be right for a vector that is 0 there.
+    """
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0)).to(vectors)
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:

@@ -7,6 +7,8 @@ The dimension scales make the groups readable as data sets with coordinates:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 from landscape.results.fields import LOSS_UNIT
 from landscape.results.files import replaced
 from landscape.results.registry import RESULT_CLASSES
-from landscape.results.trust import UntrustedError, check_path, check_trusted
+from landscape.results.trust import FAULTS, UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 MOST_NAMED = 50
@@ -110,18 +112,31 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
             raise FileNotFoundError(f"file: {file} does not exist")
         with _opened(Path(file), "r", named=file) as opened:
             return load(opened, name)
-    try:
+    with _faults_named(file, name):
         check_path(file, name)
-        if name not in file:
-            raise KeyError(f"name: no {name!r} in {file.file.filename}; {_what_is_there(file)}")
-        group = file[name]
-        if isinstance(group, h5py.Group):
-            check_trusted(group)
-    except UntrustedError as error:
-        raise ValueError(f"name: {name!r} in {file.file.filename} is not read: {error}") from error
+        if name in file:
+            return _read_result(file[name])
+        others = _what_is_there(file)
+    raise KeyError(f"name: no {name!r} in {file.file.filename}; {others}")
+
+
+@contextmanager
+def _faults_named(file: h5py.Group, name: str) -> Iterator[None]:
+    """Says of any fault in which file it is: HDF5 itself names none."""
+    try:
+        yield
+    except FAULTS as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"name: {name!r} in {file.file.filename} is not read: {words}") from error
+
+
+def _read_result(group: h5py.Group) -> Any:
+    if not isinstance(group, h5py.Group):
+        raise UntrustedError("it does not hold a result")
+    check_trusted(group)
     cls = RESULT_CLASSES.get(str(group.attrs.get("type")))
     if cls is None:
-        raise ValueError(f"name: {group.name} in {group.file.filename} does not hold a result")
+        raise UntrustedError("it does not hold a result")
     check_fields(group, cls)
     values = {}
     for field in dataclasses.fields(cls):
@@ -129,9 +144,7 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
             values[field.name] = _read(group[field.name])
         elif field.default is dataclasses.MISSING:
             if "None" not in str(field.type):
-                raise ValueError(
-                    f"name: {group.name} in {group.file.filename} lacks {field.name!r}; write the result anew"
-                )
+                raise UntrustedError(f"it lacks {field.name!r}; write the result anew")
             values[field.name] = None
     return cls(**values)
 
@@ -140,13 +153,11 @@ def check_fields(group: h5py.Group, cls: type) -> None:
     """Checks the stored fields of a result without reading them.
 
     Raises:
-        ValueError: a field has another type or shape than `save` writes.
+        UntrustedError: a field has another type or shape than `save` writes.
     """
     for field in dataclasses.fields(cls):
         if field.name in group and (fault := _fault(group, field)):
-            raise ValueError(
-                f"name: {field.name!r} of {group.name} in {group.file.filename} {fault}; such a file is not read"
-            )
+            raise UntrustedError(f"{field.name!r} of {group.name} {fault}")
     _check_lengths(group, cls)
 
 
@@ -169,9 +180,9 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
         return h5py.File(path, mode)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"file: the folder of {named} does not exist; make it first") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         # an errno is an error of the system, such as a full disk
-        if error.errno is not None:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"file: {named} is not a whole HDF5 file; choose another") from error
 
@@ -194,16 +205,15 @@ def _check_lengths(group: h5py.Group, cls: type) -> None:
     """Checks that the fields along one dimension have one length.
 
     Raises:
-        ValueError: the lengths differ.
+        UntrustedError: the lengths differ.
     """
     lengths: dict[str, int] = {}
     for field in dataclasses.fields(cls):
         if field.name in group:
             for dim, length in zip(field.metadata["dims"], group[field.name].shape, strict=True):
                 if lengths.setdefault(dim, length) != length:
-                    raise ValueError(
-                        f"name: {field.name!r} of {group.name} in {group.file.filename} has {length} along {dim}, "
-                        f"other fields have {lengths[dim]}; such a file is not read"
+                    raise UntrustedError(
+                        f"{field.name!r} of {group.name} has {length} along {dim}, other fields have {lengths[dim]}"
                     )
 
 

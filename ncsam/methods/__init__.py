@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ncsam.methods.asam import ASAM
 from ncsam.methods.bsam import BSAM
 from ncsam.methods.cluster_ncsam import ClusterNCSAM
+from ncsam.methods.cores2 import CORES2
 from ncsam.methods.coteaching import CoTeaching
 from ncsam.methods.friendly_sam import FriendlySAM
 from ncsam.methods.gsam import GSAM
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "cluster-ncsam": ClusterNCSAM,
     "oracle-sam": OracleSAM,
     "co-teaching": CoTeaching,
+    "cores2": CORES2,
 }
 
 METHOD_REGISTRY = Registry(
@@ -91,6 +93,7 @@ def build_method(
 __all__ = [
     "ASAM",
     "BSAM",
+    "CORES2",
     "GSAM",
     "METHODS",
     "METHOD_REGISTRY",

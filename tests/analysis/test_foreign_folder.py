@@ -48,6 +48,32 @@ def test_a_folder_with_links_or_fifos_is_refused_and_nothing_is_written_through_
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "name = 1",
+        "training = 1",
+        "noise = []",
+        "a = " + "[" * 50_000,
+        "a = " + "9" * 5_000,
+        "a = 1\n" * 2,
+        "\0",
+    ],
+    ids=["nothing", "a number", "no table", "a list", "deep", "long", "twice", "no text"],
+)
+def test_whatever_a_folders_study_says_one_line_answers(out, undisturbed, tmp_path, text, capsys):
+    (out / "study.toml").write_text(text)
+    with pytest.raises(store.StoreError, match=r"study\.toml|holds the study"):
+        run_tiny(tmp_path, out)
+    with pytest.raises(ValueError, match="^results: ") as refused:
+        store.read_tables([out, undisturbed])
+    assert "\n" not in str(refused.value)
+    for command in (["info", str(out)], ["claims", str(out)], ["measure", str(out)], ["report", str(out)]):
+        assert cli.main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_the_folder_itself_may_be_a_link(out, tmp_path):
     (tmp_path / "link").symlink_to(out)
     assert not run_tiny(tmp_path, tmp_path / "link")[0].failed

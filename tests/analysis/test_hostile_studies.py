@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 import tomli_w
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import cli
@@ -16,6 +16,7 @@ from analysis.plan import StudyError, final_runs, read_study
 from analysis.plan.consistency import MAX_RUNS
 from analysis.plan.study import MeasureSettings, SelectionSettings, TrainingSettings
 from tests.analysis.test_study import GOOD
+from tests.drawn import drawn
 
 
 def changed(old, new):
@@ -236,13 +237,7 @@ values = st.recursive(
 changes = st.sampled_from([(section, key) for section, keys in SECTIONS.items() for key in keys])
 
 
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@drawn(200)
 @given(st.lists(st.tuples(changes, values), min_size=1, max_size=3))
 def test_whatever_a_file_says_it_is_a_study_or_one_line_that_names_the_field(tmp_path, edits):
     content = copy.deepcopy(tomllib.loads(GOOD))
@@ -267,13 +262,7 @@ def test_whatever_a_file_says_it_is_a_study_or_one_line_that_names_the_field(tmp
         assert re.match(r"\w[^:]*: .+", message.removeprefix(f"{path}: ")), message
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@drawn(60)
 @given(
     st.integers(0, len(GOOD)),
     st.integers(0, 30),

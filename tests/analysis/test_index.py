@@ -55,6 +55,10 @@ def as_fifo(path):
     os.mkfifo(path)
 
 
+def words(name, word):
+    return replaced(name, data=[word, word], dtype=h5py.string_dtype())
+
+
 DAMAGES = {
     "a bit": lambda path: flip(path, path.stat().st_size // 2),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:1000]),
@@ -75,6 +79,12 @@ DAMAGES = {
     "an order that is no list": ordered("3"),
     "an order of what is not there": ordered(json.dumps(["nothing"])),
     "an order that nests deeply": ordered("[" * 10_000),
+    "hyper-parameters that are no JSON": words("hyperparameters", "x"),
+    "hyper-parameters that nest deeply": words("hyperparameters", "[" * 10_000),
+    "hyper-parameters without names": words("hyperparameters", "[1]"),
+    "a list for a hyper-parameter": words("hyperparameters", '{"rho": [1]}'),
+    "tuned hyper-parameters that are none": words("tuned", '["rho"]'),
+    "no list of tuned hyper-parameters": words("tuned", "1"),
     "no fingerprint": rewritten(lambda file: file.attrs.__delitem__("fingerprint")),
     "a run outside of the folder": rewritten(lambda file: file["runs"].__setitem__(0, "../../secret.h5")),
     "a link to another file": as_link,
@@ -127,6 +137,8 @@ def changed(file, name, **options):
         ),
         lambda file: file["history"].create_dataset("probe_x", data=np.zeros(5)),
         lambda file: file["config"].attrs.__setitem__("epochs", 4),
+        lambda file: file["config"].attrs.__setitem__("hyperparameters", "[1]"),
+        lambda file: file["history"].create_group("probe_x"),
         lambda file: file["config"].attrs.__setitem__("config", "{}"),
         lambda file: changed(file, "curvature/observed/top_eigenvalues/values", data=np.zeros((1, 1))),
         lambda file: changed(file, "curvature/observed/trace/low", data="low", dtype=h5py.string_dtype()),

@@ -56,12 +56,30 @@ def before_the_rename(monkeypatch, mark):
     wait_before_renaming(monkeypatch, mark, "*.h5")
 
 
+def after_the_rename(monkeypatch, mark):
+    """The file has its name; what the run leaves is not yet cleaned."""
+
+    def renamed(beside, path):
+        os.rename(beside, path)
+        if path.match("seed*.h5"):
+            # as if an earlier try had failed
+            path.with_suffix(".failed").write_text("an earlier try")
+            mark_and_wait(mark)
+
+    monkeypatch.setattr(files.os, "replace", renamed)
+
+
+FINISHED = {"after_the_rename": 1, "in_writing_the_index": 2}
+"""Runs that are there after the kill, if any."""
+
+
 def in_writing_the_index(monkeypatch, mark):
     wait_before_renaming(monkeypatch, mark, "study.h5")
 
 
 @pytest.mark.parametrize(
-    "moment", [in_training, in_measuring, in_writing, before_the_rename, in_writing_the_index]
+    "moment",
+    [in_training, in_measuring, in_writing, before_the_rename, after_the_rename, in_writing_the_index],
 )
 def test_a_kill_loses_nothing_finished_and_takes_nothing_half_done(undisturbed, tmp_path, moment):
     out, mark = tmp_path / "out", tmp_path / "mark"
@@ -69,13 +87,13 @@ def test_a_kill_loses_nothing_finished_and_takes_nothing_half_done(undisturbed, 
         moment(monkeypatch, mark)
         killed_at(mark, lambda: run_tiny(tmp_path, out))
     there = {path: path.stat().st_mtime_ns for path in out.rglob("seed*.h5")}
-    assert len(there) == (2 if moment is in_writing_the_index else 0)
+    assert len(there) == FINISHED.get(moment.__name__, 0)
     outcome, _ = run_tiny(tmp_path, out)
     assert not outcome.failed
     for path in undisturbed.rglob("seed*.h5"):
         assert_same_results(out / path.relative_to(undisturbed), path)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in there.items())
-    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".ckpt")]
+    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".ckpt", ".failed")]
 
 
 def test_a_clock_that_jumps_changes_no_number(undisturbed, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ SETTINGS = {
     "ncsam": {"rho": 0.1, "flip_ratio": 1.0, "strength": 0.1, "warmup": 0.0},
     "oracle-sam": {"rho": 0.1},
     "co-teaching": {"forget_rate": 0.3},
+    "cores2": {},
 }
 
 

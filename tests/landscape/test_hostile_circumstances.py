@@ -50,6 +50,10 @@ MEASURES = {
     "trace": lambda: [landscape.trace(an_objective(), max_products=20).value],
     "surface": lambda: plane().loss,
     "sharpness": lambda: [landscape.sharpness(an_objective(), rho=0.1).value],
+    "profile": lambda: (
+        landscape.sharpness_profile({"a": an_objective()}, steps=2, measures=["worst, ball"]).value
+    ),
+    "flatness": lambda: [landscape.relative_flatness(an_objective(), max_products=20).value],
     "sigma": lambda: [landscape.pac_bayes_sigma(an_objective(), max_draws=20).sigma],
 }
 
@@ -59,10 +63,17 @@ def plane():
     return landscape.surface(objective, landscape.filter_normalized_directions(objective, 2, seed=0), steps=5)
 
 
+CONTEXTS = {
+    "NumPy raises": lambda: np.errstate(all="raise"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_numbers_are_the_same_where_numpy_was_told_to_raise(measure):
+def test_numbers_are_the_same_in_a_callers_context(measure, context):
     expected = MEASURES[measure]()
-    with np.errstate(all="raise"):
+    with CONTEXTS[context]():
         np.testing.assert_array_equal(MEASURES[measure](), expected)
 
 

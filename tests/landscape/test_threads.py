@@ -102,7 +102,7 @@ def test_a_part_of_an_objective_shares_its_model_and_its_lock():
     assert [set(values) for values in together] == [{alone[0]}, {alone[1]}]
 
 
-def test_surfaces_and_products_side_by_side_are_those_of_one_thread():
+def test_whatever_is_measured_side_by_side_is_what_one_thread_measures():
     objective = an_objective()
     directions = landscape.filter_normalized_directions(objective, 2, seed=0)
     one = landscape.filter_normalized_directions(objective, 1, seed=0)
@@ -111,6 +111,10 @@ def test_surfaces_and_products_side_by_side_are_those_of_one_thread():
         lambda: landscape.line(objective, one, steps=25).loss,
         lambda: landscape.trace(objective, max_products=20).value,
         lambda: landscape.top_eigenvalues(objective, 1).values,
+        lambda: landscape.sharpness(objective, rho=0.1, restarts=1).value,
+        lambda: objective.value(objective.theta + 0.5),
+        lambda: objective.gradient(objective.theta - 0.5),
+        lambda: objective.hvp(torch.ones_like(objective.theta)),
     ]
     alone = [np.asarray(job()) for job in jobs]
     for expected, found in zip(alone, in_threads(*jobs), strict=True):

@@ -1,6 +1,7 @@
 """Checkpoints of a training: exact resume, and files that are refused."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -79,6 +80,12 @@ def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="^checkpoint: .*cannot be read"):
         train(digits, checkpoint=path)
+
+
+def test_a_fifo_is_no_checkpoint_and_not_waited_for(digits, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(CheckpointError, match=r"^checkpoint: .*fifo is not a file"):
+        train(digits, checkpoint=tmp_path / "fifo")
 
 
 def test_a_checkpoint_with_a_changed_byte_is_refused(digits, tmp_path):

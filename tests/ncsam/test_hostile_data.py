@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_a_packed_idx_file_is_unpacked_no_further_than_its_shape(tmp_path, claim
         read_idx(path, 3)
     assert max(read) <= 7841
     assert min(read) >= 0
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_short_idx_file_gets_no_more_memory_than_it_can_fill(tmp_path, ending):
+    path = tmp_path / f"labels{ending}"
+    content = bytes([0, 0, 8, 1]) + struct.pack(">I", 2**32 - 1) + bytes(10)
+    path.write_bytes(gzip.compress(content) if ending else content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"labels.*: 10 bytes of data where shape \(4294967295,\) needs"):
+            read_idx(path, 1)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_packed_npz_file_is_refused_by_what_it_claims(tmp_path, monkeypatch):

@@ -165,6 +165,34 @@ def test_a_tensor_that_is_compressed_or_missing_is_refused(tmp_path):
         read_torch_file(packed)[""]()
 
 
+LONG = b"\x8b" + struct.pack("<i", 1 << 20) + b"\x01" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [sequence([LONG + b"q\x01", *[b"h\x01"] * 300]), sequence([number(2**62)] * 100_000)],
+    ids=["of two million digits each", "a hundred thousand"],
+)
+def test_sizes_whose_product_would_take_hours_are_no_shape(sizes):
+    state = [number(3), text("|"), b"N", b"N", b"N", number(-1), number(-1), number(0)]
+    dtype = name("numpy", "dtype") + text("u1") + b"\x89\x88\x87R" + sequence(state) + b"b"
+    reconstruct = name("numpy._core.multiarray", "_reconstruct") + name("numpy", "ndarray")
+    array = reconstruct + number(0) + b"\x85" + text("b") + b"\x87R"
+    content = (
+        array + sequence([number(1), sizes, dtype, b"\x89", b"B" + struct.pack("<I", 8) + bytes(8)]) + b"b."
+    )
+    with pytest.raises(PickleError, match="is no shape"):
+        as_array(read_pickle(io.BytesIO(b"\x80\x02" + content)))
+    tensor = [text("storage"), name("torch", "LongStorage"), text("0"), text("cpu"), number(8)]
+    content = (
+        name("torch._utils", "_rebuild_tensor_v2")
+        + sequence([sequence(tensor) + b"Q", number(0), sizes, sizes, b"\x89", b"N"])
+        + b"R."
+    )
+    with pytest.raises(PickleError, match="is no shape"):
+        read_torch_file(as_torch_file(b"\x80\x02" + content, bytes(64)))[""]()
+
+
 def test_a_pickle_has_no_more_words_than_the_bound(monkeypatch):
     monkeypatch.setattr(pickled_arrays, "MAX_OPERATIONS", 100)
     with pytest.raises(PickleError, match="more than 100 words"):

@@ -31,6 +31,23 @@ def test_a_traced_product_that_is_wrong_by_half_a_percent_is_found_out_in_float6
         objective.hvp(objective.theta)
 
 
+def test_a_traced_product_that_is_wrong_in_one_column_is_found_out_by_vectors_that_are_0_there(monkeypatch):
+    model, inputs, targets = build("mlp")
+
+    rule = Hessian.rule
+
+    def wrong_in_the_last_column(outputs, loss_fn):
+        product = rule.traced(outputs, loss_fn)
+        return lambda theta, vector, x, y: product(theta, vector, x, y) + vector[-1]
+
+    monkeypatch.setattr(Hessian, "rule", dataclasses.replace(rule, traced=wrong_in_the_last_column))
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    first = torch.zeros_like(objective.theta)
+    first[0] = 1
+    with pytest.raises(RuntimeError, match="differs from the direct one"):
+        objective.hvp(first)
+
+
 LOSSES = {
     "label smoothing": nn.CrossEntropyLoss(label_smoothing=0.1),
     "mean squared error of the softmax": lambda z, y: (

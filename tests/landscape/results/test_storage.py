@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from landscape import (
@@ -31,6 +33,7 @@ from landscape import (
     trajectory_directions,
 )
 from tests.conftest import build
+from tests.drawn import drawn
 
 
 @pytest.fixture
@@ -250,6 +253,34 @@ def test_what_save_does_not_write_is_not_read(change, says, tmp_path):
     with pytest.raises(ValueError, match="^name: ") as caught:
         load(path, "plane")
     assert says in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a file with a result."""
+    path = tmp_path_factory.mktemp("whole") / "results.h5"
+    save(path, "plane", plane())
+    return path.read_bytes()
+
+
+@drawn(100)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5))
+def test_bytes_changed_anywhere_give_a_result_or_an_error_that_names_the_file(whole, tmp_path, edits):
+    content = bytearray(whole)
+    for share, value in edits:
+        # most faults are found in the first half, where HDF5 keeps what lies where
+        content[int(share**2 * len(content))] = value
+    path = tmp_path / "results.h5"
+    path.write_bytes(content)
+    try:
+        found = load(path, "plane")
+    except (ValueError, KeyError) as error:
+        message = str(error.args[0])
+        assert message.startswith(("name: ", "file: "))
+        assert str(path) in message
+        assert "\n" not in message
+    else:
+        assert isinstance(found, Surface)
 
 
 def test_what_is_not_hdf5_is_named_and_kept(tmp_path):

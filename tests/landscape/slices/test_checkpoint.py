@@ -166,6 +166,12 @@ def test_a_file_of_other_contents_is_refused_before_it_is_read(change, tmp_path)
         plane(objective_of(), path, steps=3)
 
 
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError, match=r"^checkpoint: .*fifo is not a file"):
+        plane(objective_of(), tmp_path / "fifo")
+
+
 def test_a_folder_that_is_not_there_is_said_before_the_work(tmp_path):
     with pytest.raises(FileNotFoundError, match="^checkpoint: the folder of"):
         plane(objective_of(), tmp_path / "none/plane.h5")

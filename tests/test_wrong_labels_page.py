@@ -1,0 +1,61 @@
+"""Every number of docs/wrong-labels.md that was measured is that of docs/tables/wrong-labels.csv."""
+
+import re
+
+import pandas as pd
+import pytest
+
+CASE = ["dataset", "noise_kind"]
+
+
+@pytest.fixture(scope="module")
+def table(pytestconfig):
+    return pd.read_csv(pytestconfig.rootpath / "docs/tables/wrong-labels.csv")
+
+
+@pytest.fixture(scope="module")
+def page(pytestconfig):
+    return (pytestconfig.rootpath / "docs/wrong-labels.md").read_text()
+
+
+def rows_under(page, heading):
+    """Header and rows of the first table below a bold heading."""
+    lines = page.split(f"**{heading}**")[1].strip().splitlines()
+    lines = lines[: next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return cells[0], cells[2:]
+
+
+def test_two_data_sets_two_kinds_and_three_seeds_are_there(table):
+    seeds = table.groupby(CASE)["seed"].nunique()
+    planted = seeds[seeds.index.get_level_values("noise_kind") != "human, worst"]
+    assert (planted >= 3).all()
+    kinds = planted.reset_index().groupby("dataset")["noise_kind"].nunique()
+    assert len(kinds) >= 2
+    assert (kinds >= 2).all()
+
+
+@pytest.mark.parametrize(
+    ("heading", "column"), [("AUROC", "auroc"), ("Precision at the noise rate", "precision_at_rate")]
+)
+def test_numbers_are_means_over_the_seeds(heading, column, page, table):
+    header, rows = rows_under(page, heading)
+    means = table.groupby([*CASE, "criterion"])[column].mean()
+    assert len(rows) == len(table.groupby(CASE))
+    for row in rows:
+        dataset, kind = row[0].split(": ")
+        for criterion, number in zip(header[1:], row[1:], strict=True):
+            assert number == f"{means[dataset, kind, criterion.strip('`')]:.3f}", (row[0], criterion)
+
+
+def test_values_lie_in_their_intervals(table):
+    for name in ("auroc", "average_precision", "precision_at_rate"):
+        assert (table[f"{name}_low"] <= table[name]).all()
+        assert (table[name] <= table[f"{name}_high"]).all()
+
+
+def test_samples_and_rates_are_those_of_the_table(page, table):
+    for dataset, samples in re.findall(r"`([\w-]+)`[^,;.]*? \(([\d,]+) samples", page):
+        assert set(table.loc[table["dataset"] == dataset, "samples"]) == {int(samples.replace(",", ""))}
+    planted = table[table["noise_kind"] != "human, worst"]
+    assert planted["noise_rate"].between(0.195, 0.205).all()
