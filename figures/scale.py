@@ -19,8 +19,10 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """The range of the finite losses. If the largest are outliers, it ends at `OUTLIERS` times the 90th percentile.
 
     Raises:
-        ValueError: no loss is finite.
+        ValueError: no surface, or no loss is finite.
     """
+    if not losses:
+        raise ValueError("surfaces: there is none to draw")
     values = np.concatenate([loss.ravel() for loss in losses])
     values = values[np.isfinite(values)]
     if not len(values):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ncsam.memorization import share
 from ncsam.methods.method import Method
 from ncsam.methods.passes import gradient
-from ncsam.methods.perturbation import frozen_batch_norm_statistics
+from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 
 ALIGNMENT_METRICS = {
@@ -52,11 +52,17 @@ def perturbation_alignment(
     Returns:
         The `ALIGNMENT_METRICS` by name. A metric that the batch or the method does not define is NaN.
     """
+    with unmoved_buffers(method.model):
+        return _alignment(method, inputs, observed, clean, indices)
+
+
+def _alignment(
+    method: Method, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor | None
+) -> dict[str, float]:
     is_wrong = observed != clean
     everywhere = torch.ones_like(is_wrong)
-    with frozen_batch_norm_statistics(method.model):
-        # not through DistributedDataParallel, which would wait for a gradient
-        outputs = method.passes.forward(method.passes.module, inputs)
+    # not through DistributedDataParallel, which would wait for a gradient
+    outputs = method.passes.forward(method.passes.module, inputs)
 
     def gradient_of(targets: Tensor, part: Tensor) -> list[Tensor]:
         positions = indices[part] if indices is not None else None

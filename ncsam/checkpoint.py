@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.ranks import Ranks
 from ncsam.seal import is_sealed, seal
 
@@ -96,6 +97,7 @@ def load_checkpoint(
     state = ranks.on_first(lambda: _read(path, device))
     with ranks.together():
         _check(state, path, fingerprint, scheduler, ranks)
+        check_that_the_state_fits(state["optimizer"], optimizer, path)
     if recorder is not None:
         _load_samples(path, state.get("samples"), recorder)
     of_rank = [state, *state.get("other_ranks", [])][ranks.rank]

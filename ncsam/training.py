@@ -22,6 +22,7 @@ from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_it_can_be_stepped
 from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
@@ -154,6 +155,7 @@ def fit(
             as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
         )
         check_that_it_trains(method, optimizer)
+        check_that_it_can_be_stepped(optimizer, scheduler)
         check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         settings = StepSettings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,22 @@ RATE_TOLERANCE = 0.02
 
 
 def load_data(config: RunConfig, data_dir: Path | None) -> Dataset:
-    """The data set of a run, or the part of it that the run uses.
+    """The data set of a run, or the part of it that the run uses; features in float32, in which networks train.
 
     Raises:
         FileNotFoundError, ValueError: as for `load_dataset`.
     """
-    return load_dataset(
+    dataset = load_dataset(
         config.dataset,
         data_dir,
         train_samples=config.train_samples,
         test_samples=config.test_samples,
         image_size=config.image_size,
     )
+    if dataset.train.pixels.dtype != torch.float64:
+        return dataset
+    train, test = (replace(part, pixels=part.pixels.float()) for part in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test)
 
 
 def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> str:

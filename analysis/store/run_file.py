@@ -1,4 +1,4 @@
-"""One run's HDF5 file: its schema, how it is read without trust, and how it is written whole and sealed."""
+"""The HDF5 file of a run: its schema, reading without trust, and writing whole and sealed."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from ncsam.seal import sealed, without_seal
 from ncsam.training import METRICS, History
 
 SCHEMA_VERSION = 2
-"""1: version 0.1.0, without a checksum and without the settings that came later. 2: sealed, every setting written."""
+"""1: version 0.1.0, without a checksum and without later settings. 2: sealed, with all settings."""
 FIRST_SEALED = 2
 
 
 @dataclass(frozen=True)
 class MeasuredBy:
-    """Who measured one thing of a run.
+    """How a measure of a run was taken.
 
     Attributes:
-        version: of the measure; 1 in a file that does not say.
-        device: where it was measured; empty in a file that does not say.
-        versions: of all that computes a result.
+        version: version of the measure; 1 if the file does not say.
+        device: device of the measurement; empty if the file does not say.
+        versions: versions of all packages that compute results.
     """
 
     version: int
@@ -54,18 +54,18 @@ class MeasuredBy:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a run file says of its run.
+    """The description of a run in its file.
 
     Attributes:
-        config: of the run.
-        hyperparameters: those that were chosen.
-        versions: of all that computed the result.
-        data: digest of the data; empty in a file that was written before there was one.
-        device: where the run was trained.
-        threads: of torch.
-        diverged: training ended because outputs or loss were not finite.
-        epochs: that were trained.
-        measured_by: name of a measure -> who took it; empty in a file that does not say.
+        config: configuration of the run.
+        hyperparameters: the chosen hyper-parameters.
+        versions: versions of all packages that computed the result.
+        data: digest of the data; empty if the file is older than these digests.
+        device: device of the training.
+        threads: number of torch's threads.
+        diverged: whether training ended because outputs or loss were not finite.
+        epochs: number of trained epochs.
+        measured_by: name of a measure -> how it was taken; empty if the file does not say.
     """
 
     config: RunConfig
@@ -80,21 +80,19 @@ class StoredRun:
 
 
 def read_config(path: Path) -> StoredRun:
-    """The `/config` of a run file.
-
-    A file of an older schema reads as one of today's.
+    """The `/config` of a run file. Files of older schemas are read as files of the current one.
 
     Raises:
-        FileNotFoundError: no such file.
-        BrokenFileError: not a whole run file.
-        StoreError: a file of a later version.
+        FileNotFoundError: the file does not exist.
+        BrokenFileError: the file is no whole run file.
+        StoreError: a later version wrote the file.
     """
     with opened(path) as file:
         return config_of(file)
 
 
 def config_of(file: h5py.File) -> StoredRun:
-    """`read_config` of an open file."""
+    """The `/config` of an open run file."""
     attributes = file["config"].attrs
     written = json.loads(attributes["config"])
     if digest(written) != attributes["fingerprint"]:
@@ -115,13 +113,13 @@ def config_of(file: h5py.File) -> StoredRun:
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """A run file, open for reading, once its checksum and all its objects have been looked at.
+    """A run file, open for reading, after its checksum and all its objects were checked.
 
     Raises:
-        FileNotFoundError: no such file.
-        BrokenFileError: not a whole run file, not the bytes that were written, or one that leads elsewhere; also
-            for what turns out to be missing while it is read.
-        StoreError: written by a later version.
+        FileNotFoundError: the file does not exist.
+        BrokenFileError: the file is no whole run file, its bytes have changed, or it leads to other files. Also if
+            something turns out to be missing while it is read.
+        StoreError: a later version wrote the file.
     """
     if not path.exists():
         raise FileNotFoundError(f"file: {path} does not exist")
@@ -140,7 +138,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
             _check_schema(file, path, has_seal)
             yield file
         except ValidationError as error:
-            # a setting that is not known here is a later version's, whose file is not broken
+            # an unknown setting is one of a later version, and the file is not broken
             is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
             first = error.errors()[0]
             words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -158,7 +156,7 @@ def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
     if "config" not in file or "fingerprint" not in file["config"].attrs:
         raise BrokenFileError(f"file: {path} is an HDF5 file, but not of a run")
     schema = int(file["config"].attrs["schema_version"])
-    # first: without a checksum a large number may be a broken one
+    # checked first, because without a checksum a large number may be a broken one
     if schema >= FIRST_SEALED and not has_seal:
         raise BrokenFileError(f"file: {path} has lost its checksum: it was cut short or written to")
     if schema > SCHEMA_VERSION:
@@ -168,11 +166,11 @@ def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
 
 
 def load_weights(path: str | Path, model: nn.Module) -> None:
-    """Loads a run file's `/weights` into a model of the same architecture.
+    """Loads the `/weights` of a run file into a model of the same architecture.
 
     Raises:
-        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
-        RuntimeError: a model of another architecture.
+        FileNotFoundError, BrokenFileError, StoreError: as for `opened`.
+        RuntimeError: the model has another architecture.
     """
     with opened(Path(path)) as file:
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
@@ -180,30 +178,30 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
 
 
 def failure_path(path: Path) -> Path:
-    """Where the error of a failed run is written."""
+    """The path of the file with the error of a failed run."""
     return path.with_suffix(".failed")
 
 
 def write_failure(path: Path, error: str) -> None:
-    """Writes down why the run of the file `path` failed; a later success takes it away."""
+    """Writes the error of the run with the file `path`. A later success removes it."""
     write_text(failure_path(path), f"{error}\n")
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """One row an epoch, with the run's identity in the first columns."""
+    """The history of a run, one row for each epoch, with the run's identity in the first columns."""
     with opened(path) as file:
         return pd.DataFrame({**config_of(file).config.identity._asdict(), **metrics_of(file)})
 
 
 def metrics_of(file: h5py.File) -> dict[str, np.ndarray]:
-    """A metric -> its value after each epoch, from an open run file; one that came after it was written is NaN."""
+    """Metric -> its value after each epoch, from an open run file. Metrics that are newer than the file are NaN."""
     found = {name: data[()] for name, data in file["history"].items()}
     return found | {name: np.full(len(found["epoch"]), np.nan) for name in METRICS if name not in found}
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of all that computes a result."""
+    """The versions of all packages that compute results."""
     packages = ("ncsam", "torch", "numpy", "scipy", "h5py", "pyhessian")
     found = {"python": platform.python_version()}
     for package in packages:
@@ -216,17 +214,16 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def run_file_written(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file in memory, which becomes the run's file, whole and sealed, at the end of the context.
+    """An HDF5 file in memory. At the end of the context it becomes the run's file, whole and sealed.
 
-    HDF5 writes to memory and the disk sees one stream of bytes. A full disk is then an error like any other; HDF5
-    itself would leave a file that it cannot close. The checksum is read back from the disk before the file takes its
-    name.
+    HDF5 writes to memory, and the disk gets one stream of bytes. A full disk is then an ordinary error; HDF5 itself
+    would leave a file that it cannot close. The checksum is read back from the disk before the file gets its name.
 
     Args:
-        path: of the run's file.
+        path: path of the run's file.
 
     Raises:
-        OSError, StoreError: the file did not reach the disk; an older one is as it was.
+        OSError, StoreError: the file did not reach the disk. An older file stays as it was.
     """
     with h5py.File(path, "w", driver="core", backing_store=False) as file:
         yield file
@@ -240,8 +237,8 @@ def run_file_changed(path: Path) -> Iterator[h5py.File]:
     """A copy of a run's file in memory. At the end of the context the copy replaces the file, whole and sealed.
 
     Raises:
-        FileNotFoundError, BrokenFileError, StoreError: as `opened` does.
-        OSError, StoreError: the file did not reach the disk; the old one is as it was.
+        FileNotFoundError, BrokenFileError, StoreError: as for `opened`.
+        OSError, StoreError: the file did not reach the disk. The old file stays as it was.
     """
     with opened(path):
         content = without_seal(path.read_bytes())
@@ -273,17 +270,17 @@ def write_training(
     data: str,
     device: str,
 ) -> None:
-    """Writes what training left into a new run file.
+    """Writes the results of a training into a new run file.
 
     Args:
-        file: open for writing.
-        run: what was planned.
-        choice: the hyper-parameters that were chosen.
-        labels: of the training set.
-        history: of the training.
-        model: as training left it.
+        file: file that is open for writing.
+        run: the planned run.
+        choice: the chosen hyper-parameters.
+        labels: labels of the training set.
+        history: history of the training.
+        model: the trained model.
         data: digest of the data.
-        device: where the run was trained.
+        device: device of the training.
     """
     _write_config(file.create_group("config"), run, choice, history, data, device)
     _write_labels(file.create_group("labels"), labels)
@@ -296,12 +293,12 @@ def write_training(
 def write_measurements(
     file: h5py.File, measurements: Mapping[str, Any], samples: Mapping[str, torch.Tensor]
 ) -> None:
-    """Writes what was measured of the trained model.
+    """Writes the measurements of the trained model.
 
     Args:
-        file: open for writing.
-        measurements: group name -> result that `landscape.save` takes.
-        samples: "train", "test" -> positions of the samples that were measured on.
+        file: file that is open for writing.
+        measurements: name of the group -> result that `landscape.save` takes.
+        samples: "train", "test" -> positions of the measured samples.
     """
     for name, result in measurements.items():
         landscape.save(file, name, result)
@@ -313,19 +310,19 @@ def write_measurements(
 
 
 def remove_groups(file: h5py.File, names: Iterable[str]) -> None:
-    """Removes groups from a file that is open for writing. Groups that are not there are ignored."""
+    """Removes groups from a file that is open for writing. Missing groups are ignored."""
     for name in names:
         if name in file:
             del file[name]
 
 
 def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) -> None:
-    """Writes down who took some measures. The entries of other measures stay.
+    """Writes how some measures were taken. The entries of other measures stay.
 
     Args:
-        file: open for writing.
+        file: file that is open for writing.
         taken: name of each measure -> its version.
-        device: where they were taken.
+        device: device of the measurements.
     """
     attributes = file["config"].attrs
     known = json.loads(attributes.get("measured_by", "{}"))
@@ -335,7 +332,7 @@ def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) ->
 
 
 def write_run_config(group: h5py.Group, config: RunConfig) -> None:
-    """Writes the configuration of a run into `/config`, in today's schema."""
+    """Writes the configuration of a run into `/config`, in the current schema."""
     group.attrs["schema_version"] = SCHEMA_VERSION
     group.attrs["fingerprint"] = config.fingerprint
     group.attrs["config"] = json.dumps(config.as_plain())
@@ -378,7 +375,7 @@ def _write_labels(group: h5py.Group, labels: NoisyLabels) -> None:
         description="probability that a sample of the row's class is labeled as the column's",
         dims=("clean_class", "observed_class"),
     )
-    # of the model that the labels were drawn from, or the shares found in these labels
+    # the transition of the model from which labels were drawn, or the shares in these labels
     group["transition"].attrs["kind"] = labels.transition_kind
 
 

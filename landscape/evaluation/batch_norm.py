@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.loss.batches import Batch, copied_to, in_precision, rows_of, samples_in
+from landscape.loss.copies import copied
 from landscape.loss.objective import Objective
 from landscape.loss.weights import with_weights
 
@@ -36,7 +36,7 @@ class BatchStatistics:
     def __init__(self, objective: Objective, calibration: Batch | None = None) -> None:
         self._objective = objective
         with objective.exclusive:
-            self._model = copy.deepcopy(objective.model)
+            self._model = copied("model", objective.model)
         norms = {name: module for name, module in self._model.named_modules() if keeps_statistics(module)}
         if not norms:
             raise ValueError(

@@ -181,11 +181,11 @@ class Evaluator:
         )
 
     def _means(self, sums: Tensor) -> Values:
-        samples = np.array([float(objective.n_samples) for objective in self._objectives])
+        labeled = np.array([objective.labeled for objective in self._objectives])
         weight = np.array([objective.weight for objective in self._objectives])
         total = self._objectives[0].summed(sums[:, :, :-1].contiguous()).cpu().numpy()
         loss, hits, units, squares, *moments = np.moveaxis(total, 2, 0)
-        mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / samples
+        mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / labeled
         if not self._errors:
             return Values(mean, accuracy, None, None)
         of_loss, of_square, rise, of_rise, of_rise_square = moments
@@ -244,11 +244,12 @@ def _have_equal_inputs(one: Objective, other: Objective) -> bool:
 
 
 def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
-    """A direction in the objective's weight space, on its device.
+    """A direction in the objective's weight space, a tensor or a NumPy array, on the objective's device.
 
     Raises:
         ValueError: the vector has another length.
     """
+    vector = torch.as_tensor(vector)
     if vector.shape != objective.theta.shape:
         raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")
     return vector.detach().to(objective.theta).contiguous()

@@ -38,6 +38,7 @@ def twice_differentiable() -> Iterator[None]:
     plain: dict[Callable[..., Any], Callable[..., Any]] = {
         torch._weight_norm: _weight_norm,
         torch.nn.functional.embedding: _embedding,
+        torch.nn.functional.embedding_bag: _embedding_bag,
         torch.nn.functional.hardsigmoid: _hardsigmoid,
     }
     with _PLAIN_ATTENTION.held(), _Instead(plain):
@@ -110,6 +111,47 @@ def _embedding(
         is_padding = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
         weight = torch.where(is_padding.unsqueeze(1), weight.detach(), weight)
     return torch.nn.functional.embedding(rows, weight, None, *others, **more)
+
+
+def _embedding_bag(
+    rows: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """The sum, mean or maximum of each bag's rows, from operations that torch differentiates twice."""
+    del max_norm, norm_type, scale_grad_by_freq, sparse
+    if offsets is None:
+        bags, count = torch.arange(len(rows), device=rows.device).repeat_interleave(rows.shape[1]), len(rows)
+    else:
+        count = len(offsets) - include_last_offset
+        places = torch.arange(len(rows), device=rows.device)
+        bags = torch.searchsorted(offsets[:count].contiguous(), places, right=True) - 1
+    rows = rows.flatten()
+    counted = torch.ones_like(rows, dtype=torch.bool)
+    if padding_idx is not None:
+        counted = rows != padding_idx % len(weight)
+    values = torch.nn.functional.embedding(rows, weight)
+    if per_sample_weights is not None:
+        values = values * per_sample_weights.flatten().unsqueeze(1)
+    empty = values.new_zeros(count, weight.shape[1])
+    if mode == "max":
+        lowest = values.masked_fill(~counted.unsqueeze(1), -torch.inf)
+        index = bags.unsqueeze(1).expand_as(values)
+        largest = empty.scatter_reduce(0, index, lowest, "amax", include_self=False)
+        return torch.where(largest.isinf(), 0.0, largest)
+    sums = empty.index_add(0, bags, values * counted.unsqueeze(1))
+    if mode == "sum":
+        return sums
+    sizes = values.new_zeros(count).index_add(0, bags, counted.to(values))
+    return sums / sizes.clamp(min=1).unsqueeze(1)
 
 
 def _hardsigmoid(values: Tensor, inplace: bool = False) -> Tensor:

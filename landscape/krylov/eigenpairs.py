@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -18,6 +17,9 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "magnitude": lambda values: values.abs(),
 }
 """Name -> sort key of eigenvalues. The eigenvalues with the largest keys are wanted."""
+
+SMALL = 200
+"""Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Eigenpairs:
             |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
             float64.)
         converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
-        vectors: (n, k), orthonormal columns, in the precision of the search.
+        vectors: float64 (n, k), orthonormal columns.
         products: number of matrix-vector products spent.
     """
 
@@ -43,16 +45,6 @@ class Eigenpairs:
     converged: Tensor
     vectors: Tensor
     products: int
-
-
-def most_vectors(k: int) -> int:
-    """Vectors that a search for k pairs holds, if there is room for them."""
-    return max(4 * k, k + 20)
-
-
-def fewest_vectors(k: int, width: int) -> int:
-    """Vectors that a search needs: a restart must leave the pairs themselves and two blocks."""
-    return k + 2 * width
 
 
 def top_eigenpairs(
@@ -70,9 +62,8 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     The method is block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized against the whole basis, and again if that shortened it by much, so that no eigenvalue appears more
-    often than the operator has it. The vectors stay on the device, in the operator's precision, float32 at least. Inner
-    products are summed in float64. Each step copies only some small matrices to the CPU.
+    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it. The
+    vectors stay on the device; each step copies only some small matrices to the CPU.
 
     Args:
         operator: the symmetric operator.
@@ -88,8 +79,9 @@ def top_eigenpairs(
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent.
-        max_vectors: most vectors that are kept, besides a block of work. If not given, 4 k, but at least k + 20. A
-            search keeps `fewest_vectors` in any case.
+        max_vectors: most vectors that are kept, besides some blocks of work; 4 k, but at least k + 20, if less. All n
+            of an operator of at most 200 dimensions are kept in the end, if the budget reaches so far, because then
+            all pairs converge. All vectors are kept in float64.
         generator: draws random start vectors, on the operator's device.
 
     Raises:
@@ -98,12 +90,13 @@ def top_eigenpairs(
     dimension, device = operator.dimension, operator.device
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
-    wanted = most_vectors(k) if max_vectors is None else max_vectors
-    capacity = min(dimension, max(wanted, fewest_vectors(k, width)))
+    most = dimension if max_vectors is None else min(dimension, max_vectors)
+    # a restart must leave room for the k pairs, one more, and two blocks
+    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), k + 1 + 2 * width))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
-    # columns lie together, so that a pass over some of them reads no other
-    basis = torch.zeros(capacity, dimension, dtype=precision_of(operator.dtype), device=device).T
+    # each column is contiguous, so that a pass over some columns reads no others
+    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
@@ -113,12 +106,13 @@ def top_eigenpairs(
     while True:
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
+        image = (operator @ columns).double()
         products += columns.shape[1]
-        # not held beside the product
-        del columns
-        directions, coefficients, coupling = _multiplied(operator, basis, last)
         steps += 1
         size = last.stop
+        remainder, coefficients = _orthogonalized(image, basis[:, :size])
+        directions, coupling = torch.linalg.qr(remainder)
+        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
         if not torch.isfinite(coefficients).all():
             return _not_a_number(dimension, k, products, device)
         projected[:size, last] = coefficients
@@ -135,13 +129,14 @@ def top_eigenpairs(
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
-        # the same memory as the columns in most cases
-        del directions
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            combine(basis[:, :size], ritz.combination[:, :kept])
-            projected.zero_()
-            projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+            # a whole basis is within reach of the budget, and after another restart would not be
+            last_chance = dimension - size <= budget - products < dimension - kept + 2 * width
+            if dimension <= min(most, SMALL) and last_chance:
+                basis, projected, capacity = *_widened(basis, projected, dimension), dimension
+                continue
+            _restart(basis, projected, ritz, size, kept)
             size = kept
 
     return Eigenpairs(
@@ -149,9 +144,23 @@ def top_eigenpairs(
         ritz.residuals[:k].clamp(min=negligible),
         _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
         converged[:k],
-        basis[:, :size] @ ritz.combination[:, :k].to(basis),
+        basis[:, :size] @ ritz.combination[:, :k].to(device),
         products,
     )
+
+
+def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
+    """Puts the first Ritz pairs, in place, where the first `size` vectors were."""
+    basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(basis.device)
+    projected.zero_()
+    projected[:kept, :kept] = torch.diag(ritz.values[:kept])
+
+
+def _widened(basis: Tensor, projected: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A basis and the operator in it, with zeros for further columns; columns lie together."""
+    more = width - basis.shape[1]
+    columns = torch.cat([basis.T, basis.new_zeros(more, len(basis))]).T
+    return columns, nn.functional.pad(projected, (0, more, 0, more))
 
 
 def _width_and_budget(
@@ -242,25 +251,19 @@ def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Gen
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
     if start is None:
-        return orthonormal(_random(basis, width, generator))[0]
-    directions, coupling = orthonormal(start.to(basis, copy=True))
+        return torch.linalg.qr(_random(basis, width, generator)).Q
+    directions, coupling = torch.linalg.qr(start.to(basis))
     coupling = coupling.cpu()
-    negligible = 1e4 * torch.finfo(basis.dtype).eps * coupling.abs().max()
+    negligible = 1e-12 * coupling.abs().max()
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """What the operator makes of the basis' columns `last`: directions outside of the basis, coefficients, coupling.
-
-    The product is basis @ coefficients + directions @ coupling.
-    """
-    product = operator @ basis[:, last]
-    is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
-    product = product.to(basis.dtype, copy=is_part)
-    coefficients = orthogonalize(product, basis[:, : last.stop])
-    directions, coupling = orthonormal(product)
-    coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
-    return directions, coefficients, coupling
+def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The block without its part in the span of the basis, and the coefficients of that part, in two passes (Kahan)."""
+    coefficients = basis.T @ block
+    block = block - basis @ coefficients
+    correction = basis.T @ block
+    return block - basis @ correction, coefficients + correction
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
@@ -282,14 +285,11 @@ def _next_block(
     basis then take the place of the missing ones, so that the search continues in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
-    there = sizes[:width] > negligible
-    if directions.shape[1] == 1 and bool(there.all()):
-        return directions
-    # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
-    columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]
+    is_needed = sizes[:width] > negligible
+    columns = (directions @ left.to(directions))[:, :width][:, is_needed]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    orthogonalize(columns, basis)
-    return orthonormal(columns)[0]
+    # a remainder hardly larger than rounding lies largely in the basis; scaled to length 1, that part can be removed
+    return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:

@@ -96,6 +96,11 @@ def lanczos_quadrature(
         if not torch.isfinite(matrix).all():
             nodes[:], weights[:] = float("nan"), float("nan")
             break
+        if count == dimension - known.shape[1] and (matrix.diagonal(1) > 0).all():
+            # the basis is of all the space, and so the pairs are the eigenpairs, each once
+            nodes[:], weights[:] = ritz[-1], 0
+            nodes[:, :count], weights[:, :count] = ritz, 1 / count
+            break
         if probe == 0 and deflate is None and known.shape[1] == 0:
             errors = last * vectors[-1].abs()
             found = _isolated(ritz, errors, weight, tol, free)
@@ -120,7 +125,10 @@ def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, tol: float, dimensio
     A larger weight is that of a cluster of eigenvalues, such as the zeros of a matrix of low rank.
     """
     found = (errors <= tol * ritz.abs()) & (weight <= 20 / dimension) & (ritz.abs() > tol * ritz.abs().max())
-    return found if weight[found].sum() < 0.5 else torch.zeros_like(found)
+    if weight[~found].sum() < ROUNDING:
+        # nothing else was seen, and so one of these stands for several
+        found = found & (weight < weight.max())
+    return found
 
 
 def _lanczos(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -57,6 +58,10 @@ def check_that_it_is_a_batch(batch: object) -> None:
         "give a tuple (inputs, targets), or an iterable of such batches, as a DataLoader is; for other batches, say "
         "by forward= how the model is run on one"
     )
+    if isinstance(batch, np.ndarray) or (
+        isinstance(batch, tuple | list) and any(isinstance(part, np.ndarray) for part in batch)
+    ):
+        raise ValueError("data: holds NumPy arrays; make tensors of them by torch.from_numpy")
     if not isinstance(batch, tuple | list):
         raise ValueError(f"data: a batch is a {type(batch).__name__}, not inputs and targets; {remedy}")
     if len(batch) != 2:
@@ -74,9 +79,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
 def telling_rows(targets: Tensor) -> Tensor:
     """Indices of a hundred samples, which reveal a loss that is no mean and a model that mixes samples."""
     rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT)).long()
-    if targets.is_floating_point():
-        return rows
-    # only samples of a class show that the class has a weight or is ignored
+    # only samples of a class show that the class has a weight or is ignored; so it is with masks and missing values
     return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
 
 
@@ -138,19 +141,29 @@ def check_that_loss_is_a_mean(
     Raises:
         ValueError: the loss is no counted mean, or no scalar.
     """
-    together = loss_fn(outputs, targets)
+    try:
+        together = loss_fn(outputs, targets)
+    except RuntimeError as error:
+        raise ValueError(
+            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: what it "
+            "holds for each, such as weights, belongs into the batch (forward=, count=)"
+        ) from error
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
     rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
-    weights = torch.tensor(
-        [counting.weight_of(row) for row in rows], dtype=torch.float64, device=outputs.device
-    )
+    if counting.of_batch is None:
+        weights = counting.of_samples((outputs, targets)).to(outputs.device)
+    else:
+        each = [counting.of_batch(row) for row in rows]
+        weights = torch.tensor(each, dtype=torch.float64, device=outputs.device)
     counted = weights > 0
     if not counted.any():
         return
     apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
     mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
-    tolerance = 100 * torch.finfo(dtype).eps * apart.abs().max()
+    # a loss in half precision is rounded to it once, as sums are computed in float32
+    units = 8 if torch.finfo(dtype).bits == 16 else 100
+    tolerance = units * torch.finfo(dtype).eps * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
         raise ValueError(
@@ -164,7 +177,7 @@ def check_that_loss_is_a_mean(
 def check_that_classes_count_alike(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     counting: Counting,
-    output: Tensor,
+    outputs: Tensor,
     targets: Tensor,
     dtype: torch.dtype,
 ) -> None:
@@ -175,7 +188,7 @@ def check_that_classes_count_alike(
     Args:
         loss_fn: (outputs, targets) -> loss.
         counting: how much a batch counts for.
-        output: output of one sample, (1, ...).
+        outputs: outputs of some samples. Those of the sample with the most different scores are used.
         targets: targets of all samples. They are looked at if each is a class; at most `MOST_CLASSES` classes are.
         dtype: dtype of the weights.
 
@@ -187,10 +200,11 @@ def check_that_classes_count_alike(
     classes = targets.unique()
     if len(classes) > MOST_CLASSES:
         classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES).long()]
-    classes = classes.to(output.device)
-    outputs = output.expand(2, *output.shape[1:])
+    classes = classes.to(outputs.device)
+    scores = outputs.flatten(1).double().nan_to_num(0, 0, 0)
+    telling = outputs[(scores.amax(1) - scores.amin(1)).argmax()]
     for index in range(1, len(classes)):
-        check_that_loss_is_a_mean(loss_fn, counting, outputs, classes[[0, index]], dtype)
+        check_that_loss_is_a_mean(loss_fn, counting, torch.stack([telling] * 2), classes[[0, index]], dtype)
 
 
 def are_class_scores(outputs: object, targets: object) -> bool:
@@ -227,16 +241,23 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
+    Floating-point values count if they occur more than once, as those of masks and those put for missing values do.
     If there are very many targets, such as the labels of pixels, only the smallest and the largest one of each row
     count: the values that losses ignore are -100 and 255 by convention.
     """
     rows = targets.reshape(len(targets), -1)
     if rows.numel() > 1_000_000:
         rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
+    if targets.is_floating_point():
+        # each NaN would be a value of its own
+        rows = rows.nan_to_num(torch.finfo(rows.dtype).max)
     _, values, counts = rows.unique(return_inverse=True, return_counts=True)
     row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
     first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
-    return torch.cat([first[counts.argsort()[:100]], first[:1], first[-1:]])
+    extremes = torch.stack([first[0], first[-1]])
+    if targets.is_floating_point():
+        first, counts = first[counts > 1], counts[counts > 1]
+    return torch.cat([first[counts.argsort()[:100]], extremes])
 
 
 def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:

@@ -6,7 +6,10 @@ import copy
 import warnings
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -25,6 +28,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def measured_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, of which all derivatives can be had.
+
+    Raises:
+        TypeError: the model cannot be copied.
+    """
+    copy_of_it = copied("model", model).eval()
+    avoid_cudnn_recurrence(copy_of_it)
+    for module in copy_of_it.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            # the gradient is one vector
+            module.sparse = False
+    return copy_of_it
+
+
 def constant_copy(loss_fn: nn.Module) -> nn.Module:
     """A copy of a loss whose own parameters are constants."""
     constant = copied("loss_fn", loss_fn)
@@ -40,10 +58,26 @@ def constant_copy(loss_fn: nn.Module) -> nn.Module:
 def copied(field: str, module: nn.Module) -> nn.Module:
     """A deep copy.
 
+    Tensors that a module computed from its weights and keeps, such as a feature or a pruned weight, are constants in
+    the copy, until its next forward pass computes them anew.
+
     Raises:
         TypeError: the module cannot be copied; naming the field.
     """
     try:
-        return copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
+        with _ComputedAsConstants():
+            return copy.deepcopy(module)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
         raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
+
+
+class _ComputedAsConstants(TorchFunctionMode):
+    """Within, `copy.deepcopy` makes a constant of a tensor that was computed, which torch refuses to copy."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))

@@ -36,15 +36,27 @@ class Counting:
         of_samples: (inputs, targets) -> the weight of each sample, (samples,).
         of_batch: (inputs, targets) -> the weight of their mean loss; the sum over the samples if not given.
         is_sum: whether the loss is a sum over the samples. Then all parts and the whole have the weight 1.
+        is_known: whether the counting is that of one of torch's own losses, and so holds for all data.
     """
 
     of_samples: Callable[[Pair], Tensor]
     of_batch: Callable[[Pair], float] | None = None
     is_sum: bool = False
+    is_known: bool = False
 
     def weight_of(self, pair: Pair) -> float:
         """The weight of the mean loss of a batch."""
         return float(self.of_samples(pair).sum()) if self.of_batch is None else self.of_batch(pair)
+
+    def labeled(self, pair: Pair) -> int:
+        """Samples with a class that counts: an ignored label, such as -100, is no class."""
+        targets = pair[1]
+        if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.ndim != 1:
+            return samples_in(pair) or 1
+        counted = targets >= 0
+        if self.is_known:
+            counted = counted & (self.of_samples(pair).to(targets.device) > 0)
+        return int(counted.sum())
 
     def whole(self, weights: float) -> float:
         """The weight of all data, from the sum of the weights of their parts."""
@@ -76,9 +88,9 @@ def counting_of(loss_fn: object) -> Counting:
     if loss.reduction == "sum":
         return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True)
     if isinstance(loss, BY_PLACES):
-        return Counting(lambda pair: _places_of(loss, pair))
+        return Counting(lambda pair: _places_of(loss, pair), is_known=True)
     if isinstance(loss, BY_ENTRIES):
-        return Counting(_entries)
+        return Counting(_entries, is_known=True)
     return Counting(_one_each)
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.loss.batches import Batch
+from landscape.loss.checks import are_class_scores
+from landscape.loss.reading import Chunks
+from landscape.loss.task import LossFunction
 
 
 @dataclass(frozen=True)
@@ -11,3 +21,25 @@ class Evaluation:
 
     loss: float
     accuracy: float
+
+
+def loss_and_hits(
+    chunks: Chunks, outputs_of: Callable[[Batch], Any], loss_fn: LossFunction, device: torch.device
+) -> tuple[Tensor, bool]:
+    """The sum of the chunks' losses by their weights and the number of right predictions, in float64 (2,).
+
+    Also whether the outputs are scores of classes, without which there are no predictions.
+    """
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    hits = torch.zeros((), dtype=torch.float64, device=device)
+    classifies = True
+    for chunk in chunks:
+        inputs, targets = chunk.read()
+        outputs = outputs_of(inputs)
+        if chunk.weight:
+            loss += loss_fn(outputs, targets).detach().double() * chunk.weight
+        classifies = are_class_scores(outputs, targets)
+        if classifies:
+            # the largest of scores with a NaN among them is no prediction
+            hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
+    return torch.stack([loss, hits]), classifies

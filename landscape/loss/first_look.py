@@ -19,6 +19,7 @@ from landscape.loss.checks import (
     telling_rows,
 )
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
 from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
 from landscape.loss.model_checks import (
     check_that_the_copy_stands_alone,
@@ -69,19 +70,17 @@ class FirstLook:
                 with without_gradients(True):
                     self._at_its_weights(self._few()[0])
                 return True
-            except (TypeError, AttributeError) as error:
-                inputs = self.chunks.first(1)[0]
-                if isinstance(inputs, Tensor):
-                    raise
+            except (TypeError, AttributeError, AssertionError) as error:
+                kind = type(self.chunks.first(1)[0]).__name__
                 raise ValueError(
-                    f"data: the model cannot be run on {type(inputs).__name__} inputs: {error}; say by forward= how "
-                    "the model is run on a batch"
+                    f"data: the model cannot be run on {kind} inputs of some of the samples: {error}; say by forward= "
+                    "how the model is run on a batch, and let it take batches of any size"
                 ) from error
         return False
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, *, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
         """Checks the outputs and losses of a hundred samples.
 
         Args:
@@ -112,30 +111,44 @@ class FirstLook:
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         outputs = checked_outputs(outputs_of, rows, device)
-        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, targets[rows].to(device), dtype)
-        check_that_classes_count_alike(self.loss_fn, self.counting, outputs[:1], targets, dtype)
+        labels = targets[rows].to(device)
+        if self.counting.is_known:
+            # a few samples tell whether torch's loss takes such outputs and targets
+            outputs, labels = outputs[:FEWEST], labels[:FEWEST]
+        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, labels, dtype)
+        if not self.counting.is_known:
+            check_that_classes_count_alike(self.loss_fn, self.counting, outputs, targets, dtype)
 
     @full_float32()
-    def writes_weights(self, differentiates: bool) -> bool:
-        """Whether a forward pass writes to its weights."""
+    def writes_weights(
+        self, original: nn.Module, state: KeptState, penalty: Penalty | None, differentiates: bool
+    ) -> bool:
+        """Whether a forward pass writes to its weights; with checks of what else it depends on.
+
+        Args:
+            original: the model that was copied.
+            state: of the copy before its first pass.
+            penalty: the regularizer.
+            differentiates: a forward pass differentiates by itself.
+
+        Raises:
+            ValueError: outputs depend on the passes before; or outputs, loss or regularizer on weights outside of the
+                copy.
+        """
         if self._was_made_in_inference_mode():
             return False
 
-        def run(theta: Tensor) -> None:
+        def outputs(theta: Tensor) -> Any:
             with without_gradients(differentiates):
-                self.forward(theta, self._few()[0])
+                return self.forward(theta, self._few()[0])
 
-        return writes_to_its_weights(run, self.theta)
+        with borrowed_generators(self.theta.device):
+            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, state)
+        writes = writes_to_its_weights(outputs, self.theta)
+        self._check_dependence(original, penalty)
+        return writes
 
-    @full_float32()
-    def check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
-        """Checks that outputs, loss and regularizer depend only on weights of the copy of the model.
-
-        Raises:
-            ValueError: one of them depends on other weights.
-        """
-        if self._was_made_in_inference_mode():
-            return
+    def _check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
         inputs, targets = self._few()
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._at_its_weights(inputs)

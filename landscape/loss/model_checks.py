@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,6 @@ from torch.utils._pytree import tree_leaves
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
 
-PIECE = 2**20
-"""Weights that are compared at a time."""
-
 NO_DERIVATIVES = (
     "model: its forward writes to its weights (as an Embedding with max_norm does), so that torch's derivatives are "
     "not those of the loss; losses and surfaces can be had; for derivatives, bound the weights once before the "
@@ -22,19 +19,54 @@ NO_DERIVATIVES = (
 )
 
 
-def check_that_weights_are_real(model: nn.Module) -> None:
-    """Checks that no parameter is complex.
+def check_weights(model: object) -> None:
+    """Checks that one vector of real numbers can hold the weights, and stand in their place.
 
     Raises:
-        ValueError: naming one that is.
+        TypeError: no module, or a ScriptModule.
+        ValueError: naming a parameter that is complex or has no values.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                "model: a ScriptModule (torch.jit.script, torch.jit.trace) takes no other weights; give the module "
+                "that it was made of"
+            )
     for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"model: its parameter {name!r} has no values yet; run a lazy module once on a batch first"
+            )
+        if parameter.is_meta:
+            raise ValueError(
+                f"model: its parameter {name!r} lies on the meta device and has no values; load the weights first "
+                "(model.to_empty, model.load_state_dict)"
+            )
         if parameter.is_complex():
             raise ValueError(
                 f"model: its parameter {name!r} is complex ({parameter.dtype}), and one vector of real weights cannot "
                 "hold it; keep a real parameter of shape (..., 2), and make it complex in forward by "
                 "torch.view_as_complex"
             )
+
+
+def check_that_weights_have_one_dtype(variables: Mapping[str, Tensor]) -> None:
+    """Checks that the variables have one dtype, which is that of the measured numbers.
+
+    Raises:
+        ValueError: naming some of each.
+    """
+    first_of: dict[torch.dtype, str] = {}
+    for name, variable in variables.items():
+        first_of.setdefault(variable.dtype, name)
+    if len(first_of) > 1:
+        found = ", ".join(f"{name!r} in {dtype}" for dtype, name in first_of.items())
+        raise ValueError(
+            f"model: its parameters have several dtypes ({found}), and are measured in one; give dtype=, such as "
+            "torch.float32, and let forward cast by the dtype of its weights; or choose some by parameters="
+        )
 
 
 @torch.inference_mode(False)
@@ -46,17 +78,13 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
         outputs_of: runs the model with weights (n,).
         theta: weights (n,).
     """
-    return any(_writes_to(theta * factor, outputs_of) for factor in (1.0, ALTERED))
-
-
-def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
-    # a value that is written again as it was shows in the version, a write through `.data` in the values
-    version, before = weights._version, weights.clone()
-    outputs_of(weights)
-    pieces = zip(weights.split(PIECE), before.split(PIECE), strict=True)
-    return weights._version != version or not all(
-        torch.equal(after.nan_to_num(), as_given.nan_to_num()) for after, as_given in pieces
-    )
+    for weights in (theta.clone(), theta * ALTERED):
+        # a value that is written again as it was shows in the version, a write through `.data` in the values
+        version, before = weights._version, weights.clone()
+        outputs_of(weights)
+        if weights._version != version or not torch.equal(weights.nan_to_num(), before.nan_to_num()):
+            return True
+    return False
 
 
 def check_that_the_copy_stands_alone(outputs: object, original: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,24 +13,25 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
-from landscape.loss.batches import Batch, tensors_in
-from landscape.loss.checks import are_class_scores, check_settings, check_that_ranks_agree
-from landscape.loss.copies import constant_copy, copied, unwrapped
+from landscape.loss.batches import Batch, copied_to, tensors_in
+from landscape.loss.checks import check_settings, check_that_ranks_agree
+from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
-from landscape.loss.derivatives import check_that_gradients_are_recorded
-from landscape.loss.evaluation import Evaluation
+from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
+from landscape.loss.evaluation import Evaluation, loss_and_hits
+from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
-from landscape.loss.gradients import Gradients
+from landscape.loss.in_float64 import InFloat64
+from landscape.loss.kept_state import KeptState
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_are_real
+from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
 from landscape.loss.reading import Chunks, Source, read
-from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
-from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
+from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
 from landscape.loss.without_gradients import without_gradients
 
 
@@ -61,8 +62,7 @@ class Objective:
         parameters: says by name which parameters are the variables; all that require a gradient if not given.
             Parameters that the loss does not reach are zero rows and columns of the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes that may be kept between products at the same weights. Whatever does not fit is
-            computed again at each product.
+        memory_budget: bytes kept between products at the same weights; what does not fit is computed again at each.
         linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
             backward, and tracing takes some seconds. None traces once the products, so far or expected, cost about as
             much as tracing, and stays with direct products where a model cannot be traced. True raises there.
@@ -84,11 +84,9 @@ class Objective:
         n_samples: samples in the data set, those of all ranks; a batch that cannot be cut is one.
         differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
-        verified: matrices of which a product was compared with a difference of gradients.
-        gradients: gradients over the data set computed so far.
-        products: Hessian- and Gauss-Newton-vector products over the data set computed so far.
-        exclusive: a lock that is held while the weights of `model` are swapped. Threads that share an Objective
-            wait for each other; those with an Objective each run side by side.
+        has_right_gradient, verified: the gradient, and the matrices, that were compared with differences.
+        gradients, products: gradients and matrix-vector products over the data set computed so far.
+        exclusive: a lock held while the weights of `model` are swapped: threads that share an Objective wait for it.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
@@ -118,14 +116,14 @@ class Objective:
     ) -> None:
         check_settings(chunk_size, memory_budget, dtype, parameters)
         model = unwrapped(model)
-        check_that_weights_are_real(model)
-        self.model = copied("model", model).eval()
+        check_weights(model)
+        self.model = measured_copy(model)
         self.exclusive = ThreadLock()
-        avoid_cudnn_recurrence(self.model)
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         if dtype is not None:
             self.model.to(dtype)
         self.model.requires_grad_(False)
+        state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size = chunk_size
         self.memory_budget = memory_budget
@@ -133,20 +131,19 @@ class Objective:
         self.compile_mode = compile_mode
         self.process_group = process_group
         self.regularizer = regularizer
-        self.writes_weights = False
+        self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose([name for name in trainable if parameters is None or parameters(name)])
-        share_memory(self.model, self.layout, self.theta)
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
-        chunks = read(source, cut, keep=keep, budget=memory_budget)
+        self._hold(read(source, cut, keep=keep, budget=memory_budget))
         self.run = self._task.run
-        self._hold(chunks)
-        look = self._first_look()
-        self.writes_weights = look.writes_weights(self.differentiates)
-        look.check_dependence(model, self.penalty)
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)
+        self.differentiates = look.takes_derivatives()
+        look.check_samples(self.is_supervised, self.differentiates, chunk_size)
+        self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
 
     @classmethod
     def of_loss(
@@ -238,7 +235,7 @@ class Objective:
     def independent_model(self) -> nn.Module:
         """A copy of the measured model in which just the chosen parameters require a gradient."""
         with self.exclusive:
-            model = copy.deepcopy(self.model)
+            model = copied("model", self.model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.names)
         return model
@@ -267,22 +264,21 @@ class Objective:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, as some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        hits = torch.zeros((), dtype=torch.float64, device=self.device)
-        classifies = True
-        for chunk in self.chunks:
-            inputs, targets = chunk.read()
-            with self.without_gradients():
-                outputs = self.outputs(theta, inputs)
-                if chunk.weight:
-                    loss += self.loss_fn(outputs, targets).detach().double() * chunk.weight
-            classifies = are_class_scores(outputs, targets)
-            if classifies:
-                # the largest of scores with a NaN among them is no prediction
-                hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
-        total_loss, total_hits = self.summed(torch.stack([loss, hits])).tolist()
+        with self.without_gradients():
+            sums, classifies = loss_and_hits(
+                self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
+            )
+        total_loss, total_hits = self.summed(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
-        return Evaluation(mean_loss, total_hits / self.n_samples if classifies else float("nan"))
+        return Evaluation(mean_loss, total_hits / self.labeled if classifies else float("nan"))
+
+    @cached_property
+    def labeled(self) -> float:
+        """Samples of all ranks whose label is not ignored: those that have an accuracy; NaN if there is none."""
+        count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
+        return self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item() or float(
+            "nan"
+        )
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
@@ -298,30 +294,43 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
         """
         self.check_that_derivatives_exist()
-        theta = self.point(theta)
-        sums = self._sums()
-        in_float64 = self.memory.has_room_for_sums_of(self.n_parameters)
-        loss, gradient = map(self.summed, sums.in_float64(theta) if in_float64 else sums.in_place(theta))
+        theta = self.point(theta).clone()
+        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)  # the loss in the last place
+        for chunk in self.chunks:
+            if chunk.weight:
+                loss, gradient = self.loss_and_gradient(theta, *chunk.read())
+                total[:-1] += gradient * chunk.weight
+                total[-1] += loss * chunk.weight
         self.gradients += 1
-        loss /= self.weight
-        gradient /= self.weight
+        mean = self.summed(total) / self.weight
         if self.penalty:
-            gradient += self.penalty.gradient(theta)
-            loss += self.penalty(theta).detach()
-        return loss, gradient.to(self.dtype)
+            mean[:-1] += self.penalty.gradient(theta)
+            mean[-1] += self.penalty(theta).detach()
+        return mean[-1], mean[:-1].to(self.dtype)
 
     def loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch at `theta`, and its gradient (n,), without the regularizer."""
-        return self._sums().of_batch(theta, inputs, targets)
+        variable = theta.detach().requires_grad_()
 
-    def _sums(self) -> Gradients:
-        return Gradients(self.model, self.layout, self.run, self.loss_fn, self.chunks)
+        def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
+            loss = self.loss_fn(self.run(model, inputs), targets)
+            return loss.detach(), derivative(loss, variable)
+
+        return with_weights(self.model, self.unflatten(variable), differentiated)
 
     def check_that_derivatives_exist(self) -> None:
-        """Raises RuntimeError in `torch.inference_mode()`, ValueError for a model that writes to its weights."""
+        """Raises RuntimeError in `torch.inference_mode()`, ValueError where the gradient is not that of the loss."""
         check_that_gradients_are_recorded(self.theta, *tensors_in(self.chunks.first(1)))
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
+        if not self.has_right_gradient:
+            check_first_derivatives(self.few_in_float64(4))
+            self.has_right_gradient = True
+
+    def few_in_float64(self, samples: int) -> InFloat64:
+        """The loss of the first samples as a function of the weights, in float64."""
+        data = copied_to(self.chunks.first(samples), self.device)
+        return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -368,6 +377,7 @@ class Objective:
         if not names:
             raise ValueError("parameters: none of the model's trainable parameters is chosen")
         chosen = [self.model.get_parameter(name).detach() for name in names]
+        check_that_weights_have_one_dtype(dict(zip(names, chosen, strict=True)))
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
@@ -380,19 +390,11 @@ class Objective:
         self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        vector = self.n_parameters * torch.promote_types(self.dtype, torch.float32).itemsize
-        self.memory = Memory(self.memory_budget, vector, self.device, self.process_group)
-        look = self._first_look()
-        self.differentiates = look.takes_derivatives()
-        look.check_samples(
-            are_tensors=self.is_supervised, differentiates=self.differentiates, chunk_size=self.chunk_size
-        )
+        self.memory = Memory(self.memory_budget)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)
+        self.__dict__.pop("labeled", None)
         if self.process_group is not None:
             check_that_ranks_agree(tensors_of(self.model), self.process_group)
-
-    def _first_look(self) -> FirstLook:
-        return FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)

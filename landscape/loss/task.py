@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from landscape.loss.batches import Batch, in_precision
 from landscape.loss.checks import check_that_it_is_a_batch
@@ -36,6 +38,10 @@ def by_keywords(model: nn.Module, batch: Mapping[str, Any]) -> Any:
 def by_inputs(model: nn.Module, inputs: Batch) -> Any:
     """Runs `model(inputs)`."""
     return model(inputs)
+
+
+def _as_dict(part: Any) -> Any:
+    return dict(part) if isinstance(part, UserDict) else part
 
 
 @dataclass
@@ -67,6 +73,9 @@ class Task:
         """
         if isinstance(batch, Mapping) and self.run is by_inputs:
             self.run, self.takes_whole_batches = by_keywords, True
+        if self.run in (by_inputs, by_keywords):
+            # as those of tokenizers are, whose tensors torch does not find
+            batch = tree_map(_as_dict, batch, is_leaf=lambda part: isinstance(part, UserDict))
         if not self.takes_whole_batches:
             check_that_it_is_a_batch(batch)
         batch = in_precision(batch, dtype)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -14,7 +16,7 @@ from torch.func import functional_call
 from landscape.loss.copies import unwrapped
 
 Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
-"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model."""
+"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,19 @@ class ParameterLayout:
         parts = vector.split(self.sizes)
         return {name: part.view(s) for name, part, s in zip(self.names, parts, self.shapes, strict=True)}
 
-    def variables(self, vector: Tensor) -> dict[str, Tensor]:
-        """The same as leaves that require a gradient each."""
-        return {name: part.detach().requires_grad_() for name, part in self.unflatten(vector).items()}
-
     def flatten(self, weights: Weights, like: Tensor) -> Tensor:
         """Weights in any form as one vector with the length, dtype and device of `like`.
 
         Raises:
+            TypeError: neither numbers nor a model, such as a file name.
             ValueError: tensors are missing, or have other sizes.
         """
+        if isinstance(weights, str | PurePath):
+            raise TypeError(
+                f"weights: must be tensors, got the name {str(weights)!r}; load the file first (torch.load)"
+            )
+        if isinstance(weights, np.ndarray):
+            weights = torch.from_numpy(weights)
         if isinstance(weights, nn.Module):
             weights = dict(unwrapped(weights).named_parameters())
         if isinstance(weights, Mapping):
@@ -52,7 +57,7 @@ class ParameterLayout:
                 raise ValueError(f"weights: no {missing[0]!r} among them")
             weights = [weights[name] for name in self.names]
         if not isinstance(weights, Tensor):
-            parts = list(weights)
+            parts = [torch.as_tensor(part) for part in weights]
             shapes = [part.shape for part in parts]
             if shapes != list(self.shapes):
                 raise ValueError(
@@ -103,15 +108,6 @@ def outputs_at(
     return with_weights(
         model, {**layout.unflatten(theta), **(buffers or {})}, lambda model: run(model, inputs)
     )
-
-
-def share_memory(model: nn.Module, layout: ParameterLayout, theta: Tensor) -> None:
-    """Makes the parameters views of `theta`, which holds the same values, so that these are held once."""
-    for name, part in layout.unflatten(theta).items():
-        parameter = model.get_parameter(name)
-        # those made in inference mode cannot be moved
-        if not parameter.is_inference():
-            parameter.data = part
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import add_derivative, derivative
+from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
@@ -24,17 +23,6 @@ def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor
     """
     gradient = derivative(loss(outputs), theta, create_graph=True)
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
-
-
-def add_double_backward(
-    variables: Sequence[Tensor], loss: Tensor, vectors: list[list[Tensor]], totals: list[list[Tensor]]
-) -> None:
-    """Adds the products to `totals`, where nothing but the gradient is held beside vectors and totals."""
-    gradient = torch.autograd.grad(
-        loss, variables, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
-        add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
 
 
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
@@ -61,9 +49,4 @@ def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
 class Hessian(MeanOverSamples):
     """The Hessian of the mean loss: the second derivatives in the weights."""
 
-    rule = Rule(
-        direct=double_backward,
-        difference=difference_of_gradients,
-        traced=forward_over_reverse,
-        added=add_double_backward,
-    )
+    rule = Rule(direct=double_backward, difference=difference_of_gradients, traced=forward_over_reverse)

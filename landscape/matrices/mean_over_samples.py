@@ -65,8 +65,7 @@ class MeanOverSamples(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             check_second_derivatives(type(self), objective)
-            product = objective.summed(self._products(self._theta, block))
-            product /= objective.weight
+            product = objective.summed(self._products(self._theta, block)) / objective.weight
             if objective.penalty:
                 product += objective.penalty.product(self._theta, block)
             objective.products += block.shape[1]

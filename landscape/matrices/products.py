@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.func import vmap
 from landscape.fx.flops import Flops
 from landscape.fx.linearize import Linearized, Outputs, linearized
 from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.memory import Memory
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
@@ -22,8 +23,7 @@ from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
-
-T = TypeVar("T")
+from landscape.matrices.second_derivatives import difference_products
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
@@ -38,7 +38,10 @@ In float64 the two differ by about 1e-13. In float32 they differ by 1e-4 for a R
 of its ReLUs.
 """
 
-NO_SECOND_DERIVATIVE = ("is not implemented", "differentiate twice", "not currently supported")
+NO_SECOND_DERIVATIVE = (
+    *("is not implemented", "differentiate twice", "not currently supported"),
+    *("Can't call numpy() on Tensor that requires grad", "does not require grad and does not have a grad_fn"),
+)
 """Parts of the messages with which torch says that an operation has no second derivative."""
 
 PRODUCT_COST = 7
@@ -98,13 +101,12 @@ class Products:
         self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
         self._columns = 0
         self._vmaps = False
+        self._by_difference = False
         self._kept_bytes = 0
         self.is_traced = False if linearize is False else None
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
-        if self._rule.added and not self._linearize and not self._memory.has_room_for_sums_of(block.numel()):
-            return self._added(theta, block)
         rows = block.T.contiguous()
         self.prepare(theta, rows)
         total = torch.zeros_like(rows, dtype=torch.float64)
@@ -144,32 +146,6 @@ class Products:
             self._theta = theta.clone()
         self._seen = seen
 
-    @torch.enable_grad()
-    def _added(self, theta: Tensor, block: Tensor) -> Tensor:
-        """The product, summed in the block's own precision, where few vectors of this length fit into memory."""
-        rows = block.T.contiguous()
-        total = torch.zeros_like(rows)
-        variables = self._layout.variables(theta)
-        vectors, totals = (
-            [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)
-        )
-        for chunk in self._chunks:
-            if chunk.weight:
-                inputs, targets = chunk.read()
-
-                def add(
-                    model: nn.Module,
-                    inputs: Any = inputs,
-                    targets: Any = targets,
-                    weight: float = chunk.weight,
-                ) -> None:
-                    loss = self._loss_fn(self._forward(model, inputs), targets) * weight
-                    assert self._rule.added is not None
-                    self._rule.added(list(variables.values()), loss, vectors, totals)
-
-                self._differentiated(variables, add)
-        return total.T
-
     # the caller may have turned gradients off, and every derivative would be zero
     @torch.enable_grad()
     def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
@@ -182,20 +158,39 @@ class Products:
             )
             return torch.stack([product(row) for row in rows])
 
-        return self._differentiated(self._layout.unflatten(variable), products)
-
-    def _differentiated(self, weights: Mapping[str, Tensor], use: Callable[[nn.Module], T]) -> T:
-        """`use(model)` with these weights, which may take second derivatives."""
+        if self._by_difference:
+            return self._differences(chunk, rows)
         with twice_differentiable():
             try:
-                return with_weights(self._model, weights, use)
+                return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
-                    raise RuntimeError(
-                        f"model: an operation of it has no second derivative in torch: {error}; put one in its place "
-                        "that has, such as a formula in plain operations"
-                    ) from error
-                raise
+                if not any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
+                    raise
+                return self._differences(chunk, rows, error)
+
+    def _differences(self, chunk: Chunk, rows: Tensor, reason: Exception | None = None) -> Tensor:
+        """Products by differences of gradients in float64, where an operation has no second derivative.
+
+        Raises:
+            RuntimeError: the model does not run in float64.
+        """
+        data = chunk.read()
+        few = InFloat64(self._model, self._forward, self._layout, self._theta, data, self._loss_fn)
+        try:
+            found, relative = difference_products(self._rule, few, rows)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
+                "has, such as a formula in plain operations"
+            ) from error
+        if reason is not None:
+            self._by_difference, self.is_traced = True, False
+            warnings.warn(
+                f"model: products are differences of gradients, with a relative error of about {relative:.1g}, because "
+                f"an operation has no second derivative in torch: {str(reason)[:200]}",
+                stacklevel=5,
+            )
+        return found.to(rows)
 
     @torch.no_grad()
     def _from_trace(self, chunk: Chunk, index: int, rows: Tensor) -> Tensor:
@@ -265,7 +260,7 @@ class Products:
             return
         some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
         direct = self._direct(chunk, some)
-        if not torch.isfinite(direct).all():
+        if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
             traced = self._from_trace(chunk, 0, some)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,11 +32,8 @@ class Rule:
         difference: (run, loss of the outputs, theta, step) -> product with the step, from first derivatives at
             theta + step and theta - step. It tells whether second derivatives are right.
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.
-        added: (variables, loss, vectors, totals): adds the products with vectors to totals, all in the parameters'
-            shapes, for models of which few vectors fit into memory; None: no such way.
     """
 
     direct: Callable[[Tensor, Any, Loss], Callable[[Tensor], Tensor]]
     difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]
-    added: Callable[[Sequence[Tensor], Tensor, list[list[Tensor]], list[list[Tensor]]], None] | None = None

@@ -1,39 +1,35 @@
-"""A check of second derivatives: one product is compared with a difference of first derivatives."""
+"""A check of second derivatives, and products without them: both by differences of first derivatives."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import copied_to, in_precision
-from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.objective import Objective
-from landscape.loss.weights import tensors_of, with_weights
 from landscape.matrices.rule import Rule
 
 SAMPLES = 4
-"""Number of samples that are looked at. A second derivative is missing for all samples or for none."""
+"""Samples that are looked at; a second derivative is missing for all samples or for none."""
 
 STEP = 1e-7
-"""Length of the step relative to the weights. It needs float64, and hardly ever crosses the kink of a ReLU."""
-
-MOVED = 0.01
-"""Distance from the weights at which the comparison is made, relative to them. Weights of 0 may lie on a kink."""
+"""Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
 
 ALLOWED = 1e-3
-"""Allowed relative difference. Right products differ by 1e-6; a missing term is at least some percent of a product."""
+"""Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
 
 SPREAD = 10
-"""The change from a difference over one step to that over half of it is their error; so many errors are allowed."""
+"""The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
+
+LONG_STEP = 1e-4
+"""Relative to the weights, for products: rounding and the error of the difference are then about 1e-9 of them."""
 
 COPIES = 10
-"""Number of vectors and models in float64 that the comparison holds at a time."""
+"""Vectors and models in float64 that the comparison holds at a time."""
 
 
 class HasRule(Protocol):
@@ -58,8 +54,7 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """
     if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
         return
-    data = copied_to(objective.chunks.first(SAMPLES), objective.device)
-    if error := _largest_error(matrix.rule, objective, data):
+    if error := _largest_error(matrix.rule, objective.few_in_float64(SAMPLES)):
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
@@ -69,12 +64,12 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     objective.verified.add(matrix)
 
 
-def _largest_error(rule: Rule, objective: Objective, data: Pair) -> float:
+def _largest_error(rule: Rule, few: InFloat64) -> float:
     """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
     for seed in range(2):
         try:
-            error = _error(rule, objective, data, seed)
+            error = _error(rule, few, seed)
         except Exception:
             # the model or the loss fixes a dtype inside
             return 0.0
@@ -85,39 +80,44 @@ def _largest_error(rule: Rule, objective: Objective, data: Pair) -> float:
 
 
 @torch.enable_grad()
-def _error(rule: Rule, objective: Objective, data: Pair, seed: int) -> float | None:
-    """The relative difference at a point near theta; None if it is within the error of the differences."""
-    model, theta, loss_fn = objective.model, objective.theta, objective.loss_fn
-    generator = torch.Generator().manual_seed(seed)
-    size = theta.double().square().mean().sqrt().item() or 1.0
-    shift, vector = (
-        size * torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta.device)
-        for _ in range(2)
-    )
-    point = theta.double() + MOVED * shift
-    inputs, targets = (in_precision(part, torch.float64) for part in data)
-    if isinstance(loss_fn, nn.Module):
-        loss_fn = copy.deepcopy(loss_fn).double()
-    constants = {name: in_precision(each, torch.float64) for name, each in tensors_of(model).items()}
-
-    def run(theta: Tensor, use: Callable[[Tensor, Any], Tensor]) -> Tensor:
-        variable = theta.detach().requires_grad_()
-        weights = {**constants, **objective.unflatten(variable)}
-        return with_weights(
-            model, weights, lambda model: use(variable, objective.run(model, copied_to(inputs, theta.device)))
-        )
-
-    def loss(outputs: Any) -> Tensor:
-        return loss_fn(outputs, targets)
-
+def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
+    """The relative difference at a point near theta; None if it is within what the differences are good for."""
+    point, vector = few.draws(seed)
     with twice_differentiable():
-        # for torch the padding row of an embedding is a constant, although the loss depends on it
-        slope = run(point, lambda variable, outputs: derivative(loss(outputs), variable))
+        # the padding row of an embedding is a constant to torch, and yet moves the loss
+        slope = few.run(point, lambda variable, outputs: derivative(few.loss(outputs), variable))
         vector = vector * (slope != 0)
-        product = run(point, lambda variable, outputs: rule.direct(variable, outputs, loss)(vector))
-        long, short = (rule.difference(run, loss, point, step * vector) / step for step in (STEP, STEP / 2))
+        product = few.run(point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(vector))
+        long, short = (
+            rule.difference(few.run, few.loss, point, step * vector) / step for step in (STEP, STEP / 2)
+        )
     distance, length = (product - short).norm().item(), short.norm().item()
-    # the comparison is false for NaN too, which both may be
+    # false for NaN too, which both may be
     if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
         return distance / max(length, distance)
     return None
+
+
+@torch.enable_grad()
+def difference_products(rule: Rule, few: InFloat64, vectors: Tensor) -> tuple[Tensor, float]:
+    """Products from first derivatives alone, for models with an operation that has no second one.
+
+    Args:
+        rule: of the matrix.
+        few: the loss of some samples.
+        vectors: (k, n).
+
+    Returns:
+        The products (k, n), and the largest relative error, from the difference over half the step.
+    """
+    products, error = [], 0.0
+    for vector in vectors.double():
+        scale = few.size / max(vector.square().mean().sqrt().item(), 1e-300)
+        long, short = (
+            rule.difference(few.run, few.loss, few.theta.double(), step * vector) / step
+            for step in (LONG_STEP * scale, LONG_STEP * scale / 2)
+        )
+        # the leading error is of second order in the step
+        products.append((4 * short - long) / 3)
+        error = max(error, ((long - short).norm() / short.norm().clamp(min=1e-300)).item())
+    return torch.stack(products), error

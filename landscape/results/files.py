@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -40,6 +41,44 @@ def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> 
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_writer_at_a_time(path: Path) -> Iterator[None]:
+    """Within, no other process or thread is within for a file of the same folder: each waits for the one before.
+
+    The folder is locked, for the file itself is replaced. File systems that cannot lock go without.
+    """
+    folder = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        _lock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Whether a program holds an HDF5 file open for writing: HDF5 locks it meanwhile."""
+    if not path.is_file():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int, how: int) -> None:
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED | {errno.EBADF}:
+            raise
 
 
 def flush(path: Path) -> None:

@@ -19,7 +19,7 @@ from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 from torch import Tensor
 
 from landscape.results.fields import LOSS_UNIT
-from landscape.results.files import replaced
+from landscape.results.files import is_open_for_writing, one_writer_at_a_time, replaced
 from landscape.results.registry import RESULT_CLASSES
 from landscape.results.trust import FAULTS, UntrustedError, check_path, check_trusted
 
@@ -36,7 +36,8 @@ PLAIN.set_obj_track_times(False)
 SCALAR = h5s.create(h5s.SCALAR)
 ATTRIBUTE_TYPES = {
     str: h5t.py_create(h5py.string_dtype(), logical=True),
-    bool: h5t.py_create(np.dtype(bool), logical=True),
+    # as a number, which netCDF has for an attribute
+    bool: h5t.py_create(np.dtype(np.int8), logical=True),
 }
 
 
@@ -48,7 +49,9 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     lack, are stored in float32.
 
     If `file` is a path, a new file is written beside the old one and then renamed, so that a kill leaves one of the two
-    whole. If writing fails, an earlier result of the name stays as it was.
+    whole. If writing fails, an earlier result of the name stays as it was. Several processes and threads may save to
+    one path: each waits for the one before, and all results are kept. Results whose names begin with this one's are
+    kept too.
 
     Args:
         file: a path, whose file is made if missing, or an open file or group.
@@ -57,15 +60,14 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
 
     Raises:
         TypeError: the object is not a result.
-        ValueError: an array does not fit its dimensions, the file is not HDF5, or the group of that name is not a
-            result, such as a group of several results.
+        ValueError: an array does not fit its dimensions, the file is not HDF5 or is open for writing elsewhere, or the
+            group of that name is not a result, such as a group of several results.
     """
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_CLASSES))
         raise TypeError(f"result: can save {known}; got {type(result).__name__}")
     if not isinstance(file, h5py.Group):
-        with replaced(Path(file), copied=True) as beside, _opened(beside, "a", named=file) as opened:
-            save(opened, name, result)
+        _save_to_path(Path(file), name, result)
         return
     if name in file and "type" not in file[name].attrs:
         raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
@@ -84,8 +86,24 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
             about["unit"] = _loss_unit(result)
         write(group, field.name, array, **about, tensor=isinstance(value, Tensor))
     if name in file:
+        for inner, item in file[name].items():
+            if isinstance(item, h5py.Group):
+                group[inner] = item
         del file[name]
     file[name] = group
+
+
+def _save_to_path(path: Path, name: str, result: Any) -> None:
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"file: the folder of {path} does not exist; make it first")
+    with one_writer_at_a_time(path):
+        if is_open_for_writing(path):
+            raise ValueError(
+                f"file: {path} is open for writing elsewhere, where what is saved now would be lost; close it first, "
+                "or save to the open h5py.File"
+            )
+        with replaced(path, copied=True) as beside, _opened(beside, "a", named=path) as opened:
+            save(opened, name, result)
 
 
 def _loss_unit(result: Any) -> str:
@@ -274,7 +292,7 @@ def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.Dataset
 def _set_attributes(dataset: h5d.DatasetID, **values: str | bool) -> None:
     for name, value in values.items():
         attribute = h5a.create(dataset, name.encode(), ATTRIBUTE_TYPES[type(value)], SCALAR)
-        attribute.write(np.array(value, dtype=object if isinstance(value, str) else None))
+        attribute.write(np.array(value, dtype=object if isinstance(value, str) else np.int8))
 
 
 def _read(dataset: h5py.Dataset) -> Any:

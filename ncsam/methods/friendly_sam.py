@@ -45,8 +45,17 @@ class FriendlySAM(SAM):
         self.average: list[Tensor] | None = None
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """rho d / ||d||. The call also updates the average."""
+        """rho d / ||d||. The call also updates the average.
+
+        Raises:
+            ValueError: other parameters require a gradient than in the step before.
+        """
         before = self.average
+        if before is not None and [g.shape for g in before] != [g.shape for g in at_w]:
+            raise ValueError(
+                "model: other parameters require a gradient than in the steps that the average gradient is of; make a "
+                "new FriendlySAM after freezing or unfreezing"
+            )
         # a scaler skips the step of a gradient that overflowed; the average must leave that gradient out too
         if self.passes.scaler is None or torch.isfinite(norm(at_w)):
             self.average = (

@@ -38,6 +38,7 @@ class Method(ABC):
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_classes: the targets must be classes, not probabilities of classes.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
+        runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
 
     Raises:
         TypeError: the model is no module, or the loss cannot be called.
@@ -47,6 +48,7 @@ class Method(ABC):
     needs_peer: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
+    runs_gradient_hooks: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -161,6 +163,7 @@ class Method(ABC):
 
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """Does what `backward` does, without counting gradients."""
+        self._check_hooks()
         if self.needs_peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
         if self.needs_classes and not isinstance(targets, Tensor):
@@ -178,6 +181,18 @@ class Method(ABC):
         if self.is_warming_up():
             return self.fill_warmup_gradients(inputs, targets, indices)
         return self.fill_own_gradients(inputs, targets, indices)
+
+    def _check_hooks(self) -> None:
+        """An optimizer that steps in a hook would step from the perturbed weights, and its step be taken back."""
+        if self.runs_gradient_hooks:
+            return
+        for name, parameter in self.passes.module.named_parameters():
+            if parameter._post_accumulate_grad_hooks:
+                raise ValueError(
+                    f"model: {name!r} has a hook that runs once its gradient is accumulated, as an optimizer that "
+                    f"steps in the backward pass has; {type(self).__name__} computes several gradients at other "
+                    "weights; remove the hook and call optimizer.step() after method.backward()"
+                )
 
     def is_warming_up(self) -> bool:
         """Whether the training is in its warm-up."""

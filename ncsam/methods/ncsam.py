@@ -186,11 +186,13 @@ class NCSAM(SAM):
 
     def _check_scores(self, logits: Any, targets: Tensor) -> None:
         is_tensor = isinstance(logits, Tensor)
-        if not is_tensor or logits.ndim != targets.ndim + 1 or logits.shape[1] < 2:
+        fits = is_tensor and logits.ndim > 1 and logits.movedim(1, -1).shape[:-1] == targets.shape
+        if not fits or logits.shape[1] < 2:
             found = tuple(logits.shape) if is_tensor else type(logits).__name__
             raise ValueError(
-                f"model: NCSAM needs outputs (batch, at least 2 classes), got shape {found}; for classes of positions, "
-                "(batch, classes, ...) as cross-entropy takes them"
+                f"model: NCSAM needs outputs (batch, at least 2 classes), got shape {found} for targets of shape "
+                f"{tuple(targets.shape)}; for classes of positions, (batch, classes, ...) as cross-entropy takes them, "
+                "to which forward= can bring them"
             )
 
     def _labeled(self, targets: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from ncsam.methods.batches import (
     samples_in,
     weight_of,
 )
-from ncsam.methods.perturbation import frozen_batch_norm_statistics, trainable_parameters
+from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
 from ncsam.methods.tensor_lists import scaled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +67,9 @@ def _gradient_and_reached(
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
     found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    # sparse embeddings have sparse ones, which have no norm
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
     return whole, {place for place, part in enumerate(found) if part is not None}
 
 
@@ -286,7 +288,14 @@ class Passes:
     def _run(self, model: nn.Module, inputs: Batch) -> Any:
         if self.run is not None:
             return self.run(model, inputs)
-        return model(**inputs) if self.takes_whole_batches else model(inputs)
+        try:
+            return model(**inputs) if self.takes_whole_batches else model(inputs)
+        except (TypeError, AttributeError) as error:
+            if isinstance(inputs, Tensor):
+                raise
+            raise ValueError(
+                f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}; say by forward= how it is run"
+            ) from error
 
     @contextmanager
     def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
@@ -329,7 +338,7 @@ class Passes:
         return float(self.count(inputs if self.takes_whole_batches else (inputs, targets)))
 
     def _statistics(self, move: bool) -> Any:
-        return nullcontext() if move else frozen_batch_norm_statistics(self.module)
+        return nullcontext() if move else unmoved_buffers(self.module)
 
     def _scale(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 @dataclass(frozen=True)
@@ -78,27 +77,31 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside the block BatchNorm normalizes by the batch as in training, but its running statistics do not move.
+def unmoved_buffers(model: nn.Module) -> Iterator[None]:
+    """On leaving, all buffers are as they were, whatever forward passes within made of them.
 
-    Running statistics of InstanceNorm layers do not move either.
+    These are the running statistics of BatchNorm and InstanceNorm layers, and those that a model keeps by itself, such
+    as a center, a codebook or the vectors of a spectral norm. BatchNorm normalizes by the batch meanwhile, as in
+    training.
     """
-    modules = list(model.modules())
-    batch_norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-    # InstanceNorm layers move the statistics that they have, whether they track them or not
-    instance_norms = [m for m in modules if isinstance(m, _InstanceNorm) and m.training]
-    statistics = [(layer.running_mean, layer.running_var) for layer in instance_norms]
+    held = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    buffers = [buffer for _, _, buffer in held]
+    # not by `_version`, which BatchNorm leaves as it is
+    saved = [buffer.clone() for buffer in buffers]
     try:
-        for layer in batch_norms:
-            layer.track_running_stats = False
-        for instance_norm in instance_norms:
-            instance_norm.running_mean = instance_norm.running_var = None
         yield
     finally:
-        for layer in batch_norms:
-            layer.track_running_stats = True
-        for instance_norm, (mean, variance) in zip(instance_norms, statistics, strict=True):
-            instance_norm.running_mean, instance_norm.running_var = mean, variance
+        for module, name, buffer in held:
+            # a forward pass may also have put another tensor in its place
+            module._buffers[name] = buffer
+        with torch.no_grad():
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager

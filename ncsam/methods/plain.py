@@ -20,6 +20,8 @@ class Plain(Method):
         of_batch: `forward` and `count`, see `Method`.
     """
 
+    runs_gradient_hooks = True
+
     def __init__(self, model: nn.Module, loss_fn: TrainingLoss, **of_batch: Unpack[OfBatch]) -> None:
         super().__init__(model, loss_fn, **of_batch)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.plan.data import observed_labels, study_options
+from analysis.plan.data import load_data, observed_labels, study_options
 from analysis.plan.run_config import RunConfig, RunNoise
 from ncsam import NOISE_KINDS, load_dataset
 
@@ -75,3 +75,17 @@ def test_posteriors_come_from_a_file_and_inputs_from_the_data_set(whole, tmp_pat
 @pytest.mark.parametrize("kind", NOISE_KINDS)
 def test_no_option_of_a_study_is_a_tensor_of_samples(kind):
     assert not {"inputs", "observed"} & set(study_options(kind))
+
+
+def test_features_in_float64_are_those_of_a_study_in_float32(tmp_path):
+    """NumPy's own floats are float64, and networks train in float32."""
+    draws = np.random.default_rng(0)
+    arrays = {f"x_{part}": draws.normal(size=(12, 6)) for part in ("train", "test")}
+    labels = {f"y_{part}": np.arange(12) % 3 for part in ("train", "test")}
+    np.savez(tmp_path / "data.npz", **arrays, **labels)
+    config = RunConfig.model_construct(
+        dataset="npz", seed=0, train_samples=None, test_samples=None, image_size=None
+    )
+    dataset = load_data(config, tmp_path)
+    assert dataset.train.pixels.dtype == dataset.test.pixels.dtype == torch.float32
+    np.testing.assert_allclose(dataset.train.pixels, arrays["x_train"], rtol=1e-6)

@@ -3,18 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from landscape import (
-    Objective,
-    filter_normalized_directions,
-    sharpness,
-    spectral_density,
-    surface,
-    tasks,
-    top_eigenvalues,
-    trace,
-)
+from landscape import Objective, tasks
+from ncsam import SAM
+from tests.clients.client import CHECKS, Client
 
 transformers = pytest.importorskip("transformers")
 
@@ -31,6 +23,13 @@ def batch_of(labels):
     return {"input_ids": ids, "attention_mask": mask, "labels": labels(ids, mask)}
 
 
+def without_dropout(config):
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
+
+
 def classes(ids, _):
     return ids.sum(1) % 3
 
@@ -41,7 +40,7 @@ def words(ids, mask):
 
 def bert():
     config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, num_labels=3, **SIZES)
-    return transformers.BertForSequenceClassification(config), classes, tasks.hugging_face()
+    return transformers.BertForSequenceClassification(without_dropout(config)), classes, tasks.hugging_face()
 
 
 def distilbert():
@@ -54,19 +53,23 @@ def distilbert():
         hidden_dim=12,
         num_labels=3,
     )
-    return transformers.DistilBertForSequenceClassification(config), classes, tasks.hugging_face()
+    return (
+        transformers.DistilBertForSequenceClassification(without_dropout(config)),
+        classes,
+        tasks.hugging_face(),
+    )
 
 
 def masked_language():
     config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, **SIZES)
-    return transformers.BertForMaskedLM(config), words, tasks.hugging_face()
+    return transformers.BertForMaskedLM(without_dropout(config)), words, tasks.hugging_face()
 
 
 def gpt2():
     config = transformers.GPT2Config(
         vocab_size=WORDS, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
     )
-    return transformers.GPT2LMHeadModel(config), words, tasks.causal_language_model()
+    return transformers.GPT2LMHeadModel(without_dropout(config)), words, tasks.causal_language_model()
 
 
 def encoder_decoder():
@@ -87,7 +90,7 @@ def encoder_decoder():
         decoder_start_token_id=2,
     )
     return (
-        transformers.BartForConditionalGeneration(config),
+        transformers.BartForConditionalGeneration(without_dropout(config)),
         words,
         tasks.hugging_face(sequence_to_sequence=True),
     )
@@ -113,8 +116,8 @@ def case(name, cut):
     loss = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
     objective = Objective(model, loss, batches, chunk_size=cut, **task)
 
-    def truth(weights):
-        logits, targets = functional_call(model, weights, (), batch).logits, batch["labels"]
+    def truth(model):
+        logits, targets = model(**batch).logits, batch["labels"]
         if name == "gpt2":
             logits, targets = logits[:, :-1], targets[:, 1:]
         kept = targets != -100
@@ -124,25 +127,12 @@ def case(name, cut):
     return objective, truth
 
 
-def difference(of, theta, vector, step=1e-6):
-    return (of(theta + step * vector) - of(theta - step * vector)) / (2 * step)
-
-
 @pytest.mark.parametrize("cut", [2, 9])
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_derivatives_are_those_of_all_labels_at_once(name, cut):
-    objective, truth = case(name, cut)
-
-    def own_gradient(theta):
-        theta = theta.detach().requires_grad_()
-        return torch.autograd.grad(truth(objective.unflatten(theta)), theta)[0]
-
-    theta = objective.theta
-    assert objective.value() == pytest.approx(truth(objective.unflatten(theta)).item(), rel=1e-10)
-    torch.testing.assert_close(objective.gradient(), own_gradient(theta), rtol=1e-9, atol=1e-11)
-    vector = torch.randn(len(theta), dtype=D, generator=torch.Generator().manual_seed(1))
-    expected = difference(own_gradient, theta, vector)
-    torch.testing.assert_close(objective.hvp(vector), expected, rtol=1e-5, atol=1e-7)
+    client = client_of(name)
+    client.objective, _ = case(name, cut)
+    CHECKS["derivatives"](client)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -156,32 +146,47 @@ def test_traced_products_are_the_direct_ones(name):
     torch.testing.assert_close(traced.ggnvp(vector), direct[1])
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_all_is_measured(name):
+def client_of(name):
     objective, truth = case(name, 4)
-    assert top_eigenvalues(objective, 1, tol=0.01).converged.all()
-    assert trace(objective, max_products=8, rtol=None).standard_error > 0
-    assert spectral_density(objective, seed=0).samples == objective.n_samples
-    assert sharpness(objective, rho=0.01).value > 0
-    directions = filter_normalized_directions(objective, 2, seed=0)
-    plane = surface(objective, directions, steps=5)
-    point = (
-        objective.theta + plane.alpha[4] * directions.vectors[:, 0] + plane.beta[0] * directions.vectors[:, 1]
+    torch.manual_seed(0)
+    model, labels, task = MODELS[name]()
+    batch = batch_of(labels)
+    loss_fn = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
+    few = [
+        (p.numel(), key) for key, p in model.named_parameters() if key in objective.names and p.numel() > 2
+    ]
+    return Client(
+        model.to(D),
+        truth,
+        objective,
+        tuple(key for _, key in sorted(few)[:3]),
+        lambda model, rho: SAM(model, loss_fn, rho=rho, **task),
+        (batch,),
     )
-    assert plane.loss[4, 0] == pytest.approx(truth(objective.unflatten(point)).item(), rel=1e-9)
 
 
-def test_images():
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", MODELS)
+def test_all_measures_are_those_of_plain_torch(name, check):
+    CHECKS[check](client_of(name))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_all_measures_of_images_are_those_of_plain_torch(check):
     torch.manual_seed(0)
     config = transformers.ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=3, **SIZES)
-    model = transformers.ViTForImageClassification(config).to(D).eval()
+    model = transformers.ViTForImageClassification(without_dropout(config)).to(D)
     images = torch.randn(6, 1, 8, 8, dtype=D, generator=torch.Generator().manual_seed(2))
-    batch = {"pixel_values": images, "labels": torch.arange(6) % 3}
-    objective = Objective(model, tasks.label_loss, batch, chunk_size=4, **tasks.hugging_face())
-    assert objective.value() == pytest.approx(model(**batch).loss.item(), rel=1e-12)
-    vector = torch.ones_like(objective.theta)
-    expected = difference(objective.gradient, objective.theta, vector)
-    torch.testing.assert_close(objective.hvp(vector), expected, rtol=1e-5, atol=1e-8)
+    batch, task = {"pixel_values": images, "labels": torch.arange(6) % 3}, tasks.hugging_face()
+    client = Client(
+        model,
+        lambda model: nn.functional.cross_entropy(model(images).logits, batch["labels"]),
+        Objective(model, tasks.label_loss, batch, chunk_size=4, **task),
+        ("classifier.weight",),
+        lambda model, rho: SAM(model, tasks.label_loss, rho=rho, **task),
+        (batch,),
+    )
+    CHECKS[check](client)
 
 
 def test_a_model_that_returns_its_own_loss_needs_no_task():

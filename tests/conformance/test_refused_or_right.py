@@ -299,22 +299,6 @@ def test_outputs_that_are_a_little_random_are_refused(noise):
         Objective(Noisy(), cross_entropy, samples())
 
 
-def test_an_operation_without_a_second_derivative_is_named():
-    class Pooled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(5, 8)
-
-        def forward(self, x):
-            return nn.functional.embedding_bag(torch.arange(len(x)).view(-1, 1), self.inner(x), mode="max")[
-                :, :3
-            ]
-
-    objective = Objective(Pooled(), cross_entropy, samples())
-    with pytest.raises(RuntimeError, match="model: an operation of it has no second derivative in torch"):
-        objective.hvp(torch.ones_like(objective.theta))
-
-
 def test_the_hard_sigmoid_has_second_derivatives():
     model = nn.Sequential(nn.Linear(5, 6), nn.Hardsigmoid(), nn.Linear(6, 3)).double()
     objective = Objective(model, cross_entropy, samples(dtype=torch.float64))

@@ -208,3 +208,14 @@ def test_the_same_seed_gives_the_same_bits():
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         ask(symmetric(SPECTRA["decaying"]), **options)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
+def test_all_pairs_converge_where_the_budget_reaches_for_a_whole_basis(tol):
+    """The lower end of a Marchenko-Pastur spectrum, where neighbors differ by a thousandth."""
+    factor = torch.randn(60, 60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    matrix = factor.T @ factor / 60 - 0.5 * torch.eye(60, dtype=torch.float64)
+    pairs = ask(matrix, 3, which="smallest", tol=tol)
+    assert pairs.converged.all()
+    assert pairs.products <= 180
+    np.testing.assert_allclose(pairs.values, torch.linalg.eigvalsh(matrix)[:3], atol=max(tol**2, 1e-12))

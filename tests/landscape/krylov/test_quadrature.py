@@ -73,8 +73,29 @@ def test_as_many_steps_as_dimensions_give_every_eigenvalue():
     spectrum = np.arange(1.0, 13)
     found = ask(spectrum, steps=12)
     assert len(found.values) == 0
-    for nodes in found.nodes:
+    for nodes, weights in zip(found.nodes, found.weights, strict=True):
         np.testing.assert_allclose(nodes.numpy(), spectrum, rtol=1e-8)
+        np.testing.assert_allclose(weights.numpy(), 1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "steps"),
+    [
+        (np.r_[6.4, 3.3, 1.2, 0.4, np.zeros(3)], 5),
+        (np.r_[4.7, 0.39, 0.17, 0.14, 0.04, 0.015, 0.002], 6),
+        (np.r_[[5.0] * 3, [1.0] * 2], 5),
+    ],
+)
+def test_the_first_moment_is_the_trace_once_the_krylov_space_is_exhausted(spectrum, steps):
+    """There the eigenvalues that the first probe found were no longer taken out of the others."""
+    for seed in range(20):
+        found = ask(spectrum, seed, steps=steps)
+        points, masses = whole(found, len(spectrum))
+        spread = (found.nodes * found.weights).sum(1).std().item() * len(spectrum)
+        assert len(spectrum) * points @ masses == pytest.approx(
+            spectrum.sum(), rel=1e-9, abs=4 * spread / np.sqrt(5)
+        )
+        assert spread < 0.05 * spectrum.sum() or len(set(spectrum)) == 2
 
 
 @pytest.mark.parametrize(

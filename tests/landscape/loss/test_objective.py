@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from landscape import Objective
+from landscape import Objective, filter_normalized_directions, line
 from tests.conftest import build, dense_hessian, flat, loss_of_vector
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -230,3 +230,19 @@ def test_wrong_vector_lengths_are_named():
         objective.hvp(torch.tensor(1.0))
     with pytest.raises(ValueError, match="^theta"):
         objective.value(torch.ones(3))
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_samples_with_an_ignored_label_have_no_accuracy(ignored, keep):
+    """They were counted as wrong."""
+    model, inputs, targets = build("mlp")
+    is_ignored = torch.arange(len(targets)) % 4 == 0
+    labels = torch.where(is_ignored, ignored, targets)
+    loader = list(zip(inputs.split(10), labels.split(10), strict=True))
+    data = torch.utils.data.DataLoader(loader, batch_size=None)
+    objective = Objective(model, nn.CrossEntropyLoss(ignore_index=ignored), data, keep=keep)
+    right = (model.eval()(inputs).argmax(1) == targets)[~is_ignored].double().mean().item()
+    assert objective.evaluate().accuracy == pytest.approx(right)
+    found = line(objective, filter_normalized_directions(objective, 1, seed=0), steps=3)
+    assert found.accuracy[1] == pytest.approx(right)

@@ -1,5 +1,7 @@
 import dataclasses
+import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -113,6 +115,71 @@ def test_saving_again_replaces(objective, tmp_path):
     save(path, "a", sharpness(objective, rho=0.1, steps=1))
     save(path, "a", sharpness(objective, rho=0.2, steps=1))
     assert load(path, "a").rho == 0.2
+
+
+def test_results_below_one_that_is_saved_again_are_kept(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "a", sharpness(objective, rho=0.1, steps=1))
+    save(path, "a/finer", sharpness(objective, rho=0.2, steps=1))
+    save(path, "a", sharpness(objective, rho=0.3, steps=1))
+    assert (load(path, "a").rho, load(path, "a/finer").rho) == (0.3, 0.2)
+
+
+def test_what_two_threads_save_to_one_file_is_all_kept(objective, tmp_path):
+    """h5py#1035, h5py#1804: each wrote a copy of the file as it was before the other."""
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+
+    def work(name):
+        for i in range(8):
+            save(path, f"{name}/{i}", result)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, "abc"))
+    with h5py.File(path) as file:
+        assert {name: len(file[name]) for name in file} == {"a": 8, "b": 8, "c": 8}
+
+
+def save_ten(path, name, result):
+    for i in range(10):
+        save(path, f"{name}/{i}", result)
+
+
+def test_what_two_processes_save_to_one_file_is_all_kept(objective, tmp_path):
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+    # not spawned: the packages would be imported anew
+    forked = multiprocessing.get_context("fork")
+    writers = [forked.Process(target=save_ten, args=(path, name, result)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    with h5py.File(path) as file:
+        assert {name: len(file[name]) for name in file} == {"a": 10, "b": 10}
+
+
+def test_a_file_that_is_open_for_writing_is_refused(objective, tmp_path):
+    """h5py#1864: what was saved by path was lost, or what the open file held."""
+    path, result = tmp_path / "results.h5", sharpness(objective, rho=0.1, steps=1)
+    save(path, "first", result)
+    with h5py.File(path, "a") as file:
+        file["mine"] = np.arange(5)
+        with pytest.raises(ValueError, match="is open for writing elsewhere"):
+            save(path, "second", result)
+        save(file, "second", result)
+    with h5py.File(path) as file:
+        assert set(file) == {"first", "mine", "second"}
+        save(path, "third", result)
+    assert load(path, "third").rho == 0.1
+
+
+def test_xarray_writes_what_it_has_read(objective, tmp_path):
+    path = tmp_path / "results.h5"
+    save(path, "sharpness", sharpness(objective, rho=0.1, steps=1))
+    with xarray.open_dataset(path, group="sharpness", engine="h5netcdf") as dataset:
+        dataset.to_netcdf(tmp_path / "copy.nc", engine="h5netcdf")
+    with xarray.open_dataset(tmp_path / "copy.nc", engine="h5netcdf") as dataset:
+        assert dataset.rho == 0.1
 
 
 def test_xarray_reads_a_surface_with_its_coordinates_units_and_descriptions(objective, tmp_path):

@@ -1,0 +1,84 @@
+"""A few samples in float64, in which short differences of losses and of gradients are good derivatives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from landscape.loss.batches import copied_to, in_precision
+from landscape.loss.counts import Pair
+from landscape.loss.task import Forward, LossFunction
+from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+
+MOVED = 0.01
+"""How far from the weights derivatives are looked at, relative to them: weights of 0 may lie on a kink."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class InFloat64:
+    """The loss of some samples as a function of the weights, in float64.
+
+    Attributes:
+        model: in evaluation mode.
+        forward: (model, inputs) -> outputs.
+        layout: of its variables.
+        theta: the variables (n,).
+        data: inputs and targets.
+        loss_fn: (outputs, targets) -> mean loss.
+    """
+
+    model: nn.Module
+    forward: Forward
+    layout: ParameterLayout
+    theta: Tensor
+    data: Pair
+    loss_fn: LossFunction
+
+    @cached_property
+    def _constants(self) -> dict[str, Tensor]:
+        return {name: in_precision(each, torch.float64) for name, each in tensors_of(self.model).items()}
+
+    @cached_property
+    def _pair(self) -> Pair:
+        inputs, targets = (in_precision(part, torch.float64) for part in self.data)
+        return inputs, targets
+
+    @cached_property
+    def _loss_fn(self) -> LossFunction:
+        return copy.deepcopy(self.loss_fn).double() if isinstance(self.loss_fn, nn.Module) else self.loss_fn
+
+    @property
+    def size(self) -> float:
+        """The root mean square of the weights; 1 if all are 0."""
+        return self.theta.double().square().mean().sqrt().item() or 1.0
+
+    def draws(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Weights nearby, and a direction of the weights' size."""
+        generator = torch.Generator().manual_seed(seed)
+        shift, vector = (
+            self.size * torch.randn(self.theta.shape, generator=generator, dtype=torch.float64)
+            for _ in range(2)
+        )
+        return self.theta.double() + MOVED * shift.to(self.theta.device), vector.to(self.theta.device)
+
+    def run(self, theta: Tensor, use: Callable[[Tensor, Any], T]) -> T:
+        """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
+        variable = theta.detach().requires_grad_()
+        weights = {**self._constants, **self.layout.unflatten(variable)}
+        return with_weights(
+            self.model,
+            weights,
+            lambda model: use(variable, self.forward(model, copied_to(self._pair[0], theta.device))),
+        )
+
+    def loss(self, outputs: Any) -> Tensor:
+        """The mean loss."""
+        return self._loss_fn(outputs, self._pair[1])

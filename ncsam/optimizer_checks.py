@@ -1,0 +1,44 @@
+"""Optimizers and schedulers that a training loop cannot step, and states of other optimizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
+    """Checks that optimizer and scheduler take a step without arguments.
+
+    Raises:
+        ValueError: they need a closure, or a metric.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "optimizer: LBFGS asks for the loss several times a step, which fit does not offer; take one that steps by "
+            "a gradient, such as SGD or AdamW"
+        )
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError(
+            "scheduler: ReduceLROnPlateau follows a metric, which fit does not give it; take a schedule by epochs "
+            "(build_schedule), or train epoch by epoch with a checkpoint and step the scheduler in between"
+        )
+
+
+def check_that_the_state_fits(stored: dict[str, Any], optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Checks that a stored state is one of such an optimizer.
+
+    Raises:
+        ValueError: it has other settings, as those of another optimizer.
+    """
+    theirs, ours = (
+        {name for group in groups for name in group}
+        for groups in (stored["param_groups"], optimizer.param_groups)
+    )
+    if theirs - ours and ours - theirs:
+        raise ValueError(
+            f"checkpoint: {path} was written with another optimizer than {type(optimizer).__name__}; give the same, "
+            "delete the file, or name another"
+        )

@@ -1,0 +1,130 @@
+"""Trainings that once went wrong without a word: each is right, or refused with its cause."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, Plain
+
+cross_entropy = nn.CrossEntropyLoss()
+
+
+def batch(count=16):
+    return torch.randn(count, 5, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 3
+
+
+def network(*layers):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), *layers, nn.Tanh(), nn.Linear(8, 3))
+
+
+class OwnBatchNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("variance", torch.ones(8))
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.mean, self.variance, None, None, self.training, 0.1, 1e-5)
+
+
+class Centered(nn.Module):
+    """As DINO's center, or a codebook; by a write, or by a new tensor."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self.writes = writes
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x):
+        if self.training and self.writes:
+            self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return x - self.mean
+
+
+STATEFUL = {
+    "BatchNorm": lambda: network(nn.BatchNorm1d(8)),
+    "own BatchNorm": lambda: network(OwnBatchNorm()),
+    "written center": lambda: network(Centered(writes=True)),
+    "new center": lambda: network(Centered(writes=False)),
+    "spectral norm": lambda: network(parametrizations.spectral_norm(nn.Linear(8, 8))),
+    "InstanceNorm": lambda: network(
+        nn.Unflatten(1, (4, 2)), nn.InstanceNorm1d(4, track_running_stats=True), nn.Flatten()
+    ),
+    "scripted": lambda: torch.jit.script(network(nn.BatchNorm1d(8))),
+}
+METHODS = {
+    "SAM": lambda model: SAM(model, cross_entropy, rho=0.5),
+    "GSAM": lambda model: GSAM(model, cross_entropy, rho=0.5),
+    "NCSAM": lambda model: NCSAM(model, cross_entropy, rho=0.5, flip_ratio=0.4, strength=1.0, warmup=0.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", STATEFUL)
+def test_every_buffer_moves_once_a_step(model, method):
+    """davda54/sam#17: at the perturbed weights statistics moved a second time."""
+    model = STATEFUL[model]()
+    once = copy.deepcopy(model)
+    once(batch()[0])
+    of_batch = METHODS[method](model)
+    of_batch.progress = 0.9
+    of_batch.backward(*batch())
+    for (name, found), right in zip(model.named_buffers(), once.buffers(), strict=True):
+        torch.testing.assert_close(found, right, msg=name)
+
+
+@pytest.mark.parametrize("method_type", [SAM, ASAM, GSAM, SANER, FriendlySAM])
+def test_an_optimizer_that_steps_in_the_backward_pass_is_refused(method_type):
+    """pytorch/tutorials#2568: its steps from the perturbed weights were taken back, and nothing was trained."""
+    model = network()
+    model[0].weight.register_post_accumulate_grad_hook(print)
+    with pytest.raises(
+        ValueError, match=r"model: '0\.weight' has a hook .* remove the hook and call optimizer\.step"
+    ):
+        method_type(model, cross_entropy, rho=0.1).backward(*batch())
+
+
+def test_an_optimizer_that_steps_in_the_backward_pass_trains_by_plain_gradients():
+    model = network()
+    optimizers = {parameter: torch.optim.SGD([parameter], 0.1) for parameter in model.parameters()}
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda own: optimizers[own].step())
+    right = copy.deepcopy(network())
+    cross_entropy(right(batch()[0]), batch()[1]).backward()
+    torch.optim.SGD(right.parameters(), 0.1).step()
+    Plain(model, cross_entropy).backward(*batch())
+    for found, expected in zip(model.parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sparse_gradients_give_the_step_of_dense_ones(method):
+    gradients = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 4, sparse=sparse), nn.Flatten(), nn.Linear(16, 3))
+        of_batch = METHODS[method](model)
+        of_batch.progress = 0.9
+        of_batch.backward(torch.arange(64).view(16, 4) % 9, batch()[1])
+        gradients.append([parameter.grad.to_dense() for parameter in model.parameters()])
+    for found, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_friendly_sam_is_told_that_layers_were_unfrozen():
+    model = network()
+    method = FriendlySAM(model, cross_entropy, rho=0.1)
+    model[0].requires_grad_(False)
+    method.backward(*batch())
+    model[0].requires_grad_(True)
+    with pytest.raises(
+        ValueError, match="model: other parameters require a gradient .* make a new FriendlySAM"
+    ):
+        method.backward(*batch())
