@@ -18,6 +18,8 @@ from landscape import Surface
 
 METHODS = ("SGD", "SAM")
 RATE = 0.4
+WIDTH = 8.6
+"""Inches: the picture is as wide as the page."""
 PICTURE = Path(__file__).resolve().parents[1] / "figures/gallery/sgd_beside_sam.png"
 
 
@@ -51,6 +53,7 @@ def main() -> None:
         [panel(arguments.results, method, surfaces) for method in METHODS],
         loss_name="training loss",
         about=f"{study.dataset}, {RATE:.0%} wrong labels.",
+        width=WIDTH,
     )
     figure.savefig(arguments.out, dpi=150)
 

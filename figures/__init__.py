@@ -3,19 +3,26 @@
 from figures.alignment import alignment
 from figures.contact_sheet import contact_sheet
 from figures.curvature import curvature
+from figures.epochs import sharpness_over_epochs
 from figures.forest import forest
 from figures.interactive import interactive
 from figures.label_scores import label_scores
+from figures.lines import lines
 from figures.noise_rate import Panel, against_noise_rate
 from figures.paths import paths
 from figures.shaded_relief import shaded_relief
 from figures.sharpness_accuracy import sharpness_accuracy
 from figures.spectra import spectra
-from figures.surfaces import contours, lines, relief
+from figures.spectral_densities import spectral_densities
+from figures.style import ONE_COLUMN, TWO_COLUMNS, Style
+from figures.surfaces import contours, relief
 from figures.training_curves import training_curves
 
 __all__ = [
+    "ONE_COLUMN",
+    "TWO_COLUMNS",
     "Panel",
+    "Style",
     "against_noise_rate",
     "alignment",
     "contact_sheet",
@@ -29,6 +36,8 @@ __all__ = [
     "relief",
     "shaded_relief",
     "sharpness_accuracy",
+    "sharpness_over_epochs",
     "spectra",
+    "spectral_densities",
     "training_curves",
 ]

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.style import COLORS, RC, caption, data_of, legend_above, marker_of_one, new_figure, wrong_labels
+from figures.panels import panel_grid
+from figures.style import (
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
+    data_of,
+    drawing,
+    few_ticks,
+    finish,
+    legend_above,
+    looks,
+    marked,
+    new_figure,
+    wrong_labels,
+)
 
 CURVES = (
-    ("cos_compensated_sam_clean", "SAM's perturbation and the true labels'", COLORS[1]),
-    ("cos_plus_clean", "NCSAM's (+s g*) and the true labels'", COLORS[2]),
-    ("cos_minus_clean", "opposite sign's (-s g*) and the true labels'", COLORS[3]),
-    ("cos_gstar_noise", "g* and the true noise gradient", COLORS[6]),
+    ("cos_compensated_sam_clean", "SAM's perturbation and the true labels'"),
+    ("cos_plus_clean", "NCSAM's (+s g*) and the true labels'"),
+    ("cos_minus_clean", "opposite sign's (-s g*) and the true labels'"),
+    ("cos_gstar_noise", "g* and the true noise gradient"),
 )
 
 
-def alignment(histories: pd.DataFrame, method: str) -> Figure:
-    """Cosines over the epochs of one compensating method, with a column for each noise rate above 0.
+def alignment(
+    histories: pd.DataFrame, method: str, *, width: float = TWO_COLUMNS, style: Style = PLAIN
+) -> Figure:
+    """Cosines over the epochs of one compensating method, a column for each noise rate above 0.
 
     Args:
-        histories: one row for each epoch: `method`, `noise_rate`, `seed`, `epoch`, and the alignment metrics.
-        method: the method of the runs. All cosines are those of the same batches at the same weights.
+        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the alignment metrics.
+        method: whose runs; all cosines are of the same batches at the same weights.
+        width: of the figure in inches; a narrow figure has one row for each noise rate.
+        style: how text is written.
 
     Raises:
         ValueError: the method has no run with wrong labels.
@@ -30,24 +47,28 @@ def alignment(histories: pd.DataFrame, method: str) -> Figure:
     if runs.empty:
         raise ValueError(f"method: no run of {method!r} with wrong labels")
     rates = sorted(runs["noise_rate"].unique())
-    with mpl.rc_context(RC):
-        figure = new_figure(3.0 * len(rates) + 0.6, 3.2)
-        axes = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
-        for ax, rate in zip(axes, rates, strict=True):
+    with drawing(style):
+        look = looks(label for _, label in CURVES)
+        figure = new_figure(width, 3.2)
+        grid = panel_grid(figure, 1, len(rates), 2.0)
+        for ax, rate in zip(grid.axes[0], rates, strict=True):
             of_rate = runs[runs["noise_rate"] == rate]
-            for metric, label, color in CURVES:
+            for index, (metric, label) in enumerate(CURVES):
                 by_epoch = of_rate.groupby("epoch")[metric]
-                mean = by_epoch.mean()
-                ax.plot(mean.index, mean, marker_of_one(mean) + "-", color=color, label=label, lw=1.4, ms=4)
+                mean, color = by_epoch.mean(), look[label]["color"]
+                ax.plot(
+                    mean.index, mean, **look[label], label=label, ms=3.5, markevery=marked(index, len(mean))
+                )
                 ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=color, alpha=0.18, lw=0)
             ax.axhline(0, color="0.5", lw=0.8)
-            ax.set_title(wrong_labels(rate))
-            ax.set_xlabel("epoch")
-        axes[0].set_ylabel("cosine")
-        legend_above(figure, axes[:1])
-        caption(
+            few_ticks(ax.xaxis, 4, integer=True)
+            few_ticks(ax.yaxis)
+        grid.label(["cosine"], [wrong_labels(rate) for rate in rates], "epoch")
+        legend_above(figure, grid.axes[0, :1])
+        finish(
             figure,
+            style,
             f"{data_of(runs)}: {method} from the end of its warm-up; mean over seeds, band: smallest to "
-            "largest. The claim: green above orange, black above 0.",
+            "largest. The claim: squares above circles, inverted triangles above 0.",
         )
     return figure

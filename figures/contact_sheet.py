@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from figures.style import COLORS, RC, caption, new_figure
+from figures.style import COLORS, PLAIN, TWO_COLUMNS, Style, drawing, finish, new_figure, points
 
 SIDE = 0.62
 """Inches of an image."""
@@ -24,7 +23,8 @@ def contact_sheet(
     about: str,
     ids: Sequence[object] | None = None,
     is_wrong: ArrayLike | None = None,
-    width: float = 6.9,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
 ) -> Figure:
     """Images in their order, row by row, the given label above the proposed one.
 
@@ -37,6 +37,7 @@ def contact_sheet(
         ids: of the samples, drawn below each image.
         is_wrong: bool (n,), where the truth is known: frames tell wrong labels from right ones.
         width: inches.
+        style: how text is written.
 
     Raises:
         ValueError: no image, images of another form, or as many labels as there are not images.
@@ -48,7 +49,7 @@ def contact_sheet(
     lines = 2 + (ids is not None)
     columns = max(1, min(len(pictures), int(width / (SIDE + 0.12))))
     rows = -(-len(pictures) // columns)
-    with mpl.rc_context({**RC, "axes.grid": False}):
+    with drawing(style, **{"axes.grid": False}):
         figure = new_figure(width, rows * (SIDE + 0.13 * lines + 0.08) + 0.75)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for ax in axes:
@@ -56,11 +57,13 @@ def contact_sheet(
         for i, (ax, picture) in enumerate(zip(axes, pictures, strict=False)):
             ax.imshow(picture, cmap="gray_r", interpolation="nearest")
             words = [str(given[i]), f"→ {proposed[i]}", *([] if ids is None else [f"#{ids[i]}"])]
-            ax.set_title("\n".join(_cut(word) for word in words), fontsize=6, pad=2, linespacing=1.05)
+            ax.set_title(
+                "\n".join(_cut(word) for word in words), fontsize=points("x-small"), pad=2, linespacing=1.05
+            )
             if is_wrong is not None:
                 _frame(ax, bool(np.asarray(is_wrong)[i]))
         frames = "" if is_wrong is None else " Frame: orange, the given label is wrong; blue, it is right."
-        caption(figure, f"{about} Above each image: given label, → proposed label.{frames}")
+        finish(figure, style, f"{about} Above each image: given label, → proposed label.{frames}")
     return figure
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.panels import panel_grid
 from figures.style import (
-    RC,
-    caption,
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
     data_of,
+    drawing,
+    finish,
     legend_above,
     legend_name,
     logarithmic,
@@ -25,56 +32,61 @@ QUANTITIES = (
     ("sharpness", "worst-case sharpness (nat)"),
 )
 LOSSES = (
-    ("observed", "training loss with observed labels"),
-    ("clean", "training loss with true labels"),
+    ("observed", "training loss,\nobserved labels"),
+    ("clean", "training loss,\ntrue labels"),
 )
 
 
-def curvature(runs: pd.DataFrame) -> Figure:
-    """Top eigenvalue, trace and worst-case sharpness against the noise rate, for the losses of both labels.
+def curvature(runs: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = PLAIN) -> Figure:
+    """Top eigenvalue, trace and worst-case sharpness against the noise rate, for both labels' loss.
 
     Args:
-        runs: one row for each run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the residual of the
-            eigenvalue and the standard error of the trace.
+        runs: one row a run: `method`, `noise_rate`, `seed`, and `<quantity>_<loss>`, with the eigenvalue's
+            residual and the trace's standard error beside them.
+        width: of the figure in inches; a narrow figure has one row for each quantity.
+        style: how text is written.
     """
     # infinite values have no mean
     runs = runs.replace([np.inf, -np.inf], np.nan)
-    style = looks(runs["method"])
     rates = np.sort(runs["noise_rate"].unique())
-    # half of the distance to the next rate stays free
-    shift = min(0.08, 0.5 / len(style)) * (np.diff(rates).min() if len(rates) > 1 else 0.1)
-    with mpl.rc_context(RC):
-        figure = new_figure(9.6, 5.6)
-        axes = figure.subplots(2, 3, sharex=True, sharey="col")
-        for row, (loss, loss_label) in enumerate(LOSSES):
-            for column, (quantity, label) in enumerate(QUANTITIES):
-                ax = axes[row, column]
-                for index, (method, of_method) in enumerate(runs.groupby("method", sort=False)):
-                    by_rate = of_method.groupby("noise_rate")[f"{quantity}_{loss}"]
-                    mean = by_rate.mean()
-                    # the mean of equal values may differ from them by rounding
-                    spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
-                    at = mean.index.to_numpy() + (index - (len(style) - 1) / 2) * shift
-                    look, name = style[str(method)], legend_name(str(method))
-                    ax.errorbar(at, mean, spread, **look, label=name, ms=4, lw=1.2, capsize=2)
-                # both rows have one scale
+    with drawing(style):
+        look = looks(runs["method"])
+        figure = new_figure(width, 5.6)
+        grid = panel_grid(figure, len(LOSSES), len(QUANTITIES), 2.0, share_y=False)
+        for column, (quantity, _) in enumerate(QUANTITIES):
+            above, below = grid.axes[:, column]
+            below.sharey(above)
+            for ax, (loss, _) in zip((above, below), LOSSES, strict=True):
+                _draw(ax, runs, f"{quantity}_{loss}", look)
+                # both losses have one scale
                 logarithmic(ax.yaxis, runs[[f"{quantity}_{each}" for each, _ in LOSSES]])
                 ax.set_xticks(rates, labels=map(percent, rates))
-                if row == 0:
-                    ax.set_title(label)
-                if row == 1:
-                    ax.set_xlabel("wrong labels in training")
-                if column == 0:
-                    ax.set_ylabel(loss_label)
-        legend_above(figure, axes.flat)
+        names = [label for _, label in QUANTITIES]
+        grid.label([label for _, label in LOSSES], names, "wrong labels in training")
+        legend_above(figure, grid.axes.flat)
         rho = runs["sharpness_rho_observed"].dropna().unique()
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
-        caption(
+        finish(
             figure,
+            style,
             f"{data_of(runs)}: mean over seeds, bars from smallest to largest; points are shifted sideways to "
             f"be told apart. {_missing(runs)}{_errors(runs)}{radius}.",
         )
     return figure
+
+
+def _draw(ax: Axes, runs: pd.DataFrame, column: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    rates = np.sort(runs["noise_rate"].unique())
+    # half the way to the next rate is left free
+    shift = min(0.08, 0.5 / len(looks)) * (np.diff(rates).min() if len(rates) > 1 else 0.1)
+    for index, (method, of_method) in enumerate(runs.groupby("method", sort=False)):
+        by_rate = of_method.groupby("noise_rate")[column]
+        mean = by_rate.mean()
+        # the mean of equal values may be a rounding beside them
+        spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
+        at = mean.index.to_numpy() + (index - (len(looks) - 1) / 2) * shift
+        name = legend_name(str(method))
+        ax.errorbar(at, mean, spread, **looks[str(method)], label=name, ms=3.5, lw=1.2, capsize=2)
 
 
 def _missing(runs: pd.DataFrame) -> str:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from figures.style import COLORS, RC, caption, legend_above, new_figure
+from figures.style import (
+    COLORS,
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
+    drawing,
+    few_ticks,
+    finish,
+    legend_above,
+    new_figure,
+)
 
 KINDS = (("right labels", COLORS[0], "-"), ("wrong labels", COLORS[3], "--"))
 BINS = 25
@@ -26,7 +34,8 @@ def label_scores(
     score_name: str,
     about: str,
     epochs: Sequence[int] | None = None,
-    width: float = 6.9,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
 ) -> Figure:
     """Median and middle half of the scores over all epochs, and their distributions after some of them.
 
@@ -37,6 +46,7 @@ def label_scores(
         about: which data and network, for the caption.
         epochs: counted from 1, whose distributions are drawn; the first, a middle and the last one if not given.
         width: inches; the panels stand below each other in a narrow figure.
+        style: how text is written.
 
     Raises:
         ValueError: sizes that do not match, or an epoch that there is not.
@@ -50,7 +60,7 @@ def label_scores(
         if not 1 <= epoch <= last:
             raise ValueError(f"epochs: must lie in 1..{last}, got {epoch}")
     rows, columns = (1 + len(drawn), 1) if width < 5 else (1, 1 + len(drawn))
-    with mpl.rc_context(RC):
+    with drawing(style):
         figure = new_figure(width, 1.7 * rows + 1.0)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         _over_epochs(axes[0], values, wrong, score_name)
@@ -64,8 +74,9 @@ def label_scores(
             ax.set_xlabel(score_name)
         axes[1].set_ylabel("share of the kind")
         legend_above(figure, axes[:1])
-        caption(
+        finish(
             figure,
+            style,
             f"{about} {int(wrong.sum()):,} of {len(wrong):,} labels are wrong. Line: median; band: middle half. "
             f"Histograms: values outside of the {OUTERMOST[0]:g} and {OUTERMOST[1]:g}% percentiles count in the "
             "outermost bars.",
@@ -85,7 +96,7 @@ def _over_epochs(ax: Axes, values: NDArray[np.float64], wrong: NDArray[np.bool_]
         ax.plot(position, quartiles[1], marker + stroke, color=color, label=label, lw=1.4, ms=4)
         ax.fill_between(position, quartiles[0], quartiles[2], color=color, alpha=0.18, lw=0)
     ax.set(xlabel="epoch", ylabel=score_name)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    few_ticks(ax.xaxis, integer=True)
 
 
 def _distribution(

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import RC, caption, legend_above, legend_name, logarithmic, looks, new_figure
-from landscape.results.wording import percent
+from figures.panels import panel_grid
+from figures.style import (
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
+    drawing,
+    few_ticks,
+    finish,
+    legend_above,
+    legend_name,
+    logarithmic,
+    looks,
+    new_figure,
+    percent,
+)
 
 
 class Panel(NamedTuple):
@@ -29,36 +41,47 @@ class Panel(NamedTuple):
     is_logarithmic: bool = True
 
 
-def against_noise_rate(runs: pd.DataFrame, panels: Sequence[Panel], *, about: str) -> Figure:
-    """The mean over seeds against the noise rate as a line, with a point for each seed and a panel for each quantity.
+def against_noise_rate(
+    runs: pd.DataFrame,
+    panels: Sequence[Panel],
+    *,
+    about: str,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
+) -> Figure:
+    """The mean over seeds against the noise rate as a line, with a point for each seed; a panel for each quantity.
 
     In a logarithmic panel the mean is the geometric one.
 
     Args:
-        runs: one row for each run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.
-        panels: the panels.
-        about: words about the data, for the caption.
+        runs: one row a run: `series`, `noise_rate`, and the columns of the panels. NaN is left out.
+        panels: what is drawn.
+        about: what the caption says of the data.
+        width: of the figure in inches; in a narrow figure the panels are below one another.
+        style: how text is written.
     """
-    style = looks(runs["series"])
     rates = np.sort(runs["noise_rate"].unique())
-    with mpl.rc_context(RC):
-        figure = new_figure(3.2 * len(panels), 3.2)
-        axes = np.atleast_1d(figure.subplots(1, len(panels), sharex=True))
+    with drawing(style):
+        look = looks(runs["series"])
+        figure = new_figure(width, 3.2)
+        axes = panel_grid(figure, 1, len(panels), 2.2, share_y=False).axes[0]
         for ax, panel in zip(axes, panels, strict=True):
             for name, of_series in runs.groupby("series", sort=False):
-                _draw(ax, of_series.dropna(subset=[panel.column]), panel, str(name), style[str(name)])
+                _draw(ax, of_series.dropna(subset=[panel.column]), panel, str(name), look[str(name)])
             if panel.is_logarithmic:
                 ax.set_yscale("log")
                 logarithmic(ax.yaxis, runs[panel.column])
+            else:
+                few_ticks(ax.yaxis)
             ax.set_ylabel(panel.label)
             ax.set_xticks(rates, labels=map(percent, rates))
             ax.set_xlabel("wrong labels")
         legend_above(figure, axes)
-        caption(figure, f"{about}: lines are means over seeds, points are seeds.")
+        finish(figure, style, f"{about}: lines are means over seeds, points are seeds.")
     return figure
 
 
-def _draw(ax: Axes, runs: pd.DataFrame, panel: Panel, name: str, look: dict[str, str]) -> None:
+def _draw(ax: Axes, runs: pd.DataFrame, panel: Panel, name: str, look: Mapping[str, Any]) -> None:
     values = np.log(runs[panel.column]) if panel.is_logarithmic else runs[panel.column]
     mean = values.groupby(runs["noise_rate"]).mean()
     if panel.is_logarithmic:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
+import scipy
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from figures.style import MOST_DECADES
 from landscape import Line, Path, Surface
 
-LEVELS = 21
+LEVELS = 65
+"""Shades of a surface, between its contour lines."""
+FINER = 4
+"""Points of the drawn mesh between two measured ones."""
 OUTLIERS = 25.0
 """A loss above this multiple of the 90th percentile is an outlier; the scale ends below it."""
 
@@ -37,17 +42,51 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     return low, max(high, low + width)
 
 
-def loss_scale(low: float, high: float) -> tuple[Normalize, NDArray[np.float64]]:
-    """Colors and levels between two losses: logarithmic if both are positive, else linear."""
-    if low > 0:
-        return LogNorm(low, high), np.geomspace(low, high, LEVELS)
-    return Normalize(low, high), np.linspace(low, high, LEVELS)
+def round_losses(low: float, high: float) -> NDArray[np.float64]:
+    """Losses in steps of 1, 2 and 5 between two others, for contour lines that can be named."""
+    if low <= 0 or high / low < 2:
+        inner = np.asarray(MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high))
+    else:
+        decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        inner = np.multiply.outer(10.0**decades, [1.0, 2.0, 5.0]).ravel()
+        if len(decades) > MOST_DECADES + 1:
+            inner = 10.0**decades
+    return np.asarray(inner[(inner > low) & (inner < high)], dtype=np.float64)
+
+
+def finer(
+    surface: Surface, low: float, high: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(alpha, beta, height) of a finer mesh for drawing: between measured points a cubic spline of the height.
+
+    The spline stays between the lowest and the highest measured point. A surface with holes is drawn as measured.
+    """
+    height = height_of(surface.loss, low, high)
+    if not np.isfinite(height).all():
+        return surface.alpha, surface.beta, height
+    axes = [
+        np.linspace(axis[0], axis[-1], FINER * (len(axis) - 1) + 1) for axis in (surface.alpha, surface.beta)
+    ]
+    x, y = (min(3, len(axis) - 1) for axis in (surface.alpha, surface.beta))
+    spline = scipy.interpolate.RectBivariateSpline(surface.alpha, surface.beta, height, kx=x, ky=y)
+    return *axes, np.clip(spline(*axes), height.min(), height.max())
 
 
 def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
     """Losses as heights of a relief: logarithms on a logarithmic scale, and NaN for losses that are not finite."""
     finite = np.where(np.isfinite(loss), loss, np.nan).clip(low, high)
     return np.asarray(np.log10(finite) if low > 0 else finite)
+
+
+def height_ticks(low: float, high: float) -> list[float]:
+    """Heights of a relief at round losses: 1, 3, 10, ... where the scale is logarithmic."""
+    if low > 0 and high / low >= 10:
+        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        losses = [step * 10.0**decade for decade in decades for step in (1, 3)]
+        losses = [loss for loss in losses if low <= loss <= high]
+    else:
+        losses = [float(loss) for loss in np.linspace(low, high, 4)]
+    return [float(height) for height in height_of(np.array(losses), low, high)]
 
 
 def loss_at(height: float, low: float, high: float) -> str:
@@ -86,3 +125,9 @@ def with_unit(name: str, results: Iterable[Surface | Line | Path]) -> str:
 def _unit(results: Iterable[Surface | Line | Path]) -> str:
     units = {result.loss_unit for result in results}
     return units.pop() if len(units) == 1 else ""
+
+
+def kinds_of_directions(kinds: Iterable[str]) -> str:
+    """How the directions were made. Older results do not store this: their directions were filter-normalized."""
+    named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
+    return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))

@@ -7,19 +7,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import scipy
 from matplotlib import colormaps
 from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from figures.scale import height_of, loss_at, robust_range, with_unit
-from figures.style import RC, caption, new_figure
+from figures.scale import finer, height_of, height_ticks, loss_at, robust_range, with_unit
+from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, finish, fitted, new_figure, points
 from landscape import Surface
 
-COLORMAP = "viridis"
-FINER = 4
-"""Points of the drawn mesh between two measured ones."""
 LEVELS = 17
 """Number of contours."""
 DARKEST = 0.55
@@ -28,13 +24,22 @@ FLOOR = 0.6
 """Distance of the floor from the lowest point, as a share of the relief's height."""
 
 
-def shaded_relief(panels: Sequence[tuple[str, str, Surface]], *, loss_name: str, about: str = "") -> Figure:
-    """Landscapes as reliefs lit from one side, with contours on the floor, on one scale.
+def shaded_relief(
+    panels: Sequence[tuple[str, str, Surface]],
+    *,
+    loss_name: str,
+    about: str = "",
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
+) -> Figure:
+    """Each landscape as a relief lit from one side, its contours on the floor; one scale for all.
 
     Args:
-        panels: (title, numbers, surface) of each model. The numbers stand below the title.
-        loss_name: name of the loss, for the caption.
-        about: a sentence about data and models, for the caption.
+        panels: (title, numbers, surface) of each model; the numbers stand below the title.
+        loss_name: what the loss is, for the caption.
+        about: which data and models, for the caption.
+        width: of the figure in inches.
+        style: how text is written.
 
     Raises:
         ValueError: there is no panel, or a surface has points without a finite loss.
@@ -47,42 +52,39 @@ def shaded_relief(panels: Sequence[tuple[str, str, Surface]], *, loss_name: str,
     low, high = robust_range([surface.loss for surface in surfaces])
     bottom, top = height_of(np.array([low, high]), low, high)
     floor = bottom - FLOOR * (top - bottom)
-    with mpl.rc_context(RC):
-        figure = new_figure(4.3 * len(panels), 4.5)
-        # a layout engine ignores text above axes in three dimensions
+    with drawing(style):
+        side = width / len(panels)
+        wrapped = [
+            (fitted(title, side - 0.2, "large"), fitted(numbers, side - 0.1)) for title, numbers, _ in panels
+        ]
+        above = max(
+            1.4 * (points("large") * (1 + title.count("\n")) + points() * (1 + numbers.count("\n")))
+            for title, numbers in wrapped
+        )
+        # inches: text, the relief, and the caption below
+        top_margin, bottom_margin = above / 72 + 0.05, 0.3
+        figure = new_figure(width, side + top_margin + bottom_margin)
+        # a layout engine would not see what stands above axes in three dimensions
         figure.set_layout_engine("none")
-        for index, (title, numbers, surface) in enumerate(panels):
-            left, middle = index / len(panels), (index + 0.5) / len(panels)
-            ax: Any = figure.add_axes((left, 0.06, 1 / len(panels), 0.82), projection="3d")
-            alpha, beta, height = _finer(surface, low, high)
-            _draw(ax, alpha, beta, height, (bottom, top, floor))
-            ticks = _ticks(low, high)
+        tall = figure.get_figheight()
+        for index, ((title, numbers), (_, _, surface)) in enumerate(zip(wrapped, panels, strict=True)):
+            box = (index / len(panels), bottom_margin / tall, 1 / len(panels), side / tall)
+            ax: Any = figure.add_axes(box, projection="3d")
+            alpha, beta, height = finer(surface, low, high)
+            _draw(ax, *np.meshgrid(alpha, beta, indexing="ij"), height, (bottom, top, floor))
+            # numbers beside a small relief take more of its room
+            ax.set_box_aspect((1, 1, 0.85), zoom=min(1.0, 0.8 + 0.05 * side))
+            ticks = height_ticks(low, high)
             ax.set_zticks(ticks, [loss_at(tick, low, high) for tick in ticks])
-            figure.text(middle, 0.98, title, ha="center", va="top", fontsize=14, fontweight="bold")
-            figure.text(middle, 0.905, numbers, ha="center", va="top", fontsize=8.5)
+            ax.tick_params(pad=-2)
+            middle, under = (index + 0.5) / len(panels), 1.4 * points("large") * (1 + title.count("\n")) / 72
+            figure.text(middle, 0.99, title, ha="center", va="top", fontsize="large", fontweight="bold")
+            figure.text(middle, 0.99 - under / tall, numbers, ha="center", va="top")
         scale = "logarithmic" if low > 0 else "linear"
-        caption(figure, f"{about} Height: {with_unit(loss_name, surfaces)}, {scale}, one scale.".strip())
+        finish(
+            figure, style, f"{about} Height: {with_unit(loss_name, surfaces)}, {scale}, one scale.".strip()
+        )
     return figure
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Heights of the losses at the ticks, which are 1, 3, 10, ... on a logarithmic scale."""
-    if low <= 0:
-        return [float(tick) for tick in np.linspace(low, high, 4)]
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    losses = [step * 10.0**decade for decade in decades for step in (1, 3)]
-    return [float(np.log10(loss)) for loss in losses if low <= loss <= high]
-
-
-def _finer(surface: Surface, low: float, high: float) -> tuple[NDArray, NDArray, NDArray]:
-    """A finer mesh. Between measured points the height is a cubic spline, cut to the scale."""
-    height = height_of(surface.loss.clip(low, high), low, high)
-    alpha = np.linspace(surface.alpha[0], surface.alpha[-1], FINER * (len(surface.alpha) - 1) + 1)
-    beta = np.linspace(surface.beta[0], surface.beta[-1], FINER * (len(surface.beta) - 1) + 1)
-    degree = min(3, len(surface.alpha) - 1, len(surface.beta) - 1)
-    spline = scipy.interpolate.RectBivariateSpline(surface.alpha, surface.beta, height, kx=degree, ky=degree)
-    fine = np.clip(spline(alpha, beta), height.min(), height.max())
-    return *np.meshgrid(alpha, beta, indexing="ij"), fine
 
 
 def _draw(
@@ -91,14 +93,16 @@ def _draw(
     bottom, top, floor = heights
     shades, step = LightSource(azdeg=200, altdeg=40), float(alpha[1, 0] - alpha[0, 0])
     scaled = (height - bottom) / (top - bottom)
-    colors = colormaps[COLORMAP](scaled)
-    # heights in units of the plane, so that the light fits the drawn relief
+    colors = colormaps[mpl.rcParams["image.cmap"]](scaled)
+    # heights in units of the plane, so that the light falls on the relief as it is drawn
     shade = shades.hillshade(scaled * np.ptp(alpha), dx=step, dy=step, fraction=1.0)
     lit = np.clip(
         colors[..., :3] * (DARKEST + (1 - DARKEST) * shade[..., None]) + 0.12 * shade[..., None], 0, 1
     )
     levels = np.linspace(bottom, top, LEVELS)
-    ax.contourf(alpha, beta, height, levels, zdir="z", offset=floor, cmap=COLORMAP, alpha=0.85)
+    ax.contourf(
+        alpha, beta, height, levels, zdir="z", offset=floor, cmap=mpl.rcParams["image.cmap"], alpha=0.85
+    )
     ax.contour(alpha, beta, height, levels, zdir="z", offset=floor, colors="k", linewidths=0.4, alpha=0.5)
     relief = ax.plot_surface(
         alpha, beta, height, facecolors=lit, rstride=1, cstride=1, linewidth=0, antialiased=False, shade=False
@@ -107,10 +111,8 @@ def _draw(
     relief.set_rasterized(True)
     ax.set_zlim(floor, top)
     ax.view_init(elev=24, azim=-58)
-    ax.set_box_aspect((1, 1, 0.85), zoom=1.05)
-    ax.set_xlabel("α", labelpad=-6)
-    ax.set_ylabel("β", labelpad=-6)
-    ax.tick_params(labelsize=8, pad=-1)
+    ax.set_xlabel("α", labelpad=-8)
+    ax.set_ylabel("β", labelpad=-8)
     ax.locator_params(nbins=4)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.pane.set_facecolor("white")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import scipy
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
+from figures.panels import Grid, panel_grid
 from figures.style import (
-    RC,
-    caption,
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
     data_of,
+    drawing,
+    few_ticks,
+    finish,
     legend_above,
     legend_name,
     logarithmic,
@@ -23,54 +29,100 @@ from figures.style import (
 )
 
 MEASURES = (
-    ("sharpness_observed", "worst-case sharpness,\nobserved labels (nat)"),
-    ("top_eigenvalue_observed", "largest Hessian eigenvalue,\nobserved labels"),
-    ("sharpness_clean", "worst-case sharpness,\ntrue labels (nat)"),
+    ("sharpness_observed", "worst-case sharpness, observed labels (nat)"),
+    ("top_eigenvalue_observed", "largest eigenvalue, observed labels"),
+    ("sharpness_clean", "worst-case sharpness, true labels (nat)"),
 )
 
 
-def sharpness_accuracy(runs: pd.DataFrame, *, measures: Sequence[tuple[str, str]] = MEASURES) -> Figure:
-    """A point for each run, with a column for each noise rate and a row for each measure.
+FEWEST = 3
+"""Methods whose order can be compared."""
+
+
+def sharpness_accuracy(
+    runs: pd.DataFrame,
+    *,
+    measures: Sequence[tuple[str, str]] = MEASURES,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
+) -> Figure:
+    """One point a run, a column for each noise rate, a row for each measure; Kendall's tau in each panel.
 
     Args:
         runs: one row for each run: `method`, `noise_rate`, `seed`, `test_accuracy` and the measures.
         measures: (column, words) of each row.
+        width: of the figure in inches; a narrow figure has one row for each noise rate.
+        style: how text is written.
     """
     rates = sorted(runs["noise_rate"].unique())
-    style = looks(runs["method"])
-    with mpl.rc_context(RC):
-        figure = new_figure(max(2.5 * len(rates) + 0.6, 6.0), 2.3 * len(measures) + 0.6)
-        axes = figure.subplots(len(measures), len(rates), squeeze=False, sharex="row")
+    with drawing(style):
+        look = looks(runs["method"])
+        figure = new_figure(width, 2.0)
+        grid = panel_grid(figure, len(measures), len(rates), 1.9, share_x=False, share_y=False)
         for column, rate in enumerate(rates):
             of_rate = runs[runs["noise_rate"] == rate]
-            for row, (measure, label) in enumerate(measures):
-                ax = axes[row, column]
-                for method, points in of_rate.groupby("method", sort=False):
-                    look = style[str(method)]
-                    ax.scatter(
-                        points[measure],
-                        points["test_accuracy"],
-                        color=look["color"],
-                        marker=look["marker"],
-                        # an outline distinguishes methods that share color and marker
-                        edgecolors="none" if look["linestyle"] == "-" else "black",
-                        label=legend_name(str(method)),
-                        s=28,
-                    )
-                logarithmic(ax.xaxis, runs[measure])
-                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-                ax.set_xlabel(label)
-                if column == 0:
-                    ax.set_ylabel("accuracy on clean test data")
-            axes[0, column].set_title(wrong_labels(rate))
-        legend_above(figure, axes[0])
-        caption(
+            for row, (measure, _) in enumerate(measures):
+                ax = grid.axes[row, column]
+                _draw(ax, of_rate, measure, look)
+                if column:
+                    ax.sharex(grid.axes[row, 0])
+                if row:
+                    ax.sharey(grid.axes[0, column])
+                logarithmic(ax.xaxis, runs[measure], most=4)
+                few_ticks(ax.yaxis, 4)
+                ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+                words = [wrong_labels(rate)] if row == 0 and not grid.is_turned else []
+                ax.set_title("\n".join([*words, _tau(of_rate, measure)]))
+        _label(grid, [words for _, words in measures], [wrong_labels(rate) for rate in rates])
+        legend_above(figure, grid.axes[0])
+        finish(
             figure,
+            style,
             f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
-            "points would fall from left to right. Vertical scales differ."
-            f"{_missing(runs, measures)}",
+            "points would fall from left to right, and Kendall's tau of the methods' means would be -1. "
+            f"Vertical scales differ.{_missing(runs, measures)}",
         )
     return figure
+
+
+def _label(grid: Grid, measures: Sequence[str], rates: Sequence[str]) -> None:
+    """Measures below the panels, accuracy at their left, with the noise rate where rates are below one another."""
+    for row, measure in enumerate(measures):
+        for ax in grid.axes[row, -1:] if grid.is_turned else grid.axes[row]:
+            ax.set_xlabel(grid.fitted(measure))
+        for ax in grid.axes[row, :-1] if grid.is_turned else ():
+            ax.tick_params(labelbottom=False)
+        for ax in grid.axes[row] if grid.is_turned and row else ():
+            ax.tick_params(labelleft=False)
+    for column, rate in enumerate(rates):
+        if grid.is_turned:
+            grid.axes[0, column].set_ylabel(f"test accuracy,\n{rate}")
+    for ax in () if grid.is_turned else grid.axes[:, 0]:
+        ax.set_ylabel("test accuracy")
+
+
+def _draw(ax: Axes, runs: pd.DataFrame, measure: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    for method, points in runs.groupby("method", sort=False):
+        look = looks[str(method)]
+        ax.scatter(
+            points[measure],
+            points["test_accuracy"],
+            color=look["color"],
+            marker=look["marker"],
+            label=legend_name(str(method)),
+            s=18,
+        )
+
+
+def _tau(runs: pd.DataFrame, measure: str) -> str:
+    """Kendall's tau of measure and accuracy, each the mean of a method's runs."""
+    means = (
+        runs.replace([np.inf, -np.inf], np.nan).groupby("method")[[measure, "test_accuracy"]].mean().dropna()
+    )
+    if len(means) < FEWEST:
+        return ""
+    tau = float(scipy.stats.kendalltau(means[measure], means["test_accuracy"]).statistic)
+    return f"τ = {tau:+.2f}" if np.isfinite(tau) else ""
 
 
 def _missing(runs: pd.DataFrame, measures: Sequence[tuple[str, str]]) -> str:

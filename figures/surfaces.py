@@ -1,27 +1,54 @@
-"""The figures of loss surfaces of several models side by side, and of lines through them, on one scale."""
+"""Loss surfaces of several models side by side, on one scale."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
-from figures.scale import height_of, holes, loss_at, loss_scale, robust_range, what_levels_say, with_unit
-from figures.style import RC, caption, fitted, legend_above, legend_name, logarithmic, looks, new_figure
-from landscape import Line, Surface, Trajectory
+from figures.scale import (
+    LEVELS,
+    finer,
+    height_of,
+    height_ticks,
+    holes,
+    kinds_of_directions,
+    loss_at,
+    robust_range,
+    round_losses,
+    what_levels_say,
+    with_unit,
+)
+from figures.style import (
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
+    drawing,
+    few_ticks,
+    finish,
+    fitted,
+    logarithmic,
+    new_figure,
+    points,
+)
+from landscape import Surface, Trajectory
 
-COLORMAP = "viridis"
 NARROW = 4
-"""The largest ratio of a plane's sides that is drawn to scale. A longer plane fills its panel."""
-MOST_ACROSS = 5
-"""Largest number of panels in a row, so that a page is wide enough."""
+"""The largest ratio of a plane's sides that is drawn to scale; a longer plane fills its panel."""
+SMALLEST = 1.2
+"""Inches of a panel's side; the next panels go into a row of their own."""
+BAR = 0.75
+"""Inches beside the panels, for the color bar."""
 
 
 def contours(
@@ -30,164 +57,177 @@ def contours(
     loss_name: str,
     about: str,
     trajectories: Mapping[str, Trajectory] | None = None,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
 ) -> Figure:
-    """Contours of the loss, a panel for each model, with marks for the model and the lowest point of the grid.
+    """Contours of the loss, one panel a model, the model and the lowest point of the grid marked.
+
+    Between the measured points a cubic spline is drawn, unless points without a finite loss leave holes.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: name of the loss, for the color bar.
-        about: a sentence about data and seed, for the caption.
-        trajectories: title -> checkpoints of the training, drawn as a path on the surface of that model.
+        loss_name: what the loss is, for the color bar.
+        about: which data and seed, for the caption.
+        trajectories: title -> checkpoints of the training, drawn as a path on that model's surface.
+        width: of the figure in inches; panels go into as many rows as that takes.
+        style: how text is written.
 
     Raises:
         ValueError: no point has a finite loss, or a trajectory belongs to none of the models.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
-    norm, levels = loss_scale(low, high)
     paths = trajectories or {}
-    titles = [fitted(title, 2.2) for title, _ in surfaces]
     for title in paths:
         if title not in dict(surfaces):
             raise ValueError(
                 f"trajectories: no surface has the title {title!r}; known: {', '.join(dict(surfaces))}"
             )
-    with mpl.rc_context({**RC, "axes.grid": False}):
-        rows, across = _rows_and_columns(len(surfaces))
-        wrapped = max(title.count("\n") for title in titles)
-        figure = new_figure(2.4 * across + 0.9, (2.6 + 0.15 * wrapped) * rows + 0.65, layout="compressed")
+    with drawing(style, **{"axes.grid": False}):
+        rows, across = _rows_and_columns(len(surfaces), width)
+        side = (width - BAR - 0.45) / across
+        titles = [fitted(title, side) + "\n" + fitted(_center(surface), side) for title, surface in surfaces]
+        text = 1.3 * points() / 72 * (1 + max(title.count("\n") for title in titles))
+        figure = new_figure(width, (side + text + 0.1) * rows + 0.45, layout="compressed")
         grid = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
         axes, unused = list(grid.flatten()[: len(surfaces)]), grid.flatten()[len(surfaces) :]
         for ax in unused:
             ax.set_visible(False)
         for ax, shown, (title, surface) in zip(axes, titles, surfaces, strict=True):
-            loss = np.ma.masked_invalid(surface.loss)
-            drawn = loss.clip(low).T
-            ax.set_facecolor("0.85")
-            ax.contourf(surface.alpha, surface.beta, drawn, levels, norm=norm, cmap=COLORMAP, extend="both")
-            ax.contour(surface.alpha, surface.beta, drawn, levels, colors="w", linewidths=0.4, alpha=0.7)
-            if title in paths:
-                path = paths[title].coordinates
-                ax.plot(path[:, 0], path[:, 1], "-o", color="k", lw=1, ms=2.5)
-            if loss.count():
-                i, j = np.unravel_index(loss.argmin(), loss.shape)
-                ax.plot(
-                    surface.alpha[i],
-                    surface.beta[j],
-                    "o",
-                    mfc="none",
-                    color="w",
-                    ms=6,
-                    mew=1.2,
-                    clip_on=False,
-                )
-            ax.plot(0, 0, "+", color="red", ms=9, mew=1.8, clip_on=False)
-            ax.set_title(f"{shown}\n{_center(surface)}")
-            ax.set_xlabel("α")
+            _draw_contours(ax, surface, low, high)
+            _draw_marks(ax, surface, paths.get(title))
+            ax.set_title(shown)
             ax.set_aspect(_aspect(surfaces))
-        # few ticks, whose number stays when the layout changes the size of panels
-        for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
-            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        for ax in grid[:, 0]:
-            ax.set_ylabel("β")
-        _colorbar(figure, axes, norm, with_unit(loss_name, (surface for _, surface in surfaces)))
-        walked = "Black: the training's path. " if paths else ""
-        caption(
+        _label_planes(grid, len(surfaces))
+        _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
+        walked = "White line: the training's path. " if paths else ""
+        finish(
             figure,
-            f"{about} Red cross: the trained model; white ring: lowest point of the grid. {walked}"
+            style,
+            f"{about} Red plus: the trained model; white cross: lowest point of the grid. {walked}"
             f"{what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
         )
     return figure
 
 
-def relief(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> Figure:
-    """Surfaces in three dimensions, on one scale of height and color.
+def _draw_contours(ax: Axes, surface: Surface, low: float, high: float) -> None:
+    """Shades, and lines at round losses with their numbers."""
+    alpha, beta, height = finer(surface, low, high)
+    drawn = np.ma.masked_invalid(height).T
+    bottom, top = height_of(np.array([low, high]), low, high)
+    ax.set_facecolor("0.85")
+    cmap = mpl.rcParams["image.cmap"]
+    ax.contourf(alpha, beta, drawn, np.linspace(bottom, top, LEVELS), cmap=cmap, vmin=bottom, vmax=top)
+    losses = round_losses(low, high)
+    heights = height_of(losses, low, high)
+    if not len(losses) or drawn.count() == 0:
+        return
+    named = {height: f"{loss:g}" for height, loss in zip(heights, losses, strict=True)}
+    with warnings.catch_warnings():
+        # a model whose losses lie between two lines has none
+        warnings.filterwarnings("ignore", "No contour levels were found")
+        lines = ax.contour(alpha, beta, drawn, heights, colors="w", linewidths=0.7)
+    for label in ax.clabel(lines, fmt=named, fontsize=points("small")):
+        label.set_path_effects([withStroke(linewidth=1.5, foreground="0.15")])
+
+
+def _draw_marks(ax: Axes, surface: Surface, trajectory: Trajectory | None) -> None:
+    """The training's path, the lowest point and the model. Rims tell them from what is below, in gray too."""
+    loss = np.ma.masked_invalid(surface.loss)
+    if trajectory is not None:
+        path = trajectory.coordinates
+        rim = [withStroke(linewidth=2.2, foreground="k")]
+        ax.plot(path[:, 0], path[:, 1], "-o", color="w", lw=1, ms=2, path_effects=rim)
+    if loss.count():
+        i, j = np.unravel_index(loss.argmin(), loss.shape)
+        rim = [withStroke(linewidth=2.6, foreground="k")]
+        place = surface.alpha[i], surface.beta[j]
+        ax.plot(*place, "x", color="w", ms=5, mew=1.2, clip_on=False, path_effects=rim, zorder=4)
+    rim = [withStroke(linewidth=3.0, foreground="w")]
+    ax.plot(0, 0, "+", color="red", ms=7, mew=1.4, clip_on=False, path_effects=rim, zorder=3.5)
+
+
+def _label_planes(grid: NDArray[Any], panels: int) -> None:
+    """Names of the axes at the outer panels, and few ticks."""
+    for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
+        few_ticks(axis, 4)
+    across = grid.shape[1]
+    for index, ax in enumerate(grid.flatten()[:panels]):
+        if index % across == 0:
+            ax.set_ylabel("β")
+        if index + across >= panels:
+            ax.set_xlabel("α")
+            ax.tick_params(axis="x", labelbottom=True)
+
+
+def relief(
+    surfaces: Sequence[tuple[str, Surface]],
+    *,
+    loss_name: str,
+    about: str,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
+) -> Figure:
+    """The same surfaces in three dimensions, on one scale of height and color.
 
     Args:
         surfaces: (title, surface) of each model.
-        loss_name: name of the loss, for the color bar.
-        about: a sentence about data and seed, for the caption.
+        loss_name: what the loss is, for the color bar.
+        about: which data and seed, for the caption.
+        width: of the figure in inches; panels go into as many rows as that takes.
+        style: how text is written.
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
-    norm, _ = loss_scale(low, high)
-    with mpl.rc_context({**RC, "axes.grid": True}):
-        rows, across = _rows_and_columns(len(surfaces))
-        titles = [fitted(title, 2.7) for title, _ in surfaces]
-        wrapped = 0.15 * max(title.count("\n") for title in titles)
-        figure = new_figure(3.0 * across + 0.9, (3.3 + wrapped) * rows)
-        # titles in three dimensions are moved up after the layout
+    bottom, top = height_of(np.array([low, high]), low, high)
+    with drawing(style):
+        rows, across = _rows_and_columns(len(surfaces), width)
+        side = (width - BAR) / across
+        titles = [fitted(title, side) for title, _ in surfaces]
+        wrapped = 1.3 * points() / 72 * max(title.count("\n") for title in titles)
+        figure = new_figure(width, (side + wrapped + 0.15) * rows + 0.1)
+        # titles in three dimensions are set after the layout, upward
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
         for ax, title, (_, surface) in zip(axes, titles, surfaces, strict=True):
-            alpha, beta = np.meshgrid(surface.alpha, surface.beta, indexing="ij")
-            height = height_of(surface.loss, low, high)
-            # zero has no logarithm; it is drawn as the smallest loss
-            colors = colormaps[COLORMAP](norm(np.ma.masked_invalid(surface.loss).clip(low, high)))
-            ax.plot_surface(alpha, beta, height, facecolors=colors, rstride=1, cstride=1, lw=0, shade=False)
-            ax.set_zlim(*height_of(np.array([low, high]), low, high))
-            if low > 0:
-                ax.zaxis.set_major_formatter(lambda exponent, _: loss_at(exponent, low, high))
+            alpha, beta, height = finer(surface, low, high)
+            colors = colormaps[mpl.rcParams["image.cmap"]](
+                np.ma.masked_invalid((height - bottom) / (top - bottom))
+            )
+            facets = ax.plot_surface(
+                *np.meshgrid(alpha, beta, indexing="ij"),
+                height,
+                facecolors=colors,
+                rstride=1,
+                cstride=1,
+                lw=0,
+                shade=False,
+            )
+            # in a vector file thousands of facets are one picture
+            facets.set_rasterized(True)
+            ax.set_zlim(bottom, top)
+            for axis in (ax.xaxis, ax.yaxis):
+                few_ticks(axis, 3)
+            ticks = height_ticks(low, high)
+            ax.set_zticks(ticks, [loss_at(tick, low, high) for tick in ticks])
             ax.set_title(title)
-            ax.set_xlabel("α")
-            ax.set_ylabel("β")
+            ax.set_xlabel("α", labelpad=-10)
+            ax.set_ylabel("β", labelpad=-10)
+            ax.tick_params(pad=-3)
             ax.view_init(elev=28, azim=-60)
-        _colorbar(figure, axes, norm, with_unit(loss_name, (surface for _, surface in surfaces)))
+        _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         scale = "logarithmic" if low > 0 else "linear"
-        caption(
+        finish(
             figure,
+            style,
             f"{about} Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
         )
     return figure
 
 
-def lines(series: Sequence[tuple[str, Sequence[tuple[str, Line]]]], *, about: str) -> Figure:
-    """Loss and accuracy along one direction, with a column for each data set and a curve for each model.
-
-    Args:
-        series: (title of the column, [(title of the model, line)]) for each column.
-        about: a sentence about data and seed, for the caption.
-
-    Raises:
-        ValueError: there is no line.
-    """
-    style = looks(title for _, models in series for title, _ in models)
-    losses = [line.loss for _, models in series for _, line in models]
-    if not losses:
-        raise ValueError("series: holds no line")
-    estimated = False
-    with mpl.rc_context(RC):
-        figure = new_figure(3.1 * len(series) + 0.4, 5.0)
-        axes = figure.subplots(2, len(series), sharex=True, sharey="row", squeeze=False)
-        for column, (title, models) in enumerate(series):
-            for name, line in models:
-                color, stroke = style[name]["color"], style[name]["linestyle"]
-                axes[0, column].plot(
-                    line.alpha, line.loss, stroke, color=color, label=legend_name(name), lw=1.4
-                )
-                axes[1, column].plot(line.alpha, line.accuracy, stroke, color=color, lw=1.4)
-                if line.loss_error is not None:
-                    estimated = True
-                    band = line.loss - 2 * line.loss_error, line.loss + 2 * line.loss_error
-                    axes[0, column].fill_between(line.alpha, *band, color=color, alpha=0.2, lw=0)
-            axes[0, column].set_title(title)
-            # all columns share one scale
-            logarithmic(axes[0, column].yaxis, np.concatenate(losses))
-            axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
-            axes[1, column].set_xlabel("α")
-        axes[0, 0].set_ylabel(with_unit("mean loss", (line for _, models in series for _, line in models)))
-        axes[1, 0].set_ylabel("accuracy")
-        legend_above(figure, axes[0])
-        left_out = holes(each for _, models in series for each in models)
-        bands = "Bands: two standard errors. " if estimated else ""
-        caption(
-            figure,
-            f"{about} The trained model is at α = 0. {bands}{left_out}α: multiple of a direction "
-            f"({_kinds(line.direction_kind for _, models in series for _, line in models)}).",
-        )
-    return figure
-
-
-def _rows_and_columns(panels: int) -> tuple[int, int]:
-    rows = -(-panels // MOST_ACROSS)
+def _rows_and_columns(panels: int, width: float) -> tuple[int, int]:
+    room = width - BAR - 0.45
+    # two beside one another may be smaller
+    most_across = max(1, int(room / SMALLEST), min(2, int(room)))
+    rows = -(-panels // most_across)
     return rows, -(-panels // rows)
 
 
@@ -207,16 +247,15 @@ def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]
 
 
 def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:
-    return f"α, β: multiples of two directions ({_kinds(s.direction_kind for _, s in surfaces)})."
+    return (
+        f"α, β: multiples of two directions ({kinds_of_directions(s.direction_kind for _, s in surfaces)})."
+    )
 
 
-def _kinds(kinds: Iterable[str]) -> str:
-    """How the directions were made. Older results do not store this; their directions were filter-normalized."""
-    named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
-    return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))
-
-
-def _colorbar(figure: Figure, axes: Sequence[object], norm: Normalize, name: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=list(axes), shrink=0.85, pad=0.02, extend="both")  # type: ignore[arg-type]
-    bar.set_label(name)
-    logarithmic(bar.ax.yaxis, np.array([norm.vmin, norm.vmax], dtype=np.float64))
+def _colorbar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str) -> None:
+    norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
+    bar = figure.colorbar(
+        ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
+    )
+    bar.set_label(fitted(name, 0.85 * figure.get_figheight()))
+    logarithmic(bar.ax.yaxis, np.array([low, high]))

@@ -2,68 +2,86 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
+from figures.panels import name_curves, panel_grid
 from figures.style import (
-    RC,
-    caption,
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
     data_of,
-    legend_above,
+    drawing,
+    few_ticks,
+    finish,
     legend_name,
     looks,
-    marker_of_one,
+    marked,
     new_figure,
     wrong_labels,
 )
 
 ROWS = (
     ("test_accuracy", "accuracy on clean test data"),
-    ("memorized", "wrong labels memorized\n(share of wrongly labeled)"),
+    ("memorized", "share of wrong labels memorized"),
 )
+HEIGHT = 1.8
+"""Inches of a panel."""
 
 
-def training_curves(histories: pd.DataFrame) -> Figure:
+def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = PLAIN) -> Figure:
     """Test accuracy and memorized share over the epochs.
 
     Args:
-        histories: one row for each epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.
+        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, and the metrics.
+        width: of the figure in inches; a narrow figure has one row for each noise rate.
+        style: how text is written.
 
     Returns:
         A figure with a column for each noise rate. Lines are means over seeds, and bands their ranges.
     """
     rates = sorted(histories["noise_rate"].unique())
-    style = looks(histories["method"])
-    with mpl.rc_context(RC):
-        figure = new_figure(max(2.6 * len(rates) + 0.6, 6.0), 5.2)
-        axes = figure.subplots(2, len(rates), sharex=True, sharey="row", squeeze=False)
+    with drawing(style):
+        look = looks(histories["method"])
+        figure = new_figure(width, 5.2)
+        grid = panel_grid(figure, 2, len(rates), HEIGHT)
         for column, rate in enumerate(rates):
             of_rate = histories[histories["noise_rate"] == rate]
-            for row, (metric, label) in enumerate(ROWS):
-                ax = axes[row, column]
+            for row, (metric, _) in enumerate(ROWS):
+                ax = grid.axes[row, column]
                 if not np.isfinite(of_rate[metric].astype(float)).any():
                     why = "no wrong labels" if rate == 0 and metric == "memorized" else "no number"
-                    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color="0.5")
+                    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color="0.4")
                 for method, runs in of_rate.groupby("method", sort=False):
-                    _curve(ax, runs, metric, str(method), style[str(method)])
-                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-                if column == 0:
-                    ax.set_ylabel(label)
-            axes[0, column].set_title(wrong_labels(rate))
-            axes[1, column].set_xlabel("epoch")
-            axes[1, column].xaxis.set_major_locator(
-                MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
-            )
-        legend_above(figure, axes[0])
-        caption(
+                    _curve(ax, runs, metric, str(method), look)
+                few_ticks(ax.yaxis)
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                few_ticks(ax.xaxis, 4, integer=True)
+        grid.label([label for _, label in ROWS], [wrong_labels(rate) for rate in rates], "epoch")
+        last = histories[histories["noise_rate"] == rates[0 if grid.is_turned else -1]]
+        name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, _ends(last))
+        finish(
             figure,
+            style,
             f"{data_of(histories)}. Line: mean over seeds; band: smallest to largest. {_ended(histories)}",
         )
     return figure
+
+
+def _ends(histories: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Last epoch of each method, and its mean accuracy there."""
+    ends = {}
+    for method, runs in histories.groupby("method", sort=False):
+        mean = runs.groupby("epoch")["test_accuracy"].mean().dropna()
+        if len(mean):
+            ends[str(method)] = (float(mean.index[-1]), float(mean.iloc[-1]))
+    return ends
 
 
 def _ended(histories: pd.DataFrame) -> str:
@@ -79,9 +97,11 @@ def _ended(histories: pd.DataFrame) -> str:
     )
 
 
-def _curve(ax: Axes, runs: pd.DataFrame, metric: str, label: str, look: dict[str, str]) -> None:
+def _curve(
+    ax: Axes, runs: pd.DataFrame, metric: str, label: str, looks: Mapping[str, Mapping[str, Any]]
+) -> None:
     by_epoch = runs.groupby("epoch")[metric]
     mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-    stroke = marker_of_one(mean) + look["linestyle"]
-    ax.plot(mean.index, mean, stroke, color=look["color"], label=legend_name(label), lw=1.4, ms=4)
-    ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.18, lw=0)
+    every = marked(list(looks).index(label), len(mean))
+    ax.plot(mean.index, mean, label=legend_name(label), ms=3.5, markevery=every, **looks[label])
+    ax.fill_between(mean.index, low, high, color=looks[label]["color"], alpha=0.18, lw=0)

@@ -40,8 +40,7 @@ def parser() -> Parser:
     _add_claims(commands)
     _add_report(commands)
 
-    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
-    drawing.add_argument("results", type=Path, help="a study's folder")
+    _add_figures(commands)
 
     info = commands.add_parser("info", help="what a study's folder, its study.h5 or a run file holds")
     info.add_argument("file", type=Path, help="a folder, its study.h5, or a run's .h5")
@@ -177,6 +176,33 @@ def _add_claims(commands: Any) -> None:
         "--markdown", type=Path, metavar="FILE", help="write the verdicts as a Markdown table"
     )
     _add_own_parts(claims)
+
+
+def _add_figures(commands: Any) -> None:
+    drawing = commands.add_parser("figures", help="draw the figures of a study's results as PNG and PDF")
+    drawing.add_argument("results", type=Path, help="a study's folder")
+    drawing.add_argument(
+        "--width", type=float, default=6.9, help="inches: 3.3 for one column, 6.9 for two (default: 6.9)"
+    )
+    drawing.add_argument("--font", help="family of the text, such as serif")
+    drawing.add_argument("--size", type=float, help="of the text in points (default: 8)")
+    drawing.add_argument(
+        "--no-caption", action="store_true", help="leave out the lines below a picture that explain it"
+    )
+    names: dict[str, Any] = {"type": lambda text: text.split(","), "metavar": "NAME,..."}
+    drawing.add_argument(
+        "--only",
+        default=[],
+        help="some of alignment, contours, curvature, epochs, lines, page, relief, sharpness_accuracy, spectra, "
+        "spectral_densities, training_curves (default: all)",
+        **names,
+    )
+    drawing.add_argument(
+        "--method", action="append", default=[], metavar="TITLE", help="only this method (may be repeated)"
+    )
+    drawing.add_argument(
+        "--format", default=["pdf", "png"], help="pdf, png, svg, ... (default: pdf,png)", **names
+    )
 
 
 def _add_report(commands: Any) -> None:

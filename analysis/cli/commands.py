@@ -29,6 +29,7 @@ from analysis.report.chosen import claims_of
 from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
 from analysis.report.page import markdown, write_report
 from analysis.report.summary import print_results, print_verdicts
+from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
 """Most threads. With more, libraries fail with messages about something else."""
@@ -233,14 +234,24 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _figures(options: argparse.Namespace, console: Console) -> int:
-    _draw(options.results, console)
+    try:
+        style = Style(options.font, options.size, caption=not options.no_caption)
+        new_figure(options.width, 1)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from error
+    wanted = figure_files.Wanted(
+        options.width, style, tuple(options.only), tuple(options.method), tuple(options.format)
+    )
+    _draw(options.results, console, wanted)
     return 0
 
 
-def _draw(root: Path, console: Console) -> None:
+def _draw(root: Path, console: Console, wanted: figure_files.Wanted = figure_files.ALL) -> None:
     with console.status("drawing figures"), _disk_errors_in_a_line(root):
-        folder = figure_files.draw_all(root)
-    _say(console, f"figures: {folder}")
+        written = figure_files.draw_all(root, wanted)
+    for path in () if wanted.is_all else written:
+        _say(console, f"written: {path}")
+    _say(console, f"figures: {root / 'figures'}")
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:

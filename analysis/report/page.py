@@ -22,7 +22,7 @@ from analysis.plan import final_runs, read_study
 from analysis.report.answer import answer
 from analysis.report.chosen import claims_of
 from analysis.report.numbers import chosen, interval, p_value, spread
-from analysis.report.pictures import embedded, landscape_of_two, landscapes, scatter
+from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, scatter
 from analysis.report.summary import deciding
 from landscape.results.wording import percent
 
@@ -33,14 +33,14 @@ Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 def _alignment(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure | None:
     del runs
     noisy = histories[(histories["noise_rate"] > 0) & histories["cos_plus_clean"].notna()]
-    return figures.alignment(histories, noisy["method"].iloc[0]) if len(noisy) else None
+    return figures.alignment(histories, noisy["method"].iloc[0], width=WIDTH) if len(noisy) else None
 
 
 FIGURES: dict[str, Draw] = {
     "M3": _alignment,
-    "L1": lambda runs, _: figures.curvature(runs),
-    "L3": lambda runs, _: figures.sharpness_accuracy(runs),
-    "G2": lambda _, histories: figures.training_curves(histories),
+    "L1": lambda runs, _: figures.curvature(runs, width=WIDTH),
+    "L3": lambda runs, _: figures.sharpness_accuracy(runs, width=WIDTH),
+    "G2": lambda _, histories: figures.training_curves(histories, width=WIDTH),
 }
 """Claim -> figure of its data. Every claim also has a figure of its effects."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,18 +16,19 @@ from analysis import store
 from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
 from analysis.run.measurements import LOSSES
 from figures.sharpness_accuracy import MEASURES
-from figures.style import RC
+from figures.style import PLAIN, drawing
 from landscape import Surface
 from landscape.results.wording import percent
 
-SVG: dict[Any, Any] = {**RC, "svg.hashsalt": "ncsam"}
-"""With a fixed salt, the same figure gives the same text."""
+WIDTH = 5.0
+"""Inches of a picture: between a phone and half a printed page."""
 
 
 def embedded(figure: Figure) -> str:
     """A figure as the data URL of an SVG image. Text stays text, and dense facets become one bitmap."""
     held = io.BytesIO()
-    with mpl.rc_context(SVG):
+    # the same figure gives the same text
+    with drawing(PLAIN), mpl.rc_context({"svg.hashsalt": "ncsam"}):
         figure.savefig(held, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(held.getvalue()).decode()}"
 
@@ -53,7 +53,7 @@ def landscape_of_two(root: Path, table: pd.DataFrame) -> str:
         (method, _numbers(runs[runs["method"] == method]), planes[method]) for method in map(str, order)
     ]
     about = f"{found[0][0].dataset}, {percent(rate)} wrong labels."
-    figure = figures.shaded_relief(panels, loss_name=LOSS_NAMES["observed"], about=about)
+    figure = figures.shaded_relief(panels, loss_name=LOSS_NAMES["observed"], about=about, width=WIDTH)
     return embedded(figure)
 
 
@@ -68,7 +68,7 @@ def scatter(table: pd.DataFrame) -> str:
     """Sharpness against accuracy at the largest noise rate; the top eigenvalue if no sharpness was measured."""
     runs = table[table["noise_rate"] == table["noise_rate"].max()]
     measured = [measure for measure in MEASURES if measure[0] in runs and runs[measure[0]].notna().any()]
-    return embedded(figures.sharpness_accuracy(runs, measures=measured[:1])) if measured else ""
+    return embedded(figures.sharpness_accuracy(runs, measures=measured[:1], width=WIDTH)) if measured else ""
 
 
 def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -95,12 +95,12 @@ def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
     drawn = []
     for loss in LOSSES:
         if planes := here[f"surface/plane-{loss}"]:
-            figure = figures.contours(planes, loss_name=LOSS_NAMES[loss], about=about)
+            figure = figures.contours(planes, loss_name=LOSS_NAMES[loss], about=about, width=WIDTH)
             drawn.append((f"Surfaces: {LOSS_NAMES[loss]}", embedded(figure)))
     series = [(LOSS_NAMES[loss], here[f"surface/line-{loss}"]) for loss in LOSSES]
     if any(lines for _, lines in series):
-        drawn.append(("Lines", embedded(figures.lines(series, about=about))))
+        drawn.append(("Lines", embedded(figures.lines(series, about=about, width=WIDTH))))
     if densities := here[DENSITY]:
-        figure = figures.spectra(densities, matrix_name=SPECTRUM_NAME, about=about)
+        figure = figures.spectral_densities(densities, matrix_name=SPECTRUM_NAME, about=about, width=WIDTH)
         drawn.append(("Spectra", embedded(figure)))
     return drawn

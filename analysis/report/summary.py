@@ -18,9 +18,13 @@ from analysis.report.numbers import interval, p_value, spread
 from landscape.results.wording import percent
 
 WIDE = 80
-"""A terminal with at least so many columns shows columns that a narrow terminal leaves out."""
+"""Columns from which on there is room for what a narrow terminal leaves out."""
+LEAST_OF_STATEMENT = 24
+"""Columns, with the gap before them, from which on a part of a claim's statement says something."""
 NARROW = 60
-"""With fewer columns a line is wrapped, because cutting it would lose digits."""
+"""With fewer columns a line is broken: cut, it would lose digits."""
+PER_RATE, SHORT_PER_RATE = " per 100% wrong labels", "/100%"
+"""The end of a slope's unit, and what stands for that in a narrow column."""
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """One word for each verdict that holds only for the cells at hand."""
 
@@ -37,7 +41,7 @@ def print_results(table: pd.DataFrame, rates: Collection[float], console: Consol
         drawn = [rate for rate in rates if (runs["noise_rate"] == rate).any()]
         rate = max(drawn or runs["noise_rate"])
         shown = runs[runs["noise_rate"] == rate]
-        title = f"{dataset}, {kind} noise, {percent(rate)} wrong labels; mean ± standard deviation over seeds"
+        title = f"{dataset}, {kind} noise, {percent(rate)} wrong labels; mean ± s.d. over seeds"
         console.print(Text(title))
         print_whole(console, _of_one_rate(shown, is_wide=console.width >= WIDE))
 
@@ -61,12 +65,11 @@ def _of_one_rate(runs: pd.DataFrame, is_wide: bool) -> Table:
 
 
 def print_verdicts(judgements: list[Judgement], console: Console) -> None:
-    """Prints one line for each judged claim, and one line for all claims that were not measured."""
-    is_wide = console.width >= WIDE
+    """Prints one line a judged claim, and all that are not measured in one."""
     judged = [judgement for judgement in judgements if judgement.verdict != NOT_MEASURED]
     if judged:
-        for line in _verdicts(judged, is_wide):
-            # print() would join its arguments into a text, and lose how each line is cut
+        for line in _verdicts(judged, console.width):
+            # print() joins its arguments into a text that forgets how the line is cut
             if console.width < NARROW:
                 console.print(line, soft_wrap=True)
             else:
@@ -77,12 +80,14 @@ def print_verdicts(judgements: list[Judgement], console: Console) -> None:
         console.print(Text(f"not measured: {' '.join(unmeasured)}"))
 
 
-def _verdicts(judged: list[Judgement], is_wide: bool) -> list[Text]:
-    """Lines with aligned columns. A terminal too narrow for the last column cuts the line, and never wraps it."""
+def _verdicts(judged: list[Judgement], columns: int) -> list[Text]:
+    """Lines of equal columns: as many as fit whole, and of the last one, the claim's statement, as much as fits."""
     rows = [["", "verdict", "effect [95% interval]", "p", "claim"]]
     rows += [_cells(judgement) for judgement in judged]
-    shown = [row if is_wide else row[:3] for row in rows]
-    widths = [max(cell_len(cell) for cell in column) for column in zip(*shown, strict=True)]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    up_to_p = sum(widths[:4]) + 2 * 3
+    count = 3 if up_to_p > columns else 4 if up_to_p + LEAST_OF_STATEMENT > columns else 5
+    shown, widths = [row[:count] for row in rows], widths[:count]
     styles = ["bold", *(STYLES.get(judgement.verdict, "yellow") for judgement in judged)]
     lines = []
     for row, style in zip(shown, styles, strict=True):
@@ -100,7 +105,7 @@ def _cells(judgement: Judgement) -> list[str]:
     return [
         judgement.claim.id,
         f"{verdict} {_share_measured(judgement)}" if judgement.measured else verdict,
-        f"{interval(effect)} {effect.unit}".strip(),
+        f"{interval(effect)} {effect.unit.replace(PER_RATE, SHORT_PER_RATE)}".strip(),
         p_value(effect),
         judgement.claim.statement,
     ]
@@ -122,6 +127,8 @@ def _what_marks_mean(judged: list[Judgement]) -> str:
     lines = []
     if any(judgement.verdict in SHORT for judgement in judged):
         lines.append("*: about the data at hand, not about others like them\n")
+    if any(deciding(judgement).unit.endswith(PER_RATE) for judgement in judged):
+        lines.append(f"{SHORT_PER_RATE}:{PER_RATE}\n")
     partly = [judgement for judgement in judged if judgement.measured]
     if partly:
         lines.append(f"{_share_measured(partly[0])}: so many of the claim's predictions were measured\n")

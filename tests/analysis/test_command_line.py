@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from analysis import cli, store
 from analysis.cli.arguments import ENGINES
 from analysis.engine import ENGINES as ENGINES_THERE_ARE
 from analysis.plan import Choice, final_runs, read_study
+from analysis.report.figure_files import KINDS
 from analysis.run import RunContext, execute
 from analysis.run.forecast import seconds_of_training
 from analysis.run.measurements import MEASURES
@@ -95,7 +97,51 @@ def test_each_judged_claim_is_one_line_with_its_number_and_unit(width, finished,
         (line,) = [line for line in lines if line.startswith(f"{claim} ")]
         assert re.match(rf"{claim}\s+[a-z]+\*?( \d/\d)?\s+[+-]\S+ \[\S+, \S+\] [a-z]", line)
         assert len(line) <= width
+        # what is cut is the statement, never a number or a unit
+        assert re.search(r" (cosine|share|decades|/100%)$" if width < 80 else r" (< )?\d\.\d{3}( |$)", line)
     assert len(lines) < 20
+
+
+def test_figures_for_a_paper_are_chosen_and_written_as_asked(finished, tmp_path, capsys):
+    root = tmp_path / "study"
+    shutil.copytree(finished[1], root, ignore=shutil.ignore_patterns("figures"))
+    asked = ["--width", "3.3", "--font", "serif", "--size", "8", "--only", "contours", "--no-caption"]
+    assert cli.main(["figures", str(root), *asked, "--method", "NCSAM", "--format", "svg"]) == 0
+    printed = capsys.readouterr().out
+    written = sorted((root / "figures").iterdir())
+    assert written
+    assert all(str(path) in printed for path in written)
+    assert {path.suffix for path in written} == {".svg"}
+    assert all(path.name.startswith("contours_") for path in written)
+    for path in written:
+        text = path.read_text()
+        width = float(re.search(r'<svg[^>]* width="([\d.]+)pt"', text)[1])
+        assert width == pytest.approx(3.3 * 72)
+        assert "NCSAM" in text
+        assert ">SAM<" not in text
+        assert "trained model" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--only", "contour"], "--only: unknown 'contour'; known: .*did you mean 'contours'"),
+        (["--method", "NCSAN"], "--method: unknown 'NCSAN'.*did you mean 'NCSAM'"),
+        (["--format", "pdff"], "--format: unknown 'pdff'.*did you mean 'pdf'"),
+        (["--width", "0.1"], "--width: must be between 1 and 100 inches, got 0.1"),
+        (["--size", "0"], "--size: must be between 1 and 100 points, got 0"),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused_with_the_option(arguments, says, finished, capsys):
+    assert cli.main(["figures", str(finished[1]), *arguments]) == 2
+    assert re.search(says, " ".join(capsys.readouterr().err.split()))
+
+
+def test_the_help_names_what_can_be_drawn_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "figures", "--help"], capture_output=True, text=True, check=True
+    )
+    assert ", ".join(KINDS) in " ".join(done.stdout.split())
 
 
 def test_details_are_printed_on_request(finished, capsys, monkeypatch):

@@ -285,7 +285,9 @@ def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, t
     shutil.copytree(out, copy)
     assert gallery.is_current(copy)
     drawn = []
-    monkeypatch.setattr(gallery, "draw_all", lambda root: drawn.append((root, gallery.is_current(root))))
+    monkeypatch.setattr(
+        gallery, "draw_all", lambda root, _wanted: drawn.append((root, gallery.is_current(root)))
+    )
     assert study(write_study(tmp_path, STUDY.replace("seeds = [0, 1]", "seeds = [0]")), copy) == 0
     assert set(store.read_table(copy)["seed"]) == set(store.read_histories(copy)["seed"]) == {0}
     assert drawn == [(copy, False)]

@@ -12,20 +12,27 @@ from landscape import Surface, Trajectory
 from tests.figures.samples import FIGURES, plane
 
 
-def test_surfaces_side_by_side_share_one_color_scale():
+def shades(ax):
+    """(smallest, largest) loss of the shades of a panel, whose heights are logarithms."""
+    norm = ax.collections[0].norm
+    return 10**norm.vmin, 10**norm.vmax
+
+
+def test_surfaces_side_by_side_share_one_colour_scale():
     figure = FIGURES["contours"]()
-    limits = {
-        c.norm.vmin: c.norm.vmax for ax in figure.axes[:2] for c in ax.collections if hasattr(c, "norm")
-    }
-    assert limits[0.1] == pytest.approx(9.3)
+    for ax in figure.axes[:2]:
+        assert shades(ax) == pytest.approx((0.1, 9.3))
 
 
 @pytest.mark.parametrize(
-    ("panels", "rows", "across"), [(1, 1, 1), (5, 1, 5), (7, 2, 4), (10, 2, 5), (11, 3, 4)]
+    ("width", "panels", "rows", "across"),
+    [(6.9, 1, 1, 1), (6.9, 5, 2, 3), (6.9, 7, 2, 4), (6.9, 10, 3, 4), (3.3, 5, 3, 2), (2.0, 3, 3, 1)],
 )
 @pytest.mark.parametrize("draw", [figures.contours, figures.relief])
-def test_many_models_go_into_rows_of_at_most_five(draw, panels, rows, across):
-    figure = draw([(f"model {i}", plane()) for i in range(panels)], loss_name="loss", about="Seed 0.")
+def test_many_models_go_into_as_many_rows_as_the_width_takes(draw, width, panels, rows, across):
+    models = [(f"model {i}", plane()) for i in range(panels)]
+    figure = draw(models, loss_name="loss", about="Seed 0.", width=width)
+    assert figure.get_figwidth() == width
     shown = [ax for ax in figure.axes if ax.get_title()]
     assert len(shown) == panels
     assert {ax.get_subplotspec().get_gridspec().get_geometry() for ax in shown} == {(rows, across)}
@@ -53,7 +60,7 @@ def outlying(factor):
 
 def test_one_outlier_does_not_flatten_the_basin_and_is_counted():
     figure = figures.contours([("SGD", outlying(1e8))], loss_name="loss", about="Seed 0.")
-    assert min(c.norm.vmax for c in figure.axes[0].collections if c.norm.vmax) < 100
+    assert shades(figure.axes[0])[1] < 100
     assert "1 points beyond" in figure._supxlabel.get_text().replace("\n", " ")
     usual = figures.contours([("SGD", outlying(3))], loss_name="loss", about="Seed 0.")
     assert "beyond" not in usual._supxlabel.get_text()

@@ -1,0 +1,121 @@
+"""Sharpness and curvature over the epochs, for the loss with observed and the loss with true labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.panels import panel_grid
+from figures.style import (
+    PLAIN,
+    TWO_COLUMNS,
+    Style,
+    data_of,
+    drawing,
+    few_ticks,
+    finish,
+    legend_above,
+    legend_name,
+    logarithmic,
+    looks,
+    marked,
+    new_figure,
+    wrong_labels,
+)
+
+EIGENVALUE = "probe_top_eigenvalue"
+QUANTITIES = (
+    (EIGENVALUE, "largest Hessian eigenvalue"),
+    ("probe_trace", "Hessian trace"),
+    ("probe_sharpness", "worst-case sharpness (nat)"),
+)
+STABILITY = "Beyond 2 / learning rate plain gradient descent is unstable. "
+LOSSES = (("observed", "observed labels"), ("clean", "true labels"))
+
+
+def sharpness_over_epochs(
+    histories: pd.DataFrame, noise_rate: float, *, width: float = TWO_COLUMNS, style: Style = PLAIN
+) -> Figure:
+    """What a study's probes measured while it trained: a row a quantity, a column for each loss.
+
+    The largest eigenvalue has a dashed line at 2 / learning rate, beyond which plain gradient descent is unstable
+    (Cohen et al. 2021); momentum and small batches move that bound.
+
+    Args:
+        histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, `learning_rate`, and
+            `probe_<quantity>_<loss>`, which are NaN in epochs without a probe.
+        noise_rate: whose runs.
+        width: of the figure in inches.
+        style: how text is written.
+
+    Raises:
+        ValueError: no run of that noise rate has a probe.
+    """
+    runs = histories[histories["noise_rate"] == noise_rate].replace([np.inf, -np.inf], np.nan)
+    measured = [pair for pair in QUANTITIES if _columns(runs, pair[0])]
+    if not measured:
+        raise ValueError(f"histories: no probe at noise rate {noise_rate:g}; give [training] probe_epochs")
+    with drawing(style):
+        look = looks(runs["method"])
+        figure = new_figure(width, 4.0)
+        grid = panel_grid(figure, len(measured), len(LOSSES), 1.9)
+        for row, (quantity, _) in enumerate(measured):
+            for ax, (loss, _) in zip(grid.axes[row], LOSSES, strict=True):
+                for method, of_method in runs.groupby("method", sort=False):
+                    _curve(ax, of_method, f"{quantity}_{loss}", str(method), look)
+                logarithmic(ax.yaxis, runs[_columns(runs, quantity)])
+                few_ticks(ax.xaxis, 5, integer=True)
+                if quantity == EIGENVALUE:
+                    _stability(ax, runs)
+        losses = [f"{words}, {wrong_labels(noise_rate)}" for _, words in LOSSES]
+        grid.label([words for _, words in measured], [words.replace(", ", "\n") for words in losses], "epoch")
+        legend_above(figure, grid.axes.flat)
+        finish(
+            figure,
+            style,
+            f"{data_of(runs)}: line: mean over seeds; band: smallest to largest; the same training samples for all. "
+            f"{STABILITY if measured[0][0] == EIGENVALUE else ''}{_missing(runs, measured)}",
+        )
+    return figure
+
+
+def _columns(runs: pd.DataFrame, quantity: str) -> list[str]:
+    """The columns of a quantity that hold a number."""
+    names = [f"{quantity}_{loss}" for loss, _ in LOSSES]
+    return [name for name in names if name in runs and runs[name].notna().any()]
+
+
+def _curve(
+    ax: Axes, runs: pd.DataFrame, column: str, method: str, looks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    if column not in runs:
+        return
+    by_epoch = runs.dropna(subset=[column]).groupby("epoch")[column]
+    mean = by_epoch.mean()
+    every = marked(list(looks).index(method), len(mean))
+    ax.plot(mean.index, mean, label=legend_name(method), ms=3.5, markevery=every, **looks[method])
+    ax.fill_between(
+        mean.index, by_epoch.min(), by_epoch.max(), color=looks[method]["color"], alpha=0.18, lw=0
+    )
+
+
+def _stability(ax: Axes, runs: pd.DataFrame) -> None:
+    """2 / learning rate of each epoch, where it is within sight of the eigenvalues."""
+    rate = runs.groupby("epoch")["learning_rate"].mean()
+    low, high = ax.get_ylim()
+    bound = 2 / rate[rate > 0]
+    ax.plot(bound.index, bound, color="0.4", lw=1, ls=(0, (6, 2)), label="2 / learning rate")
+    # at the end of a schedule the bound grows without limit
+    ax.set_ylim(low, max(high, min(1.3 * float(bound.min()), 30 * high)))
+
+
+def _missing(runs: pd.DataFrame, measured: list[tuple[str, str]]) -> str:
+    columns = [column for quantity, _ in measured for column in _columns(runs, quantity)]
+    probed = runs[runs[columns].notna().any(axis=1)]
+    count = int(probed[columns].isna().any(axis=1).sum())
+    return f"{count} of {len(probed)} looks lack a number, which the mean leaves out." if count else ""

@@ -1,0 +1,192 @@
+"""Figures for a paper: their width, their text, and what is read without color."""
+
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+import figures
+from figures.panels import spread_out
+from figures.scale import finer, round_losses
+from figures.style import RC, looks
+from tests.figures.samples import caption_of, histories, plane, profile, runs, texts
+from tests.figures.test_figures import spectrum
+
+DENSITY = spectrum([5, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
+EFFECTS = pd.DataFrame(
+    [
+        {"name": "accuracy > 0", "estimate": 0.1, "low": 0.05, "high": 0.15, "is_part": False},
+        {"name": "20%", "estimate": 0.2, "low": np.nan, "high": np.nan, "is_part": True},
+    ]
+).assign(unit="share", margin=0.01, verdict="supported")
+
+
+def probed():
+    frame = histories().assign(learning_rate=0.1, probe_trace_clean=np.nan)
+    for name in ("top_eigenvalue", "sharpness"):
+        for loss in ("observed", "clean"):
+            frame[f"probe_{name}_{loss}"] = frame["epoch"].where(frame["epoch"] != 2).astype(float)
+    return frame
+
+
+FIGURES = {
+    "alignment": lambda **how: figures.alignment(histories(), "NCSAM", **how),
+    "contours": lambda **how: figures.contours(
+        [(f"model {i}", plane(1 + i)) for i in range(3)], loss_name="loss", about="Seed 0.", **how
+    ),
+    "curvature": lambda **how: figures.curvature(runs(), **how),
+    "forest": lambda **how: figures.forest(EFFECTS, **how),
+    "lines": lambda **how: figures.lines(
+        [(name, [("SGD", profile())]) for name in ("observed", "clean", "test")], about="Seed 0.", **how
+    ),
+    "noise rate": lambda **how: figures.against_noise_rate(
+        runs().assign(series=runs()["method"]), [figures.Panel("trace_clean", "trace")], about="digits", **how
+    ),
+    "relief": lambda **how: figures.relief([("SGD", plane())], loss_name="loss", about="", **how),
+    "shaded relief": lambda **how: figures.shaded_relief(
+        [("SGD", "accuracy 70%", plane()), ("SAM", "", plane())], loss_name="loss", **how
+    ),
+    "sharpness accuracy": lambda **how: figures.sharpness_accuracy(runs(), **how),
+    "sharpness over epochs": lambda **how: figures.sharpness_over_epochs(probed(), 0.4, **how),
+    "spectra": lambda **how: figures.spectra([("SGD", DENSITY)], matrix_name="Hessian", about="", **how),
+    "training curves": lambda **how: figures.training_curves(histories(), **how),
+}
+
+
+@pytest.mark.parametrize("width", [figures.ONE_COLUMN, figures.TWO_COLUMNS])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_as_wide_as_asked_and_no_text_is_cut(name, width):
+    figure = FIGURES[name](width=width)
+    assert figure.get_figwidth() == width
+    figure.draw_without_rendering()
+    shown = [text for text in figure.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
+    # ticks beyond the axes' limits are not drawn
+    ticks = {
+        tick for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.get_majorticklabels()
+    }
+    for text in set(shown) - ticks:
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text
+        assert box.x1 <= figure.bbox.width + 1, text
+        assert box.y0 >= -1, text
+        assert box.y1 <= figure.bbox.height + 1, text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_text_has_the_font_and_the_caption_is_left_out_on_request(name):
+    style = figures.Style(font="serif", size=7, caption=False)
+    figure = FIGURES[name](style=style)
+    figure.draw_without_rendering()
+    assert figure._supxlabel is None
+    for text in figure.findobj(mpl.text.Text):
+        # a title left empty and the like is made by Matplotlib
+        if text.get_text() and text.get_visible():
+            assert text.get_fontfamily() == ["serif"], text
+            assert text.get_fontsize() <= 1.2 * 7 + 1e-9, text
+
+
+def test_what_the_user_has_set_in_matplotlib_is_respected():
+    with mpl.rc_context({"font.size": 14, "axes.grid": True, "image.cmap": "magma"}):
+        figure = FIGURES["contours"]()
+        assert figure.axes[0].title.get_fontsize() == pytest.approx(14)
+        assert figure.axes[0].collections[0].cmap.name == "magma"
+        cycle = mpl.cycler(color=["red", "green"])
+        with mpl.rc_context({"axes.prop_cycle": cycle}):
+            assert [look["color"] for look in looks("ab").values()] == ["red", "green"]
+    assert FIGURES["contours"]().axes[0].title.get_fontsize() == pytest.approx(RC["font.size"])
+
+
+def test_figures_leave_the_settings_of_matplotlib_as_they_were():
+    before = dict(mpl.rcParams)
+    for draw in FIGURES.values():
+        draw(style=figures.Style(font="serif", size=7))
+    assert dict(mpl.rcParams) == before
+
+
+def test_methods_differ_without_their_color():
+    styles = [(look["marker"], look["linestyle"]) for look in looks(map(str, range(64))).values()]
+    assert len(set(styles)) == 64
+    neighbors = [look["linestyle"] for look in looks(map(str, range(4))).values()]
+    assert len(set(neighbors)) == 4
+
+
+@pytest.mark.parametrize("places", [[0.5], [0.1, 0.9], [0.5, 0.5, 0.5], [0.0, 0.05, 0.9, 0.91]])
+def test_names_that_would_overlap_are_spread_out_in_their_order(places):
+    spread = spread_out(places, 0.1)
+    assert all(b - a >= 0.1 - 1e-12 for a, b in itertools.pairwise(spread))
+    assert np.mean(spread) == pytest.approx(np.mean(places))
+    if len(places) < 3:
+        assert spread == places
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        (0.3, 12.0, [0.5, 1, 2, 5, 10]),
+        (1e-6, 2.0, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]),
+        (-1.0, 1.0, [-0.5, 0, 0.5]),
+        (2.0, 2.4, [2.1, 2.2, 2.3]),
+    ],
+)
+def test_contour_lines_are_at_round_losses(low, high, found):
+    losses = round_losses(low, high)
+    if low <= 0 or high < 2 * low:
+        assert {round(loss, 9) for loss in losses} >= set(found)
+    else:
+        assert losses == pytest.approx(found)
+
+
+def test_the_drawn_surface_passes_the_measured_points_and_stays_between_them():
+    surface = plane()
+    alpha, beta, height = finer(surface, 0.1, 3.1)
+    assert (alpha[::4], beta[::4]) == (pytest.approx(surface.alpha), pytest.approx(surface.beta))
+    assert height[::4, ::4] == pytest.approx(np.log10(surface.loss))
+    assert height.min() >= np.log10(0.1) - 1e-12
+    assert finer(plane(hole=True), 0.1, 3.1)[2].shape == (5, 5)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1000])
+def test_a_size_or_width_that_holds_no_text_is_refused(size):
+    with pytest.raises(ValueError, match="^size: must be between"):
+        figures.Style(size=size)
+    with pytest.raises(ValueError, match="^width: must be between"):
+        figures.curvature(runs(), width=size)
+
+
+def test_forest_plots_have_the_numbers_at_the_right():
+    drawn = texts(figures.forest(EFFECTS))
+    assert "+0.1 [+0.05, +0.15]" in drawn
+    assert "20%: +0.2" in drawn
+
+
+def test_densities_have_a_tick_for_each_outlier_and_one_scale():
+    density = spectrum([5, -3], [[-1, 1], [-1, 1]], [[0.25, 0.75], [0.25, 0.75]])
+    positive = np.abs(density.density) + 0.1
+    object.__setattr__(density, "density", positive)
+    object.__setattr__(density, "density_error", np.full(5, 0.01))
+    figure = figures.spectral_densities([("SGD", density), ("SAM", density)], matrix_name="Hessian", about="")
+    first, second = figure.axes
+    ticks = first.collections[-1].get_segments()
+    assert [segment[0][0] for segment in ticks] == [5, -3]
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_yscale() == "log"
+    assert any("largest 5, 2 outliers" in text for text in texts(figure))
+    broken = spectrum([], np.full((2, 2), np.nan), np.full((2, 2), np.nan))
+    object.__setattr__(broken, "density", np.full(5, np.nan))
+    with pytest.raises(ValueError, match="^densities: none is finite"):
+        figures.spectral_densities([("SGD", broken)], matrix_name="Hessian", about="")
+
+
+def test_sharpness_over_epochs_has_a_row_for_what_was_measured_and_the_bound_of_stability():
+    figure = figures.sharpness_over_epochs(probed(), 0.4)
+    panels = [ax for ax in figure.axes if ax.lines]
+    # no trace was measured
+    assert len(panels) == 4
+    drawn = {line.get_label(): line.get_xydata() for line in panels[0].lines}
+    assert drawn["SGD"].tolist() == [[1, 1], [3, 3]]
+    assert drawn["2 / learning rate"][:, 1].tolist() == [20, 20, 20]
+    assert "3 seeds" in caption_of(figure)
+    with pytest.raises(ValueError, match=r"^histories: no probe at noise rate 0\.7"):
+        figures.sharpness_over_epochs(probed(), 0.7)
