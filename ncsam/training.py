@@ -22,7 +22,6 @@ from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
-from ncsam.optimizer_checks import check_that_it_can_be_stepped
 from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
@@ -154,8 +153,7 @@ def fit(
         samples, held_out_samples = (
             as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
         )
-        check_that_it_trains(method, optimizer)
-        check_that_it_can_be_stepped(optimizer, scheduler)
+        check_that_it_trains(method, optimizer, scheduler)
         check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         settings = StepSettings(
@@ -169,11 +167,8 @@ def fit(
         )
     share = Share.of(ranks, samples, labels.observed, labels.clean)
     share.check_steps(len(samples), batch_size)
-    evaluated = (
-        Evaluated(samples, share),
-        Evaluated(held_out_samples, Share.of(ranks, held_out_samples, held_out_samples.targets)),
-    )
-
+    of_held_out = Share.of(ranks, held_out_samples, held_out_samples.targets)
+    evaluated = Evaluated(samples, share), Evaluated(held_out_samples, of_held_out)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
@@ -15,6 +16,7 @@ from ncsam.datasets import Loaded, Samples, Split
 from ncsam.evaluation import outputs_of_some
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_it_can_be_stepped
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
 """Have items, which are no samples."""
@@ -46,11 +48,14 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
         raise type(error)(str(error).replace("data:", f"{name}:", 1)) from None
 
 
-def check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError for an optimizer of another model."""
+def check_that_it_trains(
+    method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
+) -> None:
+    """Raises ValueError for an optimizer of another model, or one that `fit` cannot step."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
+    check_that_it_can_be_stepped(optimizer, scheduler)
 
 
 def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
