@@ -244,7 +244,7 @@ def fitted(
             batch_size=arguments.batch_size,
             seed=seed,
             augmentation=Augmentation(crop=4, flip=True) if augmented else None,
-            on_epoch=lambda _: epoch_ends(),
+            on_epoch=lambda *_: epoch_ends(),
         )
 
     return Epochs(*by_epoch(run, arguments.device), accuracy(model, data[2]))

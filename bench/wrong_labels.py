@@ -78,7 +78,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
     method, optimizer = build(setting, data, seed)
     curvatures = []
 
-    def measure(epoch: int) -> None:
+    def measure(epoch: int, *_: object) -> None:
         if epoch in setting.curved_epochs:
             objective = Objective(method.model, nn.CrossEntropyLoss(), (data.train.inputs, labels.observed))
             found = sample_curvature(objective, measures=["input_curvature"], probes=4, seed=epoch)

@@ -9,13 +9,14 @@
     plane = surface(objective, filter_normalized_directions(objective, 2))
 """
 
-from landscape import tasks
+from landscape import tasks, tracking
 from landscape.connectivity.matching import Matching, matched
 from landscape.connectivity.weight_paths import Bend, Path, low_loss_bend, path, paths
 from landscape.curvature.density import SpectralDensity, spectral_density, spectral_measure
 from landscape.curvature.diagonal import MatrixDiagonal, diagonal
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
+from landscape.curvature.gradient_noise import GradientNoise, gradient_noise
 from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
@@ -23,6 +24,7 @@ from landscape.loss.evaluation import Evaluation
 from landscape.loss.objective import Objective
 from landscape.matrices import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.average import AverageSharpness, average_sharpness
+from landscape.perturbations.critical_sharpness import CriticalSharpness, critical_sharpness
 from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma
 from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
@@ -45,16 +47,20 @@ from landscape.slices.directions import (
 from landscape.slices.one_dimensional import Line, line, lines
 from landscape.slices.trajectory import Trajectory, projected_trajectory, trajectory_directions
 from landscape.slices.two_dimensional import Surface, surface, surfaces
+from landscape.tracking.track import Track
+from landscape.tracking.tracker import Tracker
 
 __all__ = [
     "AverageSharpness",
     "Bend",
+    "CriticalSharpness",
     "CurvatureParts",
     "Directions",
     "EmpiricalFisher",
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
+    "GradientNoise",
     "GroupCurvature",
     "Hessian",
     "LayerTraces",
@@ -73,9 +79,12 @@ __all__ = [
     "Surface",
     "TopEigenvalues",
     "TraceEstimate",
+    "Track",
+    "Tracker",
     "Trajectory",
     "average_sharpness",
     "combined",
+    "critical_sharpness",
     "curvature_parts",
     "diagonal",
     "direction_to",
@@ -83,6 +92,7 @@ __all__ = [
     "filter_normalized_directions",
     "given_direction",
     "gradient_direction",
+    "gradient_noise",
     "layer_traces",
     "line",
     "lines",
@@ -109,6 +119,7 @@ __all__ = [
     "tasks",
     "top_eigenvalues",
     "trace",
+    "tracking",
     "trajectory_directions",
     "tune_allocator",
 ]

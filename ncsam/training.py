@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as MapDataset
@@ -49,6 +50,9 @@ METRICS = {
 
 TrainingData = Split | Loaded | MapDataset[Any] | DataLoader[Any]
 """Samples in memory, or a map-style dataset, by itself or with the DataLoader that says how it is read."""
+
+OnEpoch = Callable[[int, Mapping[str, float], nn.Module], None]
+"""(epochs finished, metrics of the last one by name, the model) -> None."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def fit(
     record_samples: bool = False,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
-    on_epoch: Callable[[int], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> History:
     """Trains `method.model` on the observed labels.
 
@@ -138,7 +142,8 @@ def fit(
             and epoch. They cost no further pass, and are in the checkpoint.
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
-        on_epoch: called with the number of finished epochs, also once at a resume; on each rank.
+        on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
+            once at a resume, and on each rank.
 
     Raises:
         TypeError: data or labels of another type.
@@ -176,7 +181,7 @@ def fit(
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
         check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         if on_epoch:
-            on_epoch(len(rows))
+            on_epoch(len(rows), rows[-1], method.model)
 
     method.epoch_share = 1 / epochs
     while len(rows) < epochs and not _diverged(rows):
@@ -202,7 +207,7 @@ def fit(
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
         if on_epoch:
-            on_epoch(epoch)
+            on_epoch(epoch, rows[-1], method.model)
     return _history(rows, probes, method, recorder)
 
 

@@ -9,6 +9,7 @@ from analysis.claims import claim
 PAGES = (
     *("benchmarks/curvature.md", "benchmarks/surfaces.md", "benchmarks/training.md"),
     *(
+        "along-training.md",
         "any-batch.md",
         "answer.md",
         "claims.md",

@@ -168,11 +168,18 @@ def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
             ("clean test accuracy, last epoch", ">"),
         )
     )
+    with_sam = (
+        table(pytestconfig.rootpath, "redrawn-cnn", "verdicts")
+        .set_index("effect")
+        .loc["clean test accuracy, last epoch, SAM: redrawn labels less fixed ones > 0"]
+    )
+    points = [100 * with_sam[name] for name in ("estimate", "low", "high")]
     traces = [f"{run['jacobian_trace_observed_mean']:,.0f}" for run in (fixed, clean)]
     for words in (
         f"{-jacobian:.2f} decades below that of fixed",
         f"{-sharpness:.2f} decades below, and",
         f"{100 * accuracy:.0f} points higher",
+        "inconclusive ({:+.0f} points [{:+.0f}, {:+.0f}], 4 pairs)".format(*points),
         f"nearly as unsure ({fixed['uncertainty_observed_mean']:.2f})",
         f"redrawn labels ({fresh['uncertainty_observed_mean']:.2f})",
         f"memorized {fixed['memorized_mean']:.0%} of the wrong labels",

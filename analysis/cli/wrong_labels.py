@@ -157,7 +157,7 @@ def _search(
             batch_size=plan.batch_size,
             seed=plan.seed,
             record_samples=True,
-            on_epoch=lambda epoch: status.update(f"training: epoch {epoch} of {plan.epochs}"),
+            on_epoch=lambda epoch, *_: status.update(f"training: epoch {epoch} of {plan.epochs}"),
         )
         if history.diverged:
             raise ValueError("--learning-rate: the training diverged; take a smaller one")

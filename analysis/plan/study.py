@@ -102,10 +102,10 @@ class TrainingSettings(Settings):
     For AdamW, `momentum` is the first beta and `weight_decay` the decoupled weight decay. `crop` (pixels of padding),
     `flip` and `cutout` (side of the square) augment the training images. `precision` is that of the forward passes in
     training; measurements are made in float32. In the `probe_epochs`, the method's perturbation, sharpness and
-    curvature are measured on `probe_samples` of the training set.
+    curvature are measured on `probe_samples` of the training set, and `probe_measures`.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("schedule", "optimizer")
+    later: ClassVar[tuple[str, ...]] = ("schedule", "optimizer", "probe_measures")
     epochs: Count
     optimizer: Literal["sgd", "adamw"] = "sgd"
     batch_size: Count = 128
@@ -122,6 +122,7 @@ class TrainingSettings(Settings):
     alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
     probe_epochs: list[Count] = []
     probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
+    probe_measures: list[Literal["trace", "layer_traces", "critical_sharpness", "gradient_noise"]] = []
 
     @field_validator("schedule", mode="before")
     @classmethod

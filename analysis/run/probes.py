@@ -10,6 +10,7 @@ from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
+from landscape.tracking.measures import Look, Update, measure_named
 from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
@@ -46,6 +47,10 @@ def study_probes(
     return [
         gradient_probe(method, inputs, part.observed, part.clean, samples, epochs=epochs),
         landscape_probe(config, model, inputs, part, rho=config.measure.sharpness_rho),
+        *(
+            tracking_probe(config, model, inputs, part, measure=measure)
+            for measure in settings.probe_measures
+        ),
     ]
 
 
@@ -77,3 +82,41 @@ def landscape_probe(
         return metrics
 
     return Probe(config.training.probe_epochs, measure, LANDSCAPE_METRICS)
+
+
+def tracking_probe(
+    config: RunConfig, model: nn.Module, inputs: Tensor, labels: NoisyLabels, *, measure: str
+) -> Probe:
+    """A measure of `landscape.tracking` of the cross-entropy with observed and with true labels.
+
+    The update along which critical sharpness looks is a plain gradient step on the observed labels. Each epoch is
+    measured by itself, so that a resumed run finds what an undisturbed one does.
+    """
+    seed = derived_seed(config, "probe")
+
+    def objectives() -> dict[str, Objective]:
+        return {
+            loss: Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            for loss, targets in (("observed", labels.observed), ("clean", labels.clean))
+        }
+
+    described = {
+        f"probe_{metric}_{loss}": (unit, f"{words}, {kind} labels")
+        for loss, kind in (("observed", "observed"), ("clean", "true"))
+        for metric, (unit, words) in measure_named(measure, objectives()).metrics.items()
+    }
+
+    def take() -> dict[str, float]:
+        found = dict.fromkeys(described, math.nan)
+        here = objectives()
+        change = -here["observed"].gradient()
+        for loss, objective in here.items():
+            if not (bool(change.isfinite().all()) and math.isfinite(objective.value())):
+                continue
+            theta = objective.theta
+            look = Look(objective, loss, theta, theta, Update(objective, change, 1.0), seed)
+            for metric, value in measure_named(measure, here).take(look).items():
+                found[f"probe_{metric}_{loss}"] = value
+        return found
+
+    return Probe(config.training.probe_epochs, take, described)

@@ -128,7 +128,7 @@ class Training:
                 probes=probes,
                 checkpoint=checkpoint,
                 fingerprint=self.fingerprint,
-                on_epoch=lambda epoch: on_epoch(epoch, epochs),
+                on_epoch=lambda epoch, *_: on_epoch(epoch, epochs),
             )
 
         try:

@@ -37,7 +37,7 @@ from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 from landscape.results.wording import percent
 from ncsam.seal import sealed
 
-MEASURING = ("alignment_batches", "probe_epochs", "probe_samples")
+MEASURING = ("alignment_batches", "probe_epochs", "probe_samples", "probe_measures")
 """Keys of a study's training that do not change the trained weights."""
 
 MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")

@@ -43,25 +43,31 @@ class TopEigenvalues:
     samples: int = described("samples in the mean loss")
 
 
-def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str) -> Deflation:
+def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: str = "deflate") -> Deflation:
     """The subspace of known eigenpairs, for deflation. The weights and data of the pairs are not checked.
+
+    Args:
+        eigen: the pairs.
+        objective: whose pairs they are.
+        matrix: of which matrix they should be.
+        field: the argument that an error names.
 
     Raises:
         ValueError: the pairs have no vectors, come from PyHessian, or belong to another matrix, size or number of
             samples.
     """
     if eigen.method != "own":
-        raise ValueError(f"deflate: needs orthonormal vectors, which method {eigen.method!r} does not give")
+        raise ValueError(f"{field}: needs orthonormal vectors, which method {eigen.method!r} does not give")
     if eigen.vectors is None:
-        raise ValueError("deflate: holds no eigenvectors; they were dropped before it was stored")
+        raise ValueError(f"{field}: holds no eigenvectors; they were dropped before it was stored")
     if eigen.matrix != matrix or eigen.vectors.shape[0] != objective.n_parameters:
         raise ValueError(
-            f"deflate: holds eigenpairs of the {eigen.matrix} matrix of {eigen.vectors.shape[0]} parameters, not of "
+            f"{field}: holds eigenpairs of the {eigen.matrix} matrix of {eigen.vectors.shape[0]} parameters, not of "
             f"the {matrix} matrix of {objective.n_parameters}"
         )
     if eigen.samples != objective.n_samples:
         raise ValueError(
-            f"deflate: holds eigenpairs of the mean loss over {eigen.samples} samples, not over these "
+            f"{field}: holds eigenpairs of the mean loss over {eigen.samples} samples, not over these "
             f"{objective.n_samples}; find those of this objective"
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
@@ -94,7 +100,8 @@ def top_eigenvalues(
         block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
             repeated up to `block` times are found. A block of 1 needs about half the products and finds one copy.
         start: vectors (n, m) from which the search begins, such as the eigenvectors at weights nearby. One random
-            vector joins them, so that the block is m + 1.
+            vector joins them, so that the block is m + 1. With `block=1` the search begins from their sum, which
+            takes 3 or 4 products for one eigenvalue that has hardly moved.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
         seed: seed of the start vectors.
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.

@@ -21,6 +21,10 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 SMALL = 200
 """Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
 
+RANDOM_PART = 0.3
+"""Length of the random vector in a single start vector, beside start vectors of length 1. More of it finds more of the
+pairs that the start misses, and makes the first pair converge later."""
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -78,7 +82,9 @@ def top_eigenpairs(
         start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
-            only some percent.
+            only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
+            of the random one. Where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
+            and the random vector finds some 8 in 10 of what the start misses.
         max_vectors: most vectors that are kept, besides some blocks of work; 4 k, but at least k + 20, if less. All n
             of an operator of at most 200 dimensions are kept in the end, if the budget reaches so far, because then
             all pairs converge. All vectors are kept in float64.
@@ -100,7 +106,7 @@ def top_eigenpairs(
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
-        start = _with_a_random_image(start.to(basis), operator, generator)
+        start = _with_a_random_image(start.to(basis), width, operator, generator)
     columns = _first_block(basis, width, start, generator)
 
     while True:
@@ -185,9 +191,14 @@ def _width_and_budget(
         raise ValueError(f"tol: must be positive, got {tol}")
     if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
         raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
-    if start is not None and block not in (None, start.shape[1]):
-        raise ValueError(f"block: follows from the {start.shape[1]} start vectors; leave it out, got {block}")
-    width = min(start.shape[1] + 1, dimension) if start is not None else (k if block is None else block)
+    if start is not None and block not in (None, 1, start.shape[1]):
+        raise ValueError(
+            f"block: follows from the {start.shape[1]} start vectors; leave it out, or give 1, got {block}"
+        )
+    if block is None or (start is not None and block > 1):
+        width = k if start is None else min(start.shape[1] + 1, dimension)
+    else:
+        width = block
     if not 1 <= width <= dimension:
         raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
     budget = 40 * k + 60 if max_products is None else max_products
@@ -238,7 +249,7 @@ def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
     return bool((residuals[k : k + 1] <= near).all())
 
 
-def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Generator) -> Tensor:
+def _with_a_random_image(start: Tensor, width: int, operator: Operator, generator: torch.Generator) -> Tensor:
     """The start vectors, joined by the product of the operator with a random vector.
 
     A search that starts from unwanted eigenvectors never leaves their span. The product holds a part of every
@@ -246,7 +257,14 @@ def _with_a_random_image(start: Tensor, operator: Operator, generator: torch.Gen
     """
     image = (operator @ _random(start, 1, generator)).to(start)
     image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
-    return torch.cat([start, image], 1)
+    joined = torch.cat([start, image], 1)
+    return _in_one_vector(joined) if width == 1 else joined
+
+
+def _in_one_vector(start: Tensor) -> Tensor:
+    """The sum of the start vectors, of which the last is the random one: a smaller part, as most of it is noise."""
+    directions = torch.nn.functional.normalize(start, dim=0)
+    return directions[:, :-1].sum(1, keepdim=True) + RANDOM_PART * directions[:, -1:]
 
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:

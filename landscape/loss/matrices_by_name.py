@@ -19,8 +19,11 @@ class LossMatrix(Operator, Protocol):
     def expect(self, products: int) -> None:
         """Announces a number of products, so that the matrix can prepare what saves time for so many."""
 
-    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `measure` says of each chunk's product with a block (n, k); (chunks, ...)."""
+    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The weight of each chunk (chunks,), and what `measure` says of its product with a block (n, k)."""
+
+    def of_regularizer(self, block: Tensor) -> Tensor | float:
+        """What a regularizer, which no chunk enters, adds to the product with a block (n, k)."""
 
 
 # Any stands for an Objective, which imports this file

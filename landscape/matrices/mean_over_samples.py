@@ -66,10 +66,14 @@ class MeanOverSamples(MatrixOfObjective):
         with objective.exclusive:
             check_second_derivatives(type(self), objective)
             product = objective.summed(self._products(self._theta, block)) / objective.weight
-            if objective.penalty:
-                product += objective.penalty.product(self._theta, block)
+            product += self.of_regularizer(block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
+
+    def of_regularizer(self, block: Tensor) -> Tensor | float:
+        """The Hessian of the regularizer times a block (n, k)."""
+        penalty = self._objective.penalty
+        return penalty.product(self._theta, block) if penalty else 0.0
 
     def _prepare(self, block: Tensor) -> None:
         check_second_derivatives(type(self), self._objective)

@@ -40,34 +40,39 @@ class MatrixOfObjective(ABC):
         """The device on which products are computed."""
         return self._objective.device
 
+    def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002
+        """What a regularizer, which no sample enters, adds to the product with a block (n, k)."""
+        return 0.0
+
     @full_float32()
-    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """What `measure` says of each chunk's product: the matrix of the chunk's mean loss times a block (n, k).
 
-        A regularizer, which no chunk enters, is left out. Costs one product a vector, however many chunks there are.
+        A regularizer is left out. The cost is one product a vector, however many chunks there are.
 
         Args:
             block: vectors (n, k).
             measure: product (n, k) -> a tensor of any shape.
 
         Returns:
-            (chunks, ...), of the chunks that count, on the CPU in float64.
+            The weights (chunks,) and the measures (chunks, ...) of the chunks that count, on the CPU in float64.
         """
         objective = self._objective
         objective.check_that_derivatives_exist()
         block = block.to(objective.theta)
+        weights, measures = [], []
         with objective.exclusive:
             self._prepare(block)
-            measured = [
-                measure(self._product_of_chunk(index, chunk, block).double()).cpu()
-                for index, chunk in enumerate(objective.chunks)
-                if chunk.weight
-            ]
+            for index, chunk in enumerate(objective.chunks):
+                if chunk.weight:
+                    product = self._product_of_chunk(index, chunk, block).double()
+                    weights.append(chunk.weight)
+                    measures.append(measure(product).cpu())
             objective.products += block.shape[1]
-        return torch.stack(measured)
+        return torch.tensor(weights, dtype=torch.float64), torch.stack(measures)
 
     def _prepare(self, block: Tensor) -> None:  # noqa: B027
-        """Prepares for the products of the chunks with this block, where that pays."""
+        """Prepares for the products of the chunks with this block, where that saves time."""
 
     @abstractmethod
     def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import Units
+from landscape.sampling.units import OfUnits, Units
 
 
 def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
@@ -26,34 +26,36 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     Source: perturbation theory of eigenvalues (Kato 1966, section II.2).
 
     Raises:
-        ValueError: pairs without vectors, or of another size or number of samples.
+        ValueError: the pairs did not converge, have no vectors, or belong to another size or number of samples.
     """
     objective = units.objective
-    found = deflation(eigen, objective, eigen.matrix)
+    found = deflation(eigen, objective, eigen.matrix, field="measured")
+    if not eigen.converged.all():
+        missed = int((~eigen.converged).sum())
+        raise ValueError(
+            f"measured: {missed} of {len(eigen.values)} eigenvalues did not converge; find them with a larger "
+            "max_products or tol"
+        )
+    operator = matrix_named(eigen.matrix, objective)
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)
-    # what all units have in common: the penalty's part of H U is no unit's
-    penalty = (
-        objective.penalty.product(objective.theta, basis.to(objective.theta)) if objective.penalty else 0.0
-    )
-    mean = basis * found.values - penalty
+    # a regularizer's part of H U is no unit's
+    mean = basis * found.values - operator.of_regularizer(basis.to(objective.theta))
 
     def couplings(product: Tensor) -> Tensor:
-        """U^T D U, and the squared norms of what D U is outside of the space of U."""
+        """U^T D U, and the squared norms of the part of D U that is outside of the space of U."""
         change = product - mean
         inside = basis.T @ change
         outside = change - basis @ inside
         return torch.cat([inside.flatten(), outside.square().sum(0)])
 
-    of_units = matrix_named(eigen.matrix, objective).of_chunks(basis, couplings)
-    inside, outside = of_units[:, : k * k], of_units[:, k * k :]
-    variances = units.variance(inside).view(k, k)
-    spread = units.mean_square(outside)
+    weights, of_units = operator.of_chunks(basis, couplings)
+    variances = units.variance(OfUnits(weights, of_units[:, : k * k])).view(k, k)
+    outside = units.mean_square(OfUnits(weights, of_units[:, k * k :]))
     gaps = values.unsqueeze(0) - values.unsqueeze(1)
-    biases = (_shift(gaps, variances) * (1 - torch.eye(k))).sum(0) + _shift(values, spread)
-    return error_of(
-        units, [f"eigenvalue {j + 1}" for j in range(k)], values, variances.diagonal(), biases, products=k
-    )
+    biases = (_shift(gaps, variances) * (1 - torch.eye(k))).sum(0) + _shift(values, outside)
+    names = [f"eigenvalue {j + 1}" for j in range(k)]
+    return error_of(units, names, values, variances.diagonal(), biases=biases, products=k)
 
 
 def _shift(gap: Tensor, square: Tensor) -> Tensor:

@@ -23,34 +23,45 @@ class SamplingError:
         "by how much the mean over draws exceeds the quantity of all samples of the source",
         dims=("quantity",),
     )
-    low: FloatArray = described("lower ends of 95% intervals, the biases taken off", dims=("quantity",))
-    high: FloatArray = described("upper ends of 95% intervals, the biases taken off", dims=("quantity",))
+    low: FloatArray = described(
+        "lower ends of 95% intervals, the biases taken off, numerical errors included", dims=("quantity",)
+    )
+    high: FloatArray = described(
+        "upper ends of 95% intervals, the biases taken off, numerical errors included", dims=("quantity",)
+    )
     units: int = described("groups of samples, or batches, that the errors are the spread over")
     samples: int = described("samples measured")
     drawn: float = described("share of a finite population that was measured; 0 for an unbounded one")
     products: int = described("matrix-vector products spent", unit="products")
 
-    def samples_for(self, rtol: float) -> NDArray[np.int64]:
+    def samples_for(self, rtol: float) -> FloatArray:
         """How many samples of the source bring each standard error down to `rtol` times the value.
 
-        Biases fall faster, as 1 / samples. The numbers are as uncertain as the squared standard errors.
+        Infinite for a value of 0. Biases fall faster, as 1 / samples. The numbers are as uncertain as the squared
+        standard errors.
 
         Raises:
-            ValueError: rtol is not positive.
+            ValueError: rtol is not positive, or the whole population was measured, which leaves no error.
         """
         if not rtol > 0:
             raise ValueError(f"rtol: must be positive, got {rtol}")
-        unbounded = (
-            self.standard_errors**2 * self.samples / (1 - self.drawn) if self.drawn < 1 else 0 * self.values
-        )
-        wanted = (rtol * self.values) ** 2
-        # of a finite population of N, variance (1 / samples - 1 / N) times a constant
-        needed = unbounded / (wanted + unbounded * self.drawn / self.samples)
-        return np.ceil(needed).astype(np.int64)
+        if self.drawn == 1:
+            raise ValueError("samples_for: the whole population was measured, which leaves no sampling error")
+        # for samples of a population of N, the variance is a constant times 1 / samples - 1 / N
+        constant = self.standard_errors**2 * self.samples / (1 - self.drawn)
+        wanted = (rtol * self.values) ** 2 + constant * self.drawn / self.samples
+        return np.ceil(np.divide(constant, wanted, out=np.full_like(wanted, np.inf), where=wanted > 0))
 
 
 def error_of(
-    units: Units, quantity: list[str], values: Tensor, variances: Tensor, biases: Tensor, products: int
+    units: Units,
+    quantity: list[str],
+    values: Tensor,
+    variances: Tensor,
+    *,
+    biases: Tensor | None = None,
+    numerical: Tensor | None = None,
+    products: int = 0,
 ) -> SamplingError:
     """The sampling error of values (k,) with Student's intervals.
 
@@ -59,16 +70,18 @@ def error_of(
         quantity: names of the values.
         values: as measured.
         variances: of the values, over draws of the samples.
-        biases: of the values.
+        biases: of the values; 0 if not given.
+        numerical: standard errors of the values as numbers of these samples; 0 if not given.
         products: spent.
     """
-    errors = variances.clamp(min=0).sqrt()
-    margins = student(QUANTILE, units.count) * errors
+    biases = 0 * values if biases is None else biases
+    spread = variances if numerical is None else variances + numerical.square()
+    margins = student(QUANTILE, units.count) * spread.sqrt()
     centers = values - biases
     return SamplingError(
         quantity=np.array(quantity),
         values=values.numpy(),
-        standard_errors=errors.numpy(),
+        standard_errors=variances.sqrt().numpy(),
         biases=biases.numpy(),
         low=(centers - margins).numpy(),
         high=(centers + margins).numpy(),

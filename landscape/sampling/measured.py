@@ -29,8 +29,8 @@ def sampling_error(
     """What a measured quantity would be on other samples from the same source, at the same weights.
 
     The numerical error of a result says how far it is from the exact number of the samples measured. The sampling error
-    says how far that number is from the number of all samples of their source, of which the weights know nothing but
-    what they know of the samples measured: test samples, or a part of the training samples drawn at random.
+    says how far that number is from the number of all samples of their source. It holds where the measured samples are
+    a random draw for the weights: test samples, or a part of the training samples that was drawn at random.
 
     The samples are cut into random groups, and the error is the spread over the groups. Cost: one product an
     eigenvalue, 16 products for a trace, 2 evaluations and 2 gradients for a sharpness, 1 evaluation for a loss.
@@ -38,13 +38,14 @@ def sampling_error(
     Args:
         objective: which was measured.
         measured: what `top_eigenvalues`, `trace`, `sharpness` or `Objective.evaluate` gave for it.
-        groups: how many; the standard error is known to about 1 / sqrt(2 groups) of it.
+        groups: about how many; the standard error is known to about 1 / sqrt(2 groups) of it.
         population: size of the finite set, such as all training samples, that the samples were drawn from without
             replacement; unbounded if not given.
         seed: of the groups, and of the probes of a trace.
 
     Raises:
-        ValueError: an argument out of range, a result of another objective, or one without its vectors.
+        ValueError: an argument out of range, a loss that is a sum, or a result that did not converge, belongs to other
+            samples or weights, or was stored without its vectors.
         TypeError: a result of another kind.
     """
     units = in_units(objective, groups=groups, population=population, seed=seed)

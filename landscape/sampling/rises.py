@@ -6,17 +6,26 @@ import torch
 from torch import Tensor
 
 from landscape.loss.evaluation import Evaluation
+from landscape.perturbations.ascent import INSIDE
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import Sharpness
 from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import Units
+from landscape.sampling.units import OfUnits, Units
+
+SAME_LOSS = 1e-4
+"""A relative difference of two evaluations of one loss that rounding cannot explain."""
 
 
 def loss_error(units: Units, evaluation: Evaluation) -> SamplingError:
-    """The sampling error of the mean loss at the objective's weights."""
+    """The sampling error of the mean loss at the objective's weights.
+
+    Raises:
+        ValueError: the loss is that of other weights or samples.
+    """
     losses = units.losses(units.objective.theta)
+    _check_the_center(units, losses, evaluation.loss)
     value = torch.tensor([evaluation.loss], dtype=torch.float64)
-    return error_of(units, ["loss"], value, units.variance(losses).reshape(1), 0 * value, products=0)
+    return error_of(units, ["loss"], value, units.variance(losses))
 
 
 def sharpness_error(units: Units, found: Sharpness) -> SamplingError:
@@ -32,28 +41,50 @@ def sharpness_error(units: Units, found: Sharpness) -> SamplingError:
     curvature of the loss itself. The latter is left out, so that the bias is a lower bound where the loss is convex.
 
     Raises:
-        ValueError: the result holds no point, one of another number of weights, or one of a box.
+        ValueError: the search did not converge, its highest point is not there, lies inside the ball or is that of
+            other weights or samples, or the neighborhood is a box.
     """
     objective = units.objective
     if found.offset is None or found.offset.shape != objective.theta.shape:
         raise ValueError("measured: holds no offset of these weights; it was dropped before it was stored")
     if found.norm != "l2":
         raise ValueError(f"measured: must be a sharpness in a ball (norm='l2'), got norm={found.norm!r}")
-    center = objective.theta
-    offset = found.offset.to(center)
-    highest = center + offset
-    rises = units.losses(highest) - units.losses(center)
-
+    if not found.converged:
+        raise ValueError("measured: the search did not converge; repeat it with more steps, restarts or tol")
+    offset = found.offset.to(objective.theta)
     scale = scale_of(objective, found.adaptive)
+    in_ball = offset / scale if isinstance(scale, float) else torch.where(scale > 0, offset / scale, 0)
+    if torch.linalg.vector_norm(in_ball.double()) < (1 - INSIDE) * found.rho:
+        raise ValueError(
+            "measured: the highest point lies inside the ball, where no sampling error is known; take a smaller rho"
+        )
+    highest = objective.theta + offset
+    losses = units.losses(highest, objective.theta)
+    _check_the_center(units, OfUnits(losses.weights, losses.values[:, 1:]), found.center_loss)
+    rises = OfUnits(losses.weights, losses.values[:, :1] - losses.values[:, 1:])
     gradient = scale * objective.gradient(highest).double()
+    regularizer = scale * objective.penalty.gradient(highest).double() if objective.penalty else 0.0
     length = torch.linalg.vector_norm(gradient)
 
     def tangential(of_unit: Tensor) -> Tensor:
-        change = scale * of_unit - gradient
+        change = scale * of_unit - (gradient - regularizer)
         # at a maximum the radius has the gradient's direction
         return (change.square().sum() - (change @ gradient / length) ** 2).reshape(1)
 
     square = units.mean_square(units.gradients(highest, tangential))
     bias = (found.rho * square / (2 * length.cpu())).minimum(found.rho * square.sqrt())
     value = torch.tensor([found.value], dtype=torch.float64)
-    return error_of(units, ["sharpness"], value, units.variance(rises).reshape(1), bias, products=0)
+    return error_of(units, ["sharpness"], value, units.variance(rises), biases=bias)
+
+
+def _check_the_center(units: Units, losses: OfUnits, expected: float) -> None:
+    """Checks that losses (units, 1) at the objective's weights have the mean that was measured."""
+    objective = units.objective
+    loss = float(units.mean(losses)) + (
+        float(objective.penalty(objective.theta)) if objective.penalty else 0.0
+    )
+    if not abs(loss - expected) <= SAME_LOSS * max(abs(loss), abs(expected)):
+        raise ValueError(
+            f"measured: belongs to other weights or samples: its loss is {expected:.6g}, that of this objective "
+            f"{loss:.6g}"
+        )

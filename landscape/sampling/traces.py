@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from landscape.curvature.traces import TraceEstimate
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import Units
+from landscape.sampling.units import OfUnits, Units
 
 PROBES = 16
 
@@ -17,23 +19,45 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
     """The sampling error of a trace.
 
     The trace of each unit's matrix is estimated by the same random signs w_1 to w_16, as the mean of w^T H w. The
-    error of that, which differs from unit to unit, is a part of the spread: the standard error is rather too large. It
-    is so by the factor sqrt(1 + f / 8) on average, f the mean squared Frobenius norm, without the diagonal, of how the
-    units' matrices differ, over the variance of their traces.
+    error of these estimates differs from unit to unit and adds to the spread, so that the standard error is rather too
+    large than too small. On average the factor is sqrt(1 + f / 8). Here f is a ratio: the mean squared Frobenius norm,
+    without the diagonal, of the differences between the units' matrices, over the variance of their traces.
 
     Args:
         units: of the objective.
         estimate: the trace as measured.
         seed: of the signs.
+
+    Raises:
+        ValueError: the trace did not converge, or belongs to another number of samples.
     """
     objective = units.objective
+    if estimate.samples != objective.n_samples:
+        raise ValueError(
+            f"measured: is the trace of the mean loss over {estimate.samples} samples, not over these "
+            f"{objective.n_samples}; measure it for this objective"
+        )
+    if not estimate.converged:
+        raise ValueError(
+            "measured: the trace did not converge; measure it with a larger max_products or rtol"
+        )
+    n = objective.n_parameters
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (objective.n_parameters, PROBES), generator=generator).double() * 2 - 1
-    signs = signs.to(objective.device)
-
-    def quadratic_form(product: Tensor) -> Tensor:
-        return (signs * product).sum().reshape(1) / PROBES
-
-    of_units = matrix_named(estimate.matrix, objective).of_chunks(signs, quadratic_form)
+    # a block, its products in the model's dtype and in float64, and one more of each while they are made
+    columns = min(max(objective.memory_budget // (40 * n), 1), PROBES)
+    weights, forms = torch.empty(0), torch.zeros(())
+    operator = matrix_named(estimate.matrix, objective)
+    for first in range(0, PROBES, columns):
+        count = min(columns, PROBES - first)
+        signs = (torch.randint(0, 2, (n, count), generator=generator).double() * 2 - 1).to(objective.device)
+        weights, of_units = operator.of_chunks(signs, partial(_quadratic_forms, signs))
+        forms = forms + of_units
     value = torch.tensor([estimate.value], dtype=torch.float64)
-    return error_of(units, ["trace"], value, units.variance(of_units), 0 * value, products=PROBES)
+    numerical = torch.tensor([estimate.standard_error], dtype=torch.float64)
+    variance = units.variance(OfUnits(weights, forms / PROBES))
+    return error_of(units, ["trace"], value, variance, numerical=numerical, products=PROBES)
+
+
+def _quadratic_forms(signs: Tensor, product: Tensor) -> Tensor:
+    """The sum of w^T H w over the signs (n, k); (1,)."""
+    return (signs * product).sum().reshape(1)

@@ -17,66 +17,80 @@ FEWEST_UNITS = 8
 
 
 @dataclass(frozen=True)
+class OfUnits:
+    """What was measured of each unit in one pass over the data, which a stream may give in another order each time.
+
+    Attributes:
+        weights: (units,), how much each unit counts for; of this rank.
+        values: (units, ...), of this rank.
+    """
+
+    weights: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
 class Units:
     """An objective whose chunks are the units, each an independent part of the data.
 
     Attributes:
         objective: the same mean loss, cut into units.
-        weights: (units,), how much each counts for; of this rank.
-        total: sum of the weights of all ranks' units.
         count: units of all ranks.
         drawn: share of the population that was measured; 0 for an unbounded one.
     """
 
     objective: Objective
-    weights: Tensor
-    total: float
     count: int
     drawn: float
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The weighted mean of the units' values (units, ...), in float64 on the CPU."""
-        return self._sum(torch.tensordot(self.weights, values, 1)) / self.total
+    def mean(self, measured: OfUnits) -> Tensor:
+        """The weighted mean over all units, in float64 on the CPU."""
+        return self._sum(torch.tensordot(measured.weights, measured.values, 1)) / self.objective.weight
 
-    def variance(self, values: Tensor) -> Tensor:
-        """The variances of the weighted means of the units' values (units, ...), over draws of the units."""
-        return self.mean_square((values - self.mean(values)).square())
+    def variance(self, measured: OfUnits) -> Tensor:
+        """The variances of the weighted means, over draws of the units."""
+        deviations = measured.values - self.mean(measured)
+        return self.mean_square(OfUnits(measured.weights, deviations.square()))
 
-    def mean_square(self, squares: Tensor) -> Tensor:
-        """The mean squared deviation of weighted means from the units' squared deviations (units, ...).
+    def mean_square(self, squares: OfUnits) -> Tensor:
+        """The mean squared deviation of weighted means from the units' squared deviations.
 
         A mean is a ratio of two sums, sum of w v to sum of w. Its variance is that of the sum of w (v - mean), to first
         order (Cochran 1977, section 6.4), with the correction for a finite population.
         """
-        square = self._sum(torch.tensordot(self.weights.square(), squares, 1))
-        return square * (1 - self.drawn) * self.count / ((self.count - 1) * self.total**2)
+        square = self._sum(torch.tensordot(squares.weights.square(), squares.values, 1))
+        return square * (1 - self.drawn) * self.count / ((self.count - 1) * self.objective.weight**2)
 
     @full_float32()
-    def losses(self, theta: Tensor) -> Tensor:
-        """The mean loss of each unit (units,) at the weights `theta` (n,), without the regularizer."""
+    def losses(self, *points: Tensor) -> OfUnits:
+        """The mean losses of each unit at weights (n,), without the regularizer; values (units, points)."""
         objective = self.objective
-        losses = []
+        weights, losses = [], []
         for chunk in objective.chunks:
             if chunk.weight:
-                inputs, targets = chunk.read()
-                with objective.exclusive, objective.without_gradients():
-                    outputs = objective.outputs(theta.clone(), inputs)
-                    losses.append(objective.loss_fn(outputs, targets).detach().double().cpu())
-        return torch.stack(losses)
+                weights.append(chunk.weight)
+                losses.append([self._loss(theta, *chunk.read()) for theta in points])
+        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.tensor(losses, dtype=torch.float64))
+
+    def _loss(self, theta: Tensor, inputs: object, targets: object) -> float:
+        objective = self.objective
+        with objective.exclusive, objective.without_gradients():
+            return float(objective.loss_fn(objective.outputs(theta.clone(), inputs), targets))
 
     @full_float32()
     @torch.enable_grad()
-    def gradients(self, theta: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `measure` says of each unit's gradient (n,) at the weights `theta` (n,); (units, ...)."""
+    def gradients(self, theta: Tensor, measure: Callable[[Tensor], Tensor]) -> OfUnits:
+        """What `measure` says of each unit's gradient (n,) at the weights `theta` (n,)."""
         objective = self.objective
         objective.check_that_derivatives_exist()
-        measured = []
+        weights, measures = [], []
         for chunk in objective.chunks:
             if chunk.weight:
                 with objective.exclusive:
                     _, gradient = objective.loss_and_gradient(theta, *chunk.read())
-                measured.append(measure(gradient.double()).cpu())
-        return torch.stack(measured)
+                weights.append(chunk.weight)
+                measures.append(measure(gradient.double()).cpu())
+        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.stack(measures))
 
     def _sum(self, total: Tensor) -> Tensor:
         """The sum over all ranks."""
@@ -84,18 +98,18 @@ class Units:
 
 
 def in_units(objective: Objective, *, groups: int, population: int | None, seed: int) -> Units:
-    """Cuts the samples of an objective into random groups of one size.
+    """Cuts the samples of an objective into random groups of one size; the last group may be smaller.
 
     Batches that cannot be cut, and those of a stream, are units as they are: the error is then that of other batches.
 
     Args:
         objective: whose samples.
-        groups: how many, in each process of a process group; every sample by itself if there are fewer.
+        groups: at least how many, in each process of a process group; each sample is a group if there are fewer.
         population: size of the finite set that the samples were drawn from without replacement; None if unbounded.
         seed: of the groups.
 
     Raises:
-        ValueError: fewer than 8 units, a population that is smaller than the samples, or samples of no common count.
+        ValueError: fewer than 8 units, a population that is smaller than the samples, or a loss that is a sum.
     """
     if groups < FEWEST_UNITS:
         raise ValueError(f"groups: must be at least {FEWEST_UNITS}, got {groups}")
@@ -103,20 +117,22 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
         raise ValueError(
             f"population: must be at least the {objective.n_samples} samples that were measured, got {population}"
         )
+    if objective.counting.is_sum:
+        raise ValueError(
+            "objective: its loss is a sum, which grows with the samples; make the Objective with reduction='mean'"
+        )
     if objective.chunks.is_uniform:
         samples = objective.chunks.samples
         generator = torch.Generator().manual_seed(seed)
         smaller = copy.copy(objective)
-        smaller.chunk_size = -(-samples // groups)
+        smaller.chunk_size = max(1, samples // groups)
         # in random order, because data are often sorted by class
         objective = smaller.subset(samples=torch.randperm(samples, generator=generator))
-    weights = torch.tensor([chunk.weight for chunk in objective.chunks if chunk.weight], dtype=torch.float64)
-    totals = torch.stack([weights.sum(), torch.tensor(float(len(weights)), dtype=torch.float64)])
-    total, count = objective.summed(totals.to(objective.device)).tolist()
+    units = torch.tensor(float(sum(1 for chunk in objective.chunks if chunk.weight)), dtype=torch.float64)
+    count = int(objective.summed(units.to(objective.device)))
     if count < FEWEST_UNITS:
         raise ValueError(
             f"data: a sampling error needs at least {FEWEST_UNITS} samples, or batches that cannot be cut, that count; "
-            f"got {count:.0f}"
+            f"got {count}"
         )
-    drawn = 0.0 if population is None else objective.n_samples / population
-    return Units(objective, weights, total, int(count), drawn)
+    return Units(objective, count, 0.0 if population is None else objective.n_samples / population)

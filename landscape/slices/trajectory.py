@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -15,6 +16,9 @@ from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.slices.directions import Directions
+
+BLOCK = 1 << 20
+"""Weights of all checkpoints that are held in float64 at a time."""
 
 
 @result
@@ -49,19 +53,17 @@ def trajectory_directions(
         ValueError: there are fewer than two checkpoints, they have other sizes or are not finite, or they span fewer
             directions.
     """
-    points = _differences(objective, checkpoints)
+    points = _Points.of(objective, checkpoints)
     if not isinstance(count, Integral) or not 1 <= count < len(checkpoints):
         raise ValueError(
             f"count: {len(checkpoints)} checkpoints have at most {len(checkpoints) - 1} directions, got {count}"
         )
     if count > objective.n_parameters:
         raise ValueError(f"count: {objective.n_parameters} weights have no more directions, got {count}")
-    centered = points - points.mean(0)
-    _, sizes, rows = torch.linalg.svd(centered, full_matrices=False)
-    if not sizes[count - 1] > 1e-7 * sizes[0]:
-        raise ValueError(f"count: the checkpoints do not span {count} directions")
-    # with this sign the trajectory begins on the positive side
-    vectors = (rows[:count] * torch.where(points[0] @ rows[:count].T < 0, -1.0, 1.0).unsqueeze(1)).T
+    vectors, squares = _principal_components(points, count)
+    # the sign that lets the trajectory begin on the positive side
+    begins = sum(block[0] @ vectors[place] for place, block in points.blocks())
+    vectors = vectors * torch.where(torch.as_tensor(begins) < 0, -1.0, 1.0)
     cosines = (vectors.T @ vectors).cpu().numpy()
     directions = Directions(
         vectors=vectors.to(objective.dtype).contiguous(),
@@ -71,7 +73,7 @@ def trajectory_directions(
         seed=0,
         angles=np.degrees(np.arccos(np.clip(cosines, -1, 1))),
     )
-    explained = (sizes.square() / sizes.square().sum())[:count].cpu().numpy()
+    explained = (squares / squares.sum())[:count].cpu().numpy()
     coordinates, distances = _projected(points, vectors)
     return directions, Trajectory(coordinates, distances, explained)
 
@@ -85,31 +87,72 @@ def projected_trajectory(
     Raises:
         ValueError: checkpoints have other sizes or are not finite, or the directions are not independent.
     """
-    points = _differences(objective, checkpoints)
-    vectors = directions.vectors.to(points)
+    points = _Points.of(objective, checkpoints)
+    vectors = directions.vectors.to(objective.device, torch.float64)
     if torch.linalg.matrix_rank(vectors) < vectors.shape[1]:
         raise ValueError("directions: are not independent")
     coordinates, distances = _projected(points, vectors)
     return Trajectory(coordinates, distances, np.full(vectors.shape[1], np.nan))
 
 
-def _differences(objective: Objective, checkpoints: Sequence[Weights]) -> Tensor:
-    """The checkpoints minus the objective's weights, (checkpoints, n), in float64."""
-    if len(checkpoints) < 2:
-        raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
-    theta = objective.theta.double()
-    points = torch.stack([objective.flatten(weights).double() - theta for weights in checkpoints])
-    finite = torch.isfinite(points).all(1)
-    if not finite.all():
-        first = int(finite.int().argmin())
-        raise ValueError(
-            f"checkpoints: the one at position {first} holds weights that are not finite; leave it out"
-        )
-    return points
+@dataclass(frozen=True)
+class _Points:
+    """Checkpoints as differences from the objective's weights, in blocks of weights.
+
+    No float64 copy of all of them is made: those of a large model would not fit into memory.
+    """
+
+    checkpoints: list[Tensor]
+    theta: Tensor
+
+    @classmethod
+    def of(cls, objective: Objective, checkpoints: Sequence[Weights]) -> _Points:
+        """Checkpoints in any form.
+
+        Raises:
+            ValueError: fewer than 2, of other sizes or not finite.
+        """
+        if len(checkpoints) < 2:
+            raise ValueError(f"checkpoints: must be at least 2, got {len(checkpoints)}")
+        flat = [objective.flatten(weights) for weights in checkpoints]
+        for place, weights in enumerate(flat):
+            if not bool(torch.isfinite(weights).all()):
+                raise ValueError(
+                    f"checkpoints: the one at position {place} holds weights that are not finite; leave it out"
+                )
+        return cls(flat, objective.theta)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Ranges of weights, and the differences (checkpoints, weights of the range) in float64."""
+        for start in range(0, len(self.theta), BLOCK):
+            place = slice(start, start + BLOCK)
+            rows = torch.stack([weights[place].double() for weights in self.checkpoints])
+            yield place, rows - self.theta[place].double()
 
 
-def _projected(points: Tensor, vectors: Tensor) -> tuple[FloatArray, FloatArray]:
+def _principal_components(points: _Points, count: int) -> tuple[Tensor, Tensor]:
+    """The first principal components (n, count) of the points about their mean, and all squared singular values.
+
+    From the Gram matrix of the points (checkpoints, checkpoints), which is small whatever the model is. Its rounding
+    hides directions along which the points spread less than 1e-8 times as far as along the first; those are refused.
+
+    Raises:
+        ValueError: the points span fewer directions.
+    """
+    gram = sum(centered @ centered.T for _, block in points.blocks() for centered in [block - block.mean(0)])
+    squares, left = torch.linalg.eigh(torch.as_tensor(gram))
+    squares, left = squares.flip(0).clamp(min=0), left.flip(1)[:, :count]
+    if not squares[count - 1] > 1e-14 * squares[0]:
+        raise ValueError(f"count: the checkpoints do not span {count} directions")
+    vectors = torch.cat([(block - block.mean(0)).T @ left for _, block in points.blocks()])
+    # orthonormal to rounding also where the second direction is much shorter than the first
     basis, triangle = torch.linalg.qr(vectors)
-    coordinates = torch.linalg.solve_triangular(triangle, basis.T @ points.T, upper=True).T
-    rest = points - coordinates @ vectors.T
-    return coordinates.cpu().numpy(), torch.linalg.vector_norm(rest, dim=1).cpu().numpy()
+    return basis * triangle.diagonal().sign(), squares
+
+
+def _projected(points: _Points, vectors: Tensor) -> tuple[FloatArray, FloatArray]:
+    basis, triangle = torch.linalg.qr(vectors)
+    along = torch.as_tensor(sum(block @ basis[place] for place, block in points.blocks()))
+    coordinates = torch.linalg.solve_triangular(triangle, along.T, upper=True).T
+    squares = sum((block - along @ basis[place].T).square().sum(1) for place, block in points.blocks())
+    return coordinates.cpu().numpy(), torch.as_tensor(squares).sqrt().cpu().numpy()

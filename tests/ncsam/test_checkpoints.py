@@ -40,7 +40,7 @@ def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, op
     options = {"model": model, "alignment_batches": 1, **options}
     whole, undisturbed = train(digits, kind, **options)
 
-    def kill(epoch):
+    def kill(epoch, *_):
         if epoch == killed_after:
             raise Killed
 
@@ -48,7 +48,9 @@ def test_a_killed_run_resumes_to_the_same_bits(digits, tmp_path, kind, model, op
     with pytest.raises(Killed):
         train(digits, kind, checkpoint=path, on_epoch=kill, **options)
     seen = []
-    history, method = train(digits, kind, checkpoint=path, on_epoch=seen.append, **options)
+    history, method = train(
+        digits, kind, checkpoint=path, on_epoch=lambda epoch, *_: seen.append(epoch), **options
+    )
     assert seen[0] == killed_after
     for name, tensor in method.model.state_dict().items():
         assert torch.equal(tensor, undisturbed.model.state_dict()[name]), name

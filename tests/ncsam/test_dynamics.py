@@ -27,7 +27,7 @@ def train(digits, epochs=3, *, on_epoch=None, **options):
         epochs=epochs,
         batch_size=50,
         seed=0,
-        on_epoch=on_epoch and (lambda epoch: on_epoch(epoch, model)),
+        on_epoch=on_epoch and (lambda epoch, *_: on_epoch(epoch, model)),
         **options,
     )
     return history, model

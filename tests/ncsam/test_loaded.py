@@ -127,7 +127,7 @@ def test_a_killed_training_on_an_augmenting_dataset_resumes_to_the_same_bits(tmp
     class Killed(Exception):
         pass
 
-    def kill(epoch):
+    def kill(epoch, *_):
         if epoch == 2:
             raise Killed
 

@@ -63,7 +63,7 @@ class Killed(Exception):
     pass
 
 
-def _kill(epoch):
+def _kill(epoch, *_):
     if epoch == 1:
         raise Killed
 

@@ -170,7 +170,7 @@ def test_a_killed_run_with_redrawn_labels_resumes_to_the_same_bits(tmp_path):
     class Killed(Exception):
         pass
 
-    def kill(epoch):
+    def kill(epoch, *_):
         if epoch == 2:
             raise Killed
 

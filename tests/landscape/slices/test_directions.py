@@ -23,6 +23,7 @@ from landscape import (
     trajectory_directions,
 )
 from landscape.perturbations.relative_scale import scale_of
+from landscape.slices import trajectory
 from tests.conftest import build, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -295,3 +296,25 @@ def test_bad_weights_and_checkpoints_are_named():
         trajectory_directions(few, list(torch.randn(8, few.n_parameters)), 5)
     with pytest.raises(ValueError, match="^count"):
         eigenvector_directions(top_eigenvalues(objective), 2)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e-3, 1e-6])
+def test_principal_directions_in_blocks_are_those_of_a_singular_value_decomposition(ratio, monkeypatch):
+    """Also where the second direction is far shorter than the first."""
+    monkeypatch.setattr(trajectory, "BLOCK", 7)
+    objective = objective_of("mlp")
+    generator = torch.Generator().manual_seed(0)
+    n = objective.n_parameters
+    plane = torch.linalg.qr(torch.randn(n, 2, dtype=torch.float64, generator=generator)).Q
+    along = torch.randn(9, 2, dtype=torch.float64, generator=generator) * torch.tensor([1.0, ratio])
+    points = objective.theta + along @ plane.T
+    directions, path = trajectory_directions(objective, list(points))
+    _, sizes, rows = torch.linalg.svd(points - points.mean(0), full_matrices=False)
+    shares = (sizes.square() / sizes.square().sum())[:2]
+    # sizes are rounded at 1e-8 of the first one
+    np.testing.assert_allclose(np.sqrt(path.explained), shares.sqrt(), atol=1e-7)
+    cosines = (directions.vectors.T @ rows[:2].T).abs().diagonal()
+    torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(path.distances, 0, atol=1e-7)
+    at = directions.vectors @ torch.from_numpy(path.coordinates).T
+    torch.testing.assert_close(objective.theta + at.T, points, rtol=0, atol=1e-7)

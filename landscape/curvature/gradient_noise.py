@@ -1,0 +1,101 @@
+"""How much the gradients of single samples differ from their mean: the noise of stochastic gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from landscape.loss.derivatives import derivative
+from landscape.loss.objective import Objective
+from landscape.loss.precision import full_float32
+from landscape.loss.samples import Chunk, Cut
+from landscape.loss.weights import with_weights
+from landscape.loss.wrapped import of_objective
+from landscape.results.fields import described
+from landscape.results.registry import result
+
+
+@result
+class GradientNoise:
+    """The covariance of the samples' gradients, as its trace."""
+
+    value: float = described("trace of the covariance of single samples' gradients")
+    standard_error: float = described("standard error of the value, from its spread over the pieces")
+    gradient_norm: float = described("norm of the mean gradient")
+    noise_scale: float = described(
+        "the value by the squared norm of the true gradient (simple noise scale): the batch size at which noise and "
+        "gradient are of one size; NaN where the gradient cannot be told from noise",
+        unit="samples",
+    )
+    pieces: int = described("pieces of the data whose gradients were compared")
+    samples: int = described("samples in the mean loss")
+
+
+@of_objective
+@full_float32()
+def gradient_noise(objective: Objective, *, pieces: int = 32) -> GradientNoise:
+    """The trace of the covariance of the samples' gradients, from the gradients of pieces of the data.
+
+    The mean gradient of w samples has 1 / w of the covariance of one. With the gradients g_b of B pieces of w_b
+    samples, and g of all, the sum of w_b ||g_b - g||^2 / (B - 1) is therefore unbiased, whatever the sizes. The noise
+    scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2), with the square of the true gradient's norm
+    taken without bias: ||g||^2 less its noise. Samples count as they do in the mean loss. A regularizer is no part of
+    the noise, and of the gradient neither. Costs two gradients.
+
+    Args:
+        objective: whose loss; its samples should be in random order.
+        pieces: about how many to cut the data into, at least 2. With as many as there are samples, the value is that
+            of the samples themselves.
+
+    Raises:
+        ValueError: fewer than 2 pieces, or data that cannot be cut into 2.
+    """
+    if pieces < 2:
+        raise ValueError(f"pieces: must be at least 2, got {pieces}")
+    objective.check_that_derivatives_exist()
+    cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
+    mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
+    for part in _parts(objective, cut):
+        mean += _gradient(objective, part) * part.weight
+    mean = objective.summed(mean) / objective.weight
+    # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
+    sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
+    for part in _parts(objective, cut):
+        spread = (_gradient(objective, part) - mean).square().sum() * part.weight
+        sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
+    objective.gradients += 2
+    total, squares, count = objective.summed(sums).tolist()
+    if count < 2:
+        raise ValueError("data: the noise needs 2 pieces with samples that count; these data are one")
+    value = total / (count - 1)
+    variance = max(squares / count - (total / count) ** 2, 0.0) if math.isfinite(squares) else math.nan
+    norm_squared = mean.square().sum().item()
+    true_squared = norm_squared - value / objective.weight
+    return GradientNoise(
+        value=value,
+        standard_error=math.sqrt(variance / count) * count / (count - 1),
+        gradient_norm=math.sqrt(norm_squared),
+        noise_scale=value / true_squared if true_squared > 0 else math.nan,
+        pieces=int(count),
+        samples=objective.n_samples,
+    )
+
+
+def _parts(objective: Objective, cut: Cut) -> Iterator[Chunk]:
+    return (part for chunk in objective.chunks for part in cut(chunk.pair) if part.weight)
+
+
+@torch.enable_grad()
+def _gradient(objective: Objective, part: Chunk) -> Tensor:
+    """The gradient (n,) of the mean loss of one part of the data, in float64."""
+    inputs, targets = part.read()
+    variable = objective.theta.detach().requires_grad_()
+
+    def differentiated(model: nn.Module) -> Tensor:
+        return derivative(objective.loss_fn(objective.run(model, inputs), targets), variable)
+
+    with objective.exclusive:
+        return with_weights(objective.model, objective.unflatten(variable), differentiated).double()

@@ -1,0 +1,54 @@
+"""The Objective of the same loss and data at the weights that a model in training has now."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from landscape.fx.threads import ThreadLock
+from landscape.loss.copies import unwrapped
+from landscape.loss.memory import Memory
+from landscape.loss.objective import Objective
+from landscape.loss.penalty import Penalty
+from landscape.loss.weights import outputs_at, tensors_of
+
+
+@torch.no_grad()
+def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Objective:
+    """The Objective at the weights and buffers that `model` has now.
+
+    Data, loss and settings are shared with the given Objective, which stays as it was. What was checked of them once
+    is not checked again.
+
+    Args:
+        objective: of a copy of the model at other weights.
+        model: as the one that the objective was made of; wrappers are taken off.
+        weights: of some of the model's parameters, in place of those that it has now.
+
+    Raises:
+        ValueError: a parameter or buffer is missing or has another shape, as in a model that is spread over devices.
+    """
+    made = copy.copy(objective)
+    made.exclusive, made.memory = ThreadLock(), Memory(objective.memory_budget)
+    made.gradients = made.products = 0
+    with objective.exclusive:
+        made.model = copy.deepcopy(objective.model)
+    theirs = {**tensors_of(unwrapped(model)), **(weights or {})}
+    for name, own in tensors_of(made.model).items():
+        if name not in theirs or theirs[name].shape != own.shape:
+            found = f"has {tuple(theirs[name].shape)}" if name in theirs else "lacks it"
+            raise ValueError(
+                f"model: the objective's {name!r} is {tuple(own.shape)}, the model {found}; make the objective of this "
+                "model"
+            )
+        own.copy_(theirs[name])
+    made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
+    run = objective.forward.args[2]
+    made.forward = partial(outputs_at, made.model, made.layout, run)
+    if objective.regularizer is not None:
+        made.penalty = Penalty(objective.regularizer, made.model, made.layout)
+    return made

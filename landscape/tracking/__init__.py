@@ -1,0 +1,1 @@
+"""The landscape along a training, measured while the training runs."""

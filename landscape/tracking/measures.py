@@ -1,0 +1,331 @@
+"""What a tracker measures at each look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+import landscape.curvature.eigenvalues as eigenvalues
+import landscape.curvature.gradient_noise as noise
+import landscape.curvature.traces as traces
+import landscape.perturbations.critical_sharpness as critical
+import landscape.perturbations.worst_case as worst_case
+from landscape.curvature.eigenvalues import TopEigenvalues
+from landscape.loss.objective import Objective
+
+MOST_FOLLOWED = 10
+"""Looks in a row that follow eigenvectors without a search from random ones."""
+MOST_CHANGE, LEAST_COSINE = 0.1, 0.9
+"""Change of an eigenvalue, and cosine between its eigenvectors, from look to look, up to which it is followed."""
+
+Described = Mapping[str, tuple[str, str]]
+"""Name of a metric -> (unit, description)."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of the optimizer, for one objective.
+
+    Attributes:
+        before: the objective at the weights before the step.
+        change: (n,), what the step added to them.
+        learning_rate: of the step.
+    """
+
+    before: Objective
+    change: Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a measure may see of a training at one moment, for one of the objectives.
+
+    Attributes:
+        objective: at the weights of the moment.
+        name: of the objective.
+        first: (n,), the weights at the tracker's beginning.
+        previous: (n,), the weights at the measure's last look; those of the beginning at its first.
+        update: the last step of the optimizer, for a measure that asks for it.
+        seed: of all draws at this look.
+    """
+
+    objective: Objective
+    name: str
+    first: Tensor
+    previous: Tensor
+    update: Update | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that a tracker measures.
+
+    Attributes:
+        name: of the measure.
+        take: what it finds, by metric; NaN where a number is not defined.
+        metrics: what `take` returns.
+        forecast: what the first time will cost, in gradients over the objective's data.
+        needs_update: whether it looks at the last step, of which the tracker then keeps the weights before.
+        keeps_weights: whether it looks at the weights of its last look.
+    """
+
+    name: str
+    take: Callable[[Look], dict[str, float]]
+    metrics: Described
+    forecast: float
+    needs_update: bool = False
+    keeps_weights: bool = False
+
+
+def loss() -> Measure:
+    """The mean loss and the accuracy; one forward pass."""
+
+    def take(look: Look) -> dict[str, float]:
+        found = look.objective.evaluate()
+        return {"loss": found.loss, "accuracy": found.accuracy}
+
+    metrics = {"loss": ("", "mean loss"), "accuracy": ("", "accuracy; NaN where targets are not classes")}
+    return Measure("loss", take, metrics, 0.5)
+
+
+def top_eigenvalues(
+    k: int = 1, *, tol: float = 0.1, max_products: int | None = None, matrix: str = "hessian"
+) -> Measure:
+    """The k largest eigenvalues of the Hessian, each with its residual and whether the residual is within `tol`.
+
+    The first look searches from random vectors. Each later one follows the eigenvectors of the last: one eigenvalue
+    takes 3 or 4 products where the landscape has moved little. Where it has moved much, another eigenvalue may have
+    become the largest, which the one that is followed does not show: the look then searches from random vectors again,
+    as does each eleventh look. The landscape counts as moved much where an eigenvalue changed by more than a tenth, or
+    its eigenvector turned by more than 25 degrees.
+
+    Args:
+        k: how many.
+        tol: residual asked for, relative to the eigenvalue. The value's error is of second order in the residual.
+        max_products: budget of a look; `landscape.top_eigenvalues` has 40 k + 60.
+        matrix: as for `landscape.top_eigenvalues`.
+    """
+    search = partial(eigenvalues.top_eigenvalues, k=k, tol=tol, max_products=max_products, matrix=matrix)
+    last: dict[str, TopEigenvalues] = {}
+    followed: dict[str, int] = {}
+
+    def take(look: Look) -> dict[str, float]:
+        found, spent = None, 0
+        if look.name in last and followed[look.name] < MOST_FOLLOWED:
+            start = last[look.name]
+            found = search(look.objective, block=1, start=start, seed=look.seed)
+            spent, followed[look.name] = found.products, followed[look.name] + 1
+        if found is None or not _moved_little(last[look.name], found):
+            width = min(k + 2, look.objective.n_parameters)
+            found = search(look.objective, block=width, seed=look.seed)
+            spent, followed[look.name] = spent + found.products, 0
+        last[look.name] = found
+        columns = zip(found.values, found.residuals, found.converged, strict=True)
+        values: dict[str, float] = {}
+        for number, (value, residual, converged) in enumerate(columns, 1):
+            values |= {
+                _numbered("top_eigenvalue", number): float(value),
+                _numbered("top_eigenvalue_residual", number): float(residual),
+                _numbered("top_eigenvalue_converged", number): float(converged),
+            }
+        return values | {"top_eigenvalue_products": float(spent)}
+
+    described: dict[str, tuple[str, str]] = {}
+    for number in range(1, k + 1):
+        described |= {
+            _numbered("top_eigenvalue", number): ("", f"eigenvalue {number} of the {matrix} matrix"),
+            _numbered("top_eigenvalue_residual", number): ("", f"residual norm of eigenvalue {number}"),
+            _numbered("top_eigenvalue_converged", number): (
+                "",
+                f"1 where that residual is within {tol:g} of the eigenvalue, else 0",
+            ),
+        }
+    described["top_eigenvalue_products"] = ("products", "products spent on the eigenvalues")
+    return Measure("top_eigenvalues", take, described, 2.0 * (20 + 10 * k))
+
+
+def _moved_little(last: TopEigenvalues, found: TopEigenvalues) -> bool:
+    """Whether the eigenpairs are those of the last look, hardly changed."""
+    assert last.vectors is not None
+    assert found.vectors is not None
+    cosines = (last.vectors * found.vectors).sum(0).abs().cpu().numpy()
+    changes = np.abs(found.values - last.values)
+    return bool((cosines >= LEAST_COSINE).all() and (changes <= MOST_CHANGE * np.abs(found.values)).all())
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
+
+
+def trace(*, rtol: float = 0.1, max_products: int = 40, matrix: str = "hessian") -> Measure:
+    """The trace of the Hessian with its 95% interval."""
+
+    def take(look: Look) -> dict[str, float]:
+        found = traces.trace(
+            look.objective, rtol=rtol, max_products=max_products, matrix=matrix, seed=look.seed
+        )
+        return {
+            "trace": found.value,
+            "trace_low": found.low,
+            "trace_high": found.high,
+            "trace_converged": float(found.converged),
+        }
+
+    metrics = {
+        "trace": ("", f"trace of the {matrix} matrix"),
+        "trace_low": ("", "lower end of the trace's 95% interval"),
+        "trace_high": ("", "upper end of the trace's 95% interval"),
+        "trace_converged": ("", f"1 where the interval is within {2 * rtol:g} of the trace, else 0"),
+    }
+    return Measure("trace", take, metrics, 2.0 * max_products)
+
+
+def layer_traces(
+    layers: Sequence[str], *, rtol: float = 0.1, max_products: int = 40, matrix: str = "hessian"
+) -> Measure:
+    """The trace of each parameter tensor's block of the Hessian.
+
+    Args:
+        layers: names of the objective's parameters, `objective.names`.
+        rtol, max_products, matrix: as for `landscape.layer_traces`.
+    """
+
+    def take(look: Look) -> dict[str, float]:
+        found = traces.layer_traces(
+            look.objective, rtol=rtol, max_products=max_products, matrix=matrix, seed=look.seed
+        )
+        values = {"layer_traces_converged": float(found.converged)}
+        for layer, value, error in zip(found.layer, found.values, found.standard_errors, strict=True):
+            values[f"trace_of_{layer}"] = float(value)
+            values[f"trace_of_{layer}_error"] = float(error)
+        return values
+
+    metrics = {"layer_traces_converged": ("", f"1 where every interval is within {2 * rtol:g} of the trace")}
+    for layer in layers:
+        metrics[f"trace_of_{layer}"] = ("", f"trace of the block of {layer}")
+        metrics[f"trace_of_{layer}_error"] = ("", f"standard error of the trace of the block of {layer}")
+    return Measure("layer_traces", take, metrics, 2.0 * max_products)
+
+
+def sharpness(*, rho: float = 0.05, norm: str = "l2", adaptive: str = "none") -> Measure:
+    """The largest rise of the loss in the ball, by converged ascents; NaN where they did not converge."""
+
+    def take(look: Look) -> dict[str, float]:
+        found = worst_case.sharpness(look.objective, rho=rho, norm=norm, adaptive=adaptive, seed=look.seed)
+        return {"sharpness": found.value if found.converged else math.nan}
+
+    words = f"largest rise of the loss within {rho:g} of the weights; NaN where the search did not converge"
+    return Measure("sharpness", take, {"sharpness": ("", words)}, 80.0)
+
+
+def critical_sharpness(*, tol: float = 0.1) -> Measure:
+    """The smallest learning rate along the last update at which the loss rises (`landscape.critical_sharpness`).
+
+    For an objective whose loss is not the one that is trained, such as that of the clean labels, it is the relative
+    critical sharpness. Each look begins at the last look's critical learning rate.
+    """
+    last: dict[str, float] = {}
+
+    def take(look: Look) -> dict[str, float]:
+        update = look.update
+        if update is None or not bool(update.change.any()):
+            return dict.fromkeys(metrics, math.nan)
+        found = critical.critical_sharpness(
+            update.before,
+            update.change,
+            learning_rate=update.learning_rate,
+            guess=last.get(look.name),
+            tol=tol,
+        )
+        if found.converged:
+            last[look.name] = found.learning_rate
+        return {
+            "critical_sharpness": found.value,
+            "critical_learning_rate": found.learning_rate,
+            "critical_steps": found.steps,
+            "critical_passes": float(found.passes),
+        }
+
+    metrics = {
+        "critical_sharpness": ("", "2 / critical learning rate; infinite where the loss rises at once"),
+        "critical_learning_rate": (
+            "",
+            "smallest learning rate along the last update at which the loss rises",
+        ),
+        "critical_steps": ("updates", "the same as a multiple of the last update"),
+        "critical_passes": ("passes", "forward passes spent on the critical learning rate"),
+    }
+    return Measure("critical_sharpness", take, metrics, 4.0, needs_update=True)
+
+
+def gradient_noise(*, pieces: int = 32) -> Measure:
+    """The trace of the covariance of the samples' gradients, and the simple noise scale."""
+
+    def take(look: Look) -> dict[str, float]:
+        found = noise.gradient_noise(look.objective, pieces=pieces)
+        return {
+            "gradient_norm": found.gradient_norm,
+            "gradient_noise": found.value,
+            "gradient_noise_error": found.standard_error,
+            "noise_scale": found.noise_scale,
+        }
+
+    metrics = {
+        "gradient_norm": ("", "norm of the mean gradient"),
+        "gradient_noise": ("", "trace of the covariance of single samples' gradients"),
+        "gradient_noise_error": ("", "standard error of the gradient noise"),
+        "noise_scale": ("samples", "gradient noise by the squared norm of the true gradient"),
+    }
+    return Measure("gradient_noise", take, metrics, 3.0)
+
+
+def movement() -> Measure:
+    """How far the weights have moved: in the last update, since the last look, and since the beginning."""
+
+    def take(look: Look) -> dict[str, float]:
+        now = look.objective.theta.double()
+        return {
+            "update_norm": float(look.update.change.double().norm()) if look.update else math.nan,
+            "distance_since_last_look": float((now - look.previous.double()).norm()),
+            "distance_from_beginning": float((now - look.first.double()).norm()),
+        }
+
+    metrics = {
+        "update_norm": ("", "l2 norm of the last update"),
+        "distance_since_last_look": ("", "l2 distance from the weights at this measure's last look"),
+        "distance_from_beginning": ("", "l2 distance from the weights at the tracker's beginning"),
+    }
+    return Measure("movement", take, metrics, 0.1, needs_update=True, keeps_weights=True)
+
+
+BY_NAME: dict[str, Callable[[], Measure]] = {
+    "loss": loss,
+    "top_eigenvalues": top_eigenvalues,
+    "trace": trace,
+    "sharpness": sharpness,
+    "critical_sharpness": critical_sharpness,
+    "gradient_noise": gradient_noise,
+    "movement": movement,
+}
+"""The measures that need no more than their name, for `Tracker(measures=[...])`."""
+
+
+def measure_named(name: str, objectives: Mapping[str, Objective]) -> Measure:
+    """The measure of this name, with its defaults.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name == "layer_traces":
+        names = [name for objective in objectives.values() for name in objective.names]
+        return layer_traces(list(dict.fromkeys(names)))
+    if name not in BY_NAME:
+        raise ValueError(f"measures: must be of {', '.join([*BY_NAME, 'layer_traces'])}, got {name!r}")
+    return BY_NAME[name]()

@@ -1,0 +1,46 @@
+"""A study's `probe_measures`: what a tracker measures, at the probed epochs."""
+
+import h5py
+import numpy as np
+import pytest
+
+from analysis.plan.reading import read_study
+from tests.analysis.tiny_study import TINY, run_tiny
+
+PROBED = TINY.replace(
+    "epochs = 3",
+    """epochs = 3
+probe_epochs = [1, 3]
+probe_samples = 40
+probe_measures = ["trace", "gradient_noise", "critical_sharpness"]""",
+).replace("seeds = [0, 1]", "seeds = [0]")
+
+
+def test_they_are_in_the_history_of_both_losses_at_the_probed_epochs(tmp_path):
+    out = tmp_path / "out"
+    run_tiny(tmp_path, out, PROBED)
+    for path in out.rglob("seed0.h5"):
+        with h5py.File(path) as file:
+            history = {
+                name: file["history"][name][:] for name in file["history"] if name.startswith("probe_")
+            }
+            assert "true labels" in file["history/probe_trace_clean"].attrs["description"]
+        for loss in ("observed", "clean"):
+            at = [0, 2]
+            assert np.isnan(history[f"probe_trace_{loss}"][1])
+            assert (history[f"probe_gradient_noise_{loss}"][at] > 0).all()
+            low, high = history[f"probe_trace_low_{loss}"][at], history[f"probe_trace_high_{loss}"][at]
+            assert (
+                (low < history[f"probe_trace_{loss}"][at]) & (history[f"probe_trace_{loss}"][at] < high)
+            ).all()
+        # a gradient step on the observed labels lowers their own loss at first
+        rate = history["probe_critical_learning_rate_observed"][[0, 2]]
+        assert (rate > 0).all()
+        np.testing.assert_allclose(history["probe_critical_sharpness_observed"][[0, 2]], 2 / rate)
+
+
+def test_an_unknown_one_is_refused(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(PROBED.replace('"trace"', '"traces"'))
+    with pytest.raises(ValueError, match="probe_measures"):
+        read_study(path)
