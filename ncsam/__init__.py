@@ -9,7 +9,7 @@
 
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import CheckpointError
-from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Split, load_dataset, make_dataset
+from ncsam.datasets import DATASET_REGISTRY, DATASETS, Dataset, Loaded, Split, load_dataset, make_dataset
 from ncsam.detection import (
     ConfidentJoint,
     Detection,
@@ -101,6 +101,7 @@ __all__ = [
     "FriendlySAM",
     "GeneralizedCrossEntropy",
     "History",
+    "Loaded",
     "Method",
     "NoiseKind",
     "NoisyLabels",

@@ -61,7 +61,8 @@ def _alignment(
 ) -> dict[str, float]:
     is_wrong = observed != clean
     everywhere = torch.ones_like(is_wrong)
-    outputs = method.passes.forward(method.model, inputs)
+    # not through DistributedDataParallel, which would wait for a gradient
+    outputs = method.passes.forward(method.passes.module, inputs)
 
     def gradient_of(targets: Tensor, part: Tensor) -> list[Tensor]:
         positions = indices[part] if indices is not None else None

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ncsam.dynamics import Recorder
 from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_the_state_fits
+from ncsam.ranks import Ranks
 from ncsam.seal import is_sealed, seal
 from ncsam.whole_file import written_whole
 
@@ -27,20 +28,34 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     rows: list[dict[str, float]],
+    ranks: Ranks,
     recorder: Recorder | None = None,
 ) -> None:
-    """Writes the state after an epoch, whole or not at all."""
+    """Writes the state after an epoch on rank 0, whole or not at all."""
+    first, *others = ranks.gathered(_state_of_rank(method))
     state: dict[str, Any] = {
         "fingerprint": fingerprint,
-        "model": method.model.state_dict(),
-        "method": method.state_dict(),
+        "model": method.passes.module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict() if scheduler else None,
-        "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
-        "loss": _loss_state(method),
         "rows": rows,
         "samples": recorder.state_dict() if recorder else None,
+        **first,
+        "other_ranks": others,
     }
+    ranks.on_first(lambda: _write(state, path))
+
+
+def _state_of_rank(method: Method) -> dict[str, Any]:
+    """What differs between ranks: random states and what is remembered of the samples that a rank saw."""
+    return {
+        "method": method.state_dict(),
+        "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
+        "loss": method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {},
+    }
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
         _save(state, beside)
@@ -58,26 +73,44 @@ def _save(state: dict[str, Any], path: Path) -> None:
         raise
 
 
-def _loss_state(method: Method) -> dict[str, Any]:
-    """What a loss remembers, such as ELR's targets."""
-    return method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {}
-
-
 def load_checkpoint(
     path: Path,
     fingerprint: str,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
+    ranks: Ranks,
     recorder: Recorder | None = None,
 ) -> list[dict[str, float]]:
-    """Loads the state of a checkpoint, and returns the rows of the history so far.
+    """Loads the state of a checkpoint, which rank 0 reads, and returns the rows of the history so far.
 
     Raises:
-        ValueError: the checkpoint belongs to other settings.
-        CheckpointError: the checkpoint cannot be read; nothing was changed yet.
+        ValueError: a checkpoint of other settings, or of another number of ranks.
+        CheckpointError: one that cannot be read; nothing was changed yet.
+        RuntimeError: on other ranks, in place of these.
     """
     device = next(method.model.parameters()).device
+    state = ranks.on_first(lambda: _read(path, device))
+    with ranks.together():
+        _check(state, path, fingerprint, scheduler, ranks)
+        check_that_the_state_fits(state["optimizer"], optimizer, path)
+    if recorder is not None:
+        _load_samples(path, state.get("samples"), recorder)
+    of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
+    method.passes.module.load_state_dict(state["model"])
+    method.load_state_dict(of_rank["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    if scheduler is not None:
+        scheduler.load_state_dict(state["scheduler"])
+    if method.passes.scaler is not None and of_rank["scaler"] is not None:
+        method.passes.scaler.load_state_dict(of_rank["scaler"])
+    if isinstance(method.loss_fn, nn.Module):
+        method.loss_fn.load_state_dict(of_rank["loss"])
+    rows: list[dict[str, float]] = state["rows"]
+    return rows
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():  # a reader would wait at a FIFO for ever
         raise CheckpointError(f"checkpoint: {path} is not a file; name another")
     try:
@@ -89,26 +122,24 @@ def load_checkpoint(
         raise CheckpointError(f"checkpoint: {path} cannot be read; delete it to train anew") from error
     if not whole:
         raise CheckpointError(f"checkpoint: {path} is not one of fit(); delete it to train anew")
+    found: dict[str, Any] = state
+    return found
+
+
+def _check(
+    state: dict[str, Any], path: Path, fingerprint: str, scheduler: LRScheduler | None, ranks: Ranks
+) -> None:
     if state["fingerprint"] != fingerprint:
         raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
     if (state["scheduler"] is None) != (scheduler is None):
         raise ValueError(
             f"checkpoint: {path} was written with another scheduler; delete it or name another file"
         )
-    if recorder is not None:
-        _load_samples(path, state.get("samples"), recorder)
-    check_that_the_state_fits(state["optimizer"], optimizer, path)
-    method.model.load_state_dict(state["model"])
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    if scheduler is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    if method.passes.scaler is not None and state["scaler"] is not None:
-        method.passes.scaler.load_state_dict(state["scaler"])
-    if isinstance(method.loss_fn, nn.Module):
-        method.loss_fn.load_state_dict(state["loss"])
-    rows: list[dict[str, float]] = state["rows"]
-    return rows
+    count = 1 + len(state.get("other_ranks", []))
+    if count != ranks.count:
+        raise ValueError(
+            f"checkpoint: {path} was written by {count} ranks, {ranks.count} are to go on; give as many, or delete it"
+        )
 
 
 def _load_samples(path: Path, state: dict[str, Any] | None, recorder: Recorder) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ncsam.datasets import Split
+from ncsam.datasets import Samples, Split
 from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share
+from ncsam.methods.batches import Batch, moved
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
+from ncsam.ranks import Share
 
 EVALUATION_METRICS = {
     "train_loss": (
@@ -35,51 +39,93 @@ LOSS_METRICS = ("train_loss", "test_loss")
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    inputs: Tensor | Split,
+    inputs: Tensor | Samples,
     *,
-    batch_size: int = 2000,
+    batch_size: int | None = None,
     autocast_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Outputs (n, classes) in evaluation mode. The model is in its former mode afterward.
 
     Args:
-        model: any model.
-        inputs: a tensor of what the model takes, or a split, which is normalized piece by piece. Either is best on the
-            model's device.
-        batch_size: number of samples in a forward pass; it bounds the memory.
+        model: any.
+        inputs: as the model sees them, or samples, which are read piece by piece; best on the model's device.
+        batch_size: bounds the memory; 2000, or what the samples say, if not given.
         autocast_dtype: forward passes run under `torch.autocast` with this dtype.
     """
+    if isinstance(inputs, Tensor):
+        return _outputs_of(model, inputs.split(batch_size or Split.evaluation_batch), autocast_dtype)
+    pieces = torch.arange(len(inputs)).split(batch_size or inputs.evaluation_batch)
+    return _outputs_of(model, inputs.batches(pieces, seed=None), autocast_dtype)
+
+
+def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None) -> Tensor:
     modes = [(module, module.training) for module in model.modules()]
-    place = inputs.pixels.device if isinstance(inputs, Split) else inputs.device
     parameter = next(model.parameters(), None)
-    device = place if parameter is None else parameter.device
-    pieces = torch.arange(len(inputs), device=place).split(batch_size)
+    device = None if parameter is None else parameter.device
     model.eval()
     try:
-        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
-            outputs = [
-                model((inputs.batch(piece) if isinstance(inputs, Split) else inputs[piece]).to(device))
-                for piece in pieces
-            ]
+        outputs = []
+        for batch in batches:
+            inputs = batch if device is None else moved(batch, device)
+            with torch.autocast(device.type, autocast_dtype) if device and autocast_dtype else nullcontext():
+                outputs.append(model(inputs))
     finally:
         for module, mode in modes:
             module.training = mode
     return torch.cat(outputs).float() if autocast_dtype else torch.cat(outputs)
 
 
+@torch.no_grad()
+def outputs_of_some(method: Method, samples: Samples) -> Tensor:
+    """The outputs (1, classes) of a method's model for the first sample."""
+    return _outputs_of(method.passes.module, [samples.some(1)], None)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Samples to evaluate on.
+
+    Attributes:
+        samples: which, this rank's own where each has some.
+        share: how the ranks share them.
+    """
+
+    samples: Samples
+    share: Share
+
+    @torch.no_grad()
+    def outputs(self, method: Method) -> Tensor:
+        """The outputs (n, classes) of a method's model for the samples of all ranks."""
+        own = self.share.own(torch.arange(len(self.samples)))
+        batches = self.samples.batches(own.split(self.samples.evaluation_batch), seed=None)
+        # not through DistributedDataParallel, which would share buffers in each pass
+        outputs = _outputs_of(method.passes.module, batches, method.passes.autocast_dtype)
+        return self.share.whole(outputs, len(self.samples))
+
+    def of_all(self, labels: Tensor) -> Tensor:
+        """The labels of the samples of all ranks, of those of this rank's samples."""
+        if self.share.is_dealt:
+            return labels
+        return self.share.whole(labels, len(labels))
+
+
 def evaluate(
-    method: Method, train: Split, labels: NoisyLabels, held_out: Split, recorder: Recorder | None = None
+    method: Method,
+    train: Evaluated,
+    labels: NoisyLabels,
+    held_out: Evaluated,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """The `EVALUATION_METRICS` of a method's model; all NaN where outputs are not finite.
 
     A recorder takes note of what the model says of each training sample.
     """
-    autocast_dtype = method.passes.autocast_dtype
-    train_outputs = predict(method.model, train, autocast_dtype=autocast_dtype)
+    train_outputs = train.outputs(method)
     if recorder is not None:
         recorder.record(train_outputs)
-    test_outputs = predict(method.model, held_out, autocast_dtype=autocast_dtype)
-    test_targets = held_out.targets.to(test_outputs.device)
+    test_outputs = held_out.outputs(method)
+    test_targets = held_out.of_all(held_out.samples.targets.to(test_outputs.device))
+    labels = replace(labels, observed=train.of_all(labels.observed), clean=train.of_all(labels.clean))
     loss_fn = _evaluated_loss(method)
     # argmax takes NaN for the largest score, and would give a diverged model an accuracy; it has none
     # (a score of minus infinity is allowed: with it a model rules a class out)

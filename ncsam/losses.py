@@ -244,6 +244,10 @@ def mixup(
     """
     if not 0 < alpha < float("inf"):
         raise ValueError(f"alpha: must be positive and finite, got {alpha}")
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise ValueError(
+            "mixup: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
+        )
     share = _beta(alpha, generator)
     # copying to the device needs no wait
     partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)

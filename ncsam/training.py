@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as MapDataset
 
-from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import load_checkpoint, save_checkpoint
-from ncsam.datasets import Split
+from ncsam.datasets import Loaded, Split
 from ncsam.dynamics import Recorder, TrainingDynamics
-from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, evaluate, predict, unit_of_loss
+from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
+from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
-from ncsam.losses import mixup
 from ncsam.methods.method import Method
-from ncsam.methods.passes import piece_sizes
-from ncsam.methods.tensor_lists import norm
-from ncsam.optimizer_checks import check_that_it_can_be_stepped
 from ncsam.probes import Probe
-from ncsam.random_state import borrowed_generators
+from ncsam.ranks import Ranks, Share
+from ncsam.training_checks import (
+    as_samples,
+    check_settings,
+    check_that_it_is_not_longer,
+    check_that_it_trains,
+    checked_classes,
+)
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -44,6 +47,9 @@ METRICS = {
 }
 """Name -> (unit, description) of what `fit` records of every epoch."""
 
+
+TrainingData = Split | Loaded | MapDataset[Any] | DataLoader[Any]
+"""Samples in memory, or a map-style dataset, by itself or with the DataLoader that says how it is read."""
 
 OnEpoch = Callable[[int, Mapping[str, float], nn.Module], None]
 """(epochs finished, metrics of the last one by name, the model) -> None."""
@@ -74,9 +80,9 @@ class History:
 def fit(
     method: Method,
     optimizer: torch.optim.Optimizer,
-    train: Split,
+    train: TrainingData,
     labels: NoisyLabels,
-    held_out: Split,
+    held_out: TrainingData,
     *,
     epochs: int,
     batch_size: int,
@@ -102,20 +108,26 @@ def fit(
     device with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some
     of torch's gradients there are sums in any order.
 
+    With a model in DistributedDataParallel, ranks that were given the same samples deal them out anew in each epoch;
+    other ranks train on their own samples each. All ranks have the same history, of the samples of all, and rank 0
+    alone writes the checkpoint. BatchNorm's statistics are those of rank 0 at each epoch's end.
+
     Args:
         method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
             scaling are those of `method.passes`.
         optimizer: over `method.parameters()`.
         train: inputs of the training set, best on the model's device, to which batches go otherwise; its targets are
-            not read.
+            not read. A map-style dataset is read batch by batch, `Loaded` says how; of a DataLoader its workers are
+            taken, while the order is the seed's.
         labels: observed labels to learn from, and clean ones to measure against.
-        held_out: samples on which the history's test loss and accuracy are taken; never trained on.
+        held_out: samples on which the history's test loss and accuracy are taken; never trained on. Of a dataset the
+            items are pairs (input, target), which are read once before the training.
         epochs: how many.
         batch_size: the last batch of an epoch may be smaller, or larger by one: a last single sample, which
-            BatchNorm cannot take, goes with the batch before.
+            BatchNorm cannot take, goes with the batch before. On several ranks, that of each.
         seed: of the order of samples.
         scheduler: stepped once an epoch; `build_schedule` makes one by name.
-        augmentation: of the training images, drawn anew each epoch.
+        augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
             batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. All that the
@@ -131,27 +143,43 @@ def fit(
         checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
         fingerprint: of everything that decides the result; a checkpoint with another one is refused.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
-            once at a resume.
+            once at a resume, and on each rank.
 
     Raises:
         TypeError: data or labels of another type.
         ValueError: sizes or labels that do not fit, an optimizer of another model, or a checkpoint of other
-            settings.
+            settings, or ranks with unequal numbers of steps.
+        RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
-    _check_types(train, labels, held_out)
-    _check_that_it_trains(method, optimizer)
-    check_that_it_can_be_stepped(optimizer, scheduler)
-    _check(train, labels, epochs, batch_size, alignment_batches, redraw)
+    ranks = Ranks.of(method.model)
     device = next(method.model.parameters()).device
-    labels = labels.to(device)
-    classes = _checked_classes(method.model, train, labels, held_out)
+    with ranks.together():
+        samples, held_out_samples = (
+            as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
+        )
+        check_that_it_trains(method, optimizer, scheduler)
+        check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
+        labels = labels.to(device)
+        settings = StepSettings(
+            batch_size,
+            augmentation,
+            mixup_alpha,
+            checked_classes(method, samples, labels, held_out_samples),
+            redraw == "step",
+            max_gradient_norm,
+            0 if mixup_alpha is not None else alignment_batches,
+        )
+    share = Share.of(ranks, samples, labels.observed, labels.clean)
+    share.check_steps(len(samples), batch_size)
+    of_held_out = Share.of(ranks, held_out_samples, held_out_samples.targets)
+    evaluated = Evaluated(samples, share), Evaluated(held_out_samples, of_held_out)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     rows: list[dict[str, float]] = []
-    recorder = Recorder(labels.observed) if record_samples else None
-    if checkpoint is not None and checkpoint.exists():
-        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, recorder)
-        _check_that_it_is_not_longer(checkpoint, len(rows), epochs)
+    recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
+    if checkpoint is not None and ranks.on_first(checkpoint.exists):
+        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
+        check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         if on_epoch:
             on_epoch(len(rows), rows[-1], method.model)
 
@@ -160,40 +188,33 @@ def fit(
         epoch = len(rows) + 1
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
-        seeds = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64)
-        with borrowed_generators(device, int(seeds[0])):
-            # not before: another thread's epoch may have to end first
-            started = _now(device)
-            steps = _train_epoch(
-                method,
-                optimizer,
-                train,
-                labels,
-                batch_size,
-                augment=_seeded(augmentation, train.pixels.device, int(seeds[1])),
-                mix=_mixing(mixup_alpha, classes, int(seeds[2])),
-                redrawn_by=torch.Generator().manual_seed(int(seeds[3])) if redraw == "step" else None,
-                max_gradient_norm=max_gradient_norm,
-                alignment_batches=0 if mixup_alpha is not None else alignment_batches,
-            )
+        seeds = Seeds.of(seed, epoch, ranks.rank)
+        steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
+        ranks.share_buffers(method.networks())
         if scheduler is not None:
+            started = now(device)
             scheduler.step()
-        seconds = _now(device) - started - steps.pop("alignment_seconds")
-        rows.append(
-            {
-                **evaluate(method, train, labels, held_out, recorder),
-                "learning_rate": learning_rate,
-                "seconds": (rows[-1]["seconds"] if rows else 0.0) + seconds,
-                "gradients": method.gradient_count,
-                **steps,
-                **_probed(probes, epoch),
-            }
-        )
+            steps["seconds"] += now(device) - started
+        row = {
+            **evaluate(method, evaluated[0], labels, evaluated[1], recorder),
+            "learning_rate": learning_rate,
+            "gradients": method.gradient_count,
+            **_means_over(ranks, steps),
+            **_probed(probes, epoch),
+        }
+        row["seconds"] += rows[-1]["seconds"] if rows else 0.0
+        rows.append(ranks.from_first(row))
         if checkpoint is not None:
-            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, recorder)
+            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
         if on_epoch:
             on_epoch(epoch, rows[-1], method.model)
     return _history(rows, probes, method, recorder)
+
+
+def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:
+    """What each rank says of its own batches, as one number."""
+    found = ranks.gathered(steps)
+    return {name: mean_of_defined([of_rank[name] for of_rank in found]) for name in steps}
 
 
 def _history(
@@ -215,156 +236,6 @@ def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
         values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
     # plain floats: NumPy's would make a checkpoint that cannot be read without executing it
     return {name: float(value) for name, value in values.items()}
-
-
-def _check_types(train: Split, labels: NoisyLabels, held_out: Split) -> None:
-    for name, split in (("train", train), ("held_out", held_out)):
-        if not isinstance(split, Split):
-            raise TypeError(
-                f"{name}: must be a Split, got {type(split).__name__}; ncsam.Split(inputs, targets) makes one"
-            )
-    if not isinstance(labels, NoisyLabels):
-        raise TypeError(
-            f"labels: must be NoisyLabels, got {type(labels).__name__}; ncsam.human_labels(clean, observed) makes them"
-        )
-
-
-def _check_that_it_trains(method: Method, optimizer: torch.optim.Optimizer) -> None:
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not any(id(parameter) in held for parameter in method.parameters()):
-        raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
-
-
-def _check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
-    if trained > epochs:
-        raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
-
-
-def _check(
-    train: Split, labels: NoisyLabels, epochs: int, batch_size: int, alignment_batches: int, redraw: str
-) -> None:
-    if len(train) != len(labels.observed):
-        raise ValueError(f"labels: {len(labels.observed)} labels for {len(train)} training samples")
-    for name, value, least in (
-        ("epochs", epochs, 1),
-        ("batch_size", batch_size, 1),
-        ("alignment_batches", alignment_batches, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: must be at least {least}, got {value}")
-    if redraw not in ("never", "step"):
-        raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
-    if redraw == "step":
-        # refuses labels of no known model
-        labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
-
-
-def _checked_classes(model: nn.Module, train: Split, labels: NoisyLabels, held_out: Split) -> int:
-    """The model's number of outputs, once all labels are known to lie below it.
-
-    On a GPU a label out of range would end the process with a message that names neither label nor cause.
-    """
-    outputs = predict(model, train.batch(torch.zeros(1, dtype=torch.int64, device=train.pixels.device)))
-    classes = outputs.shape[-1]
-    for name, targets in (
-        ("observed", labels.observed),
-        ("clean", labels.clean),
-        ("held_out", held_out.targets),
-    ):
-        outside = torch.nonzero((targets < 0) | (targets >= classes)).flatten()
-        if len(outside):
-            first = int(outside[0])
-            raise ValueError(
-                f"labels: the {name} label of sample {first} is {int(targets[first])}; the model has {classes} "
-                f"outputs, so labels must lie in 0..{classes - 1}"
-            )
-    return classes
-
-
-Augment = Callable[[Tensor], Tensor]
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _seeded(augmentation: Augmentation | None, device: torch.device, seed: int) -> Augment | None:
-    if augmentation is None:
-        return None
-    return partial(augmentation, generator=torch.Generator(device).manual_seed(seed))
-
-
-def _mixing(alpha: float | None, classes: int, seed: int) -> Mix | None:
-    if alpha is None:
-        return None
-    return partial(mixup, classes=classes, alpha=alpha, generator=torch.Generator().manual_seed(seed))
-
-
-def _train_epoch(
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    labels: NoisyLabels,
-    batch_size: int,
-    *,
-    augment: Augment | None,
-    mix: Mix | None,
-    redrawn_by: torch.Generator | None,
-    max_gradient_norm: float | None,
-    alignment_batches: int,
-) -> dict[str, float]:
-    """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, its cost."""
-    method.model.train()
-    device = labels.observed.device
-    order = torch.randperm(len(train)).to(train.pixels.device)
-    compared: list[dict[str, float]] = []
-    norms: list[Tensor] = []
-    alignment_seconds = 0.0
-    for step, indices in enumerate(order.split(piece_sizes(len(train), batch_size))):
-        inputs, indices = (part.to(device) for part in (train.batch(indices, augment), indices))
-        observed = labels.observed[indices] if redrawn_by is None else labels.redrawn(indices, redrawn_by)
-        mixed = mix(inputs, observed) if mix else (inputs, observed)
-        optimizer.zero_grad()
-        method.backward(*mixed, indices)
-        if method.ascent is not None:
-            norms.append(norm(method.ascent.perturbation))
-        if step < alignment_batches:
-            started = _now(device)
-            with borrowed_generators(device):
-                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], indices)
-            compared.append(alignment)
-            alignment_seconds += _now(device) - started
-        _step(method, optimizer, max_gradient_norm)
-    return {
-        **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
-        "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
-        "alignment_seconds": alignment_seconds,
-    }
-
-
-def _step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
-    scaler = method.passes.scaler
-    if max_gradient_norm is not None:
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        for network in method.networks():
-            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
-        scaler.update()
-
-
-def _now(device: torch.device) -> float:
-    """Seconds on a clock, once all work in hand on the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def mean_of_defined(values: ArrayLike) -> float:
-    """The mean of the values that are not NaN; NaN if all are."""
-    numbers = np.asarray(values, dtype=np.float64)
-    defined = numbers[~np.isnan(numbers)]
-    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _diverged(rows: list[dict[str, float]]) -> bool:

@@ -6,7 +6,7 @@ from itertools import chain
 FOLDERS = ("analysis", "bench", "docs", "figures", "landscape", "ncsam", "studies", "tests")
 BRITISH = re.compile(
     r"""
-    \w*(?:labell|modell|travell|fulfil(?!l)|whilst|colour|behaviour|favour|neighbour)\w*
+    \w*(?:labell(?!eft)|modell|travell|fulfil(?!l)|whilst|colour|behaviour|favour|neighbour)\w*
     | (?<![a-z])(?:grey|centre|catalogue|licence|programme|artefact|towards|afterwards|practise|sceptic)(?![a-z])
     | \w*(?:memor|normal|real|recogn|optim|initial|general|minim|maxim|summar|organ|visual|regular|character|parametr
         |discret|vector|symmetr|orthogonal|linear|quant|util|synchron|random|standard|final|local|penal|serial

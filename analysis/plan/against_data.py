@@ -66,6 +66,10 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         raise StudyError(
             f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
         )
+    if not dataset.train.pixels.dtype.is_floating_point and dataset.train.pixels.dtype != torch.uint8:
+        for place, method in enumerate(study.methods):
+            if method.mixup is not None:
+                raise StudyError(f"methods[{place}].mixup: tokens cannot be mixed; leave it out")
     for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
         try:
             labels = observed_labels(config, dataset, data_dir)

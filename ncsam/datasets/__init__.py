@@ -1,4 +1,4 @@
-"""Image sets by name, held in memory as they are stored; one file a format.
+"""Data sets by name, held in memory as they are stored; one file a format.
 
 dataset = load_dataset("fashion-mnist", train_samples=10_000, seed=0)
 inputs = dataset.train.batch(indices)
@@ -17,9 +17,11 @@ from torch import Tensor
 from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
 from ncsam.datasets.images import images
+from ncsam.datasets.loaded import Loaded
 from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
-from ncsam.datasets.split import Dataset, Split, make_dataset
+from ncsam.datasets.split import Dataset, Samples, Split, make_dataset
+from ncsam.datasets.words import word_languages
 from ncsam.options import Registry
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "DATASET_REGISTRY",
     "FASHION_MNIST_PACKAGE",
     "Dataset",
+    "Loaded",
+    "Samples",
     "Split",
     "load_dataset",
     "make_dataset",
@@ -41,6 +45,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "images": images,
     "mnist-5k": mnist_5k,
     "npz": npz,
+    "word-languages": word_languages,
 }
 """Name -> function that loads the data set from a folder; its docstring says where it looks and how it splits."""
 

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Samples(Protocol):
+    """Numbered samples that can be read in any order; a `Split` is such, and so is `Loaded`."""
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 (n,)."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples read at once where a model is evaluated."""
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
+    ) -> Iterator[Any]:
+        """The inputs of the samples at each of the `pieces`, int64 (batch,); `seed` None: for evaluation."""
+
+    def some(self, count: int) -> Any:
+        """The inputs of the first samples, as a model is evaluated on them."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +40,8 @@ class Split:
     Images of bytes take a quarter of the memory of images of floats, so that a whole training set fits on a GPU.
 
     Attributes:
-        pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating.
+        pixels: (n, channels, height, width), uint8 as a rule; or features of any shape (n, ...), floating; or
+            tokens, int64 (n, length), which stay whole numbers.
         targets: int64 (n,), classes counted from 0.
         mean: float32 (channels,), subtracted from each channel, in the units of `pixels`; None: no normalization.
         std: float32 (channels,), each channel is then divided by it; None: no normalization.
@@ -27,6 +51,7 @@ class Split:
     targets: Tensor
     mean: Tensor | None = None
     std: Tensor | None = None
+    evaluation_batch: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.targets):
@@ -48,7 +73,7 @@ class Split:
         return self._normalized(self.pixels)
 
     def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The samples at `indices` as a model sees them: float32, or the data's own floating type.
+        """The samples at `indices` as a model sees them: float32, or the data's own type of floats or tokens.
 
         Args:
             indices: int64 (batch,), on the split's device.
@@ -56,6 +81,24 @@ class Split:
         """
         pixels = self.pixels.index_select(0, indices)
         return self._normalized(pixels if augment is None else augment(pixels))
+
+    def batches(
+        self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
+    ) -> Iterator[Tensor]:
+        """The inputs of the samples at each of the `pieces`.
+
+        Args:
+            pieces: int64 (batch,) each.
+            augment: as for `batch`.
+            seed: not used, because stored samples draw nothing.
+        """
+        del seed
+        for piece in pieces:
+            yield self.batch(piece.to(self.pixels.device), augment)
+
+    def some(self, count: int) -> Tensor:
+        """The inputs of the first samples."""
+        return self.batch(torch.arange(min(count, len(self)), device=self.pixels.device))
 
     def take(self, indices: Tensor) -> Split:
         """The samples at `indices`, in that order."""
@@ -67,6 +110,8 @@ class Split:
         return Split(self.pixels.to(device), self.targets.to(device), mean, std)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
+        if pixels.dtype == torch.int64:
+            return pixels
         if not pixels.is_floating_point():
             pixels = pixels.float()
         if self._affine is None:

@@ -40,6 +40,14 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     return tree_map(lambda leaf: leaf[rows], batch)
 
 
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; what its data loader pinned is moved without waiting."""
+    return tree_map(
+        lambda leaf: leaf.to(device, non_blocking=leaf.is_pinned()) if isinstance(leaf, Tensor) else leaf,
+        batch,
+    )
+
+
 def ignored_label(loss_fn: object) -> int | None:
     """The label that a loss leaves out; None for a loss that leaves out no label."""
     if loss_fn is nn.functional.cross_entropy:

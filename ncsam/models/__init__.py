@@ -20,6 +20,7 @@ from ncsam.models.mlp import mlp
 from ncsam.models.preact_resnet import preact_resnet18, preact_resnet34
 from ncsam.models.resnet import resnet
 from ncsam.models.resnet18 import resnet18, resnet34
+from ncsam.models.transformer import transformer
 from ncsam.models.vgg import vgg19_bn
 from ncsam.models.wide_resnet import wide_resnet
 from ncsam.options import Registry
@@ -36,6 +37,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "resnet18": resnet18,
     "resnet34": resnet34,
+    "transformer": transformer,
     "vgg19-bn": vgg19_bn,
     "wrn": wide_resnet,
 }
@@ -87,7 +89,7 @@ def build_model(
 
     Args:
         name: one of `MODELS`.
-        input_shape: channels, height, width of one input.
+        input_shape: channels, height, width of one image; the length of a sequence.
         num_classes: number of outputs.
         seed: seed of the initial weights.
         options: options of the architecture, as `model_options` lists them.

@@ -18,7 +18,7 @@ def shades(ax):
     return 10**norm.vmin, 10**norm.vmax
 
 
-def test_surfaces_side_by_side_share_one_colour_scale():
+def test_surfaces_side_by_side_share_one_color_scale():
     figure = FIGURES["contours"]()
     for ax in figure.axes[:2]:
         assert shades(ax) == pytest.approx((0.1, 9.3))

@@ -16,9 +16,9 @@ from ncsam import (
     CoTeaching,
     EarlyLearningRegularization,
 )
+from ncsam.epoch import optimizer_step
 from ncsam.methods.passes import piece_sizes
 from ncsam.methods.tensor_lists import added, projected_onto_ball, scaled_to
-from ncsam.training import _step
 from tests.ncsam.small_network import METHODS as ALL_METHODS
 from tests.ncsam.small_network import assert_same, batch, gradient_at, grads, loss_fn, network, weights_of
 from tests.ranks import joined, on_two_ranks
@@ -344,7 +344,7 @@ class TestCoTeaching:
             for p in network_.parameters():
                 p.grad = torch.full_like(p, size)
         before = [g.clone() for g in grads(model)]
-        _step(method, torch.optim.SGD(method.parameters(), lr=0.0), 5.0)
+        optimizer_step(method, torch.optim.SGD(method.parameters(), lr=0.0), 5.0)
         assert_same(grads(model), before)
         assert torch.cat([g.flatten() for g in grads(peer)]).norm() == pytest.approx(5.0)
 

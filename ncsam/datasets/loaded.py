@@ -1,0 +1,227 @@
+"""Samples that a map-style dataset reads one by one, such as image files that are decoded when they are wanted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    get_worker_info,
+)
+
+from ncsam.random_state import borrowed_generators
+
+KEPT_SETTINGS = (
+    "num_workers",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+)
+"""What is taken from a DataLoader beside its dataset and what joins its samples."""
+
+
+class Loaded:
+    """Samples of a map-style dataset, read batch by batch, by worker processes if wanted.
+
+    The random numbers that an item draws from the global generators of torch, NumPy and Python follow from the epoch's
+    seed and the sample's position alone. They are the same with any number of workers, and in a resumed training.
+
+    Args:
+        data: a dataset with `__len__` and `__getitem__`, whose items are pairs (input, target) or inputs alone; or a
+            DataLoader of one, of which the workers and what joins samples are taken, not the order.
+        evaluated: the dataset to evaluate on in place of `data`: the same samples without random augmentation.
+        workers: processes that read; those of a DataLoader if not given.
+        batch_size: samples read at once where a model is evaluated; a DataLoader's own.
+
+    Raises:
+        TypeError: a dataset without numbered samples.
+        ValueError: a DataLoader whose order or choice of samples is its own, or datasets of unequal lengths.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        evaluated: Any = None,
+        workers: int | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        self._settings: dict[str, Any] = {}
+        self._collate: Callable[[list[Any]], Any] = _joined
+        if isinstance(data, DataLoader):
+            _check_that_order_is_free(data)
+            self._settings = {name: getattr(data, name) for name in KEPT_SETTINGS}
+            if data.collate_fn is not default_collate:
+                self._collate = data.collate_fn
+            batch_size = data.batch_size or batch_size
+            data = data.dataset
+        if workers is not None:
+            if workers == 0:
+                # what is said of other processes is refused where there are none
+                self._settings = {}
+            self._settings["num_workers"] = workers
+        for dataset in (data, evaluated):
+            if dataset is not None:
+                _check_that_it_is_numbered(dataset)
+        self._training = data
+        self._evaluated = data if evaluated is None else evaluated
+        self.evaluation_batch = batch_size
+        if len(self._evaluated) != len(self):
+            raise ValueError(f"evaluated: {len(self._evaluated)} samples, but {len(self)} to train on")
+
+    def __len__(self) -> int:
+        return len(self._training)
+
+    def batches(
+        self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
+    ) -> Iterator[Any]:
+        """The inputs of the samples at each of the `pieces`.
+
+        Args:
+            pieces: int64 (batch,) each.
+            augment: must be None, because such a dataset augments by itself.
+            seed: of the items' random numbers; None: for evaluation.
+        """
+        assert augment is None
+        for batch in self._read(pieces, seed):
+            yield batch[0] if _is_pair(batch) else batch
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """int64 (n,), the targets of the items; all items are read at the first access.
+
+        Raises:
+            ValueError: items that are no pairs.
+        """
+        targets = []
+        for batch in self._read(torch.arange(len(self)).split(self.evaluation_batch), None):
+            if not _is_pair(batch):
+                raise ValueError("data: its items must be pairs (input, target), as their targets are wanted")
+            targets.append(torch.as_tensor(batch[1]))
+        return torch.cat(targets)
+
+    def some(self, count: int) -> Any:
+        """The inputs of the first samples, as a model is evaluated on them."""
+        (inputs,) = self.batches([torch.arange(min(count, len(self)))], seed=None)
+        return inputs
+
+    def _read(self, pieces: Sequence[Tensor], seed: int | None) -> Iterator[Any]:
+        dataset = self._evaluated if seed is None else self._training
+        loader = DataLoader(
+            _WithOwnDraws(dataset, seed or 0),
+            batch_sampler=[piece.tolist() for piece in pieces],
+            collate_fn=self._collate,
+            # a DataLoader draws a seed for its workers
+            generator=torch.Generator().manual_seed(0),
+            **self._settings,
+        )
+        return iter(loader)
+
+
+class _WithOwnDraws(Dataset[Any]):
+    """A dataset whose items each draw from a seed of their own."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        seeds = np.random.SeedSequence([self._seed, index])
+        if get_worker_info() is not None:
+            # nobody else draws in this process, and a lock that it was forked with is never released
+            _seed_generators(seeds)
+            return self._dataset[index]
+        with _restored_generators():
+            _seed_generators(seeds)
+            return self._dataset[index]
+
+
+@contextmanager
+def _restored_generators() -> Iterator[None]:
+    """After the block, the global generators of torch, NumPy and Python are as before."""
+    with borrowed_generators():
+        kept, kept_by_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(kept)
+            np.random.set_state(kept_by_numpy)  # noqa: NPY002
+
+
+def _seed_generators(seeds: np.random.SeedSequence) -> None:
+    words = seeds.generate_state(3, np.uint64)
+    # the CPU's generator alone: `torch.manual_seed` would seed GPUs too
+    torch.random.default_generator.manual_seed(int(words[0]))
+    random.seed(int(words[1]))
+    np.random.seed(int(words[2]) % 2**32)  # noqa: NPY002
+
+
+def _is_pair(batch: Any) -> bool:
+    return isinstance(batch, list | tuple) and len(batch) == 2
+
+
+def _joined(items: list[Any]) -> Any:
+    """The items as one batch.
+
+    Raises:
+        ValueError: their tensors have unequal shapes.
+    """
+    inputs = [item[0] if _is_pair(item) else item for item in items]
+    shapes = {tuple(part.shape) for part in inputs if isinstance(part, Tensor | np.ndarray)}
+    if len(shapes) > 1:
+        first, second = sorted(shapes)[:2]
+        raise ValueError(
+            f"data: the samples of a batch have unequal shapes, such as {first} and {second}; crop or resize them in "
+            "the dataset's transform, or give a DataLoader with a collate_fn that joins them"
+        )
+    return default_collate(items)
+
+
+def _check_that_it_is_numbered(dataset: Any) -> None:
+    is_map = hasattr(dataset, "__getitem__") and isinstance(dataset, Sized)
+    if isinstance(dataset, IterableDataset) or not is_map:
+        raise TypeError(
+            f"data: {type(dataset).__name__} has no numbered samples, which labels could belong to; give a map-style "
+            "dataset, with __len__ and __getitem__"
+        )
+    if not len(dataset):
+        raise ValueError("data: holds no samples")
+
+
+def _check_that_order_is_free(loader: DataLoader[Any]) -> None:
+    """Raises ValueError for a DataLoader that chooses samples or their order by itself."""
+    if isinstance(loader.dataset, IterableDataset):
+        return
+    sampler = loader.sampler
+    is_plain = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler)
+        and not sampler.replacement
+        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    )
+    if not is_plain or type(loader.batch_sampler) is not BatchSampler:
+        chooser = sampler if not is_plain else loader.batch_sampler
+        raise ValueError(
+            f"data: the order of samples follows from the seed, so that a {type(chooser).__name__} cannot choose it; "
+            "give a DataLoader without a sampler (on several ranks too, to which samples are dealt out), or a Subset "
+            "of the dataset"
+        )
+    if loader.drop_last:
+        raise ValueError("data: every sample is trained on; make the DataLoader without drop_last")

@@ -1,0 +1,179 @@
+"""One epoch of training: its batches, and a step for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.augmentation import Augmentation
+from ncsam.datasets import Samples, Split
+from ncsam.label_noise import NoisyLabels
+from ncsam.losses import mixup
+from ncsam.methods.batches import moved
+from ncsam.methods.method import Method
+from ncsam.methods.passes import remembers_samples
+from ncsam.methods.tensor_lists import norm
+from ncsam.random_state import borrowed_generators
+from ncsam.ranks import Share
+
+Augment = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How each step is done; see `fit`.
+
+    Attributes:
+        batch_size: samples of a step, on each rank.
+        augmentation: of images in memory.
+        mixup_alpha: mixes each batch.
+        classes: how many there are.
+        redraws: labels are drawn anew in each step.
+        max_gradient_norm: longer gradients are scaled down to it.
+        alignment_batches: in how many first batches perturbations are compared.
+    """
+
+    batch_size: int
+    augmentation: Augmentation | None
+    mixup_alpha: float | None
+    classes: int
+    redraws: bool
+    max_gradient_norm: float | None
+    alignment_batches: int
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one epoch: of the order of samples, which is the same on all ranks, and of what each rank draws."""
+
+    order: int
+    rank: int
+    items: int
+    mixup: int
+    labels: int
+
+    @classmethod
+    def of(cls, seed: int, epoch: int, rank: int) -> Seeds:
+        """The seeds of an epoch, counted from 1."""
+        order = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+        own = np.random.SeedSequence([seed, epoch, *([rank] if rank else [])]).generate_state(4, np.uint64)
+        return cls(order, *map(int, own))
+
+
+def train_epoch(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    train: Samples,
+    labels: NoisyLabels,
+    share: Share,
+    settings: StepSettings,
+    seeds: Seeds,
+) -> dict[str, float]:
+    """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, seconds."""
+    device = labels.observed.device
+    with borrowed_generators(device, seeds.order):
+        # not before: another thread's epoch may have to end first
+        started = now(device)
+        order = torch.randperm(len(train))
+        # ranks draw by themselves, such as masks of Dropout
+        with borrowed_generators(device, seeds.rank) if share.ranks.rank else nullcontext():
+            found = _steps(
+                method, optimizer, train, labels, share.pieces(order, settings.batch_size), settings, seeds
+            )
+        if remembers_samples(method.loss_fn):
+            share.merge(method.loss_fn, order)
+        found["seconds"] = now(device) - started - found.pop("alignment_seconds")
+    return found
+
+
+def _steps(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    train: Samples,
+    labels: NoisyLabels,
+    pieces: tuple[Tensor, ...],
+    settings: StepSettings,
+    seeds: Seeds,
+) -> dict[str, float]:
+    method.model.train()
+    device = labels.observed.device
+    place = train.pixels.device if isinstance(train, Split) else device
+    augment = _seeded(settings.augmentation, place, seeds.items)
+    mix = _mixing(settings, seeds.mixup)
+    redrawn_by = torch.Generator().manual_seed(seeds.labels) if settings.redraws else None
+    compared: list[dict[str, float]] = []
+    norms: list[Tensor] = []
+    alignment_seconds = 0.0
+    batches = train.batches(pieces, augment, seed=seeds.items)
+    for step, (batch, piece) in enumerate(zip(batches, pieces, strict=True)):
+        inputs, indices = moved(batch, device), piece.to(device)
+        observed = labels.observed[indices] if redrawn_by is None else labels.redrawn(indices, redrawn_by)
+        mixed_inputs, mixed_targets = mix(inputs, observed) if mix else (inputs, observed)
+        optimizer.zero_grad()
+        method.backward(mixed_inputs, mixed_targets, indices)
+        if method.ascent is not None:
+            norms.append(norm(method.ascent.perturbation))
+        if step < settings.alignment_batches:
+            started = now(device)
+            with borrowed_generators(device):
+                alignment = perturbation_alignment(method, inputs, observed, labels.clean[indices], indices)
+            compared.append(alignment)
+            alignment_seconds += now(device) - started
+        optimizer_step(method, optimizer, settings.max_gradient_norm)
+    return {
+        **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
+        "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
+        "alignment_seconds": alignment_seconds,
+    }
+
+
+def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
+    """A step along the gradients in `.grad`, scaled down to `max_gradient_norm` where they are longer."""
+    scaler = method.passes.scaler
+    if max_gradient_norm is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        for network in method.networks():
+            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once all work in hand on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def mean_of_defined(values: ArrayLike) -> float:
+    """The mean of the values that are not NaN; NaN if all are."""
+    numbers = np.asarray(values, dtype=np.float64)
+    defined = numbers[~np.isnan(numbers)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _seeded(augmentation: Augmentation | None, device: torch.device, seed: int) -> Augment | None:
+    if augmentation is None:
+        return None
+    return partial(augmentation, generator=torch.Generator(device).manual_seed(seed))
+
+
+def _mixing(settings: StepSettings, seed: int) -> Mix | None:
+    if settings.mixup_alpha is None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return partial(mixup, classes=settings.classes, alpha=settings.mixup_alpha, generator=generator)

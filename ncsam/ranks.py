@@ -1,0 +1,180 @@
+"""The processes that train one model together, as DistributedDataParallel has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ncsam.datasets import Samples
+from ncsam.methods.passes import piece_sizes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; a single one without DistributedDataParallel.
+
+    Attributes:
+        rank: of this process, from 0.
+        count: how many there are.
+        group: in which they speak to each other; None for one process.
+    """
+
+    rank: int = 0
+    count: int = 1
+    group: Any = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Ranks:
+        """The ranks that a model was wrapped for.
+
+        Raises:
+            ValueError: the wrapper is hidden in a compiled model.
+        """
+        if isinstance(getattr(model, "_orig_mod", None), DistributedDataParallel):
+            raise ValueError(
+                "model: compile first and wrap then, DistributedDataParallel(torch.compile(model)); the other way "
+                "round the ranks cannot be found"
+            )
+        if not isinstance(model, DistributedDataParallel):
+            return cls()
+        group = model.process_group
+        return cls(dist.get_rank(group), dist.get_world_size(group), group)
+
+    def gathered(self, value: T) -> list[T]:
+        """The value of each rank, tensors on the CPU; in order of the ranks."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, on_cpu(value), group=self.group)
+        return found
+
+    def from_first(self, value: T) -> T:
+        """The value of rank 0."""
+        return value if self.count == 1 else self.gathered(value if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """What the function returns on rank 0, where alone it is called.
+
+        Raises:
+            RuntimeError: on the other ranks, in place of what it raised on rank 0.
+        """
+        with self.together():
+            value = function() if self.rank == 0 else None
+        return self.from_first(value)  # type: ignore[return-value]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is raised within on one rank ends all, so that none waits for it in vain.
+
+        Raises:
+            RuntimeError: another rank raised something.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:  # whatever it is, the others must hear of it
+            error = caught
+        messages = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise RuntimeError(f"rank {rank}: {message}")
+
+    def share_buffers(self, networks: list[nn.Module]) -> None:
+        """Gives all ranks the buffers of rank 0, such as BatchNorm's statistics, as DistributedDataParallel does."""
+        if self.count == 1:
+            return
+        buffers = [buffer for network in networks for buffer in network.buffers()]
+        for own, first in zip(buffers, self.from_first(buffers), strict=True):
+            own.copy_(first)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples a rank reads.
+
+    Attributes:
+        ranks: the processes.
+        is_dealt: every rank was given the same samples, which are dealt out; else each rank has its own.
+    """
+
+    ranks: Ranks
+    is_dealt: bool
+
+    @classmethod
+    def of(cls, ranks: Ranks, samples: Samples, *labels: Tensor) -> Share:
+        """Whether all ranks hold the same samples, with the same labels."""
+        if ranks.count == 1:
+            return cls(ranks, True)
+        with ranks.together():
+            digest = hashlib.sha256(str(len(samples)).encode())
+            for leaf in [*labels, *tree_leaves(samples.some(8))]:
+                if isinstance(leaf, Tensor):
+                    digest.update(leaf.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return cls(ranks, len(set(ranks.gathered(digest.hexdigest()))) == 1)
+
+    def own(self, order: Tensor) -> Tensor:
+        """This rank's part of all samples in some order (n,)."""
+        return order[self.ranks.rank :: self.ranks.count] if self.is_dealt else order
+
+    def pieces(self, order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+        """The batches of an epoch, equally many on all ranks; the last one may be larger by one."""
+        own = self.own(order)
+        least = len(order) // self.ranks.count if self.is_dealt else len(order)
+        sizes = piece_sizes(least, batch_size)
+        sizes[-1] += len(own) - least
+        return own.split(sizes)
+
+    def check_steps(self, samples: int, batch_size: int) -> None:
+        """Raises ValueError unless each rank has something to do in each step of an epoch."""
+        ranks = self.ranks
+        if self.is_dealt and samples < ranks.count:
+            raise ValueError(f"train: {samples} samples for {ranks.count} ranks")
+        steps = ranks.gathered(len(self.pieces(torch.arange(samples), batch_size)))
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"train: the ranks have {_listed(steps)} steps an epoch, of {_listed(ranks.gathered(samples))} "
+                "samples; give every rank all samples, which are then dealt out, or shares of equally many"
+            )
+
+    def whole(self, own: Tensor, total: int) -> Tensor:
+        """A row of each of all ranks' samples, in their order, of the rows that each rank has of its `own` ones."""
+        if self.ranks.count == 1:
+            return own
+        parts = self.ranks.gathered(own)
+        if not self.is_dealt:
+            return torch.cat(parts).to(own.device)
+        rows = parts[0].new_empty(total, *own.shape[1:])
+        for rank, part in enumerate(parts):
+            rows[rank :: self.ranks.count] = part
+        return rows.to(own.device)
+
+    def merge(self, loss_fn: object, order: Tensor) -> None:
+        """What a loss remembers of each sample, as the rank left it that saw the sample in this epoch."""
+        if self.ranks.count == 1 or not self.is_dealt or not isinstance(loss_fn, nn.Module):
+            return
+        for memory in loss_fn.buffers():
+            if memory.ndim and len(memory) == len(order):
+                place = order.to(memory.device)
+                memory[place] = self.whole(memory[self.own(place)], len(order))
+
+
+def on_cpu(value: Any) -> Any:
+    """The same with all tensors on the CPU."""
+    return tree_map(lambda leaf: leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def _listed(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))

@@ -1,0 +1,121 @@
+"""What `fit` refuses before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from ncsam.augmentation import Augmentation
+from ncsam.datasets import Loaded, Samples, Split
+from ncsam.evaluation import outputs_of_some
+from ncsam.label_noise import NoisyLabels
+from ncsam.methods.method import Method
+from ncsam.optimizer_checks import check_that_it_can_be_stepped
+
+NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
+"""Have items, which are no samples."""
+
+
+def as_samples(name: str, data: Any, batch_size: int) -> Samples:
+    """The caller's data as samples.
+
+    Raises:
+        TypeError: data of another type.
+        ValueError: a DataLoader whose order or batch size is its own.
+    """
+    if isinstance(data, Split | Loaded):
+        return data
+    is_loader = isinstance(data, DataLoader)
+    is_dataset = hasattr(data, "__getitem__") and not isinstance(data, NO_DATASETS)
+    if not is_loader and not is_dataset:
+        raise TypeError(
+            f"{name}: must be a Split, a map-style dataset or a DataLoader, got {type(data).__name__}; "
+            "ncsam.Split(inputs, targets) makes a Split of tensors"
+        )
+    if is_loader and name == "train" and data.batch_size != batch_size:
+        raise ValueError(
+            f"batch_size: is {batch_size}, but {data.batch_size} in the DataLoader; give the same"
+        )
+    try:
+        return Loaded(data, batch_size=batch_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("data:", f"{name}:", 1)) from None
+
+
+def check_that_it_trains(
+    method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
+) -> None:
+    """Raises ValueError for an optimizer of another model, or one that `fit` cannot step."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for parameter in method.parameters()):
+        raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
+    check_that_it_can_be_stepped(optimizer, scheduler)
+
+
+def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
+    """Raises ValueError for a checkpoint of a longer training."""
+    if trained > epochs:
+        raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
+
+
+def check_settings(
+    train: Samples,
+    labels: NoisyLabels,
+    epochs: int,
+    batch_size: int,
+    alignment_batches: int,
+    redraw: str,
+    augmentation: Augmentation | None,
+) -> None:
+    """Raises TypeError for labels of another type, ValueError for settings that do not fit."""
+    if not isinstance(labels, NoisyLabels):
+        raise TypeError(
+            f"labels: must be NoisyLabels, got {type(labels).__name__}; ncsam.human_labels(clean, observed) makes them"
+        )
+    if len(train) != len(labels.observed):
+        raise ValueError(f"labels: {len(labels.observed)} labels for {len(train)} training samples")
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 1),
+        ("alignment_batches", alignment_batches, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if redraw not in ("never", "step"):
+        raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
+    if redraw == "step":
+        # refuses labels of no known model
+        labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
+    if augmentation is not None and isinstance(train, Loaded):
+        raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
+
+
+def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
+    """The model's number of outputs, once all labels are known to lie below it.
+
+    On a GPU a label out of range would end the process with a message that names neither label nor cause.
+    """
+    classes = outputs_of_some(method, train).shape[-1]
+    for name, targets in (
+        ("observed", labels.observed),
+        ("clean", labels.clean),
+        ("held_out", held_out.targets),
+    ):
+        _check_range(name, targets, classes)
+    return classes
+
+
+def _check_range(name: str, targets: Tensor, classes: int) -> None:
+    outside = torch.nonzero((targets < 0) | (targets >= classes)).flatten()
+    if len(outside):
+        first = int(outside[0])
+        raise ValueError(
+            f"labels: the {name} label of sample {first} is {int(targets[first])}; the model has {classes} "
+            f"outputs, so labels must lie in 0..{classes - 1}"
+        )
