@@ -17,7 +17,8 @@ class TrainingDynamics:
     """The losses, margins and predictions of the training samples at the end of each epoch, in evaluation mode.
 
     Attributes:
-        losses: float32 (epochs, n), cross-entropy with the observed label, in nat; NaN where the outputs are NaN.
+        losses: float32 (epochs, n), cross-entropy with the observed label, in nat; infinite for a label without a
+            chance, NaN where the outputs are NaN or the largest of them infinite and equal.
         margins: float32 (epochs, n), the observed label's logit less the largest of the other logits (Pleiss et al.
             2020, equation 1).
         predictions: int16 (epochs, n), the predicted class; -1 where the outputs are NaN.
@@ -61,9 +62,11 @@ class Recorder:
                 f"record_samples: needs outputs (samples, classes) of two classes or more, got {tuple(outputs.shape)}"
             )
         outputs = outputs.detach().float()
-        losses = functional.cross_entropy(outputs, self._labels, reduction="none")
         columns = self._labels.unsqueeze(1)
         margins = outputs.gather(1, columns).squeeze(1) - outputs.scatter(1, columns, -torch.inf).amax(1)
+        losses = functional.cross_entropy(outputs, self._labels, reduction="none")
+        # torch has NaN for outputs of +inf, though the loss has a limit
+        losses = losses.masked_fill(margins == -torch.inf, torch.inf).masked_fill(margins == torch.inf, 0)
         # the largest of scores with a NaN among them is no prediction
         predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(torch.int16)
         old = self.dynamics

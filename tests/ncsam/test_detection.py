@@ -82,9 +82,10 @@ def test_small_loss_and_area_under_the_margin_are_means_over_the_epochs():
     assert area_under_margin(recorded).tolist() == pytest.approx([-0.5, 1, NAN], nan_ok=True)
 
 
-def test_a_label_that_was_once_given_no_chance_is_the_most_suspicious():
+@pytest.mark.parametrize("no_chance", [[-math.inf, 0.0], [0.0, math.inf]])
+def test_a_label_that_was_once_given_no_chance_is_the_most_suspicious(no_chance):
     recorder = Recorder(torch.tensor([0, 0, 0]))
-    recorder.record(torch.tensor([[0.0, 1.0], [-math.inf, 0.0], [NAN, 0.0]]))
+    recorder.record(torch.tensor([[0.0, 1.0], no_chance, [NAN, 0.0]]))
     recorder.record(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]))
     recorded = recorder.dynamics
     assert recorded.losses[0, 1] == math.inf
@@ -92,6 +93,23 @@ def test_a_label_that_was_once_given_no_chance_is_the_most_suspicious():
     for criterion in ("small-loss", "area-under-margin"):
         assert found[criterion].scores[1] == math.inf, criterion
         assert found[criterion].order.tolist() == [1, 0, 2], criterion
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss"),
+    [
+        ([math.inf, 0.0], 0),
+        ([0.0, -math.inf], 0),
+        ([0.0, math.inf], math.inf),
+        ([math.inf, math.inf], NAN),
+        ([-math.inf, -math.inf], NAN),
+        ([math.inf, NAN], NAN),
+    ],
+)
+def test_the_loss_of_infinite_outputs_is_its_limit_where_there_is_one(outputs, loss):
+    recorder = Recorder(torch.tensor([0]))
+    recorder.record(torch.tensor([outputs]))
+    assert recorder.dynamics.losses.item() == pytest.approx(loss, nan_ok=True)
 
 
 @pytest.mark.parametrize(
