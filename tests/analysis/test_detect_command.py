@@ -80,7 +80,7 @@ def test_where_no_truth_is_known_none_is_claimed(npz, tmp_path, capsys):
         (["digits", "--epochs", "0"], "--epochs: must be at least 1"),
         (["digits", "--learning-rate", "-1"], "--learning-rate: must be positive"),
         (["digits", "--learning-rate", "1e30", *FAST], "--learning-rate: the training diverged"),
-        (["digits", "--model", "transformer"], "model: unknown name 'transformer'"),
+        (["digits", "--model", "perceptron"], "model: unknown name 'perceptron'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):

@@ -41,6 +41,7 @@ def test_a_kind_of_which_none_is_done_leaves_the_upper_end_open():
     estimate = time_left({"SGD": [10, 10]}, {"SGD": 3, "SAM": 5}, [], 1)
     assert estimate == TimeLeft(pytest.approx(30), None, ("SAM",))
     assert in_words(estimate) == "at least 30 s (1 kind of runs not yet timed)"
+    assert in_words(TimeLeft(0.0, None, ("SAM",))) == "unknown (1 kind of runs not yet timed)"
     # once it has one, or nothing of it is left, there is an end
     assert time_left({"SGD": [10], "SAM": [20]}, {"SGD": 3, "SAM": 5}, [], 1).high is not None
     assert time_left({"SGD": [10]}, {"SGD": 3, "SAM": 0}, [], 1).high is not None
