@@ -81,7 +81,7 @@ def test_one_line_shows_what_is_done_the_time_left_and_what_is_at_work(width):
     with console.capture() as capture:
         console.print(Group(shown._shown()))
     (line,) = capture.get().splitlines()
-    assert line.startswith("2 of 6 runs done, 1 failed; time left: at least")
+    assert line.startswith("2 of 6 runs done, 1 failed; time left: unknown (1 kind of r")
     assert ("SGD seed 2: measuring 7 of 7" in line) == (width == 120)
     assert "SGD seed 1" not in line
     assert "SAM seed 0 failed: MemoryError: 1 [TiB]" in console.file.getvalue()
