@@ -40,7 +40,7 @@ def contact_sheet(
         style: how text is written.
 
     Raises:
-        ValueError: no image, images of another form, or as many labels as there are not images.
+        ValueError: no image, images of another form, or another number of labels than of images.
     """
     pictures = _as_pictures(np.asarray(images))
     for name, values in (("given", given), ("proposed", proposed), ("ids", ids), ("is_wrong", is_wrong)):

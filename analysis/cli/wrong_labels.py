@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 import figures
 from analysis.printable import printable
-from analysis.store import replace_file
+from analysis.store import check_writable, replace_file
 from ncsam import (
     DATASETS,
     Dataset,
@@ -31,7 +34,7 @@ from ncsam import (
     load_dataset,
     read_human_labels,
 )
-from ncsam.detection import Interval
+from ncsam.detection import DivergedError, Interval, training_fingerprint
 from ncsam.options import nearest
 
 SHOWN = 24
@@ -69,7 +72,8 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
     """Trains on the labels, and writes a table of all samples, the most suspicious first, and pictures.
 
     Labels that the data set or a file of labels has beside the true ones are searched. Without them, the data set's own
-    labels are searched, and nothing is known of the truth.
+    labels are searched, and nothing is known of the truth. Beside the table is a folder of checkpoints until all is
+    done; the same command goes on with them after a kill.
 
     Raises:
         FileNotFoundError, ValueError: naming the option.
@@ -77,8 +81,8 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
     _check(plan)
     data = _data(plan)
     labels, knows_truth = _labels(plan, data)
+    _check_before_training(plan, data, knows_truth)
     found, dynamics = _search(plan, data, labels, console)
-    plan.out.parent.mkdir(parents=True, exist_ok=True)
     found.write_csv(plan.out)
     if knows_truth:
         _print_quality(found, labels, console)
@@ -87,6 +91,7 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
     _say(console, f"table: {plan.out} ({len(found.ids):,} samples, by {', '.join(found.criteria)})")
     for picture in _pictures(plan, data, labels, found, dynamics, knows_truth):
         _say(console, f"picture: {picture}")
+    _remove_checkpoints(plan)
 
 
 def _check(plan: DetectionPlan) -> None:
@@ -105,6 +110,8 @@ def _check(plan: DetectionPlan) -> None:
         raise ValueError("--noise: plants wrong labels, --labels reads some; give one of them")
     if (plan.noise is None) != (plan.rate is None):
         raise ValueError("--noise, --rate: give both or neither")
+    if plan.labels_name is not None and plan.labels is None:
+        raise ValueError("--labels-name: names labels of a file; give the file by --labels")
 
 
 def _data(plan: DetectionPlan) -> Dataset:
@@ -135,47 +142,126 @@ def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     return human_labels(own, own, classes), False
 
 
+def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool) -> None:
+    """Finds what would fail after hours of training: data without a choice, missing packages, a table without a place.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if plan.folds > len(data.train):
+        raise ValueError(f"--folds: must be at most the {len(data.train)} samples, got {plan.folds}")
+    if data.num_classes < 2:
+        raise ValueError("data: has one class, of which no label can be wrong")
+    if plan.folds:
+        _check_import("cleanlab", "--folds: the confident joint needs cleanlab")
+    if knows_truth:
+        _check_import("sklearn", "data: has true labels, and to compare with them needs scikit-learn")
+    _builder(plan, data)(plan.seed)
+    _check_out(plan.out)
+
+
+def _check_import(module: str, message: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{message}: pip install 'ncsam[detect]'") from error
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"--out: {out} is a folder; name a file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--out: cannot make the folder {out.parent}: {error.strerror}; name another"
+        ) from error
+    check_writable(out.parent)
+
+
 def _search(
     plan: DetectionPlan, data: Dataset, labels: NoisyLabels, console: Console
 ) -> tuple[Detection, TrainingDynamics]:
+    """Trains, and ranks. A search that was killed goes on where it was."""
+    try:
+        with console.status("training") as status:
+            dynamics = _trained(plan, data, labels, status.update)
+            chances = _out_of_sample(plan, data, labels, status.update) if plan.folds else None
+    except DivergedError as error:
+        # with a smaller rate these would be checkpoints of another training
+        _remove_checkpoints(plan)
+        raise ValueError("--learning-rate: the training diverged; take a smaller one") from error
+    return detect(dynamics, labels, probabilities=chances, ids=data.train_indices), dynamics
+
+
+def _trained(
+    plan: DetectionPlan, data: Dataset, labels: NoisyLabels, tell: Callable[[str], None]
+) -> TrainingDynamics:
+    train = data.train.to(plan.device)
+    method, optimizer = _builder(plan, data)(plan.seed)
+    history = fit(
+        method,
+        optimizer,
+        train,
+        labels,
+        data.test.to(plan.device),
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        record_samples=True,
+        checkpoint=_checkpoints(plan) / "training.pt",
+        fingerprint=training_fingerprint(
+            method, optimizer, train, labels.observed, plan.epochs, plan.batch_size, plan.seed
+        ),
+        on_epoch=lambda epoch, *_: tell(f"training: epoch {epoch} of {plan.epochs}"),
+    )
+    if history.diverged:
+        raise DivergedError
+    assert history.dynamics is not None
+    return history.dynamics
+
+
+def _out_of_sample(
+    plan: DetectionPlan, data: Dataset, labels: NoisyLabels, tell: Callable[[str], None]
+) -> Tensor:
+    build = _builder(plan, data)
+    return cross_validated_probabilities(
+        data.train.to(plan.device),
+        labels.to(plan.device),
+        lambda fold: build(plan.seed + 1 + fold),
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        folds=plan.folds,
+        checkpoints=_checkpoints(plan) / f"{plan.folds}-folds",
+        on_fold=lambda fold: tell(f"cross-validation: {fold} of {plan.folds} folds"),
+    )
+
+
+def _builder(plan: DetectionPlan, data: Dataset) -> Callable[[int], tuple[Plain, torch.optim.Optimizer]]:
+    """The seed of the weights -> a new network's method and its optimizer."""
+    name = plan.model or ("cnn" if len(data.input_shape) == 3 else "mlp")
+
     def build(seed: int) -> tuple[Plain, torch.optim.Optimizer]:
-        name = plan.model or ("cnn" if len(data.input_shape) == 3 else "mlp")
         model = build_model(name, data.input_shape, data.num_classes, seed=seed).to(plan.device)
         method = Plain(model, nn.CrossEntropyLoss())
         return method, torch.optim.SGD(method.parameters(), lr=plan.learning_rate, momentum=0.9)
 
-    train = data.train.to(plan.device)
-    method, optimizer = build(plan.seed)
-    with console.status("training") as status:
-        history = fit(
-            method,
-            optimizer,
-            train,
-            labels,
-            data.test.to(plan.device),
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            record_samples=True,
-            on_epoch=lambda epoch, *_: status.update(f"training: epoch {epoch} of {plan.epochs}"),
-        )
-        if history.diverged:
-            raise ValueError("--learning-rate: the training diverged; take a smaller one")
-        chances: Tensor | None = None
-        if plan.folds:
-            chances = cross_validated_probabilities(
-                train,
-                labels.to(plan.device),
-                lambda fold: build(plan.seed + 1 + fold),
-                epochs=plan.epochs,
-                batch_size=plan.batch_size,
-                seed=plan.seed,
-                folds=plan.folds,
-                on_fold=lambda fold: status.update(f"cross-validation: {fold} of {plan.folds} folds"),
-            )
-    assert history.dynamics is not None
-    found = detect(history, labels, probabilities=chances, ids=data.train_indices)
-    return found, history.dynamics
+    return build
+
+
+def _checkpoints(plan: DetectionPlan) -> Path:
+    """The folder of the states of unfinished searches."""
+    return plan.out.with_name(f"{plan.out.stem}.checkpoints")
+
+
+def _remove_checkpoints(plan: DetectionPlan) -> None:
+    folder = _checkpoints(plan)
+    for path in (*folder.glob("training.pt*"), *folder.glob("*-folds/fold-*.pt*")):
+        path.unlink()
+    for path in (*folder.glob("*-folds"), folder):
+        with suppress(OSError):  # something of another's is there
+            path.rmdir()
 
 
 def _print_quality(found: Detection, labels: NoisyLabels, console: Console) -> None:

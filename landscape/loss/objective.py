@@ -81,7 +81,7 @@ class Objective:
         run: (model, inputs) -> outputs, with the weights that the model holds.
         counting: how much a batch counts for.
         memory: what is kept for further products at the same weights.
-        n_samples: samples in the data set, those of all ranks; a batch that cannot be cut is one.
+        n_samples, is_shuffled: samples of all ranks, a batch that cannot be cut is one; whether their order is drawn.
         differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
         has_right_gradient, verified: the gradient, and the matrices, that were compared with differences.
@@ -137,7 +137,7 @@ class Objective:
         self._choose([name for name in trainable if parameters is None or parameters(name)])
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
-        cut = Cut(self.counting, chunk_size, self.device)
+        self.is_shuffled, cut = source.is_shuffled, Cut(self.counting, chunk_size, self.device)
         self._hold(read(source, cut, keep=keep, budget=memory_budget))
         self.run = self._task.run
         look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)

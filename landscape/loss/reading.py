@@ -9,6 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.counts import Pair
@@ -20,6 +27,8 @@ KEEP = ("all", "none", "auto")
 
 LOOKED_AT = 128
 """Number of samples of a stream that the checks look at."""
+
+RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 END = object()
 
@@ -44,6 +53,17 @@ class Source:
         data = self.data
         return isinstance(data, Mapping) or (
             isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data)
+        )
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether a DataLoader draws the order of the samples."""
+        if not isinstance(self.data, DataLoader):
+            return False
+        samplers = (self.data.sampler, getattr(self.data.batch_sampler, "sampler", None))
+        return any(
+            isinstance(each, RANDOM) or (isinstance(each, DistributedSampler) and each.shuffle)
+            for each in samplers
         )
 
     @property

@@ -50,7 +50,8 @@ def sample_curvature(
     The loss of a sample is that of a batch of one. With J the Jacobian of its outputs in the weights:
 
     - `gradient_norm`, `gradient_cosine`: of the sample's gradient g, and with the mean gradient of all samples that
-      have a number. A gradient of zeros has no cosine (NaN).
+      have a number, the sample itself among them: n gradients of one length that are orthogonal to each other have
+      cosines of 1/sqrt(n). A gradient of zeros has no cosine (NaN).
     - `gauss_newton_trace`, `fisher_trace`: of J^T M J, M the Hessian of the loss in the outputs, or the covariance of
       labels drawn from the softmax of the outputs. For cross-entropy both are the same. (The trace of the empirical
       Fisher matrix is the squared gradient norm.)
@@ -63,7 +64,7 @@ def sample_curvature(
     have exact ones. A regularizer, which no sample enters, is no part of any measure.
 
     Args:
-        objective: of data whose batches can be cut into samples. Streamed data should be read in one order.
+        objective: of data whose batches can be cut into samples, and that are read in one order, not shuffled.
         measures: names, some of `landscape.samples.MEASURES`; all that are defined if not given.
         probes: random signs of each estimate, at least 2; each costs a product.
         exact_up_to: Gauss-Newton and Fisher traces are exact for at most so many outputs, at a gradient each, and where
@@ -73,10 +74,14 @@ def sample_curvature(
 
     Raises:
         ValueError: an unknown measure, or one that is not defined for this objective; batches that cannot be cut;
-            too few probes; derivatives that torch cannot compute.
+            shuffled data; too few probes; derivatives that torch cannot compute.
     """
     if probes < 2:
         raise ValueError(f"probes: must be at least 2, got {probes}")
+    if objective.is_shuffled:
+        raise ValueError(
+            "data: are shuffled, so that no row belongs to a known sample; make the DataLoader with shuffle=False"
+        )
     _check_that_it_can_be_cut(objective.chunks.first(1))
     chosen = _chosen(objective, measures)
     report = as_progress(progress, "samples")

@@ -49,7 +49,7 @@ class SampleCurvature:
         "norm of the gradient of each sample's loss in the weights", dims=SAMPLE, default=None
     )
     gradient_cosine: FloatArray | None = described(
-        "cosine between a sample's gradient and the mean gradient: negative in conflict",
+        "cosine between a sample's gradient and the mean gradient, its own included: negative in conflict",
         dims=SAMPLE,
         default=None,
     )
@@ -144,7 +144,7 @@ class GroupCurvature:
         "standard error of the mean, over probes; 0 where exact", dims=("group", "measure")
     )
     sampling_error: FloatArray = described(
-        "standard error of the mean, over samples; what other samples of the group would change",
+        "standard error of the mean, over samples, the noise of their probes included (do not add probe_error)",
         dims=("group", "measure"),
     )
     counted: NDArray[np.int64] = described(

@@ -1,12 +1,14 @@
 """`ncsam detect`: a table of suspicious labels from the command line."""
 
 import csv
+import sys
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from analysis import cli
+from ncsam import training
 
 FAST = ("--epochs", "4", "--model", "mlp")
 
@@ -76,11 +78,24 @@ def test_where_no_truth_is_known_none_is_claimed(npz, tmp_path, capsys):
         (["digit"], "data: 'digit' is no data set and no .npz file; did you mean 'digits'?"),
         (["missing.npz"], "data: missing.npz does not exist"),
         (["digits", "--noise", "symmetric"], "--noise, --rate: give both or neither"),
+        (
+            ["digits", "--labels-name", "worst"],
+            "--labels-name: names labels of a file; give the file by --labels",
+        ),
+        (["digits", "--folds", "1500"], "--folds: must be at most the 1438 samples"),
+        (["digits", "--out", "/"], "--out: / is a folder; name a file in it"),
+        (["digits", "--out", "/dev/null/table.csv"], "--out: cannot make the folder /dev/null: "),
+        (["digits", "--out", "/proc/table.csv"], "out: cannot write to /proc: "),
+        (
+            ["digits", "--learning-rate", "1e30", *FAST, "--folds", "2"],
+            "--learning-rate: the training diverged",
+        ),
         (["digits", "--folds", "1"], "--folds: must be 0 for none, or at least 2"),
         (["digits", "--epochs", "0"], "--epochs: must be at least 1"),
         (["digits", "--learning-rate", "-1"], "--learning-rate: must be positive"),
         (["digits", "--learning-rate", "1e30", *FAST], "--learning-rate: the training diverged"),
         (["digits", "--model", "perceptron"], "model: unknown name 'perceptron'"),
+        (["digits", "--model", "transformer"], "name: 'transformer' takes sequences of tokens"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -88,3 +103,77 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, message, tmp_path, mon
     assert cli.main(["detect", *arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        (
+            "cleanlab",
+            ("--folds", "2"),
+            "--folds: the confident joint needs cleanlab: pip install 'ncsam[detect]'",
+        ),
+        ("sklearn", (), "to compare with them needs scikit-learn: pip install 'ncsam[detect]'"),
+    ],
+)
+def test_a_missing_package_is_said_before_the_training(
+    npz, module, options, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    trained = counted_epochs(monkeypatch)
+    assert cli.main(["detect", str(npz), *FAST, *options, "--out", str(tmp_path / "table.csv")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert trained == []
+
+
+def counted_epochs(monkeypatch, *, killed_at=None):
+    """A list that grows by an epoch's training each; the process is interrupted in place of one of them."""
+    trained, train_epoch = [], training.train_epoch
+
+    def counted(*arguments, **options):
+        if len(trained) == killed_at:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return train_epoch(*arguments, **options)
+
+    monkeypatch.setattr(training, "train_epoch", counted)
+    return trained
+
+
+@pytest.mark.parametrize("epochs_before", [2, 9])
+def test_a_search_that_was_killed_goes_on_where_it_was(npz, tmp_path, epochs_before):
+    asked = ["detect", str(npz), *FAST, "--folds", "2", "--out"]
+    whole, out = tmp_path / "whole.csv", tmp_path / "again" / "table.csv"
+    assert cli.main([*asked, str(whole)]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        counted_epochs(patched, killed_at=epochs_before)
+        assert cli.main([*asked, str(out)]) == 130
+    assert [path.name for path in out.parent.iterdir()] == ["table.checkpoints"]
+    with pytest.MonkeyPatch.context() as patched:
+        # the training and two folds, of four epochs each
+        left = counted_epochs(patched)
+        assert cli.main([*asked, str(out)]) == 0
+    assert len(left) == 12 - epochs_before
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "table.csv",
+        "table.losses.png",
+        "table.suspects.png",
+    ]
+
+
+def test_checkpoints_of_other_settings_are_refused(npz, tmp_path, capsys):
+    asked = ["detect", str(npz), *FAST, "--out", str(tmp_path / "table.csv")]
+    with pytest.MonkeyPatch.context() as patched:
+        counted_epochs(patched, killed_at=2)
+        assert cli.main(asked) == 130
+    assert cli.main([*asked, "--learning-rate", "0.01"]) == 2
+    assert "training.pt belongs to other settings" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_another_put_beside_the_checkpoints_stays(npz, tmp_path):
+    kept = tmp_path / "table.checkpoints" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert cli.main(["detect", str(npz), *FAST, "--out", str(tmp_path / "table.csv")]) == 0
+    assert [path.name for path in kept.parent.iterdir()] == ["notes.txt"]

@@ -8,9 +8,18 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from landscape import Objective, load, sample_curvature, save, trace
-from landscape.samples import MEASURES
+from landscape.samples import MEASURES, SampleCurvature
 from tests.conftest import Recurrent, flat
 
 D = torch.float64
@@ -294,6 +303,72 @@ def test_batches_of_any_form_and_streams():
     assert found.measures == ("gradient_norm", "gradient_cosine", "gauss_newton_trace", "hessian_trace")
     for measure in found.measures:
         np.testing.assert_allclose(getattr(found, measure), getattr(expected, measure), rtol=1e-9)
+
+
+SAMPLES = range(37)
+BY_TEN = {"batch_size": 10}
+
+
+def distributed(shuffle):
+    return DistributedSampler(SAMPLES, num_replicas=1, rank=0, shuffle=shuffle)
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"shuffle": True, **BY_TEN},
+        {"sampler": SubsetRandomSampler(SAMPLES), **BY_TEN},
+        {"sampler": WeightedRandomSampler([1.0] * 37, 37), **BY_TEN},
+        {"sampler": distributed(shuffle=True), **BY_TEN},
+        {"batch_sampler": BatchSampler(RandomSampler(SAMPLES), 10, drop_last=False)},
+    ],
+)
+def test_shuffled_data_are_refused_as_no_row_belongs_to_a_known_sample(order, keep):
+    model, inputs, targets = build("mlp")
+    loader = DataLoader(TensorDataset(inputs, targets), **order)
+    objective = Objective(model, nn.CrossEntropyLoss(), loader, keep=keep)
+    with pytest.raises(ValueError, match=r"^data: are shuffled.*shuffle=False"):
+        sample_curvature(objective, measures=["gradient_norm"])
+
+
+@pytest.mark.parametrize("order", [BY_TEN, {"sampler": distributed(shuffle=False), **BY_TEN}])
+def test_rows_have_the_order_of_a_loader_that_is_not_shuffled(order):
+    model, inputs, targets = build("mlp")
+    loader = DataLoader(TensorDataset(inputs, targets), **order)
+    found = sample_curvature(
+        Objective(model, nn.CrossEntropyLoss(), loader, keep="none"), measures=["gradient_norm"]
+    )
+    expected = sample_curvature(
+        Objective(model, nn.CrossEntropyLoss(), (inputs, targets)), measures=["gradient_norm"]
+    )
+    assert found.target.tolist() == targets.tolist()
+    np.testing.assert_allclose(found.gradient_norm, expected.gradient_norm, rtol=1e-9)
+
+
+def test_the_mean_gradient_of_the_cosine_has_the_sample_itself_in_it():
+    # the gradient of a sample is that of its own weight alone
+    model = nn.Linear(9, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    objective = Objective(model, nn.MSELoss(), (torch.eye(9).double(), torch.ones(9, 1).double()))
+    found = sample_curvature(objective, measures=["gradient_cosine"])
+    np.testing.assert_allclose(found.gradient_cosine, 1 / 3)
+
+
+def test_the_sampling_error_contains_the_noise_of_the_probes():
+    generator = np.random.default_rng(0)
+    # samples that differ by nothing but the noise of their probes
+    noise = SampleCurvature(
+        loss=np.ones(4000),
+        probes=4,
+        products=4,
+        samples=4000,
+        input_trace=generator.normal(size=4000),
+        input_trace_error=np.ones(4000),
+    )
+    whole = noise.by(np.zeros(4000))
+    sampled, probed = whole.sampling_error[0, 1], whole.probe_error[0, 1]
+    assert sampled == pytest.approx(probed, rel=0.05)
 
 
 def test_a_loss_without_outputs():
