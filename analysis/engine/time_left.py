@@ -85,7 +85,9 @@ def in_words(estimate: TimeLeft | None) -> str:
     if estimate.high is None:
         # labels hold commas and may be many, so only their number is shown
         kinds = "1 kind" if len(estimate.untimed) == 1 else f"{len(estimate.untimed)} kinds"
-        return f"at least {_duration(estimate.low)} ({kinds} of runs not yet timed)"
+        # no run of a kind that was timed is left
+        known = "unknown" if estimate.low < 1 else f"at least {_duration(estimate.low)}"
+        return f"{known} ({kinds} of runs not yet timed)"
     low, high = _duration(estimate.low), _duration(estimate.high)
     return high if low == high else f"{low} to {high}"
 

@@ -41,6 +41,7 @@ def test_a_kind_of_which_none_is_done_leaves_the_upper_end_open():
     estimate = time_left({"SGD": [10, 10]}, {"SGD": 3, "SAM": 5}, [], 1)
     assert estimate == TimeLeft(pytest.approx(30), None, ("SAM",))
     assert in_words(estimate) == "at least 30 s (1 kind of runs not yet timed)"
+    assert in_words(TimeLeft(0.0, None, ("SAM",))) == "unknown (1 kind of runs not yet timed)"
     # once it has one, or nothing of it is left, there is an end
     assert time_left({"SGD": [10], "SAM": [20]}, {"SGD": 3, "SAM": 5}, [], 1).high is not None
     assert time_left({"SGD": [10]}, {"SGD": 3, "SAM": 0}, [], 1).high is not None
@@ -80,7 +81,7 @@ def test_one_line_shows_what_is_done_the_time_left_and_what_is_at_work(width):
     with console.capture() as capture:
         console.print(Group(shown._shown()))
     (line,) = capture.get().splitlines()
-    assert line.startswith("2 of 6 runs done, 1 failed; time left: at least")
+    assert line.startswith("2 of 6 runs done, 1 failed; time left: unknown (1 kind of r")
     assert ("SGD seed 2: measuring 7 of 7" in line) == (width == 120)
     assert "SGD seed 1" not in line
     assert "SAM seed 0 failed: MemoryError: 1 [TiB]" in console.file.getvalue()

@@ -39,7 +39,7 @@ def test_the_report_is_one_page_that_asks_nothing_of_the_network_and_names_every
     for name in CLAIMS:
         assert f' id="{name}">' in page
     # the answer and the pictures come before the verdicts, and these before what was not measured
-    order = ['class="answer"', "<img", 'id="verdicts"', "<table>", "<details><summary>Not measured"]
+    order = ['class="answer"', "<img", 'id="verdicts"', "<table", "<details><summary>Not measured"]
     assert sorted(order, key=page.index) == order
     assert "failed: runs/digits/symmetric-0.4/sgd/seed1.failed: RuntimeError: &lt;out of memory&gt;" in page
     assert "not run: NCSAM symmetric 40% seed 1" in page
