@@ -66,6 +66,36 @@ def test_what_is_derived_from_the_effects(page, effects):
     assert f"makes it smaller by {-stochastic:.2f}" in page
 
 
+def test_ratios_of_the_mlp_s_mean_results(page, pytestconfig):
+    results = pd.read_csv(pytestconfig.rootpath / "docs/tables/redrawn-results.csv")
+    results = results[results["method"] == "SGD"].set_index(["noise_kind", "noise_rate"])
+    clean = results.loc[("symmetric", 0.0)]
+
+    def ratios(kind, quantity):
+        values = [results.loc[(kind, rate), quantity] / clean[quantity] for rate in (0.2, 0.4, 0.6)]
+        return min(values), max(values)
+
+    steeper = ratios("symmetric", "jacobian_trace_observed_mean")
+    assert "tr JᵀJ is {:.1f} to {:.1f} times that with clean labels".format(*steeper) in page
+    sharper = ratios("symmetric, redrawn each step", "sharpness_elementwise_clean_mean")
+    assert "redrawn labels is still {:.0f} to {:.0f} times that with clean labels".format(*sharper) in page
+
+
+@pytest.mark.parametrize("measure", ["top_eigenvalue_observed_mean", "sharpness_clean_mean"])
+def test_the_mean_of_redrawn_labels_does_not_flatten_by_plain_measures(pytestconfig, measure):
+    results = pd.read_csv(pytestconfig.rootpath / "docs/tables/redrawn-results.csv").set_index("method")
+    of_mean = results.loc[[f"SGD, mean of labels redrawn at {rate}%" for rate in (20, 40, 60)], measure]
+    fixed = results[(results["noise_kind"] == "symmetric") & (results["noise_rate"] > 0)].loc["SGD", measure]
+    assert of_mean.mean() > fixed.mean()
+
+
+def test_what_is_said_of_the_quick_study(page, effects):
+    growth = effects.loc["tr J^T J, observed labels against noise rate, SGD > 0"]
+    assert growth["verdict"] == "inconclusive"
+    words = "({:+.2f} decades [{:+.2f}, {:+.2f}] per 100%)".format(*growth[["estimate", "low", "high"]])
+    assert f"no growth of tr JᵀJ was told apart there {words}" in page
+
+
 def test_the_cnn_s_numbers(page, pytestconfig):
     tables = pytestconfig.rootpath / "docs/tables"
     effects = pd.read_csv(tables / "redrawn-cnn-verdicts.csv").set_index("effect")["estimate"]

@@ -66,7 +66,8 @@ class Tracker:
             of the due looks for which its part is enough: the first time by a forecast from one timed gradient, then by
             what it took last. None takes every measure at every due look, which makes a run's looks reproducible.
         log: called after each look; or several. `landscape.tracking.logs` has those of TensorBoard, W&B and MLflow.
-        file: an HDF5 file that holds the `Track` under the name `"track"`, replaced as a whole after each look.
+        file: an HDF5 file that holds the `Track` under the name `"track"`, replaced as a whole after each look. An
+            earlier track under this name is replaced when the tracker is made.
         show: writes a line on standard error after each look.
         seed: of all draws.
         clock: tells the time, in seconds.
@@ -113,6 +114,9 @@ class Tracker:
         self._gradient_seconds: float | None = None
         shared = any(objective.process_group is not None for objective in self.objectives.values())
         self._looks = shared or not _is_another_process()
+        if self.file is not None and self._looks:
+            # so that the track of an earlier training is not taken for that of this one
+            save(self.file, "track", self.track())
 
     def __repr__(self) -> str:
         return f"<Tracker: {len(self._rows)} looks, {self.cost_so_far()}>"

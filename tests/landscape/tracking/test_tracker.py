@@ -227,6 +227,16 @@ def test_the_file_is_whole_after_every_look_and_read_while_training_goes_on(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_track_of_an_earlier_training_is_not_taken_for_that_of_a_new_one(tmp_path):
+    training, file = Training(), tmp_path / "track.h5"
+    tracker = Tracker(training.objective(), every=1, measures=["loss"], at_most=None, file=file)
+    training.step()
+    tracker.step(training.model, training.optimizer)
+    assert len(load(file, "track").step) == 1
+    Tracker(training.objective(), every=1, measures=["loss"], file=file)
+    assert len(load(file, "track").step) == 0
+
+
 def test_logs_get_what_was_measured_by_metric_and_objective():
     training = Training()
     told = []
