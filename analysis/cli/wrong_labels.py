@@ -240,7 +240,9 @@ def _out_of_sample(
 
 def _builder(plan: DetectionPlan, data: Dataset) -> Callable[[int], tuple[Plain, torch.optim.Optimizer]]:
     """The seed of the weights -> a new network's method and its optimizer."""
-    name = plan.model or ("cnn" if len(data.input_shape) == 3 else "mlp")
+    holds_tokens = not data.train.inputs.is_floating_point()
+    usual = "transformer" if holds_tokens else "cnn" if len(data.input_shape) == 3 else "mlp"
+    name = plan.model or usual
 
     def build(seed: int) -> tuple[Plain, torch.optim.Optimizer]:
         model = build_model(name, data.input_shape, data.num_classes, seed=seed).to(plan.device)

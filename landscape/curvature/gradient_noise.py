@@ -36,7 +36,7 @@ class GradientNoise:
 
 @of_objective
 @full_float32()
-def gradient_noise(objective: Objective, *, pieces: int = 32) -> GradientNoise:
+def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> GradientNoise:
     """The trace of the covariance of the samples' gradients, from the gradients of pieces of the data.
 
     The mean gradient of w samples has 1 / w of the covariance of one. With the gradients g_b of B pieces of w_b
@@ -45,10 +45,14 @@ def gradient_noise(objective: Objective, *, pieces: int = 32) -> GradientNoise:
     taken without bias: ||g||^2 less its noise. Samples count as they do in the mean loss. A regularizer is no part of
     the noise, and of the gradient neither. Costs two gradients.
 
+    Samples in memory are cut in random order, because data are often sorted by class. Those of a stream are cut as they
+    come, and should be random draws.
+
     Args:
-        objective: whose loss; its samples should be in random order.
+        objective: whose loss.
         pieces: about how many to cut the data into, at least 2. With as many as there are samples, the value is that
             of the samples themselves.
+        seed: of the order.
 
     Raises:
         ValueError: fewer than 2 pieces, or data that cannot be cut into 2.
@@ -56,14 +60,18 @@ def gradient_noise(objective: Objective, *, pieces: int = 32) -> GradientNoise:
     if pieces < 2:
         raise ValueError(f"pieces: must be at least 2, got {pieces}")
     objective.check_that_derivatives_exist()
+    parts = objective
+    if objective.chunks.is_uniform:
+        generator = torch.Generator().manual_seed(seed)
+        parts = objective.subset(samples=torch.randperm(objective.chunks.samples, generator=generator))
     cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
     mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
-    for part in _parts(objective, cut):
+    for part in _parts(parts, cut):
         mean += _gradient(objective, part) * part.weight
     mean = objective.summed(mean) / objective.weight
     # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
     sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
-    for part in _parts(objective, cut):
+    for part in _parts(parts, cut):
         spread = (_gradient(objective, part) - mean).square().sum() * part.weight
         sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
     objective.gradients += 2

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
@@ -20,6 +22,35 @@ MOVED = 0.01
 """How far from the weights derivatives are looked at, relative to them: weights of 0 may lie on a kink."""
 
 T = TypeVar("T")
+
+
+class Shortened(TorchDispatchMode):
+    """Within, notes whether an operation makes a shorter floating-point tensor of a tensor in float64.
+
+    Attributes:
+        found: whether one did.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        """Runs the operation."""
+        result = function(*arguments, **(options or {}))
+        if any(leaf.dtype == torch.float64 for leaf in _floating((arguments, options))):
+            self.found |= any(leaf.dtype != torch.float64 for leaf in _floating(result))
+        return result
+
+
+def _floating(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @dataclass(frozen=True)
@@ -59,6 +90,13 @@ class InFloat64:
     def size(self) -> float:
         """The root mean square of the weights; 1 if all are 0."""
         return self.theta.double().square().mean().sqrt().item() or 1.0
+
+    @cached_property
+    def loses_precision(self) -> bool:
+        """Whether the model or the loss rounds to a shorter dtype, so that short differences are noise."""
+        with Shortened() as shortened, torch.no_grad():
+            self.run(self.theta.double(), lambda _, outputs: self.loss(outputs))
+        return shortened.found
 
     def draws(self, seed: int) -> tuple[Tensor, Tensor]:
         """Weights nearby, and a direction of the weights' size."""

@@ -19,7 +19,7 @@ from landscape.loss.weights import outputs_at, tensors_of
 
 @torch.no_grad()
 def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Objective:
-    """The Objective at the weights and buffers that `model` has now.
+    """The Objective at the weights, buffers and plain attributes (numbers, words) that `model` has now.
 
     Data, loss and settings are shared with the given Objective, which stays as it was. What was checked of them once
     is not checked again.
@@ -30,7 +30,8 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
         weights: of some of the model's parameters, in place of those that it has now.
 
     Raises:
-        ValueError: a parameter or buffer is missing or has another shape, as in a model that is spread over devices.
+        ValueError: a parameter or buffer is missing or has another shape, as in a model that is spread over devices; or
+            the model has a layer that the objective's has not.
     """
     made = copy.copy(objective)
     made.exclusive, made.memory = ThreadLock(), Memory(objective.memory_budget)
@@ -46,9 +47,29 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
                 "model"
             )
         own.copy_(theirs[name])
+    _take_over_attributes(made.model, unwrapped(model))
     made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
     run = objective.forward.args[2]
     made.forward = partial(outputs_at, made.model, made.layout, run)
     if objective.regularizer is not None:
         made.penalty = Penalty(objective.regularizer, made.model, made.layout)
     return made
+
+
+def _take_over_attributes(own: nn.Module, other: nn.Module) -> None:
+    """Gives the modules the numbers and words that those of `other` hold, such as a temperature that is annealed.
+
+    Raises:
+        ValueError: `other` has other layers.
+    """
+    modules = dict(own.named_modules())
+    for name, module in other.named_modules():
+        if name not in modules or type(modules[name]) is not type(module):
+            raise ValueError(
+                f"model: its layer {name!r} is a {type(module).__name__}, which the objective's model has not; make "
+                "the objective of this model"
+            )
+        for key, value in vars(module).items():
+            is_plain = isinstance(value, bool | int | float | str)
+            if is_plain and key != "training" and not key.startswith("_"):
+                setattr(modules[name], key, value)

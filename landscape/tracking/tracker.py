@@ -206,7 +206,7 @@ class Tracker:
 
     def _count_step(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
         self.steps += 1
-        self._learning_rate = 1.0 if optimizer is None else float(optimizer.param_groups[0]["lr"])
+        self._learning_rate = 1.0 if optimizer is None else _learning_rate_of(optimizer)
         if self.every != "epoch" and self.steps % self.every == 0:
             self._look(model)
 
@@ -293,6 +293,12 @@ class _Here:
             before = moved(self._objectives[name], self._model, self._before)
             self._updates[name] = Update(before, self.objective(name).theta - before.theta, learning_rate)
         return self._updates[name]
+
+
+def _learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The first learning rate above 0; 1 where there is none, as in optimizers that choose it themselves."""
+    rates = (group.get("lr") for group in optimizer.param_groups)
+    return next((float(rate) for rate in rates if rate is not None and 0 < float(rate) < math.inf), 1.0)
 
 
 def _check(objectives: Mapping[str, Objective], every: Literal["epoch"] | int, at_most: float | None) -> None:

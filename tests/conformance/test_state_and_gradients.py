@@ -131,7 +131,32 @@ WRONG_GRADIENTS = {
     "hook": hooked,
     "detached scale": lambda hidden, _: hidden / hidden.detach().norm(dim=1, keepdim=True),
     "weights put in place": bounded_by_assignment,
+    "cut off": lambda hidden, _: hidden.detach(),
 }
+
+
+class InShorterDtype(nn.Module):
+    """Logits in float32, as language models have them, or a forward pass under autocast."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.layers, self.way = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), way
+
+    def forward(self, x):
+        if self.way == "float32 logits":
+            return self.layers(x).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layers(x).float()
+
+
+@pytest.mark.parametrize("way", ["float32 logits", "autocast"])
+@pytest.mark.parametrize("seed", range(12))
+def test_rounding_to_a_shorter_dtype_inside_raises_no_alarm(way, seed):
+    torch.manual_seed(seed)
+    inputs, targets = samples()
+    objective = Objective(InShorterDtype(way), cross_entropy, (inputs.float(), targets))
+    assert objective.gradient().norm() > 0
+    assert top_eigenvalues(objective, tol=0.5).values[0] > 0
 
 
 @pytest.mark.parametrize("measure", [Objective.gradient, sharpness, top_eigenvalues])

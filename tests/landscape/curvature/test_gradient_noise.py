@@ -80,3 +80,15 @@ def test_one_piece_is_refused(case):
     objective = Objective(case[0], nn.CrossEntropyLoss(), case[1:])
     with pytest.raises(ValueError, match="^pieces:"):
         gradient_noise(objective, pieces=1)
+
+
+def test_data_sorted_by_class_have_the_noise_of_data_in_any_order():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(240) // 80
+    inputs = torch.randn(240, 5, dtype=D, generator=generator)
+    inputs[torch.arange(240), targets] += 2
+    model = nn.Linear(5, 3).to(D)
+    truth = gradients_of_samples(model, inputs, targets).var(0).sum().item()
+    found = gradient_noise(Objective(model, nn.CrossEntropyLoss(), (inputs, targets)))
+    # pieces in the order of the classes would differ several times as much
+    assert found.value == pytest.approx(truth, rel=0.5)

@@ -51,3 +51,32 @@ def test_another_model_is_refused():
     objective = Objective(model_of(1), nn.CrossEntropyLoss(), DATA)
     with pytest.raises(ValueError, match="'0.weight'"):
         moved(objective, nn.Sequential(nn.Linear(4, 6)))
+
+
+class Tempered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.temperature = nn.Linear(4, 2).to(D), 1.0
+
+    def forward(self, x):
+        return self.layer(x) * self.temperature
+
+
+def test_numbers_that_a_layer_holds_are_followed():
+    model = Tempered()
+    objective = Objective(model, nn.CrossEntropyLoss(), DATA)
+    model.temperature = 5.0
+    expected = nn.functional.cross_entropy(model(DATA[0]), DATA[1]).item()
+    assert moved(objective, model).value() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(), nn.Linear(2, 2).to(D)], ids=["without weights", "with weights"])
+def test_a_model_with_another_layer_is_refused(layer):
+    model = model_of(1)
+    objective = Objective(model, nn.CrossEntropyLoss(), DATA)
+    with pytest.raises(ValueError, match=r"^model: its layer '4' is a"):
+        moved(objective, nn.Sequential(*model, layer))
+    replaced = nn.Sequential(*model)
+    replaced[2] = nn.ReLU()
+    with pytest.raises(ValueError, match=r"^model: its layer '2' is a ReLU"):
+        moved(objective, replaced)

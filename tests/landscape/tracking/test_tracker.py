@@ -227,6 +227,19 @@ def test_the_file_is_whole_after_every_look_and_read_while_training_goes_on(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("rates", [(0.0, 0.1), (None, None), (0.0, 0.0)])
+def test_an_optimizer_whose_first_learning_rate_is_no_length_ends_no_training(rates):
+    training = Training()
+    tracker = Tracker(training.objective(), every=1, measures=["critical_sharpness"], at_most=None)
+    for rate in rates:
+        training.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": rate})
+    training.step()
+    training.optimizer.param_groups[0]["lr"] = rates[0]
+    tracker.step(training.model, training.optimizer)
+    tracker.step(training.model, training.optimizer)
+    assert len(tracker.track().step) == 2
+
+
 def test_the_track_of_an_earlier_training_is_not_taken_for_that_of_a_new_one(tmp_path):
     training, file = Training(), tmp_path / "track.h5"
     tracker = Tracker(training.objective(), every=1, measures=["loss"], at_most=None, file=file)
