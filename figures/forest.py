@@ -34,6 +34,9 @@ VERDICT_COLORS = {
     "inconclusive": "0.35",
 }
 
+BESIDE = 1.03
+"""Where the numbers begin, as a share of the panel's width."""
+
 
 def forest(effects: pd.DataFrame, *, width: float = ONE_COLUMN, style: Style = PLAIN) -> Figure:
     """One row an effect with its numbers at the right, a panel for each unit, effects that do not matter in gray.
@@ -54,7 +57,7 @@ def forest(effects: pd.DataFrame, *, width: float = ONE_COLUMN, style: Style = P
     with drawing(style):
         # of bold text, which is a little wider
         longest = max(len(_words(row)) for _, row in found.iterrows())
-        text = 1.1 * longest * points("small") / CHARACTERS + 0.1
+        text = 1.1 * longest * points("small") / CHARACTERS + 0.1 + (BESIDE - 1) * width
         heights = [sum(_height(row, width) for _, row in rows.iterrows()) + 1.2 for _, rows in panels]
         # inches to a line of text
         line = 1.45 * points() / 72
@@ -89,7 +92,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str, width: float) -> None:
         if row["is_part"]:
             y -= 1
             _mark(ax, row, y, color="0.5", size=2.5, width=0.9)
-            _write(ax, 1.03, y, _words(row), fontsize=points("small"), color="0.3")
+            _write(ax, BESIDE, y, _words(row), fontsize=points("small"), color="0.3")
             continue
         for text in _lines(row, width):
             y -= 1
@@ -97,7 +100,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str, width: float) -> None:
         y -= 1
         color = VERDICT_COLORS.get(row["verdict"], "0.35")
         _mark(ax, row, y, color=color, size=5, width=2)
-        _write(ax, 1.03, y, _words(row), fontsize=points("small"), fontweight="bold")
+        _write(ax, BESIDE, y, _words(row), fontsize=points("small"), fontweight="bold")
         y -= 0.4
     ax.set_ylim(y - 0.6, -0.2)
     ax.set_yticks([])

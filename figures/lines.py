@@ -60,8 +60,11 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
             few_ticks(grid.axes[1, column].xaxis, 4)
         titles = [title for title, _ in series]
         grid.label([with_unit("mean loss", drawn), "accuracy"], titles, "α")
-        last = 0 if grid.is_turned else -1
-        ends = {name: (float(line.alpha[-1]), float(line.loss[-1])) for name, line in series[last][1]}
+        # the panel at the upper right shows the last loss; in a turned grid, the first accuracy
+        ends = {
+            name: (float(line.alpha[-1]), float(line.accuracy[-1] if grid.is_turned else line.loss[-1]))
+            for name, line in series[0 if grid.is_turned else -1][1]
+        }
         name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, ends)
         bands = "Bands: two standard errors. " if any(line.loss_error is not None for line in drawn) else ""
         finish(

@@ -112,6 +112,8 @@ def name_curves(
     if len(names) < len(looks) or not fits:
         legend_above(figure, axes)
         return
+    # the limits are settled when they are asked for, and not by the transforms
+    beside.get_ylim()
     to_share = beside.transScale + beside.transLimits
     places = {name: float(to_share.transform(ends[name])[1]) for name in names}
     names.sort(key=places.__getitem__)

@@ -73,7 +73,7 @@ def shaded_relief(
             alpha, beta, height = finer(surface, low, high)
             _draw(ax, *np.meshgrid(alpha, beta, indexing="ij"), height, (bottom, top, floor))
             # numbers beside a small relief take more of its room
-            ax.set_box_aspect((1, 1, 0.85), zoom=min(1.0, 0.8 + 0.05 * side))
+            ax.set_box_aspect((1, 1, 0.85), zoom=min(1.0, 0.78 + 0.055 * side))
             ticks = height_ticks(low, high)
             ax.set_zticks(ticks, [loss_at(tick, low, high) for tick in ticks])
             ax.tick_params(pad=-2)
