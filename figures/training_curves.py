@@ -64,8 +64,10 @@ def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, styl
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                 few_ticks(ax.xaxis, 4, integer=True)
         grid.label([label for _, label in ROWS], [wrong_labels(rate) for rate in rates], "epoch")
-        last = histories[histories["noise_rate"] == rates[0 if grid.is_turned else -1]]
-        name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, _ends(last))
+        # the panel at the upper right: the first quantity at the last rate; in a turned grid the other way around
+        rate, (metric, _) = (rates[0], ROWS[-1]) if grid.is_turned else (rates[-1], ROWS[0])
+        ends = _ends(histories[histories["noise_rate"] == rate], metric)
+        name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, ends)
         finish(
             figure,
             style,
@@ -74,11 +76,11 @@ def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, styl
     return figure
 
 
-def _ends(histories: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Last epoch of each method, and its mean accuracy there."""
+def _ends(histories: pd.DataFrame, metric: str) -> dict[str, tuple[float, float]]:
+    """Last epoch of each method, and the mean of the metric there."""
     ends = {}
     for method, runs in histories.groupby("method", sort=False):
-        mean = runs.groupby("epoch")["test_accuracy"].mean().dropna()
+        mean = runs.groupby("epoch")[metric].mean().dropna()
         if len(mean):
             ends[str(method)] = (float(mean.index[-1]), float(mean.iloc[-1]))
     return ends
