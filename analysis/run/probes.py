@@ -10,7 +10,7 @@ from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
 from landscape import Objective, sharpness, top_eigenvalues
-from landscape.tracking.measures import Look, Update, measure_named
+from landscape.tracking.measures import Kept, Look, Update, measure_named
 from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
@@ -114,7 +114,7 @@ def tracking_probe(
             if not (bool(change.isfinite().all()) and math.isfinite(objective.value())):
                 continue
             theta = objective.theta
-            look = Look(objective, loss, theta, theta, Update(objective, change, 1.0), seed)
+            look = Look(objective, loss, theta, theta, Update(objective, change, 1.0), seed, Kept())
             for metric, value in measure_named(measure, here).take(look).items():
                 found[f"probe_{metric}_{loss}"] = value
         return found

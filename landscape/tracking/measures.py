@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -42,6 +43,17 @@ class Update:
     learning_rate: float
 
 
+@dataclass
+class Kept:
+    """What a measure keeps of one objective from look to look, in one tracker.
+
+    Attributes:
+        value: anything; None before the measure's first look.
+    """
+
+    value: Any = None
+
+
 @dataclass(frozen=True)
 class Look:
     """What a measure may see of a training at one moment, for one of the objectives.
@@ -53,6 +65,7 @@ class Look:
         previous: (n,), the weights at the measure's last look; those of the beginning at its first.
         update: the last step of the optimizer, for a measure that asks for it.
         seed: of all draws at this look.
+        kept: what the measure keeps of the objective for its next look.
     """
 
     objective: Objective
@@ -61,6 +74,7 @@ class Look:
     previous: Tensor
     update: Update | None
     seed: int
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -113,20 +127,18 @@ def top_eigenvalues(
         matrix: as for `landscape.top_eigenvalues`.
     """
     search = partial(eigenvalues.top_eigenvalues, k=k, tol=tol, max_products=max_products, matrix=matrix)
-    last: dict[str, TopEigenvalues] = {}
-    followed: dict[str, int] = {}
 
     def take(look: Look) -> dict[str, float]:
-        found, spent = None, 0
-        if look.name in last and followed[look.name] < MOST_FOLLOWED:
-            start = last[look.name]
-            found = search(look.objective, block=1, start=start, seed=look.seed)
-            spent, followed[look.name] = found.products, followed[look.name] + 1
-        if found is None or not _moved_little(last[look.name], found):
+        last: _Followed | None = look.kept.value
+        found, spent, looks = None, 0, 0
+        if last is not None and last.looks < MOST_FOLLOWED:
+            found = search(look.objective, block=1, start=last.pairs, seed=look.seed)
+            spent, looks = found.products, last.looks + 1
+        if found is None or last is None or not _moved_little(last.pairs, found):
             width = min(k + 2, look.objective.n_parameters)
             found = search(look.objective, block=width, seed=look.seed)
-            spent, followed[look.name] = spent + found.products, 0
-        last[look.name] = found
+            spent, looks = spent + found.products, 0
+        look.kept.value = _Followed(found, looks)
         columns = zip(found.values, found.residuals, found.converged, strict=True)
         values: dict[str, float] = {}
         for number, (value, residual, converged) in enumerate(columns, 1):
@@ -149,6 +161,14 @@ def top_eigenvalues(
         }
     described["top_eigenvalue_products"] = ("products", "products spent on the eigenvalues")
     return Measure("top_eigenvalues", take, described, 2.0 * (20 + 10 * k))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Eigenpairs of a look, and for how many looks they were followed without a search from random vectors."""
+
+    pairs: TopEigenvalues
+    looks: int
 
 
 def _moved_little(last: TopEigenvalues, found: TopEigenvalues) -> bool:
@@ -231,7 +251,6 @@ def critical_sharpness(*, tol: float = 0.1) -> Measure:
     For an objective whose loss is not the one that is trained, such as that of the clean labels, it is the relative
     critical sharpness. Each look begins at the last look's critical learning rate.
     """
-    last: dict[str, float] = {}
 
     def take(look: Look) -> dict[str, float]:
         update = look.update
@@ -241,15 +260,16 @@ def critical_sharpness(*, tol: float = 0.1) -> Measure:
             update.before,
             update.change,
             learning_rate=update.learning_rate,
-            guess=last.get(look.name),
+            guess=look.kept.value,
             tol=tol,
         )
         if found.converged:
-            last[look.name] = found.learning_rate
+            look.kept.value = found.learning_rate
         return {
             "critical_sharpness": found.value,
             "critical_learning_rate": found.learning_rate,
             "critical_steps": found.steps,
+            "critical_converged": float(found.converged),
             "critical_passes": float(found.passes),
         }
 
@@ -260,6 +280,7 @@ def critical_sharpness(*, tol: float = 0.1) -> Measure:
             "smallest learning rate along the last update at which the loss rises",
         ),
         "critical_steps": ("updates", "the same as a multiple of the last update"),
+        "critical_converged": ("", f"1 where the critical learning rate is known to {tol:g} of it, else 0"),
         "critical_passes": ("passes", "forward passes spent on the critical learning rate"),
     }
     return Measure("critical_sharpness", take, metrics, 4.0, needs_update=True)

@@ -19,7 +19,7 @@ from landscape.loss.moved import moved
 from landscape.loss.objective import Objective
 from landscape.results.storage import save
 from landscape.tracking.cost import SHARED, Clock, Cost, seconds
-from landscape.tracking.measures import Look, Measure, Update, measure_named
+from landscape.tracking.measures import Kept, Look, Measure, Update, measure_named
 from landscape.tracking.track import Track
 
 Log = Callable[[dict[str, float]], None]
@@ -107,6 +107,7 @@ class Tracker:
         self._rows: list[_Row] = []
         self._first = {name: objective.theta.clone() for name, objective in self.objectives.items()}
         self._previous: dict[tuple[str, str], Tensor] = {}
+        self._kept: dict[tuple[str, str], Kept] = {}
         # the weights before the last step, and those after it, which are those before the next
         self._before: dict[str, Tensor] = {}
         self._after: dict[str, Tensor] = {}
@@ -235,7 +236,8 @@ class Tracker:
             if here.is_finite(name):
                 update = here.update(name, self._learning_rate) if measure.needs_update else None
                 previous = self._previous.get((measure.name, name), self._first[name])
-                values |= measure.take(Look(objective, name, self._first[name], previous, update, seed))
+                kept = self._kept.setdefault((measure.name, name), Kept())
+                values |= measure.take(Look(objective, name, self._first[name], previous, update, seed, kept))
             if measure.keeps_weights:
                 self._previous[measure.name, name] = objective.theta
             found |= {(metric, name): value for metric, value in values.items()}

@@ -250,6 +250,43 @@ def test_the_track_of_an_earlier_training_is_not_taken_for_that_of_a_new_one(tmp
     assert len(load(file, "track").step) == 0
 
 
+def test_measures_that_two_trackers_share_are_measured_alike_by_both():
+    shared = [measures.top_eigenvalues(), measures.critical_sharpness()]
+    found = []
+    for _ in range(2):
+        training = Training()
+        tracker = Tracker(training.objective(), every=2, measures=shared, at_most=None)
+        for _ in range(8):
+            training.step()
+            tracker.step(training.model, training.optimizer)
+        track = tracker.track()
+        found.append([track.of("top_eigenvalue"), track.of("critical_learning_rate")])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_critical_learning_rate_that_was_not_narrowed_down_is_not_called_converged():
+    training = Training()
+    tracker = Tracker(training.objective(), every=1, measures=["critical_sharpness"], at_most=None)
+    for _ in range(6):
+        training.step()
+        tracker.step(training.model, training.optimizer)
+    track = tracker.track()
+    is_found = np.isfinite(track.of("critical_sharpness")) & (track.of("critical_sharpness") > 0)
+    assert is_found.any()
+    np.testing.assert_array_equal(track.of("critical_converged")[is_found], 1)
+    # uphill the loss rises at once: there is no bracket, and no convergence
+    backwards = Tracker(training.objective(), every=1, measures=["critical_sharpness"], at_most=None)
+    gradient = training.objective().gradient()
+    backwards.step(training.model, training.optimizer)
+    parts = gradient.split([p.numel() for p in training.model.parameters()])
+    with torch.no_grad():
+        for parameter, part in zip(training.model.parameters(), parts, strict=True):
+            parameter.add_(part.view(parameter.shape), alpha=1e-3)
+    backwards.step(training.model, training.optimizer)
+    assert backwards.track().of("critical_sharpness")[-1] == math.inf
+    assert backwards.track().of("critical_converged")[-1] == 0
+
+
 def test_logs_get_what_was_measured_by_metric_and_objective():
     training = Training()
     told = []
