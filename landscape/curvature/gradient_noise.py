@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from landscape.loss.derivatives import derivative
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk, Cut
-from landscape.loss.weights import with_weights
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import described
 from landscape.results.registry import result
@@ -96,14 +94,7 @@ def _parts(objective: Objective, cut: Cut) -> Iterator[Chunk]:
     return (part for chunk in objective.chunks for part in cut(chunk.pair) if part.weight)
 
 
-@torch.enable_grad()
 def _gradient(objective: Objective, part: Chunk) -> Tensor:
     """The gradient (n,) of the mean loss of one part of the data, in float64."""
-    inputs, targets = part.read()
-    variable = objective.theta.detach().requires_grad_()
-
-    def differentiated(model: nn.Module) -> Tensor:
-        return derivative(objective.loss_fn(objective.run(model, inputs), targets), variable)
-
-    with objective.exclusive:
-        return with_weights(objective.model, objective.unflatten(variable), differentiated).double()
+    with objective.exclusive, torch.enable_grad():
+        return objective.loss_and_gradient(objective.theta, *part.read())[1].double()

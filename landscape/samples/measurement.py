@@ -153,9 +153,9 @@ class _Measurement:
     def columns(self, pair: Pair, weights: Tensor, mean_gradient: Tensor) -> Columns:
         """All that was asked for of some samples."""
         spent = 1 if "gradient_cosine" in self.chosen else 0
-        columns = self._first_order(pair, mean_gradient)
         outputs = self._outputs(pair)
-        is_exact = "gauss_newton_trace" in columns
+        is_exact = self._is_exact(outputs)
+        columns = self._first_order(pair, mean_gradient, is_exact)
         spent += outputs if is_exact else 1
         if not is_exact and any(name in self.chosen for name in OF_OUTPUTS):
             columns |= self._of_output_probes(pair, outputs)
@@ -179,24 +179,25 @@ class _Measurement:
     def _outputs(self, pair: Pair) -> int:
         return len(self._one.outputs(rows_of(pair, slice(0, 1))))
 
-    def _is_exact(self, pair: Pair) -> bool:
-        needed = any(name in self.chosen for name in (*OF_OUTPUTS, "hessian_trace"))
-        outputs = self._outputs(pair) if needed and self.objective.has_outputs else self.exact_up_to + 1
-        return outputs <= self.exact_up_to and self._bytes(outputs) <= self.objective.memory_budget
+    def _is_exact(self, outputs: int) -> bool:
+        """Whether the Gauss-Newton trace of a sample with so many outputs is wanted and computed exactly."""
+        wanted = any(name in self.chosen for name in (*OF_OUTPUTS, "hessian_trace"))
+        fits = outputs <= self.exact_up_to and self._bytes(outputs) <= self.objective.memory_budget
+        return wanted and self.objective.has_outputs and fits
 
     def _bytes(self, outputs: int) -> int:
-        """Of the Jacobian of a sample, and of what is made of it."""
+        """The bytes of a sample's Jacobian, and of the vectors and products computed from the Jacobian."""
         return (2 * outputs + 3) * self.objective.theta.nbytes
 
     def _rows_at_once(self, pair: Pair) -> int:
-        outputs = self._outputs(pair) if self._is_exact(pair) else 1
-        most = self.objective.memory_budget // self._bytes(outputs)
+        outputs = self._outputs(pair)
+        most = self.objective.memory_budget // self._bytes(outputs if self._is_exact(outputs) else 1)
         return max(1, min(MOST_ROWS, self.objective.chunk_size, most))
 
-    def _first_order(self, pair: Pair, mean_gradient: Tensor) -> Columns:
+    def _first_order(self, pair: Pair, mean_gradient: Tensor, is_exact: bool) -> Columns:
         one = self._one
         names = ("loss", "gradient_norm", "gradient_cosine", *OF_OUTPUTS)
-        rule = one.of_all_outputs if self._is_exact(pair) else one.first_order
+        rule = one.of_all_outputs if is_exact else one.first_order
         values = self._each(lambda sample: rule(sample, mean_gradient), pair)
         columns = dict(zip(names, values, strict=False))
         for name in OF_OUTPUTS:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.loss.samples import Chunk
 
 FEWEST_UNITS = 8
 """With fewer units, the standard error itself is unknown by a quarter or more."""
@@ -65,17 +66,16 @@ class Units:
     def losses(self, *points: Tensor) -> OfUnits:
         """The mean losses of each unit at weights (n,), without the regularizer; values (units, points)."""
         objective = self.objective
-        weights, losses = [], []
-        for chunk in objective.chunks:
-            if chunk.weight:
-                weights.append(chunk.weight)
-                losses.append([self._loss(theta, *chunk.read()) for theta in points])
-        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.tensor(losses, dtype=torch.float64))
 
-    def _loss(self, theta: Tensor, inputs: object, targets: object) -> float:
-        objective = self.objective
-        with objective.exclusive, objective.without_gradients():
-            return float(objective.loss_fn(objective.outputs(theta.clone(), inputs), targets))
+        def at_all_points(chunk: Chunk) -> Tensor:
+            losses = []
+            for theta in points:
+                inputs, targets = chunk.read()
+                with objective.without_gradients():
+                    losses.append(objective.loss_fn(objective.outputs(theta.clone(), inputs), targets))
+            return torch.stack(losses).detach()
+
+        return self._each(at_all_points)
 
     @full_float32()
     @torch.enable_grad()
@@ -83,14 +83,19 @@ class Units:
         """What `measure` says of each unit's gradient (n,) at the weights `theta` (n,)."""
         objective = self.objective
         objective.check_that_derivatives_exist()
-        weights, measures = [], []
-        for chunk in objective.chunks:
-            if chunk.weight:
-                with objective.exclusive:
-                    _, gradient = objective.loss_and_gradient(theta, *chunk.read())
-                weights.append(chunk.weight)
-                measures.append(measure(gradient.double()).cpu())
-        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.stack(measures))
+        return self._each(
+            lambda chunk: measure(objective.loss_and_gradient(theta, *chunk.read())[1].double())
+        )
+
+    def _each(self, measure: Callable[[Chunk], Tensor]) -> OfUnits:
+        """What `measure` says of each unit that counts."""
+        weights, values = [], []
+        with self.objective.exclusive:
+            for chunk in self.objective.chunks:
+                if chunk.weight:
+                    weights.append(chunk.weight)
+                    values.append(measure(chunk).double().cpu())
+        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.stack(values))
 
     def _sum(self, total: Tensor) -> Tensor:
         """The sum over all ranks."""
