@@ -17,15 +17,15 @@ from ncsam.datasets.split import Dataset, Split
 LANGUAGES = ("de", "en", "es", "eu", "fr", "it", "lv", "nl", "pt")
 """The languages of pyspellchecker in Latin letters; the place of each is its class."""
 WORDS = 2500
-"""Of each language: the most frequent ones that no other of these languages has."""
+"""Words of each language: the most frequent words that none of the other languages has."""
 TEST_WORDS = 500
-"""Of each language's words, drawn at random."""
+"""Words of each language that are test samples. They are drawn at random."""
 LENGTH = 16
 """Bytes of a word; a shorter one is padded with 0."""
 SHORTEST = 3
-"""Letters; shorter words belong to several languages."""
+"""Letters of the shortest words; shorter words belong to several languages."""
 MAX_BYTES = 64 * 2**20
-"""Of an unpacked list. The largest one has 8 MB."""
+"""Size up to which a list of words is unpacked. The largest list has 8 MB."""
 
 
 def word_languages(_: Path | None = None) -> Dataset:

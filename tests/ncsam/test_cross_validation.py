@@ -1,0 +1,137 @@
+"""Probabilities of networks that did not see the sample, and folds that go on after a kill."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ncsam import (
+    SAM,
+    Plain,
+    Split,
+    confident_joint,
+    corrupt_labels,
+    cross_validated_probabilities,
+    detect,
+)
+from ncsam.detection import (
+    training_fingerprint,
+)
+from tests.ncsam.fold_networks import build
+
+
+def test_cross_validated_probabilities_are_of_networks_that_did_not_see_the_sample(planted, tmp_path):
+    data, labels = planted
+    settings = {"epochs": 4, "batch_size": 64, "seed": 0, "folds": 3}
+    seen = []
+    chances = cross_validated_probabilities(
+        data.train, labels, build(data), **settings, checkpoints=tmp_path, on_fold=seen.append
+    )
+    assert seen == [1, 2, 3]
+    torch.testing.assert_close(chances.sum(1), torch.ones(len(chances)))
+    found = detect(None, labels, probabilities=chances)
+    (quality,) = found.quality(labels.is_wrong)
+    assert quality.auroc.low > 0.9
+    assert confident_joint(chances, labels.observed).noise_rate == pytest.approx(0.2, abs=0.05)
+    # finished trainings are not done again
+    again = cross_validated_probabilities(data.train, labels, build(data), **settings, checkpoints=tmp_path)
+    assert torch.equal(again, chances)
+
+
+def of_another_rate(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        return method, torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
+
+    return of_fold, data.train, labels
+
+
+def of_another_optimizer(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        return method, torch.optim.Adam(method.parameters(), lr=0.05)
+
+    return of_fold, data.train, labels
+
+
+def of_other_weights(build_fold, data, labels):
+    return lambda fold: build_fold(fold + 1), data.train, labels
+
+
+def of_another_method(build_fold, data, labels):
+    def of_fold(fold):
+        method, _ = build_fold(fold)
+        method = SAM(method.model, method.loss_fn, rho=0.1)
+        return method, torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+
+    return of_fold, data.train, labels
+
+
+def of_another_loss(build_fold, data, labels):
+    def of_fold(fold):
+        method, optimizer = build_fold(fold)
+        return Plain(method.model, nn.CrossEntropyLoss(label_smoothing=0.1)), optimizer
+
+    return of_fold, data.train, labels
+
+
+def of_other_pixels(build_fold, data, labels):
+    pixels = data.train.pixels.clone()
+    pixels.flatten()[7] += 1
+    return build_fold, Split(pixels, data.train.targets, data.train.mean, data.train.std), labels
+
+
+def of_other_labels(build_fold, data, labels):
+    return build_fold, data.train, corrupt_labels(labels.clean, kind="symmetric", rate=0.2, seed=1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_another_rate,
+        of_another_optimizer,
+        of_other_weights,
+        of_another_method,
+        of_another_loss,
+        of_other_pixels,
+        of_other_labels,
+    ],
+)
+def test_folds_of_another_training_are_refused(planted, tmp_path, other):
+    data, labels = planted
+    settings = {"epochs": 1, "batch_size": 256, "seed": 0, "folds": 2, "checkpoints": tmp_path}
+    cross_validated_probabilities(data.train, labels, build(data), **settings)
+    build_other, train, observed = other(build(data), data, labels)
+    with pytest.raises(ValueError, match=r"^checkpoint: .*fold-0.pt belongs to other settings"):
+        cross_validated_probabilities(train, observed, build_other, **settings)
+
+
+def test_options_of_a_method_and_of_a_loss_are_in_its_fingerprint(planted):
+    data, labels = planted
+    model = build(data)(0)[0].model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    smoothed = partial(nn.functional.cross_entropy, label_smoothing=0.1)
+    methods = [
+        Plain(model, nn.functional.cross_entropy),
+        Plain(model, smoothed),
+        SAM(model, smoothed, rho=0.1),
+        SAM(model, smoothed, rho=0.2),
+    ]
+    found = [training_fingerprint(each, optimizer, data.train, labels.observed) for each in methods]
+    assert len(set(found)) == len(methods)
+    assert training_fingerprint(methods[0], optimizer, data.train, labels.observed) == found[0]
+
+
+def test_folds_and_divergence_are_refused_by_name(planted):
+    data, labels = planted
+    settings = {"epochs": 1, "batch_size": 64, "seed": 0}
+    with pytest.raises(ValueError, match="^folds: must be from 2"):
+        cross_validated_probabilities(data.train, labels, build(data), folds=1, **settings)
+
+    def diverges(fold):
+        method, _ = build(data)(fold)
+        return method, torch.optim.SGD(method.parameters(), lr=1e30)
+
+    with pytest.raises(ValueError, match="^build: the training without fold 0 diverged"):
+        cross_validated_probabilities(data.train, labels, diverges, folds=2, **settings)
