@@ -117,9 +117,8 @@ def test_the_error_of_sharpness_is_that_of_the_rises_at_the_highest_point():
     found = sampling_error(objective, highest, groups=SAMPLES)
     moved = nn.Linear(2, 3).double()
     nn.utils.vector_to_parameters(objective.theta + highest.offset, moved.parameters())
-    rises = nn.functional.cross_entropy(
-        moved(inputs), targets, reduction="none"
-    ) - nn.functional.cross_entropy(model(inputs), targets, reduction="none")
+    losses = nn.CrossEntropyLoss(reduction="none")
+    rises = (losses(moved(inputs), targets) - losses(model(inputs), targets)).detach()
     assert found.standard_errors[0] == pytest.approx(float(rises.std()) / math.sqrt(SAMPLES))
 
 
