@@ -130,7 +130,9 @@ class Loaded:
             generator=torch.Generator().manual_seed(0),
             **self._settings,
         )
-        return iter(loader)
+        for batch, piece in zip(loader, pieces, strict=True):
+            _check_that_none_is_missing(batch, len(piece))
+            yield batch
 
 
 class _WithOwnDraws(Dataset[Any]):
@@ -193,6 +195,16 @@ def _joined(items: list[Any]) -> Any:
             "the dataset's transform, or give a DataLoader with a collate_fn that joins them"
         )
     return default_collate(items)
+
+
+def _check_that_none_is_missing(batch: Any, samples: int) -> None:
+    """Raises ValueError for a batch with another number of targets than samples, which the labels would not fit."""
+    targets = batch[1] if _is_pair(batch) else None
+    if isinstance(targets, Tensor) and targets.ndim and len(targets) != samples:
+        raise ValueError(
+            f"data: {samples} samples gave a batch of {len(targets)} targets; make a Subset of the samples wanted, and "
+            "a collate_fn that keeps them all"
+        )
 
 
 def _check_that_it_is_numbered(dataset: Any) -> None:

@@ -205,6 +205,20 @@ def test_images_of_unequal_sizes_are_trained_on_where_the_loader_says_how_they_a
     assert_same_training(*found)
 
 
+def without_the_first_of_several(items):
+    kept = items[len(items) > 1 :]
+    return torch.stack([rows for rows, _ in kept]), torch.tensor([target for _, target in kept])
+
+
+@pytest.mark.parametrize("which", ["train", "held_out"])
+def test_samples_that_a_loader_drops_while_it_joins_them_are_refused(which):
+    method, optimizer = prepare("plain")
+    data = {"train": TensorDataset(INPUTS[TRAIN], TARGETS[TRAIN]), "held_out": HELD_OUT_PAIRS}
+    data[which] = DataLoader(data[which], batch_size=16, collate_fn=without_the_first_of_several)
+    with pytest.raises(ValueError, match="^data: 16 samples gave a batch of 15 targets; make a Subset"):
+        fit(method, optimizer, data["train"], LABELS, data["held_out"], epochs=1, batch_size=16, seed=0)
+
+
 def test_augmentation_of_tensors_is_refused_for_a_dataset():
     with pytest.raises(ValueError, match="^augmentation: a dataset augments its samples by itself"):
         train(Pairs(), augmentation=Augmentation(flip=True))
