@@ -130,6 +130,9 @@ def _data(plan: DetectionPlan) -> Dataset:
 def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     """The labels to search, and whether the true ones are known."""
     own, classes = data.train.targets, data.num_classes
+    other = "--noise" if plan.noise is not None else "--labels" if plan.labels is not None else None
+    if other is not None and data.observed is not None:
+        raise ValueError(f"{other}: the data have observed labels of their own; leave the option out")
     if plan.noise is not None:
         return corrupt_labels(own, kind=plan.noise, rate=plan.rate, seed=plan.seed), True
     if plan.labels is not None:

@@ -38,6 +38,15 @@ def npz(tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize(
+    ("option", "values"), [("--noise", ["pair", "--rate", "0.2"]), ("--labels", ["observed.csv"])]
+)
+def test_observed_labels_in_the_data_are_not_dropped_for_others(option, values, npz, capsys, monkeypatch):
+    monkeypatch.chdir(npz.parent)
+    assert cli.main(["detect", str(npz), *FAST, option, *values, "--out", "table.csv"]) == 2
+    assert f"{option}: the data have observed labels of their own" in capsys.readouterr().err
+
+
 def test_labels_of_annotators_are_searched_and_compared_with_the_truth(npz, tmp_path, capsys):
     out = tmp_path / "new" / "table.csv"
     assert cli.main(["detect", str(npz), *FAST, "--folds", "2", "--out", str(out)]) == 0
