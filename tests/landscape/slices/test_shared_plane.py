@@ -36,7 +36,7 @@ def test_what_lies_off_the_plane_is_told_and_is_the_rest_of_the_distance():
     objective, _, _ = quadratic()
     _, paths = shared_plane(objective, trainings(objective, 0.3))
     path = paths["SAM"]
-    assert path.distances[-1] > 0.1
+    assert path.distances[-1] > 0.01
     on_plane = np.linalg.norm(path.coordinates, axis=1)
     assert on_plane**2 + path.distances**2 == pytest.approx(path.from_model**2)
     assert path.explained.sum() < 1
