@@ -35,6 +35,8 @@ QUANTITIES = (
     ("probe_sharpness", "worst-case sharpness (nat)"),
 )
 STABILITY = "Beyond 2 / learning rate plain gradient descent is unstable. "
+FEW = 12
+"""Looks that are marked one by one."""
 LOSSES = (("observed", "observed labels"), ("clean", "true labels"))
 
 
@@ -97,7 +99,8 @@ def _curve(
         return
     by_epoch = runs.dropna(subset=[column]).groupby("epoch")[column]
     mean = by_epoch.mean()
-    every = marked(list(looks).index(method), len(mean))
+    # few looks are all marked: what lies between them was not measured
+    every = 1 if len(mean) <= FEW else marked(list(looks).index(method), len(mean))
     ax.plot(mean.index, mean, label=legend_name(method), ms=3.5, markevery=every, **looks[method])
     ax.fill_between(
         mean.index, by_epoch.min(), by_epoch.max(), color=looks[method]["color"], alpha=0.18, lw=0
