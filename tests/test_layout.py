@@ -114,6 +114,6 @@ def test_training_and_measuring_are_imported_fast_and_need_no_more_than_torch_nu
         f"        if name in {refused!r}:\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        f"import {package}\n"
+        f"from {package} import *\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

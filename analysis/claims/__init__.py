@@ -59,8 +59,8 @@ for _claim in (
     *ablations.CLAIMS,
     *rivals.CLAIMS,
     *redraw.CLAIMS,
-    *label_mean.CLAIMS,
     *simulated_noise.CLAIMS,
+    *label_mean.CLAIMS,
 ):
     register(_claim)
 
