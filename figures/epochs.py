@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import style as style_sheet
-from figures.panels import panel_grid
+from figures.panels import mean_over_seeds, panel_grid
 from figures.style import PLAIN, TWO_COLUMNS, Style
 
 EIGENVALUE = "probe_top_eigenvalue"
@@ -82,19 +82,7 @@ def _curve(
     if column not in runs:
         return
     by_epoch = runs.dropna(subset=[column]).groupby("epoch")[column]
-    mean = by_epoch.mean()
-    every = style_sheet.marked(list(looks).index(method), len(mean))
-    ax.plot(
-        mean.index,
-        mean,
-        label=style_sheet.legend_name(method),
-        ms=3.5,
-        markevery=every,
-        **looks[method],
-    )
-    ax.fill_between(
-        mean.index, by_epoch.min(), by_epoch.max(), color=looks[method]["color"], alpha=0.18, lw=0
-    )
+    mean_over_seeds(ax, by_epoch, method, looks)
 
 
 def _stability(ax: Axes, runs: pd.DataFrame) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from figures import style as style_sheet
-from figures.panels import name_curves, panel_grid
+from figures.panels import mean_over_seeds, name_curves, panel_grid
 from figures.style import PLAIN, TWO_COLUMNS, Style
 
 ROWS = (
@@ -47,7 +43,7 @@ def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, styl
                     why = "no wrong labels" if rate == 0 and metric == "memorized" else "no number"
                     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color="0.4")
                 for method, runs in of_rate.groupby("method", sort=False):
-                    _curve(ax, runs, metric, str(method), look)
+                    mean_over_seeds(ax, runs.groupby("epoch")[metric], str(method), look)
                 style_sheet.few_ticks(ax.yaxis)
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                 style_sheet.few_ticks(ax.xaxis, 4, integer=True)
@@ -85,20 +81,3 @@ def _ended(histories: pd.DataFrame) -> str:
         if count
         else ""
     )
-
-
-def _curve(
-    ax: Axes, runs: pd.DataFrame, metric: str, label: str, looks: Mapping[str, Mapping[str, Any]]
-) -> None:
-    by_epoch = runs.groupby("epoch")[metric]
-    mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-    every = style_sheet.marked(list(looks).index(label), len(mean))
-    ax.plot(
-        mean.index,
-        mean,
-        label=style_sheet.legend_name(label),
-        ms=3.5,
-        markevery=every,
-        **looks[label],
-    )
-    ax.fill_between(mean.index, low, high, color=looks[label]["color"], alpha=0.18, lw=0)

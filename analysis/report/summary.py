@@ -125,10 +125,8 @@ def _share_measured(judgement: Judgement) -> str:
 
 def _what_marks_mean(judged: list[Judgement], has_words: bool) -> list[str]:
     lines = []
-    several = next((name for name in map(name_of_deciding, judged) if "." in name), "")
-    if several and not has_words:
-        claim, number = several.split(".")
-        lines.append(f"{several}: prediction {number} of claim {claim}; in words: ncsam claims --list")
+    if not has_words and any(len(judgement.effects) > 1 for judgement in judged):
+        lines.append(".1: prediction 1 of the claim; in words: ncsam claims --list")
     if any(judgement.verdict in SHORT for judgement in judged):
         lines.append(WHAT_THE_STAR_MEANS)
     if any(deciding(judgement).unit.endswith(PER_RATE) for judgement in judged):
