@@ -62,9 +62,9 @@ class Tracker:
         every: `"epoch"`, or the number of the optimizer's steps from one look to the next.
         measures: names (`landscape.tracking.measures.BY_NAME`, `"layer_traces"`), or measures with other options than
             their defaults, such as `tracking.measures.top_eigenvalues(k=3)`.
-        at_most: seconds of measuring for each second of training. Each measure has an equal part. At a due look a measure
-            is taken if its part covers the expected time: that of its last look, or before the first look a forecast
-            from one timed gradient. None takes every measure at every due look; the looks of a run are then
+        at_most: seconds of measuring for each second of training. Each measure has an equal part. At a due look, a
+            measure is taken if its part covers the expected time: that of its last look, or before the first look a
+            forecast from one timed gradient. None takes every measure at every due look; the looks of a run are then
             reproducible.
         log: a function that is called after each look, or several. `landscape.tracking.logs` makes those of
             TensorBoard, W&B and MLflow.
@@ -168,7 +168,7 @@ class Tracker:
             self._look(model)
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float], model: nn.Module) -> None:  # noqa: ARG002
-        """For `ncsam.fit(on_epoch=...)`. After `attach` the tracker also knows the last update and its learning rate."""
+        """For `ncsam.fit(on_epoch=...)`. After `attach` the last update and its learning rate are known too."""
         self.epochs = epoch - 1
         self.end_epoch(model)
 
