@@ -11,8 +11,7 @@ from analysis.claims.differences import Side, paired_difference
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import quantity
-from analysis.claims.redraw import REDRAWN
-from analysis.claims.variants import CELL, SGD, select
+from analysis.claims.variants import CELL, REDRAWN, SGD, select
 
 SYMMETRIC = f"symmetric{REDRAWN}"
 
