@@ -63,7 +63,7 @@ class Grid(NamedTuple):
 def panel_grid(
     figure: Figure, quantities: int, cells: int, height: float, *, share_x: bool = True, share_y: bool = True
 ) -> Grid:
-    """Panels of so many quantities and cells, which share the scale of their quantity.
+    """Panels of quantities and cells. The panels of a quantity share its scale.
 
     Args:
         figure: empty; its height becomes that of the rows.

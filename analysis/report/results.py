@@ -19,7 +19,7 @@ NARROW = 60
 """The fewest columns of a terminal that shows every line whole."""
 GAP = 2
 FEWEST_NUMBERS = 3
-"""A narrow terminal breaks the names of methods before it loses one of the first so many numbers."""
+"""The first numbers are always shown. A narrow terminal breaks the names of methods for them."""
 
 
 @dataclass(frozen=True)

@@ -133,5 +133,5 @@ def _what_marks_mean(judged: list[Judgement], has_words: bool) -> list[str]:
         lines.append(WHAT_PER_RATE_MEANS)
     partly = [judgement for judgement in judged if judgement.measured]
     if partly:
-        lines.append(f"{_share_measured(partly[0])}: so many of the claim's predictions were measured")
+        lines.append(f"{_share_measured(partly[0])}: the share of the claim's predictions that was measured")
     return lines
