@@ -48,7 +48,7 @@ def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> 
 
     Args:
         objective: whose loss.
-        pieces: about how many to cut the data into, at least 2. With as many as there are samples, the value is that
+        pieces: about this number of pieces of the data, at least 2. With one piece for each sample, the value is that
             of the samples themselves.
         seed: of the order.
 
