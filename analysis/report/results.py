@@ -136,11 +136,12 @@ class _Grid:
             max(cell_len(text) for text in (*column.head, *(column.cell(runs) for _, runs in methods)))
             for column in columns
         ]
-        whole = max(cell_len(name) for name, _ in methods)
+        names = ["method", *(name for name, _ in methods)]
+        whole = max(map(cell_len, names))
         count = len(columns)
         while count > FEWEST_NUMBERS and whole + sum(widths[:count]) + GAP * count > width:
             count -= 1
-        longest_word = max(cell_len(word) for name, _ in methods for word in name.split())
+        longest_word = max(cell_len(word) for name in names for word in name.split())
         room = width - sum(widths[:count]) - GAP * count
         return cls(columns[:count], [min(whole, max(room, longest_word)), *widths[:count]], columns[count:])
 
