@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from ncsam_command import warn_of_hidden_packages
 
 if TYPE_CHECKING:
-    from ncsam.public import *  # noqa: F403 -- type checkers read it; the names are in its __all__
+    # for type checkers, and for Sphinx, which imports packages as they do
+    from ncsam.public import *  # noqa: F403
+    from ncsam.public import __all__ as __all__
 else:
 
     def __getattr__(name: str) -> object:
