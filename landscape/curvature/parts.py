@@ -80,7 +80,7 @@ def curvature_parts(
         "gauss-newton": trace(
             objective, matrix="gauss-newton", rtol=rtol, max_products=max_products, seed=seed
         ),
-        # only the norm is wanted; the trace is near 0, so that no relative accuracy can be asked for
+        # only the norm is used; the trace is near 0, so that a relative accuracy of it makes no sense
         "functional": trace(objective, matrix="functional", rtol=None, max_products=max_products, seed=seed),
     }
     smallest = top_eigenvalues(
