@@ -14,13 +14,14 @@ from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 MOST_DOUBLINGS = 20
 """All tried learning rates are within a factor of 2^20, a million, of the first one."""
 
 
 @result
-class CriticalSharpness:
+class CriticalSharpness(Result):
     """The smallest learning rate that was found at which an update raises the loss, with its bounds."""
 
     value: float = described(
