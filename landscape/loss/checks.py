@@ -14,13 +14,13 @@ from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
 
 MOST_CLASSES = 1000
-"""Most classes that are looked at. Each takes three losses of a sample or two, some tenths of a second in all."""
+"""Most classes that are checked. Each takes three losses of one or two samples; all take some tenths of a second."""
 
 LOOKED_AT = 128
-"""Number of samples that are looked at, beside those of rare values."""
+"""Number of samples that are checked, beside those with rare values."""
 
 REPEATED = 1e-4
-"""Two runs of one batch differ by less, even on GPUs, where sums have no fixed order."""
+"""Two runs of one batch differ by less than this share, even on GPUs, where sums have no fixed order."""
 
 
 def check_settings(
@@ -145,8 +145,8 @@ def check_that_loss_is_a_mean(
         together = loss_fn(outputs, targets)
     except RuntimeError as error:
         raise ValueError(
-            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: what it "
-            "holds for each, such as weights, belongs into the batch (forward=, count=)"
+            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: a value "
+            "for each sample, such as a weight, belongs into the batch (forward=, count=)"
         ) from error
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
@@ -161,7 +161,7 @@ def check_that_loss_is_a_mean(
         return
     apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
     mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
-    # a loss in half precision is rounded to it once, as sums are computed in float32
+    # a loss in half precision is rounded once, because its sums are computed in float32
     units = 8 if torch.finfo(dtype).bits == 16 else 100
     tolerance = units * torch.finfo(dtype).eps * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
@@ -187,9 +187,9 @@ def check_that_classes_count_alike(
 
     Args:
         loss_fn: (outputs, targets) -> loss.
-        counting: how much a batch counts for.
+        counting: the weights of batches.
         outputs: outputs of some samples. Those of the sample with the most different scores are used.
-        targets: targets of all samples. They are looked at if each is a class; at most `MOST_CLASSES` classes are.
+        targets: targets of all samples. They are checked if each is a class, and for at most `MOST_CLASSES` classes.
         dtype: dtype of the weights.
 
     Raises:
@@ -241,7 +241,7 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
-    Floating-point values count if they occur more than once, as those of masks and those put for missing values do.
+    Floating-point values count if they occur more than once, like values of masks and values for missing data.
     If there are very many targets, such as the labels of pixels, only the smallest and the largest one of each row
     count: the values that losses ignore are -100 and 255 by convention.
     """

@@ -43,7 +43,7 @@ class FirstLook:
         forward: (theta, inputs) -> outputs.
         theta: the variables (n,).
         loss_fn: (outputs, targets) -> mean loss.
-        counting: how much a batch counts for.
+        counting: the weights of batches.
         chunks: the data.
     """
 
@@ -56,7 +56,7 @@ class FirstLook:
     @full_float32()
     @torch.no_grad()
     def takes_derivatives(self) -> bool:
-        """Whether a forward pass takes derivatives, as that of a PINN does, so that torch must record it.
+        """Whether a forward pass takes derivatives, like that of a PINN. Torch must then record the pass.
 
         Raises:
             ValueError: the model cannot be run on a batch.
@@ -123,17 +123,17 @@ class FirstLook:
     def writes_weights(
         self, original: nn.Module, state: KeptState, penalty: Penalty | None, differentiates: bool
     ) -> bool:
-        """Whether a forward pass writes to its weights; with checks of what else it depends on.
+        """Whether a forward pass writes to its weights. Other dependencies of the outputs are checked.
 
         Args:
             original: the model that was copied.
-            state: of the copy before its first pass.
+            state: the copy's state before its first pass.
             penalty: the regularizer.
-            differentiates: a forward pass differentiates by itself.
+            differentiates: whether a forward pass takes derivatives by itself.
 
         Raises:
-            ValueError: outputs depend on the passes before; or outputs, loss or regularizer on weights outside of the
-                copy.
+            ValueError: the outputs depend on earlier passes, or the outputs, the loss or the regularizer depend on
+                weights outside of the copy.
         """
         if self._was_made_in_inference_mode():
             return False
