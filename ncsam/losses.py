@@ -248,7 +248,7 @@ def mixup(
         raise ValueError(
             "mixup: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
         )
-    share = _beta(alpha, generator)
+    share = beta_draw(alpha, generator)
     # copying to the device needs no wait
     partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)
     classes_of = one_hot(targets, classes).to(inputs.dtype)
@@ -258,7 +258,8 @@ def mixup(
     )
 
 
-def _beta(alpha: float, generator: torch.Generator) -> float:
+def beta_draw(alpha: float, generator: torch.Generator) -> float:
+    """A draw of Beta(alpha, alpha)."""
     # torch has no Beta draw from a generator; the quantile of a uniform draw is a Beta draw
     uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
     return float(scipy.special.betaincinv(alpha, alpha, uniform))

@@ -32,6 +32,12 @@ class Killed(Exception):
         ("sln", "mlp", {"redraw": "step"}),
         ("friendly-sam", "mlp", {}),
         ("co-teaching", "cnn", {}),
+        ("sop", "mlp", {}),
+        ("looksam", "mlp", {}),
+        ("regce", "cnn", {}),
+        ("elr-plus", "mlp", {}),
+        ("dividemix", "mlp", {}),
+        ("aum-filter", "mlp", {}),
         ("float16", "mlp", {"max_gradient_norm": 0.5}),
     ],
 )
