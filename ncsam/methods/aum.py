@@ -81,7 +81,9 @@ class AUMFilter(Method):
         return [self.peer.module if self.is_ranking() else self.passes.module]
 
     def kept(self) -> Tensor:
-        """bool (n,): which samples the second network learns from."""
+        """bool (n,): which samples the second network learns from; all if none was ranked."""
+        if not self.seen.any():
+            return torch.ones(len(self.margins), dtype=torch.bool)
         count = int(self.removed * len(self.margins) + 1e-9)
         areas = self.margins / self.seen.clamp(min=1)
         kept = torch.ones(len(areas), dtype=torch.bool)

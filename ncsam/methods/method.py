@@ -38,6 +38,7 @@ class Method(ABC):
             no share of the training.
         needs_peer: the method trains a second network, which is given as `peer`.
         needs_one_process: what the method remembers of samples cannot be shared among processes.
+        mixes_inputs: the inputs must be numbers that can be mixed, such as images, and no tokens.
         needs_classes: the targets must be classes, not probabilities of classes.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
@@ -49,6 +50,7 @@ class Method(ABC):
 
     needs_peer: ClassVar[bool] = False
     needs_one_process: ClassVar[bool] = False
+    mixes_inputs: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
