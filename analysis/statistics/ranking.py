@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -124,6 +125,7 @@ def friedman_p(ranks: Values) -> float:
     return float(fdtrc(count - 1, (count - 1) * (cells - 1), statistic))
 
 
+@cache
 def critical_difference(cells: int, count: int) -> float:
     """Nemenyi's critical difference of mean ranks at 5%."""
     # loaded here, because it takes long
