@@ -16,7 +16,7 @@ from analysis.plan import Study
 from analysis.plan.leaderboard import RankedData, read_leaderboard, studies_of
 from analysis.printable import printable
 from analysis.report.leaderboard import Ranked, cells_table, markdown, rankings, ranks_table
-from figures.critical_difference import critical_difference
+from figures import critical_difference
 
 
 def run_leaderboard(

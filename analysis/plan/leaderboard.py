@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import slug
+from analysis.plan.options import check_method
 from analysis.plan.plain_values import check_plain
 from analysis.plan.reading import one_line, read_toml
 from analysis.plan.study import (
@@ -84,7 +85,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
     try:
         check_plain(settings)
         found = Leaderboard.model_validate(settings)
-        _check_names(found)
+        _check_entries(found)
         list(studies_of(found))
     except ValidationError as error:
         raise StudyError(f"{path}: {one_line(error, Leaderboard)}") from error
@@ -129,13 +130,15 @@ def _method_on(data: RankedData, method: RankedMethod) -> MethodSettings:
     return MethodSettings(**own, **method.options, epochs=None if epochs == data.training.epochs else epochs)
 
 
-def _check_names(board: Leaderboard) -> None:
+def _check_entries(board: Leaderboard) -> None:
     folders = [slug(f"{data.title}-{noise.kind}") for data in board.data for noise in data.noise]
     for folder in folders:
         if folders.count(folder) > 1:
             raise ValueError(f"data.label: {folder!r} is there twice; give one of both a label")
     titles = {data.title for data in board.data}
     for place, method in enumerate(board.methods):
+        # here, because the number of a method in a study may be another one
+        check_method(f"methods.{place}", method.name, method.options, method.candidates())
         unknown = sorted(set(method.without) - titles)
         if unknown:
             raise ValueError(
