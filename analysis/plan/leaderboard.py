@@ -138,7 +138,8 @@ def _check_entries(board: Leaderboard) -> None:
     titles = {data.title for data in board.data}
     for place, method in enumerate(board.methods):
         # here, because the number of a method in a study may be another one
-        check_method(f"methods.{place}", method.name, method.options, method.candidates())
+        candidates = [] if method.like is not None else method.candidates()
+        check_method(f"methods.{place}", method.name, method.options, candidates)
         unknown = sorted(set(method.without) - titles)
         if unknown:
             raise ValueError(

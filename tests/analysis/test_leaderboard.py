@@ -42,6 +42,12 @@ name = "clean-sam"
 label = "truth"
 rho = 0.0
 control = true
+[[methods]]
+name = "oracle-sam"
+label = "oracle"
+like = "SAM"
+cost = 2
+control = true
 """
 
 
@@ -61,12 +67,12 @@ def test_every_method_gets_the_epochs_that_the_budget_pays_for(written):
     )
     assert (folder, data.title, study.measured) == ("digits-symmetric", "digits", False)
     epochs = {method.title: method.epochs or study.training.epochs for method in study.methods}
-    assert epochs == {"SGD": 4, "SAM": 2, "DivideMix": 1, "truth": 4}
+    assert epochs == {"SGD": 4, "SAM": 2, "DivideMix": 1, "truth": 4, "oracle": 2}
 
 
 def test_a_method_is_left_out_where_it_cannot_be_trained(written):
     ((_, _, study),) = studies_of(read_leaderboard(written()))
-    assert [method.title for method in study.methods] == ["SGD", "SAM", "truth"]
+    assert [method.title for method in study.methods] == ["SGD", "SAM", "truth", "oracle"]
 
 
 @pytest.mark.parametrize(
@@ -153,10 +159,10 @@ def test_the_command_runs_what_is_missing_and_ranks(written, tmp_path, capsys):
     command = ["leaderboard", str(path), "--out", str(out), "--workers", "1", "--threads", "1"]
     assert main([*command, "--dry-run"]) == 0
     assert not out.exists()
-    assert "12 to judge and 4 to choose" in capsys.readouterr().out
+    assert "16 to judge and 4 to choose" in capsys.readouterr().out
     assert main(command) == 0
     cells = pd.read_csv(out / "cells.csv")
-    assert set(cells["method"]) == {"SGD", "SAM", "truth"}
+    assert set(cells["method"]) == {"SGD", "SAM", "truth", "oracle"}
     # as many gradients for each; of the clean samples only, the control needs fewer
     spent = cells.groupby("method")["gradients"].mean()
     assert spent["SGD"] == spent["SAM"] == 4
