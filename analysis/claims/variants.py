@@ -21,6 +21,9 @@ A warm-up belongs to them only if the method has one by default: SAM with a warm
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor count as equally long."""
 
+REDRAWN = ", redrawn each step"
+"""The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
+
 CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
 """Runs with equal values in these columns are paired."""
 

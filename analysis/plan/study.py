@@ -96,6 +96,11 @@ class ScheduleSettings(OpenSettings):
         return one_of_or_own(value, SCHEDULES, about.context)
 
 
+ProbeMeasure = Literal[
+    "loss", "trace", "layer_traces", "curvature_parts", "critical_sharpness", "gradient_noise"
+]
+
+
 class TrainingSettings(Settings):
     """The training by SGD with momentum, or by AdamW. The learning rate follows a schedule over the epochs.
 
@@ -122,7 +127,7 @@ class TrainingSettings(Settings):
     alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
     probe_epochs: list[Count] = []
     probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
-    probe_measures: list[Literal["trace", "layer_traces", "critical_sharpness", "gradient_noise"]] = []
+    probe_measures: list[ProbeMeasure] = []
 
     @field_validator("schedule", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
+from analysis.store.at_loss import columns_at_loss
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
@@ -31,7 +32,6 @@ TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparamet
 """Columns of the table that hold words."""
 COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
-
 
 PLAIN = (int, float, bool, str, type(None))
 """Types of a hyper-parameter's value."""
@@ -126,6 +126,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
         row[f"mean_probe_damping_{group}"] = mean_log_ratio(
             history[f"probe_perturbed_gradient_{group}"], history[f"probe_gradient_{group}"]
         )
+    row.update(columns_at_loss(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"] = float(wrong.mean())
     row["train_samples"] = len(wrong)
