@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
+from ncsam.beta_draw import beta_draw
 from ncsam.options import Registry, check_below_1, check_not_negative
 
 
@@ -256,13 +256,6 @@ def mixup(
         share * inputs + (1 - share) * inputs[partner],
         share * classes_of + (1 - share) * classes_of[partner],
     )
-
-
-def beta_draw(alpha: float, generator: torch.Generator) -> float:
-    """A draw of Beta(alpha, alpha)."""
-    # torch has no Beta draw from a generator; the quantile of a uniform draw is a Beta draw
-    uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
-    return float(scipy.special.betaincinv(alpha, alpha, uniform))
 
 
 def _check_classes(loss: nn.Module, targets: Tensor) -> None:

@@ -24,6 +24,7 @@ from ncsam.methods.ncsam import NCSAM
 from ncsam.methods.one_sam import OneSAM
 from ncsam.methods.oracle import OracleSAM
 from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, TrainingLoss, remembers_samples
+from ncsam.methods.pes import PES
 from ncsam.methods.plain import Plain
 from ncsam.methods.regce import RegCE
 from ncsam.methods.sam import SAM
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
     "aum-filter": AUMFilter,
     "dividemix": DivideMix,
     "regce": RegCE,
+    "pes": PES,
 }
 
 METHOD_REGISTRY = Registry(
@@ -121,6 +123,7 @@ __all__ = [
     "METHODS",
     "METHOD_REGISTRY",
     "NCSAM",
+    "PES",
     "SAM",
     "SANER",
     "SOP",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncsam.losses import beta_draw
+from ncsam.beta_draw import beta_draw
 
 
 @dataclass(frozen=True)

@@ -195,3 +195,31 @@ def test_the_diagram_has_the_best_method_on_top_and_refuses_sizes_that_do_not_fi
     assert top < 0 < bottom
     with pytest.raises(ValueError, match="^mean_ranks, intervals: must be"):
         figures.critical_difference(["a"], [1.0, 2.0], [[1, 2]], [], difference=1.0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "method", "message"),
+    [
+        (
+            "word-languages",
+            '{ name = "transformer", width = 8, depth = 1, heads = 2 }',
+            "dividemix",
+            "mixes inputs",
+        ),
+        ("digits", '{ name = "resnet", depth = 8, width = 4 }', '1-sam"\nrho = "0.1', "model: has BatchNorm"),
+    ],
+)
+def test_a_method_that_the_data_or_the_model_do_not_suit_is_refused_before_training(
+    written, tmp_path, dataset, model, method, message, capsys
+):
+    text = BOARD.split("[[methods]]")[0].replace('"digits"', f'"{dataset}"')
+    text = text.replace('{ name = "mlp", hidden = [4] }', model).replace(
+        "rates = [0.2, 0.4]", "rates = [0.2]"
+    )
+    methods = f'[[methods]]\nname = "plain"\n[[methods]]\nname = "{method}"\n'.replace('"0.1"', "0.1")
+    assert (
+        main(["leaderboard", str(written(text + methods)), "--out", str(tmp_path / "out"), "--workers", "1"])
+        == 2
+    )
+    assert f"methods[1]{'.name' if message == 'mixes inputs' else ''}: " in (error := capsys.readouterr().err)
+    assert message in error

@@ -35,6 +35,7 @@ class Killed(Exception):
         ("sop", "mlp", {}),
         ("looksam", "mlp", {}),
         ("regce", "cnn", {}),
+        ("pes", "mlp", {}),
         ("elr-plus", "mlp", {}),
         ("dividemix", "mlp", {}),
         ("aum-filter", "mlp", {}),

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import AUMFilter, DivideMix, ELRPlus, RegCE, build_method
+from ncsam import AUMFilter, DivideMix, ELRPlus, RegCE, build_method, training_checks
 from ncsam.methods.dividemix import chances_of_small
 from ncsam.methods.mixtures import Mixture, generator_of_step
 from ncsam.methods.training_set import TrainingSet
+from ncsam.training_checks import check_that_it_trains
 from tests.ncsam.small_network import batch, grads, loss_fn, network
 
 RATE = 0.1
@@ -292,3 +293,13 @@ def test_settings_out_of_range_are_named(name, options, field):
     }[name]
     with pytest.raises(ValueError, match=f"^{field}"):
         make(network(), network(seed=1), **options)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_they_are_refused_on_several_processes(name, monkeypatch):
+    method = MAKERS[name](network(), network(seed=1))
+    optimizer = torch.optim.SGD(method.parameters(), lr=RATE)
+    check_that_it_trains(method, optimizer, None)
+    monkeypatch.setattr(training_checks, "DistributedDataParallel", nn.Sequential)
+    with pytest.raises(ValueError, match="^method: .* remembers samples, which processes do not share"):
+        check_that_it_trains(method, optimizer, None)
