@@ -46,14 +46,15 @@ class PES(Method):
         first: share of the training of the whole network; 25 of 200 epochs for CIFAR-10.
         second: share of the training of the last layers; 7 epochs.
         third: share of the training of the last layer; 5 epochs.
-        latter: how many layers with weights are trained in the second part; the authors cut before the last block.
+        latter: how many layers with weights are trained in the second part, all if there are fewer; the authors cut
+            before the last block.
 
     Attributes:
         weights: (classes,), weights of the classes; None before samples are chosen.
         is_confident: bool (n,), the samples whose label is predicted; None before.
 
     Raises:
-        ValueError: another loss, settings out of range, or a model of fewer layers than `latter`.
+        ValueError: another loss, settings out of range, or a model without layers that can begin anew.
     """
 
     needs_classes = True
@@ -76,10 +77,10 @@ class PES(Method):
         if first + second + third >= 1:
             raise ValueError(f"third: first + second + third must be below 1, got {first + second + third}")
         layers = [module for module in self.passes.module.modules() if hasattr(module, "reset_parameters")]
-        if not 1 <= latter <= len(layers):
-            raise ValueError(
-                f"latter: must be at least 1 and at most the model's {len(layers)} layers, got {latter}"
-            )
+        if latter < 1:
+            raise ValueError(f"latter: must be at least 1, got {latter}")
+        if not layers:
+            raise ValueError("model: has no layer with reset_parameters(), so that none can begin anew")
         self.ends = (first, first + second, first + second + third)
         self.latter = layers[-latter:]
         self.weights: Tensor | None = None

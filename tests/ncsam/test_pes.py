@@ -98,7 +98,8 @@ def test_a_batch_without_a_confident_sample_has_no_gradient():
     ("act", "message"),
     [
         (lambda: PES(network(), loss_fn, first=0.5, second=0.5), "^third: first .* below 1"),
-        (lambda: PES(network(), loss_fn, latter=3), "^latter: must be at least 1 and at most the model's 2"),
+        (lambda: PES(network(), loss_fn, latter=0), "^latter: must be at least 1"),
+        (lambda: PES(nn.Sequential(nn.Flatten()), loss_fn), "^model: has no layer with reset_parameters"),
         (lambda: PES(network(), nn.MSELoss()), "^loss_fn: PES is made of plain"),
         (lambda: at(PES(network(), loss_fn), 1.0).backward(*batch()), "^indices: "),
         (lambda: at(PES(network(), loss_fn), 1.0).backward(*batch(), torch.arange(16)), "^before_epoch: "),
