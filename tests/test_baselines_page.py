@@ -1,4 +1,4 @@
-"""Every number of the leaderboard in docs/baselines.md is that of docs/tables/baselines-*.csv, and its ranks are those of its cells."""
+"""The leaderboard in docs/baselines.md has the numbers of docs/tables/baselines-*.csv, and the ranks that follow."""
 
 import re
 
@@ -35,8 +35,9 @@ def rows_under(page, heading):
 
 def test_ranks_on_the_page_are_those_of_the_table(page, ranks):
     for over, rows in ranks.groupby("over", sort=False):
-        heading = f"**Ranks over {over}** ({rows['cells'].iloc[0]} cells; Friedman p = {rows['friedman_p'].iloc[0]:.2g}; "
-        assert f"{heading}critical difference {rows['critical_difference'].iloc[0]:.2f})" in page
+        first = rows.iloc[0]
+        heading = f"**Ranks over {over}** ({first['cells']} cells; Friedman p = {first['friedman_p']:.2g}; "
+        assert f"{heading}critical difference {first['critical_difference']:.2f})" in page
         _, found = rows_under(page, f"Ranks over {over}")
         assert len(found) == len(rows)
         for written, row in zip(found, rows.to_dict("records"), strict=True):

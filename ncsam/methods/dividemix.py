@@ -100,7 +100,7 @@ class DivideMix(Method):
         self.chances = []
         for network in self.predictors():
             losses = cross_entropy(train.outputs(network), train.observed, reduction="none")
-            self.chances.append(chances_of_small(losses, train.seed))
+            self.chances.append(chances_of_small(losses, train.seed).to(losses.device))
             self.gradient_count += train.gradients_of_a_pass
 
     def weight_now(self) -> float:
@@ -129,7 +129,7 @@ class DivideMix(Method):
         losses = []
         both = (self.passes, self.peer)
         for number, passes in enumerate(both):
-            chances = self.chances[1 - number][indices].to(inputs.device)
+            chances = self.chances[1 - number][indices]
             kept = chances > self.threshold
             # samples with kept labels first
             order = torch.cat([kept.nonzero().flatten(), (~kept).nonzero().flatten()])
