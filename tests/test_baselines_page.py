@@ -62,7 +62,12 @@ def test_accuracies_on_the_page_are_those_of_the_table(page, cells):
         for title, *written, spent in found:
             own = of_data[of_data["method"] == title.removesuffix(" (control)")]
             assert title.endswith("(control)") == own["control"].iloc[0]
-            expected = [f"{100 * row.last:.1f} / {100 * row.best:.1f}" for row in own.itertuples()]
+            expected = [
+                f"diverged ({row.diverged} of {row.seeds})"
+                if row.diverged
+                else f"{100 * row.last:.1f} / {100 * row.best:.1f}"
+                for row in own.itertuples()
+            ]
             assert [cell for cell in written if cell] == expected
             assert spent == f"{own['gradients'].mean():.1f}"
 
@@ -73,7 +78,6 @@ def test_every_method_of_the_leaderboard_is_there_and_keeps_to_its_budget(pytest
         wanted = {method.title for method in board.methods if data not in method.without}
         assert set(cells.loc[cells["data"] == data, "method"]) == wanted
     assert (cells["gradients"] <= 1.25 * cells["budget"]).all()
-    assert not cells["diverged"].any()
 
 
 def test_published_numbers_are_not_said_to_be_ours(page):

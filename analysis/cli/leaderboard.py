@@ -74,11 +74,11 @@ def _of_study(runs: pd.DataFrame, data: RankedData, study: Study) -> pd.DataFram
 def _write(root: Path, cells: pd.DataFrame, console: Console) -> None:
     found = rankings(cells)
     written = [root / "cells.csv", root / "leaderboard.md"]
-    store.write_text(written[0], cells.to_csv(index=False, float_format="%.4g"))
+    store.write_text(written[0], cells.to_csv(index=False, float_format="%.6g"))
     store.write_text(written[1], markdown(cells, found))
     if found:
         written.append(root / "ranks.csv")
-        store.write_text(written[-1], ranks_table(found).to_csv(index=False, float_format="%.4g"))
+        store.write_text(written[-1], ranks_table(found).to_csv(index=False, float_format="%.6g"))
     written += _figures(root, found)
     for ranked in found[:1]:
         ranking = ranked.ranking
