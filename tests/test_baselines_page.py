@@ -87,3 +87,14 @@ def test_published_numbers_are_not_said_to_be_ours(page):
         assert method
         assert published
         assert setting
+
+
+def test_what_the_page_says_of_the_ranks_follows_from_the_tables(page, cells, ranks):
+    whole = ranks[ranks["over"] == "all"]
+    apart = list(whole.loc[whole["told_apart_from_best"], "method"])
+    assert apart == ["cross-entropy", "SLN", "CORES2"]
+    assert whole["method"].iloc[0] == "ELR"
+    words = " ".join(page.split())
+    assert "ELR is told apart only from cross-entropy, SLN and CORES2" in words
+    pair = cells[(cells["noise_kind"] == "pair") & (cells["noise_rate"] == 0.4) & ~cells["control"]]
+    assert pair.loc[pair["last"].idxmax(), "method"] == "DivideMix"
