@@ -150,7 +150,8 @@ REMEASURED = "`ncsam measure`, which measures stored weights again"
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
 PROBED_PARTS = 'training.probe_epochs, with training.probe_measures = ["loss", "curvature_parts"]'
-PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
+NEW_INDEX = "an index by this version: `ncsam study` writes it anew, and trains nothing again"
+PROBES = f"training.probe_epochs, and {NEW_INDEX}"
 
 
 def _in_decades(
@@ -185,6 +186,21 @@ QUANTITIES: dict[str, Quantity] = {
     "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
     "recovered": Quantity(
         "true labels of wrongly labeled samples recovered", ("recovered",), "share", margin=2 * POINT
+    ),
+    "best_recovered": Quantity(
+        "true labels of wrongly labeled samples recovered, best epoch",
+        ("best_recovered",),
+        "share",
+        margin=2 * POINT,
+        needs=NEW_INDEX,
+    ),
+    "recovered_lost": Quantity(
+        "true labels of wrongly labeled samples recovered, best epoch's less the last one's",
+        ("best_recovered", "recovered"),
+        "share",
+        of=_less,
+        margin=2 * POINT,
+        needs=NEW_INDEX,
     ),
     "clean_noise_cosine": Quantity(
         "cosine of g_clean and g_noise",

@@ -8,17 +8,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.curvature.with_pyhessian import ask_pyhessian
+from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 
 @result
-class TopEigenvalues:
+class TopEigenvalues(DrawnResult):
     """The most extreme eigenvalues of a matrix, the most extreme first, each with its error."""
 
     values: FloatArray = described("eigenvalues of the matrix of the mean loss", dims=("eigenvalue",))
@@ -87,6 +90,7 @@ def top_eigenvalues(
     matrix: str = "hessian",
     seed: int = 0,
     method: str = "own",
+    progress: Progress | bool | None = None,
 ) -> TopEigenvalues:
     """The k most extreme eigenvalues of a matrix at the objective's weights.
 
@@ -107,6 +111,7 @@ def top_eigenvalues(
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
             `"pyhessian"`: a second opinion by PyHessian's power iteration, which only finds `which="magnitude"`. This
             function computes the residuals of its vectors.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -123,17 +128,19 @@ def top_eigenvalues(
     n = objective.n_parameters
     operator = matrix_named(matrix, objective)
     operator.expect(2 * k + 3)
-    pairs = top_eigenpairs(
-        operator,
-        k,
-        which=which,
-        tol=tol,
-        max_products=max_products,
-        block=block,
-        start=vectors,
-        max_vectors=max(1, objective.memory_budget // (8 * n)),
-        generator=torch.Generator(objective.device).manual_seed(seed),
-    )
+    budget = 40 * k + 60 if max_products is None else max_products
+    with counted_products(operator, budget, progress, "eigenvalues") as counted:
+        pairs = top_eigenpairs(
+            counted,
+            k,
+            which=which,
+            tol=tol,
+            max_products=budget,
+            block=block,
+            start=vectors,
+            max_vectors=max(1, objective.memory_budget // (8 * n)),
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return TopEigenvalues(
         values=pairs.values.numpy(),
         residuals=pairs.residuals.numpy(),

@@ -243,6 +243,7 @@ def search(
     tol: float,
     seed: int,
     directions: Tensor | None = None,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> Search:
     """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
 
@@ -261,12 +262,14 @@ def search(
         tol: see `ascend`. Two heights agree if they differ by at most this share.
         seed: seed of the random starts.
         directions: directions of u, such as top eigenvectors, (n, k).
+        spend: called with the number of gradients after each.
     """
     scale = neighborhood.scale
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
         loss, slope = objective.value_and_gradient(objective.theta + scale * offset)
+        spend(1)
         return float(loss - center), scale * slope
 
     slope = scale * gradient

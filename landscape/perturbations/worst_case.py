@@ -16,8 +16,10 @@ from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import NORMS, Neighborhood, search
 from landscape.perturbations.relative_scale import scale_of
+from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 ROUGHLY = 0.1
 """Relative residual of the eigenvector from which ascents start. It may be large, because ascents improve the start."""
@@ -25,7 +27,7 @@ MOST_PRODUCTS = 30
 
 
 @result
-class Sharpness:
+class Sharpness(Result):
     """The largest rise of the loss that was found near the weights, and whether the search converged."""
 
     value: float = described("largest rise of the mean loss found", unit=LOSS_UNIT)
@@ -80,6 +82,7 @@ def sharpness(
     restarts: int = 4,
     start: TopEigenvalues | None = None,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> Sharpness:
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
@@ -104,6 +107,8 @@ def sharpness(
         start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If not given,
             the largest eigenpair is computed.
         seed: seed of the random starts.
+        progress: called with the gradients of ascents spent and the most that may be spent. True writes a line on the
+            terminal.
 
     Raises:
         ValueError: an argument is out of range, or the start has no vectors or another size.
@@ -115,17 +120,20 @@ def sharpness(
     center, gradient = objective.value_and_gradient()
     if directions is None or adaptive != "none":
         directions = top_direction(objective, gradient, neighborhood.scale, seed)
-    found = search(
-        objective,
-        center,
-        gradient,
-        neighborhood,
-        steps=steps,
-        restarts=restarts,
-        tol=tol,
-        seed=seed,
-        directions=directions,
-    )
+    starts = 1 + restarts + (0 if directions is None else 2 * directions.shape[1])
+    with counted(steps * starts, progress, "sharpness", "gradients") as spend:
+        found = search(
+            objective,
+            center,
+            gradient,
+            neighborhood,
+            steps=steps,
+            restarts=restarts,
+            tol=tol,
+            seed=seed,
+            directions=directions,
+            spend=spend,
+        )
     return Sharpness(
         value=found.highest.rise,
         one_step=found.ascents[0].first_rise,

@@ -28,6 +28,7 @@ from ncsam.methods.pes import PES
 from ncsam.methods.plain import Plain
 from ncsam.methods.regce import RegCE
 from ncsam.methods.sam import SAM
+from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
 from ncsam.methods.sop import SOP
 from ncsam.methods.wsam import WSAM
@@ -41,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "friendly-sam": FriendlySAM,
     "bsam": BSAM,
     "saner": SANER,
+    "j-sam": JacobianSAM,
+    "l-sam": LogitSAM,
     "ncsam": NCSAM,
     "cluster-ncsam": ClusterNCSAM,
     "oracle-sam": OracleSAM,
@@ -135,6 +138,8 @@ __all__ = [
     "DivideMix",
     "ELRPlus",
     "FriendlySAM",
+    "JacobianSAM",
+    "LogitSAM",
     "LookSAM",
     "LossFunction",
     "Method",
