@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -116,9 +117,10 @@ class FirstLook:
         if self.counting.is_known:
             # a few samples tell whether torch's loss takes such outputs and targets
             outputs, labels = outputs[:FEWEST], labels[:FEWEST]
-        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, labels, dtype)
+        check = partial(check_that_loss_is_a_mean, self.loss_fn, self.counting, dtype=dtype)
+        check(outputs, labels)
         if not self.counting.is_known:
-            check_that_classes_count_alike(self.loss_fn, self.counting, outputs, targets, dtype)
+            check_that_classes_count_alike(check, outputs, targets)
 
     @full_float32()
     def writes_weights(
