@@ -21,6 +21,7 @@ from figures.style import ONE_COLUMN, TWO_COLUMNS, Style
 from figures.surfaces import contours, relief
 from figures.tracks import tracks
 from figures.training_curves import training_curves
+from figures.training_loss import against_training_loss
 from figures.trajectories import trajectories
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Panel",
     "Style",
     "against_noise_rate",
+    "against_training_loss",
     "alignment",
     "contact_sheet",
     "contours",
