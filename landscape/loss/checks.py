@@ -175,22 +175,16 @@ def check_that_loss_is_a_mean(
 
 
 def check_that_classes_count_alike(
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    counting: Counting,
-    outputs: Tensor,
-    targets: Tensor,
-    dtype: torch.dtype,
+    check: Callable[[Tensor, Tensor], None], outputs: Tensor, targets: Tensor
 ) -> None:
     """Checks that the loss of two samples is the mean of their losses, for each class of the second sample.
 
     A class with a weight, or an ignored class, may be one of hundreds of classes, none of which is rare.
 
     Args:
-        loss_fn: (outputs, targets) -> loss.
-        counting: the weights of batches.
+        check: `check_that_loss_is_a_mean` as a function of outputs and targets.
         outputs: outputs of some samples. Those of the sample with the most different scores are used.
         targets: targets of all samples. They are checked if each is a class, and for at most `MOST_CLASSES` classes.
-        dtype: dtype of the weights.
 
     Raises:
         ValueError: the loss is no mean.
@@ -204,7 +198,7 @@ def check_that_classes_count_alike(
     scores = outputs.flatten(1).double().nan_to_num(0, 0, 0)
     telling = outputs[(scores.amax(1) - scores.amin(1)).argmax()]
     for index in range(1, len(classes)):
-        check_that_loss_is_a_mean(loss_fn, counting, torch.stack([telling] * 2), classes[[0, index]], dtype)
+        check(torch.stack([telling] * 2), classes[[0, index]])
 
 
 def are_class_scores(outputs: object, targets: object) -> bool:

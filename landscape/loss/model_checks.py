@@ -87,63 +87,35 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
     return False
 
 
-def check_that_the_copy_stands_alone(outputs: object, original: nn.Module) -> None:
-    """Checks that outputs of a copy depend on no parameter outside of the copy.
+OUTPUTS_OF_THE_CALLER = (
+    "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure; define "
+    "forward in the class, and give hooks the module that they are called with"
+)
+LOSS_WITH_WEIGHTS = (
+    "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "
+    "leave a penalty on the weights out of the loss, put parameters that the loss learns into the model, or freeze "
+    "them by requires_grad_(False)"
+)
+REGULARIZER_OF_OTHERS = (
+    "regularizer: depends on {named}, not on the parameters that it is given alone; compute it from the mapping of "
+    "names to parameters"
+)
+
+
+def check_that_no_parameter_enters(results: object, original: nn.Module, says: str) -> None:
+    """Checks that results depend on no parameter that requires a gradient. The parameters of a copy require none.
 
     Args:
-        outputs: of the copy, whose own parameters require no gradient, recorded for differentiation.
-        original: the model that was copied.
-
-    Raises:
-        ValueError: the outputs depend on such a parameter. The message names it.
-    """
-    _check_that_none_is_below(
-        _tensors_in(outputs),
-        original,
-        "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be "
-        "0; a forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure; "
-        "define forward in the class, and give hooks the module that they are called with",
-    )
-
-
-def check_that_the_loss_reads_no_weights(loss: Tensor, original: nn.Module) -> None:
-    """Checks that a loss of detached outputs depends on no parameter.
-
-    Raises:
-        ValueError: the loss depends on such a parameter. The message names it.
-    """
-    _check_that_none_is_below(
-        [loss],
-        original,
-        "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "
-        "leave a penalty on the weights out of the loss, put parameters that the loss learns into the model, or freeze "
-        "them by requires_grad_(False)",
-    )
-
-
-def check_that_the_regularizer_reads_no_other_weights(value: Tensor, original: nn.Module) -> None:
-    """Checks that a regularizer of parameters that require no gradient depends on no other parameter.
-
-    Raises:
-        ValueError: the regularizer depends on such a parameter. The message names it.
-    """
-    _check_that_none_is_below(
-        [value],
-        original,
-        "regularizer: depends on {named}, not on the parameters that it is given alone; compute it from the mapping "
-        "of names to parameters",
-    )
-
-
-def _check_that_none_is_below(results: Sequence[Tensor], original: nn.Module, says: str) -> None:
-    """Checks that results depend on no parameter that requires a gradient.
-
-    Args:
-        results: tensors, recorded for differentiation.
+        results: tensors in any form, recorded for differentiation.
         original: the model whose parameters are named.
-        says: the error, with a place for the parameters.
+        says: the error, with a place for the parameters: one of the three above.
+
+    Raises:
+        ValueError: the results depend on such a parameter.
     """
-    if foreign := [leaf for leaf in _leaves_below(results) if isinstance(leaf, nn.Parameter)]:
+    leaves = _leaves_below([leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)])
+    if foreign := [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]:
         raise ValueError(says.format(named=_named(foreign, original)))
 
 
@@ -154,10 +126,6 @@ def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
         return f"a parameter of shape {tuple(parameters[0].shape)} that is none of the model's"
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
     return f"the caller's own parameters {', '.join(map(repr, known[:3]))}{more}"
-
-
-def _tensors_in(outputs: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:
