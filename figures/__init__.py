@@ -3,6 +3,7 @@
 from figures.alignment import alignment
 from figures.animation import Animation
 from figures.contact_sheet import contact_sheet
+from figures.critical_difference import critical_difference
 from figures.curvature import curvature
 from figures.distributions import distributions
 from figures.epochs import sharpness_over_epochs
@@ -23,6 +24,7 @@ from figures.style import ONE_COLUMN, TWO_COLUMNS, Style
 from figures.surfaces import contours, relief
 from figures.tracks import tracks
 from figures.training_curves import training_curves
+from figures.training_loss import against_training_loss
 from figures.trajectories import trajectories
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "Panel",
     "Style",
     "against_noise_rate",
+    "against_training_loss",
     "alignment",
     "contact_sheet",
     "contours",
+    "critical_difference",
     "curvature",
     "distributions",
     "draw",
