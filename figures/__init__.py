@@ -22,6 +22,7 @@ from figures.spectra import spectra
 from figures.spectral_densities import spectral_densities
 from figures.style import ONE_COLUMN, TWO_COLUMNS, Style
 from figures.surfaces import contours, relief
+from figures.topology import basins
 from figures.tracks import tracks
 from figures.training_curves import training_curves
 from figures.training_loss import against_training_loss
@@ -36,6 +37,7 @@ __all__ = [
     "against_noise_rate",
     "against_training_loss",
     "alignment",
+    "basins",
     "contact_sheet",
     "contours",
     "critical_difference",
