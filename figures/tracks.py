@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    fitted,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    marked,
-    new_figure,
-)
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Track
 
 BESIDE = ("_residual", "_converged", "_products", "_passes", "_low", "_high", "_error")
@@ -52,40 +41,40 @@ def tracks(track: Track, *, about: str = "", width: float = TWO_COLUMNS, style: 
     ]
     if not shown:
         raise ValueError("track: holds no number yet")
-    with drawing(style):
-        look = looks(map(str, track.objective))
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(map(str, track.objective))
         across = max(1, min(len(shown), int((width - 0.3) / NARROWEST), 4))
         down = -(-len(shown) // across)
-        figure = new_figure(width, 1.5 * down + 0.5)
+        figure = style_sheet.new_figure(width, 1.5 * down + 0.5)
         axes = figure.subplots(down, across, sharex=True, squeeze=False).flatten()
         missed = 0
         for ax, name in zip(axes, shown, strict=False):
             for index, objective in enumerate(look):
                 missed += _curve(ax, track, name, objective, index, look[objective])
             _scale(ax, np.concatenate([track.of(name, each) for each in look]))
-            few_ticks(ax.xaxis, 4, integer=True)
+            style_sheet.few_ticks(ax.xaxis, 4, integer=True)
             unit = str(track.unit[list(track.metric).index(name)])
             words = name.replace("_", " ") + (f" ({unit})" if unit else "")
-            ax.set_title(fitted(words, width / across - 0.2))
+            ax.set_title(style_sheet.fitted(words, width / across - 0.2))
         for index, ax in enumerate(axes):
             ax.set_visible(index < len(shown))
             if index < len(shown) <= index + across:
                 ax.set_xlabel("step")
                 ax.tick_params(axis="x", labelbottom=True)
         if len(look) > 1:
-            legend_above(figure, axes[:1])
+            style_sheet.legend_above(figure, axes[:1])
         doubt = f" Open rings: {missed} numbers that did not converge." if missed else ""
         bands = " Bands: 95% intervals." if any(name.endswith("_low") for name in track.metric) else ""
-        finish(figure, style, f"{about}{doubt}{bands}".strip())
+        style_sheet.finish(figure, style, f"{about}{doubt}{bands}".strip())
     return figure
 
 
 def _scale(ax: Axes, values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
     if finite.min() > 0 and finite.max() > WIDE * finite.min():
-        logarithmic(ax.yaxis, finite, 4)
+        style_sheet.logarithmic(ax.yaxis, finite, 4)
     else:
-        few_ticks(ax.yaxis, 4)
+        style_sheet.few_ticks(ax.yaxis, 4)
 
 
 def _is_beside(name: str) -> bool:
@@ -98,8 +87,9 @@ def _curve(ax: Axes, track: Track, name: str, objective: str, index: int, look: 
     values = track.of(name, objective)
     there = np.isfinite(values)
     step = track.step[there]
-    every = marked(index, len(step))
-    ax.plot(step, values[there], label=legend_name(objective), ms=3.5, markevery=every, lw=1.2, **look)  # type: ignore[arg-type]
+    every = style_sheet.marked(index, len(step))
+    curve: dict[str, Any] = {"ms": 3.5, "markevery": every, "lw": 1.2, **look}
+    ax.plot(step, values[there], label=style_sheet.legend_name(objective), **curve)
     names = list(map(str, track.metric))
     low, high = f"{name}_low", f"{name}_high"
     if low in names and high in names:

@@ -20,7 +20,7 @@ from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_it_can_be_stepped
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
-"""Have items, which are no samples."""
+"""Types that have items, but whose items are no samples."""
 
 
 def as_samples(name: str, data: Any, batch_size: int) -> Samples:
@@ -28,7 +28,7 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 
     Raises:
         TypeError: data of another type.
-        ValueError: a DataLoader whose order or batch size is its own.
+        ValueError: a DataLoader that sets the order or the batch size.
     """
     if isinstance(data, Split | Loaded):
         return data
@@ -64,7 +64,7 @@ def check_that_it_trains(
 
 
 def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
-    """Raises ValueError for a checkpoint of a longer training."""
+    """Raises ValueError if the checkpoint is of a longer training."""
     if trained > epochs:
         raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
 
@@ -78,7 +78,7 @@ def check_settings(
     redraw: str,
     augmentation: Augmentation | None,
 ) -> None:
-    """Raises TypeError for labels of another type, ValueError for settings that do not fit."""
+    """Raises TypeError for labels of another type, and ValueError for settings that contradict each other."""
     if not isinstance(labels, NoisyLabels):
         raise TypeError(
             f"labels: must be NoisyLabels, got {type(labels).__name__}; ncsam.human_labels(clean, observed) makes them"
@@ -95,14 +95,14 @@ def check_settings(
     if redraw not in ("never", "step"):
         raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
     if redraw == "step":
-        # refuses labels of no known model
+        # raises for labels whose noise model is not known
         labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
     if augmentation is not None and isinstance(train, Loaded):
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
 
 
 def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
-    """The model's number of outputs, once all labels are known to lie below it.
+    """The model's number of outputs. All labels are checked to lie below it.
 
     On a GPU a label out of range would end the process with a message that names neither label nor cause.
     """

@@ -131,7 +131,9 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
         help="a packaged data set, an .npz file with inputs and targets, or module:function",
     )
     own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
-    own.add_argument("--samples", type=int, default=1000, help="at most so many samples (default: 1000)")
+    own.add_argument(
+        "--samples", type=int, default=1000, help="most samples that are measured (default: 1000)"
+    )
     own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
     own.add_argument(
         "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"

@@ -27,9 +27,10 @@ from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
 from analysis.report.chosen import claims_of
-from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
+from analysis.report.details import print_claims, print_details
 from analysis.report.page import markdown, write_report
-from analysis.report.summary import print_results, print_verdicts
+from analysis.report.results import print_results, print_results_of_one_rate
+from analysis.report.summary import print_verdicts
 from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
@@ -120,7 +121,8 @@ def _show(root: Path, outcome: Outcome, console: Console) -> int:
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        print_results(outcome.table, read_study(root / "study.toml").measure.surface_rates, console)
+        rates = read_study(root / "study.toml").measure.surface_rates
+        print_results_of_one_rate(outcome.table, rates, console)
         judgements = _judgements([root], console)
         print_verdicts(judgements, console)
         _write_what_people_see(root, judgements, console)
@@ -176,7 +178,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     asked = [_claim_id(name) for name in options.claim or CLAIMS]
     claims = [CLAIMS[name] for name in asked] if options.claim else None
     if options.list:
-        console.print(claims_table(CLAIMS[name] for name in asked))
+        print_claims((CLAIMS[name] for name in asked), console)
         return 0
     if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
@@ -189,7 +191,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
             raise ValueError(f"--claim: {missing[0].id!r} is none of the claims that the study chose")
         judgements = [judged[claim.id] for claim in claims]
     if options.verbose:
-        print_whole(console, verdicts_table(judgements))
+        print_details(judgements, console, with_unmeasured=claims is not None)
     else:
         print_verdicts(judgements, console)
     if options.markdown:
@@ -221,7 +223,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
 
 
 def _results(options: argparse.Namespace, console: Console) -> int:
-    print_whole(console, results_table(store.read_tables(options.results)))
+    print_results(store.read_tables(options.results), console)
     return 0
 
 
