@@ -1,6 +1,7 @@
 """Figures from stored results alone. Each is a pure function from tables or surfaces to a matplotlib Figure."""
 
 from figures.alignment import alignment
+from figures.animation import Animation
 from figures.contact_sheet import contact_sheet
 from figures.critical_difference import critical_difference
 from figures.curvature import curvature
@@ -13,6 +14,7 @@ from figures.label_scores import label_scores
 from figures.lines import lines
 from figures.noise_rate import Panel, against_noise_rate
 from figures.of_results import draw
+from figures.paraview import write_surface, write_trajectory
 from figures.paths import paths
 from figures.shaded_relief import shaded_relief
 from figures.sharpness_accuracy import sharpness_accuracy
@@ -28,6 +30,7 @@ from figures.trajectories import trajectories
 __all__ = [
     "ONE_COLUMN",
     "TWO_COLUMNS",
+    "Animation",
     "Panel",
     "Style",
     "against_noise_rate",
@@ -54,4 +57,6 @@ __all__ = [
     "tracks",
     "training_curves",
     "trajectories",
+    "write_surface",
+    "write_trajectory",
 ]

@@ -136,6 +136,14 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
     own.add_argument(
+        "--along",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="earlier checkpoints of the training, in order: draws the surface along it as a GIF and a page",
+    )
+    own.add_argument(
         "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"
     )
 

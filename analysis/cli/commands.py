@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
+from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
@@ -79,8 +81,8 @@ def _leaderboard(options: argparse.Namespace, console: Console) -> int:
 def _measure(options: argparse.Namespace, console: Console) -> int:
     if options.model is not None:
         return _measure_checkpoint(options, console)
-    for name in ("data", "loss", "out"):
-        if getattr(options, name) is not None:
+    for name in ("data", "loss", "out", "along"):
+        if getattr(options, name):
             raise ValueError(
                 f"--{name}: is for a checkpoint of your own, which needs --model module:function"
             )
@@ -95,18 +97,17 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
     if options.data is None:
         raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
-    measure_checkpoint(
-        options.results,
-        options.model,
-        options.data,
-        console,
-        loss=options.loss,
-        out=options.out,
-        samples=options.samples,
-        steps=options.steps,
-        device=_device(options.device),
-        data_dir=options.data_dir,
-    )
+    named: dict[str, Any] = {
+        "loss": options.loss,
+        "out": options.out,
+        "samples": options.samples,
+        "steps": options.steps,
+        "device": _device(options.device),
+        "data_dir": options.data_dir,
+    }
+    measure_checkpoint(options.results, options.model, options.data, console, **named)
+    if options.along:
+        draw_along_training([*options.along, options.results], options.model, options.data, console, **named)
     return 0
 
 
