@@ -2,6 +2,7 @@
 
 from figures.alignment import alignment
 from figures.contact_sheet import contact_sheet
+from figures.critical_difference import critical_difference
 from figures.curvature import curvature
 from figures.distributions import distributions
 from figures.epochs import sharpness_over_epochs
@@ -34,6 +35,7 @@ __all__ = [
     "alignment",
     "contact_sheet",
     "contours",
+    "critical_difference",
     "curvature",
     "distributions",
     "draw",

@@ -61,12 +61,13 @@ class Seeds:
     items: int
     mixup: int
     labels: int
+    method: int
 
     @classmethod
     def of(cls, seed: int, epoch: int, rank: int) -> Seeds:
         """The seeds of an epoch, counted from 1."""
         order = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-        own = np.random.SeedSequence([seed, epoch, *([rank] if rank else [])]).generate_state(4, np.uint64)
+        own = np.random.SeedSequence([seed, epoch, *([rank] if rank else [])]).generate_state(5, np.uint64)
         return cls(order, *map(int, own))
 
 
@@ -105,7 +106,8 @@ def _steps(
     settings: StepSettings,
     seeds: Seeds,
 ) -> dict[str, float]:
-    method.model.train()
+    for network in method.networks():
+        network.train()
     device = labels.observed.device
     place = train.pixels.device if isinstance(train, Split) else device
     augment = _seeded(settings.augmentation, place, seeds.items)
@@ -130,6 +132,7 @@ def _steps(
             compared.append(alignment)
             alignment_seconds += now(device) - started
         optimizer_step(method, optimizer, settings.max_gradient_norm)
+        method.after_step()
     return {
         **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),

@@ -23,6 +23,7 @@ from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.methods.training_set import TrainingSet
 from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
@@ -191,6 +192,7 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
+        method.before_epoch(_training_set(method, evaluated[0], labels, batch_size, seeds))
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         ranks.share_buffers(method.networks())
         if scheduler is not None:
@@ -211,6 +213,17 @@ def fit(
         if on_epoch:
             on_epoch(epoch, rows[-1], method.model)
     return _history(rows, probes, method, recorder)
+
+
+def _training_set(
+    method: Method, train: Evaluated, labels: NoisyLabels, batch_size: int, seeds: Seeds
+) -> TrainingSet:
+    return TrainingSet(
+        train.of_all(labels.observed),
+        lambda network: train.outputs_of(network, method.passes.autocast_dtype),
+        batch_size,
+        seeds.method,
+    )
 
 
 def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:

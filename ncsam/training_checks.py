@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
@@ -51,7 +52,11 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer of another model, or one that `fit` cannot step."""
+    """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for too many processes."""
+    if method.needs_one_process and isinstance(method.model, DistributedDataParallel):
+        raise ValueError(
+            f"method: {type(method).__name__} remembers samples, which processes do not share; train in one process"
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")

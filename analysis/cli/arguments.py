@@ -34,6 +34,7 @@ def parser() -> Parser:
     whole.add_argument("--version", action="version", version=f"ncsam {_version()}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_study(commands)
+    _add_leaderboard(commands)
     _add_measure(commands)
     _add_detect(commands)
     _add_results(commands)
@@ -76,6 +77,23 @@ def _add_study(commands: Any) -> None:
     )
     _add_own_parts(study)
     _add_resources(study)
+
+
+def _add_leaderboard(commands: Any) -> None:
+    board = commands.add_parser(
+        "leaderboard", help="train every method on every data set and kind of noise, and rank the methods"
+    )
+    board.add_argument("board", type=Path, help="a leaderboard file, such as studies/baselines.toml")
+    board.add_argument(
+        "--out", type=Path, required=True, help="the leaderboard's folder; what is there is not done again"
+    )
+    board.add_argument(
+        "--only", action="append", default=[], metavar="DATA", help="only this data set (may be repeated)"
+    )
+    board.add_argument(
+        "--dry-run", action="store_true", help="check the file, print its runs and their cost, do nothing"
+    )
+    _add_resources(board)
 
 
 def _add_measure(commands: Any) -> None:

@@ -15,6 +15,7 @@ from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
 from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
+from analysis.cli.leaderboard import run_leaderboard
 from analysis.cli.wrong_labels import DetectionPlan, detect_wrong_labels
 from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
@@ -67,6 +68,12 @@ def _study(options: argparse.Namespace, console: Console) -> int:
         return 0
     outcome = run_study(study, options.out, resources, console=console)
     return _show(options.out, outcome, console)
+
+
+def _leaderboard(options: argparse.Namespace, console: Console) -> int:
+    return run_leaderboard(
+        options.board, options.out, _resources(options), options.only, console, dry_run=options.dry_run
+    )
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
@@ -263,6 +270,7 @@ def _info(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "study": _study,
+    "leaderboard": _leaderboard,
     "measure": _measure,
     "detect": _detect,
     "results": _results,
