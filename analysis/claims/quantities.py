@@ -29,8 +29,8 @@ LABELS = {"observed": "observed labels", "clean": "true labels"}
 
 EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
 """Quantities that are compared at equal training loss, in words."""
-MATCHED_IN = ("cell", "series")
-"""The runs of a method that share one level of the training loss: those at one noise rate, or at all rates."""
+MATCHED_IN = ("pair", "series")
+"""The runs of a method that share one level of the training loss: a pair of one seed, or a series of noise rates."""
 
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
@@ -172,7 +172,7 @@ def _difference(words: str, column: str, subtracted: str, margin: float, needs: 
 
 
 def at_equal_loss(name: str, scope: str) -> str:
-    """The column of a quantity at the lowest training loss that all runs of a method in a cell or series pass."""
+    """The column of a quantity at the lowest training loss that all runs of a method in a pair or series pass."""
     return f"{name}_at_equal_loss_in_{scope}"
 
 

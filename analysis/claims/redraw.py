@@ -70,9 +70,9 @@ CLAIMS = (
         "F4",
         "At equal training loss, redrawn labels flatten the network, and fixed wrong labels do not.",
         "Damian, Ma and Lee 2021, without the confound of how far the training got (compare claim F1); ours to test",
-        [Redrawn(at_equal_loss("jacobian_trace", "cell"), SGD, -1)],
+        [Redrawn(at_equal_loss("jacobian_trace", "pair"), SGD, -1)],
         controls=[
-            Redrawn(at_equal_loss(name, "cell"), SGD, 1 if name == "uncertainty" else -1)
+            Redrawn(at_equal_loss(name, "pair"), SGD, 1 if name == "uncertainty" else -1)
             for name in EQUAL_LOSS
             if name != "jacobian_trace"
         ],
