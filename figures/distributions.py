@@ -13,7 +13,7 @@ from figures.style import PLAIN, TWO_COLUMNS, Style
 
 BINS = 30
 OUTERMOST = (0.5, 99.5)
-"""Percentiles that the histograms end at, so that a few far values do not squeeze all others."""
+"""Percentiles at the ends of the histograms, so that a few far values do not squeeze all others."""
 NARROWEST = 1.5
 """Inches of a panel."""
 
@@ -30,7 +30,7 @@ def distributions(
 
     Args:
         named: (name with the unit, values) of each quantity; values that are not finite are left out and counted.
-        counted: what the values are of, such as "samples".
+        counted: the things that have the values, such as "samples".
         about: which model and data, for the caption.
         width: of the figure in inches; panels go into as many rows as that takes.
         style: how text is written.

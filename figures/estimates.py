@@ -23,15 +23,15 @@ def estimates(
     width: float = ONE_COLUMN,
     style: Style = PLAIN,
 ) -> Figure:
-    """One row a number: a dot, its interval, and both in digits at the right.
+    """One row for each number: a dot with its interval, and at the right both in digits.
 
     Args:
-        names: of the rows, from the top.
-        values: (rows,); NaN where there is none.
-        low: lower ends of the intervals, NaN where there is none.
-        high: upper ends.
-        quantity: what the numbers are, with the unit.
-        about: what the intervals are, for the caption.
+        names: names of the rows, from the top.
+        values: (rows,), the numbers; NaN for a missing one.
+        low: (rows,), lower ends of the intervals; NaN for a number without interval.
+        high: (rows,), upper ends.
+        quantity: the quantity of the numbers, with its unit.
+        about: the kind of the intervals, for the caption.
         width: of the figure in inches.
         style: how text is written.
 
@@ -71,6 +71,6 @@ def estimates(
 
 def _words(value: float, low: float, high: float) -> str:
     middle, *ends = (f"{number:.3g}" for number in (value, low, high))
-    # an interval that three digits do not show is left out
+    # an interval that is too narrow for three digits is left out
     hidden = not np.isfinite([low, high]).all() or ends == [middle, middle]
     return middle if hidden else f"{middle} [{', '.join(ends)}]"

@@ -1,4 +1,4 @@
-"""What a tracker found along a training, one panel a metric."""
+"""The metrics of a tracker along a training, one panel for each metric."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Track
 
 BESIDE = ("_residual", "_converged", "_products", "_passes", "_low", "_high", "_error")
-"""Endings of metrics that say how well another is known, and at what cost."""
+"""Endings of metrics that are the error or the cost of another metric."""
 WIDE = 5.0
-"""A metric whose largest number is more than so many times the smallest has a logarithmic axis."""
+"""A metric has a logarithmic axis if its largest number is more than this multiple of the smallest."""
 NARROWEST = 1.6
 """Inches of a panel."""
 
@@ -23,11 +23,11 @@ NARROWEST = 1.6
 def tracks(track: Track, *, about: str = "", width: float = TWO_COLUMNS, style: Style = PLAIN) -> Figure:
     """All metrics over the optimizer's steps, a curve for each objective.
 
-    Bands are intervals (`trace_low`, `trace_high`), where the track has them. Marks are looks that did not converge.
+    Bands are intervals, for metrics that have them (`trace_low`, `trace_high`). Marks are looks that did not converge.
 
     Args:
-        track: of a `landscape.Tracker`.
-        about: which training, for the caption.
+        track: the track of a `landscape.Tracker`.
+        about: the training, for the caption.
         width: of the figure in inches; panels go into as many rows as that takes.
         style: how text is written.
 
@@ -83,7 +83,7 @@ def _is_beside(name: str) -> bool:
 
 
 def _curve(ax: Axes, track: Track, name: str, objective: str, index: int, look: dict[str, str]) -> int:
-    """Draws one metric of one objective; how many of its numbers did not converge."""
+    """Draws one metric of one objective. Returns the number of looks that did not converge."""
     values = track.of(name, objective)
     there = np.isfinite(values)
     step = track.step[there]

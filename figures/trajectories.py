@@ -1,4 +1,4 @@
-"""Paths of trainings on one plane, and how far off the plane they were."""
+"""Paths of trainings on one plane, and their distances from the plane."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trajectories(
     width: float = TWO_COLUMNS,
     style: Style = PLAIN,
 ) -> Figure:
-    """The paths on the plane; beside them what the plane does not show: each checkpoint's distance from it.
+    """The paths on the plane. A second panel shows each checkpoint's distance from the plane.
 
     Args:
         named: (title, trajectory) of each training, all on the same plane (`landscape.shared_plane`).

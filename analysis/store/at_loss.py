@@ -1,7 +1,7 @@
-"""Curvature along a training, read off where the training loss passes chosen levels.
+"""Curvature along a training, at the points where the training loss passes chosen levels.
 
 Runs with more label noise end at a higher training loss. A comparison at equal training loss does not mix the noise
-with how far the training got.
+with the progress of the training.
 """
 
 from __future__ import annotations

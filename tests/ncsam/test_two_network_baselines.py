@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import AUMFilter, DivideMix, ELRPlus, RegCE, build_method, training_checks
+from ncsam import AUMFilter, DivideMix, ELRPlus, RegCE, build_method, predict, training_checks
 from ncsam.methods.dividemix import chances_of_small
 from ncsam.methods.mixtures import Mixture, generator_of_step
 from ncsam.methods.training_set import TrainingSet
 from ncsam.training_checks import check_that_it_trains
 from tests.ncsam.small_network import batch, grads, loss_fn, network
+from tests.ncsam.small_training import train
 
 RATE = 0.1
 
@@ -303,3 +304,19 @@ def test_they_are_refused_on_several_processes(name, monkeypatch):
     monkeypatch.setattr(training_checks, "DistributedDataParallel", nn.Sequential)
     with pytest.raises(ValueError, match="^method: .* remembers samples, which processes do not share"):
         check_that_it_trains(method, optimizer, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("dividemix", 2), ("elr-plus", 2), ("regce", 1), ("aum-filter", 1)]
+)
+def test_a_history_is_of_the_mean_outputs_of_the_predictors(digits, kind, count):
+    dataset, _ = digits
+    history, method = train(digits, kind, epochs=2)
+    outputs = [predict(network_, dataset.test) for network_ in method.predictors()]
+    assert len(outputs) == count
+    mean = sum(outputs) / count
+    accuracy = (mean.argmax(1) == dataset.test.targets).double().mean().item()
+    assert history.metrics["test_accuracy"][-1] == pytest.approx(accuracy)
+    # and not of the trained model alone
+    alone = predict(method.model, dataset.test)
+    assert not torch.equal(alone, mean) or kind == "aum-filter"
