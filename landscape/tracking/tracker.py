@@ -58,7 +58,7 @@ class Tracker:
 
     Args:
         objectives: one objective, or several by name. They may be made of the model at any weights. Distances are
-            measured from the weights at the tracker's beginning.
+            measured from the weights that the model has at `attach` or `begin`; without them, from the objectives' weights.
         every: `"epoch"`, or the number of the optimizer's steps from one look to the next.
         measures: names (`landscape.tracking.measures.BY_NAME`, `"layer_traces"`), or measures with other options than
             their defaults, such as `tracking.measures.top_eigenvalues(k=3)`.
@@ -133,8 +133,22 @@ class Tracker:
         put_off = [f"{name} {count} times" for name, count in cost.put_off.items()]
         return f"{said}; put off for lack of time: {', '.join(put_off)}" if put_off else said
 
+    def begin(self, model: nn.Module) -> None:
+        """Makes the model's weights the origin of distances, in place of the objectives' weights. `attach` calls it.
+
+        Raises:
+            ValueError: the model lacks a parameter of an objective, or has it in another shape.
+        """
+        if self._looks:
+            self._first = {
+                name: objective.flatten(model).clone() for name, objective in self.objectives.items()
+            }
+
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         """Makes the optimizer call the tracker around each of its steps. Returns a handle that ends this."""
+
+        if self.steps == 0:
+            self.begin(model)
 
         def before(*_: Any) -> None:
             self._keep_weights(model, self._before)
