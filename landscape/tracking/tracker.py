@@ -58,7 +58,7 @@ class Tracker:
 
     Args:
         objectives: one objective, or several by name. They may be made of the model at any weights. Distances are
-            measured from the weights that the model has at `attach` or `begin`; without them, from the objectives' weights.
+            measured from the weights that the model has at `attach` or `begin`, or else from those of the objectives.
         every: `"epoch"`, or the number of the optimizer's steps from one look to the next.
         measures: names (`landscape.tracking.measures.BY_NAME`, `"layer_traces"`), or measures with other options than
             their defaults, such as `tracking.measures.top_eigenvalues(k=3)`.
