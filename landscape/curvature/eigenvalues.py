@@ -9,7 +9,7 @@ from torch import Tensor
 
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.eigenpairs import top_eigenpairs
+from landscape.krylov.eigenpairs import SMALL, fewest_vectors, most_vectors, top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -71,7 +71,9 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
             f"{objective.n_samples}; find those of this objective"
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
-    return Deflation(eigen.vectors.to(objective.device), values, residuals)
+    # those of a search in float32 are orthonormal to its rounding only
+    basis = torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q
+    return Deflation(basis, values, residuals)
 
 
 @of_objective
@@ -104,12 +106,12 @@ def top_eigenvalues(
             takes 3 or 4 products for one eigenvalue that has hardly moved.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
         seed: seed of the start vectors.
-        method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
+        method: `"own"`: block Lanczos with full reorthogonalization, vectors in the objective's precision.
             `"pyhessian"`: a second opinion by PyHessian's power iteration, which only finds `which="magnitude"`. This
             function computes the residuals of its vectors.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or the memory budget has no room for the fewest vectors of a search.
     """
     if method not in ("own", "pyhessian"):
         raise ValueError(f"method: must be one of own, pyhessian, got {method!r}")
@@ -122,18 +124,26 @@ def top_eigenvalues(
         raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
     n = objective.n_parameters
     operator = matrix_named(matrix, objective)
-    operator.expect(2 * k + 3)
-    pairs = top_eigenpairs(
-        operator,
-        k,
-        which=which,
-        tol=tol,
-        max_products=max_products,
-        block=block,
-        start=vectors,
-        max_vectors=max(1, objective.memory_budget // (8 * n)),
-        generator=torch.Generator(objective.device).manual_seed(seed),
+    width = (k if block is None else block) if vectors is None or block == 1 else vectors.shape[1] + 1
+    needs = (
+        f"top_eigenvalues with k={k}" if width == k else f"top_eigenvalues with k={k} in blocks of {width}"
     )
+    # arguments out of range are named by the search
+    least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
+    operator.expect(2 * k + 3)
+    most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
+    with objective.memory.room_for_vectors(most, least, needs) as count:
+        pairs = top_eigenpairs(
+            operator,
+            k,
+            which=which,
+            tol=tol,
+            max_products=max_products,
+            block=block,
+            start=vectors,
+            max_vectors=count,
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return TopEigenvalues(
         values=pairs.values.numpy(),
         residuals=pairs.residuals.numpy(),

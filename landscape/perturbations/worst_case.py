@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.krylov import SymmetricOperator, top_eigenpairs
+from landscape.krylov.eigenpairs import fewest_vectors
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
@@ -164,9 +165,12 @@ def top_direction(objective: Objective, gradient: Tensor, scale: Tensor | float,
         objective.device,
     )
     generator = torch.Generator(objective.device).manual_seed(seed)
-    return top_eigenpairs(
-        scaled, 1, tol=ROUGHLY, max_products=MOST_PRODUCTS, max_vectors=MOST_PRODUCTS, generator=generator
-    ).vectors
+    least = min(objective.n_parameters, fewest_vectors(1, 1))
+    most, what = max(least, MOST_PRODUCTS), "the top direction of a sharpness"
+    with objective.memory.room_for_vectors(most, least, what) as count:
+        return top_eigenpairs(
+            scaled, 1, tol=ROUGHLY, max_products=MOST_PRODUCTS, max_vectors=count, generator=generator
+        ).vectors
 
 
 def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -> None:
