@@ -132,6 +132,8 @@ def top_eigenvalues(
     least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
     operator.expect(2 * k + 3)
     most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
+    # looks at float64 copies once, which are given back before vectors are held
+    objective.check_that_derivatives_exist()
     with objective.memory.room_for_vectors(most, least, needs) as count:
         pairs = top_eigenpairs(
             operator,

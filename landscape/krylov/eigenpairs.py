@@ -58,8 +58,8 @@ def most_vectors(k: int) -> int:
 
 
 def fewest_vectors(k: int, width: int) -> int:
-    """Vectors that a search needs: a restart must leave the pairs themselves and two blocks."""
-    return k + 2 * width
+    """Vectors that a search needs: a restart must leave the pairs themselves and room for a block."""
+    return k + width
 
 
 def top_eigenpairs(

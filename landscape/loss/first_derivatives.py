@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.in_float64 import MOVED, PIECE, InFloat64
+from landscape.loss.in_float64 import MOVED, InFloat64
+from landscape.loss.long_vectors import PIECE
 
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""

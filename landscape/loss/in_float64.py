@@ -16,14 +16,12 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
+from landscape.loss.long_vectors import norm
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
 
 MOVED = 0.01
 """How far from the weights derivatives are looked at, relative to them: weights of 0 may lie on a kink."""
-
-PIECE = 2**20
-"""Weights that are copied to float64 at a time for a sum."""
 
 T = TypeVar("T")
 
@@ -97,8 +95,7 @@ class InFloat64:
     @property
     def size(self) -> float:
         """The root mean square of the weights; 1 if all are 0."""
-        squares = sum(piece.double().square().sum().item() for piece in self.theta.split(PIECE))
-        return math.sqrt(squares / len(self.theta)) or 1.0
+        return norm(self.theta) / math.sqrt(len(self.theta)) or 1.0
 
     @cached_property
     def loses_precision(self) -> bool:

@@ -1,6 +1,7 @@
 """How much memory is needed, in copies of the weights, and what is said where there is too little."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,17 +12,22 @@ from torch import nn
 from landscape import Objective, sharpness, top_eigenvalues
 
 IN_A_PROCESS_OF_ITS_OWN = """
-import json, resource, sys, torch
+import json, torch
 from torch import nn
-from landscape import Objective, filter_normalized_directions, top_eigenvalues
+from landscape import Objective, filter_normalized_directions, sharpness, top_eigenvalues
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(field):
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith(field)).split()[1]) * 1024
+
+def forget_the_peak():
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
 
 def objective(model):
     # the budget of 2 GiB is as many times GPT-2 small
     size = sum(parameter.nbytes for parameter in model.parameters())
-    data = torch.randn(8, 8), torch.arange(8) % 3
+    data = torch.randn(2, 8), torch.arange(2) % 3
     return Objective(model, nn.CrossEntropyLoss(), data, memory_budget=int(4.3 * size))
 
 def network(layers, width):
@@ -29,31 +35,49 @@ def network(layers, width):
     return nn.Sequential(nn.Linear(8, width), *hidden, nn.Linear(width, 3))
 
 torch.set_num_threads(1)
-measure = {
-    "gradient": lambda objective: objective.gradient(),
+measures = {
     "directions": lambda objective: filter_normalized_directions(objective, 2),
-    "eigenvalue": lambda objective: top_eigenvalues(objective, 1, max_products=4),
-}[sys.argv[1]]
-measure(objective(network(1, 8)))
-model = network(40, 512)
+    "gradient": lambda objective: objective.gradient(),
+    "eigenvalue": lambda objective: top_eigenvalues(objective, 1, max_products=3),
+    "sharpness": lambda objective: sharpness(objective, steps=2, restarts=0),
+}
+model = network(15, 1024)
 size = sum(parameter.nbytes for parameter in model.parameters())
-before = peak()
-measure(objective(model))
-print(json.dumps((peak() - before) / size))
+peaks = {}
+for name, measure in measures.items():
+    measure(objective(network(1, 8)))
+    forget_the_peak()
+    before = memory("VmRSS")
+    measure(objective(model))
+    peaks[name] = (memory("VmHWM") - before) / size
+print(json.dumps(peaks))
 """
 
 
-@pytest.mark.parametrize(("what", "most"), [("gradient", 4), ("directions", 4), ("eigenvalue", 8)])
-def test_copies_of_the_weights_that_are_held(what, most, pytestconfig):
+@pytest.fixture(scope="module")
+def peaks(pytestconfig):
+    """Peak memory beside the caller's model, in model sizes."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, what],
+        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],
         cwd=pytestconfig.rootpath,
+        # without this, glibc keeps some freed blocks
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "200000"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) <= most
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset"
+)
+@pytest.mark.parametrize(
+    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 6.6)]
+)
+def test_copies_of_the_weights_that_are_held(what, most, peaks):
+    assert peaks[what] <= most
 
 
 def objective(budget, dtype=torch.float32):
@@ -66,9 +90,9 @@ def objective(budget, dtype=torch.float32):
 @pytest.mark.parametrize(
     ("measure", "what", "vectors"),
     [
-        (lambda o: top_eigenvalues(o, 1), "top_eigenvalues with k=1", 3),
-        (lambda o: top_eigenvalues(o, 4, block=1), "top_eigenvalues with k=4 in blocks of 1", 6),
-        (lambda o: sharpness(o, rho=0.05), "the top direction of a sharpness", 3),
+        (lambda o: top_eigenvalues(o, 1), "top_eigenvalues with k=1", 2),
+        (lambda o: top_eigenvalues(o, 4, block=1), "top_eigenvalues with k=4 in blocks of 1", 5),
+        (lambda o: sharpness(o, rho=0.05), "a search for the sharpness", 3),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -107,7 +131,7 @@ def penalty(parameters):
 
 
 def test_few_vectors_find_the_eigenvalue_that_many_find():
-    few, many = (top_eigenvalues(objective(budget), 1, tol=1e-4) for budget in (4 * 303 * 4, 2**30))
+    few, many = (top_eigenvalues(objective(budget), 1, tol=1e-4) for budget in (3 * 303 * 4, 2**30))
     assert few.converged.all()
     assert few.values[0] == pytest.approx(many.values[0], abs=few.errors[0] + many.errors[0])
 
