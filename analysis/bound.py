@@ -14,12 +14,13 @@ from torch.nn import functional
 from landscape import Objective, Sharpness, sharpness
 from landscape.results.fields import described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 DELTA = 0.05
 
 
 @result
-class Bound:
+class Bound(Result):
     """Eq. 6: `clean_loss` <= `empirical` + `sampling` + `complexity`, with probability 1 - `delta`.
 
     The maximum in the empirical term is the largest loss that was found, and so a lower bound of the maximum. So the
@@ -49,7 +50,7 @@ class Bound:
 
 
 @result
-class Assumption:
+class Assumption(Result):
     """Assumption 1: `clean_loss` <= `perturbed_loss`, the mean under Gaussian perturbation of the weights."""
 
     loss: str = described("loss in [0, 1]: zero-one, or cross-entropy clipped at 1 nat")

@@ -13,8 +13,7 @@ import pandas as pd
 import figures
 from analysis.claims import QUANTITIES, SGD
 from analysis.claims.label_mean import smoothed_runs
-from analysis.claims.redraw import REDRAWN
-from analysis.claims.variants import runs_of
+from analysis.claims.variants import REDRAWN, runs_of
 from analysis.store import read_tables
 
 FILE = Path(__file__).resolve().parents[1] / "docs/static/redrawn.png"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import scipy
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from figures.style import MOST_DECADES
+from figures.style import MOST_DECADES, points
 from landscape import Line, Path, Surface
 
 LEVELS = 65
@@ -70,6 +74,27 @@ def finer(
     x, y = (min(3, len(axis) - 1) for axis in (surface.alpha, surface.beta))
     spline = scipy.interpolate.RectBivariateSpline(surface.alpha, surface.beta, height, kx=x, ky=y)
     return *axes, np.clip(spline(*axes), height.min(), height.max())
+
+
+def contours_on(ax: Axes, surface: Surface, low: float, high: float) -> None:
+    """Shades, and lines at round losses with their numbers."""
+    alpha, beta, height = finer(surface, low, high)
+    drawn = np.ma.masked_invalid(height).T
+    bottom, top = height_of(np.array([low, high]), low, high)
+    ax.set_facecolor("0.85")
+    cmap = mpl.rcParams["image.cmap"]
+    ax.contourf(alpha, beta, drawn, np.linspace(bottom, top, LEVELS), cmap=cmap, vmin=bottom, vmax=top)
+    losses = round_losses(low, high)
+    heights = height_of(losses, low, high)
+    if not len(losses) or drawn.count() == 0:
+        return
+    named = {height: f"{loss:g}" for height, loss in zip(heights, losses, strict=True)}
+    with warnings.catch_warnings():
+        # a model whose losses lie between two lines has none
+        warnings.filterwarnings("ignore", "No contour levels were found")
+        lines = ax.contour(alpha, beta, drawn, heights, colors="w", linewidths=0.7)
+    for label in ax.clabel(lines, fmt=named, fontsize=points("small")):
+        label.set_path_effects([withStroke(linewidth=1.5, foreground="0.15")])
 
 
 def height_of(loss: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

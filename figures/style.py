@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -140,6 +141,18 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
         figure.legend(marks.values(), labels, loc="outside upper center", ncols=columns, handlelength=2.8)
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's last line.
+
+    Figures that pyplot did not make are shown only after `%matplotlib inline`, which then takes the place of this.
+    """
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png", dpi=150)
+        return drawn.getvalue()
+
+
 def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
     """An empty figure of a size in inches, with a layout without overlaps. It opens no window and has no global state.
 
@@ -150,7 +163,7 @@ def new_figure(width: float, height: float, *, layout: str = "constrained") -> F
     """
     if not 1 <= width <= 100:
         raise ValueError(f"width: must be between 1 and 100 inches, got {width}")
-    return Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    return ShownFigure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
 
 
 def finish(figure: Figure, style: Style, caption: str) -> None:
@@ -161,8 +174,8 @@ def finish(figure: Figure, style: Style, caption: str) -> None:
         for axis, size in sizes.items():
             chosen = points(size) if isinstance(size, str) else size
             ax.tick_params(axis=axis, labelsize=chosen, labelfontfamily=family)  # type: ignore[arg-type]
-    if style.caption and caption:
-        text = fitted(caption, figure.get_figwidth() - 0.1, "small")
+    if style.caption and caption.strip():
+        text = fitted(caption.strip(), figure.get_figwidth() - 0.1, "small")
         figure.set_figheight(figure.get_figheight() + 1.25 * points("small") / 72 * (1 + text.count("\n")))
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color="0.3")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from figures.scale import (
-    LEVELS,
+    contours_on,
     finer,
     height_of,
     height_ticks,
@@ -25,7 +24,6 @@ from figures.scale import (
     kinds_of_directions,
     loss_at,
     robust_range,
-    round_losses,
     what_levels_say,
     with_unit,
 )
@@ -93,7 +91,7 @@ def contours(
         for ax in unused:
             ax.set_visible(False)
         for ax, shown, (title, surface) in zip(axes, titles, surfaces, strict=True):
-            _draw_contours(ax, surface, low, high)
+            contours_on(ax, surface, low, high)
             _draw_marks(ax, surface, paths.get(title))
             ax.set_title(shown)
             ax.set_aspect(_aspect(surfaces))
@@ -107,27 +105,6 @@ def contours(
             f"{what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
         )
     return figure
-
-
-def _draw_contours(ax: Axes, surface: Surface, low: float, high: float) -> None:
-    """Shades, and lines at round losses with their numbers."""
-    alpha, beta, height = finer(surface, low, high)
-    drawn = np.ma.masked_invalid(height).T
-    bottom, top = height_of(np.array([low, high]), low, high)
-    ax.set_facecolor("0.85")
-    cmap = mpl.rcParams["image.cmap"]
-    ax.contourf(alpha, beta, drawn, np.linspace(bottom, top, LEVELS), cmap=cmap, vmin=bottom, vmax=top)
-    losses = round_losses(low, high)
-    heights = height_of(losses, low, high)
-    if not len(losses) or drawn.count() == 0:
-        return
-    named = {height: f"{loss:g}" for height, loss in zip(heights, losses, strict=True)}
-    with warnings.catch_warnings():
-        # a model whose losses lie between two lines has none
-        warnings.filterwarnings("ignore", "No contour levels were found")
-        lines = ax.contour(alpha, beta, drawn, heights, colors="w", linewidths=0.7)
-    for label in ax.clabel(lines, fmt=named, fontsize=points("small")):
-        label.set_path_effects([withStroke(linewidth=1.5, foreground="0.15")])
 
 
 def _draw_marks(ax: Axes, surface: Surface, trajectory: Trajectory | None) -> None:

@@ -45,7 +45,7 @@ from landscape.slices.directions import (
     random_directions,
 )
 from landscape.slices.one_dimensional import Line, line, lines
-from landscape.slices.trajectory import Trajectory, projected_trajectory, trajectory_directions
+from landscape.slices.trajectory import Trajectory, projected_trajectory, shared_plane, trajectory_directions
 from landscape.slices.two_dimensional import Surface, surface, surfaces
 from landscape.tracking.track import Track
 from landscape.tracking.tracker import Tracker
@@ -110,6 +110,7 @@ __all__ = [
     "sample_curvature",
     "sampling_error",
     "save",
+    "shared_plane",
     "sharpness",
     "sharpness_profile",
     "spectral_density",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Progress = Callable[[int, int], None]
-"""Called with (points done, points in all)."""
+"""Called with (points done, points in all). What is not a point is a product, a gradient, a draw."""
 
 
-def on_terminal(title: str) -> Progress:
+def on_terminal(title: str, unit: str = "points") -> Progress:
     """Shows the progress in one line on standard error, which is written anew once a second at most."""
     began = time.monotonic()
     written = began - 1
@@ -23,17 +24,44 @@ def on_terminal(title: str) -> Progress:
         written = now
         left = (now - began) * (total - done) / max(done, 1)
         end = "\n" if done == total else ""
-        sys.stderr.write(f"\r{title}: {done} of {total} points, {left:.0f} s left \x1b[K{end}")
+        sys.stderr.write(f"\r{title}: {done} of {total} {unit}, {left:.0f} s left \x1b[K{end}")
         sys.stderr.flush()
 
     return show
 
 
-def as_progress(progress: Progress | bool | None, title: str) -> Progress:
+def as_progress(progress: Progress | bool | None, title: str, unit: str = "points") -> Progress:
     """The function to call: the caller's, one that writes a line on the terminal for True, or one that does nothing."""
     if callable(progress):
         return progress
-    return on_terminal(title) if progress else _silent
+    return on_terminal(title, unit) if progress else _silent
+
+
+@contextmanager
+def counted(
+    most: int, progress: Progress | bool | None, title: str, unit: str
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that counts what was spent of a budget which may not be needed whole.
+
+    At the end the budget is what was spent, so that the last call says that all is done.
+
+    Args:
+        most: the budget.
+        progress: as for `as_progress`.
+        title: of the line.
+        unit: of what is spent.
+    """
+    report = as_progress(progress, title, unit)
+    spent = 0
+
+    def spend(count: int) -> None:
+        nonlocal spent
+        spent += count
+        # of a budget that turned out too small, the end is not known
+        report(spent, max(most, spent + 1))
+
+    yield spend
+    report(spent, spent)
 
 
 def _silent(_done: int, _total: int) -> None:

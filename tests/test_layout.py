@@ -12,6 +12,7 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_BODY, MOST_PARAMETERS = 400, 60, 10
 REASONS_FOR_MORE_PARAMETERS = {
     "landscape": {
         "_embedding_bag": "it stands in for torch's function and has that function's arguments",
+        "top_eigenvalues": "options of one measurement, each with a default; a caller names the few that differ",
         "lines": "options of one measurement, each with a default; a caller names the few that differ",
         "surfaces": "options of one measurement, each with a default; a caller names the few that differ",
         "Objective.__init__": "what a batch is, and options with a default; a caller names the few that differ",

@@ -8,6 +8,7 @@ one file for each family.
 
 from analysis.claims import (
     ablations,
+    explanations,
     generalization,
     label_mean,
     landscapes,
@@ -58,6 +59,7 @@ for _claim in (
     *generalization.CLAIMS,
     *ablations.CLAIMS,
     *rivals.CLAIMS,
+    *explanations.CLAIMS,
     *redraw.CLAIMS,
     *label_mean.CLAIMS,
     *simulated_noise.CLAIMS,

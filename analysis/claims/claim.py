@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.effect import NOT_MEASURED, Effect, combined_verdict, corrected
+from analysis.claims.equal_loss import with_equal_loss
 from analysis.claims.prediction import Prediction, not_measured
 from analysis.claims.quantities import QUANTITIES
 from analysis.claims.variants import AmbiguousError
@@ -132,6 +133,7 @@ def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Ju
         ValueError: a claim names something that is neither a quantity nor a column of the table.
     """
     table = table.sort_values(["dataset", "noise_kind", "noise_rate", "method", "seed"], ignore_index=True)
+    table = with_equal_loss(table)
     chosen = list(CLAIMS.values() if claims is None else claims)
     for claim in chosen:
         _check_quantities(claim, table)

@@ -12,8 +12,7 @@ from analysis.claims.differences import effect_of_pairs, pairs_of
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import quantity
-from analysis.claims.redraw import REDRAWN
-from analysis.claims.variants import CELL, SGD, select
+from analysis.claims.variants import CELL, REDRAWN, SGD, select
 
 SYMMETRIC = f"symmetric{REDRAWN}"
 

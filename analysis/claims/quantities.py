@@ -27,6 +27,11 @@ PARTS = {
 """Columns of the decomposed curvature, in words. Only the last one depends on the labels."""
 LABELS = {"observed": "observed labels", "clean": "true labels"}
 
+EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
+"""Quantities that are compared at equal training loss, in words."""
+MATCHED_IN = ("cell", "series")
+"""The runs of a method that share one level of the training loss: those at one noise rate, or at all rates."""
+
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
 MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
@@ -144,7 +149,9 @@ LOSSES_OF_BOUND = {"zero_one": "0-1 loss", "cross_entropy": "clipped cross-entro
 REMEASURED = "`ncsam measure`, which measures stored weights again"
 ALIGNMENT = "training.alignment_batches above 0"
 BOUND = "the bound of Theorem 1 in the run files (measure.bound = true)"
-PROBES = "training.probe_epochs, and an index by this version: `ncsam study` writes it anew, and trains nothing again"
+PROBED_PARTS = 'training.probe_epochs, with training.probe_measures = ["loss", "curvature_parts"]'
+NEW_INDEX = "an index by this version: `ncsam study` writes it anew, and trains nothing again"
+PROBES = f"training.probe_epochs, and {NEW_INDEX}"
 
 
 def _in_decades(
@@ -157,6 +164,11 @@ def _in_decades(
 def _ratio_in_decades(words: str, column: str, divisor: str, needs: str = "") -> Quantity:
     """The ratio of two columns, compared by its logarithm."""
     return _in_decades(words, column, divisor, of=_log_ratio, needs=needs)
+
+
+def at_equal_loss(name: str, scope: str) -> str:
+    """The column of a quantity at the lowest training loss that all runs of a method in a cell or series pass."""
+    return f"{name}_at_equal_loss_in_{scope}"
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -174,6 +186,21 @@ QUANTITIES: dict[str, Quantity] = {
     "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
     "recovered": Quantity(
         "true labels of wrongly labeled samples recovered", ("recovered",), "share", margin=2 * POINT
+    ),
+    "best_recovered": Quantity(
+        "true labels of wrongly labeled samples recovered, best epoch",
+        ("best_recovered",),
+        "share",
+        margin=2 * POINT,
+        needs=NEW_INDEX,
+    ),
+    "recovered_lost": Quantity(
+        "true labels of wrongly labeled samples recovered, best epoch's less the last one's",
+        ("best_recovered", "recovered"),
+        "share",
+        of=_less,
+        margin=2 * POINT,
+        needs=NEW_INDEX,
     ),
     "clean_noise_cosine": Quantity(
         "cosine of g_clean and g_noise",
@@ -272,6 +299,12 @@ QUANTITIES: dict[str, Quantity] = {
             needs=BOUND,
         )
         for loss, name in LOSSES_OF_BOUND.items()
+    },
+    **{
+        column: _in_decades(f"{words} at equal training loss, observed labels", column, needs=PROBED_PARTS)
+        for name, words in EQUAL_LOSS.items()
+        for scope in MATCHED_IN
+        for column in [at_equal_loss(name, scope)]
     },
     **{
         f"damping_{group}": _in_decades(

@@ -1,4 +1,4 @@
-"""F1: labels that stay the same at all steps, compared with labels that are drawn anew at each step."""
+"""F1 and F4: labels that stay the same at all steps, compared with labels that are drawn anew at each step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from analysis.claims.coverage import coverage
 from analysis.claims.differences import effect_of_pairs, pairs_of
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
-from analysis.claims.quantities import quantity
-from analysis.claims.variants import SAM, SGD, Variant, select
-
-REDRAWN = ", redrawn each step"
-"""The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
+from analysis.claims.quantities import EQUAL_LOSS, at_equal_loss, quantity
+from analysis.claims.variants import REDRAWN, SAM, SGD, Variant, select
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,17 @@ CLAIMS = (
                 for name in ("gauss_newton_trace", "functional_norm", "top_eigenvalue", "sharpness")
             ),
             Redrawn("uncertainty_observed", SGD, 1),
+        ],
+    ),
+    Claim(
+        "F4",
+        "At equal training loss, redrawn labels flatten the network, and fixed wrong labels do not.",
+        "Damian, Ma and Lee 2021, without the confound of how far the training got (compare claim F1); ours to test",
+        [Redrawn(at_equal_loss("jacobian_trace", "cell"), SGD, -1)],
+        controls=[
+            Redrawn(at_equal_loss(name, "cell"), SGD, 1 if name == "uncertainty" else -1)
+            for name in EQUAL_LOSS
+            if name != "jacobian_trace"
         ],
     ),
 )

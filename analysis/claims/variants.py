@@ -21,6 +21,9 @@ A warm-up belongs to them only if the method has one by default: SAM with a warm
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor count as equally long."""
 
+REDRAWN = ", redrawn each step"
+"""The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
+
 CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
 """Runs with equal values in these columns are paired."""
 
@@ -52,6 +55,8 @@ SLN = Variant("SGD, stochastic label noise", "plain", loss="sln")
 SAM = Variant("SAM", "sam")
 LARGER_SAM = Variant("SAM with a larger radius", "sam", larger_radius=True)
 ORACLE = Variant("SAM, oracle", "oracle-sam")
+JACOBIAN_SAM = Variant("J-SAM", "j-sam")
+LOGIT_SAM = Variant("L-SAM", "l-sam")
 NCSAM = Variant("NCSAM", "ncsam")
 OPPOSITE_SIGN = Variant("NCSAM, opposite sign", "ncsam", {"compensation": -1})
 RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labels": "uniform"})

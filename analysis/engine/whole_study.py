@@ -38,7 +38,7 @@ def run_study(
     console = console or Console()
     data_dir, own_parts = resources.data_dir, loaded(study.own_parts)
     finals = final_runs(study)
-    # the seeds of a method and rate share their trials
+    # several runs share their trials
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
     with (
         store.locked(root, partial(say, console)),

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from analysis.plan.grid import final_runs, selection_runs, slug
 from analysis.plan.options import check_loss, check_method, check_model, check_noise, check_schedule
-from analysis.plan.study import MethodSettings, Study
+from analysis.plan.study import MAX_SEED, SEEDS_OF_A_CHOICE, MethodSettings, Study
 from ncsam import LOSSES, METHODS
 from ncsam.methods import remembers_samples
 
@@ -59,7 +59,8 @@ def _trial_count(study: Study) -> int:
         for method in study.methods
         if method.like is None and method.candidate_count > 1
     )
-    return len(study.noise.rates) * len(study.selection.seeds) * candidates
+    choices = len(study.seeds) if study.selection.per_seed else 1
+    return len(study.noise.rates) * len(study.selection.seeds) * choices * candidates
 
 
 def _check_size(study: Study) -> None:
@@ -72,7 +73,15 @@ def _check_size(study: Study) -> None:
 
 
 def _check_seeds_of_trials(study: Study) -> None:
-    overlap = set(study.seeds) & set(study.selection.seeds)
+    if study.selection.per_seed and max(study.selection.seeds) >= SEEDS_OF_A_CHOICE:
+        raise ValueError(f"selection.seeds: with per_seed they must be below {SEEDS_OF_A_CHOICE}")
+    seeds = {each for seed in study.seeds for each in study.selection.seeds_for(seed)}
+    if max(seeds) >= MAX_SEED:
+        raise ValueError(
+            f"seeds: {max(study.seeds)} is too large for a choice for each seed (selection.per_seed); choose smaller "
+            "ones"
+        )
+    overlap = set(study.seeds) & seeds
     if overlap:
         raise ValueError(f"selection.seeds: {min(overlap)} is also one of the study's seeds; choose others")
 

@@ -58,7 +58,7 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
     return [
         _selection_run(study, config.noise.rate, method, seed, candidate)
         for candidate in method.candidates()
-        for seed in study.selection.seeds
+        for seed in study.selection.seeds_for(config.seed)
     ]
 
 

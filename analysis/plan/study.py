@@ -23,7 +23,10 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**7)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SEEDS_OF_A_CHOICE = 10_000
+"""If each seed has a choice of its own, the seeds of its trainings follow those of the seed before at this distance."""
+MAX_SEED = 2**31
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 
 
 class Settings(BaseModel):
@@ -96,6 +99,11 @@ class ScheduleSettings(OpenSettings):
         return one_of_or_own(value, SCHEDULES, about.context)
 
 
+ProbeMeasure = Literal[
+    "loss", "trace", "layer_traces", "curvature_parts", "critical_sharpness", "gradient_noise"
+]
+
+
 class TrainingSettings(Settings):
     """The training by SGD with momentum, or by AdamW. The learning rate follows a schedule over the epochs.
 
@@ -122,7 +130,7 @@ class TrainingSettings(Settings):
     alignment_batches: Annotated[int, Field(ge=0, le=10**7)] = 2
     probe_epochs: list[Count] = []
     probe_samples: Annotated[int, Field(ge=2, le=10**7)] = 500
-    probe_measures: list[Literal["trace", "layer_traces", "critical_sharpness", "gradient_noise"]] = []
+    probe_measures: list[ProbeMeasure] = []
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -186,10 +194,21 @@ class MethodSettings(OpenSettings):
 
 
 class SelectionSettings(Settings):
-    """The comparison of candidates, by accuracy on held-out training samples with their observed labels."""
+    """The comparison of candidates, by accuracy on held-out training samples with their observed labels.
 
+    By default the seeds of a method and rate share one choice, so that its luck does not average out over them. With
+    `per_seed` each seed of the study has a choice of its own, from trainings with seeds of their own.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("per_seed",)
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1000]
+    per_seed: bool = False
+
+    def seeds_for(self, seed: int) -> list[int]:
+        """The seeds of the trainings that choose for a seed of the study."""
+        shift = (seed + 1) * SEEDS_OF_A_CHOICE if self.per_seed else 0
+        return [shift + each for each in self.seeds]
 
 
 class MeasureSettings(Settings):

@@ -11,10 +11,11 @@ from analysis.run.measurements import MEASURES, Measure, Results, Subject
 from analysis.store import OWN_NUMBERS
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class OwnNumbers:
+class OwnNumbers(Result):
     """The numbers of one of the user's measures."""
 
     name: NDArray[np.str_] = described("column of the table", dims=("name",), coordinate=True)

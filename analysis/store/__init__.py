@@ -1,5 +1,6 @@
 """The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
+from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, value_at_loss
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -54,6 +55,8 @@ from analysis.store.table import (
 )
 
 __all__ = [
+    "AT_LOSS",
+    "LOSS_LEVELS",
     "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",
@@ -64,6 +67,7 @@ __all__ = [
     "cannot_write",
     "check_is_study",
     "check_writable",
+    "column_at_loss",
     "config_of",
     "failure_path",
     "fingerprint",
@@ -88,6 +92,7 @@ __all__ = [
     "run_file_written",
     "run_files",
     "scalars",
+    "value_at_loss",
     "versions",
     "write_bytes",
     "write_failure",

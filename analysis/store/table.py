@@ -20,18 +20,16 @@ from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
+from analysis.store.history_columns import history_columns
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
-from ncsam.alignment import ALIGNMENT_METRICS
-from ncsam.probes import GROUPS
 from ncsam.seal import sealed
-from ncsam.training import METRICS, mean_of_defined
+from ncsam.training import METRICS
 
 TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
 """Columns of the table that hold words."""
 COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
 """Columns that every table has."""
-
 
 PLAIN = (int, float, bool, str, type(None))
 """Types of a hyper-parameter's value."""
@@ -112,20 +110,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["epochs"] = stored.epochs
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
     row["tuned"] = json.dumps(method.tuned)
-    for name in METRICS:
-        row[name] = float(history[name][-1])
-    accuracy = history["test_accuracy"]
-    best = int(np.where(np.isnan(accuracy), -1.0, accuracy).argmax())
-    row["best_test_accuracy"] = float(accuracy[best])
-    row["best_epoch"] = best + 1
-    probed = [name for name in history if name.startswith("probe_")]
-    for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
-        # NaN stands for epochs of the warm-up and for batches without wrong labels
-        row[f"mean_{name}"] = mean_of_defined(history[name])
-    for group in GROUPS if probed else ():
-        row[f"mean_probe_damping_{group}"] = mean_log_ratio(
-            history[f"probe_perturbed_gradient_{group}"], history[f"probe_gradient_{group}"]
-        )
+    row.update(history_columns(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"] = float(wrong.mean())
     row["classes"] = len(file["labels/transition"])
@@ -166,15 +151,6 @@ def _own_numbers(file: h5py.File) -> dict[str, float]:
                 raise ValueError(f"{group.name} names a column {name!r}")
             found[str(name)] = float(value)
     return found
-
-
-def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean of log10(first / second) over the epochs in which both are positive.
-
-    The ratio of the two means would mix different epochs, because nothing is perturbed in a warm-up.
-    """
-    both = (first > 0) & (second > 0)
-    return mean_of_defined(np.log10(first[both] / second[both]))
 
 
 def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:

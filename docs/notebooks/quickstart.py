@@ -13,7 +13,6 @@ import sys
 SOURCE = "ncsam-0.2.0-py3-none-any.whl[data]"
 if importlib.util.find_spec("ncsam") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", SOURCE], check=True)
-# %matplotlib inline
 
 # %% [markdown]
 # ## Data with wrong labels

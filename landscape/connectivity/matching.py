@@ -21,10 +21,11 @@ from landscape.connectivity.permutable_units import (
 )
 from landscape.results.fields import described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class Matching:
+class Matching(Result):
     """A permutation of the units of one network that brings its weights near another network's weights."""
 
     order: NDArray[np.int64] = described(

@@ -21,10 +21,11 @@ from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult, Result
 
 
 @result
-class Path:
+class Path(DrawnResult):
     """Loss and accuracy from one solution, at position 0, to another, at position 1."""
 
     position: FloatArray = described("place on the path, from 0 to 1", dims=("position",), coordinate=True)
@@ -45,7 +46,7 @@ class Path:
 
 
 @result
-class Bend:
+class Bend(Result):
     """The control point of a quadratic Bezier curve of low loss between two solutions."""
 
     vector: Tensor = described("weights of the control point", dims=("parameter",))

@@ -9,16 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
+from landscape.krylov.counted import counted_products
 from landscape.krylov.quadrature import lanczos_quadrature
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 
 @result
-class SpectralDensity:
+class SpectralDensity(DrawnResult):
     """The spectrum of a symmetric matrix: outliers one by one, and the bulk as a density.
 
     The bulk is the part of the spectrum without the outliers, as the probes see it. Its density is smoothed. `nodes`
@@ -62,6 +65,7 @@ def spectral_density(
     points: int = 501,
     matrix: str = "hessian",
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> SpectralDensity:
     """The spectral density at the objective's weights, by stochastic Lanczos quadrature (Ghorbani et al. 2019).
 
@@ -77,6 +81,7 @@ def spectral_density(
         points: number of values at which density and count are computed.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
         seed: seed of the probes.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -89,14 +94,15 @@ def spectral_density(
     fits = 8 * n * steps <= objective.memory_budget
     operator = matrix_named(matrix, objective)
     operator.expect(steps * probes)
-    found = lanczos_quadrature(
-        operator,
-        steps=steps,
-        probes=probes,
-        deflate=None if deflate is None else deflation(deflate, objective, matrix),
-        generator=torch.Generator(objective.device).manual_seed(seed),
-        vector_dtype=torch.float64 if fits else torch.float32,
-    )
+    with counted_products(operator, steps * probes, progress, "spectral density") as counted:
+        found = lanczos_quadrature(
+            counted,
+            steps=steps,
+            probes=probes,
+            deflate=None if deflate is None else deflation(deflate, objective, matrix),
+            generator=torch.Generator(objective.device).manual_seed(seed),
+            vector_dtype=torch.float64 if fits else torch.float32,
+        )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
     share = (n - len(outliers)) / n
     nodes_of_bulk = nodes[weights > 0] if np.isfinite(weights).all() else np.array([math.nan])

@@ -6,16 +6,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from landscape.krylov.counted import counted_products
 from landscape.krylov.diagonal import diagonal_of
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 
 @result
-class MatrixDiagonal:
+class MatrixDiagonal(DrawnResult):
     """The diagonal entries of a matrix, in the order of the weights, with their errors."""
 
     values: FloatArray = described("diagonal entries, one a weight", dims=("weight",))
@@ -36,6 +39,7 @@ def diagonal(
     max_products: int = 200,
     seed: int = 0,
     matrix: str = "hessian",
+    progress: Progress | bool | None = None,
 ) -> MatrixDiagonal:
     """The diagonal of a matrix at the objective's weights. It is exact if `max_products` reaches the number of weights.
 
@@ -49,6 +53,7 @@ def diagonal(
         max_products: most products that may be spent, at least 2.
         seed: seed of the probes.
         matrix: `"hessian"`, `"gauss-newton"`, `"empirical-fisher"` or `"functional"`.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -59,12 +64,13 @@ def diagonal(
         raise ValueError(f"rtol: must be positive, got {rtol}")
     operator = matrix_named(matrix, objective)
     operator.expect(min(max_products, objective.n_parameters))
-    found = diagonal_of(
-        operator,
-        rtol=rtol,
-        max_products=max_products,
-        generator=torch.Generator(objective.device).manual_seed(seed),
-    )
+    with counted_products(operator, max_products, progress, "diagonal") as counted:
+        found = diagonal_of(
+            counted,
+            rtol=rtol,
+            max_products=max_products,
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return MatrixDiagonal(
         values=found.values.cpu().numpy(),
         standard_errors=found.standard_errors.cpu().numpy(),

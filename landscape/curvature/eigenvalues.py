@@ -8,17 +8,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.curvature.with_pyhessian import ask_pyhessian
+from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import SMALL, fewest_vectors, most_vectors, top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 
 @result
-class TopEigenvalues:
+class TopEigenvalues(DrawnResult):
     """The most extreme eigenvalues of a matrix, the most extreme first, each with its error."""
 
     values: FloatArray = described("eigenvalues of the matrix of the mean loss", dims=("eigenvalue",))
@@ -89,6 +92,7 @@ def top_eigenvalues(
     matrix: str = "hessian",
     seed: int = 0,
     method: str = "own",
+    progress: Progress | bool | None = None,
 ) -> TopEigenvalues:
     """The k most extreme eigenvalues of a matrix at the objective's weights.
 
@@ -109,6 +113,7 @@ def top_eigenvalues(
         method: `"own"`: block Lanczos with full reorthogonalization, vectors in the objective's precision.
             `"pyhessian"`: a second opinion by PyHessian's power iteration, which only finds `which="magnitude"`. This
             function computes the residuals of its vectors.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range, or the memory budget has no room for the fewest vectors of a search.
@@ -132,15 +137,19 @@ def top_eigenvalues(
     least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
     operator.expect(2 * k + 3)
     most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
+    budget = 40 * k + 60 if max_products is None else max_products
     # looks at float64 copies once, which are given back before vectors are held
     objective.check_that_derivatives_exist()
-    with objective.memory.room_for_vectors(most, least, needs) as count:
+    with (
+        objective.memory.room_for_vectors(most, least, needs) as count,
+        counted_products(operator, budget, progress, "eigenvalues") as counted,
+    ):
         pairs = top_eigenpairs(
-            operator,
+            counted,
             k,
             which=which,
             tol=tol,
-            max_products=max_products,
+            max_products=budget,
             block=block,
             start=vectors,
             max_vectors=count,

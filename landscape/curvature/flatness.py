@@ -7,17 +7,20 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from landscape.krylov.counted import counted_products
 from landscape.krylov.traces import moments
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
 from landscape.operator import SymmetricOperator
+from landscape.progress import Progress
 from landscape.results.fields import described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class RelativeFlatness:
+class RelativeFlatness(Result):
     """The trace of a layer's Hessian, weighted by the inner products of the units' weights."""
 
     value: float = described("relative flatness kappa: larger is sharper")
@@ -38,6 +41,7 @@ def relative_flatness(
     rtol: float | None = 0.05,
     max_products: int = 200,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> RelativeFlatness:
     """Relative flatness kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'} of one layer, where w_s are the weights of unit s.
 
@@ -53,6 +57,7 @@ def relative_flatness(
         rtol: sampling ends when the 95% interval is within +-2 rtol |value|; None spends the whole budget.
         max_products: most products that may be spent.
         seed: seed of the probes.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: the layer does not exist, or an argument is out of range.
@@ -84,13 +89,15 @@ def relative_flatness(
         back: Tensor = factor.T @ products.reshape(units, -1)
         return back.reshape(rank * inputs, -1)
 
-    found = moments(
-        SymmetricOperator(product, rank * inputs, objective.dtype, objective.device),
-        method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
-        rtol=rtol,
-        max_products=max_products,
-        generator=torch.Generator(objective.device).manual_seed(seed),
-    )
+    operator = SymmetricOperator(product, rank * inputs, objective.dtype, objective.device)
+    with counted_products(operator, max_products, progress, "relative flatness") as counted:
+        found = moments(
+            counted,
+            method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
+            rtol=rtol,
+            max_products=max_products,
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return RelativeFlatness(
         **dataclasses.asdict(found.trace),
         layer=name,

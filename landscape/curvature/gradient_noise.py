@@ -14,10 +14,11 @@ from landscape.loss.samples import Chunk, Cut
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class GradientNoise:
+class GradientNoise(Result):
     """The covariance of the samples' gradients, as its trace."""
 
     value: float = described("trace of the covariance of single samples' gradients")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import TraceEstimate, trace
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class CurvatureParts:
+class CurvatureParts(Result):
     """Jacobian, uncertainty, Gauss-Newton matrix and functional Hessian of one loss, each with its error.
 
     The Hessian of a mean cross-entropy is the Gauss-Newton matrix, mean J_i^T (diag p_i - p_i p_i^T) J_i, plus the
@@ -55,7 +58,13 @@ def impurity(outputs: Tensor, _: Tensor) -> Tensor:
 
 @of_objective
 def curvature_parts(
-    objective: Objective, *, rtol: float = 0.05, tol: float = 0.03, max_products: int = 100, seed: int = 0
+    objective: Objective,
+    *,
+    rtol: float = 0.05,
+    tol: float = 0.03,
+    max_products: int = 100,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> CurvatureParts:
     """Decomposes the curvature of a cross-entropy on class scores.
 
@@ -65,6 +74,7 @@ def curvature_parts(
         tol: relative residual of the eigenvalues; their error is of second order in the residual.
         max_products: most products that each estimate may spend.
         seed: seed of probes and start vectors.
+        progress: as for `trace`, of each of the five estimates in turn.
 
     Raises:
         ValueError: the loss is not the mean cross-entropy of class scores.
@@ -72,20 +82,15 @@ def curvature_parts(
     _check_that_it_is_cross_entropy(objective)
     jacobian = _with_loss(objective, half_squared_outputs)
     # the largest eigenvalues of J^T J lie far above the others; deflation makes their part of the trace exact
-    top = top_eigenvalues(jacobian, 1, matrix="gauss-newton", tol=tol, max_products=max_products, seed=seed)
+    shared: dict[str, Any] = {"max_products": max_products, "seed": seed, "progress": progress}
+    top = top_eigenvalues(jacobian, 1, matrix="gauss-newton", tol=tol, **shared)
     traces = {
-        "jacobian": trace(
-            jacobian, matrix="gauss-newton", rtol=rtol, max_products=max_products, deflate=top, seed=seed
-        ),
-        "gauss-newton": trace(
-            objective, matrix="gauss-newton", rtol=rtol, max_products=max_products, seed=seed
-        ),
+        "jacobian": trace(jacobian, matrix="gauss-newton", rtol=rtol, deflate=top, **shared),
+        "gauss-newton": trace(objective, matrix="gauss-newton", rtol=rtol, **shared),
         # only the norm is wanted; the trace is near 0, so that no relative accuracy can be asked for
-        "functional": trace(objective, matrix="functional", rtol=None, max_products=max_products, seed=seed),
+        "functional": trace(objective, matrix="functional", rtol=None, **shared),
     }
-    smallest = top_eigenvalues(
-        objective, 1, which="smallest", matrix="functional", tol=tol, max_products=max_products, seed=seed
-    )
+    smallest = top_eigenvalues(objective, 1, which="smallest", matrix="functional", tol=tol, **shared)
     functional, functional_error = _norm(traces["functional"])
     return CurvatureParts(
         jacobian_trace=traces["jacobian"].value,

@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.curvature.with_pyhessian import ask_pyhessian
+from landscape.krylov.counted import counted_products
 from landscape.krylov.traces import METHODS, block_traces, moments
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult, Result
 
 
 @result
-class TraceEstimate:
+class TraceEstimate(Result):
     """The trace of a matrix and its squared Frobenius norm, with their errors."""
 
     value: float = described("trace of the matrix of the mean loss: sum of its eigenvalues")
@@ -37,7 +40,7 @@ class TraceEstimate:
 
 
 @result
-class LayerTraces:
+class LayerTraces(DrawnResult):
     """The traces of the diagonal blocks of a matrix, one block for each parameter tensor."""
 
     layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
@@ -60,6 +63,7 @@ def trace(
     deflate: TopEigenvalues | None = None,
     matrix: str = "hessian",
     method: str | None = None,
+    progress: Progress | bool | None = None,
 ) -> TraceEstimate:
     """The trace and the squared Frobenius norm of a matrix at the objective's weights.
 
@@ -74,6 +78,7 @@ def trace(
         method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace if its
             vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"` asks PyHessian for a
             second opinion, which has no error estimate.
+        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -90,14 +95,15 @@ def trace(
         method = "xtrace" if fits else "hutchinson"
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
-    found = moments(
-        operator,
-        method=method,
-        rtol=rtol,
-        max_products=max_products,
-        deflate=None if deflate is None else deflation(deflate, objective, matrix),
-        generator=torch.Generator(objective.device).manual_seed(seed),
-    )
+    with counted_products(operator, max_products, progress, "trace") as counted:
+        found = moments(
+            counted,
+            method=method,
+            rtol=rtol,
+            max_products=max_products,
+            deflate=None if deflate is None else deflation(deflate, objective, matrix),
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return TraceEstimate(
         **dataclasses.asdict(found.trace),
         squared_norm=found.square.value,
@@ -119,6 +125,7 @@ def layer_traces(
     seed: int = 0,
     deflate: TopEigenvalues | None = None,
     matrix: str = "hessian",
+    progress: Progress | bool | None = None,
 ) -> LayerTraces:
     """The traces of the diagonal blocks of all parameter tensors, from the same products.
 
@@ -132,6 +139,7 @@ def layer_traces(
         seed: seed of the probes.
         deflate: eigenpairs that were found for the same objective. Their part is exact.
         matrix: as for `trace`.
+        progress: as for `trace`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -139,14 +147,15 @@ def layer_traces(
     sizes = [shape.numel() for shape in objective.shapes]
     operator = matrix_named(matrix, objective)
     operator.expect(min(16, max_products))
-    estimates, converged, products = block_traces(
-        operator,
-        sizes,
-        rtol=rtol,
-        max_products=max_products,
-        deflate=None if deflate is None else deflation(deflate, objective, matrix),
-        generator=torch.Generator(objective.device).manual_seed(seed),
-    )
+    with counted_products(operator, max_products, progress, "layer traces") as counted:
+        estimates, converged, products = block_traces(
+            counted,
+            sizes,
+            rtol=rtol,
+            max_products=max_products,
+            deflate=None if deflate is None else deflation(deflate, objective, matrix),
+            generator=torch.Generator(objective.device).manual_seed(seed),
+        )
     return LayerTraces(
         layer=np.array(objective.names),
         values=np.array([estimate.value for estimate in estimates]),

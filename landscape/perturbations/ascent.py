@@ -298,6 +298,7 @@ def search(
     seed: int,
     directions: Callable[[], Tensor],
     known: tuple[Tensor, Tensor] | None = None,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> Search:
     """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
 
@@ -315,6 +316,7 @@ def search(
         seed: seed of the random starts.
         directions: gives directions of u, such as top eigenvectors, (n, k); called if the gradient is finite.
         known: the loss and the gradient (n,) at the weights, where the caller has them.
+        spend: called with the number of gradients after each.
 
     Raises:
         ValueError: the vectors of an ascent do not fit into the memory budget.
@@ -326,6 +328,7 @@ def search(
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
         loss, gradient = objective.value_and_gradient(neighborhood.weights(objective.theta, offset))
+        spend(1)
         return float(loss - center), neighborhood.slope(gradient)
 
     def climb(start: Callable[[], Tensor]) -> Ascent:

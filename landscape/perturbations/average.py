@@ -6,12 +6,14 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @result
-class AverageSharpness:
+class AverageSharpness(Result):
     """The mean rise of the loss under Gaussian noise on the weights."""
 
     value: float = described("mean rise of the loss", unit=LOSS_UNIT)
@@ -34,6 +36,7 @@ def average_sharpness(
     rtol: float = 0.1,
     max_draws: int = 200,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> AverageSharpness:
     """Average-case sharpness E L(theta + sigma T z) - L(theta) with z standard normal.
 
@@ -47,6 +50,7 @@ def average_sharpness(
             pairs of draws.
         max_draws: largest number of draws.
         seed: seed of the draws.
+        progress: called with the draws spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -54,8 +58,11 @@ def average_sharpness(
     check_size_and_draws(sigma, max_draws)
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
-    rises = GaussianRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=max_draws)
-    value, error, pairs, converged = mean_rises(rises, sigma, rtol, max_draws // 2)
+    with counted(max_draws, progress, "average sharpness", "draws") as spend:
+        rises = GaussianRises(
+            {"loss": objective}, adaptive=adaptive, seed=seed, expected=max_draws, spend=spend
+        )
+        value, error, pairs, converged = mean_rises(rises, sigma, rtol, max_draws // 2)
     return AverageSharpness(
         value=float(value[0]),
         standard_error=float(error[0]),

@@ -14,13 +14,14 @@ from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 MOST_DOUBLINGS = 20
 """The learning rates tried lie within 2^20, a million, of the first one."""
 
 
 @result
-class CriticalSharpness:
+class CriticalSharpness(Result):
     """The smallest learning rate found along an update at which the loss rises, between its bounds."""
 
     value: float = described(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class GaussianRises:
         adaptive: what the noise is relative to.
         seed: seed of the draws.
         expected: approximate number of evaluations.
+        spend: called with the number of evaluations after each block of them.
 
     Attributes:
         center: losses of the model itself, (losses,).
@@ -38,12 +39,19 @@ class GaussianRises:
     """
 
     def __init__(
-        self, objectives: Mapping[str, Objective], *, adaptive: str, seed: int, expected: int
+        self,
+        objectives: Mapping[str, Objective],
+        *,
+        adaptive: str,
+        seed: int,
+        expected: int,
+        spend: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._evaluator = Evaluator(objectives, [], expected=expected)
         self._first = next(iter(objectives.values()))
         self._scale = scale_of(self._first, adaptive)
         self._seed = seed
+        self._spend = spend
         self._rises: dict[float, FloatArray] = {}
         self.center = self._evaluator.center.loss[0]
         self.evaluations = 0
@@ -70,6 +78,7 @@ class GaussianRises:
         offsets = torch.stack(noises)
         losses = self._evaluator.at(torch.cat([theta + offsets, theta - offsets])).loss
         self.evaluations += len(losses)
+        self._spend(len(losses))
         with np.errstate(invalid="ignore"):
             return np.asarray(losses.reshape(2, len(indices), -1).mean(0) - self.center)
 

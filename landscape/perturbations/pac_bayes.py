@@ -14,8 +14,10 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.gaussian import FEW_PAIRS, GaussianRises, check_size_and_draws
+from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 STEPS = 40
 """Largest number of steps of the search for sigma; each changes sigma by a factor of up to `FARTHEST`."""
@@ -24,7 +26,7 @@ FARTHEST = 5.0
 
 
 @result
-class NoiseTolerance:
+class NoiseTolerance(Result):
     """The largest Gaussian noise on the weights that keeps the mean rise of the loss under a given value."""
 
     sigma: float = described("standard deviation of the noise, the geometric middle of the interval")
@@ -49,6 +51,7 @@ def pac_bayes_sigma(
     rtol: float = 0.05,
     max_draws: int = 200,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> NoiseTolerance:
     """The sigma at which E L(theta + sigma T z) - L(theta) = increase, and a 95% interval of sigma.
 
@@ -69,13 +72,18 @@ def pac_bayes_sigma(
             Each end is found to a tenth of rtol.
         max_draws: largest number of draws at each sigma.
         seed: seed of the draws.
+        progress: called with the evaluations done and about how many there will be. True writes a line on the terminal.
 
     Raises:
         ValueError: an argument is out of range.
     """
     check_tolerance(increase, rtol, max_draws)
-    rises = GaussianRises({"loss": objective}, adaptive=adaptive, seed=seed, expected=10 * max_draws)
-    low, high = tolerated(rises, 0, increase, rtol, max_draws // 2, first_sigma(objective, adaptive))
+    expected = 10 * max_draws
+    with counted(expected, progress, "PAC-Bayes sigma", "evaluations") as spend:
+        rises = GaussianRises(
+            {"loss": objective}, adaptive=adaptive, seed=seed, expected=expected, spend=spend
+        )
+        low, high = tolerated(rises, 0, increase, rtol, max_draws // 2, first_sigma(objective, adaptive))
     return NoiseTolerance(
         increase=increase,
         adaptive=adaptive,

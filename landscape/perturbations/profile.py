@@ -25,6 +25,7 @@ from landscape.perturbations.worst_case import check_ascent, top_direction
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ WORST_TOL = 0.01
 
 
 @result
-class SharpnessProfile:
+class SharpnessProfile(Result):
     """A table with measures of sharpness as rows and losses as columns. Each value has its error and its cost."""
 
     measure: NDArray[np.str_] = described("name of the measure", dims=("measure",), coordinate=True)

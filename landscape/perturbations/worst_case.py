@@ -17,8 +17,10 @@ from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import NORMS, Neighborhood, remembered_points, search
 from landscape.perturbations.relative_scale import scale_of
+from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 ROUGHLY = 0.1
 """Relative residual of the eigenvector from which ascents start. It may be large, because ascents improve the start."""
@@ -26,7 +28,7 @@ MOST_PRODUCTS = 30
 
 
 @result
-class Sharpness:
+class Sharpness(Result):
     """The largest rise of the loss that was found near the weights, and whether the search converged."""
 
     value: float = described("largest rise of the mean loss found", unit=LOSS_UNIT)
@@ -81,6 +83,7 @@ def sharpness(
     restarts: int = 4,
     start: TopEigenvalues | None = None,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> Sharpness:
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
@@ -105,6 +108,8 @@ def sharpness(
         start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If not given,
             the largest eigenpair is computed.
         seed: seed of the random starts.
+        progress: called with the gradients of ascents spent and the most that may be spent. True writes a line on the
+            terminal.
 
     Raises:
         ValueError: an argument is out of range, or the start has no vectors or another size.
@@ -112,16 +117,25 @@ def sharpness(
     check_ascent(rho, norm, steps, restarts, tol)
     spent = objective.gradients
     neighborhood = Neighborhood(rho, norm, scale_of(objective, adaptive))
-    eigenvectors = None if start is None else _vectors(start, objective)
+    given = None if start is None else _vectors(start, objective)
+    if adaptive != "none":
+        given = None
 
     def directions() -> Tensor:
-        if eigenvectors is None or adaptive != "none":
-            return top_direction(objective, neighborhood.scale, seed)
-        return eigenvectors
+        return top_direction(objective, neighborhood.scale, seed) if given is None else given
 
-    found = search(
-        objective, neighborhood, steps=steps, restarts=restarts, tol=tol, seed=seed, directions=directions
-    )
+    starts = 1 + restarts + 2 * (1 if given is None else given.shape[1])
+    with counted(steps * starts, progress, "sharpness", "gradients") as spend:
+        found = search(
+            objective,
+            neighborhood,
+            steps=steps,
+            restarts=restarts,
+            tol=tol,
+            seed=seed,
+            directions=directions,
+            spend=spend,
+        )
     highest, scale = found.highest, neighborhood.scale
     return Sharpness(
         value=highest.rise,

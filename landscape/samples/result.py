@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 ERROR = "_error"
 SAMPLE = ("sample",)
@@ -31,7 +32,7 @@ def _standard_error(of: str) -> FloatArray | None:
 
 
 @result
-class SampleCurvature:
+class SampleCurvature(DrawnResult):
     """Loss, gradient and curvature of every sample, in the order in which the data are read.
 
     A measure that was not asked for, or that is not defined, is None. A sample whose loss is no number, or that does
@@ -134,7 +135,7 @@ class SampleCurvature:
 
 
 @result
-class GroupCurvature:
+class GroupCurvature(DrawnResult):
     """Means of per-sample measures over groups of samples. Samples without a number are left out, and counted."""
 
     group: NDArray[np.str_] = described("names of the groups", dims=("group",), coordinate=True)

@@ -9,11 +9,12 @@ from torch import Tensor
 from landscape.krylov.stopping import QUANTILE, student
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 from landscape.sampling.units import Units
 
 
 @result
-class SamplingError:
+class SamplingError(DrawnResult):
     """What measured quantities would be on other samples from the same source, at the same weights."""
 
     quantity: NDArray[np.str_] = described("what was measured", dims=("quantity",), coordinate=True)

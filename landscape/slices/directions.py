@@ -16,6 +16,7 @@ from landscape.loss.weights import Weights, filter_norms
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import Result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
@@ -24,7 +25,7 @@ PIECE = 2**16
 
 
 @result
-class Directions:
+class Directions(Result):
     """Vectors in weight space, and how they were made."""
 
     vectors: Tensor = described("directions, one a column", dims=("parameter", "direction"))

@@ -17,13 +17,14 @@ from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 from landscape.slices.axes import axis_of
 from landscape.slices.directions import Directions
 from landscape.slices.measured import Options, first_of, prepared
 
 
 @result
-class Line:
+class Line(DrawnResult):
     """Loss and accuracy at theta + alpha d."""
 
     alpha: FloatArray = described("multiple of the direction", dims=("alpha",), coordinate=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -15,6 +15,7 @@ from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 from landscape.slices.directions import Directions
 
 BLOCK = 1 << 20
@@ -22,7 +23,7 @@ BLOCK = 1 << 20
 
 
 @result
-class Trajectory:
+class Trajectory(DrawnResult):
     """Checkpoints of a training as points of a plane through the model."""
 
     coordinates: FloatArray = described(
@@ -32,6 +33,9 @@ class Trajectory:
     explained: FloatArray = described(
         "share of the checkpoints' variance along each direction; NaN for directions that are not orthonormal",
         dims=("direction",),
+    )
+    from_model: FloatArray | None = described(
+        "l2 distance of each checkpoint from the model itself", dims=("checkpoint",), default=None
     )
 
 
@@ -74,8 +78,41 @@ def trajectory_directions(
         angles=np.degrees(np.arccos(np.clip(cosines, -1, 1))),
     )
     explained = (squares / squares.sum())[:count].cpu().numpy()
-    coordinates, distances = _projected(points, vectors)
-    return directions, Trajectory(coordinates, distances, explained)
+    return directions, _projected(points, vectors, explained)
+
+
+@of_objective
+def shared_plane(
+    objective: Objective, trajectories: Mapping[str, Sequence[Weights]], count: int = 2
+) -> tuple[Directions, dict[str, Trajectory]]:
+    """One plane for several trainings: the principal directions of all their checkpoints together, and each path.
+
+    `explained` of each trajectory is the share of the variance of all checkpoints, so that a training with more
+    checkpoints has more influence on the plane. `distances` say how far each checkpoint lies from the plane.
+
+    Args:
+        objective: its weights are the origin, such as where all trainings begin.
+        trajectories: name -> the weights of a training, in order.
+        count: number of directions.
+
+    Raises:
+        ValueError: no trajectory, or what `trajectory_directions` raises of all checkpoints together.
+    """
+    if not trajectories:
+        raise ValueError("trajectories: holds none")
+    directions, whole = trajectory_directions(
+        objective, [weights for training in trajectories.values() for weights in training], count
+    )
+    assert whole.from_model is not None
+    ends = np.cumsum([len(training) for training in trajectories.values()])
+    parts = zip(
+        *(np.split(each, ends[:-1]) for each in (whole.coordinates, whole.distances, whole.from_model)),
+        strict=True,
+    )
+    return directions, {
+        name: Trajectory(coordinates, distances, whole.explained, from_model)
+        for name, (coordinates, distances, from_model) in zip(trajectories, parts, strict=True)
+    }
 
 
 @of_objective
@@ -91,8 +128,7 @@ def projected_trajectory(
     vectors = directions.vectors.to(objective.device, torch.float64)
     if torch.linalg.matrix_rank(vectors) < vectors.shape[1]:
         raise ValueError("directions: are not independent")
-    coordinates, distances = _projected(points, vectors)
-    return Trajectory(coordinates, distances, np.full(vectors.shape[1], np.nan))
+    return _projected(points, vectors, np.full(vectors.shape[1], np.nan))
 
 
 @dataclass(frozen=True)
@@ -150,9 +186,11 @@ def _principal_components(points: _Points, count: int) -> tuple[Tensor, Tensor]:
     return basis * triangle.diagonal().sign(), squares
 
 
-def _projected(points: _Points, vectors: Tensor) -> tuple[FloatArray, FloatArray]:
+def _projected(points: _Points, vectors: Tensor, explained: FloatArray) -> Trajectory:
     basis, triangle = torch.linalg.qr(vectors)
     along = torch.as_tensor(sum(block @ basis[place] for place, block in points.blocks()))
     coordinates = torch.linalg.solve_triangular(triangle, along.T, upper=True).T
     squares = sum((block - along @ basis[place].T).square().sum(1) for place, block in points.blocks())
-    return coordinates.cpu().numpy(), torch.as_tensor(squares).sqrt().cpu().numpy()
+    far = sum(block.square().sum(1) for _, block in points.blocks())
+    distances, from_model = (torch.as_tensor(each).sqrt().cpu().numpy() for each in (squares, far))
+    return Trajectory(coordinates.cpu().numpy(), distances, explained, from_model)

@@ -19,6 +19,7 @@ from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 from landscape.slices.adaptive import refined
 from landscape.slices.axes import axis_of, pair_of
 from landscape.slices.directions import Directions
@@ -28,7 +29,7 @@ POINT = ("alpha", "beta")
 
 
 @result
-class Surface:
+class Surface(DrawnResult):
     """Loss and accuracy at theta + alpha d1 + beta d2."""
 
     alpha: FloatArray = described("multiple of the first direction", dims=("alpha",), coordinate=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import landscape.curvature.eigenvalues as eigenvalues
 import landscape.curvature.gradient_noise as noise
+import landscape.curvature.parts as parts
 import landscape.curvature.traces as traces
 import landscape.perturbations.critical_sharpness as critical
 import landscape.perturbations.worst_case as worst_case
@@ -286,6 +287,36 @@ def critical_sharpness(*, tol: float = 0.1) -> Measure:
     return Measure("critical_sharpness", take, metrics, 4.0, needs_update=True)
 
 
+def curvature_parts(*, rtol: float = 0.1, tol: float = 0.1, max_products: int = 100) -> Measure:
+    """The parts of a cross-entropy's curvature (`landscape.curvature_parts`), of which only one depends on the labels.
+
+    Args:
+        rtol, tol, max_products: as for `landscape.curvature_parts`.
+    """
+    words = {
+        "jacobian_trace": "trace of mean J^T J",
+        "jacobian_top": "largest eigenvalue of mean J^T J",
+        "uncertainty": "mean of 1 - sum of squared probabilities",
+        "gauss_newton_trace": "trace of the Gauss-Newton matrix",
+        "functional_norm": "Frobenius norm of the functional Hessian",
+    }
+
+    def take(look: Look) -> dict[str, float]:
+        found = parts.curvature_parts(
+            look.objective, rtol=rtol, tol=tol, max_products=max_products, seed=look.seed
+        )
+        return {name: float(getattr(found, name)) for name in (*words, *errors)} | {
+            "curvature_parts_converged": float(found.converged)
+        }
+
+    errors = {
+        f"{name}_error": f"error of the {text}" for name, text in words.items() if name != "uncertainty"
+    }
+    flag = {"curvature_parts_converged": "1 where every part is within its tolerance, else 0"}
+    metrics = {name: ("", text) for name, text in {**words, **errors, **flag}.items()}
+    return Measure("curvature_parts", take, metrics, 300.0)
+
+
 def gradient_noise(*, pieces: int = 32) -> Measure:
     """The trace of the covariance of the samples' gradients, and the simple noise scale."""
 
@@ -333,6 +364,7 @@ BY_NAME: dict[str, Callable[[], Measure]] = {
     "sharpness": sharpness,
     "critical_sharpness": critical_sharpness,
     "gradient_noise": gradient_noise,
+    "curvature_parts": curvature_parts,
     "movement": movement,
 }
 """The measures that need no more than their name, for `Tracker(measures=[...])`."""

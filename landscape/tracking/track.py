@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
+from landscape.results.shown import DrawnResult
 
 
 @result
-class Track:
+class Track(DrawnResult):
     """The metrics of all looks at a training."""
 
     step: NDArray[np.int64] = described("optimizer steps done at the look", dims=("look",), coordinate=False)

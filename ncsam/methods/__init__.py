@@ -20,6 +20,7 @@ from ncsam.methods.oracle import OracleSAM
 from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, TrainingLoss, remembers_samples
 from ncsam.methods.plain import Plain
 from ncsam.methods.sam import SAM
+from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
 from ncsam.options import Registry, options_of
 
@@ -31,6 +32,8 @@ METHODS: dict[str, type[Method]] = {
     "friendly-sam": FriendlySAM,
     "bsam": BSAM,
     "saner": SANER,
+    "j-sam": JacobianSAM,
+    "l-sam": LogitSAM,
     "ncsam": NCSAM,
     "cluster-ncsam": ClusterNCSAM,
     "oracle-sam": OracleSAM,
@@ -103,6 +106,8 @@ __all__ = [
     "ClusterNCSAM",
     "CoTeaching",
     "FriendlySAM",
+    "JacobianSAM",
+    "LogitSAM",
     "LossFunction",
     "Method",
     "OracleSAM",

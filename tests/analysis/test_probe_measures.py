@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from analysis.plan.reading import read_study
+from analysis.store import LOSS_LEVELS, column_at_loss, scalars
 from tests.analysis.tiny_study import TINY, run_tiny
 
 PROBED = TINY.replace(
@@ -12,7 +13,7 @@ PROBED = TINY.replace(
     """epochs = 3
 probe_epochs = [1, 3]
 probe_samples = 40
-probe_measures = ["trace", "gradient_noise", "critical_sharpness"]""",
+probe_measures = ["loss", "trace", "gradient_noise", "critical_sharpness", "curvature_parts"]""",
 ).replace("seeds = [0, 1]", "seeds = [0]")
 
 
@@ -37,6 +38,22 @@ def test_they_are_in_the_history_of_both_losses_at_the_probed_epochs(tmp_path):
         rate = history["probe_critical_learning_rate_observed"][[0, 2]]
         assert (rate > 0).all()
         np.testing.assert_allclose(history["probe_critical_sharpness_observed"][[0, 2]], 2 / rate)
+
+
+def test_the_table_holds_the_parts_of_curvature_at_the_levels_that_the_loss_passed(tmp_path):
+    out = tmp_path / "out"
+    run_tiny(tmp_path, out, PROBED)
+    for path in out.rglob("seed0.h5"):
+        with h5py.File(path) as file:
+            losses, traces = (
+                file["history"][f"probe_{name}_observed"][[0, 2]] for name in ("loss", "jacobian_trace")
+            )
+            assert (file["history/probe_curvature_parts_converged_observed"][[0, 2]] == 1).all()
+        row = scalars(path)
+        passed = [level for level in LOSS_LEVELS if losses[1] <= level < losses[0]]
+        for level in LOSS_LEVELS:
+            found = row[column_at_loss("jacobian_trace", level)]
+            assert min(traces) <= found <= max(traces) if level in passed else np.isnan(found)
 
 
 def test_an_unknown_one_is_refused(tmp_path):

@@ -47,6 +47,23 @@ def test_listed_values_are_candidates_to_choose_from(tmp_path):
     assert [t.path for t in selection_runs(study, by_label["oracle"])] == [t.path for t in trials]
 
 
+def test_with_a_choice_for_each_seed_no_two_seeds_share_a_trial(tmp_path):
+    study = read(tmp_path, GOOD + "[selection]\nseeds = [7, 8]\nper_seed = true\n")
+    trials = [{t.path for t in selection_runs(study, run)} for run in final_runs(study)]
+    by_seed = {
+        run.config.seed: {t.config.seed for t in selection_runs(study, run)}
+        for run in final_runs(study)
+        if run.config.method.label == "SAM"
+    }
+    assert by_seed == {0: {10_007, 10_008}, 1: {20_007, 20_008}}
+    sam = [
+        paths
+        for run, paths in zip(final_runs(study), trials, strict=True)
+        if run.config.method.label == "SAM"
+    ]
+    assert len(set.union(*sam)) == sum(map(len, sam))
+
+
 def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path):
     prints = set()
     for change in ("", "epochs = 3", "hidden = [17]", "rho = [0.1, 0.4]", "sharpness_rho = 0.1"):
@@ -95,6 +112,11 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: holds a value twice"),
         ("seeds = [0, 1]", "seeds = [-1]", "seeds.0"),
         ("[noise]", "[selection]\nseeds = [7, 7]\n[noise]", "selection.seeds: holds a value twice"),
+        (
+            "[noise]",
+            "[selection]\nseeds = [10000]\nper_seed = true\n[noise]",
+            "selection.seeds: with per_seed they must be below 10000",
+        ),
         ("epochs = 2", "epochs = 2\nprobe_epochs = [3]", "training.probe_epochs: 3 comes after the last"),
         ("[noise]", "[measure]\nsurface_rates = [0.4]\n[noise]", "measure.surface_seeds: is empty"),
         ("[noise]", "[measure]\nsurface_seeds = [0]\n[noise]", "measure.surface_rates: is empty"),

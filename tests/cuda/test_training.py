@@ -32,6 +32,8 @@ SETTINGS = {
     "friendly-sam": {"rho": 0.1},
     "bsam": {"rho": 0.1},
     "saner": {"rho": 0.1},
+    "j-sam": {"rho": 0.1},
+    "l-sam": {"rho": 0.1},
     # all of the batch is drawn: the CPU's and the GPU's random numbers differ
     "ncsam": {"rho": 0.1, "flip_ratio": 1.0, "strength": 0.1, "warmup": 0.0},
     "oracle-sam": {"rho": 0.1},

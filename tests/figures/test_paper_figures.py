@@ -31,6 +31,18 @@ def probed():
     return frame
 
 
+def looks_at_trainings():
+    """Two runs in each of two series, whose losses fall and once are not positive."""
+    return pd.DataFrame(
+        [
+            {"series": series, "noise_rate": rate, "seed": 0, "loss": loss, "value": 10 / (loss + 0.1) + rate}
+            for series in ("labels that stay", "redrawn")
+            for rate in (0.0, 0.4)
+            for loss in (2.3, 1.1, 0.4, 0.0)
+        ]
+    )
+
+
 FIGURES = {
     "alignment": lambda **how: figures.alignment(histories(), "NCSAM", **how),
     "contours": lambda **how: figures.contours(
@@ -51,6 +63,9 @@ FIGURES = {
     "sharpness accuracy": lambda **how: figures.sharpness_accuracy(runs(), **how),
     "sharpness over epochs": lambda **how: figures.sharpness_over_epochs(probed(), 0.4, **how),
     "spectra": lambda **how: figures.spectra([("SGD", DENSITY)], matrix_name="Hessian", about="", **how),
+    "training loss": lambda **how: figures.against_training_loss(
+        looks_at_trainings(), "tr $J^T J$", about="digits", **how
+    ),
     "training curves": lambda **how: figures.training_curves(histories(), **how),
 }
 
@@ -85,6 +100,27 @@ def test_all_text_has_the_font_and_the_caption_is_left_out_on_request(name):
         if text.get_text() and text.get_visible():
             assert text.get_fontfamily() == ["serif"], text
             assert text.get_fontsize() <= 1.2 * 7 + 1e-9, text
+
+
+def test_a_training_is_one_line_from_high_to_low_loss():
+    figure = figures.against_training_loss(looks_at_trainings(), "value", about="digits")
+    (ax,) = figure.axes
+    lines = [line for line in ax.lines if len(line.get_xdata())]
+    assert len(lines) == 4
+    for line in lines:
+        np.testing.assert_array_equal(line.get_xdata(), [2.3, 1.1, 0.4])
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]
+    assert {(line.get_marker(), line.get_linestyle()) for line in lines} == {
+        ("o", "-"),
+        ("s", "-"),
+        ("o", "--"),
+        ("s", "--"),
+    }
+
+
+def test_looks_without_a_positive_loss_are_refused():
+    with pytest.raises(ValueError, match="looks: none has a positive loss"):
+        figures.against_training_loss(looks_at_trainings().assign(loss=0.0), "value", about="digits")
 
 
 def test_what_the_user_has_set_in_matplotlib_is_respected():

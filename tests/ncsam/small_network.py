@@ -4,7 +4,20 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ncsam import ASAM, BSAM, GSAM, NCSAM, SAM, SANER, ClusterNCSAM, FriendlySAM, OracleSAM, Plain
+from ncsam import (
+    ASAM,
+    BSAM,
+    GSAM,
+    NCSAM,
+    SAM,
+    SANER,
+    ClusterNCSAM,
+    FriendlySAM,
+    JacobianSAM,
+    LogitSAM,
+    OracleSAM,
+    Plain,
+)
 
 loss_fn = nn.CrossEntropyLoss()
 COMPENSATED = {"rho": 0.3, "flip_ratio": 0.4, "strength": 0.2, "warmup": 0.1}
@@ -56,6 +69,8 @@ METHODS = {
     "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.3),
     "bsam": lambda m: BSAM(m, loss_fn, rho=0.3),
     "saner": lambda m: SANER(m, loss_fn, rho=0.3),
+    "j-sam": lambda m: JacobianSAM(m, loss_fn, rho=0.3),
+    "l-sam": lambda m: LogitSAM(m, loss_fn, rho=0.3),
     "ncsam": lambda m: NCSAM(m, loss_fn, **COMPENSATED),
     "cluster-ncsam": lambda m: ClusterNCSAM(m, loss_fn, **{**COMPENSATED, "flip_ratio": 0.9}),
     "oracle": lambda m: OracleSAM(m, loss_fn, rho=0.3, clean_targets=batch(seed=5)[1]),

@@ -1,0 +1,44 @@
+"""E: what the field says about why flat-minima methods are robust to label noise."""
+
+from __future__ import annotations
+
+from analysis.claims.claim import Claim
+from analysis.claims.differences import Difference, Level
+from analysis.claims.variants import JACOBIAN_SAM, LOGIT_SAM, NCSAM, SAM, SGD
+
+CLAIMS = (
+    Claim(
+        "E1",
+        "SAM is robust to label noise by the outputs' Jacobian, and not by the loss's gradient in the outputs.",
+        "Baek, Kolter and Raghunathan 2024 (arXiv:2405.03676)",
+        [
+            Difference("test_accuracy", JACOBIAN_SAM, SGD, 1),
+            Difference("test_accuracy", LOGIT_SAM, JACOBIAN_SAM, -1),
+            Difference("jacobian_trace_observed", JACOBIAN_SAM, SGD, -1),
+        ],
+        controls=[
+            Difference("test_accuracy", JACOBIAN_SAM, SAM, 0),
+            Difference("test_accuracy", LOGIT_SAM, SGD, 0),
+            Difference("memorized", JACOBIAN_SAM, SGD, -1),
+            Difference("memorized", LOGIT_SAM, SGD, -1),
+            Difference("jacobian_trace_observed", LOGIT_SAM, SGD, -1),
+            Difference("jacobian_trace_observed", SAM, SGD, -1),
+            Difference("uncertainty_observed", SAM, SGD, 1),
+            # the same perturbation with other gradients: equal radii do not make equal lengths
+            Difference("perturbation_norm", JACOBIAN_SAM, SAM, 0),
+            Difference("perturbation_norm", LOGIT_SAM, SAM, 0),
+        ],
+    ),
+    Claim(
+        "E2",
+        "Rightly labeled samples are fitted first: true labels that training recovered are lost again, and less with "
+        "SAM.",
+        "Arpit et al. 2017; Liu et al. 2020 (early learning); Baek et al. 2024 for SAM",
+        [Level("recovered_lost", SGD, 1), Difference("recovered_lost", SAM, SGD, -1)],
+        controls=[
+            Difference("recovered_lost", NCSAM, SAM, -1),
+            Difference("best_recovered", SAM, SGD, 1),
+            Difference("best_recovered", NCSAM, SAM, 1),
+        ],
+    ),
+)

@@ -1,0 +1,46 @@
+"""Columns of the table that come from the history of a run's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.store.at_loss import columns_at_loss
+from ncsam.alignment import ALIGNMENT_METRICS
+from ncsam.probes import GROUPS
+from ncsam.training import METRICS, mean_of_defined
+
+
+def history_columns(history: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Metrics of the last and the best epoch, and means over training.
+
+    Args:
+        history: metric -> (epochs,), NaN where a metric was not measured or has no value.
+    """
+    row = {name: float(history[name][-1]) for name in METRICS}
+    accuracy = history["test_accuracy"]
+    best = int(np.where(np.isnan(accuracy), -1.0, accuracy).argmax())
+    row["best_test_accuracy"] = float(accuracy[best])
+    row["best_epoch"] = best + 1
+    # NaN without wrong labels
+    row["best_recovered"] = float(np.fmax.reduce(history["recovered"]))
+    probed = [name for name in history if name.startswith("probe_")]
+    for name in (*ALIGNMENT_METRICS, "perturbation_norm", *probed):
+        # NaN stands for epochs of the warm-up and for batches without wrong labels
+        row[f"mean_{name}"] = mean_of_defined(history[name])
+    for group in GROUPS if probed else ():
+        row[f"mean_probe_damping_{group}"] = mean_log_ratio(
+            history[f"probe_perturbed_gradient_{group}"], history[f"probe_gradient_{group}"]
+        )
+    return row | columns_at_loss(history)
+
+
+def mean_log_ratio(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean of log10(first / second) over the epochs in which both are positive.
+
+    The ratio of the two means would mix different epochs, because nothing is perturbed in a warm-up.
+    """
+    both = (first > 0) & (second > 0)
+    return mean_of_defined(np.log10(first[both] / second[both]))
