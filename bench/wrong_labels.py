@@ -18,21 +18,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+import ncsam
 from landscape import Objective, sample_curvature
-from ncsam import (
-    Dataset,
-    Detection,
-    NoisyLabels,
-    Plain,
-    build_model,
-    corrupt_labels,
-    cross_validated_probabilities,
-    detect,
-    fit,
-    human_labels,
-    load_dataset,
-    read_human_labels,
-)
 
 KEYS = ["dataset", "noise_kind", "seed"]
 SEEDS = range(3)
@@ -67,13 +54,13 @@ SETTINGS = {
 }
 
 
-def build(setting: Setting, data: Dataset, seed: int) -> tuple[Plain, torch.optim.Optimizer]:
-    model = build_model(setting.model, data.input_shape, data.num_classes, seed=seed, **setting.options)
-    method = Plain(model, nn.CrossEntropyLoss())
+def build(setting: Setting, data: ncsam.Dataset, seed: int) -> tuple[ncsam.Plain, torch.optim.Optimizer]:
+    model = ncsam.build_model(setting.model, data.input_shape, data.num_classes, seed=seed, **setting.options)
+    method = ncsam.Plain(model, nn.CrossEntropyLoss())
     return method, torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
 
 
-def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -> Detection:
+def detection(setting: Setting, data: ncsam.Dataset, labels: ncsam.NoisyLabels, seed: int) -> ncsam.Detection:
     """All criteria, of one training and of the trainings of the folds."""
     method, optimizer = build(setting, data, seed)
     curvatures = []
@@ -85,7 +72,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
             assert found.input_curvature is not None
             curvatures.append(torch.from_numpy(found.input_curvature))
 
-    history = fit(
+    history = ncsam.fit(
         method,
         optimizer,
         data.train,
@@ -97,7 +84,7 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
         record_samples=True,
         on_epoch=measure,
     )
-    chances = cross_validated_probabilities(
+    chances = ncsam.cross_validated_probabilities(
         data.train,
         labels,
         lambda fold: build(setting, data, 100 * seed + fold),
@@ -106,12 +93,12 @@ def detection(setting: Setting, data: Dataset, labels: NoisyLabels, seed: int) -
         seed=seed,
         folds=setting.folds,
     )
-    return detect(
+    return ncsam.detect(
         history, labels, probabilities=chances, measures={CURVATURE: torch.stack(curvatures).mean(0)}
     )
 
 
-def rows_of(detection: Detection, labels: NoisyLabels) -> Iterator[dict[str, object]]:
+def rows_of(detection: ncsam.Detection, labels: ncsam.NoisyLabels) -> Iterator[dict[str, object]]:
     for found in detection.quality(labels.is_wrong):
         row: dict[str, object] = {
             "criterion": found.criterion,
@@ -136,13 +123,13 @@ def cases(datasets: list[str]) -> Iterator[tuple[str, str, int]]:
                 yield from ((dataset, kind, seed) for seed in SEEDS)
 
 
-def labels_of(kind: str, data: Dataset, seed: int, human: Path | None) -> NoisyLabels:
+def labels_of(kind: str, data: ncsam.Dataset, seed: int, human: Path | None) -> ncsam.NoisyLabels:
     clean = data.train.targets
     if kind == HUMAN:
         assert human is not None, "--human: the file of CIFAR-10N's labels"
-        return human_labels(clean, read_human_labels(human, "worst")[data.train_indices])
+        return ncsam.human_labels(clean, ncsam.read_human_labels(human, "worst")[data.train_indices])
     inputs = {"inputs": data.train.inputs} if kind == "part-dependent" else {}
-    return corrupt_labels(clean, kind=kind, rate=RATE, seed=seed, **inputs)
+    return ncsam.corrupt_labels(clean, kind=kind, rate=RATE, seed=seed, **inputs)
 
 
 def markdown(table: pd.DataFrame, column: str) -> str:
@@ -183,7 +170,9 @@ def main() -> None:
         arguments.most -= 1
         setting = SETTINGS[dataset]
         folder = None if dataset == "digits" else arguments.data_dir
-        data = load_dataset(setting.name, folder, train_samples=setting.samples, test_samples=300, seed=seed)
+        data = ncsam.load_dataset(
+            setting.name, folder, train_samples=setting.samples, test_samples=300, seed=seed
+        )
         labels = labels_of(kind, data, seed, arguments.human)
         found = pd.DataFrame(rows_of(detection(setting, data, labels, seed), labels))
         found.insert(0, "seed", seed)

@@ -5,21 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from figures import style as style_sheet
 from figures.panels import panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    data_of,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    looks,
-    marked,
-    new_figure,
-    wrong_labels,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 CURVES = (
     ("cos_compensated_sam_clean", "SAM's perturbation and the true labels'"),
@@ -47,9 +35,9 @@ def alignment(
     if runs.empty:
         raise ValueError(f"method: no run of {method!r} with wrong labels")
     rates = sorted(runs["noise_rate"].unique())
-    with drawing(style):
-        look = looks(label for _, label in CURVES)
-        figure = new_figure(width, 3.2)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(label for _, label in CURVES)
+        figure = style_sheet.new_figure(width, 3.2)
         grid = panel_grid(figure, 1, len(rates), 2.0)
         for ax, rate in zip(grid.axes[0], rates, strict=True):
             of_rate = runs[runs["noise_rate"] == rate]
@@ -57,18 +45,23 @@ def alignment(
                 by_epoch = of_rate.groupby("epoch")[metric]
                 mean, color = by_epoch.mean(), look[label]["color"]
                 ax.plot(
-                    mean.index, mean, **look[label], label=label, ms=3.5, markevery=marked(index, len(mean))
+                    mean.index,
+                    mean,
+                    **look[label],
+                    label=label,
+                    ms=3.5,
+                    markevery=style_sheet.marked(index, len(mean)),
                 )
                 ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=color, alpha=0.18, lw=0)
             ax.axhline(0, color="0.5", lw=0.8)
-            few_ticks(ax.xaxis, 4, integer=True)
-            few_ticks(ax.yaxis)
-        grid.label(["cosine"], [wrong_labels(rate) for rate in rates], "epoch")
-        legend_above(figure, grid.axes[0, :1])
-        finish(
+            style_sheet.few_ticks(ax.xaxis, 4, integer=True)
+            style_sheet.few_ticks(ax.yaxis)
+        grid.label(["cosine"], [style_sheet.wrong_labels(rate) for rate in rates], "epoch")
+        style_sheet.legend_above(figure, grid.axes[0, :1])
+        style_sheet.finish(
             figure,
             style,
-            f"{data_of(runs)}: {method} from the end of its warm-up; mean over seeds, band: smallest to "
+            f"{style_sheet.data_of(runs)}: {method} from the end of its warm-up; mean over seeds, band: smallest to "
             "largest. The claim: squares above circles, inverted triangles above 0.",
         )
     return figure

@@ -10,20 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures import style as style_sheet
 from figures.panels import panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    data_of,
-    drawing,
-    finish,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    new_figure,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape.results.wording import percent
 
 QUANTITIES = (
@@ -49,9 +38,9 @@ def curvature(runs: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = 
     # infinite values have no mean
     runs = runs.replace([np.inf, -np.inf], np.nan)
     rates = np.sort(runs["noise_rate"].unique())
-    with drawing(style):
-        look = looks(runs["method"])
-        figure = new_figure(width, 5.6)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(runs["method"])
+        figure = style_sheet.new_figure(width, 5.6)
         grid = panel_grid(figure, len(LOSSES), len(QUANTITIES), 2.0, share_y=False)
         for column, (quantity, _) in enumerate(QUANTITIES):
             above, below = grid.axes[:, column]
@@ -59,18 +48,18 @@ def curvature(runs: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = 
             for ax, (loss, _) in zip((above, below), LOSSES, strict=True):
                 _draw(ax, runs, f"{quantity}_{loss}", look)
                 # both losses have one scale
-                logarithmic(ax.yaxis, runs[[f"{quantity}_{each}" for each, _ in LOSSES]])
+                style_sheet.logarithmic(ax.yaxis, runs[[f"{quantity}_{each}" for each, _ in LOSSES]])
                 ax.set_xticks(rates, labels=map(percent, rates))
         names = [label for _, label in QUANTITIES]
         grid.label([label for _, label in LOSSES], names, "wrong labels in training")
-        legend_above(figure, grid.axes.flat)
+        style_sheet.legend_above(figure, grid.axes.flat)
         rho = runs["sharpness_rho_observed"].dropna().unique()
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""
-        finish(
+        style_sheet.finish(
             figure,
             style,
-            f"{data_of(runs)}: mean over seeds, bars from smallest to largest; points are shifted sideways to "
-            f"be told apart. {_missing(runs)}{_errors(runs)}{radius}.",
+            f"{style_sheet.data_of(runs)}: mean over seeds, bars from smallest to largest; points are shifted sideways "
+            f"to be told apart. {_missing(runs)}{_errors(runs)}{radius}.",
         )
     return figure
 
@@ -85,7 +74,7 @@ def _draw(ax: Axes, runs: pd.DataFrame, column: str, looks: Mapping[str, Mapping
         # the mean of equal values may be a rounding beside them
         spread = [(mean - by_rate.min()).clip(lower=0), (by_rate.max() - mean).clip(lower=0)]
         at = mean.index.to_numpy() + (index - (len(looks) - 1) / 2) * shift
-        name = legend_name(str(method))
+        name = style_sheet.legend_name(str(method))
         ax.errorbar(at, mean, spread, **looks[str(method)], label=name, ms=3.5, lw=1.2, capsize=2)
 
 

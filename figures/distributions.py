@@ -8,21 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from figures.style import (
-    COLORS,
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    fitted,
-    new_figure,
-)
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 BINS = 30
 OUTERMOST = (0.5, 99.5)
-"""Percentiles that the histograms end at, so that a few far values do not squeeze all others."""
+"""Percentiles at the ends of the histograms, so that a few far values do not squeeze all others."""
 NARROWEST = 1.5
 """Inches of a panel."""
 
@@ -39,7 +30,7 @@ def distributions(
 
     Args:
         named: (name with the unit, values) of each quantity; values that are not finite are left out and counted.
-        counted: what the values are of, such as "samples".
+        counted: the things that have the values, such as "samples".
         about: which model and data, for the caption.
         width: of the figure in inches; panels go into as many rows as that takes.
         style: how text is written.
@@ -50,10 +41,10 @@ def distributions(
     held = [(name, np.asarray(values, dtype=np.float64).ravel()) for name, values in named]
     if not held:
         raise ValueError("named: holds no quantity")
-    with drawing(style):
+    with style_sheet.drawing(style):
         across = max(1, min(len(held), int((width - 0.3) / NARROWEST), 4))
         down = -(-len(held) // across)
-        figure = new_figure(width, 1.5 * down + 0.4)
+        figure = style_sheet.new_figure(width, 1.5 * down + 0.4)
         axes = figure.subplots(down, across, squeeze=False).flatten()
         left_out = 0
         for ax, (name, values) in zip(axes, held, strict=False):
@@ -62,14 +53,16 @@ def distributions(
                 raise ValueError(f"named: {name!r} has no finite value")
             left_out += len(values) - len(finite)
             low, high = np.percentile(finite, OUTERMOST)
-            ax.hist(finite.clip(low, high), BINS, color=COLORS[0])
-            ax.set_xlabel(fitted(name, width / across - 0.3))
-            few_ticks(ax.xaxis, 3)
-            few_ticks(ax.yaxis, 3, integer=True)
+            ax.hist(finite.clip(low, high), BINS, color=style_sheet.COLORS[0])
+            ax.set_xlabel(style_sheet.fitted(name, width / across - 0.3))
+            style_sheet.few_ticks(ax.xaxis, 3)
+            style_sheet.few_ticks(ax.yaxis, 3, integer=True)
         for ax in axes[len(held) :]:
             ax.set_visible(False)
         for ax in axes[::across]:
             ax.set_ylabel(counted)
         without = f" {left_out} numbers that are not finite are left out." if left_out else ""
-        finish(figure, style, f"{about} The outermost bars hold what is beyond them.{without}".strip())
+        style_sheet.finish(
+            figure, style, f"{about} The outermost bars hold what is beyond them.{without}".strip()
+        )
     return figure

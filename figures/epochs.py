@@ -10,23 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.panels import panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    data_of,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    marked,
-    new_figure,
-    wrong_labels,
-)
+from figures import style as style_sheet
+from figures.panels import mean_over_seeds, panel_grid
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 EIGENVALUE = "probe_top_eigenvalue"
 QUANTITIES = (
@@ -60,26 +46,26 @@ def sharpness_over_epochs(
     measured = [pair for pair in QUANTITIES if _columns(runs, pair[0])]
     if not measured:
         raise ValueError(f"histories: no probe at noise rate {noise_rate:g}; give [training] probe_epochs")
-    with drawing(style):
-        look = looks(runs["method"])
-        figure = new_figure(width, 4.0)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(runs["method"])
+        figure = style_sheet.new_figure(width, 4.0)
         grid = panel_grid(figure, len(measured), len(LOSSES), 1.9)
         for row, (quantity, _) in enumerate(measured):
             for ax, (loss, _) in zip(grid.axes[row], LOSSES, strict=True):
                 for method, of_method in runs.groupby("method", sort=False):
                     _curve(ax, of_method, f"{quantity}_{loss}", str(method), look)
-                logarithmic(ax.yaxis, runs[_columns(runs, quantity)])
-                few_ticks(ax.xaxis, 5, integer=True)
+                style_sheet.logarithmic(ax.yaxis, runs[_columns(runs, quantity)])
+                style_sheet.few_ticks(ax.xaxis, 5, integer=True)
                 if quantity == EIGENVALUE:
                     _stability(ax, runs)
-        losses = [f"{words}, {wrong_labels(noise_rate)}" for _, words in LOSSES]
+        losses = [f"{words}, {style_sheet.wrong_labels(noise_rate)}" for _, words in LOSSES]
         grid.label([words for _, words in measured], [words.replace(", ", "\n") for words in losses], "epoch")
-        legend_above(figure, grid.axes.flat)
-        finish(
+        style_sheet.legend_above(figure, grid.axes.flat)
+        style_sheet.finish(
             figure,
             style,
-            f"{data_of(runs)}: line: mean over seeds; band: smallest to largest; the same training samples for all. "
-            f"{STABILITY if measured[0][0] == EIGENVALUE else ''}{_missing(runs, measured)}",
+            f"{style_sheet.data_of(runs)}: line: mean over seeds; band: smallest to largest; the same training samples "
+            f"for all. {STABILITY if measured[0][0] == EIGENVALUE else ''}{_missing(runs, measured)}",
         )
     return figure
 
@@ -96,12 +82,7 @@ def _curve(
     if column not in runs:
         return
     by_epoch = runs.dropna(subset=[column]).groupby("epoch")[column]
-    mean = by_epoch.mean()
-    every = marked(list(looks).index(method), len(mean))
-    ax.plot(mean.index, mean, label=legend_name(method), ms=3.5, markevery=every, **looks[method])
-    ax.fill_between(
-        mean.index, by_epoch.min(), by_epoch.max(), color=looks[method]["color"], alpha=0.18, lw=0
-    )
+    mean_over_seeds(ax, by_epoch, method, looks)
 
 
 def _stability(ax: Axes, runs: pd.DataFrame) -> None:

@@ -9,28 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import (
-    CHARACTERS,
-    COLORS,
-    ONE_COLUMN,
-    PLAIN,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    fitted,
-    new_figure,
-    points,
-)
+from figures import style as style_sheet
+from figures.style import ONE_COLUMN, PLAIN, Style
 
 VERDICT_COLORS = {
-    "supported": COLORS[2],
-    "supported in these cells": COLORS[2],
-    "contradicted": COLORS[3],
-    "contradicted in these cells": COLORS[3],
-    "equivalent": COLORS[0],
-    "equivalent in these cells": COLORS[0],
-    "mixed": COLORS[4],
+    "supported": style_sheet.COLORS[2],
+    "supported in these cells": style_sheet.COLORS[2],
+    "contradicted": style_sheet.COLORS[3],
+    "contradicted in these cells": style_sheet.COLORS[3],
+    "equivalent": style_sheet.COLORS[0],
+    "equivalent in these cells": style_sheet.COLORS[0],
+    "mixed": style_sheet.COLORS[4],
     "inconclusive": "0.35",
 }
 
@@ -54,26 +43,30 @@ def forest(effects: pd.DataFrame, *, width: float = ONE_COLUMN, style: Style = P
     if found.empty:
         raise ValueError("effects: none was estimated")
     panels = [(str(unit), rows) for unit, rows in found.groupby("unit", sort=False)]
-    with drawing(style):
+    with style_sheet.drawing(style):
         # of bold text, which is a little wider
         longest = max(len(_words(row)) for _, row in found.iterrows())
-        text = 1.1 * longest * points("small") / CHARACTERS + 0.1 + (BESIDE - 1) * width
+        text = (
+            1.1 * longest * style_sheet.points("small") / style_sheet.CHARACTERS + 0.1 + (BESIDE - 1) * width
+        )
         heights = [sum(_height(row, width) for _, row in rows.iterrows()) + 1.2 for _, rows in panels]
         # inches to a line of text
-        line = 1.45 * points() / 72
-        figure = new_figure(width, line * sum(heights) + 2 * line * len(panels) + 0.1)
+        line = 1.45 * style_sheet.points() / 72
+        figure = style_sheet.new_figure(width, line * sum(heights) + 2 * line * len(panels) + 0.1)
         figure.get_layout_engine().set(rect=(0, 0, 1 - text / width, 1))  # type: ignore[union-attr,call-arg]
         axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
         for ax, (unit, rows) in zip(axes, panels, strict=True):
-            _panel(ax, rows, fitted(unit, width - text - 0.1), width)
-        finish(figure, style, "")
+            _panel(ax, rows, style_sheet.fitted(unit, width - text - 0.1), width)
+        style_sheet.finish(figure, style, "")
     return figure
 
 
 def _lines(row: pd.Series, width: float) -> list[str]:
     # a comparison is not broken
     name = str(row["name"]).replace(" > ", "\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}")
-    return fitted(name.replace(" < ", "\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}"), width - 0.1).split("\n")
+    return style_sheet.fitted(
+        name.replace(" < ", "\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}"), width - 0.1
+    ).split("\n")
 
 
 def _height(row: pd.Series, width: float) -> float:
@@ -92,7 +85,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str, width: float) -> None:
         if row["is_part"]:
             y -= 1
             _mark(ax, row, y, color="0.5", size=2.5, width=0.9)
-            _write(ax, BESIDE, y, _words(row), fontsize=points("small"), color="0.3")
+            _write(ax, BESIDE, y, _words(row), fontsize=style_sheet.points("small"), color="0.3")
             continue
         for text in _lines(row, width):
             y -= 1
@@ -100,13 +93,13 @@ def _panel(ax: Axes, rows: pd.DataFrame, unit: str, width: float) -> None:
         y -= 1
         color = VERDICT_COLORS.get(row["verdict"], "0.35")
         _mark(ax, row, y, color=color, size=5, width=2)
-        _write(ax, BESIDE, y, _words(row), fontsize=points("small"), fontweight="bold")
+        _write(ax, BESIDE, y, _words(row), fontsize=style_sheet.points("small"), fontweight="bold")
         y -= 0.4
     ax.set_ylim(y - 0.6, -0.2)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(unit)
-    few_ticks(ax.xaxis, 4)
+    style_sheet.few_ticks(ax.xaxis, 4)
 
 
 def _write(ax: Axes, x: float, y: float, text: str, **settings: Any) -> None:

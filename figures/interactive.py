@@ -12,7 +12,9 @@ from figures.scale import height_of, holes, loss_at, robust_range, what_levels_s
 from landscape import Surface
 
 
-def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str) -> str:
+def interactive(
+    surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str, slider: bool = False
+) -> str:
     """The text of an HTML page with the surfaces of several models on one scale.
 
     The page shows one surface at a time, or all. Points without a finite loss are holes, which the note below the
@@ -22,6 +24,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
         surfaces: (title, surface) of each model.
         loss_name: name of the loss.
         about: a sentence about data and seed.
+        slider: whether the surfaces are moments of one training, through which a slider leads.
 
     Raises:
         ModuleNotFoundError: plotly is not installed.
@@ -38,7 +41,7 @@ def interactive(surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, abou
     for index, (title, (_, surface)) in enumerate(zip(titles, surfaces, strict=True)):
         _add_model(figure, title, surface, low, high, visible=index == 0)
     figure.update_layout(
-        updatemenus=[{"buttons": _buttons(titles), "x": 0.02, "xanchor": "left"}],
+        **(_slider(titles) if slider else _menu(titles)),
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
         **_axes(with_unit(loss_name, (surface for _, surface in surfaces)), low, high),
     )
@@ -105,6 +108,16 @@ def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
         "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}},
     }
     return {"coloraxis": color_scale, "scene": scene}
+
+
+def _slider(titles: Sequence[str]) -> dict[str, Any]:
+    # without the button that shows all
+    steps = _buttons(titles)[: len(titles)]
+    return {"sliders": [{"steps": steps, "currentvalue": {"prefix": ""}, "pad": {"t": 10}}]}
+
+
+def _menu(titles: Sequence[str]) -> dict[str, Any]:
+    return {"updatemenus": [{"buttons": _buttons(titles), "x": 0.02, "xanchor": "left"}]}
 
 
 def _buttons(titles: Sequence[str]) -> list[dict[str, object]]:

@@ -9,19 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from figures.style import (
-    COLORS,
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    new_figure,
-)
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
-KINDS = (("right labels", COLORS[0], "-"), ("wrong labels", COLORS[3], "--"))
+KINDS = (("right labels", style_sheet.COLORS[0], "-"), ("wrong labels", style_sheet.COLORS[3], "--"))
 BINS = 25
 OUTERMOST = (0.5, 99.5)
 """Percentiles that the histograms end at, so that a few far values do not squeeze all others."""
@@ -60,8 +51,8 @@ def label_scores(
         if not 1 <= epoch <= last:
             raise ValueError(f"epochs: must lie in 1..{last}, got {epoch}")
     rows, columns = (1 + len(drawn), 1) if width < 5 else (1, 1 + len(drawn))
-    with drawing(style):
-        figure = new_figure(width, 1.7 * rows + 1.0)
+    with style_sheet.drawing(style):
+        figure = style_sheet.new_figure(width, 1.7 * rows + 1.0)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         _over_epochs(axes[0], values, wrong, score_name)
         finite = values[[epoch - 1 for epoch in drawn]]
@@ -73,8 +64,8 @@ def label_scores(
             ax.set_title(f"after epoch {epoch}")
             ax.set_xlabel(score_name)
         axes[1].set_ylabel("share of the kind")
-        legend_above(figure, axes[:1])
-        finish(
+        style_sheet.legend_above(figure, axes[:1])
+        style_sheet.finish(
             figure,
             style,
             f"{about} {int(wrong.sum()):,} of {len(wrong):,} labels are wrong. Line: median; band: middle half. "
@@ -96,7 +87,7 @@ def _over_epochs(ax: Axes, values: NDArray[np.float64], wrong: NDArray[np.bool_]
         ax.plot(position, quartiles[1], marker + stroke, color=color, label=label, lw=1.4, ms=4)
         ax.fill_between(position, quartiles[0], quartiles[2], color=color, alpha=0.18, lw=0)
     ax.set(xlabel="epoch", ylabel=score_name)
-    few_ticks(ax.xaxis, integer=True)
+    style_sheet.few_ticks(ax.xaxis, integer=True)
 
 
 def _distribution(

@@ -9,21 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from figures import style as style_sheet
 from figures.panels import Grid, name_curves, panel_grid
 from figures.scale import holes, kinds_of_directions, with_unit
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    legend_name,
-    logarithmic,
-    looks,
-    marked,
-    new_figure,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Line
 
 Series = Sequence[tuple[str, Sequence[tuple[str, Line]]]]
@@ -46,18 +35,18 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
     drawn = [line for _, models in series for _, line in models]
     if not drawn:
         raise ValueError("series: holds no line")
-    with drawing(style):
-        look = looks(title for _, models in series for title, _ in models)
-        figure = new_figure(width, 5.0)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(title for _, models in series for title, _ in models)
+        figure = style_sheet.new_figure(width, 5.0)
         grid = panel_grid(figure, 2, len(series), HEIGHT)
         for column, (_, models) in enumerate(series):
             for name, line in models:
                 _curve(grid, column, name, line, look)
             # all columns have one scale
-            logarithmic(grid.axes[0, column].yaxis, np.concatenate([line.loss for line in drawn]))
+            style_sheet.logarithmic(grid.axes[0, column].yaxis, np.concatenate([line.loss for line in drawn]))
             grid.axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            few_ticks(grid.axes[1, column].yaxis)
-            few_ticks(grid.axes[1, column].xaxis, 4)
+            style_sheet.few_ticks(grid.axes[1, column].yaxis)
+            style_sheet.few_ticks(grid.axes[1, column].xaxis, 4)
         titles = [title for title, _ in series]
         grid.label([with_unit("mean loss", drawn), "accuracy"], titles, "α")
         # the panel at the upper right shows the last loss; in a turned grid, the first accuracy
@@ -67,7 +56,7 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
         }
         name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, ends)
         bands = "Bands: two standard errors. " if any(line.loss_error is not None for line in drawn) else ""
-        finish(
+        style_sheet.finish(
             figure,
             style,
             f"{about} The trained model is at α = 0. {bands}{holes(('', line) for line in drawn)}"
@@ -78,8 +67,12 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
 
 def _curve(grid: Grid, column: int, name: str, line: Line, looks: Mapping[str, Mapping[str, Any]]) -> None:
     above, below = grid.axes[:, column]
-    look = {**looks[name], "markevery": marked(list(looks).index(name), len(line.alpha)), "ms": 3.5}
-    above.plot(line.alpha, line.loss, label=legend_name(name), **look)
+    look = {
+        **looks[name],
+        "markevery": style_sheet.marked(list(looks).index(name), len(line.alpha)),
+        "ms": 3.5,
+    }
+    above.plot(line.alpha, line.loss, label=style_sheet.legend_name(name), **look)
     below.plot(line.alpha, line.accuracy, **look)
     if line.loss_error is not None:
         band = line.loss - 2 * line.loss_error, line.loss + 2 * line.loss_error

@@ -10,21 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures import style as style_sheet
 from figures.panels import panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    new_figure,
-    percent,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 
 class Panel(NamedTuple):
@@ -61,23 +49,23 @@ def against_noise_rate(
         style: how text is written.
     """
     rates = np.sort(runs["noise_rate"].unique())
-    with drawing(style):
-        look = looks(runs["series"])
-        figure = new_figure(width, 3.2)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(runs["series"])
+        figure = style_sheet.new_figure(width, 3.2)
         axes = panel_grid(figure, 1, len(panels), 2.2, share_y=False).axes[0]
         for ax, panel in zip(axes, panels, strict=True):
             for name, of_series in runs.groupby("series", sort=False):
                 _draw(ax, of_series.dropna(subset=[panel.column]), panel, str(name), look[str(name)])
             if panel.is_logarithmic:
                 ax.set_yscale("log")
-                logarithmic(ax.yaxis, runs[panel.column])
+                style_sheet.logarithmic(ax.yaxis, runs[panel.column])
             else:
-                few_ticks(ax.yaxis)
+                style_sheet.few_ticks(ax.yaxis)
             ax.set_ylabel(panel.label)
-            ax.set_xticks(rates, labels=map(percent, rates))
+            ax.set_xticks(rates, labels=map(style_sheet.percent, rates))
             ax.set_xlabel("wrong labels")
-        legend_above(figure, axes)
-        finish(figure, style, f"{about}: lines are means over seeds, points are seeds.")
+        style_sheet.legend_above(figure, axes)
+        style_sheet.finish(figure, style, f"{about}: lines are means over seeds, points are seeds.")
     return figure
 
 
@@ -95,5 +83,5 @@ def _draw(ax: Axes, runs: pd.DataFrame, panel: Panel, name: str, look: Mapping[s
         linestyle="",
         ms=4,
         alpha=0.6,
-        label=legend_name(name),
+        label=style_sheet.legend_name(name),
     )

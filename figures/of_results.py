@@ -14,6 +14,7 @@ from figures.lines import lines
 from figures.paths import paths
 from figures.spectral_densities import spectral_densities
 from figures.surfaces import contours
+from figures.topology import basins
 from figures.tracks import tracks
 from figures.trajectories import trajectories
 from landscape import (
@@ -27,6 +28,8 @@ from landscape import (
     SpectralDensity,
     Surface,
     TopEigenvalues,
+    Topology,
+    TopologyDraws,
     Track,
     Trajectory,
 )
@@ -97,6 +100,25 @@ def _(result: TopEigenvalues, **options: Any) -> Figure:
     named = {"quantity": f"eigenvalue of the {_matrix(result.matrix)}", "about": "Bars: residuals."}
     low, high = result.values - result.residuals, result.values + result.residuals
     return estimates(names, result.values, low, high, **{**named, **options})
+
+
+@draw.register
+def _(result: Topology, **options: Any) -> Figure:
+    return basins(result, **options)
+
+
+@draw.register
+def _(result: TopologyDraws, **options: Any) -> Figure:
+    """The draws' own range beside the mean: numbers of different kinds are drawn as shares of their mean."""
+    scale = np.where(result.mean > 0, result.mean, 1.0)
+    named = {
+        "quantity": "share of the mean over the draws",
+        "about": f"{len(result.values)} draws. Bars: 95% intervals of the means.",
+    }
+    names = [f"{name}: {mean:.3g}" for name, mean in zip(result.quantity, result.mean, strict=True)]
+    return estimates(
+        names, result.mean / scale, result.low / scale, result.high / scale, **{**named, **options}
+    )
 
 
 @draw.register

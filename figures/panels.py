@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
+from pandas.core.groupby import SeriesGroupBy
 
-from figures.style import CHARACTERS, fitted, legend_above, legend_name, points
+from figures.style import CHARACTERS, fitted, legend_above, legend_name, marked, points
 
 NARROWEST = 1.35
 """Inches: a grid whose panels would be narrower is turned on its side."""
@@ -62,7 +63,7 @@ class Grid(NamedTuple):
 def panel_grid(
     figure: Figure, quantities: int, cells: int, height: float, *, share_x: bool = True, share_y: bool = True
 ) -> Grid:
-    """Panels of so many quantities and cells, which share the scale of their quantity.
+    """Panels of quantities and cells. The panels of a quantity share its scale.
 
     Args:
         figure: empty; its height becomes that of the rows.
@@ -147,3 +148,21 @@ def spread_out(places: Sequence[float], gap: float) -> list[float]:
             middle, count = (before * of_before + middle * count) / (count + of_before), count + of_before
         groups.append((middle, count))
     return [middle + gap * (i - (count - 1) / 2) for middle, count in groups for i in range(count)]
+
+
+def mean_over_seeds(
+    ax: Axes, by_epoch: SeriesGroupBy[Any, Any], method: str, looks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Draws a method's mean over seeds against the epoch, and a band from the smallest to the largest value.
+
+    Args:
+        ax: the panel.
+        by_epoch: values of all seeds, grouped by epoch.
+        method: the label of the curve.
+        looks: color, marker and line of each method.
+    """
+    mean = by_epoch.mean()
+    every = marked(list(looks).index(method), len(mean))
+    ax.plot(mean.index, mean, label=legend_name(method), ms=3.5, markevery=every, **looks[method])
+    band = {"color": looks[method]["color"], "alpha": 0.18, "lw": 0}
+    ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), **band)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from figures.style import MOST_DECADES, points
-from landscape import Line, Path, Surface
+from landscape import Line, Path, Surface, Topology
 
 LEVELS = 65
 """Shades of a surface, between its contour lines."""
@@ -141,13 +141,13 @@ def holes(surfaces: Iterable[tuple[str, Surface | Line | Path]]) -> str:
     return f"{count} points without a finite loss are left out. " if count else ""
 
 
-def with_unit(name: str, results: Iterable[Surface | Line | Path]) -> str:
+def with_unit(name: str, results: Iterable[Surface | Line | Path | Topology]) -> str:
     """The name of a loss with its unit, as in "test loss (nat)", if the results share a unit."""
     unit = _unit(results)
     return f"{name} ({unit})" if unit else name
 
 
-def _unit(results: Iterable[Surface | Line | Path]) -> str:
+def _unit(results: Iterable[Surface | Line | Path | Topology]) -> str:
     units = {result.loss_unit for result in results}
     return units.pop() if len(units) == 1 else ""
 

@@ -11,22 +11,9 @@ import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures import style as style_sheet
 from figures.panels import Grid, panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    data_of,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    new_figure,
-    wrong_labels,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 MEASURES = (
     ("sharpness_observed", "worst-case sharpness, observed labels (nat)"),
@@ -55,9 +42,9 @@ def sharpness_accuracy(
         style: how text is written.
     """
     rates = sorted(runs["noise_rate"].unique())
-    with drawing(style):
-        look = looks(runs["method"])
-        figure = new_figure(width, 2.0)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(runs["method"])
+        figure = style_sheet.new_figure(width, 2.0)
         grid = panel_grid(figure, len(measures), len(rates), 1.9, share_x=False, share_y=False)
         for column, rate in enumerate(rates):
             of_rate = runs[runs["noise_rate"] == rate]
@@ -68,17 +55,17 @@ def sharpness_accuracy(
                     ax.sharex(grid.axes[row, 0])
                 if row:
                     ax.sharey(grid.axes[0, column])
-                logarithmic(ax.xaxis, runs[measure], most=4)
-                few_ticks(ax.yaxis, 4)
+                style_sheet.logarithmic(ax.xaxis, runs[measure], most=4)
+                style_sheet.few_ticks(ax.yaxis, 4)
                 ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-                words = [wrong_labels(rate)] if row == 0 and not grid.is_turned else []
+                words = [style_sheet.wrong_labels(rate)] if row == 0 and not grid.is_turned else []
                 ax.set_title("\n".join([*words, _tau(of_rate, measure)]))
-        _label(grid, [words for _, words in measures], [wrong_labels(rate) for rate in rates])
-        legend_above(figure, grid.axes[0])
-        finish(
+        _label(grid, [words for _, words in measures], [style_sheet.wrong_labels(rate) for rate in rates])
+        style_sheet.legend_above(figure, grid.axes[0])
+        style_sheet.finish(
             figure,
             style,
-            f"{data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
+            f"{style_sheet.data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
             "points would fall from left to right, and Kendall's tau of the methods' means would be -1. "
             f"Vertical scales differ.{_missing(runs, measures)}",
         )
@@ -109,7 +96,7 @@ def _draw(ax: Axes, runs: pd.DataFrame, measure: str, looks: Mapping[str, Mappin
             points["test_accuracy"],
             color=look["color"],
             marker=look["marker"],
-            label=legend_name(str(method)),
+            label=style_sheet.legend_name(str(method)),
             s=18,
         )
 

@@ -10,18 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    finish,
-    fitted,
-    legend_above,
-    legend_name,
-    looks,
-    new_figure,
-)
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import SpectralDensity
 
 LINTHRESH = 0.02
@@ -52,9 +42,9 @@ def spectra(
     densities = [pair for pair in densities if pair[0] not in undefined]
     low = min((min(d.nodes.min(initial=0), d.outliers.min(initial=0)) for _, d in densities), default=0)
     high = max((max(d.nodes.max(initial=0), d.outliers.max(initial=0)) for _, d in densities), default=0)
-    with drawing(style):
-        look = looks([title for title, _ in densities] + undefined)
-        figure = new_figure(width, min(3.6, 0.85 * width) + 0.4)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks([title for title, _ in densities] + undefined)
+        figure = style_sheet.new_figure(width, min(3.6, 0.85 * width) + 0.4)
         ax = figure.subplots()
         for title, density in densities:
             _draw(ax, title, density, look[title])
@@ -69,11 +59,11 @@ def spectra(
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_xlabel("eigenvalue")
         ax.set_ylabel("eigenvalues further from zero")
-        ax.set_title(fitted(matrix_name, width - 0.6))
-        legend_above(figure, [ax])
+        ax.set_title(style_sheet.fitted(matrix_name, width - 0.6))
+        style_sheet.legend_above(figure, [ax])
         probes = max((len(d.nodes) for _, d in densities), default=0)
         missing = f" Not finite: {', '.join(undefined)}." if undefined else ""
-        finish(
+        style_sheet.finish(
             figure,
             style,
             f"{about} Points: eigenvalues found one by one. Lines: the rest, by Lanczos quadrature; bands: two "
@@ -110,7 +100,16 @@ def _draw(ax: Axes, title: str, density: SpectralDensity, look: Mapping[str, Any
     for outliers in (positive, negative):
         ax.plot(outliers, np.arange(1, len(outliers) + 1), marker, color=color, ms=3.5)
     # of the line and the marks in one
-    ax.plot([], [], color=color, marker=marker, linestyle=stroke, ms=3.5, lw=1.2, label=legend_name(title))
+    ax.plot(
+        [],
+        [],
+        color=color,
+        marker=marker,
+        linestyle=stroke,
+        ms=3.5,
+        lw=1.2,
+        label=style_sheet.legend_name(title),
+    )
 
 
 def _staircase(density: SpectralDensity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, few_ticks, finish, fitted, looks, new_figure
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import SpectralDensity
 
 HEIGHT = 0.85
@@ -47,23 +48,30 @@ def spectral_densities(
     undefined = [title for title, density in densities if not np.isfinite(density.density).all()]
     # of the density of one eigenvalue, smoothed
     floor = min(LEAST / (2.5 * d.smoothing * d.dimension) for _, d in finite)
-    with drawing(style, **{"axes.grid": False}):
-        look = looks(title for title, _ in densities)
-        figure = new_figure(width, HEIGHT * len(finite) + 0.6)
+    with style_sheet.drawing(style, **{"axes.grid": False}):
+        look = style_sheet.looks(title for title, _ in densities)
+        figure = style_sheet.new_figure(width, HEIGHT * len(finite) + 0.6)
         panels = figure.subplots(len(finite), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for ax, (title, density) in zip(panels, finite, strict=True):
             _draw(ax, density, look[title]["color"], floor)
             largest = max([*density.outliers, float(density.nodes.max(initial=-np.inf))])
             words = f"{title}\nlargest {largest:.3g}, {len(density.outliers)} outliers"
-            ax.text(0.995, 0.93, fitted(words, 0.55 * width), transform=ax.transAxes, ha="right", va="top")
+            ax.text(
+                0.995,
+                0.93,
+                style_sheet.fitted(words, 0.55 * width),
+                transform=ax.transAxes,
+                ha="right",
+                va="top",
+            )
         panels[0].set_ylim(floor, 3 * max(float(density.density.max()) for _, density in finite))
         panels[0].yaxis.set_major_locator(LogLocator(numticks=4))
-        few_ticks(panels[0].xaxis, 8)
-        panels[0].set_title(fitted(matrix_name, width - 0.6))
+        style_sheet.few_ticks(panels[0].xaxis, 8)
+        panels[0].set_title(style_sheet.fitted(matrix_name, width - 0.6))
         panels[-1].set_xlabel("eigenvalue")
         figure.supylabel("density", fontsize="medium")
         missing = f" Not finite: {', '.join(undefined)}." if undefined else ""
-        finish(
+        style_sheet.finish(
             figure,
             style,
             f"{about} Share of eigenvalues per unit of the axis, smoothed; darker: two standard errors over the "

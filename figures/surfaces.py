@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from figures import style as style_sheet
 from figures.scale import (
     contours_on,
     finer,
@@ -27,18 +28,7 @@ from figures.scale import (
     what_levels_say,
     with_unit,
 )
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    fitted,
-    logarithmic,
-    new_figure,
-    points,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Surface, Trajectory
 
 NARROW = 4
@@ -80,12 +70,15 @@ def contours(
             raise ValueError(
                 f"trajectories: no surface has the title {title!r}; known: {', '.join(dict(surfaces))}"
             )
-    with drawing(style, **{"axes.grid": False}):
+    with style_sheet.drawing(style, **{"axes.grid": False}):
         rows, across = _rows_and_columns(len(surfaces), width)
         side = (width - BAR - 0.45) / across
-        titles = [fitted(title, side) + "\n" + fitted(_center(surface), side) for title, surface in surfaces]
-        text = 1.3 * points() / 72 * (1 + max(title.count("\n") for title in titles))
-        figure = new_figure(width, (side + text + 0.1) * rows + 0.45, layout="compressed")
+        titles = [
+            style_sheet.fitted(title, side) + "\n" + style_sheet.fitted(_center(surface), side)
+            for title, surface in surfaces
+        ]
+        text = 1.3 * style_sheet.points() / 72 * (1 + max(title.count("\n") for title in titles))
+        figure = style_sheet.new_figure(width, (side + text + 0.1) * rows + 0.45, layout="compressed")
         grid = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
         axes, unused = list(grid.flatten()[: len(surfaces)]), grid.flatten()[len(surfaces) :]
         for ax in unused:
@@ -98,7 +91,7 @@ def contours(
         _label_planes(grid, len(surfaces))
         _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         walked = "White line: the training's path. " if paths else ""
-        finish(
+        style_sheet.finish(
             figure,
             style,
             f"{about} Red plus: the trained model; white cross: lowest point of the grid. {walked}"
@@ -126,7 +119,7 @@ def _draw_marks(ax: Axes, surface: Surface, trajectory: Trajectory | None) -> No
 def _label_planes(grid: NDArray[Any], panels: int) -> None:
     """Names of the axes at the outer panels, and few ticks."""
     for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
-        few_ticks(axis, 4)
+        style_sheet.few_ticks(axis, 4)
     across = grid.shape[1]
     for index, ax in enumerate(grid.flatten()[:panels]):
         if index % across == 0:
@@ -155,12 +148,12 @@ def relief(
     """
     low, high = robust_range([surface.loss for _, surface in surfaces])
     bottom, top = height_of(np.array([low, high]), low, high)
-    with drawing(style):
+    with style_sheet.drawing(style):
         rows, across = _rows_and_columns(len(surfaces), width)
         side = (width - BAR) / across
-        titles = [fitted(title, side) for title, _ in surfaces]
-        wrapped = 1.3 * points() / 72 * max(title.count("\n") for title in titles)
-        figure = new_figure(width, (side + wrapped + 0.15) * rows + 0.1)
+        titles = [style_sheet.fitted(title, side) for title, _ in surfaces]
+        wrapped = 1.3 * style_sheet.points() / 72 * max(title.count("\n") for title in titles)
+        figure = style_sheet.new_figure(width, (side + wrapped + 0.15) * rows + 0.1)
         # titles in three dimensions are set after the layout, upward
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - wrapped / figure.get_figheight()))  # type: ignore[union-attr,call-arg]
         axes = [figure.add_subplot(rows, across, i + 1, projection="3d") for i in range(len(surfaces))]
@@ -182,7 +175,7 @@ def relief(
             facets.set_rasterized(True)
             ax.set_zlim(bottom, top)
             for axis in (ax.xaxis, ax.yaxis):
-                few_ticks(axis, 3)
+                style_sheet.few_ticks(axis, 3)
             ticks = height_ticks(low, high)
             ax.set_zticks(ticks, [loss_at(tick, low, high) for tick in ticks])
             ax.set_title(title)
@@ -192,7 +185,7 @@ def relief(
             ax.view_init(elev=28, azim=-60)
         _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         scale = "logarithmic" if low > 0 else "linear"
-        finish(
+        style_sheet.finish(
             figure,
             style,
             f"{about} Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
@@ -234,5 +227,5 @@ def _colorbar(figure: Figure, axes: Sequence[Axes], low: float, high: float, nam
     bar = figure.colorbar(
         ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
     )
-    bar.set_label(fitted(name, 0.85 * figure.get_figheight()))
-    logarithmic(bar.ax.yaxis, np.array([low, high]))
+    bar.set_label(style_sheet.fitted(name, 0.85 * figure.get_figheight()))
+    style_sheet.logarithmic(bar.ax.yaxis, np.array([low, high]))

@@ -1,32 +1,21 @@
-"""What a tracker found along a training, one panel a metric."""
+"""The metrics of a tracker along a training, one panel for each metric."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    fitted,
-    legend_above,
-    legend_name,
-    logarithmic,
-    looks,
-    marked,
-    new_figure,
-)
+from figures import style as style_sheet
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Track
 
 BESIDE = ("_residual", "_converged", "_products", "_passes", "_low", "_high", "_error")
-"""Endings of metrics that say how well another is known, and at what cost."""
+"""Endings of metrics that are the error or the cost of another metric."""
 WIDE = 5.0
-"""A metric whose largest number is more than so many times the smallest has a logarithmic axis."""
+"""A metric has a logarithmic axis if its largest number is more than this multiple of the smallest."""
 NARROWEST = 1.6
 """Inches of a panel."""
 
@@ -34,11 +23,11 @@ NARROWEST = 1.6
 def tracks(track: Track, *, about: str = "", width: float = TWO_COLUMNS, style: Style = PLAIN) -> Figure:
     """All metrics over the optimizer's steps, a curve for each objective.
 
-    Bands are intervals (`trace_low`, `trace_high`), where the track has them. Marks are looks that did not converge.
+    Bands are intervals, for metrics that have them (`trace_low`, `trace_high`). Marks are looks that did not converge.
 
     Args:
-        track: of a `landscape.Tracker`.
-        about: which training, for the caption.
+        track: the track of a `landscape.Tracker`.
+        about: the training, for the caption.
         width: of the figure in inches; panels go into as many rows as that takes.
         style: how text is written.
 
@@ -52,40 +41,40 @@ def tracks(track: Track, *, about: str = "", width: float = TWO_COLUMNS, style: 
     ]
     if not shown:
         raise ValueError("track: holds no number yet")
-    with drawing(style):
-        look = looks(map(str, track.objective))
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(map(str, track.objective))
         across = max(1, min(len(shown), int((width - 0.3) / NARROWEST), 4))
         down = -(-len(shown) // across)
-        figure = new_figure(width, 1.5 * down + 0.5)
+        figure = style_sheet.new_figure(width, 1.5 * down + 0.5)
         axes = figure.subplots(down, across, sharex=True, squeeze=False).flatten()
         missed = 0
         for ax, name in zip(axes, shown, strict=False):
             for index, objective in enumerate(look):
                 missed += _curve(ax, track, name, objective, index, look[objective])
             _scale(ax, np.concatenate([track.of(name, each) for each in look]))
-            few_ticks(ax.xaxis, 4, integer=True)
+            style_sheet.few_ticks(ax.xaxis, 4, integer=True)
             unit = str(track.unit[list(track.metric).index(name)])
             words = name.replace("_", " ") + (f" ({unit})" if unit else "")
-            ax.set_title(fitted(words, width / across - 0.2))
+            ax.set_title(style_sheet.fitted(words, width / across - 0.2))
         for index, ax in enumerate(axes):
             ax.set_visible(index < len(shown))
             if index < len(shown) <= index + across:
                 ax.set_xlabel("step")
                 ax.tick_params(axis="x", labelbottom=True)
         if len(look) > 1:
-            legend_above(figure, axes[:1])
+            style_sheet.legend_above(figure, axes[:1])
         doubt = f" Open rings: {missed} numbers that did not converge." if missed else ""
         bands = " Bands: 95% intervals." if any(name.endswith("_low") for name in track.metric) else ""
-        finish(figure, style, f"{about}{doubt}{bands}".strip())
+        style_sheet.finish(figure, style, f"{about}{doubt}{bands}".strip())
     return figure
 
 
 def _scale(ax: Axes, values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
     if finite.min() > 0 and finite.max() > WIDE * finite.min():
-        logarithmic(ax.yaxis, finite, 4)
+        style_sheet.logarithmic(ax.yaxis, finite, 4)
     else:
-        few_ticks(ax.yaxis, 4)
+        style_sheet.few_ticks(ax.yaxis, 4)
 
 
 def _is_beside(name: str) -> bool:
@@ -94,12 +83,13 @@ def _is_beside(name: str) -> bool:
 
 
 def _curve(ax: Axes, track: Track, name: str, objective: str, index: int, look: dict[str, str]) -> int:
-    """Draws one metric of one objective; how many of its numbers did not converge."""
+    """Draws one metric of one objective. Returns the number of looks that did not converge."""
     values = track.of(name, objective)
     there = np.isfinite(values)
     step = track.step[there]
-    every = marked(index, len(step))
-    ax.plot(step, values[there], label=legend_name(objective), ms=3.5, markevery=every, lw=1.2, **look)  # type: ignore[arg-type]
+    every = style_sheet.marked(index, len(step))
+    curve: dict[str, Any] = {"ms": 3.5, "markevery": every, "lw": 1.2, **look}
+    ax.plot(step, values[there], label=style_sheet.legend_name(objective), **curve)
     names = list(map(str, track.metric))
     low, high = f"{name}_low", f"{name}_high"
     if low in names and high in names:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from figures.panels import name_curves, panel_grid
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    data_of,
-    drawing,
-    few_ticks,
-    finish,
-    legend_name,
-    looks,
-    marked,
-    new_figure,
-    wrong_labels,
-)
+from figures import style as style_sheet
+from figures.panels import mean_over_seeds, name_curves, panel_grid
+from figures.style import PLAIN, TWO_COLUMNS, Style
 
 ROWS = (
     ("test_accuracy", "accuracy on clean test data"),
@@ -47,9 +31,9 @@ def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, styl
         A figure with a column for each noise rate. Lines are means over seeds, and bands their ranges.
     """
     rates = sorted(histories["noise_rate"].unique())
-    with drawing(style):
-        look = looks(histories["method"])
-        figure = new_figure(width, 5.2)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(histories["method"])
+        figure = style_sheet.new_figure(width, 5.2)
         grid = panel_grid(figure, 2, len(rates), HEIGHT)
         for column, rate in enumerate(rates):
             of_rate = histories[histories["noise_rate"] == rate]
@@ -59,19 +43,19 @@ def training_curves(histories: pd.DataFrame, *, width: float = TWO_COLUMNS, styl
                     why = "no wrong labels" if rate == 0 and metric == "memorized" else "no number"
                     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color="0.4")
                 for method, runs in of_rate.groupby("method", sort=False):
-                    _curve(ax, runs, metric, str(method), look)
-                few_ticks(ax.yaxis)
+                    mean_over_seeds(ax, runs.groupby("epoch")[metric], str(method), look)
+                style_sheet.few_ticks(ax.yaxis)
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-                few_ticks(ax.xaxis, 4, integer=True)
-        grid.label([label for _, label in ROWS], [wrong_labels(rate) for rate in rates], "epoch")
+                style_sheet.few_ticks(ax.xaxis, 4, integer=True)
+        grid.label([label for _, label in ROWS], [style_sheet.wrong_labels(rate) for rate in rates], "epoch")
         # the panel at the upper right: the first quantity at the last rate; in a turned grid the other way around
         rate, (metric, _) = (rates[0], ROWS[-1]) if grid.is_turned else (rates[-1], ROWS[0])
         ends = _ends(histories[histories["noise_rate"] == rate], metric)
         name_curves(figure, grid.axes[0].tolist(), grid.last, HEIGHT - 0.4, look, ends)
-        finish(
+        style_sheet.finish(
             figure,
             style,
-            f"{data_of(histories)}. Line: mean over seeds; band: smallest to largest. {_ended(histories)}",
+            f"{style_sheet.data_of(histories)}. Line: mean over seeds; band: smallest to largest. {_ended(histories)}",
         )
     return figure
 
@@ -97,13 +81,3 @@ def _ended(histories: pd.DataFrame) -> str:
         if count
         else ""
     )
-
-
-def _curve(
-    ax: Axes, runs: pd.DataFrame, metric: str, label: str, looks: Mapping[str, Mapping[str, Any]]
-) -> None:
-    by_epoch = runs.groupby("epoch")[metric]
-    mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-    every = marked(list(looks).index(label), len(mean))
-    ax.plot(mean.index, mean, label=legend_name(label), ms=3.5, markevery=every, **looks[label])
-    ax.fill_between(mean.index, low, high, color=looks[label]["color"], alpha=0.18, lw=0)

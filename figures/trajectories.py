@@ -1,4 +1,4 @@
-"""Paths of trainings on one plane, and how far off the plane they were."""
+"""Paths of trainings on one plane, and their distances from the plane."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from figures import style as style_sheet
 from figures.panels import panel_grid
 from figures.scale import contours_on, holes, robust_range, what_levels_say, with_unit
-from figures.style import (
-    PLAIN,
-    TWO_COLUMNS,
-    Style,
-    drawing,
-    few_ticks,
-    finish,
-    legend_above,
-    legend_name,
-    looks,
-    marked,
-    new_figure,
-    percent,
-)
+from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Surface, Trajectory
 
 HEIGHT = 2.6
@@ -42,7 +30,7 @@ def trajectories(
     width: float = TWO_COLUMNS,
     style: Style = PLAIN,
 ) -> Figure:
-    """The paths on the plane; beside them what the plane does not show: each checkpoint's distance from it.
+    """The paths on the plane. A second panel shows each checkpoint's distance from the plane.
 
     Args:
         named: (title, trajectory) of each training, all on the same plane (`landscape.shared_plane`).
@@ -60,9 +48,9 @@ def trajectories(
     for title, trajectory in named:
         if trajectory.coordinates.shape[1] < 2:
             raise ValueError(f"named: {title!r} is along one direction; a plane needs two")
-    with drawing(style):
-        look = looks(title for title, _ in named)
-        figure = new_figure(width, HEIGHT)
+    with style_sheet.drawing(style):
+        look = style_sheet.looks(title for title, _ in named)
+        figure = style_sheet.new_figure(width, HEIGHT)
         grid = panel_grid(figure, 1, 2, HEIGHT, share_x=False, share_y=False)
         plane, beside = grid.axes[0]
         said = ""
@@ -79,23 +67,25 @@ def trajectories(
         beside.set_xlabel("checkpoint")
         beside.set_ylabel("l2 distance from the plane")
         beside.set_ylim(0, None)
-        few_ticks(beside.xaxis, 4, integer=True)
-        few_ticks(beside.yaxis, 4)
-        legend_above(figure, [plane])
-        finish(figure, style, f"{about} Star: last checkpoint. {said}{_at_worst(named)}".strip())
+        style_sheet.few_ticks(beside.xaxis, 4, integer=True)
+        style_sheet.few_ticks(beside.yaxis, 4)
+        style_sheet.legend_above(figure, [plane])
+        style_sheet.finish(figure, style, f"{about} Star: last checkpoint. {said}{_at_worst(named)}".strip())
     return figure
 
 
 def _path(ax: Axes, trajectory: Trajectory, look: Mapping[str, Any], title: str, *, rim: bool) -> None:
     at = trajectory.coordinates
     effects = [withStroke(linewidth=2.6, foreground="w")] if rim else []
-    ax.plot(at[:, 0], at[:, 1], label=legend_name(title), ms=3, lw=1.2, path_effects=effects, **look)
+    ax.plot(
+        at[:, 0], at[:, 1], label=style_sheet.legend_name(title), ms=3, lw=1.2, path_effects=effects, **look
+    )
     ax.plot(*at[-1, :2], "*", color=look["color"], ms=8, mec="w" if rim else look["color"], mew=0.6, zorder=4)
 
 
 def _distance(ax: Axes, trajectory: Trajectory, index: int, look: Mapping[str, Any]) -> None:
     count = len(trajectory.distances)
-    every = marked(index, count)
+    every = style_sheet.marked(index, count)
     ax.plot(np.arange(count), trajectory.distances, ms=3, lw=1.2, markevery=every, **look)
 
 
@@ -103,9 +93,11 @@ def _name_axes(ax: Axes, trajectory: Trajectory) -> None:
     axes: tuple[XAxis | YAxis, ...] = (ax.xaxis, ax.yaxis)
     for axis, name, share in zip(axes, "αβ", trajectory.explained, strict=False):
         axis.set_label_text(
-            f"{name} ({percent(round(float(share), 3))} of the variance)" if share == share else name
+            f"{name} ({style_sheet.percent(round(float(share), 3))} of the variance)"
+            if share == share
+            else name
         )
-        few_ticks(axis, 4)
+        style_sheet.few_ticks(axis, 4)
 
 
 def _at_worst(named: Sequence[tuple[str, Trajectory]]) -> str:

@@ -45,6 +45,7 @@ from landscape.slices.directions import (
     random_directions,
 )
 from landscape.slices.one_dimensional import Line, line, lines
+from landscape.slices.topology import Topology, TopologyDraws, topology, topology_draws
 from landscape.slices.trajectory import Trajectory, projected_trajectory, shared_plane, trajectory_directions
 from landscape.slices.two_dimensional import Surface, surface, surfaces
 from landscape.tracking.track import Track
@@ -78,6 +79,8 @@ __all__ = [
     "SpectralDensity",
     "Surface",
     "TopEigenvalues",
+    "Topology",
+    "TopologyDraws",
     "TraceEstimate",
     "Track",
     "Tracker",
@@ -119,6 +122,8 @@ __all__ = [
     "surfaces",
     "tasks",
     "top_eigenvalues",
+    "topology",
+    "topology_draws",
     "trace",
     "tracking",
     "trajectory_directions",

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Progress = Callable[[int, int], None]
-"""Called with (points done, points in all). What is not a point is a product, a gradient, a draw."""
+"""A function of (steps done, steps in all). A step is a point, a product, a gradient or a draw."""
 
 
 def on_terminal(title: str, unit: str = "points") -> Progress:
-    """Shows the progress in one line on standard error, which is written anew once a second at most."""
+    """Shows the progress in one line on standard error. The line is written anew at most once a second."""
     began = time.monotonic()
     written = began - 1
 
@@ -41,15 +41,15 @@ def as_progress(progress: Progress | bool | None, title: str, unit: str = "point
 def counted(
     most: int, progress: Progress | bool | None, title: str, unit: str
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts what was spent of a budget which may not be needed whole.
+    """Yields a function that counts the spent part of a budget. The work may end before the budget does.
 
-    At the end the budget is what was spent, so that the last call says that all is done.
+    At the end the spent part counts as the whole, so that the last call says that all is done.
 
     Args:
         most: the budget.
         progress: as for `as_progress`.
-        title: of the line.
-        unit: of what is spent.
+        title: title of the line.
+        unit: unit of the budget, such as products.
     """
     report = as_progress(progress, title, unit)
     spent = 0
@@ -57,7 +57,7 @@ def counted(
     def spend(count: int) -> None:
         nonlocal spent
         spent += count
-        # of a budget that turned out too small, the end is not known
+        # the end is not known if the budget turned out too small
         report(spent, max(most, spent + 1))
 
     yield spend

@@ -1,4 +1,4 @@
-"""Training dynamics: what a network says of each training sample, epoch by epoch."""
+"""Training dynamics: loss, margin and prediction of each training sample, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NO_CLASS = -1
-"""The prediction of outputs that are no numbers."""
+"""The prediction from outputs with a NaN."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class TrainingDynamics:
     """The losses, margins and predictions of the training samples at the end of each epoch, in evaluation mode.
 
     Attributes:
-        losses: float32 (epochs, n), cross-entropy with the observed label, in nat; infinite for a label without a
-            chance, NaN where the outputs are NaN or the largest of them infinite and equal.
-        margins: float32 (epochs, n), the observed label's logit less the largest of the other logits (Pleiss et al.
+        losses: float32 (epochs, n), cross-entropy with the observed label, in nat. It is infinite for a label of
+            probability 0, and NaN if an output is NaN or several outputs are +inf.
+        margins: float32 (epochs, n), the observed label's logit minus the largest of the other logits (Pleiss et al.
             2020, equation 1).
-        predictions: int16 (epochs, n), the predicted class; -1 where the outputs are NaN.
+        predictions: int16 (epochs, n), the predicted class; -1 if an output is NaN.
     """
 
     losses: Tensor
@@ -30,12 +30,12 @@ class TrainingDynamics:
 
     @property
     def epochs(self) -> int:
-        """How many were recorded."""
+        """The number of recorded epochs."""
         return len(self.losses)
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """The number of samples."""
         return self.losses.shape[1]
 
 
@@ -65,9 +65,9 @@ class Recorder:
         columns = self._labels.unsqueeze(1)
         margins = outputs.gather(1, columns).squeeze(1) - outputs.scatter(1, columns, -torch.inf).amax(1)
         losses = functional.cross_entropy(outputs, self._labels, reduction="none")
-        # torch has NaN for outputs of +inf, though the loss has a limit
+        # torch returns NaN for an output of +inf, although the loss has a limit
         losses = losses.masked_fill(margins == -torch.inf, torch.inf).masked_fill(margins == torch.inf, 0)
-        # the largest of scores with a NaN among them is no prediction
+        # scores with a NaN among them have no largest one
         predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(torch.int16)
         old = self.dynamics
         self.dynamics = TrainingDynamics(
@@ -77,9 +77,9 @@ class Recorder:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was recorded so far."""
+        """The dynamics of the epochs so far."""
         return dict(vars(self.dynamics))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on after what was recorded in an earlier process."""
+        """Continues after the epochs of an earlier process."""
         self.dynamics = TrainingDynamics(**{name: tensor.cpu() for name, tensor in state.items()})

@@ -31,16 +31,16 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How each step is done; see `fit`.
+    """The settings of a step; see `fit`.
 
     Attributes:
-        batch_size: samples of a step, on each rank.
-        augmentation: of images in memory.
-        mixup_alpha: mixes each batch.
-        classes: how many there are.
-        redraws: labels are drawn anew in each step.
-        max_gradient_norm: longer gradients are scaled down to it.
-        alignment_batches: in how many first batches perturbations are compared.
+        batch_size: number of samples in a step, on each rank.
+        augmentation: augmentation of images in memory.
+        mixup_alpha: parameter of mixup.
+        classes: number of classes.
+        redraws: whether labels are drawn anew in each step.
+        max_gradient_norm: longer gradients are scaled down to this norm.
+        alignment_batches: number of first batches in which perturbations are compared.
     """
 
     batch_size: int
@@ -54,19 +54,20 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of one epoch: of the order of samples, which is the same on all ranks, and of what each rank draws."""
+    """The seeds of one epoch: one for the order of samples, equal on all ranks, and one for this rank's draws."""
 
     order: int
     rank: int
     items: int
     mixup: int
     labels: int
+    method: int
 
     @classmethod
     def of(cls, seed: int, epoch: int, rank: int) -> Seeds:
         """The seeds of an epoch, counted from 1."""
         order = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-        own = np.random.SeedSequence([seed, epoch, *([rank] if rank else [])]).generate_state(4, np.uint64)
+        own = np.random.SeedSequence([seed, epoch, *([rank] if rank else [])]).generate_state(5, np.uint64)
         return cls(order, *map(int, own))
 
 
@@ -82,10 +83,10 @@ def train_epoch(
     """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, seconds."""
     device = labels.observed.device
     with borrowed_generators(device, seeds.order):
-        # not before: another thread's epoch may have to end first
+        # the clock starts here, because another thread's epoch may have to end first
         started = now(device)
         order = torch.randperm(len(train))
-        # ranks draw by themselves, such as masks of Dropout
+        # each rank has its own draws, such as masks of Dropout
         with borrowed_generators(device, seeds.rank) if share.ranks.rank else nullcontext():
             found = _steps(
                 method, optimizer, train, labels, share.pieces(order, settings.batch_size), settings, seeds
@@ -105,7 +106,8 @@ def _steps(
     settings: StepSettings,
     seeds: Seeds,
 ) -> dict[str, float]:
-    method.model.train()
+    for network in method.networks():
+        network.train()
     device = labels.observed.device
     place = train.pixels.device if isinstance(train, Split) else device
     augment = _seeded(settings.augmentation, place, seeds.items)
@@ -130,6 +132,7 @@ def _steps(
             compared.append(alignment)
             alignment_seconds += now(device) - started
         optimizer_step(method, optimizer, settings.max_gradient_norm)
+        method.after_step()
     return {
         **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
@@ -138,7 +141,7 @@ def _steps(
 
 
 def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
-    """A step along the gradients in `.grad`, scaled down to `max_gradient_norm` where they are longer."""
+    """A step along the gradients in `.grad`. Longer ones than `max_gradient_norm` are scaled down to this norm."""
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:
@@ -153,7 +156,7 @@ def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradien
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, once all work in hand on the device is done."""
+    """Seconds on a clock, read after all pending work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

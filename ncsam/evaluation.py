@@ -95,12 +95,23 @@ class Evaluated:
 
     @torch.no_grad()
     def outputs(self, method: Method) -> Tensor:
-        """The outputs (n, classes) of a method's model for the samples of all ranks."""
+        """The outputs (n, classes) for the samples of all ranks, the mean over the method's predictors."""
+        first, *others = [
+            self.outputs_of(network, method.passes.autocast_dtype) for network in method.predictors()
+        ]
+        return torch.stack([first, *others]).mean(0) if others else first
+
+    @torch.no_grad()
+    def outputs_of(self, network: nn.Module, autocast_dtype: torch.dtype | None) -> Tensor:
+        """The outputs (n, classes) of a network for the samples of all ranks.
+
+        Args:
+            network: not in DistributedDataParallel, which would share buffers in each pass.
+            autocast_dtype: as for `predict`.
+        """
         own = self.share.own(torch.arange(len(self.samples)))
         batches = self.samples.batches(own.split(self.samples.evaluation_batch), seed=None)
-        # not through DistributedDataParallel, which would share buffers in each pass
-        outputs = _outputs_of(method.passes.module, batches, method.passes.autocast_dtype)
-        return self.share.whole(outputs, len(self.samples))
+        return self.share.whole(_outputs_of(network, batches, autocast_dtype), len(self.samples))
 
     def of_all(self, labels: Tensor) -> Tensor:
         """The labels of the samples of all ranks, of those of this rank's samples."""

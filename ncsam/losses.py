@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
+from ncsam.beta_draw import beta_draw
 from ncsam.options import Registry, check_below_1, check_not_negative
 
 
@@ -248,7 +248,7 @@ def mixup(
         raise ValueError(
             "mixup: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
         )
-    share = _beta(alpha, generator)
+    share = beta_draw(alpha, generator)
     # copying to the device needs no wait
     partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)
     classes_of = one_hot(targets, classes).to(inputs.dtype)
@@ -256,12 +256,6 @@ def mixup(
         share * inputs + (1 - share) * inputs[partner],
         share * classes_of + (1 - share) * classes_of[partner],
     )
-
-
-def _beta(alpha: float, generator: torch.Generator) -> float:
-    # torch has no Beta draw from a generator; the quantile of a uniform draw is a Beta draw
-    uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
-    return float(scipy.special.betaincinv(alpha, alpha, uniform))
 
 
 def _check_classes(loss: nn.Module, targets: Tensor) -> None:

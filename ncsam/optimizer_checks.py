@@ -13,7 +13,7 @@ def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LR
     """Checks that optimizer and scheduler take a step without arguments.
 
     Raises:
-        ValueError: they need a closure, or a metric.
+        ValueError: the optimizer needs a closure, or the scheduler needs a metric.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
@@ -28,10 +28,10 @@ def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LR
 
 
 def check_that_the_state_fits(stored: dict[str, Any], optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Checks that a stored state is one of such an optimizer.
+    """Checks that a stored state belongs to an optimizer of this kind.
 
     Raises:
-        ValueError: it has other settings, as those of another optimizer.
+        ValueError: the state has the settings of another kind of optimizer.
     """
     theirs, ours = (
         {name for group in groups for name in group}

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as DistributedDataParallel has them."""
+"""The processes (ranks) that train one model together under DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; a single one without DistributedDataParallel.
+    """This process among the processes that train together. Without DistributedDataParallel there is only one.
 
     Attributes:
-        rank: of this process, from 0.
-        count: how many there are.
-        group: in which they speak to each other; None for one process.
+        rank: number of this process, from 0.
+        count: number of processes.
+        group: the process group by which they communicate; None for one process.
     """
 
     rank: int = 0
@@ -52,7 +52,7 @@ class Ranks:
         return cls(dist.get_rank(group), dist.get_world_size(group), group)
 
     def gathered(self, value: T) -> list[T]:
-        """The value of each rank, tensors on the CPU; in order of the ranks."""
+        """The values of all ranks, in the order of the ranks. Tensors are copied to the CPU."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
@@ -64,10 +64,10 @@ class Ranks:
         return value if self.count == 1 else self.gathered(value if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
     def on_first(self, function: Callable[[], T]) -> T:
-        """What the function returns on rank 0, where alone it is called.
+        """The result of a function that is called on rank 0 alone.
 
         Raises:
-            RuntimeError: on the other ranks, in place of what it raised on rank 0.
+            RuntimeError: on the other ranks, if the function raises on rank 0.
         """
         with self.together():
             value = function() if self.rank == 0 else None
@@ -75,7 +75,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What is raised within on one rank ends all, so that none waits for it in vain.
+        """A context in which an exception on one rank ends the block on all ranks, so that no rank waits in vain.
 
         Raises:
             RuntimeError: another rank raised something.
@@ -83,7 +83,7 @@ class Ranks:
         error: Exception | None = None
         try:
             yield
-        except Exception as caught:  # whatever it is, the others must hear of it
+        except Exception as caught:  # the other ranks must learn of any exception
             error = caught
         messages = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
@@ -115,7 +115,7 @@ class Share:
 
     @classmethod
     def of(cls, ranks: Ranks, samples: Samples, *labels: Tensor) -> Share:
-        """Whether all ranks hold the same samples, with the same labels."""
+        """Whether all ranks hold the same samples with the same labels."""
         if ranks.count == 1:
             return cls(ranks, True)
         with ranks.together():
@@ -138,7 +138,7 @@ class Share:
         return own.split(sizes)
 
     def check_steps(self, samples: int, batch_size: int) -> None:
-        """Raises ValueError unless each rank has something to do in each step of an epoch."""
+        """Raises ValueError unless each rank has a batch in each step of an epoch."""
         ranks = self.ranks
         if self.is_dealt and samples < ranks.count:
             raise ValueError(f"train: {samples} samples for {ranks.count} ranks")
@@ -150,7 +150,7 @@ class Share:
             )
 
     def whole(self, own: Tensor, total: int) -> Tensor:
-        """A row of each of all ranks' samples, in their order, of the rows that each rank has of its `own` ones."""
+        """The rows of all ranks' samples, in the samples' order, from each rank's rows of its `own` samples."""
         if self.ranks.count == 1:
             return own
         parts = self.ranks.gathered(own)
@@ -162,7 +162,7 @@ class Share:
         return rows.to(own.device)
 
     def merge(self, loss_fn: object, order: Tensor) -> None:
-        """What a loss remembers of each sample, as the rank left it that saw the sample in this epoch."""
+        """Joins the loss's memories of samples: that of a sample is taken from the rank that saw it in this epoch."""
         if self.ranks.count == 1 or not self.is_dealt or not isinstance(loss_fn, nn.Module):
             return
         for memory in loss_fn.buffers():
@@ -172,7 +172,7 @@ class Share:
 
 
 def on_cpu(value: Any) -> Any:
-    """The same with all tensors on the CPU."""
+    """The same value with all tensors on the CPU."""
     return tree_map(lambda leaf: leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf, value)
 
 

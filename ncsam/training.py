@@ -23,6 +23,7 @@ from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.methods.training_set import TrainingSet
 from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
@@ -45,11 +46,11 @@ METRICS = {
     ),
     **ALIGNMENT_METRICS,
 }
-"""Name -> (unit, description) of what `fit` records of every epoch."""
+"""Name -> (unit, description) of each number that `fit` records in every epoch."""
 
 
 TrainingData = Split | Loaded | MapDataset[Any] | DataLoader[Any]
-"""Samples in memory, or a map-style dataset, by itself or with the DataLoader that says how it is read."""
+"""Samples in memory, or a map-style dataset. A DataLoader or `Loaded` says how a dataset is read."""
 
 OnEpoch = Callable[[int, Mapping[str, float], nn.Module], None]
 """(epochs finished, metrics of the last one by name, the model) -> None."""
@@ -60,8 +61,8 @@ class History:
     """What happened in training.
 
     Attributes:
-        metrics: name -> float64 (epochs,), one value an epoch, NaN where undefined.
-        diverged: the outputs or the loss stopped being finite; training ended with that epoch.
+        metrics: name -> float64 (epochs,), one value for each epoch; NaN if it is undefined.
+        diverged: whether the outputs or the loss stopped being finite. Training ended with that epoch.
         described: name of each metric -> (unit, description): `METRICS` and those of the probes.
         dynamics: losses, margins and predictions of every training sample, if `record_samples` asked for them.
     """
@@ -102,48 +103,50 @@ def fit(
     """Trains `method.model` on the observed labels.
 
     All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's
-    number; the caller's random state stays as it was. Dropout draws from torch's global generators: `fit` in several
-    threads trains one epoch at a time, and other threads should draw from generators of their own. A run that was
-    killed and is called again with the same arguments ends with the same weights, bit for bit, on the same kind of
-    device with the same number of threads; on a GPU where `torch.use_deterministic_algorithms(True)` was said, as some
-    of torch's gradients there are sums in any order.
+    number. The caller's random state stays as it was. Dropout draws from torch's global generators. Therefore `fit` in
+    several threads trains one epoch at a time, and other threads should draw from generators of their own.
 
-    With a model in DistributedDataParallel, ranks that were given the same samples deal them out anew in each epoch;
-    other ranks train on their own samples each. All ranks have the same history, of the samples of all, and rank 0
-    alone writes the checkpoint. BatchNorm's statistics are those of rank 0 at each epoch's end.
+    A run that was killed and is called again with the same arguments ends with the same weights, bit for bit, on the
+    same kind of device with the same number of threads. A GPU needs `torch.use_deterministic_algorithms(True)` for
+    that, because some of torch's gradients there are sums in any order.
+
+    If the model is in DistributedDataParallel and all ranks have the same samples, the samples are dealt out anew in
+    each epoch. If the ranks have different samples, each trains on its own. The history is of the samples of all ranks,
+    and equal on all ranks. Rank 0 alone writes the checkpoint. At each epoch's end all ranks get the BatchNorm
+    statistics of rank 0.
 
     Args:
-        method: fills `.grad`; its `progress` is set to epoch / epochs, epochs counted from 1. Autocast and loss
-            scaling are those of `method.passes`.
+        method: fills `.grad`. `fit` sets its `progress` to epoch / epochs, where the first epoch is 1. Autocast and
+            loss scaling are those of `method.passes`.
         optimizer: over `method.parameters()`.
-        train: inputs of the training set, best on the model's device, to which batches go otherwise; its targets are
-            not read. A map-style dataset is read batch by batch, `Loaded` says how; of a DataLoader its workers are
-            taken, while the order is the seed's.
+        train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
+            not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
+            but the order of the samples follows from the seed.
         labels: observed labels to learn from, and clean ones to measure against.
-        held_out: samples on which the history's test loss and accuracy are taken; never trained on. Of a dataset the
-            items are pairs (input, target), which are read once before the training.
-        epochs: how many.
-        batch_size: the last batch of an epoch may be smaller, or larger by one: a last single sample, which
-            BatchNorm cannot take, goes with the batch before. On several ranks, that of each.
+        held_out: samples for the history's test loss and accuracy; they are never trained on. The items of a dataset
+            are pairs (input, target), and are read once before the training.
+        epochs: number of epochs.
+        batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
+            single sample, so a last single sample joins the batch before.
         seed: of the order of samples.
         scheduler: stepped once an epoch; `build_schedule` makes one by name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
-            batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. All that the
-            history says of observed labels is then said of `labels.observed`, one draw that training itself need
-            not see.
-        max_gradient_norm: a network's gradient longer than that is scaled down to it before each step.
-        alignment_batches: in how many of each epoch's first batches to compare the perturbations with the one
-            from true labels (`ALIGNMENT_METRICS`, their mean); costs one forward and three backward passes
-            each, and leaves the training as it is without. NaN with mixup, whose batches have no true labels.
-        probes: what else to measure, and in which epochs.
+            batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. The history's
+            numbers about observed labels are then about `labels.observed`, which is one more draw.
+        max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm.
+        alignment_batches: number of batches at the beginning of each epoch in which the perturbations are compared with
+            those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and three backward
+            passes; the training stays the same. NaN with mixup, because mixed batches have no true labels.
+        probes: other measurements, and their epochs.
         record_samples: whether the history gets the `TrainingDynamics` of every training sample, in 10 bytes a sample
-            and epoch. They cost no further pass, and are in the checkpoint.
-        checkpoint: file that holds the state after each epoch, for resuming; written whole or not at all.
-        fingerprint: of everything that decides the result; a checkpoint with another one is refused.
+            and epoch. They cost no further pass, and the checkpoint holds them too.
+        checkpoint: file with the state after each epoch, from which a training resumes. It is written whole or not at
+            all.
+        fingerprint: of everything that decides the result. A checkpoint with another fingerprint is refused.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
-            once at a resume, and on each rank.
+            once when a training resumes; on each rank.
 
     Raises:
         TypeError: data or labels of another type.
@@ -189,6 +192,7 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
+        method.before_epoch(_training_set(method, evaluated[0], labels, batch_size, seeds))
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         ranks.share_buffers(method.networks())
         if scheduler is not None:
@@ -211,8 +215,19 @@ def fit(
     return _history(rows, probes, method, recorder)
 
 
+def _training_set(
+    method: Method, train: Evaluated, labels: NoisyLabels, batch_size: int, seeds: Seeds
+) -> TrainingSet:
+    return TrainingSet(
+        train.of_all(labels.observed),
+        lambda network: train.outputs_of(network, method.passes.autocast_dtype),
+        batch_size,
+        seeds.method,
+    )
+
+
 def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:
-    """What each rank says of its own batches, as one number."""
+    """One number from the numbers of all ranks about their own batches."""
     found = ranks.gathered(steps)
     return {name: mean_of_defined([of_rank[name] for of_rank in found]) for name in steps}
 
@@ -234,7 +249,7 @@ def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
     values: dict[str, float] = {}
     for probe in probes:
         values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
-    # plain floats: NumPy's would make a checkpoint that cannot be read without executing it
+    # plain floats, because a checkpoint with NumPy's could be read only by executing code in it
     return {name: float(value) for name, value in values.items()}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,7 @@ from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_it_can_be_stepped
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
-"""Have items, which are no samples."""
+"""Types that have items, but whose items are no samples."""
 
 
 def as_samples(name: str, data: Any, batch_size: int) -> Samples:
@@ -27,7 +28,7 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 
     Raises:
         TypeError: data of another type.
-        ValueError: a DataLoader whose order or batch size is its own.
+        ValueError: a DataLoader that sets the order or the batch size.
     """
     if isinstance(data, Split | Loaded):
         return data
@@ -51,7 +52,11 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer of another model, or one that `fit` cannot step."""
+    """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for too many processes."""
+    if method.needs_one_process and isinstance(method.model, DistributedDataParallel):
+        raise ValueError(
+            f"method: {type(method).__name__} remembers samples, which processes do not share; train in one process"
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):
         raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
@@ -59,7 +64,7 @@ def check_that_it_trains(
 
 
 def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
-    """Raises ValueError for a checkpoint of a longer training."""
+    """Raises ValueError if the checkpoint is of a longer training."""
     if trained > epochs:
         raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
 
@@ -73,7 +78,7 @@ def check_settings(
     redraw: str,
     augmentation: Augmentation | None,
 ) -> None:
-    """Raises TypeError for labels of another type, ValueError for settings that do not fit."""
+    """Raises TypeError for labels of another type, and ValueError for settings that contradict each other."""
     if not isinstance(labels, NoisyLabels):
         raise TypeError(
             f"labels: must be NoisyLabels, got {type(labels).__name__}; ncsam.human_labels(clean, observed) makes them"
@@ -90,14 +95,14 @@ def check_settings(
     if redraw not in ("never", "step"):
         raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
     if redraw == "step":
-        # refuses labels of no known model
+        # raises for labels whose noise model is not known
         labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
     if augmentation is not None and isinstance(train, Loaded):
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
 
 
 def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
-    """The model's number of outputs, once all labels are known to lie below it.
+    """The model's number of outputs. All labels are checked to lie below it.
 
     On a GPU a label out of range would end the process with a message that names neither label nor cause.
     """

@@ -12,6 +12,7 @@ PAGES = (
         "along-training.md",
         "any-batch.md",
         "answer.md",
+        "baselines.md",
         "claims.md",
         "curvature.md",
         "findings.md",

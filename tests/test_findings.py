@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-STUDIES = ("quick", "redrawn", "redrawn-cnn")
+STUDIES = ("quick", "redrawn", "redrawn-cnn", "along")
 
 
 def verdict_row(row):
@@ -187,3 +187,52 @@ def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
         f"tr JᵀJ is {traces[0]} at 40% and {traces[1]} without",
     ):
         assert words in page, words
+
+
+def equal_loss_row(row):
+    """A row of `docs/tables/equal-loss.csv` as the page has it; a dash where a run does not pass the level."""
+    numbers = [
+        "–" if pd.isna(value) else f"{value:,.0f}"
+        for name, value in row.items()
+        if name not in ("noise_kind", "noise_rate")
+    ]
+    return f"| {row['noise_kind']} | {row['noise_rate']:.0%} | {' | '.join(numbers)} |"
+
+
+def test_the_table_at_equal_training_loss_is_the_committed_one(pytestconfig):
+    page = (pytestconfig.rootpath / "docs/findings.md").read_text()
+    (section,) = re.findall(r"<!-- equal-loss -->\n(.*?)\n\n", page, flags=re.S)
+    rows = pd.read_csv(pytestconfig.rootpath / "docs/tables/equal-loss.csv").to_dict("records")
+    assert section.splitlines()[2:] == [equal_loss_row(row) for row in rows]
+
+
+def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
+    root = pytestconfig.rootpath
+    along = table(root, "along", "verdicts")
+    assert set(along["claim_verdict"]) == {"supported in these cells"}
+    effects = along.set_index("effect")
+    at_loss = pd.read_csv(root / "docs/tables/equal-loss.csv").set_index(["noise_kind", "noise_rate"])
+    fixed = at_loss.loc["symmetric"]
+    f4 = effects.loc[
+        "tr J^T J at equal training loss, observed labels, SGD: redrawn labels less fixed ones < 0"
+    ]
+    l4 = effects.loc["tr J^T J at equal training loss, observed labels against noise rate, SGD > 0"]
+    last = table(root, "redrawn", "verdicts").set_index("effect")["estimate"]
+    gap = last["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
+    said = {
+        "findings.md": (
+            f"by {-f4['estimate']:.2f} decades [{-f4['high']:.2f}, {-f4['low']:.2f}]",
+            f"against {-gap:.2f} at the last epoch",
+            f"{l4['estimate']:.2f} decades per 100% [{l4['low']:.2f}, {l4['high']:.2f}]",
+            f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times",
+            f"{fixed.loc[0.0, 'epoch 1'] / fixed.loc[0.6, 'epoch 1']:.0f} times less",
+        ),
+        "answer.md": (
+            f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times",
+            f"{-f4['estimate']:.2f} of the {-gap:.2f} decades",
+        ),
+    }
+    for name, numbers in said.items():
+        page = " ".join((root / "docs" / name).read_text().split())
+        for number in numbers:
+            assert number in page, (name, number)

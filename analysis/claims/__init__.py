@@ -52,7 +52,7 @@ from analysis.claims.variants import (
     Variant,
 )
 
-for _claim in (
+_CLAIMS = [
     *theory.CLAIMS,
     *mechanism.CLAIMS,
     *landscapes.CLAIMS,
@@ -61,9 +61,11 @@ for _claim in (
     *rivals.CLAIMS,
     *explanations.CLAIMS,
     *redraw.CLAIMS,
-    *label_mean.CLAIMS,
     *simulated_noise.CLAIMS,
-):
+    *label_mean.CLAIMS,
+]
+_FAMILIES = list(dict.fromkeys(claim.family for claim in _CLAIMS))
+for _claim in sorted(_CLAIMS, key=lambda claim: (_FAMILIES.index(claim.family), claim.id)):
     register(_claim)
 
 __all__ = [

@@ -105,7 +105,7 @@ def read_claims(path: Path) -> None:
 
 
 def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
-    """The claims of these ids, in upper or lower case; for None all registered claims.
+    """The claims of these ids, in upper or lower case, in the order of the registry; for None all registered claims.
 
     Args:
         ids: the ids in a study.
@@ -119,9 +119,10 @@ def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> l
     registered = {known.lower(): known for known in CLAIMS}
     names = [registered.get(name.lower(), name) for name in ids]
     try:
-        return [CLAIMS[one_of(name, CLAIMS)] for name in names if name in CLAIMS or not skip_unknown]
+        chosen = {one_of(name, CLAIMS) for name in names if name in CLAIMS or not skip_unknown}
     except ValueError as error:
         raise ValueError(f"claims: {error}") from error
+    return [claim for claim in CLAIMS.values() if claim.id in chosen]
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:

@@ -34,8 +34,45 @@ def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataF
     return first.merge(second, on=CELL)
 
 
-def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame, covered: Coverage) -> Effect:
-    """The mean over cells of the mean difference in each cell, from the pairs of `pairs_of`."""
+@dataclass(frozen=True)
+class Side:
+    """The runs on one side of a paired difference.
+
+    Attributes:
+        title: the side in words.
+        method: the method of the runs.
+        runs: the runs.
+        grid: the method should have one run in each cell and seed of these runs.
+    """
+
+    title: str
+    method: Variant
+    runs: pd.DataFrame
+    grid: pd.DataFrame
+
+
+def paired_difference(
+    prediction: Prediction, what: Quantity, table: pd.DataFrame, more: Side, less: Side, *, unpaired: str = ""
+) -> Effect:
+    """The mean over cells of the mean difference of two sides in each cell.
+
+    Args:
+        prediction: the prediction about the difference.
+        what: the quantity of which the difference is taken.
+        table: all runs.
+        more: the side from which the other one is subtracted.
+        less: the other side.
+        unpaired: what a prediction without any pair of runs needs. If empty, such a prediction is open, and its runs
+            without partner are named as missing.
+    """
+    grid = pd.concat([more.grid, less.grid])
+    needs = lacking(table, grid, [what], (more.method, more.runs), (less.method, less.runs))
+    if needs:
+        are_run = not more.runs.empty and not less.runs.empty
+        return not_measured(prediction, what.unit, needs if are_run or not unpaired else unpaired)
+    pairs = pairs_of(what, more.runs, less.runs)
+    if pairs.empty and unpaired:
+        return not_measured(prediction, what.unit, unpaired)
     null = null_of(prediction.sign, what.margin)
     return effect_of(
         prediction,
@@ -45,7 +82,9 @@ def effect_of_pairs(prediction: Prediction, what: Quantity, pairs: pd.DataFrame,
         ),
         margin=what.margin,
         null=null,
-        coverage=covered,
+        coverage=sum(
+            (coverage(side.grid, side.runs, side.title, [what]) for side in (more, less)), Coverage()
+        ),
     )
 
 
@@ -74,14 +113,12 @@ class Difference:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
         noisy = what.measured(noisy_runs(table))
-        more, less = select_both(noisy, self.more, self.less)
-        needs = lacking(table, noisy, [what], (self.more, more), (self.less, less))
-        if needs:
-            return not_measured(self, what.unit, needs)
-        covered = coverage(noisy, more, self.more.title, [what]) + coverage(
-            noisy, less, self.less.title, [what]
+        runs = select_both(noisy, self.more, self.less)
+        more, less = (
+            Side(method.title, method, found, grid=noisy)
+            for method, found in zip((self.more, self.less), runs, strict=True)
         )
-        return effect_of_pairs(self, what, pairs_of(what, more, less), covered)
+        return paired_difference(self, what, table, more, less)
 
 
 @dataclass(frozen=True)

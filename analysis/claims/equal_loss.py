@@ -1,7 +1,7 @@
-"""Quantities of several runs at one and the same training loss.
+"""Quantities of several runs at the same training loss.
 
-Runs with more noise end at a higher training loss, and redrawn labels cannot be memorized. At the end of training, a
-comparison therefore mixes the labels with how far the training got.
+Runs with more noise end at a higher training loss, and redrawn labels cannot be memorized. So a comparison at the end
+of training mixes two causes: the labels, and the progress of the training.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from analysis.store import LOSS_LEVELS, column_at_loss
 def with_equal_loss(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns of `EQUAL_LOSS`: each quantity at a level of the training loss that runs share.
 
-    The level is the lowest one that all compared runs pass: all runs of a method in a cell, with fixed and with redrawn
-    labels, or all runs of a method in a series of noise rates. Runs that diverged do not count. The table stays as it
-    is if no run was probed along its training.
+    The level is the lowest one that all compared runs pass. The compared runs are those of a method and seed with fixed
+    and with redrawn labels, or those of a method in a series of noise rates. Runs that diverged do not count. If no run
+    was probed along its training, the table does not change.
     """
     columns: dict[str, pd.Series] = {}
     kind = table["noise_kind"].str.removesuffix(REDRAWN)
     compared = {
-        "cell": [table["dataset"], kind, table["noise_rate"], table["method"]],
+        "pair": [table["dataset"], kind, table["noise_rate"], table["method"], table["seed"]],
         "series": [table["dataset"], table["noise_kind"], table["method"]],
     }
     for name in EQUAL_LOSS:

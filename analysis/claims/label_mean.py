@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.claim import Claim
-from analysis.claims.coverage import coverage
-from analysis.claims.differences import effect_of_pairs, pairs_of
+from analysis.claims.differences import Side, paired_difference
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import CELL, REDRAWN, SGD, select
 
@@ -42,19 +41,11 @@ class RedrawnLessMean:
         what = quantity(self.quantity)
         measured = what.measured(table)
         noisy = noisy_runs(measured)
-        of_redrawn = noisy[noisy["noise_kind"] == SYMMETRIC]
-        redrawn = select(of_redrawn, SGD)
-        smoothed = smoothed_runs(measured).merge(of_redrawn[CELL].drop_duplicates(), on=CELL)
-        needs = lacking(table, measured, [what], (SGD, redrawn), (SGD, smoothed))
-        if needs:
-            return not_measured(self, what.unit, needs)
-        pairs = pairs_of(what, redrawn, smoothed)
-        if pairs.empty:
-            return not_measured(self, what.unit, self.runs())
-        covered = coverage(of_redrawn, redrawn, "SGD, redrawn", [what]) + coverage(
-            of_redrawn, smoothed, "SGD, mean of redrawn labels", [what]
-        )
-        return effect_of_pairs(self, what, pairs, covered)
+        grid = noisy[noisy["noise_kind"] == SYMMETRIC]
+        smoothed = smoothed_runs(measured).merge(grid[CELL].drop_duplicates(), on=CELL)
+        redrawn = Side("SGD, redrawn", SGD, select(grid, SGD), grid)
+        mean = Side("SGD, mean of redrawn labels", SGD, smoothed, grid)
+        return paired_difference(self, what, table, redrawn, mean, unpaired=self.runs())
 
 
 def smoothed_runs(table: pd.DataFrame) -> pd.DataFrame:

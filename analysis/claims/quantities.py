@@ -29,8 +29,8 @@ LABELS = {"observed": "observed labels", "clean": "true labels"}
 
 EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
 """Quantities that are compared at equal training loss, in words."""
-MATCHED_IN = ("cell", "series")
-"""The runs of a method that share one level of the training loss: those at one noise rate, or at all rates."""
+MATCHED_IN = ("pair", "series")
+"""The runs of a method that share one level of the training loss: a pair of one seed, or a series of noise rates."""
 
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
@@ -166,8 +166,13 @@ def _ratio_in_decades(words: str, column: str, divisor: str, needs: str = "") ->
     return _in_decades(words, column, divisor, of=_log_ratio, needs=needs)
 
 
+def _difference(words: str, column: str, subtracted: str, margin: float, needs: str = "") -> Quantity:
+    """One share minus another one."""
+    return Quantity(words, (column, subtracted), "share", of=_less, margin=margin, needs=needs)
+
+
 def at_equal_loss(name: str, scope: str) -> str:
-    """The column of a quantity at the lowest training loss that all runs of a method in a cell or series pass."""
+    """The column of a quantity at the lowest training loss that all runs of a method in a pair or series pass."""
     return f"{name}_at_equal_loss_in_{scope}"
 
 
@@ -176,12 +181,11 @@ QUANTITIES: dict[str, Quantity] = {
     "best_test_accuracy": Quantity(
         "clean test accuracy, best epoch", ("best_test_accuracy",), "share", margin=POINT
     ),
-    "late_decay": Quantity(
+    "late_decay": _difference(
         "best epoch's clean test accuracy less the last one's",
-        ("best_test_accuracy", "test_accuracy"),
-        "share",
-        of=_less,
-        margin=POINT,
+        "best_test_accuracy",
+        "test_accuracy",
+        POINT,
     ),
     "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
     "recovered": Quantity(
@@ -194,13 +198,12 @@ QUANTITIES: dict[str, Quantity] = {
         margin=2 * POINT,
         needs=NEW_INDEX,
     ),
-    "recovered_lost": Quantity(
+    "recovered_lost": _difference(
         "true labels of wrongly labeled samples recovered, best epoch's less the last one's",
-        ("best_recovered", "recovered"),
-        "share",
-        of=_less,
-        margin=2 * POINT,
-        needs=NEW_INDEX,
+        "best_recovered",
+        "recovered",
+        2 * POINT,
+        NEW_INDEX,
     ),
     "clean_noise_cosine": Quantity(
         "cosine of g_clean and g_noise",
@@ -226,13 +229,12 @@ QUANTITIES: dict[str, Quantity] = {
         )
         for side, sign in (("plus", "+"), ("minus", "-"))
     },
-    "draw_gain": Quantity(
+    "draw_gain": _difference(
         "share of wrong labels among the drawn samples less that among all",
-        ("mean_draw_precision", "realised_noise_rate"),
-        "share",
-        of=_less,
-        margin=2 * POINT,
-        needs=ALIGNMENT,
+        "mean_draw_precision",
+        "realised_noise_rate",
+        2 * POINT,
+        ALIGNMENT,
     ),
     "temporary_label_gain": Quantity(
         # a random other label of a wrongly labeled sample is the true one once in classes - 1 times

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.claim import Claim
-from analysis.claims.coverage import coverage
-from analysis.claims.differences import effect_of_pairs, pairs_of
+from analysis.claims.differences import Side, paired_difference
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import EQUAL_LOSS, at_equal_loss, quantity
 from analysis.claims.variants import REDRAWN, SAM, SGD, Variant, select
 
@@ -37,19 +36,13 @@ class Redrawn:
         what = quantity(self.quantity)
         noisy = what.measured(noisy_runs(table))
         is_redrawn = noisy["noise_kind"].str.endswith(REDRAWN)
-        redrawn, fixed = (select(noisy[chosen], self.method) for chosen in (is_redrawn, ~is_redrawn))
-        title = self.method.title
-        needs = lacking(table, noisy, [what], (self.method, redrawn), (self.method, fixed))
-        if needs:
-            return not_measured(self, what.unit, needs)
-        kind = redrawn["noise_kind"].str.removesuffix(REDRAWN)
-        pairs = pairs_of(what, redrawn.assign(noise_kind=kind), fixed)
-        if pairs.empty:
-            return not_measured(self, what.unit, self.runs())
-        covered = coverage(noisy[is_redrawn], redrawn, f"{title}, redrawn", [what]) + coverage(
-            noisy[~is_redrawn], fixed, f"{title}, fixed", [what]
+        # paired with the fixed labels of the same kind of noise
+        noisy = noisy.assign(noise_kind=noisy["noise_kind"].str.removesuffix(REDRAWN))
+        redrawn, fixed = (
+            Side(f"{self.method.title}, {words}", self.method, select(grid, self.method), grid)
+            for words, grid in (("redrawn", noisy[is_redrawn]), ("fixed", noisy[~is_redrawn]))
         )
-        return effect_of_pairs(self, what, pairs, covered)
+        return paired_difference(self, what, table, redrawn, fixed, unpaired=self.runs())
 
 
 CLAIMS = (
@@ -77,9 +70,9 @@ CLAIMS = (
         "F4",
         "At equal training loss, redrawn labels flatten the network, and fixed wrong labels do not.",
         "Damian, Ma and Lee 2021, without the confound of how far the training got (compare claim F1); ours to test",
-        [Redrawn(at_equal_loss("jacobian_trace", "cell"), SGD, -1)],
+        [Redrawn(at_equal_loss("jacobian_trace", "pair"), SGD, -1)],
         controls=[
-            Redrawn(at_equal_loss(name, "cell"), SGD, 1 if name == "uncertainty" else -1)
+            Redrawn(at_equal_loss(name, "pair"), SGD, 1 if name == "uncertainty" else -1)
             for name in EQUAL_LOSS
             if name != "jacobian_trace"
         ],

@@ -23,6 +23,20 @@ from analysis.statistics import (
     units_needed,
 )
 
+SMALLEST_P = 0.001
+"""Smaller p-values are not told apart in print."""
+
+
+def p_value(p: float) -> str:
+    """A p-value: "0.031", "< 0.001", or a dash if there is none."""
+    return f"{p:.3f}" if p >= SMALLEST_P else f"< {SMALLEST_P}" if math.isfinite(p) else "–"
+
+
+def p_in_words(p: float) -> str:
+    """A p-value with its letter: "p = 0.031" or "p < 0.001"."""
+    number = p_value(p)
+    return f"p {number}" if number.startswith("<") else f"p = {number}"
+
 
 def conclusion(effect: Effect) -> str:
     """What the verdict is about, the reason for it, and if it is open, what a verdict would take."""
@@ -97,8 +111,8 @@ def _open(effect: Effect) -> str:
     if effect.may_reverse:
         before, after = effect.finding.reversal_p, effect.deciding_p
         return (
-            f"The sign may depend on the {_place(effect)} ({by_part(effect)}): p = {before:.2g} before the correction "
-            f"for {effect.tests} tests, {after:.2g} after."
+            f"The sign may depend on the {_place(effect)} ({by_part(effect)}): {p_in_words(before)} before the "
+            f"correction for {effect.tests} tests, {p_value(after)} after."
         )
     test = effect.test
     level = SIGNIFICANCE / effect.tests

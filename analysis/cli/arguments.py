@@ -34,6 +34,7 @@ def parser() -> Parser:
     whole.add_argument("--version", action="version", version=f"ncsam {_version()}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_study(commands)
+    _add_leaderboard(commands)
     _add_measure(commands)
     _add_detect(commands)
     _add_results(commands)
@@ -78,6 +79,23 @@ def _add_study(commands: Any) -> None:
     _add_resources(study)
 
 
+def _add_leaderboard(commands: Any) -> None:
+    board = commands.add_parser(
+        "leaderboard", help="train every method on every data set and kind of noise, and rank the methods"
+    )
+    board.add_argument("board", type=Path, help="a leaderboard file, such as studies/baselines.toml")
+    board.add_argument(
+        "--out", type=Path, required=True, help="the leaderboard's folder; what is there is not done again"
+    )
+    board.add_argument(
+        "--only", action="append", default=[], metavar="DATA", help="only this data set (may be repeated)"
+    )
+    board.add_argument(
+        "--dry-run", action="store_true", help="check the file, print its runs and their cost, do nothing"
+    )
+    _add_resources(board)
+
+
 def _add_measure(commands: Any) -> None:
     measuring = commands.add_parser(
         "measure",
@@ -113,8 +131,18 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
         help="a packaged data set, an .npz file with inputs and targets, or module:function",
     )
     own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
-    own.add_argument("--samples", type=int, default=1000, help="at most so many samples (default: 1000)")
+    own.add_argument(
+        "--samples", type=int, default=1000, help="most samples that are measured (default: 1000)"
+    )
     own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
+    own.add_argument(
+        "--along",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="earlier checkpoints of the training, in order: draws the surface along it as a GIF and a page",
+    )
     own.add_argument(
         "--out", type=Path, metavar="FILE", help="where results go (default: CHECKPOINT.landscape.h5)"
     )

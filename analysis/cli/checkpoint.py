@@ -67,15 +67,9 @@ def measure_checkpoint(
     Raises:
         FileNotFoundError, ValueError: an option is wrong; the message names it.
     """
-    if samples < 1:
-        raise ValueError(f"--samples: must be at least 1, got {samples}")
-    built = _called("--model", model)
-    if not isinstance(built, nn.Module):
-        raise ValueError(f"--model: {model} returns {type(built).__name__}, not a torch module")
-    _load(checkpoint, built)
-    pairs = _data(data, data_dir, samples)
-    loss_fn: Any = nn.CrossEntropyLoss() if loss is None else _found("--loss", loss)
-    objective = Objective(built.to(device), loss_fn, pairs)
+    objective = objective_of(
+        checkpoint, model, data, loss=loss, samples=samples, device=device, data_dir=data_dir
+    )
     with console.status("measuring"):
         eigen = top_eigenvalues(objective, min(3, objective.n_parameters), seed=0)
         whole = trace(objective, deflate=eigen, seed=0)
@@ -92,6 +86,28 @@ def measure_checkpoint(
     )
     replace_file(picture, lambda beside: _write(drawn, beside))
     _say(console, f"picture: {picture}")
+
+
+def objective_of(
+    checkpoint: Path,
+    model: str,
+    data: str,
+    *,
+    loss: str | None,
+    samples: int,
+    device: str,
+    data_dir: Path | None,
+) -> Objective:
+    """The objective of a checkpoint; arguments and errors as for `measure_checkpoint`."""
+    if samples < 1:
+        raise ValueError(f"--samples: must be at least 1, got {samples}")
+    built = _called("--model", model)
+    if not isinstance(built, nn.Module):
+        raise ValueError(f"--model: {model} returns {type(built).__name__}, not a torch module")
+    _load(checkpoint, built)
+    pairs = _data(data, data_dir, samples)
+    loss_fn: Any = nn.CrossEntropyLoss() if loss is None else _found("--loss", loss)
+    return Objective(built.to(device), loss_fn, pairs)
 
 
 def _print_numbers(console: Console, objective: Objective, plane: Surface, eigen: Any, whole: Any) -> None:

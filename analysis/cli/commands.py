@@ -6,15 +6,18 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
+from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
+from analysis.cli.leaderboard import run_leaderboard
 from analysis.cli.wrong_labels import DetectionPlan, detect_wrong_labels
 from analysis.engine import Resources, cores
 from analysis.engine.measured_again import measure_study
@@ -26,9 +29,10 @@ from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
 from analysis.report.chosen import claims_of
-from analysis.report.console import claims_table, print_whole, results_table, verdicts_table
+from analysis.report.details import print_claims, print_details
 from analysis.report.page import markdown, write_report
-from analysis.report.summary import print_results, print_verdicts
+from analysis.report.results import print_results, print_results_of_one_rate
+from analysis.report.summary import print_verdicts
 from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
@@ -68,11 +72,17 @@ def _study(options: argparse.Namespace, console: Console) -> int:
     return _show(options.out, outcome, console)
 
 
+def _leaderboard(options: argparse.Namespace, console: Console) -> int:
+    return run_leaderboard(
+        options.board, options.out, _resources(options), options.only, console, dry_run=options.dry_run
+    )
+
+
 def _measure(options: argparse.Namespace, console: Console) -> int:
     if options.model is not None:
         return _measure_checkpoint(options, console)
-    for name in ("data", "loss", "out"):
-        if getattr(options, name) is not None:
+    for name in ("data", "loss", "out", "along"):
+        if getattr(options, name):
             raise ValueError(
                 f"--{name}: is for a checkpoint of your own, which needs --model module:function"
             )
@@ -87,18 +97,17 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
     if options.data is None:
         raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
-    measure_checkpoint(
-        options.results,
-        options.model,
-        options.data,
-        console,
-        loss=options.loss,
-        out=options.out,
-        samples=options.samples,
-        steps=options.steps,
-        device=_device(options.device),
-        data_dir=options.data_dir,
-    )
+    named: dict[str, Any] = {
+        "loss": options.loss,
+        "out": options.out,
+        "samples": options.samples,
+        "steps": options.steps,
+        "device": _device(options.device),
+        "data_dir": options.data_dir,
+    }
+    measure_checkpoint(options.results, options.model, options.data, console, **named)
+    if options.along:
+        draw_along_training([*options.along, options.results], options.model, options.data, console, **named)
     return 0
 
 
@@ -113,7 +122,8 @@ def _show(root: Path, outcome: Outcome, console: Console) -> int:
     if outcome.table.empty:
         console.print("no run has finished", style="red")
     else:
-        print_results(outcome.table, read_study(root / "study.toml").measure.surface_rates, console)
+        rates = read_study(root / "study.toml").measure.surface_rates
+        print_results_of_one_rate(outcome.table, rates, console)
         judgements = _judgements([root], console)
         print_verdicts(judgements, console)
         _write_what_people_see(root, judgements, console)
@@ -169,7 +179,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     asked = [_claim_id(name) for name in options.claim or CLAIMS]
     claims = [CLAIMS[name] for name in asked] if options.claim else None
     if options.list:
-        console.print(claims_table(CLAIMS[name] for name in asked))
+        print_claims((CLAIMS[name] for name in asked), console)
         return 0
     if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
@@ -182,7 +192,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
             raise ValueError(f"--claim: {missing[0].id!r} is none of the claims that the study chose")
         judgements = [judged[claim.id] for claim in claims]
     if options.verbose:
-        print_whole(console, verdicts_table(judgements))
+        print_details(judgements, console, with_unmeasured=claims is not None)
     else:
         print_verdicts(judgements, console)
     if options.markdown:
@@ -214,7 +224,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
 
 
 def _results(options: argparse.Namespace, console: Console) -> int:
-    print_whole(console, results_table(store.read_tables(options.results)))
+    print_results(store.read_tables(options.results), console)
     return 0
 
 
@@ -261,6 +271,7 @@ def _info(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "study": _study,
+    "leaderboard": _leaderboard,
     "measure": _measure,
     "detect": _detect,
     "results": _results,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pandas as pd
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -101,26 +104,33 @@ def _range_of(values: pd.Series) -> str:
 def _print_run(path: Path, console: Console) -> None:
     stored = store.read_config(path)
     _say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
-    console.print_json(
-        ensure_ascii=True,
-        data={
-            "config": stored.config.as_plain(),
-            "hyperparameters": stored.hyperparameters,
-            "versions": stored.versions,
-        },
-    )
+    settings = {
+        "hyperparameters": stored.hyperparameters,
+        **stored.config.as_plain(),
+        "versions": stored.versions,
+    }
+    for name, value in _dotted(settings):
+        _say(console, f"  {name}: {json.dumps(value)}")
+    console.print(Text("results"), style="bold")
     for name, value in store.scalars(path).items():
         if not (isinstance(value, float) and math.isnan(value)):
             shown = f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"
             console.print(printable(shown), markup=False)
-    console.print(_groups(path))
+    _print_groups(path, console)
 
 
-def _groups(path: Path) -> Table:
-    """One line for each data set: name, shape, unit and description."""
-    view = Table(box=None, pad_edge=False, title="groups", title_justify="left")
-    for name in ("data set", "shape", "unit", "meaning"):
-        view.add_column(name, overflow="fold")
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings within settings by names such as `training.epochs`."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _print_groups(path: Path, console: Console) -> None:
+    """Prints each group with its data sets: name, shape of an array, unit and description."""
+    groups: dict[str, list[str]] = {}
 
     def visit(name: str, item: Any) -> None:
         is_scale = isinstance(item, h5py.Dataset) and bytes(item.attrs.get("NAME", b"")).startswith(
@@ -128,12 +138,18 @@ def _groups(path: Path) -> Table:
         )
         if not isinstance(item, h5py.Dataset) or is_scale:
             return
-        cells = (f"/{name}", "x".join(map(str, item.shape)) or "1", *_about(item))
-        view.add_row(*(Text(printable(cell)) for cell in cells))
+        group, _, last = name.rpartition("/")
+        unit, meaning = _about(item)
+        of_array = ", ".join(filter(None, ("x".join(map(str, item.shape)), unit)))
+        about = f" ({of_array})" if of_array else ""
+        groups.setdefault(group, []).append(f"{last}{about}: {meaning}".removesuffix(": "))
 
     with store.opened(path) as file:
         file.visititems(visit)
-    return view
+    for group, lines in groups.items():
+        console.print(Text(printable(f"/{group}")), style="bold")
+        for line in lines:
+            console.print(Padding(Text(printable(line)), (0, 0, 0, 2)))
 
 
 def _about(item: h5py.Dataset) -> tuple[str, str]:

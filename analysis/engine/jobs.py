@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 MAX_LOSSES = 3
-"""A job fails after so many deaths of its worker. In the last try it runs alone, so that no other job is blamed."""
+"""A job fails after this number of deaths of its worker. Its last try is alone, so that no other job is blamed."""
 SECONDS_BETWEEN_LOOKS = 0.1
 
 Event = tuple[str, str, int, int]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from analysis.plan.data import observed_labels
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import final_runs
 from analysis.plan.study import Study
 from landscape.evaluation.batch_norm import keeps_statistics
-from ncsam import Dataset, build_model, predict
+from ncsam import METHODS, Dataset, build_method, build_model, predict
 
 COPIES_IN_TRAINING = 5
 """Number of vectors as long as the weights that a method with a perturbation keeps."""
@@ -66,10 +68,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         raise StudyError(
             f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
         )
-    if not dataset.train.pixels.dtype.is_floating_point and dataset.train.pixels.dtype != torch.uint8:
-        for place, method in enumerate(study.methods):
-            if method.mixup is not None:
-                raise StudyError(f"methods[{place}].mixup: tokens cannot be mixed; leave it out")
+    _check_methods(study, dataset, model)
     for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
         try:
             labels = observed_labels(config, dataset, data_dir)
@@ -79,6 +78,31 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
+
+
+def _check_methods(study: Study, dataset: Dataset, model: nn.Module) -> None:
+    """Raises StudyError for a method that cannot be trained on these inputs or with this model."""
+    pixels = dataset.train.pixels.dtype
+    are_tokens = not pixels.is_floating_point and pixels != torch.uint8
+    for place, method in enumerate(study.methods):
+        if are_tokens and method.mixup is not None:
+            raise StudyError(f"methods[{place}].mixup: tokens cannot be mixed; leave it out")
+        if are_tokens and METHODS[method.name].mixes_inputs:
+            raise StudyError(
+                f"methods[{place}].name: {method.name!r} mixes inputs, and tokens cannot be mixed; leave it out"
+            )
+        try:
+            build_method(
+                method.name,
+                model,
+                nn.CrossEntropyLoss(),
+                seed=0,
+                clean_targets=dataset.train.targets,
+                peer=copy.deepcopy(model),
+                **study.candidates(method)[0],
+            )
+        except ValueError as error:
+            raise StudyError(f"methods[{place}]: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def check_consistency(study: Study, *, knows_all: bool = True) -> None:
             _check_likeness(f"methods.{index}", method, study)
         if knows_all:
             _check_method(f"methods.{index}", method, study)
+            schedule = study.training.schedule
+            check_schedule(schedule.name, schedule.options, method.epochs or study.training.epochs)
     _check_surfaces(study)
     _check_probes(study)
     _check_file_names(study)

@@ -67,8 +67,8 @@ def _final_run(study: Study, rate: float, method: MethodSettings, seed: int) -> 
         purpose="final",
         method=_run_method(method, study.candidates(method)),
         seed=seed,
-        measure=study.measure,
-        **_shared(study, rate),
+        measure=study.measure if study.measured else None,
+        **_shared(study, rate, method),
     )
     return Run(config, f"runs/{_folder(config)}/seed{seed}.h5")
 
@@ -77,14 +77,18 @@ def _selection_run(
     study: Study, rate: float, method: MethodSettings, seed: int, candidate: dict[str, Any]
 ) -> Run:
     config = RunConfig(
-        purpose="selection", method=_run_method(method, [candidate]), seed=seed, **_shared(study, rate)
+        purpose="selection",
+        method=_run_method(method, [candidate]),
+        seed=seed,
+        **_shared(study, rate, method),
     )
     words = "-".join(f"{key}-{value}".replace("--", "-minus-") for key, value in candidate.items())
     return Run(config, f"selection/{_folder(config)}/{slug(words)}/seed{seed}.h5")
 
 
-def _shared(study: Study, rate: float) -> dict[str, Any]:
-    """The settings that all runs of a study at one noise rate share."""
+def _shared(study: Study, rate: float, method: MethodSettings) -> dict[str, Any]:
+    """The settings that all runs of a method at one noise rate share."""
+    epochs = method.epochs or study.training.epochs
     return {
         "study": study.name,
         "dataset": study.dataset,
@@ -95,7 +99,7 @@ def _shared(study: Study, rate: float) -> dict[str, Any]:
         "noise": RunNoise(
             kind=study.noise.kind, rate=rate, options=study.noise.options, redraw=study.noise.redraw
         ),
-        "training": study.training,
+        "training": study.training.model_copy(update={"epochs": epochs}),
         "selection": study.selection,
         "own_parts": sorted(study.own_parts.values()) or None,
     }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import OWN_PARTS, StudyError
 from analysis.plan.own_parts import are_loaded
 from analysis.plan.plain_values import check_plain
-from analysis.plan.study import MethodSettings, Study
+from analysis.plan.study import Study
 from ncsam.options import nearest, quoted
 
 MAX_BYTES = 1 << 20
@@ -63,18 +63,19 @@ def read_study(path: Path) -> Study:
         study = Study.model_validate(settings, context={OWN_PARTS: not knows_all})
         check_consistency(study, knows_all=knows_all)
     except ValidationError as error:
-        raise StudyError(f"{path}: {_one_line(error)}") from error
+        raise StudyError(f"{path}: {one_line(error, Study)}") from error
     except ValueError as error:
         raise StudyError(f"{path}: {error}") from error
     return study
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError, whole: type[BaseModel]) -> str:
+    """The first mistake in a file whose whole content is a `whole`, in one line that names the field."""
     first, *others = error.errors()
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
+        known = _fields_at(first["loc"][:-1], whole)
         hint = nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
         message = f"unknown key; {hint}"
     elif first["type"] == "missing":
@@ -87,10 +88,14 @@ def _one_line(error: ValidationError) -> str:
     return (f"{field}: {message}" if field else message) + more
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Study
+def _fields_at(location: tuple[int | str, ...], whole: type[BaseModel]) -> list[str]:
+    model: Any = whole
     for part in location:
         if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            model = annotation if isinstance(annotation, type) else MethodSettings
+            model = _table_in(model.model_fields[part].annotation)
     return list(model.model_fields)
+
+
+def _table_in(annotation: Any) -> Any:
+    """The table of a field's type, which may be a list of tables."""
+    return annotation if isinstance(annotation, type) else _table_in(get_args(annotation)[0])

@@ -161,14 +161,18 @@ class MethodSettings(OpenSettings):
 
     `like` is the title of another method of the study. Its chosen hyper-parameters are used here too, so that the two
     methods differ only in the keys of this one.
+
+    `epochs` takes the place of the study's, so that methods whose steps cost more gradients can have as many in all.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("epochs",)
     name: str
     # without characters that the markup of terminals and figures would swallow
     label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
     like: str | None = None
     loss: LossSettings = LossSettings()
     mixup: Positive | None = None
+    epochs: Count | None = None
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -242,10 +246,11 @@ class Study(Settings):
     """A study file.
 
     `claims` holds the ids of the claims that are judged; all claims if not given. `own_parts`, file name -> SHA-256,
-    holds the files that `--with` gave; the study's folder records them.
+    holds the files that `--with` gave; the study's folder records them. If `measured` is false, the landscapes of its
+    runs are not measured, and only accuracies can be judged.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("claims", "own_parts")
+    later: ClassVar[tuple[str, ...]] = ("claims", "own_parts", "measured")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     dataset: str
     train_samples: Count | None = None
@@ -258,6 +263,7 @@ class Study(Settings):
     methods: Annotated[list[MethodSettings], Field(min_length=1, max_length=1000)]
     selection: SelectionSettings = SelectionSettings()
     measure: MeasureSettings = MeasureSettings()
+    measured: bool = True
     claims: Annotated[list[str], Field(min_length=1)] | None = None
     own_parts: dict[str, str] = {}
 

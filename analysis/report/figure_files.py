@@ -206,7 +206,7 @@ def _draw_place(
     for loss in LOSSES:
         if not (planes := results[f"surface/plane-{loss}"]):
             continue
-        of_loss = {"loss_name": LOSS_NAMES[loss], "about": about}
+        of_loss: dict[str, Any] = {"loss_name": LOSS_NAMES[loss], "about": about}
         sheet.add("contours", f"_{loss}{suffix}", figures.contours, planes, **of_loss)
         sheet.add("relief", f"_{loss}{suffix}", figures.relief, planes, **of_loss)
         if sheet.wants("page") and importlib.util.find_spec("plotly"):

@@ -36,11 +36,3 @@ def interval(effect: Effect) -> str:
     if not np.isfinite(effect.low):
         return f"{effect.estimate:+.3g}"
     return f"{effect.estimate:+.3g} [{effect.low:+.3g}, {effect.high:+.3g}]"
-
-
-def p_value(effect: Effect) -> str:
-    """The p-value of the verdict, after Holm's correction."""
-    p = effect.deciding_p
-    if not np.isfinite(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

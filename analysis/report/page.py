@@ -17,12 +17,13 @@ import figures
 from analysis import store
 from analysis.claims import Judgement, judge
 from analysis.claims.effect import NOT_MEASURED, VERDICTS, Effect
-from analysis.claims.wording import conclusion
+from analysis.claims.wording import conclusion, p_in_words, p_value
 from analysis.plan import final_runs, read_study
 from analysis.report.answer import answer
 from analysis.report.chosen import claims_of
-from analysis.report.numbers import chosen, interval, p_value, spread
+from analysis.report.numbers import interval, spread
 from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, scatter
+from analysis.report.results import COLUMNS, MEANING, rows_of_noise
 from analysis.report.summary import deciding
 from landscape.results.wording import percent
 
@@ -99,7 +100,7 @@ def markdown(judgements: list[Judgement]) -> str:
             judgement.claim.id,
             effect.name,
             f"{interval(effect)} {effect.unit}".strip(),
-            p_value(effect),
+            p_value(effect.deciding_p),
             f"{effect.samples} {effect.counted}" if effect.samples else "–",
             effect.verdict,
         ]
@@ -138,6 +139,8 @@ def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
             if judgement.verdict != NOT_MEASURED
         ],
         unmeasured=[_section(j, table, histories) for j in judgements if j.verdict == NOT_MEASURED],
+        columns=COLUMNS,
+        meaning=MEANING,
         results=_results(table),
         settings=(root / "study.toml").read_text(encoding="utf-8").split("[resolved]")[0].strip(),
         machines=_machines(root),
@@ -179,17 +182,15 @@ def _deciding_p(judgement: Judgement) -> str:
     """The p-value of the effect that decided, as in "p = 0.031"; empty if no effect decided."""
     if judgement.verdict == NOT_MEASURED or deciding(judgement).verdict != judgement.verdict:
         return ""
-    p = p_value(deciding(judgement))
-    return f"p {p}" if p.startswith("<") else f"p = {p}"
+    return p_in_words(deciding(judgement).deciding_p)
 
 
 def _shown(effect: Effect) -> dict[str, str]:
     numbers = ""
     if np.isfinite(effect.estimate):
-        p = p_value(effect)
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
-            + f"; p {p if p.startswith('<') else '= ' + p} ({effect.deciding_test}, Holm over {effect.tests}); "
+            + f"; {p_in_words(effect.deciding_p)} ({effect.deciding_test}, Holm over {effect.tests}); "
             f"n = {effect.samples} {effect.counted}, {effect.estimand}"
         )
     return {
@@ -214,24 +215,14 @@ def _place(effect: Effect) -> dict[str, Any]:
     return {"name": effect.name, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
 
 
-def _results(table: pd.DataFrame) -> list[dict[str, str]]:
-    rows = []
-    for noise, of_noise in table.groupby(["dataset", "noise_kind", "noise_rate"], sort=True):
-        for index, (method, runs) in enumerate(of_noise.groupby("method", sort=False)):
-            diverged = int(runs["diverged"].sum())
-            rows.append(
-                {
-                    "noise": f"{noise[0]}, {noise[1]} {percent(noise[2])}" if index == 0 else "",
-                    "method": f"{method} ({diverged} diverged)" if diverged else str(method),
-                    "chosen": chosen(runs),
-                    "accuracy": spread(100 * runs["test_accuracy"], 1),
-                    "best": spread(100 * runs["best_test_accuracy"], 1),
-                    "memorized": spread(100 * runs["memorized"], 0),
-                    "eigenvalue": spread(runs["top_eigenvalue_observed"], 1),
-                    "sharpness": spread(runs["sharpness_clean"], 2),
-                }
-            )
-    return rows
+def _results(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "noise": noise,
+            "methods": [(name, [column.cell(runs) for column in COLUMNS]) for name, runs in methods],
+        }
+        for noise, methods in rows_of_noise(table)
+    ]
 
 
 def _costs(table: pd.DataFrame) -> list[dict[str, str]]:

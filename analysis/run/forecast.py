@@ -10,7 +10,8 @@ from analysis.plan import Run
 from analysis.run.context import RunContext
 from analysis.run.run_data import RunData, load_run_data
 from analysis.run.training import Training, new_model
-from ncsam import Method
+from ncsam import Method, predict
+from ncsam.methods.training_set import TrainingSet
 
 FIRST_SAMPLES = 32
 LONG = 0.5
@@ -47,13 +48,22 @@ def _method(run: Run, data: RunData) -> Method:
     method = training.method(model, data.labels.transition, run.config.method.candidates[0])
     # the step is one after the warm-up, which costs less
     method.progress, method.epoch_share = 1.0, 1 / run.config.training.epochs
+    method.before_epoch(
+        TrainingSet(
+            data.labels.observed,
+            lambda network: predict(network, data.train),
+            run.config.training.batch_size,
+            seed=0,
+        )
+    )
     return method
 
 
 def _gradients_of_a_step(method: Method, data: RunData) -> float:
     before = method.gradient_count
     _step(method, data, min(8, len(data.train)))
-    return method.gradient_count - before
+    # a method may leave all of these samples out
+    return max(method.gradient_count - before, FORWARD_ALONE)
 
 
 def _seconds_of_a_step(method: Method, data: RunData, samples: int) -> float:

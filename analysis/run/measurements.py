@@ -235,20 +235,17 @@ def _surfaces(subject: Subject) -> Results:
     if not subject.config.has_surfaces:
         return {}
     settings = subject.settings
-    profiles = lines(
-        subject.objectives,
-        subject.directions,
-        extent=settings.surface_extent,
-        steps=settings.line_steps,
-        batch_norm=settings.surface_batch_norm,
-    )
+    where: dict[str, Any] = {
+        "extent": settings.surface_extent,
+        "batch_norm": settings.surface_batch_norm,
+    }
+    profiles = lines(subject.objectives, subject.directions, steps=settings.line_steps, **where)
     planes = surfaces(
         subject.objectives,
         subject.directions,
-        extent=settings.surface_extent,
         steps=settings.surface_steps,
         adaptive=settings.surface_adaptive,
-        batch_norm=settings.surface_batch_norm,
+        **where,
     )
     return {
         **{f"surface/line-{name}": profile for name, profile in profiles.items()},

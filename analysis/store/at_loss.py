@@ -1,7 +1,7 @@
-"""Curvature along a training, read off where the training loss passes chosen levels.
+"""Curvature along a training, at the points where the training loss passes chosen levels.
 
 Runs with more label noise end at a higher training loss. A comparison at equal training loss does not mix the noise
-with how far the training got.
+with the progress of the training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-LOSS_LEVELS = (2.2, 2.1, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
+LOSS_LEVELS = (*(tenths / 10 for tenths in range(22, 0, -1)), 0.05, 0.02, 0.01)
 """Levels of the mean cross-entropy with observed labels, in nats, from high to low."""
 AT_LOSS = (
     "jacobian_trace",

@@ -112,7 +112,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["tuned"] = json.dumps(method.tuned)
     row.update(history_columns(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
-    row["realised_noise_rate"] = float(wrong.mean())
+    row["realised_noise_rate"], row["train_samples"] = float(wrong.mean()), len(wrong)
     row["classes"] = len(file["labels/transition"])
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))

@@ -1,4 +1,4 @@
-"""How much the gradients of single samples differ from their mean: the noise of stochastic gradients."""
+"""The noise of stochastic gradients: the spread of the samples' gradients around their mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from landscape.results.shown import Result
 
 @result
 class GradientNoise(Result):
-    """The covariance of the samples' gradients, as its trace."""
+    """The trace of the covariance of the samples' gradients."""
 
     value: float = described("trace of the covariance of single samples' gradients")
     standard_error: float = described("standard error of the value, from its spread over the pieces")
@@ -38,20 +38,20 @@ class GradientNoise(Result):
 def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> GradientNoise:
     """The trace of the covariance of the samples' gradients, from the gradients of pieces of the data.
 
-    The mean gradient of w samples has 1 / w of the covariance of one. With the gradients g_b of B pieces of w_b
-    samples, and g of all, the sum of w_b ||g_b - g||^2 / (B - 1) is therefore unbiased, whatever the sizes. The noise
-    scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2), with the square of the true gradient's norm
-    taken without bias: ||g||^2 less its noise. Samples count as they do in the mean loss. A regularizer is no part of
-    the noise, and of the gradient neither. Costs two gradients.
+    The covariance of the mean gradient of w samples is 1 / w of that of one sample. Let g_b be the gradients of B
+    pieces of w_b samples, and g the gradient of all samples. Then the sum of w_b ||g_b - g||^2 / (B - 1) is unbiased,
+    for pieces of any size. The noise scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2). It
+    divides by an unbiased estimate of the true gradient's squared norm: ||g||^2 minus its noise. Samples have the
+    weights of the mean loss. The regularizer is left out of noise and gradient. The cost is two gradients.
 
-    Samples in memory are cut in random order, because data are often sorted by class. Those of a stream are cut as they
-    come, and should be random draws.
+    Samples in memory are cut in random order, because data are often sorted by class. A stream is cut in its own order,
+    and should be a random draw.
 
     Args:
-        objective: whose loss.
-        pieces: about how many to cut the data into, at least 2. With as many as there are samples, the value is that
+        objective: its loss is measured.
+        pieces: about this number of pieces of the data, at least 2. With one piece for each sample, the value is that
             of the samples themselves.
-        seed: of the order.
+        seed: seed of the random order.
 
     Raises:
         ValueError: fewer than 2 pieces, or data that cannot be cut into 2.

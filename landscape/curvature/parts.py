@@ -87,7 +87,7 @@ def curvature_parts(
     traces = {
         "jacobian": trace(jacobian, matrix="gauss-newton", rtol=rtol, deflate=top, **shared),
         "gauss-newton": trace(objective, matrix="gauss-newton", rtol=rtol, **shared),
-        # only the norm is wanted; the trace is near 0, so that no relative accuracy can be asked for
+        # only the norm is used; the trace is near 0, so that a relative accuracy of it makes no sense
         "functional": trace(objective, matrix="functional", rtol=None, **shared),
     }
     smallest = top_eigenvalues(objective, 1, which="smallest", matrix="functional", tol=tol, **shared)

@@ -25,7 +25,7 @@ from landscape.fx.threads import TRACING
 aten = torch.ops.aten
 
 WIDE = 32
-"""A layer with at least so many inputs costs more than a combination of its outputs."""
+"""A layer with at least this number of inputs costs more than a combination of its outputs."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 Batch = Any
-"""Tensors in tuples, lists, dicts and any other objects."""
+"""A batch: tensors in tuples, lists, dicts and any other objects."""
 
 
 def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:

@@ -14,13 +14,13 @@ from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
 
 MOST_CLASSES = 1000
-"""Most classes that are looked at. Each takes three losses of a sample or two, some tenths of a second in all."""
+"""Most classes that are checked. Each takes three losses of one or two samples; all take some tenths of a second."""
 
 LOOKED_AT = 128
-"""Number of samples that are looked at, beside those of rare values."""
+"""Number of samples that are checked, beside those with rare values."""
 
 REPEATED = 1e-4
-"""Two runs of one batch differ by less, even on GPUs, where sums have no fixed order."""
+"""Two runs of one batch differ by less than this share, even on GPUs, where sums have no fixed order."""
 
 
 def check_settings(
@@ -145,8 +145,8 @@ def check_that_loss_is_a_mean(
         together = loss_fn(outputs, targets)
     except RuntimeError as error:
         raise ValueError(
-            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: what it "
-            "holds for each, such as weights, belongs into the batch (forward=, count=)"
+            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: a value "
+            "for each sample, such as a weight, belongs into the batch (forward=, count=)"
         ) from error
     if together.numel() != 1:
         raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
@@ -161,7 +161,7 @@ def check_that_loss_is_a_mean(
         return
     apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
     mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
-    # a loss in half precision is rounded to it once, as sums are computed in float32
+    # a loss in half precision is rounded once, because its sums are computed in float32
     units = 8 if torch.finfo(dtype).bits == 16 else 100
     tolerance = units * torch.finfo(dtype).eps * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
@@ -175,22 +175,16 @@ def check_that_loss_is_a_mean(
 
 
 def check_that_classes_count_alike(
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    counting: Counting,
-    outputs: Tensor,
-    targets: Tensor,
-    dtype: torch.dtype,
+    check: Callable[[Tensor, Tensor], None], outputs: Tensor, targets: Tensor
 ) -> None:
     """Checks that the loss of two samples is the mean of their losses, for each class of the second sample.
 
     A class with a weight, or an ignored class, may be one of hundreds of classes, none of which is rare.
 
     Args:
-        loss_fn: (outputs, targets) -> loss.
-        counting: how much a batch counts for.
+        check: `check_that_loss_is_a_mean` as a function of outputs and targets.
         outputs: outputs of some samples. Those of the sample with the most different scores are used.
-        targets: targets of all samples. They are looked at if each is a class; at most `MOST_CLASSES` classes are.
-        dtype: dtype of the weights.
+        targets: targets of all samples. They are checked if each is a class, and for at most `MOST_CLASSES` classes.
 
     Raises:
         ValueError: the loss is no mean.
@@ -204,7 +198,7 @@ def check_that_classes_count_alike(
     scores = outputs.flatten(1).double().nan_to_num(0, 0, 0)
     telling = outputs[(scores.amax(1) - scores.amin(1)).argmax()]
     for index in range(1, len(classes)):
-        check_that_loss_is_a_mean(loss_fn, counting, torch.stack([telling] * 2), classes[[0, index]], dtype)
+        check(torch.stack([telling] * 2), classes[[0, index]])
 
 
 def are_class_scores(outputs: object, targets: object) -> bool:
@@ -241,7 +235,7 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
 def _rows_of_rare_values(targets: Tensor) -> Tensor:
     """For each of the 100 rarest values, and for the smallest and the largest one, the first row that holds it.
 
-    Floating-point values count if they occur more than once, as those of masks and those put for missing values do.
+    Floating-point values count if they occur more than once, like values of masks and values for missing data.
     If there are very many targets, such as the labels of pixels, only the smallest and the largest one of each row
     count: the values that losses ignore are -100 and 255 by convention.
     """

@@ -17,7 +17,7 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model without wrappers that change only how it runs: `torch.compile`, DataParallel, DistributedDataParallel.
 
-    They cannot be differentiated twice, or not be called with other weights.
+    Some wrappers cannot be differentiated twice. Others cannot be called with other weights.
     """
     while True:
         inner: Any = getattr(model, "_orig_mod", None)
@@ -29,7 +29,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def measured_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, of which all derivatives can be had.
+    """A copy in evaluation mode that can be differentiated twice.
 
     Raises:
         TypeError: the model cannot be copied.
@@ -38,7 +38,7 @@ def measured_copy(model: nn.Module) -> nn.Module:
     avoid_cudnn_recurrence(copy_of_it)
     for module in copy_of_it.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            # the gradient is one vector
+            # gradients are joined to one vector, which takes dense tensors
             module.sparse = False
     return copy_of_it
 
@@ -62,7 +62,7 @@ def copied(field: str, module: nn.Module) -> nn.Module:
     the copy, until its next forward pass computes them anew.
 
     Raises:
-        TypeError: the module cannot be copied; naming the field.
+        TypeError: the module cannot be copied. The message names the field.
     """
     try:
         with _ComputedAsConstants():
@@ -72,7 +72,7 @@ def copied(field: str, module: nn.Module) -> nn.Module:
 
 
 class _ComputedAsConstants(TorchFunctionMode):
-    """Within, `copy.deepcopy` makes a constant of a tensor that was computed, which torch refuses to copy."""
+    """A context in which `copy.deepcopy` copies a computed tensor as a constant. Torch alone refuses to copy it."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -28,7 +28,7 @@ def loss_and_hits(
 ) -> tuple[Tensor, bool]:
     """The sum of the chunks' losses by their weights and the number of right predictions, in float64 (2,).
 
-    Also whether the outputs are scores of classes, without which there are no predictions.
+    The second result is whether the outputs are scores of classes. Other outputs have no predictions.
     """
     loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.float64, device=device)
@@ -40,6 +40,6 @@ def loss_and_hits(
             loss += loss_fn(outputs, targets).detach().double() * chunk.weight
         classifies = are_class_scores(outputs, targets)
         if classifies:
-            # the largest of scores with a NaN among them is no prediction
+            # scores with a NaN among them have no largest one
             hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
     return torch.stack([loss, hits]), classifies

@@ -1,4 +1,4 @@
-"""Whether a model's gradient is that of its loss: one derivative is compared with a difference of losses."""
+"""Checks that a model's gradient is the gradient of its loss, by a derivative and a difference of losses."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from landscape.loss.in_float64 import MOVED, InFloat64
 from landscape.loss.long_vectors import PIECE
 
 STEP = 1e-7
-"""Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
+"""Length of a step, relative to the weights. So short a step needs float64, and seldom crosses the kink of a ReLU."""
 
 ALLOWED = 1e-3
-"""Relative difference. Right gradients differ by 1e-6; wrong ones by some percent or more."""
+"""Largest relative difference of a right gradient. Right ones differ by about 1e-6, wrong ones by 1e-2 or more."""
 
 SPREAD = 10
-"""The difference over one step and that over half of it tell the error of both. The gradient may differ by so many."""
+"""The differences over a step and over half a step give an error. The gradient may differ by this many errors."""
 
 ROUNDING = 100
-"""Units in the last place of the loss, by which two losses may differ."""
+"""Two equal losses may differ by this many units in the last place."""
 
 
 def check_first_derivatives(few: InFloat64) -> None:
     """Compares the gradient of a few samples' loss along a direction with differences of the loss.
 
-    A model that does not run in float64, or rounds to a shorter dtype inside, is not compared. Nor is a point where the
-    differences do not settle.
+    There is no comparison if the model does not run in float64, or rounds to a shorter dtype inside. A point at which
+    the differences do not settle is not compared either.
 
     Raises:
-        ValueError: they differ, at two points and in two directions.
+        ValueError: the derivatives and the differences disagree at two points and in two directions.
     """
     errors = []
     for seed in range(2):
@@ -47,23 +47,23 @@ def check_first_derivatives(few: InFloat64) -> None:
             return
         errors.append(error)
     raise ValueError(
-        f"model: its gradient is not that of its loss: along a direction they differ by {max(errors):.2g} of it; a "
-        "straight-through estimator, a reversed or scaled gradient, a hook that changes gradients, a detach() or "
-        "no_grad() of what depends on the weights, a reentrant checkpoint, or a write to weights within forward gives "
-        "such gradients; freeze weights that are cut off (requires_grad_(False)), give checkpoints "
+        f"model: its gradient is not that of its loss: along a direction the two differ by {max(errors):.2g} "
+        "of the gradient; a straight-through estimator, a reversed or scaled gradient, a hook that changes gradients, "
+        "a detach() or no_grad() of what depends on the weights, a reentrant checkpoint, or a write to weights within "
+        "forward gives such gradients; freeze weights that are cut off (requires_grad_(False)), give checkpoints "
         "use_reentrant=False; "
-        "losses and surfaces can be had"
+        "losses and surfaces can still be computed"
     )
 
 
 @torch.enable_grad()
 def _error(few: InFloat64, seed: int) -> float | None:
-    """The relative difference at a point near theta; None if it is within what the differences are good for."""
+    """The relative difference at a point near theta; None if it is within the error of the differences."""
     line = _Line.drawn(few, seed)
     found = line.slope()
     (long, size), (short, _) = line.rise(STEP), line.rise(STEP / 2)
     allowed = ALLOWED * abs(short) + SPREAD * abs(long - short) + ROUNDING * 2.2e-16 * size / STEP
-    # false for NaN too, which both may be
+    # also false if both are NaN
     if abs(found - short) > allowed:
         return abs(found - short) / max(abs(short), abs(found))
     return None

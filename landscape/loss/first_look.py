@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ from landscape.loss.counts import Counting, Pair
 from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
 from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
 from landscape.loss.model_checks import (
-    check_that_the_copy_stands_alone,
-    check_that_the_loss_reads_no_weights,
-    check_that_the_regularizer_reads_no_other_weights,
+    LOSS_WITH_WEIGHTS,
+    OUTPUTS_OF_THE_CALLER,
+    REGULARIZER_OF_OTHERS,
+    check_that_no_parameter_enters,
     writes_to_its_weights,
 )
 from landscape.loss.penalty import Penalty
@@ -43,7 +45,7 @@ class FirstLook:
         forward: (theta, inputs) -> outputs.
         theta: the variables (n,).
         loss_fn: (outputs, targets) -> mean loss.
-        counting: how much a batch counts for.
+        counting: the weights of batches.
         chunks: the data.
     """
 
@@ -56,7 +58,7 @@ class FirstLook:
     @full_float32()
     @torch.no_grad()
     def takes_derivatives(self) -> bool:
-        """Whether a forward pass takes derivatives, as that of a PINN does, so that torch must record it.
+        """Whether a forward pass takes derivatives, like that of a PINN. Torch must then record the pass.
 
         Raises:
             ValueError: the model cannot be run on a batch.
@@ -115,25 +117,26 @@ class FirstLook:
         if self.counting.is_known:
             # a few samples tell whether torch's loss takes such outputs and targets
             outputs, labels = outputs[:FEWEST], labels[:FEWEST]
-        check_that_loss_is_a_mean(self.loss_fn, self.counting, outputs, labels, dtype)
+        check = partial(check_that_loss_is_a_mean, self.loss_fn, self.counting, dtype=dtype)
+        check(outputs, labels)
         if not self.counting.is_known:
-            check_that_classes_count_alike(self.loss_fn, self.counting, outputs, targets, dtype)
+            check_that_classes_count_alike(check, outputs, targets)
 
     @full_float32()
     def writes_weights(
         self, original: nn.Module, state: KeptState, penalty: Penalty | None, differentiates: bool
     ) -> bool:
-        """Whether a forward pass writes to its weights; with checks of what else it depends on.
+        """Whether a forward pass writes to its weights. Other dependencies of the outputs are checked.
 
         Args:
             original: the model that was copied.
-            state: of the copy before its first pass.
+            state: the copy's state before its first pass.
             penalty: the regularizer.
-            differentiates: a forward pass differentiates by itself.
+            differentiates: whether a forward pass takes derivatives by itself.
 
         Raises:
-            ValueError: outputs depend on the passes before; or outputs, loss or regularizer on weights outside of the
-                copy.
+            ValueError: the outputs depend on earlier passes, or the outputs, the loss or the regularizer depend on
+                weights outside of the copy.
         """
         if self._was_made_in_inference_mode():
             return False
@@ -152,11 +155,12 @@ class FirstLook:
         inputs, targets = self._few()
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._at_its_weights(inputs)
-            check_that_the_copy_stands_alone(outputs, original)
+            check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER)
             detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
-            check_that_the_loss_reads_no_weights(self.loss_fn(detached, targets), original)
+            loss = self.loss_fn(detached, targets)
+            check_that_no_parameter_enters(loss, original, LOSS_WITH_WEIGHTS)
             if penalty:
-                check_that_the_regularizer_reads_no_other_weights(penalty(self.theta), original)
+                check_that_no_parameter_enters(penalty(self.theta), original, REGULARIZER_OF_OTHERS)
 
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))

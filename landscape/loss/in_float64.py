@@ -1,4 +1,4 @@
-"""A few samples in float64, in which short differences of losses and of gradients are good derivatives."""
+"""A few samples in float64. In float64 short differences of losses and of gradients are good derivatives."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
 
 MOVED = 0.01
-"""How far from the weights derivatives are looked at, relative to them: weights of 0 may lie on a kink."""
+"""Derivatives are compared at points this far from the weights, relative to them: weights of 0 may lie on a kink."""
 
 T = TypeVar("T")
 
 
 class Shortened(TorchDispatchMode):
-    """Within, notes whether an operation makes a shorter floating-point tensor of a tensor in float64.
+    """A context that notes whether an operation turns a tensor in float64 into a shorter floating-point tensor.
 
     Attributes:
-        found: whether one did.
+        found: whether an operation did.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class InFloat64:
     Attributes:
         model: in evaluation mode.
         forward: (model, inputs) -> outputs.
-        layout: of its variables.
+        layout: names and shapes of the variables.
         theta: the variables (n,).
         data: inputs and targets.
         loss_fn: (outputs, targets) -> mean loss.

@@ -1,4 +1,4 @@
-"""What a forward pass keeps in the model for the passes after it."""
+"""The state that a forward pass leaves in a model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 STRUCTURE = frozenset({"_parameters", "_modules", "_buffers", "training"})
-"""Attributes of every module that are looked at elsewhere, or that no forward pass changes."""
+"""Attributes that every module has. They are compared elsewhere, or no forward pass changes them."""
 
 ROUNDING = 20
-"""Units in the last place, by which outputs of one pass and the next may differ on a CPU."""
+"""On a CPU the outputs of two equal passes may differ by this many units in the last place."""
 
 MOVED = 1.25
-"""Other weights than the model's own, relative to these."""
+"""Distance of the other weights from the model's own, relative to these."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class KeptState:
     """Attributes and buffers of all modules, as they were before the first pass.
 
     Attributes:
-        attributes: of each module; values by name.
-        buffers: of each module; tensors by name, and copies of them.
+        attributes: for each module, values by name.
+        buffers: for each module, tensors by name, with a copy of each.
     """
 
     attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
@@ -34,7 +34,7 @@ class KeptState:
 
     @classmethod
     def of(cls, model: nn.Module) -> KeptState:
-        """The state that a model has now."""
+        """The current state of a model."""
         modules = list(model.modules())
         attributes = tuple(
             (module, {name: value for name, value in vars(module).items() if name not in STRUCTURE})
@@ -50,7 +50,7 @@ class KeptState:
         return cls(attributes, buffers)
 
     def changed(self) -> list[str]:
-        """Names of what has another value now."""
+        """Names of the attributes and buffers that have changed."""
         found = []
         for module, before in self.attributes:
             now = {name: value for name, value in vars(module).items() if name not in STRUCTURE}
@@ -64,7 +64,7 @@ class KeptState:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts back what was there, and takes away what was not."""
+        """Restores the attributes and buffers, and removes new ones."""
         for module, before in self.attributes:
             for name in [name for name in vars(module) if name not in STRUCTURE and name not in before]:
                 del vars(module)[name]
@@ -78,24 +78,24 @@ class KeptState:
 def check_that_passes_keep_nothing(
     outputs_of: Callable[[Tensor], object], theta: Tensor, state: KeptState
 ) -> None:
-    """Checks that outputs do not depend on the passes before.
+    """Checks that outputs do not depend on earlier passes.
 
-    A model may keep what depends on its weights, such as a product of two of them, or running statistics that it also
-    moves in evaluation mode. Kept masks and positions do no harm.
+    A model may keep values that depend on its weights, such as a product of two weights, or running statistics that
+    also move in evaluation mode. Kept masks and positions do no harm.
 
     Args:
-        outputs_of: runs the model, which has run before, with weights (n,).
+        outputs_of: runs the model with weights (n,). The model has run before.
         theta: the model's own weights (n,).
-        state: of the model before its first pass.
+        state: the model's state before its first pass.
 
     Raises:
-        ValueError: naming what is kept.
+        ValueError: outputs depend on kept state. The message names the state.
     """
     kept = state.changed()
     if not kept:
         return
     after_others = outputs_of(MOVED * theta)
-    # what is kept from now on was made outside of inference mode, and so can be differentiated
+    # the state that this pass leaves is made outside of inference mode, so that it can be differentiated
     state.restore()
     alone = outputs_of(MOVED * theta)
     if not _agree(after_others, alone):

@@ -17,13 +17,13 @@ class LossMatrix(Operator, Protocol):
     """An operator of a mean loss at one weight vector. It can prepare for many products."""
 
     def expect(self, products: int) -> None:
-        """Announces a number of products, so that the matrix can prepare what saves time for so many."""
+        """Announces a number of products, so that the matrix can prepare work that pays for this number."""
 
     def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The weight of each chunk (chunks,), and what `measure` says of its product with a block (n, k)."""
+        """The weight of each chunk (chunks,), and the result of `measure` on its product with a block (n, k)."""
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:
-        """What a regularizer, which no chunk enters, adds to the product with a block (n, k)."""
+        """The regularizer's part of the product with a block (n, k). No chunk enters it."""
 
 
 # Any stands for an Objective, which imports this file

@@ -1,4 +1,4 @@
-"""Checks of what a copy of a model and a loss compute with: their own weights, and none that someone else holds."""
+"""Checks that a copy of a model, and a loss, compute with their own weights and with no others."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PIECE = 2**20
 
 NO_DERIVATIVES = (
     "model: its forward writes to its weights (as an Embedding with max_norm does), so that torch's derivatives are "
-    "not those of the loss; losses and surfaces can be had; for derivatives, bound the weights once before the "
-    "Objective is made, and take the bound out of forward (max_norm=None)"
+    "not those of the loss; losses and surfaces can still be computed; for derivatives, bound the weights once before "
+    "the Objective is made, and take the bound out of forward (max_norm=None)"
 )
 
 
@@ -27,7 +27,7 @@ def check_weights(model: object) -> None:
 
     Raises:
         TypeError: no module, or a ScriptModule.
-        ValueError: naming a parameter that is complex or has no values.
+        ValueError: a parameter is complex or has no values. The message names it.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
@@ -56,10 +56,10 @@ def check_weights(model: object) -> None:
 
 
 def check_that_weights_have_one_dtype(variables: Mapping[str, Tensor]) -> None:
-    """Checks that the variables have one dtype, which is that of the measured numbers.
+    """Checks that the variables have one dtype. The measured numbers have the same one.
 
     Raises:
-        ValueError: naming some of each.
+        ValueError: there are several dtypes. The message names a variable of each.
     """
     first_of: dict[torch.dtype, str] = {}
     for name, variable in variables.items():
@@ -85,7 +85,7 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
 
 
 def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
-    # a value that is written again as it was shows in the version, a write through `.data` in the values
+    # a write of equal values changes the version only, a write through `.data` changes the values only
     version, before = weights._version, weights.clone()
     outputs_of(weights)
     pieces = zip(weights.split(PIECE), before.split(PIECE), strict=True)
@@ -94,50 +94,36 @@ def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
     )
 
 
-def check_that_the_copy_stands_alone(outputs: object, original: nn.Module) -> None:
-    """Checks that outputs of a copy depend on no parameter outside of it.
+OUTPUTS_OF_THE_CALLER = (
+    "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure; define "
+    "forward in the class, and give hooks the module that they are called with"
+)
+LOSS_WITH_WEIGHTS = (
+    "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "
+    "leave a penalty on the weights out of the loss, put parameters that the loss learns into the model, or freeze "
+    "them by requires_grad_(False)"
+)
+REGULARIZER_OF_OTHERS = (
+    "regularizer: depends on {named}, not on the parameters that it is given alone; compute it from the mapping of "
+    "names to parameters"
+)
+
+
+def check_that_no_parameter_enters(results: object, original: nn.Module, says: str) -> None:
+    """Checks that results depend on no parameter that requires a gradient. The parameters of a copy require none.
 
     Args:
-        outputs: of the copy, whose own parameters require no gradient, recorded for differentiation.
-        original: the model that was copied.
+        results: tensors in any form, recorded for differentiation.
+        original: the model whose parameters are named.
+        says: the error, with a place for the parameters: one of the three above.
 
     Raises:
-        ValueError: naming the parameters that they depend on.
+        ValueError: the results depend on such a parameter.
     """
-    if foreign := _parameters_below(_tensors_in(outputs)):
-        raise ValueError(
-            f"model: the forward of its copy still runs with {_named(foreign, original)}, so that "
-            "derivatives in the copy's weights would be 0; a forward that is replaced on an instance, a hook, or an "
-            "attribute holds on to the model by a closure; define forward in the class, and give hooks the module "
-            "that they are called with"
-        )
-
-
-def check_that_the_loss_reads_no_weights(loss: Tensor, original: nn.Module) -> None:
-    """Checks that a loss of detached outputs depends on no parameter.
-
-    Raises:
-        ValueError: naming the parameters that it depends on.
-    """
-    if foreign := _parameters_below([loss]):
-        raise ValueError(
-            f"loss_fn: depends on {_named(foreign, original)}, not through the outputs alone, and would be measured "
-            "as if they were constants; leave a penalty on the weights out of the loss, put parameters that the loss "
-            "learns into the model, or freeze them by requires_grad_(False)"
-        )
-
-
-def check_that_the_regularizer_reads_no_other_weights(value: Tensor, original: nn.Module) -> None:
-    """Checks that a regularizer of parameters that require no gradient depends on no other parameter.
-
-    Raises:
-        ValueError: naming the parameters that it depends on.
-    """
-    if foreign := _parameters_below([value]):
-        raise ValueError(
-            f"regularizer: depends on {_named(foreign, original)}, not on the parameters that it is given alone; "
-            "compute it from the mapping of names to parameters"
-        )
+    leaves = _leaves_below([leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)])
+    if foreign := [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]:
+        raise ValueError(says.format(named=_named(foreign, original)))
 
 
 def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
@@ -147,15 +133,6 @@ def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
         return f"a parameter of shape {tuple(parameters[0].shape)} that is none of the model's"
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
     return f"the caller's own parameters {', '.join(map(repr, known[:3]))}{more}"
-
-
-def _tensors_in(outputs: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _parameters_below(results: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters that require a gradient and that results depend on."""
-    return [leaf for leaf in _leaves_below(results) if isinstance(leaf, nn.Parameter)]
 
 
 def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:

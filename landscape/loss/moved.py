@@ -1,4 +1,4 @@
-"""The Objective of the same loss and data at the weights that a model in training has now."""
+"""The Objective of the same loss and data at the current weights of a model in training."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from landscape.loss.weights import outputs_at, share_memory, tensors_of
 
 @torch.no_grad()
 def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Objective:
-    """The Objective at the weights, buffers and plain attributes (numbers, words) that `model` has now.
+    """The Objective at the current weights, buffers and plain attributes (numbers, words) of `model`.
 
-    Data, loss and settings are shared with the given Objective, which stays as it was. What was checked of them once
-    is not checked again.
+    Data, loss and settings are shared with the given Objective, which does not change. They are not checked again.
 
     Args:
-        objective: of a copy of the model at other weights.
-        model: as the one that the objective was made of; wrappers are taken off.
-        weights: of some of the model's parameters, in place of those that it has now.
+        objective: the Objective of a copy of the model at other weights.
+        model: a model with the layers of the objective's model. Wrappers are taken off.
+        weights: weights for some of the model's parameters, in place of the current ones.
 
     Raises:
         ValueError: a parameter or buffer is missing or has another shape, as in a model that is spread over devices; or
-            the model has a layer that the objective's has not.
+            the model has a layer that the objective's model lacks.
     """
     made = copy.copy(objective)
     made.exclusive, made.memory = ThreadLock(), objective.memory.empty()
@@ -57,7 +56,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
 
 
 def _take_over_attributes(own: nn.Module, other: nn.Module) -> None:
-    """Gives the modules the numbers and words that those of `other` hold, such as a temperature that is annealed.
+    """Copies numbers and words, such as an annealed temperature, from the modules of `other`.
 
     Raises:
         ValueError: `other` has other layers.

@@ -39,8 +39,8 @@ from landscape.loss.without_gradients import without_gradients
 class Objective:
     """The exact mean loss over a data set, its gradient, and products with its Hessian and Gauss-Newton matrix.
 
-    The mean is that of the losses of batches by their counts, sum_b count_b loss_b / sum_b count_b: the loss of all
-    data as one batch. A regularizer is added to it.
+    The mean loss is sum_b count_b loss_b / sum_b count_b over the batches b: the loss of all data as one batch. A
+    regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
     training does not move the Objective. The model is measured in evaluation mode: BatchNorm with its stored
@@ -48,46 +48,46 @@ class Objective:
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
-        loss_fn: (outputs, targets) -> mean loss; (outputs, batch) with `forward`, and where batches are dicts.
+        loss_fn: (outputs, targets) -> mean loss; (outputs, batch) -> mean loss with `forward`, or for dicts.
         data: a batch, or an iterable of batches. A batch is (inputs, targets), a dict of the model's arguments, or,
             with `forward`, of any form. If all its tensors have one first size, their rows are samples, which are cut
             into chunks; any other batch stays whole.
         forward: (model, batch) -> outputs of any form. If not given: `model(inputs)`, or `model(**batch)` for dicts.
-        count: batch -> how much its mean loss counts for: samples, tokens, pixels, a sum of weights. If not given:
-            samples; for torch's own losses what they divide by (class weights, `ignore_index`, `reduction="sum"`).
-            The loss of a hundred samples is compared with the counted mean of parts of them.
+        count: batch -> the weight of the batch's mean loss: samples, tokens, pixels, a sum of weights. If not given:
+            samples; for torch's own losses their divisor (class weights, `ignore_index`, `reduction="sum"`).
+            The loss of a hundred samples is compared with the counted mean over parts of these samples.
         regularizer: {name: parameter} -> a scalar, added to the mean: a part of the loss that no sample enters.
-        keep: `"all"`: the data are read once and kept; `"none"`: read again for each pass, in any order;
-            `"auto"`: kept if they fit into the memory budget, or can be read only once.
+        keep: `"all"`: the data are read once and kept; `"none"`: the data are read again for each pass, in any order;
+            `"auto"`: the data are kept if they fit into the memory budget, or if they can be read only once.
         chunk_size: samples evaluated at a time.
-        parameters: says by name which parameters are the variables; all that require a gradient if not given.
-            Parameters that the loss does not reach are zero rows and columns of the Hessian.
+        parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. A parameter
+            that the loss does not reach has zero rows and columns in the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes kept between products at the same weights; what does not fit is computed again at each.
+        memory_budget: bytes that are kept between products at the same weights. The rest is computed at each product.
         linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
-            backward, and tracing takes some seconds. None traces once the products, so far or expected, cost about as
-            much as tracing, and stays with direct products where a model cannot be traced. True raises there.
+            backward, and tracing takes some seconds. None traces as soon as the products, past or expected, cost about
+            as much as tracing. If a model cannot be traced, None keeps direct products, and True raises an error.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
-        process_group: of `torch.distributed`: every rank holds the same model and its own share of the data,
-            and all get the mean over all of it, for one all-reduce a product.
+        process_group: of `torch.distributed`. Every rank holds the same model and its own share of the data. All
+            ranks get the mean over all data. A product costs one all-reduce.
 
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order.
         layout: names and shapes of the chosen parameters.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
         chunks: the data, cut as they are read.
-        weight: what the sum of the chunks' losses by their weights is divided by.
+        weight: divisor of the weighted sum of the chunks' losses.
         penalty: the regularizer, as a function of theta.
-        run: (model, inputs) -> outputs, with the weights that the model holds.
-        counting: how much a batch counts for.
-        memory: what is kept for further products at the same weights.
-        n_samples, is_shuffled: samples of all ranks, a batch that cannot be cut is one; whether their order is drawn.
-        differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does.
-        writes_weights: whether a forward pass writes to its weights. Only losses can be had then.
-        has_right_gradient, verified: the gradient, and the matrices, that were compared with differences.
+        run: (model, inputs) -> outputs, with the model's own weights.
+        counting: the weights of batches.
+        memory: results that further products at the same weights use.
+        n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
+        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
+        writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
+        has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
         gradients, products: gradients and matrix-vector products over the data set computed so far.
-        exclusive: a lock held while the weights of `model` are swapped: threads that share an Objective wait for it.
+        exclusive: a lock for the time in which `model` holds other weights. Threads with one Objective wait for it.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
@@ -153,7 +153,7 @@ class Objective:
     ) -> Objective:
         """The Objective of a loss that runs the model by itself, as those of PINNs and detectors do.
 
-        It has no outputs, and so no Gauss-Newton matrix.
+        Such a loss has no outputs, so the Objective has no Gauss-Newton matrix.
 
         Args:
             loss: (model, batch) -> the mean loss of the batch.
@@ -169,8 +169,8 @@ class Objective:
         """The Objective of some of the samples, such as the wrongly labeled ones, or of some of the parameters.
 
         Args:
-            samples: indices or a mask of those to keep; with a process group, of this rank's. All if not given.
-            parameters: says by name which of the parameters to keep as variables. All if not given.
+            samples: indices or a mask of the samples to keep; with a process group, of this rank's. All if not given.
+            parameters: name -> whether the parameter stays a variable. All if not given.
 
         Raises:
             ValueError: no sample or no parameter left; or samples of a stream, or of batches that cannot be cut.
@@ -253,7 +253,7 @@ class Objective:
             return self.forward(theta.clone() if self.writes_weights else theta, inputs, buffers)
 
     def without_gradients(self) -> AbstractContextManager[None]:
-        """Within, forward passes are run of which no gradient is wanted."""
+        """A context for forward passes without a gradient."""
         return without_gradients(self.differentiates)
 
     def value(self, theta: Tensor | None = None) -> float:
@@ -264,7 +264,7 @@ class Objective:
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
-        # a copy, as some models change their weights in place, such as an Embedding with max_norm
+        # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
         with self.without_gradients():
             sums, classifies = loss_and_hits(
@@ -276,7 +276,7 @@ class Objective:
 
     @cached_property
     def labeled(self) -> float:
-        """Samples of all ranks whose label is not ignored: those that have an accuracy; NaN if there is none."""
+        """The number of samples, over all ranks, whose label is not ignored; NaN if the data have no accuracy."""
         count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
         return self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item() or float(
             "nan"
@@ -293,7 +293,7 @@ class Objective:
         """The mean loss, a scalar in float64 on the device, and its gradient (n,), in one pass.
 
         Raises:
-            RuntimeError: in `torch.inference_mode()`, where no gradient can be had.
+            RuntimeError: in `torch.inference_mode()`, where torch computes no gradient.
         """
         self.check_that_derivatives_exist()
         theta = self.point(theta)
@@ -336,8 +336,8 @@ class Objective:
     def ggnvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Gauss-Newton matrix of the mean loss times a vector (n,) or a block of vectors (n, k).
 
-        The mean of J^T (Hessian of the loss in the outputs) J over the samples, J the outputs' Jacobian: the
-        Hessian without the outputs' own curvature. For cross-entropy on logits it is the Fisher matrix.
+        The matrix is the mean over the samples of J^T H J, where J is the outputs' Jacobian and H the Hessian of the
+        loss in the outputs. The outputs' own curvature is left out. For cross-entropy on logits it is Fisher's matrix.
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
@@ -352,7 +352,7 @@ class Objective:
         self.memory.release()
 
     def summed(self, total: Tensor) -> Tensor:
-        """The sum of each rank's `total`, in place; itself without a process group."""
+        """The sum of `total` over all ranks, in place; without a process group `total` itself."""
         if self.process_group is not None:
             dist.all_reduce(total, group=self.process_group)
         return total
@@ -378,12 +378,12 @@ class Objective:
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
-        # no method of the objective: what matrices keep must not hold it
+        # no method of the objective, because a matrix keeps this function and must not hold the objective
         self.forward = partial(outputs_at, self.model, self.layout, self._task.forward)
         self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
 
     def _hold(self, chunks: Chunks) -> None:
-        """Makes these the data, with nothing computed yet."""
+        """Makes these batches the data, and forgets all that was computed."""
         self.chunks = chunks
         self.gradients = 0
         self.products = 0

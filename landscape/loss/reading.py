@@ -23,7 +23,7 @@ from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
 KEEP = ("all", "none", "auto")
-"""Kept in memory; read again for each pass; whichever fits into the memory budget."""
+"""The data are kept in memory, or read again for each pass, or kept if they fit into the memory budget."""
 
 LOOKED_AT = 128
 """Number of samples of a stream that the checks look at."""

@@ -24,12 +24,12 @@ from landscape.loss.counts import Counting, Pair
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some of the data, of which the mean loss is computed at once.
+    """A part of the data whose mean loss is computed at once.
 
     Attributes:
         pair: inputs and targets, where they are stored.
-        weight: how much their mean loss counts for.
-        samples: how many; 1 for a batch that cannot be cut.
+        weight: the weight of the part's mean loss.
+        samples: number of samples; 1 for a batch that cannot be cut.
         device: the model's.
     """
 
@@ -40,14 +40,14 @@ class Chunk:
 
     @property
     def shapes(self) -> tuple[str, tuple[torch.Size, ...]]:
-        """Equal for chunks of tensors that differ in values alone."""
+        """A key of the chunk's form. Chunks of tensors that differ only in their values have equal keys."""
         leaves, form = tree_flatten(self.pair)
         return str(form), tuple(leaf.shape for leaf in leaves)
 
     def read(self) -> Pair:
         """A copy on the device, because a model may change its inputs."""
         inputs, targets = self.pair
-        # each by itself, for both may be the same batch
+        # each by itself, because both may be the same batch
         return copied_to(inputs, self.device), copied_to(targets, self.device)
 
 
@@ -65,7 +65,7 @@ class Held:
 
     @property
     def samples(self) -> int:
-        """How many."""
+        """The number of samples."""
         return sum(chunk.samples for chunk in self.chunks)
 
     @property
@@ -75,12 +75,12 @@ class Held:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether the data are samples of one form, which can be cut anywhere."""
+        """Whether the data are samples of one form. Such data can be cut anywhere."""
         return len(self.blocks) == 1 and samples_in(self.blocks[0]) is not None
 
     @property
     def can_be_traced(self) -> bool:
-        """Whether the chunks are tensors alone, in memory, so that what is computed of them can be kept."""
+        """Whether all chunks are tensors in memory. Results about such chunks can be kept."""
         return all(samples_in(block) is not None for block in self.blocks)
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -91,11 +91,11 @@ class Held:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for data of the same samples."""
+        """A key of the samples. Data of the same samples have equal keys."""
         return f"{sum(map(digest_of_pair, self.blocks)):x}"
 
     def first(self, count: int) -> Pair:
-        """Some of the first samples, at most `count` where the data can be cut."""
+        """Some of the first samples; at most `count` if the data can be cut."""
         block = self.blocks[0]
         return block if samples_in(block) is None else rows_of(block, slice(0, count))
 
@@ -104,7 +104,7 @@ class Held:
         return self.blocks[0]
 
     def rows(self, rows: slice | Tensor) -> tuple[Pair, ...]:
-        """Blocks of some of the samples, in their order.
+        """Blocks of some of the samples, in the order of the data.
 
         Raises:
             ValueError: the data are several blocks, whose samples have no common numbering.
@@ -122,7 +122,7 @@ class Cut:
     """Cuts batches into chunks.
 
     Attributes:
-        counting: how much a batch counts for.
+        counting: the weights of batches.
         chunk_size: most samples of a chunk.
         device: the model's.
     """
@@ -145,7 +145,7 @@ class Cut:
 
 
 def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
-    """Batches in memory: on the device if they fit into `budget` bytes, else where they are.
+    """Batches in memory. They are moved to the device if they fit into `budget` bytes; else they stay where they are.
 
     Raises:
         ValueError: no samples, or none that counts.
@@ -155,8 +155,8 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
         raise ValueError("data: holds no samples")
     blocks = [joined(alike) for alike in _runs_of_one_form(batches)]
     moves = sum(map(bytes_of, blocks)) <= budget
-    # Not channels last: oneDNN 3.12 writes past its workspace in the weights' gradient of 1x1 convolutions with a
-    # stride and fewer than 8 (AVX-512: 16) channels (uxlfoundation/oneDNN issue 6035), which ends the process. GPUs
+    # Not in channels last. oneDNN 3.12 then writes past its workspace (uxlfoundation/oneDNN issue 6035), which ends the
+    # process: for the weights' gradient of 1x1 convolutions with a stride and fewer than 8 channels (AVX-512: 16). GPUs
     # are slower with channels last when TF32 is off.
     blocks = [
         mapped(block, lambda tensor: (tensor.to(cut.device) if moves else tensor).contiguous())
@@ -168,19 +168,19 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
 
 
 def digest_of_pair(pair: Pair) -> int:
-    """A digest of the content of inputs and targets, once where they are the same batch."""
+    """A digest of the content of inputs and targets. A batch that is both is read once."""
     inputs, targets = pair
     return digest_of(inputs if inputs is targets else pair)
 
 
 def check_that_something_counts(weight: float) -> None:
-    """Raises ValueError for data of no weight, whose mean loss is no number."""
+    """Raises ValueError for data without weight, because their mean loss is no number."""
     if not weight > 0:
         raise ValueError("data: no sample counts: all targets are ignored, or all weights are 0")
 
 
 def _runs_of_one_form(batches: Sequence[Pair]) -> Iterator[list[Pair]]:
-    """Batches that follow each other and can be joined; a batch that cannot be cut by itself."""
+    """Groups of successive batches that can be joined. A batch that cannot be cut is a group of its own."""
     run: list[Pair] = []
     for batch in batches:
         can_be_cut = samples_in(batch) is not None

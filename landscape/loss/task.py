@@ -1,4 +1,4 @@
-"""How an Objective runs a model on a batch, and with what the loss compares the outputs."""
+"""How an Objective splits a batch into inputs and targets, and runs the model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Task:
         if isinstance(batch, Mapping) and self.run is by_inputs:
             self.run, self.takes_whole_batches = by_keywords, True
         if self.run in (by_inputs, by_keywords):
-            # as those of tokenizers are, whose tensors torch does not find
+            # dicts of tokenizers are such mappings, in which torch finds no tensors
             batch = tree_map(_as_dict, batch, is_leaf=lambda part: isinstance(part, UserDict))
         if not self.takes_whole_batches:
             check_that_it_is_a_batch(batch)
@@ -82,7 +82,7 @@ class Task:
         return (batch, batch) if self.takes_whole_batches else (batch[0], batch[1])
 
     def counting(self, loss_fn: LossFunction) -> Counting:
-        """How much a batch counts for."""
+        """The weight of a batch's mean loss."""
         if self.count is None:
             return counting_of(loss_fn)
         return counting_by(self.count, of_whole_batches=self.takes_whole_batches)

@@ -78,7 +78,7 @@ T = TypeVar("T")
 
 
 class _Lent(nn.Module):
-    """Calls a function with a model, so that `functional_call` holds other weights in the model meanwhile."""
+    """A module that calls a function with a model, so that `functional_call` puts other weights there meanwhile."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def outputs_at(
     inputs: Any,
     buffers: Mapping[str, Tensor] | None = None,
 ) -> Any:
-    """`run(model, inputs)`, with the weights `theta`, and other buffers if given, in place of the model's own."""
+    """`run(model, inputs)`, while `theta`, and other buffers if given, stand in place of the model's own."""
     return with_weights(
         model, {**layout.unflatten(theta), **(buffers or {})}, lambda model: run(model, inputs)
     )
@@ -131,9 +131,9 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def filter_norms(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """The norms of the output filters or rows of one weight tensor, in a shape that broadcasts to the tensor's.
 
-    The outputs lie along the first axis. Those of a transposed convolution, whose weights are (inputs, outputs of a
-    group, ...), lie along the second axis, in each group of inputs. The torch module that holds the tensor tells
-    which case it is. Weights that are computed from others (`torch.nn.utils.parametrizations`) count as the first case.
+    The outputs lie along the first axis. A transposed convolution is another case: its weights are (inputs, outputs of
+    a group, ...), so the outputs lie along the second axis, in each group of inputs. The torch module that holds the
+    tensor tells the case. Weights that are computed from others (`torch.nn.utils.parametrizations`) are the first case.
     """
     owner = model.get_submodule(name.rpartition(".")[0])
     if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):

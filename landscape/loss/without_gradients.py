@@ -13,7 +13,7 @@ def without_gradients(differentiates: bool) -> Iterator[None]:
     """Inside the block torch records no gradients, unless a forward pass needs them.
 
     Args:
-        differentiates: whether a forward pass takes derivatives, as that of a PINN does, so that torch must record.
+        differentiates: whether a forward pass takes derivatives, like that of a PINN, so that torch must record.
     """
     # the caller may be in inference mode, whose tensors cannot be differentiated
     with (

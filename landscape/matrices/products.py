@@ -45,7 +45,7 @@ NO_SECOND_DERIVATIVE = (
 """Parts of the messages with which torch says that an operation has no second derivative."""
 
 PRODUCT_COST = 7
-"""A product by double backward takes about as long as so many forward passes."""
+"""A product by double backward takes about as long as this number of forward passes."""
 
 
 class Products:

@@ -23,7 +23,7 @@ ALLOWED = 1e-3
 """Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
 
 SPREAD = 10
-"""The difference over one step and that over half of it tell the error of both. The product may differ by so many."""
+"""The differences over a step and over half a step give an error. The product may differ by this many errors."""
 
 LONG_STEP = 1e-4
 """Relative to the weights, for products: rounding and the error of the difference are then about 1e-9 of them."""

@@ -20,7 +20,7 @@ MOST_POINTS = 12
 MOST_FAILURES = 7
 """Steps down in a row that end an ascent. The last of them is a thousandth of the radius: no higher point is near."""
 PATIENCE = 15
-"""An ascent ends after so many gradients without a rise by a tenth of the tolerance: it creeps along a ridge."""
+"""An ascent ends after this number of gradients if the loss has not risen by a tenth of the tolerance meanwhile."""
 INSIDE = 1e-3
 """A point nearer than this share of the radius to the border, or to the center, counts as lying on it."""
 SHORTER = 4.0

@@ -1,4 +1,4 @@
-"""How far along an update the loss rises above where it began: the critical learning rate."""
+"""The critical learning rate: the smallest one at which an update raises the loss."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from landscape.results.registry import result
 from landscape.results.shown import Result
 
 MOST_DOUBLINGS = 20
-"""The learning rates tried lie within 2^20, a million, of the first one."""
+"""All tried learning rates are within a factor of 2^20, a million, of the first one."""
 
 
 @result
 class CriticalSharpness(Result):
-    """The smallest learning rate found along an update at which the loss rises, between its bounds."""
+    """The smallest learning rate that was found at which an update raises the loss, with its bounds."""
 
     value: float = described(
         "critical sharpness, 2 / critical learning rate: the curvature along the update of the parabola that rises "
@@ -53,24 +53,25 @@ def critical_sharpness(
     tol: float = 0.1,
     max_passes: int = 30,
 ) -> CriticalSharpness:
-    """The critical sharpness 2 / eta_c (arXiv:2601.16979), eta_c the smallest learning rate at which the loss rises.
+    """The critical sharpness 2 / eta_c (arXiv:2601.16979): eta_c is the smallest learning rate that raises the loss.
 
-    The loss at the learning rate eta is L(theta + eta / learning_rate update), theta the objective's weights. For a
-    quadratic loss and a step along the gradient the value is the curvature along the gradient: an eigenvalue of the
-    Hessian where the gradient is its eigenvector. For the update of another loss, such as that of the observed labels
-    where the objective is that of the clean ones, the value is the relative critical sharpness.
+    The loss at the learning rate eta is L(theta + eta / learning_rate update), where theta are the objective's weights.
+    For a quadratic loss and a step along the gradient, the value is the curvature along the gradient. If the gradient
+    is an eigenvector of the Hessian, this curvature is its eigenvalue. The update may be of another loss than the
+    objective's: the loss with observed labels, for an objective with clean ones. Then the value is the relative
+    critical sharpness.
 
-    From the first learning rate the search doubles or halves until it has one at which the loss rises and one at which
-    the loss does not. The parabola through the losses then says where to look. 5 to 6 forward passes are typical. A
-    rise and fall of the loss between two learning rates tried is not seen.
+    The search begins at the first learning rate. It doubles or halves the rate until the loss rises at one rate and
+    does not rise at another. Then the parabola through the losses gives the next rate. A search typically takes 5 to 6
+    forward passes. A rise and fall of the loss between two tried learning rates is missed.
 
     Args:
-        objective: of the weights before the update.
-        update: what the optimizer added to the weights: those after the update, less those before.
-        learning_rate: of that update. With 1 the result counts in updates.
-        guess: learning rate to begin with, such as the last critical one; twice that of the update if not given.
-        tol: distance of the bounds, as a share of the upper one.
-        max_passes: budget of forward passes.
+        objective: the objective at the weights before the update.
+        update: the weights after the update minus the weights before.
+        learning_rate: learning rate of the update. With 1 the result counts in updates.
+        guess: the first learning rate, such as the last critical one. If not given, twice that of the update.
+        tol: largest distance of the bounds, as a share of the upper one.
+        max_passes: most forward passes.
 
     Raises:
         ValueError: an argument out of range, or an update that is zero or of another size.
@@ -114,7 +115,7 @@ def critical_sharpness(
 class _Bounds:
     """Learning rates at which the loss does not rise (`low`) and at which it rises (`high`), and the rises there.
 
-    The slope is the rise by the learning rate: it has the sign of the rise, and is linear where the loss is quadratic.
+    The slope is the rise divided by the learning rate. It has the sign of the rise, and is linear for a quadratic loss.
     """
 
     low: float
@@ -124,17 +125,17 @@ class _Bounds:
 
     @property
     def middle(self) -> float:
-        """Between the bounds; 0 or infinite where one of them is missing."""
+        """A learning rate between the bounds; 0 or infinite if a bound is missing."""
         if self.low == 0 or math.isinf(self.high):
             return self.low if self.low == 0 else math.inf
         return (self.low + self.high) / 2
 
     def are_within(self, tol: float) -> bool:
-        """Whether they lie close together."""
+        """Whether the bounds lie close together."""
         return self.low > 0 and self.high < math.inf and self.high - self.low <= tol * self.high
 
     def with_rate(self, rate: float, rise: float) -> _Bounds:
-        """Narrower by one more learning rate between them."""
+        """The bounds after a trial of one more learning rate between them."""
         slope = rise / rate
         if rise > 0:
             return _Bounds(self.low, rate, self.low_slope, slope)
@@ -142,7 +143,7 @@ class _Bounds:
 
 
 def _bracketed(rise: Callable[[float], float], first: float, most_passes: int) -> _Bounds:
-    """Doubles or halves the learning rate until the loss rises at one and does not at the other."""
+    """Doubles or halves the learning rate until the loss rises at one rate and does not rise at another."""
     bounds = _Bounds(0.0, math.inf)
     rate = first
     for _ in range(min(MOST_DOUBLINGS, most_passes)):
@@ -156,7 +157,7 @@ def _bracketed(rise: Callable[[float], float], first: float, most_passes: int) -
 def _narrowed(
     rise: Callable[[float], float], bounds: _Bounds, tol: float, may_go_on: Callable[[], bool]
 ) -> _Bounds:
-    """Looks on either side of where the slope should vanish, until the bounds are close together."""
+    """Tries rates on both sides of the slope's estimated root, until the bounds are close together."""
     if bounds.low == 0 or math.isinf(bounds.high):
         return bounds
     while not bounds.are_within(tol) and may_go_on():

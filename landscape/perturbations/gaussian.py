@@ -17,7 +17,7 @@ from landscape.results.fields import FloatArray
 MIN_PAIRS = 4
 
 FEW_PAIRS = 16
-"""An average is first looked at after so many pairs of draws. The search for sigma begins with as many."""
+"""The first look at an average is after this number of pairs of draws. The search for sigma begins with this number."""
 
 
 class GaussianRises:
@@ -59,7 +59,7 @@ class GaussianRises:
     def at(self, sigma: float, pairs: int) -> FloatArray:
         """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses)."""
         known = self._rises.get(sigma, np.zeros((0, len(self.center))))
-        # a block of pairs has as many points as the evaluator takes together
+        # a block of pairs fills one pass of the evaluator
         together = max(1, self._evaluator.block // 2)
         while len(known) < pairs:
             indices = range(len(known), min(len(known) + together, pairs))

@@ -1,4 +1,4 @@
-"""What every result can do beside being saved: a line, a table for notebooks, xarray, pandas, a figure."""
+"""The forms of every result: a line, a table for notebooks, xarray, pandas, a figure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 LINE = 110
 """Most characters of a result's line."""
 FEW = 5
-"""Arrays of at most so many numbers are shown number by number."""
+"""All numbers of an array are shown if there are at most this many."""
 FIGURES = "figures.of_results"
-"""The module that draws results. It is imported when a figure is first asked for: measuring needs no Matplotlib."""
+"""The module that draws results. The first figure imports it, because measuring needs no Matplotlib."""
 
 
 class Result:
     """The base of result classes."""
 
     def __repr__(self) -> str:
-        """One line: the first fields in short, and whether the result converged."""
+        """One line with the first fields in short, and with the result's convergence."""
         parts = {
             field.name: f"{field.name}={_short(value)}"
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ class Result:
     def to_xarray(self) -> xr.Dataset:
         """All fields as a data set with named dimensions, coordinates, units and descriptions.
 
-        Fields without dimensions that are no text are variables too; text is an attribute.
+        A field without dimensions is a variable, or an attribute if it is text.
 
         Raises:
             ModuleNotFoundError: xarray is not installed.
@@ -86,11 +86,12 @@ class Result:
     def to_frame(self, *dims: str) -> pd.DataFrame:
         """The fields that have exactly these dimensions as columns, one row an entry.
 
-        The index holds the coordinates of the dimensions, or positions where there are none. Fields without dimensions
-        are in `attrs`. A result without arrays is one row.
+        The index holds the coordinates of the dimensions. A dimension without coordinates has positions. Fields without
+        dimensions are in `attrs`. A result without arrays is one row.
 
         Args:
-            dims: such as `"alpha", "beta"`; those of the first field that is no coordinate if not given.
+            dims: names of dimensions, such as `"alpha", "beta"`. If not given: those of the first field that is no
+                coordinate.
 
         Raises:
             ValueError: no field has these dimensions.
@@ -136,7 +137,7 @@ class DrawnResult(Result):
     """The base of results that have a figure of their own."""
 
     def plot(self, **options: Any) -> Figure:
-        """A Matplotlib figure of this result alone, which a notebook shows.
+        """A Matplotlib figure of this result. A notebook shows the figure.
 
         Args:
             options: `width=` in inches and `style=` (`figures.Style`), and those of the result's function in

@@ -26,7 +26,7 @@ from landscape.samples.result import MEASURES, SampleCurvature
 from landscape.samples.vectorized import Vectorized
 
 MOST_ROWS = 64
-"""Samples that are vectorized together. More do not make it faster."""
+"""Number of samples that are vectorized together. More samples are no faster."""
 
 OF_OUTPUTS = ("gauss_newton_trace", "fisher_trace")
 OF_INPUTS = ("input_trace", "input_curvature")
@@ -49,28 +49,29 @@ def sample_curvature(
 
     The loss of a sample is that of a batch of one. With J the Jacobian of its outputs in the weights:
 
-    - `gradient_norm`, `gradient_cosine`: of the sample's gradient g, and with the mean gradient of all samples that
-      have a number, the sample itself among them: n gradients of one length that are orthogonal to each other have
-      cosines of 1/sqrt(n). A gradient of zeros has no cosine (NaN).
-    - `gauss_newton_trace`, `fisher_trace`: of J^T M J, M the Hessian of the loss in the outputs, or the covariance of
-      labels drawn from the softmax of the outputs. For cross-entropy both are the same. (The trace of the empirical
-      Fisher matrix is the squared gradient norm.)
-    - `hessian_trace`: of the Hessian in the weights. Where the Gauss-Newton trace is exact, only the rest, the
+    - `gradient_norm`: the norm of the sample's gradient.
+    - `gradient_cosine`: the cosine between the sample's gradient and the mean gradient of all samples that have a
+      number, itself included. So n orthogonal gradients of one length have cosines of 1/sqrt(n). A gradient of zeros
+      has no cosine (NaN).
+    - `gauss_newton_trace`, `fisher_trace`: the traces of J^T M J, where M is the Hessian of the loss in the outputs, or
+      the covariance of labels drawn from the softmax of the outputs. For cross-entropy the two are equal. (The trace of
+      the empirical Fisher matrix is the squared gradient norm.)
+    - `hessian_trace`: the trace of the Hessian in the weights. If the Gauss-Newton trace is exact, only the rest, the
       functional Hessian, is estimated.
-    - `input_trace`, `input_curvature`: of the Hessian H in the input, and of H^2: the curvature of Garg and Roy 2023
-      (arXiv:2307.05831), with exact products in place of their finite differences.
+    - `input_trace`, `input_curvature`: the traces of H and of H^2, where H is the Hessian in the input. The latter is
+      the curvature of Garg and Roy 2023 (arXiv:2307.05831), with exact products in place of their finite differences.
 
-    Traces are estimated by Hutchinson's random signs, drawn for each sample anew; spaces of at most `probes` dimensions
-    have exact ones. A regularizer, which no sample enters, is no part of any measure.
+    Traces are estimated by Hutchinson's random signs, which are drawn anew for each sample. In spaces of at most
+    `probes` dimensions traces are exact. The regularizer is no part of any measure, because no sample enters it.
 
     Args:
         objective: of data whose batches can be cut into samples, and that are read in one order, not shuffled.
         measures: names, some of `landscape.samples.MEASURES`; all that are defined if not given.
-        probes: random signs of each estimate, at least 2; each costs a product.
-        exact_up_to: Gauss-Newton and Fisher traces are exact for at most so many outputs, at a gradient each, and where
-            the Jacobian of a sample fits into the memory budget; else estimated.
-        seed: of the probes.
-        progress: (samples done, samples in all) is told, or a line on the terminal for True.
+        probes: number of random signs of each estimate, at least 2. Each costs a product.
+        exact_up_to: Gauss-Newton and Fisher traces are exact, at the cost of a gradient an output, if a sample has at
+            most this number of outputs and its Jacobian fits into the memory budget. Else they are estimated.
+        seed: seed of the probes.
+        progress: called with the samples done and the samples in all. True writes a line on the terminal.
 
     Raises:
         ValueError: an unknown measure, or one that is not defined for this objective; batches that cannot be cut;
@@ -107,10 +108,10 @@ def sample_curvature(
 
 @dataclass
 class _Measurement:
-    """What is measured of an objective, and how.
+    """The measures of an objective, and the way in which they are taken.
 
     Attributes:
-        products: gradients and products spent on a sample.
+        products: gradients and products that are spent on a sample.
     """
 
     objective: Objective
@@ -124,13 +125,13 @@ class _Measurement:
         self._one = OneSample.of(self.objective)
         self._each = Vectorized()
         theta = self.objective.theta
-        # spaces apart, so that one more measure leaves the others as they are
+        # a seed for each space, so that one more measure leaves the numbers of the others unchanged
         self._of_outputs, self._of_weights, self._of_inputs = (
             Probes(self.count, theta, 3 * self.seed + space) for space in range(3)
         )
 
     def pieces(self) -> Iterator[tuple[Pair, Tensor]]:
-        """A few samples at a time, on the device, with how much each counts for."""
+        """A few samples at a time, on the device, with their weights."""
         for chunk in self.objective.chunks:
             _check_that_it_can_be_cut(chunk.pair)
             weights = self.objective.counting.of_samples(chunk.pair)
@@ -141,7 +142,7 @@ class _Measurement:
                 yield rows_of(pair, part), weights[part].to(self.objective.device)
 
     def mean_gradient(self) -> Tensor:
-        """The mean gradient (n,) of the samples whose gradient is a number, by what they count for."""
+        """The weighted mean gradient (n,) of the samples whose gradient is a number."""
         total = torch.zeros_like(self.objective.theta, dtype=torch.float64)
         for pair, weights in self.pieces():
             (gradients,) = self._each(lambda sample: (self._one.gradient(sample),), pair)
@@ -151,7 +152,7 @@ class _Measurement:
         return self.objective.summed(total).to(self.objective.dtype)
 
     def columns(self, pair: Pair, weights: Tensor, mean_gradient: Tensor) -> Columns:
-        """All that was asked for of some samples."""
+        """The measures of some samples."""
         spent = 1 if "gradient_cosine" in self.chosen else 0
         outputs = self._outputs(pair)
         is_exact = self._is_exact(outputs)
@@ -180,13 +181,13 @@ class _Measurement:
         return len(self._one.outputs(rows_of(pair, slice(0, 1))))
 
     def _is_exact(self, outputs: int) -> bool:
-        """Whether the Gauss-Newton trace of a sample with so many outputs is wanted and computed exactly."""
+        """Whether the Gauss-Newton trace of a sample with this number of outputs is measured, and exact."""
         wanted = any(name in self.chosen for name in (*OF_OUTPUTS, "hessian_trace"))
         fits = outputs <= self.exact_up_to and self._bytes(outputs) <= self.objective.memory_budget
         return wanted and self.objective.has_outputs and fits
 
     def _bytes(self, outputs: int) -> int:
-        """The bytes of a sample's Jacobian, and of the vectors and products computed from the Jacobian."""
+        """The bytes of a sample's Jacobian, and of the vectors and products that are computed from it."""
         return (2 * outputs + 3) * self.objective.theta.nbytes
 
     def _rows_at_once(self, pair: Pair) -> int:
@@ -262,7 +263,7 @@ def _check_that_it_can_be_cut(batch: Pair) -> None:
 
 
 def _chosen(objective: Objective, measures: Sequence[str] | None) -> tuple[str, ...]:
-    """The measures asked for, all of which must be defined; all that are defined for None."""
+    """The measures of these names, all of which must be defined; for None all measures that are defined."""
     undefined = _undefined(objective)
     if measures is None:
         return tuple(name for name in MEASURES if name not in undefined)

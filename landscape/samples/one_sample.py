@@ -19,7 +19,7 @@ from landscape.matrices.outputs import as_one_tensor
 
 @dataclass(frozen=True)
 class OneSample:
-    """A sample is a row of each tensor of the inputs and targets. The model and the loss get it as a batch of one.
+    """The model and the loss of one sample: a row of each input and target, which is passed as a batch of one.
 
     Attributes:
         forward: (theta, inputs) -> outputs.
@@ -54,8 +54,8 @@ class OneSample:
     def of_all_outputs(self, sample: Pair, mean_gradient: Tensor) -> tuple[Tensor, ...]:
         """Loss, norm and cosine of the gradient, and the traces of Gauss-Newton and Fisher matrix, exactly.
 
-        With the rows J of the outputs' Jacobian, the trace of J^T M J is the sum of the entries of M * (J J^T). Costs
-        one way back for each output.
+        If J is the outputs' Jacobian, the trace of J^T M J is the sum of the entries of M * (J J^T). The cost is one
+        backward pass for each output.
         """
         inputs, _ = _batch_of(sample)
         pullback: Any = vjp(lambda theta: self._scores(theta, inputs), self.theta)[1]
@@ -96,7 +96,7 @@ class OneSample:
     def of_functional_probe(self, sample: Pair, direction: Tensor) -> tuple[Tensor]:
         """Direction v (n,) -> v^T F v, F the functional Hessian: the Hessian less the Gauss-Newton matrix.
 
-        It is the Hessian of the outputs times the loss's slope at them.
+        F is the Hessian of the outputs, weighted by the gradient of the loss in the outputs.
         """
         inputs, _ = _batch_of(sample)
         scores, loss = self._scores_and_loss(sample)
@@ -106,8 +106,8 @@ class OneSample:
     def _twice(self, function: Callable[[Tensor], Tensor], direction: Tensor) -> Tensor:
         """The second derivative of a function of the weights along a direction.
 
-        Twice in reverse: torch's forward-mode derivatives of forward-mode derivatives are wrong for LayerNorm, without
-        a word.
+        Both derivatives are in reverse mode. Torch's forward-mode derivatives of forward-mode derivatives are wrong for
+        LayerNorm, without an error.
         """
         pullback: Any = vjp(grad(function), self.theta)[1]
         return direction @ pullback(direction)[0]
@@ -127,7 +127,7 @@ class OneSample:
         return as_one_tensor(self.forward(theta, inputs))[0].flatten()
 
     def _scores_and_loss(self, sample: Pair) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The outputs (outputs,), and the loss as a function of them."""
+        """The outputs (outputs,), and the loss as a function of the outputs."""
         inputs, targets = _batch_of(sample)
         outputs, whole = as_one_tensor(self.forward(self.theta, inputs))
         shape = outputs.shape

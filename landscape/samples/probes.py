@@ -1,4 +1,4 @@
-"""Probes of a trace for every sample at once: random signs, or all unit vectors where they are no more."""
+"""Probes of a trace for every sample at once: random signs, or all unit vectors if these are no more than the signs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Probes:
-    """Directions that are independent for each sample. On a CPU chunks of any size get the same ones.
+    """Directions that are independent for each sample. On a CPU they do not depend on the size of chunks.
 
     Args:
-        count: random signs that are wanted, at least 2. In a space of at most as many dimensions the directions are
+        count: number of random signs, at least 2. In a space of at most this number of dimensions the directions are
             the unit vectors, and traces are exact.
-        like: of the dtype and on the device of the directions.
-        seed: of the signs.
+        like: a tensor with the dtype and the device of the directions.
+        seed: seed of the signs.
     """
 
     def __init__(self, count: int, like: Tensor, seed: int) -> None:
@@ -25,7 +25,7 @@ class Probes:
         self._generators = [torch.Generator(like.device).manual_seed(each) for each in seeds]
 
     def directions(self, samples: int, dimension: int) -> Iterator[Tensor]:
-        """For each probe, the directions (samples, dimension), of squared length `dimension`."""
+        """The directions (samples, dimension) of each probe. Their squared length is `dimension`."""
         if dimension <= self._count:
             for unit in math.sqrt(dimension) * torch.eye(dimension).to(self._like):
                 yield unit.expand(samples, -1)

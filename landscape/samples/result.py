@@ -1,4 +1,4 @@
-"""What `sample_curvature` returns, and its means over groups of samples."""
+"""The result of `sample_curvature`, and its means over groups of samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEASURES = (
     "input_trace",
     "input_curvature",
 )
-"""What can be measured of a sample."""
+"""Names of all measures."""
 
 
 def _standard_error(of: str) -> FloatArray | None:
@@ -35,8 +35,8 @@ def _standard_error(of: str) -> FloatArray | None:
 class SampleCurvature(DrawnResult):
     """Loss, gradient and curvature of every sample, in the order in which the data are read.
 
-    A measure that was not asked for, or that is not defined, is None. A sample whose loss is no number, or that does
-    not count, is NaN.
+    A measure is None if it was not asked for or is not defined. A sample is NaN if its loss is no number or it has no
+    weight.
     """
 
     loss: FloatArray = described("loss of each sample", unit=LOSS_UNIT, dims=SAMPLE)
@@ -80,7 +80,7 @@ class SampleCurvature(DrawnResult):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of what was measured."""
+        """Names of the measures that were taken."""
         return tuple(name for name in MEASURES if getattr(self, name) is not None)
 
     def by_class(self) -> GroupCurvature:
@@ -102,7 +102,7 @@ class SampleCurvature(DrawnResult):
             groups: (samples,), a number or a name for each sample, such as whether its label is wrong.
 
         Raises:
-            ValueError: another number of groups than of samples.
+            ValueError: the numbers of groups and of samples differ.
         """
         names = np.asarray(groups)
         if names.shape != (self.samples,):
@@ -121,7 +121,7 @@ class SampleCurvature(DrawnResult):
         )
 
     def _mean(self, name: str, members: NDArray[np.bool_]) -> tuple[float, float, float, int]:
-        """Mean, standard error over probes, standard error over samples, and how many numbers entered."""
+        """Mean, standard error over probes, standard error over samples, and the number of samples in the mean."""
         values = getattr(self, name)[members]
         is_number = np.isfinite(values)
         count = int(is_number.sum())

@@ -14,10 +14,10 @@ from landscape.loss.batches import samples_in
 
 
 class Vectorized:
-    """Applies functions of one sample to many: by vmap, or one by one from where on vmap fails for a model.
+    """Applies functions of one sample to many samples: by vmap, or one by one after vmap has failed for the model.
 
     Attributes:
-        is_possible: vmap did not fail so far.
+        is_possible: whether vmap has not failed yet.
     """
 
     def __init__(self) -> None:
@@ -28,17 +28,17 @@ class Vectorized:
 
         Args:
             function: of one sample.
-            arguments: trees of tensors, whose rows belong to the samples.
+            arguments: trees of tensors. Row i of each tensor belongs to sample i.
 
         Raises:
-            ValueError: the function fails for a single sample too.
+            ValueError: the function fails for a single sample as well.
         """
         if self.is_possible:
             try:
                 found: tuple[Tensor, ...] = vmap(function)(*arguments)
                 return found
             except (RuntimeError, ValueError, TypeError, NotImplementedError):
-                # such as a layer that torch cannot vectorize, or a model that asks for a value
+                # torch cannot vectorize a layer, for example, or the model branches on a value
                 self.is_possible = False
         samples = samples_in(arguments)
         assert samples is not None

@@ -18,10 +18,11 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
 
         value_j + u_j^T D u_j + sum over the other eigenpairs i of (u_i^T D u_j)^2 / (value_j - value_i)
 
-    The second term has mean 0, and its variance is that of the units' Rayleigh quotients. The third is a bias, which
-    drives the largest eigenvalue up. D is unknown, but its covariance is the spread over the units. The pairs that were
-    not found are taken to have the eigenvalue 0, as nearly all have. A term v^2 / gap is replaced by the shift of the
-    eigenvalues of [[gap, v], [v, 0]]: the same to second order, and finite where two eigenvalues meet.
+    The second term has mean 0, and its variance is that of the units' Rayleigh quotients. The third term is a bias,
+    which drives the largest eigenvalue up. D is unknown, but the spread over the units gives its covariance. The other
+    pairs, which were not found, are taken to have the eigenvalue 0, because nearly all of them are near 0. A term
+    v^2 / gap is replaced by the shift of the eigenvalues of [[gap, v], [v, 0]]. The two are equal to second order, and
+    the shift is finite if two eigenvalues meet.
 
     Source: perturbation theory of eigenvalues (Kato 1966, section II.2).
 
@@ -39,11 +40,11 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     operator = matrix_named(eigen.matrix, objective)
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)
-    # a regularizer's part of H U is no unit's
+    # the regularizer's part of H U belongs to no unit
     mean = basis * found.values - operator.of_regularizer(basis.to(objective.theta))
 
     def couplings(product: Tensor) -> Tensor:
-        """U^T D U, and the squared norms of the part of D U that is outside of the space of U."""
+        """U^T D U, and the squared norms of the part of D U outside of the space of U."""
         change = product - mean
         inside = basis.T @ change
         outside = change - basis @ inside
@@ -59,5 +60,5 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
 
 
 def _shift(gap: Tensor, square: Tensor) -> Tensor:
-    """By how much an eigenvalue moves away from another one at the distance `gap`, coupled by sqrt(square)."""
+    """The shift of an eigenvalue away from another one at the distance `gap`, if sqrt(square) couples the two."""
     return torch.sign(gap) * ((gap.square() + 4 * square).sqrt() - gap.abs()) / 2

@@ -1,4 +1,4 @@
-"""What the sampling error of a measure is."""
+"""The result class of sampling errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from landscape.sampling.units import Units
 
 @result
 class SamplingError(DrawnResult):
-    """What measured quantities would be on other samples from the same source, at the same weights."""
+    """The spread of measured quantities over draws of the samples from the same source, at the same weights."""
 
     quantity: NDArray[np.str_] = described("what was measured", dims=("quantity",), coordinate=True)
     values: FloatArray = described("as measured", dims=("quantity",))
@@ -36,19 +36,19 @@ class SamplingError(DrawnResult):
     products: int = described("matrix-vector products spent", unit="products")
 
     def samples_for(self, rtol: float) -> FloatArray:
-        """How many samples of the source bring each standard error down to `rtol` times the value.
+        """The number of samples of the source at which each standard error is `rtol` times the value.
 
-        Infinite for a value of 0. Biases fall faster, as 1 / samples. The numbers are as uncertain as the squared
-        standard errors.
+        The number is infinite for a value of 0, and as uncertain as the squared standard error. Biases fall faster, as
+        1 / samples.
 
         Raises:
-            ValueError: rtol is not positive, or the whole population was measured, which leaves no error.
+            ValueError: rtol is not positive, or the whole population was measured, so that there is no sampling error.
         """
         if not rtol > 0:
             raise ValueError(f"rtol: must be positive, got {rtol}")
         if self.drawn == 1:
             raise ValueError("samples_for: the whole population was measured, which leaves no sampling error")
-        # for samples of a population of N, the variance is a constant times 1 / samples - 1 / N
+        # the variance is a constant times 1 / samples - 1 / N for samples of a population of N
         constant = self.standard_errors**2 * self.samples / (1 - self.drawn)
         wanted = (rtol * self.values) ** 2 + constant * self.drawn / self.samples
         return np.ceil(np.divide(constant, wanted, out=np.full_like(wanted, np.inf), where=wanted > 0))
@@ -67,13 +67,13 @@ def error_of(
     """The sampling error of values (k,) with Student's intervals.
 
     Args:
-        units: what the variances are the spread over.
+        units: the units over whose spread the variances are.
         quantity: names of the values.
         values: as measured.
         variances: of the values, over draws of the samples.
         biases: of the values; 0 if not given.
         numerical: standard errors of the values as numbers of these samples; 0 if not given.
-        products: spent.
+        products: products that were spent.
     """
     biases = 0 * values if biases is None else biases
     spread = variances if numerical is None else variances + numerical.square()

@@ -1,4 +1,4 @@
-"""The sampling error of what was measured."""
+"""The sampling error of a result of any kind."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def sampling_error(
     population: int | None = None,
     seed: int = 0,
 ) -> SamplingError:
-    """What a measured quantity would be on other samples from the same source, at the same weights.
+    """The sampling error of a result: its spread over draws of the samples from the same source, at the same weights.
 
-    The numerical error of a result says how far it is from the exact number of the samples measured. The sampling error
-    says how far that number is from the number of all samples of their source. It holds where the measured samples are
-    a random draw for the weights: test samples, or a part of the training samples that was drawn at random.
+    The numerical error of a result is its distance from the exact number of the measured samples. The sampling error is
+    the distance of this exact number from the number of all samples of the source. The sampling error needs samples
+    that are a random draw for the weights: test samples, or training samples that were drawn at random.
 
     The samples are cut into random groups, and the error is the spread over the groups. Cost: one product an
     eigenvalue, 16 products for a trace, 2 evaluations and 2 gradients for a sharpness, 1 evaluation for a loss.
 
     Args:
-        objective: which was measured.
-        measured: what `top_eigenvalues`, `trace`, `sharpness` or `Objective.evaluate` gave for it.
-        groups: about how many; the standard error is known to about 1 / sqrt(2 groups) of it.
-        population: size of the finite set, such as all training samples, that the samples were drawn from without
-            replacement; unbounded if not given.
-        seed: of the groups, and of the probes of a trace.
+        objective: the objective that was measured.
+        measured: the result of `top_eigenvalues`, `trace`, `sharpness` or `Objective.evaluate` for this objective.
+        groups: about this number of groups. The relative error of the standard error is about 1 / sqrt(2 groups).
+        population: size of the finite set, such as all training samples, from which the samples were drawn without
+            replacement. If not given, the source is unbounded.
+        seed: seed of the groups, and of the probes of a trace.
 
     Raises:
         ValueError: an argument out of range, a loss that is a sum, or a result that did not converge, belongs to other

@@ -13,7 +13,7 @@ from landscape.sampling.errors import SamplingError, error_of
 from landscape.sampling.units import OfUnits, Units
 
 SAME_LOSS = 1e-4
-"""A relative difference of two evaluations of one loss that rounding cannot explain."""
+"""Two evaluations of one loss differ by less than this, relative to the loss; rounding cannot explain more."""
 
 
 def loss_error(units: Units, evaluation: Evaluation) -> SamplingError:
@@ -35,14 +35,15 @@ def sharpness_error(units: Units, found: Sharpness) -> SamplingError:
 
         rise + D's rise at the highest point + t^T K^-1 t / 2
 
-    with t the part of D's gradient at the highest point, in u, that is tangential to the sphere, and -K the curvature
-    of the loss along the sphere. The second term has mean 0, and its variance is that of the units' rises (the envelope
-    theorem). The third is a bias: the highest point fits the samples at hand. K is ||gradient|| / rho less the
-    curvature of the loss itself. The latter is left out, so that the bias is a lower bound where the loss is convex.
+    Here t is the part of D's gradient (in u, at the highest point) that is tangential to the sphere, and -K is the
+    curvature of the loss along the sphere. The second term has mean 0, and its variance is that of the units' rises
+    (the envelope theorem). The third term is a bias, because the highest point fits the samples at hand. K is
+    ||gradient|| / rho minus the curvature of the loss itself. This curvature is left out, so that the bias is a lower
+    bound if the loss is convex.
 
     Raises:
-        ValueError: the search did not converge, its highest point is not there, lies inside the ball or is that of
-            other weights or samples, or the neighborhood is a box.
+        ValueError: the search did not converge, the result lacks its highest point, this point lies inside the ball or
+            belongs to other weights or samples, or the neighborhood is a box.
     """
     objective = units.objective
     if found.offset is None or found.offset.shape != objective.theta.shape:

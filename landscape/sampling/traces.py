@@ -18,15 +18,15 @@ PROBES = 16
 def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingError:
     """The sampling error of a trace.
 
-    The trace of each unit's matrix is estimated by the same random signs w_1 to w_16, as the mean of w^T H w. The
-    error of these estimates differs from unit to unit and adds to the spread, so that the standard error is rather too
-    large than too small. On average the factor is sqrt(1 + f / 8). Here f is a ratio: the mean squared Frobenius norm,
-    without the diagonal, of the differences between the units' matrices, over the variance of their traces.
+    The trace of each unit's matrix H is estimated as the mean of w^T H w over 16 vectors w of random signs, which all
+    units share. These estimates have errors of their own, which add to the spread over the units. So the standard error
+    is too large rather than too small, by a factor of sqrt(1 + f / 8) on average. Here f is the mean squared Frobenius
+    norm, without the diagonal, of the differences between the units' matrices, divided by the variance of their traces.
 
     Args:
-        units: of the objective.
-        estimate: the trace as measured.
-        seed: of the signs.
+        units: the units of the objective.
+        estimate: the measured trace.
+        seed: seed of the signs.
 
     Raises:
         ValueError: the trace did not converge, or belongs to another number of samples.
@@ -43,7 +43,7 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
         )
     n = objective.n_parameters
     generator = torch.Generator().manual_seed(seed)
-    # a block, its products in the model's dtype and in float64, and one more of each while they are made
+    # memory for a block, its products in the model's dtype and in float64, and one temporary copy of each
     columns = min(max(objective.memory_budget // (40 * n), 1), PROBES)
     weights, forms = torch.empty(0), torch.zeros(())
     operator = matrix_named(estimate.matrix, objective)
@@ -59,5 +59,5 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
 
 
 def _quadratic_forms(signs: Tensor, product: Tensor) -> Tensor:
-    """The sum of w^T H w over the signs (n, k); (1,)."""
+    """The sum of w^T H w over the vectors w of signs (n, k), as a tensor (1,)."""
     return (signs * product).sum().reshape(1)

@@ -1,4 +1,4 @@
-"""The units that a sampling error is the spread over: groups of samples drawn at random, or whole batches."""
+"""The units over which a sampling error is the spread: random groups of samples, or whole batches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
 
 FEWEST_UNITS = 8
-"""With fewer units, the standard error itself is unknown by a quarter or more."""
+"""With fewer units, the relative error of the standard error is a quarter or more."""
 
 
 @dataclass(frozen=True)
 class OfUnits:
-    """What was measured of each unit in one pass over the data, which a stream may give in another order each time.
+    """Measurements of each unit from one pass over the data. A stream may give the units in another order in each pass.
 
     Attributes:
-        weights: (units,), how much each unit counts for; of this rank.
-        values: (units, ...), of this rank.
+        weights: (units,), the weights of this rank's units.
+        values: (units, ...), the values of this rank's units.
     """
 
     weights: Tensor
@@ -36,8 +36,8 @@ class Units:
 
     Attributes:
         objective: the same mean loss, cut into units.
-        count: units of all ranks.
-        drawn: share of the population that was measured; 0 for an unbounded one.
+        count: number of units of all ranks.
+        drawn: measured share of the population; 0 if the population is unbounded.
     """
 
     objective: Objective
@@ -56,15 +56,15 @@ class Units:
     def mean_square(self, squares: OfUnits) -> Tensor:
         """The mean squared deviation of weighted means from the units' squared deviations.
 
-        A mean is a ratio of two sums, sum of w v to sum of w. Its variance is that of the sum of w (v - mean), to first
-        order (Cochran 1977, section 6.4), with the correction for a finite population.
+        A mean is the ratio of the sums of w v and of w. To first order its variance is that of the sum of w (v - mean)
+        (Cochran 1977, section 6.4). The correction for a finite population is included.
         """
         square = self._sum(torch.tensordot(squares.weights.square(), squares.values, 1))
         return square * (1 - self.drawn) * self.count / ((self.count - 1) * self.objective.weight**2)
 
     @full_float32()
     def losses(self, *points: Tensor) -> OfUnits:
-        """The mean losses of each unit at weights (n,), without the regularizer; values (units, points)."""
+        """The mean loss of each unit at each point (n,), without the regularizer. Values are (units, points)."""
         objective = self.objective
 
         def at_all_points(chunk: Chunk) -> Tensor:
@@ -80,7 +80,7 @@ class Units:
     @full_float32()
     @torch.enable_grad()
     def gradients(self, theta: Tensor, measure: Callable[[Tensor], Tensor]) -> OfUnits:
-        """What `measure` says of each unit's gradient (n,) at the weights `theta` (n,)."""
+        """The result of `measure` on each unit's gradient (n,) at the weights `theta` (n,)."""
         objective = self.objective
         objective.check_that_derivatives_exist()
         return self._each(
@@ -88,7 +88,7 @@ class Units:
         )
 
     def _each(self, measure: Callable[[Chunk], Tensor]) -> OfUnits:
-        """What `measure` says of each unit that counts."""
+        """The result of `measure` on each unit with a positive weight."""
         weights, values = [], []
         with self.objective.exclusive:
             for chunk in self.objective.chunks:
@@ -105,13 +105,14 @@ class Units:
 def in_units(objective: Objective, *, groups: int, population: int | None, seed: int) -> Units:
     """Cuts the samples of an objective into random groups of one size; the last group may be smaller.
 
-    Batches that cannot be cut, and those of a stream, are units as they are: the error is then that of other batches.
+    Each batch that cannot be cut, and each batch of a stream, is a unit. The error is then over draws of batches.
 
     Args:
-        objective: whose samples.
-        groups: at least how many, in each process of a process group; each sample is a group if there are fewer.
-        population: size of the finite set that the samples were drawn from without replacement; None if unbounded.
-        seed: of the groups.
+        objective: the objective with the samples.
+        groups: at least this number of groups, in each process of a process group. If there are fewer samples, each
+            sample is a group.
+        population: size of the finite set from which the samples were drawn without replacement; None if unbounded.
+        seed: seed of the groups.
 
     Raises:
         ValueError: fewer than 8 units, a population that is smaller than the samples, or a loss that is a sum.

@@ -45,8 +45,8 @@ SAFETY = 2.0
 or valley."""
 
 BEYOND = 10.0
-"""An interpolated loss may lie beyond all evaluated ones. Its error then counts as at least so many times the distance
-beyond, so that the bottom of a basin is evaluated and not cut off."""
+"""An interpolated loss may lie outside the range of the evaluated ones. Its error then counts as at least this multiple
+of the distance to the range, so that the bottom of a basin is evaluated and not cut off."""
 
 NEIGHBORS = 3
 

@@ -41,7 +41,7 @@ class Slice:
 
     Attributes:
         objectives: the losses, on the samples that were drawn.
-        population: the number of samples that each objective had before.
+        population: the number of samples of each objective before the draw.
         batch_norm: how BatchNorm is evaluated.
         evaluator: evaluates points.
         evaluate: the evaluator; finished points are kept in the checkpoint's file if one is given.

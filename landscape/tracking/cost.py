@@ -1,4 +1,4 @@
-"""What the looks of a tracker cost, and when the next one may be taken."""
+"""The cost of a tracker's looks, and the time of the next look."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import torch
 
 Clock = Callable[[], float]
-"""Seconds since any fixed moment."""
+"""Seconds since a fixed moment."""
 
 SHARED = "shared"
-"""What the tracker does for all measures: copies of the weights before a step."""
+"""Name of the cost that all measures share: copies of the weights before a step."""
 
 
 def seconds() -> float:
-    """Seconds on a clock, once all work in hand on a GPU is done."""
+    """Seconds on a clock, read after all pending work on a GPU."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -25,18 +25,19 @@ def seconds() -> float:
 
 @dataclass
 class Cost:
-    """The time that measures took beside that of the training.
+    """The seconds of the measures, and of the training.
 
     Each measure has an equal part of the allowed time, so that a cheap one is taken often and an expensive one seldom.
-    A measure is taken when its part, so far, covers what it has spent and what it is expected to spend: as much as the
-    last time; the first time, its forecast. What a measure spends beyond that is waited for before the next time.
+    A measure is taken if its part so far covers the time that it has spent and the time that it is expected to spend.
+    The expected time is that of the last look, and at the first look a forecast. A measure that took longer waits
+    longer for its next look.
 
     Attributes:
         at_most: allowed seconds of measuring for each second of training; None allows all.
-        measures: how many share them.
+        measures: number of measures that share the allowed seconds.
         clock: tells the time.
         spent: seconds spent so far, by measure.
-        put_off: how often a measure was due and not taken, by measure.
+        put_off: number of looks at which a measure was due but not taken, by measure.
     """
 
     at_most: float | None
@@ -52,7 +53,7 @@ class Cost:
 
     @property
     def measuring(self) -> float:
-        """Seconds spent on measures, and on what the tracker does for all of them."""
+        """Seconds that were spent on the measures, with the cost that they share."""
         return self._measuring
 
     @property
@@ -67,11 +68,11 @@ class Cost:
         return self._measuring / training if training > 0 else 0.0
 
     def allows(self, measure: str, forecast: float) -> bool:
-        """Whether a measure may be taken now; takes note if it may not.
+        """Whether a measure may be taken now. If not, the look is counted as put off.
 
         Args:
             measure: its name.
-            forecast: the seconds that it is expected to take the first time.
+            forecast: expected seconds of its first look.
         """
         if self.at_most is None:
             return True
@@ -83,7 +84,7 @@ class Cost:
 
     @contextmanager
     def of(self, measure: str) -> Iterator[None]:
-        """What is done within is spent on the measure."""
+        """A context whose time is spent on the measure."""
         began = self.clock()
         try:
             yield

@@ -14,8 +14,8 @@ class LightningTracker(Callback):
     """Looks after the steps of the first optimizer, and at the end of each epoch of training.
 
     Args:
-        tracker: whose objectives are of the LightningModule itself, or of a module in it that `model` picks.
-        model: LightningModule -> the module that the objectives were made of.
+        tracker: its objectives are of the LightningModule itself, or of the module in it that `model` picks.
+        model: LightningModule -> the module of the objectives.
     """
 
     def __init__(self, tracker: Tracker, model: Callable[[Any], Any] = lambda module: module) -> None:

@@ -1,4 +1,4 @@
-"""Where a tracker's metrics can go: each makes a function for `Tracker(log=...)`."""
+"""Loggers for a tracker's metrics. Each function here makes one for `Tracker(log=...)`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def to_tensorboard(writer: Any, *, prefix: str = "landscape/") -> Log:
 
 
 def to_wandb(run: Any, *, prefix: str = "landscape/") -> Log:
-    """Metrics of a run of W&B, what `wandb.init` returns, drawn over the optimizer's steps.
+    """Metrics of a run of W&B, which `wandb.init` returns, over the optimizer's steps.
 
-    They do not move W&B's own step, which is that of the caller's metrics.
+    W&B's own step stays that of the caller's metrics.
     """
     run.define_metric(f"{prefix}step")
     run.define_metric(f"{prefix}*", step_metric=f"{prefix}step")
@@ -37,12 +37,12 @@ def to_wandb(run: Any, *, prefix: str = "landscape/") -> Log:
 
 
 def to_mlflow(client: Any, run_id: str, *, prefix: str = "landscape/") -> Log:
-    """Metrics of a run of MLflow, over the optimizer's steps. NaN, which some of its stores refuse, is left out.
+    """Metrics of a run of MLflow, over the optimizer's steps. NaN is left out, because some stores of MLflow refuse it.
 
     Args:
         client: an `mlflow.MlflowClient`.
-        run_id: of the run, such as `mlflow.active_run().info.run_id`.
-        prefix: of the names.
+        run_id: id of the run, such as `mlflow.active_run().info.run_id`.
+        prefix: begins each metric's name.
     """
 
     def log(metrics: dict[str, float]) -> None:

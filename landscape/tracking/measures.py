@@ -1,4 +1,4 @@
-"""What a tracker measures at each look."""
+"""The measures of a tracker."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 
 MOST_FOLLOWED = 10
-"""Looks in a row that follow eigenvectors without a search from random ones."""
+"""The number of successive looks that follow eigenvectors without a search from random vectors."""
 MOST_CHANGE, LEAST_COSINE = 0.1, 0.9
-"""Change of an eigenvalue, and cosine between its eigenvectors, from look to look, up to which it is followed."""
+"""An eigenvalue is followed if it changed by at most this share, and its eigenvectors have at least this cosine."""
 
 Described = Mapping[str, tuple[str, str]]
 """Name of a metric -> (unit, description)."""
@@ -35,8 +35,8 @@ class Update:
 
     Attributes:
         before: the objective at the weights before the step.
-        change: (n,), what the step added to them.
-        learning_rate: of the step.
+        change: (n,), the change of the weights by the step.
+        learning_rate: learning rate of the step.
     """
 
     before: Objective
@@ -46,7 +46,7 @@ class Update:
 
 @dataclass
 class Kept:
-    """What a measure keeps of one objective from look to look, in one tracker.
+    """The state of a measure for one objective, from look to look, in one tracker.
 
     Attributes:
         value: anything; None before the measure's first look.
@@ -57,16 +57,16 @@ class Kept:
 
 @dataclass(frozen=True)
 class Look:
-    """What a measure may see of a training at one moment, for one of the objectives.
+    """A training at one moment, for one of the objectives, as a measure sees it.
 
     Attributes:
-        objective: at the weights of the moment.
-        name: of the objective.
+        objective: the objective at the weights of the moment.
+        name: name of the objective.
         first: (n,), the weights at the tracker's beginning.
-        previous: (n,), the weights at the measure's last look; those of the beginning at its first.
-        update: the last step of the optimizer, for a measure that asks for it.
-        seed: of all draws at this look.
-        kept: what the measure keeps of the objective for its next look.
+        previous: (n,), the weights at the measure's last look; at its first look those at the tracker's beginning.
+        update: the last step of the optimizer, if the measure asks for it.
+        seed: seed of all draws at this look.
+        kept: the measure's state for its next look at the objective.
     """
 
     objective: Objective
@@ -80,15 +80,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that a tracker measures.
+    """A measure of a tracker.
 
     Attributes:
-        name: of the measure.
-        take: what it finds, by metric; NaN where a number is not defined.
-        metrics: what `take` returns.
-        forecast: what the first time will cost, in gradients over the objective's data.
-        needs_update: whether it looks at the last step, of which the tracker then keeps the weights before.
-        keeps_weights: whether it looks at the weights of its last look.
+        name: name of the measure.
+        take: (moment) -> numbers by metric; NaN for a number that is not defined.
+        metrics: the metrics that `take` returns.
+        forecast: expected cost of the first look, in gradients over the objective's data.
+        needs_update: whether the measure reads the last step. The tracker then keeps the weights before each step.
+        keeps_weights: whether the measure reads the weights of its last look.
     """
 
     name: str
@@ -115,16 +115,15 @@ def top_eigenvalues(
 ) -> Measure:
     """The k largest eigenvalues of the Hessian, each with its residual and whether the residual is within `tol`.
 
-    The first look searches from random vectors. Each later one follows the eigenvectors of the last: one eigenvalue
-    takes 3 or 4 products where the landscape has moved little. Where it has moved much, another eigenvalue may have
-    become the largest, which the one that is followed does not show: the look then searches from random vectors again,
-    as does each eleventh look. The landscape counts as moved much where an eigenvalue changed by more than a tenth, or
-    its eigenvector turned by more than 25 degrees.
+    The first look searches from random vectors. Each later look begins at the eigenvectors of the last one. If the
+    landscape has changed little, an eigenvalue then takes 3 or 4 products. If it has changed much, another eigenvalue
+    may have become the largest. So if an eigenvalue changed by more than a tenth, or its eigenvector turned by more
+    than 25 degrees, the look searches from random vectors again. Each eleventh look does so in any case.
 
     Args:
-        k: how many.
-        tol: residual asked for, relative to the eigenvalue. The value's error is of second order in the residual.
-        max_products: budget of a look; `landscape.top_eigenvalues` has 40 k + 60.
+        k: number of eigenvalues.
+        tol: largest residual, relative to the eigenvalue. The error of the value is of second order in the residual.
+        max_products: most products of a look. The default of `landscape.top_eigenvalues` is 40 k + 60.
         matrix: as for `landscape.top_eigenvalues`.
     """
     search = partial(eigenvalues.top_eigenvalues, k=k, tol=tol, max_products=max_products, matrix=matrix)
@@ -166,14 +165,14 @@ def top_eigenvalues(
 
 @dataclass(frozen=True)
 class _Followed:
-    """Eigenpairs of a look, and for how many looks they were followed without a search from random vectors."""
+    """Eigenpairs of a look, and the number of looks since the last search from random vectors."""
 
     pairs: TopEigenvalues
     looks: int
 
 
 def _moved_little(last: TopEigenvalues, found: TopEigenvalues) -> bool:
-    """Whether the eigenpairs are those of the last look, hardly changed."""
+    """Whether the eigenpairs changed little since the last look."""
     assert last.vectors is not None
     assert found.vectors is not None
     cosines = (last.vectors * found.vectors).sum(0).abs().cpu().numpy()
@@ -236,7 +235,7 @@ def layer_traces(
 
 
 def sharpness(*, rho: float = 0.05, norm: str = "l2", adaptive: str = "none") -> Measure:
-    """The largest rise of the loss in the ball, by converged ascents; NaN where they did not converge."""
+    """The largest rise of the loss in the ball, by ascents; NaN if the ascents did not converge."""
 
     def take(look: Look) -> dict[str, float]:
         found = worst_case.sharpness(look.objective, rho=rho, norm=norm, adaptive=adaptive, seed=look.seed)
@@ -249,8 +248,8 @@ def sharpness(*, rho: float = 0.05, norm: str = "l2", adaptive: str = "none") ->
 def critical_sharpness(*, tol: float = 0.1) -> Measure:
     """The smallest learning rate along the last update at which the loss rises (`landscape.critical_sharpness`).
 
-    For an objective whose loss is not the one that is trained, such as that of the clean labels, it is the relative
-    critical sharpness. Each look begins at the last look's critical learning rate.
+    If the objective's loss is not the trained one, such as the loss of the clean labels, the number is the relative
+    critical sharpness. Each look begins at the critical learning rate of the last one.
     """
 
     def take(look: Look) -> dict[str, float]:
@@ -367,7 +366,7 @@ BY_NAME: dict[str, Callable[[], Measure]] = {
     "curvature_parts": curvature_parts,
     "movement": movement,
 }
-"""The measures that need no more than their name, for `Tracker(measures=[...])`."""
+"""The measures without options, by the names that `Tracker(measures=[...])` takes."""
 
 
 def measure_named(name: str, objectives: Mapping[str, Objective]) -> Measure:

@@ -1,4 +1,4 @@
-"""What a tracker has found so far, as one result."""
+"""The metrics of a tracker, as one result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Track(DrawnResult):
     measuring_seconds: FloatArray = described("time that the tracker took so far", unit="s", dims=("look",))
 
     def of(self, metric: str, objective: str | None = None) -> FloatArray:
-        """One metric of one objective, (look,); the only objective's if not named.
+        """One metric of one objective, (look,). A track with one objective needs no name of it.
 
         Raises:
             KeyError: no such metric or objective.

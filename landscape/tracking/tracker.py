@@ -23,7 +23,7 @@ from landscape.tracking.measures import Kept, Look, Measure, Update, measure_nam
 from landscape.tracking.track import Track
 
 Log = Callable[[dict[str, float]], None]
-"""Gets the metrics of one look by `metric/objective`, and `step`, `epoch` and `tracking_share` beside them."""
+"""A function that gets the metrics of one look by `metric/objective`, with `step`, `epoch` and `tracking_share`."""
 
 STANDARD = ("loss", "top_eigenvalues", "critical_sharpness", "movement")
 
@@ -38,7 +38,7 @@ class _Row:
 
 
 class Tracker:
-    """Measures the landscape at the weights that a model has in training, and leaves the training as it is.
+    """Measures the landscape at the current weights of a training, and does not change the training.
 
     ::
 
@@ -57,24 +57,26 @@ class Tracker:
     In a distributed training the first process looks, and the others wait for it at their next exchange.
 
     Args:
-        objectives: what to measure: one objective, or several by name. They may be made of the model at any weights;
-            those at the tracker's beginning are the origin of distances.
-        every: `"epoch"`, or a number of the optimizer's steps: when a look is due.
+        objectives: one objective, or several by name. They may be made of the model at any weights. Distances are
+            measured from the weights that the model has at `attach` or `begin`, or else from those of the objectives.
+        every: `"epoch"`, or the number of the optimizer's steps from one look to the next.
         measures: names (`landscape.tracking.measures.BY_NAME`, `"layer_traces"`), or measures with other options than
             their defaults, such as `tracking.measures.top_eigenvalues(k=3)`.
-        at_most: seconds of measuring for each second of training. Each measure has an equal part, and is taken at those
-            of the due looks for which its part is enough: the first time by a forecast from one timed gradient, then by
-            what it took last. None takes every measure at every due look, which makes a run's looks reproducible.
-        log: called after each look; or several. `landscape.tracking.logs` has those of TensorBoard, W&B and MLflow.
+        at_most: seconds of measuring for each second of training. Each measure has an equal part. At a due look, a
+            measure is taken if its part covers the expected time: that of its last look, or before the first look a
+            forecast from one timed gradient. None takes every measure at every due look; the looks of a run are then
+            reproducible.
+        log: a function that is called after each look, or several. `landscape.tracking.logs` makes those of
+            TensorBoard, W&B and MLflow.
         file: an HDF5 file that holds the `Track` under the name `"track"`, replaced as a whole after each look. An
             earlier track under this name is replaced when the tracker is made.
         show: writes a line on standard error after each look.
-        seed: of all draws.
-        clock: tells the time, in seconds.
+        seed: seed of all draws.
+        clock: returns the time in seconds.
 
     Raises:
-        ValueError: an argument out of range; an unknown or repeated measure; a share for objectives of several
-            processes, whose clocks differ.
+        ValueError: an argument out of range; an unknown or repeated measure; `at_most` with objectives of several
+            processes, because their clocks differ.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Tracker:
         self._first = {name: objective.theta.clone() for name, objective in self.objectives.items()}
         self._previous: dict[tuple[str, str], Tensor] = {}
         self._kept: dict[tuple[str, str], Kept] = {}
-        # the weights before the last step, and those after it, which are those before the next
+        # the weights before the last step, and those after it, which are also those before the next step
         self._before: dict[str, Tensor] = {}
         self._after: dict[str, Tensor] = {}
         self._learning_rate = 1.0
@@ -116,14 +118,14 @@ class Tracker:
         shared = any(objective.process_group is not None for objective in self.objectives.values())
         self._looks = shared or not _is_another_process()
         if self.file is not None and self._looks:
-            # so that the track of an earlier training is not taken for that of this one
+            # the track of an earlier training must not be taken for the track of this one
             save(self.file, "track", self.track())
 
     def __repr__(self) -> str:
         return f"<Tracker: {len(self._rows)} looks, {self.cost_so_far()}>"
 
     def cost_so_far(self) -> str:
-        """What the looks took, in words."""
+        """The time of the looks, in words."""
         cost = self.cost
         said = (
             f"{cost.measuring:.3g} s of measuring beside {cost.training:.3g} s of training ({cost.share:.1%})"
@@ -131,8 +133,22 @@ class Tracker:
         put_off = [f"{name} {count} times" for name, count in cost.put_off.items()]
         return f"{said}; put off for lack of time: {', '.join(put_off)}" if put_off else said
 
+    def begin(self, model: nn.Module) -> None:
+        """Makes the model's weights the origin of distances, in place of the objectives' weights. `attach` calls it.
+
+        Raises:
+            ValueError: the model lacks a parameter of an objective, or has it in another shape.
+        """
+        if self._looks:
+            self._first = {
+                name: objective.flatten(model).clone() for name, objective in self.objectives.items()
+            }
+
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-        """Has the optimizer call the tracker around each of its steps. Returns what ends that."""
+        """Makes the optimizer call the tracker around each of its steps. Returns a handle that ends this."""
+
+        if self.steps == 0:
+            self.begin(model)
 
         def before(*_: Any) -> None:
             self._keep_weights(model, self._before)
@@ -149,11 +165,11 @@ class Tracker:
         return detach
 
     def step(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """To be called after each step of the optimizer, before that of a learning-rate schedule.
+        """To be called after each step of the optimizer, and before the step of a learning-rate schedule.
 
         Args:
-            model: in training.
-            optimizer: whose first group has the learning rate; without it critical learning rates count in updates.
+            model: the model in training.
+            optimizer: its first group has the learning rate. Without it critical learning rates count in updates.
         """
         self._before, self._after = self._after, self._before
         self._count_step(model, optimizer)
@@ -166,12 +182,12 @@ class Tracker:
             self._look(model)
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float], model: nn.Module) -> None:  # noqa: ARG002
-        """What `ncsam.fit(on_epoch=...)` calls. After `attach` it also knows the last update and its learning rate."""
+        """For `ncsam.fit(on_epoch=...)`. After `attach` the last update and its learning rate are known too."""
         self.epochs = epoch - 1
         self.end_epoch(model)
 
     def track(self) -> Track:
-        """All that was found so far."""
+        """The metrics of all looks so far."""
         rows, names, metrics = self._rows, list(self.objectives), list(self._metrics)
         values = np.full((len(rows), len(names), len(metrics)), math.nan)
         measured = np.zeros((len(rows), len(metrics)), dtype=bool)
@@ -194,7 +210,7 @@ class Tracker:
 
     @torch.no_grad()
     def _keep_weights(self, model: nn.Module, kept: dict[str, Tensor]) -> None:
-        """Keeps the weights before a step after which a look may come."""
+        """Keeps the weights before a step, if a look may follow the step."""
         may_come = self.every == "epoch" or (self.steps + 1) % self.every == 0
         if not (self._looks and may_come and any(measure.needs_update for measure in self.measures)):
             return
@@ -212,7 +228,7 @@ class Tracker:
             self._look(model)
 
     def _look(self, model: nn.Module) -> None:
-        """Takes the measures for which there is time."""
+        """Takes the measures that the allowed time covers."""
         if not self._looks:
             return
         if self.cost.at_most is not None and self._gradient_seconds is None:
@@ -227,7 +243,7 @@ class Tracker:
             self._note(found)
 
     def _taken(self, measure: Measure, here: _Here) -> dict[tuple[str, str], float]:
-        """What a measure finds of each objective; NaN where the weights or the loss are not finite."""
+        """The numbers of a measure for each objective; NaN if the weights or the loss are not finite."""
         found: dict[tuple[str, str], float] = {}
         seed = int(np.random.SeedSequence([self.seed, self.steps, self.epochs]).generate_state(1)[0])
         for name in self.objectives:
@@ -264,7 +280,7 @@ class Tracker:
 
 
 class _Here:
-    """The objectives at the weights that the model has at one look, each made when first asked for."""
+    """The objectives at the model's weights of one look. Each is made at its first use."""
 
     def __init__(
         self, objectives: Mapping[str, Objective], model: nn.Module, before: Mapping[str, Tensor]
@@ -281,14 +297,14 @@ class _Here:
         return self._now[name]
 
     def is_finite(self, name: str) -> bool:
-        """Whether the weights and the loss there are."""
+        """Whether the weights and the loss there are finite."""
         if name not in self._finite:
             now = self.objective(name)
             self._finite[name] = bool(now.theta.isfinite().all()) and math.isfinite(now.value())
         return self._finite[name]
 
     def update(self, name: str, learning_rate: float) -> Update | None:
-        """The optimizer's last step; None where the weights before it are not known."""
+        """The optimizer's last step; None if the weights before the step are not known."""
         if not self._before:
             return None
         if name not in self._updates:
@@ -298,7 +314,7 @@ class _Here:
 
 
 def _learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
-    """The first learning rate above 0; 1 where there is none, as in optimizers that choose it themselves."""
+    """The first learning rate above 0; 1 if there is none. Some optimizers choose their learning rate themselves."""
     rates = (group.get("lr") for group in optimizer.param_groups)
     return next((float(rate) for rate in rates if rate is not None and 0 < float(rate) < math.inf), 1.0)
 

@@ -14,7 +14,7 @@ class TransformersTracker(TrainerCallback):
     """Looks after the Trainer's steps, and at the end of each epoch.
 
     Args:
-        tracker: whose objectives are of the Trainer's model.
+        tracker: its objectives are of the Trainer's model.
     """
 
     def __init__(self, tracker: Tracker) -> None:

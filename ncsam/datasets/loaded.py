@@ -1,4 +1,4 @@
-"""Samples that a map-style dataset reads one by one, such as image files that are decoded when they are wanted."""
+"""Samples that a map-style dataset reads one by one, such as image files that are decoded at each access."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEPT_SETTINGS = (
     "multiprocessing_context",
     "prefetch_factor",
 )
-"""What is taken from a DataLoader beside its dataset and what joins its samples."""
+"""The settings that are taken from a DataLoader, besides its dataset and its collate_fn."""
 
 
 class Loaded:
@@ -43,14 +43,14 @@ class Loaded:
 
     Args:
         data: a dataset with `__len__` and `__getitem__`, whose items are pairs (input, target) or inputs alone; or a
-            DataLoader of one, of which the workers and what joins samples are taken, not the order.
-        evaluated: the dataset to evaluate on in place of `data`: the same samples without random augmentation.
-        workers: processes that read; those of a DataLoader if not given.
-        batch_size: samples read at once where a model is evaluated; a DataLoader's own.
+            DataLoader of one. The DataLoader's workers and collate_fn are used; its order is not.
+        evaluated: the dataset for evaluations in place of `data`: the same samples without random augmentation.
+        workers: number of processes that read; the DataLoader's number if not given.
+        batch_size: samples that are read at once for an evaluation; the DataLoader's number if not given.
 
     Raises:
         TypeError: a dataset without numbered samples.
-        ValueError: a DataLoader whose order or choice of samples is its own, or datasets of unequal lengths.
+        ValueError: a DataLoader that chooses the samples or their order, or datasets of unequal lengths.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Loaded:
             data = data.dataset
         if workers is not None:
             if workers == 0:
-                # what is said of other processes is refused where there are none
+                # torch refuses settings of worker processes if there are no workers
                 self._settings = {}
             self._settings["num_workers"] = workers
         for dataset in (data, evaluated):
@@ -111,12 +111,14 @@ class Loaded:
         targets = []
         for batch in self._read(torch.arange(len(self)).split(self.evaluation_batch), None):
             if not _is_pair(batch):
-                raise ValueError("data: its items must be pairs (input, target), as their targets are wanted")
+                raise ValueError(
+                    "data: its items must be pairs (input, target), because their targets are read"
+                )
             targets.append(torch.as_tensor(batch[1]))
         return torch.cat(targets)
 
     def some(self, count: int) -> Any:
-        """The inputs of the first samples, as a model is evaluated on them."""
+        """The inputs of the first samples, as in an evaluation."""
         (inputs,) = self.batches([torch.arange(min(count, len(self)))], seed=None)
         return inputs
 
@@ -148,7 +150,7 @@ class _WithOwnDraws(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         seeds = np.random.SeedSequence([self._seed, index])
         if get_worker_info() is not None:
-            # nobody else draws in this process, and a lock that it was forked with is never released
+            # nothing else draws in a worker; it may have been forked with a locked lock, which nobody would release
             _seed_generators(seeds)
             return self._dataset[index]
         with _restored_generators():
@@ -158,7 +160,7 @@ class _WithOwnDraws(Dataset[Any]):
 
 @contextmanager
 def _restored_generators() -> Iterator[None]:
-    """After the block, the global generators of torch, NumPy and Python are as before."""
+    """A context after which the global generators of torch, NumPy and Python are as before."""
     with borrowed_generators():
         kept, kept_by_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
@@ -170,7 +172,7 @@ def _restored_generators() -> Iterator[None]:
 
 def _seed_generators(seeds: np.random.SeedSequence) -> None:
     words = seeds.generate_state(3, np.uint64)
-    # the CPU's generator alone: `torch.manual_seed` would seed GPUs too
+    # the CPU's generator alone, because `torch.manual_seed` seeds GPUs too
     torch.random.default_generator.manual_seed(int(words[0]))
     random.seed(int(words[1]))
     np.random.seed(int(words[2]) % 2**32)  # noqa: NPY002
@@ -198,7 +200,7 @@ def _joined(items: list[Any]) -> Any:
 
 
 def _check_that_none_is_missing(batch: Any, samples: int) -> None:
-    """Raises ValueError for a batch with another number of targets than samples, which the labels would not fit."""
+    """Raises ValueError if a batch has another number of targets than of samples."""
     targets = batch[1] if _is_pair(batch) else None
     if isinstance(targets, Tensor) and targets.ndim and len(targets) != samples:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which labels are wrong: rankings of the training samples, from a training or from other measures; one file an idea.
+"""Which labels are wrong: rankings of the training samples, from a training or from other measures.
 
 history = fit(..., record_samples=True)
 found = detect(history, labels.observed)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConfidentJoint:
-    """What confident learning says of labels (Northcutt et al. 2021, arXiv:1911.00068).
+    """The result of confident learning about labels (Northcutt et al. 2021, arXiv:1911.00068).
 
     Attributes:
         scores: float64 (n,), larger is more suspicious: 1 less cleanlab's label quality (normalized margin), and 1
-            more for samples off the diagonal of the confident joint. Those are the ones that it takes for wrong.
-        is_flagged: bool (n,), off the diagonal.
+            more for samples off the diagonal of the confident joint. Confident learning takes those labels for wrong.
+        is_flagged: bool (n,), whether a sample is off the diagonal.
         joint: float64 (classes, classes), estimated share of the samples that are labeled i and truly are j.
     """
 
@@ -38,7 +38,7 @@ def confident_joint(probabilities: Tensor, labels: Tensor) -> ConfidentJoint:
         labels: int64 (n,), the observed ones.
 
     Raises:
-        ValueError: probabilities that are none, or of other samples.
+        ValueError: the rows are no probabilities, or of other samples.
         ImportError: cleanlab is missing.
     """
     _check(probabilities, labels)
@@ -65,7 +65,7 @@ def _check(probabilities: Tensor, labels: Tensor) -> None:
             f"probabilities: must be ({len(labels)}, classes), a row for each label, got {tuple(probabilities.shape)}"
         )
     rows = probabilities.detach().double()
-    # false for NaN too
+    # also false for NaN
     if not bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-3).all()):
         raise ValueError(
             "probabilities: rows must be finite, not negative, and sum to 1; take softmax(1) of scores"

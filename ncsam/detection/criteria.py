@@ -1,4 +1,4 @@
-"""Criteria of a wrong label that the dynamics of one training give. Larger scores are more suspicious."""
+"""Criteria of a wrong label, from the dynamics of one training. Larger scores are more suspicious."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ncsam.dynamics import NO_CLASS, TrainingDynamics
 
 EARLY_SHARE = 0.25
-"""Share of the epochs that count as early, where nothing else is said: the default of NCSAM's warm-up."""
+"""Share of the epochs that count as early by default: the same as the default of NCSAM's warm-up."""
 
 
 def small_loss(dynamics: TrainingDynamics) -> Tensor:
@@ -24,10 +24,10 @@ def small_loss(dynamics: TrainingDynamics) -> Tensor:
 
 
 def area_under_margin(dynamics: TrainingDynamics) -> Tensor:
-    """Less the area under the margin: the mean over the epochs of the largest other logit less the label's.
+    """The negative area under the margin: the mean over the epochs of the largest other logit minus the label's logit.
 
-    Pleiss et al. 2020 (arXiv:2001.10528), equation 2, at the end of each epoch and in evaluation mode rather than
-    within the epoch. Float64 (n,), in the unit of the logits.
+    Pleiss et al. 2020 (arXiv:2001.10528), equation 2. They take the logits within the epoch; here they are of the end
+    of each epoch, in evaluation mode. Float64 (n,), in the unit of the logits.
     """
     return -_mean_over_epochs(dynamics.margins)
 
@@ -90,5 +90,5 @@ def early_predictions(dynamics: TrainingDynamics, early_share: float = EARLY_SHA
 
 
 def _mean_over_epochs(values: Tensor) -> Tensor:
-    """The mean of each sample's numbers, infinite ones among them; NaN without any, or with both infinities."""
+    """The mean of each sample's numbers, which may be infinite; NaN for no number, or for infinities of both signs."""
     return values.double().nanmean(0)

@@ -36,18 +36,18 @@ def cross_validated_probabilities(
     checkpoints: str | Path | None = None,
     on_fold: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Trains one network for each fold on the other folds, and asks it for its own.
+    """Trains one network for each fold on the other folds, and predicts the fold by this network.
 
-    Folds have the same share of every observed label, as far as numbers allow. A training that was killed goes on
-    where it was, if `checkpoints` is given; then `build` must make the same initial weights each time.
+    Folds have the same share of every observed label, as nearly as their sizes allow. With `checkpoints`, a training
+    that was killed goes on from its last epoch; then `build` must make the same initial weights each time.
 
     Args:
         train: inputs of the training set.
-        labels: the observed ones are trained on.
-        build: makes the network of a fold; with the same seed for all folds, or not.
+        labels: labels; the networks are trained on the observed ones.
+        build: makes the network of a fold. The seeds of folds may be equal or not.
         epochs, batch_size, seed: of each training, as for `fit`.
-        folds: how many.
-        checkpoints: folder of the trainings' states.
+        folds: number of folds.
+        checkpoints: folder for the states of the trainings.
         on_fold: called with the number of finished folds.
 
     Returns:

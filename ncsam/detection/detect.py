@@ -29,7 +29,7 @@ from ncsam.training import History
 from ncsam.whole_file import written_whole
 
 UNKNOWN = -1
-"""The proposed label where nothing proposes one."""
+"""The proposed label if there is no proposal."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Detection:
         labels: int64 (n,), the observed ones.
         proposed: int64 (n,), the label that the evidence proposes instead: the most probable class out of sample, else
             the class that was predicted most often in the early epochs; -1 without either.
-        rankings: one a criterion.
+        rankings: one for each criterion.
     """
 
     ids: NDArray[np.generic]
@@ -51,7 +51,7 @@ class Detection:
 
     @property
     def criteria(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the criteria."""
         return tuple(ranking.criterion for ranking in self.rankings)
 
     def __getitem__(self, criterion: str) -> Ranking:
@@ -105,7 +105,7 @@ def detect(
 ) -> Detection:
     """Ranks samples by how suspicious their labels are.
 
-    The truth is never read, also where the labels hold it. Criteria:
+    The truth is never read, even if `labels` holds it. Criteria:
 
     - of a training (`fit` with `record_samples=True`): `"small-loss"`, `"forgetting"`, `"area-under-margin"`,
       `"early-learning"`; see `ncsam.detection.criteria`;
@@ -114,9 +114,9 @@ def detect(
 
     Args:
         evidence: a history or its dynamics, measures, or None.
-        labels: int64 (n,), the observed ones; of `NoisyLabels` those are taken.
+        labels: int64 (n,), the observed ones, or `NoisyLabels`, whose observed labels are taken.
         probabilities: (n, classes), from networks that were not trained on the sample.
-        measures: further ones.
+        measures: further measures, name -> scores (n,).
         ids: (n,), numbers or names of the samples; their positions if not given.
         early_share: share of the epochs that count as early.
 

@@ -1,4 +1,4 @@
-"""What decides a training, as one digest, so that a checkpoint of another training is noticed."""
+"""A digest of everything that decides a training, by which a checkpoint of another training is noticed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def training_fingerprint(
 ) -> str:
     """A digest of data, labels, initial weights, method, loss and optimizer, each with its options.
 
-    Take it before the training: it covers the weights as they are.
+    Take the digest before the training, because it covers the current weights.
 
     Args:
         method: its options, its loss, its networks with all weights, and its random state count.
         optimizer: its kind and its options count.
         train: inputs and their normalization count.
         observed: int64 (n,), labels.
-        others: whatever else decides the training, with a `repr` that tells values apart, such as seeds.
+        others: other values that decide the training, such as seeds. Different values need a different `repr`.
     """
     states = [network.state_dict() for network in method.networks()]
     if isinstance(method.loss_fn, nn.Module):

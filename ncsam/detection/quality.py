@@ -19,7 +19,7 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its 95% interval: what other samples from the same source would change."""
+    """A number and its 95% interval, over draws of the samples from the same source."""
 
     value: float
     low: float
@@ -32,13 +32,13 @@ class DetectionQuality:
 
     Attributes:
         criterion: its name.
-        auroc: chance that a wrong label has the larger score than a right one, equal ones counted half.
+        auroc: chance that a wrong label has a larger score than a right one; equal scores count half.
         average_precision: mean of the precision over the places of the wrong labels; the noise rate for a random order.
         precision_at_rate: share of wrong labels among as many of the most suspicious as there are wrong ones; where
             the cut falls into equal scores, the mean over their orders.
         wrong: wrong labels among the samples with a score.
-        samples: with a score.
-        unscored: samples without one, left out.
+        samples: samples with a score.
+        unscored: samples without a score, which are left out.
     """
 
     criterion: str
@@ -53,13 +53,15 @@ class DetectionQuality:
 def quality_of(ranking: Ranking, is_wrong: ArrayLike | Tensor) -> DetectionQuality:
     """Compares a ranking with the truth.
 
-    The interval of the AUROC spans two: that of DeLong et al. 1988 on the scale of the logit, which is too narrow for
-    few labels, and that of Newcombe 2006 (Statistics in Medicine 25:559, method 5), which is too narrow for scores of
-    uneven form. An order without a fault has Newcombe's alone. The other intervals are Wilson's of a share of as many
-    independent labels as there are wrong ones, or right ones if these are fewer. They are somewhat wide: in simulations
-    with normal scores they hold the truth in 95% to 100% of the cases, where a bootstrap held the average precision in
-    90% with 30 wrong labels among 150, and in 47% with 5 among 25 that are told apart well. If most labels are wrong
-    and the order is almost perfect, that of the average precision is up to four times as wide as needed.
+    The interval of the AUROC is the smallest that spans two others. The one of DeLong et al. 1988, on the scale of the
+    logit, is too narrow for few labels. The one of Newcombe 2006 (Statistics in Medicine 25:559, method 5) is too
+    narrow for scores of uneven form. An order without a fault has Newcombe's alone.
+
+    The other intervals are Wilson's, for a share of independent labels. The number of labels is that of the wrong ones,
+    or of the right ones if these are fewer. In simulations with normal scores these intervals hold the truth in 95% to
+    100% of the cases. A bootstrap of the average precision held the truth in 90% with 30 wrong labels among 150, and in
+    47% with 5 among 25 that are told apart well. If most labels are wrong and the order is almost perfect, the interval
+    of the average precision is up to four times as wide as needed.
 
     Args:
         ranking: of n samples.
@@ -116,7 +118,7 @@ def _auroc(scores: Floats, wrong: Booleans) -> Interval:
 
 
 def _newcombe_low(area: float, wrong: int, right: int) -> float:
-    """The smallest area from which the one that was found is 1.96 standard errors away."""
+    """The smallest area that is at most 1.96 standard errors away from the found one."""
     from scipy.optimize import brentq
 
     def excess(truth: float) -> float:
@@ -124,7 +126,7 @@ def _newcombe_low(area: float, wrong: int, right: int) -> float:
         shares = 1 + many * ((1 - truth) / (2 - truth) + truth / (1 + truth))
         return float((area - truth) ** 2 - Z**2 * truth * (1 - truth) * shares / (wrong * right))
 
-    # 1 is a root of its own where the area is 1
+    # for an area of 1, the number 1 is another root
     return float(brentq(excess, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0
 
 

@@ -15,10 +15,10 @@ class Ranking:
 
     Attributes:
         criterion: its name.
-        scores: float64 (n,), larger is more suspicious; NaN where there is none.
+        scores: float64 (n,), larger is more suspicious; NaN for a sample without score.
         ranks: int64 (n,), 1 for the most suspicious sample. Equal scores share the smallest of their ranks. Samples
             without a score share the rank after all others.
-        order: int64 (n,), positions of the samples, the most suspicious first; of equal scores the first sample first.
+        order: int64 (n,), positions of the samples, the most suspicious first. Equal scores keep the samples' order.
     """
 
     criterion: str

@@ -30,8 +30,8 @@ class SharpnessAware:
             def training_step(self, batch, batch_idx):     # as ever
                 ...
 
-    `training_step` runs again at the perturbed weights; what it logs there is dropped. Each micro-batch and each rank
-    perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 4).
+    `training_step` runs again at the perturbed weights. Its logs there are dropped. Each micro-batch and each
+    rank perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 4).
     """
 
     _method: Method | None = None
@@ -52,7 +52,7 @@ class SharpnessAware:
         """Fills `.grad` with the method's gradient, in place of `loss.backward()`.
 
         Raises:
-            ValueError: a precision or strategy of the Trainer in which the passes would go wrong.
+            ValueError: the Trainer has a precision or a strategy with which the passes would be wrong.
         """
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         if self._method is None:
@@ -72,7 +72,7 @@ class SharpnessAware:
 
 
 def _remembered(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A `training_step` that takes note of its arguments, to be called with them again."""
+    """A `training_step` that records its arguments for further calls."""
 
     @wraps(step)
     def noted(self: SharpnessAware, *arguments: Any, **keywords: Any) -> Any:
@@ -89,7 +89,7 @@ def _loss_in(output: Any) -> Tensor:
 
 @contextmanager
 def _without_logging(module: Any) -> Iterator[None]:
-    """Within, `self.log` and `self.log_dict` do nothing."""
+    """A context in which `self.log` and `self.log_dict` do nothing."""
     for name in ("log", "log_dict"):
         vars(module)[name] = lambda *_, **__: None
     try:

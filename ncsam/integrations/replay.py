@@ -17,7 +17,7 @@ def computed_by_the_loop(*_: object) -> Tensor:
     """The `loss_fn` of a method whose loss is computed by the training loop.
 
     Raises:
-        RuntimeError: when it is called, as by `method.backward(inputs, targets)`.
+        RuntimeError: always. `method.backward(inputs, targets)` calls it.
     """
     raise RuntimeError(
         "loss_fn: the training loop computes the loss; this method cannot be called with a batch"
@@ -30,10 +30,10 @@ def fill_gradients(
     """Adds the method's gradient to `.grad`. Returns the loss at the unperturbed weights, detached.
 
     Args:
-        method: made with `computed_by_the_loop`, around the model without wrappers.
-        first: the loss at the weights as they are, as the loop computes it, for the method's first pass.
-        again: the same loss, computed anew at the weights that the model then has, for each further pass.
-        hooks: DistributedDataParallel has prepared a backward pass, which its hooks on `.grad` finish.
+        method: a method with the loss `computed_by_the_loop`, of the model without wrappers.
+        first: the loop's loss at the current weights, for the method's first pass.
+        again: computes the same loss at the model's weights of that moment, for each further pass.
+        hooks: whether DistributedDataParallel has prepared a backward pass, which its hooks on `.grad` finish.
     """
     passes = iter([first])
 
@@ -46,7 +46,7 @@ def fill_gradients(
 
 @contextmanager
 def _finished_by_hooks(passes: Passes) -> Iterator[None]:
-    """Within, gradients that a method puts together by hand pass through autograd, and so through DDP's hooks."""
+    """A context in which gradients that a method sums by hand pass through autograd, and so through DDP's hooks."""
 
     def accumulate(gradients: list[Tensor]) -> None:
         parameters: list[nn.Parameter] = trainable_parameters(passes.module)

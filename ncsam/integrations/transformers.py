@@ -28,11 +28,11 @@ class SharpnessAwareTrainer(Trainer):
     Each micro-batch and each rank perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 4).
 
     Args:
-        method: (model, loss function) -> the method; it passes both on.
-        arguments: those of `transformers.Trainer`.
+        method: (model, loss function) -> a method of the two.
+        arguments: the arguments of `transformers.Trainer`.
 
     Raises:
-        ValueError: when a training begins with settings in which the passes would go wrong.
+        ValueError: at the beginning of a training, if its settings would make the passes wrong.
     """
 
     def __init__(

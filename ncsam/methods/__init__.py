@@ -8,20 +8,30 @@ from typing import Any
 from torch import Tensor, nn
 
 from ncsam.methods.asam import ASAM
+from ncsam.methods.aum import AUMFilter
 from ncsam.methods.bsam import BSAM
+from ncsam.methods.clean_sam import CleanSAM
 from ncsam.methods.cluster_ncsam import ClusterNCSAM
 from ncsam.methods.cores2 import CORES2
 from ncsam.methods.coteaching import CoTeaching
+from ncsam.methods.dividemix import DivideMix
+from ncsam.methods.elr_plus import ELRPlus
 from ncsam.methods.friendly_sam import FriendlySAM
 from ncsam.methods.gsam import GSAM
+from ncsam.methods.looksam import LookSAM
 from ncsam.methods.method import Method
 from ncsam.methods.ncsam import NCSAM
+from ncsam.methods.one_sam import OneSAM
 from ncsam.methods.oracle import OracleSAM
 from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, TrainingLoss, remembers_samples
+from ncsam.methods.pes import PES
 from ncsam.methods.plain import Plain
+from ncsam.methods.regce import RegCE
 from ncsam.methods.sam import SAM
 from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
+from ncsam.methods.sop import SOP
+from ncsam.methods.wsam import WSAM
 from ncsam.options import Registry, options_of
 
 METHODS: dict[str, type[Method]] = {
@@ -39,10 +49,20 @@ METHODS: dict[str, type[Method]] = {
     "oracle-sam": OracleSAM,
     "co-teaching": CoTeaching,
     "cores2": CORES2,
+    "looksam": LookSAM,
+    "wsam": WSAM,
+    "1-sam": OneSAM,
+    "clean-sam": CleanSAM,
+    "sop": SOP,
+    "elr-plus": ELRPlus,
+    "aum-filter": AUMFilter,
+    "dividemix": DivideMix,
+    "regce": RegCE,
+    "pes": PES,
 }
 
 METHOD_REGISTRY = Registry(
-    "method", METHODS, not_options=("seed", "clean_targets", "peer", "forward", "count")
+    "method", METHODS, not_options=("seed", "clean_targets", "samples", "peer", "forward", "count")
 )
 """The methods with their options. The code that builds a method hands over the arguments that are no options."""
 
@@ -76,7 +96,7 @@ def build_method(
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         seed: for the methods that draw.
-        clean_targets: true labels of the training set, for the oracle.
+        clean_targets: true labels of the training set, for the oracle; their number for methods that remember samples.
         peer: the second network, for methods with `needs_peer`.
         settings: hyper-parameters, see `hyperparameters(name)`.
 
@@ -86,7 +106,12 @@ def build_method(
     METHOD_REGISTRY.check(name, settings)
     if METHODS[name].needs_peer and peer is None:
         raise ValueError(f"peer: method {name!r} needs a second network")
-    handed_over: dict[str, Any] = {"seed": seed, "clean_targets": clean_targets, "peer": peer}
+    handed_over: dict[str, Any] = {
+        "seed": seed,
+        "clean_targets": clean_targets,
+        "samples": len(clean_targets),
+        "peer": peer,
+    }
     taken = options_of(METHODS[name])
     return METHODS[name](
         model, loss_fn, **settings, **{key: value for key, value in handed_over.items() if key in taken}
@@ -101,18 +126,28 @@ __all__ = [
     "METHODS",
     "METHOD_REGISTRY",
     "NCSAM",
+    "PES",
     "SAM",
     "SANER",
+    "SOP",
+    "WSAM",
+    "AUMFilter",
+    "CleanSAM",
     "ClusterNCSAM",
     "CoTeaching",
+    "DivideMix",
+    "ELRPlus",
     "FriendlySAM",
     "JacobianSAM",
     "LogitSAM",
+    "LookSAM",
     "LossFunction",
     "Method",
+    "OneSAM",
     "OracleSAM",
     "Passes",
     "Plain",
+    "RegCE",
     "RememberingLoss",
     "build_method",
     "hyperparameters",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
+from ncsam.methods.plain_loss import check_plain_cross_entropy
 
 
 class CORES2(Method):
@@ -55,8 +56,7 @@ class CORES2(Method):
             check_share(name, share)
         if ramp_to < ramp_from:
             raise ValueError(f"ramp_to: must be at least ramp_from ({ramp_from}), got {ramp_to}")
-        if not _is_plain_cross_entropy(loss_fn):
-            raise ValueError("loss_fn: CORES2 is made of plain cross-entropy; give nn.CrossEntropyLoss()")
+        check_plain_cross_entropy(loss_fn, "CORES2")
         self.beta = beta
         self.ramp_from = ramp_from
         self.ramp_to = ramp_to
@@ -86,9 +86,3 @@ class CORES2(Method):
         regularized = own - self.regularizer_weight() * mean
         self.passes.backward_of((kept * regularized).sum() / kept.sum().clamp(min=1))
         return own.detach().mean()
-
-
-def _is_plain_cross_entropy(loss_fn: LossFunction) -> bool:
-    if isinstance(loss_fn, nn.CrossEntropyLoss):
-        return loss_fn.weight is None and loss_fn.label_smoothing == 0 and loss_fn.reduction == "mean"
-    return loss_fn is cross_entropy

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ncsam.methods.batches import Batch, Count, Forward, samples_in
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
+from ncsam.methods.training_set import TrainingSet
 
 
 class Method(ABC):
@@ -36,6 +37,8 @@ class Method(ABC):
         epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
             no share of the training.
         needs_peer: the method trains a second network, which is given as `peer`.
+        needs_one_process: what the method remembers of samples cannot be shared among processes.
+        mixes_inputs: the inputs must be numbers that can be mixed, such as images, and no tokens.
         needs_classes: the targets must be classes, not probabilities of classes.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
@@ -46,6 +49,8 @@ class Method(ABC):
     """
 
     needs_peer: ClassVar[bool] = False
+    needs_one_process: ClassVar[bool] = False
+    mixes_inputs: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
@@ -124,6 +129,16 @@ class Method(ABC):
     def parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that an optimizer has to train."""
         return itertools.chain.from_iterable(network.parameters() for network in self.networks())
+
+    def predictors(self) -> list[nn.Module]:
+        """The networks whose mean outputs are the prediction: the trained model, or what the method makes of it."""
+        return [self.passes.module]
+
+    def before_epoch(self, train: TrainingSet) -> None:  # noqa: B027
+        """Called before each epoch, for methods that look at the whole training set. `fit()` does it."""
+
+    def after_step(self) -> None:  # noqa: B027
+        """Called after each step of the optimizer, for methods that average weights. `fit()` does it."""
 
     def backward(
         self,

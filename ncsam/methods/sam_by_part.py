@@ -2,8 +2,8 @@
 
 By the chain rule the gradient of a sample is J^T s: J is the Jacobian of the outputs in the weights, and s the loss's
 gradient in the outputs, for cross-entropy the probabilities minus the label. SAM takes both at w + eps. J-SAM moves J
-alone, and L-SAM moves s alone. The paper asks by these two which part makes
-SAM robust to label noise. It perturbs each sample by itself (1-SAM); here a batch has one perturbation, as in SAM.
+alone, and L-SAM moves s alone. With these two the paper asks which part makes SAM robust to label noise. It perturbs
+each sample by itself (1-SAM); here a batch has one perturbation, as in SAM.
 """
 
 from __future__ import annotations
@@ -40,14 +40,7 @@ class JacobianSAM(SAM):
 
 
 class LogitSAM(SAM):
-    """L-SAM: the Jacobian at w, the loss's gradient in the outputs at w + rho g / ||g||.
-
-    Args:
-        model: in training mode. It returns one tensor.
-        loss_fn: (outputs, targets) -> mean loss.
-        rho: radius of the perturbation in weight space, l2.
-        others: `warmup`, `forward` and `count`, as for `SAM`.
-    """
+    """L-SAM: the Jacobian at w, the loss's gradient in the outputs at w + eps; arguments as for `JacobianSAM`."""
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the mean of J(w)^T s(w + eps) to `.grad`."""

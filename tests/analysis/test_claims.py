@@ -9,17 +9,7 @@ import pytest
 
 from analysis import claims
 from analysis.claims import CLAIMS, SAM, SGD, Claim, Difference, judge, read_claims, register, write_json
-from analysis.claims.effect import (
-    CONTRADICTED,
-    CONTRADICTED_HERE,
-    EQUIVALENT_HERE,
-    INCONCLUSIVE,
-    MIXED,
-    NOT_MEASURED,
-    SUPPORTED,
-    SUPPORTED_HERE,
-    VACUOUS,
-)
+from analysis.claims import effect as verdicts
 from tests.analysis.synthetic_study import LOSSES, METHODS, judged, table, verdict
 
 PAPERS = [
@@ -32,18 +22,18 @@ pytestmark = pytest.mark.usefixtures("quick_judgements")
 
 def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_neither_rival():
     found = {name: judgement.verdict for name, judgement in judged(table(seeds=7)).items()}
-    rivals = {"H1": CONTRADICTED_HERE, "H2": CONTRADICTED_HERE}
+    rivals = {"H1": verdicts.CONTRADICTED_HERE, "H2": verdicts.CONTRADICTED_HERE}
     # its bounds are above 1, so that they cannot fail
-    vacuous = {"T1": VACUOUS}
+    vacuous = {"T1": verdicts.VACUOUS}
     # its labels are never redrawn, its Jacobian is not measured, and nothing is measured along its training
-    unmeasured = dict.fromkeys(("E1", "E2", "F1", "F2", "F3", "F4", "L4"), NOT_MEASURED)
-    assert found == dict.fromkeys(PAPERS, SUPPORTED_HERE) | vacuous | unmeasured | rivals
+    unmeasured = dict.fromkeys(("E1", "E2", "F1", "F2", "F3", "F4", "L4"), verdicts.NOT_MEASURED)
+    assert found == dict.fromkeys(PAPERS, verdicts.SUPPORTED_HERE) | vacuous | unmeasured | rivals
 
 
 def test_from_six_cells_or_series_on_verdicts_are_about_the_population():
     kinds = [table(seed=seed, seeds=3).assign(noise_kind=f"kind {seed}") for seed in range(6)]
     found = {n: j.verdict for n, j in judged(pd.concat(kinds), "T2", "M2", "L1", "L3", "G1").items()}
-    assert found == dict.fromkeys(found, SUPPORTED)
+    assert found == dict.fromkeys(found, verdicts.SUPPORTED)
 
 
 @pytest.mark.parametrize(
@@ -61,18 +51,18 @@ def test_from_six_cells_or_series_on_verdicts_are_about_the_population():
     ],
 )
 def test_a_reversed_effect_contradicts_its_claim(planted, claim):
-    assert verdict(table(**planted), claim) in (CONTRADICTED, CONTRADICTED_HERE)
+    assert verdict(table(**planted), claim) in (verdicts.CONTRADICTED, verdicts.CONTRADICTED_HERE)
 
 
 def test_without_a_difference_the_answer_is_open_with_much_noise_and_equivalence_with_little():
     same = dict.fromkeys(METHODS, 0.0)
-    assert verdict(table(quality=same, noise=0.05), "G1") == INCONCLUSIVE
-    assert verdict(table(quality=same, noise=0.003), "G1") == EQUIVALENT_HERE
+    assert verdict(table(quality=same, noise=0.05), "G1") == verdicts.INCONCLUSIVE
+    assert verdict(table(quality=same, noise=0.003), "G1") == verdicts.EQUIVALENT_HERE
 
 
 def test_rivals_are_supported_by_controls_that_do_as_well():
     same = dict.fromkeys(METHODS, 0.2)
-    assert verdict(table(quality=same), "H2") == SUPPORTED_HERE
+    assert verdict(table(quality=same), "H2") == verdicts.SUPPORTED_HERE
 
 
 def test_an_effect_that_reverses_over_noise_rates_is_shown_by_rate():
@@ -80,13 +70,14 @@ def test_an_effect_that_reverses_over_noise_rates_is_shown_by_rate():
     shift = runs["noise_rate"].map({0.0: 0.0, 0.2: -0.3, 0.4: 0.0, 0.6: 0.1})
     runs["mean_cos_plus_clean"] = runs["mean_cos_compensated_sam_clean"] + shift
     judgement = judged(runs, "M3")["M3"]
-    assert judgement.verdict == MIXED
+    assert judgement.verdict == verdicts.MIXED
     assert "20%: -0.3" in judgement.conclusions[0]
     assert [part.estimate for part in judgement.effects[0].parts] == pytest.approx([-0.3, 0, 0.1], abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, SUPPORTED_HERE), (0.05, INCONCLUSIVE), (0.3, CONTRADICTED_HERE)]
+    ("share", "expected"),
+    [(0.0, verdicts.SUPPORTED_HERE), (0.05, verdicts.INCONCLUSIVE), (0.3, verdicts.CONTRADICTED_HERE)],
 )
 def test_a_bound_may_fail_on_as_many_draws_as_its_probability_says(share, expected):
     runs = table(seeds=40).query("method == 'SGD'").reset_index(drop=True)
@@ -99,14 +90,14 @@ def test_a_bound_may_fail_on_as_many_draws_as_its_probability_says(share, expect
 
 def test_a_bound_above_one_in_every_run_is_no_evidence():
     effect = judged(table(), "T1")["T1"].effects[0]
-    assert effect.verdict == VACUOUS
+    assert effect.verdict == verdicts.VACUOUS
     one_below = table()
     one_below.loc[0, "bound_zero_one_right"] = 0.9
-    assert judged(one_below, "T1")["T1"].effects[0].verdict == INCONCLUSIVE
+    assert judged(one_below, "T1")["T1"].effects[0].verdict == verdicts.INCONCLUSIVE
 
 
 def test_a_loss_that_falls_by_less_than_the_margin_is_no_contradiction():
-    assert verdict(table(gap=-0.0002, noise=1e-4), "T2") == SUPPORTED_HERE
+    assert verdict(table(gap=-0.0002, noise=1e-4), "T2") == verdicts.SUPPORTED_HERE
 
 
 def test_neither_the_order_of_runs_nor_that_of_columns_matters():
@@ -131,7 +122,7 @@ def test_a_flip_ratio_without_effect_supports_no_best_one():
     same = dict.fromkeys(METHODS, 0.2)
     found = [verdict(table(seed=seed, quality=same, noise=0.01, seeds=12), "A1") for seed in range(10)]
     # Friedman's test errs in one of twenty
-    assert found.count(SUPPORTED_HERE) <= 1
+    assert found.count(verdicts.SUPPORTED_HERE) <= 1
 
 
 def test_too_few_runs_for_a_verdict_say_how_many_it_takes():
@@ -146,7 +137,7 @@ def test_verdicts_are_written_with_their_numbers_and_null_for_nan(tmp_path):
     write_json(judge(table().query("method != 'oracle'"), [CLAIMS["G1"]]), path)
     (stored,) = json.loads(path.read_text())
     effect = stored["effects"][0]
-    assert effect["verdict"] == SUPPORTED_HERE
+    assert effect["verdict"] == verdicts.SUPPORTED_HERE
     assert effect["estimand"] == "these cells"
     assert effect["low"] < effect["estimate"] < effect["high"]
     assert effect["samples"] == 18
@@ -175,7 +166,7 @@ def test_a_claim_of_ones_own_is_read_from_a_file_and_judged(monkeypatch, tmp_pat
     path.write_text(OWN)
     read_claims(path)
     (judgement,) = judge(table(), [claims.claim.CLAIMS["X1"]])
-    assert judgement.verdict == SUPPORTED_HERE
+    assert judgement.verdict == verdicts.SUPPORTED_HERE
     with pytest.raises(ValueError, match="^--with: .*mine.py fails: ValueError: id"):
         read_claims(path)
 

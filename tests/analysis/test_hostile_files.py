@@ -15,8 +15,8 @@ from rich.console import Console
 
 import landscape
 from analysis import store
-from analysis.report.console import results_table
 from analysis.report.page import csv
+from analysis.report.results import print_results
 from ncsam.seal import sealed, without_seal
 from tests.analysis.test_trust import FIRST
 from tests.drawn import drawn
@@ -181,5 +181,5 @@ def test_whatever_columns_an_index_has_its_table_is_shown_or_made_anew(index, sl
     table = store.read_table(out)
     assert len(table) == 2
     assert all(map(str.isprintable, table.columns))
-    Console(file=io.StringIO(), width=100).print(results_table(table))
+    print_results(table, Console(file=io.StringIO(), width=100))
     csv(table)

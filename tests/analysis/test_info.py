@@ -43,12 +43,15 @@ def test_an_index_lists_its_columns_with_type_unit_and_range(out, capsys, monkey
     assert lines["seed"].split()[1:] == ["int64", "0"]
 
 
-def test_a_run_file_lists_its_groups_with_units(out, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_run_file_lists_its_settings_and_its_groups_with_units(out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     text = printed(store.run_files(out)[0], capsys)
-    (line,) = [line for line in text.splitlines() if line.startswith("/sharpness/observed/value")]
-    assert line.split()[:3] == ["/sharpness/observed/value", "1", "nat"]
-    assert "largest rise of the mean loss found" in line
+    assert "\n  training.epochs: 3\n" in text
+    lines = text.splitlines()
+    of_group = lines[lines.index("/sharpness/observed") + 1 :]
+    line = next(line for line in of_group if line.strip().startswith("value "))
+    assert line.strip().startswith("value (nat): largest rise of the mean loss found")
+    assert max(map(len, of_group)) <= 80
 
 
 def test_what_is_not_there_or_no_study_is_refused(tmp_path, capsys):

@@ -1,10 +1,12 @@
 """`ncsam measure CHECKPOINT --model ... --data ...`: the landscape of one's own model, without a script."""
 
+import re
 import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import landscape
@@ -135,3 +137,21 @@ def test_what_cannot_be_measured_is_refused_in_one_line(checkpoint, arguments, s
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_along_earlier_checkpoints_it_draws_a_picture_that_moves_and_a_page_with_a_slider(folder, capsys):
+    torch.save(model().state_dict(), "first.pt")
+    command = ["measure", "plain.pt", "--along", "first.pt", "--model", "own_models:build"]
+    assert cli.main([*command, "--data", "own_models:data", "--steps", "3"]) == 0
+    assert "along the training: plain.pt.landscape.gif, plain.pt.landscape.html" in capsys.readouterr().out
+    with Image.open("plain.pt.landscape.gif") as held:
+        assert held.n_frames == 2
+    page = (folder / "plain.pt.landscape.html").read_text()
+    assert re.findall(r'"label":"(\w+\.pt|all)"', page) == ["first.pt", "plain.pt"]
+    last = landscape.load("plain.pt.landscape.h5", "along/0001")
+    assert np.array_equal(last.loss, landscape.load("plain.pt.landscape.h5", "plane").loss)
+
+
+def test_along_is_refused_for_a_study(folder, capsys):
+    assert cli.main(["measure", "results", "--along", "first.pt"]) == 2
+    assert "--along: is for a checkpoint of your own" in capsys.readouterr().err

@@ -291,5 +291,6 @@ def test_a_grid_too_large_is_refused_with_its_size(tmp_path):
 
 def test_the_shipped_studies_are_valid(pytestconfig):
     for path in (pytestconfig.rootpath / "studies").glob("*.toml"):
-        assert final_runs(read_study(path))
+        if "[[data]]" not in path.read_text():  # a leaderboard makes several studies
+            assert final_runs(read_study(path))
         assert tomllib.loads(path.read_text())["name"] == path.stem

@@ -11,11 +11,14 @@ import pytest
 from analysis.claims import CLAIMS, QUANTITIES, judge
 from analysis.claims.effect import NOT_MEASURED, SIGNIFICANCE
 from analysis.plan import final_runs, read_study, selection_runs
+from analysis.plan.leaderboard import read_leaderboard
 from ncsam.training import METRICS
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
-STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+LEADERBOARDS = [path for path in FILES if "[[data]]" in path.read_text()]
+STUDIES = [path for path in FILES if path not in LEADERBOARDS]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -28,6 +31,21 @@ def test_a_study_file_is_valid_and_its_head_counts_its_runs(path):
     said = f"{len(runs)} runs and {len(trials)} more to choose" if trials else f"{len(runs)} runs"
     assert re.search(rf"\b{said}\b", head)
     assert f"ncsam study studies/{path.name} --out results/{path.stem}" in head
+
+
+@pytest.mark.parametrize("path", LEADERBOARDS, ids=lambda path: path.stem)
+def test_a_leaderboard_file_is_valid_and_its_head_counts_its_methods(path):
+    board = read_leaderboard(path)
+    controls = [method for method in board.methods if method.control]
+    assert board.name == path.stem
+    head = path.read_text().split("\nname =")[0]
+    assert (
+        f"{len(board.methods) - len(controls)} methods against wrong labels and {len(controls)} controls"
+        in head
+    )
+    assert f"ncsam leaderboard studies/{path.name} --out results/{path.stem}" in head
+    for data in board.data:
+        assert f"--only {data.title}" in head
 
 
 def table_of(path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
@@ -12,6 +12,7 @@ from landscape import Objective, Tracker
 from landscape.tracking.lightning import LightningTracker
 from ncsam import ASAM, GSAM, NCSAM, SAM
 from ncsam.integrations.lightning import SharpnessAware, computed_by_the_loop
+from tests.clients.quiet_trainer import quiet_trainer
 
 METHODS = {
     "sam": (SAM, {"rho": 0.3}),
@@ -69,17 +70,7 @@ class Classifier(SharpnessAware, LightningModule):
 
 
 def trained(module, tmp_path, **options):
-    trainer = Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        use_distributed_sampler=False,
-        **options,
-    )
+    trainer = quiet_trainer(tmp_path, EPOCHS, use_distributed_sampler=False, **options)
     trainer.fit(module)
     return trainer
 

@@ -34,6 +34,18 @@ class Graphs(Nodes):
         return global_mean_pool(super().forward(x, edges), batch)
 
 
+def client_of(model, batches, whole, forward, loss_fn, count):
+    """The model with its batches; `whole` holds all data as one batch."""
+    return Client(
+        model,
+        lambda model: loss_fn(forward(model, whole), whole),
+        Objective(model, loss_fn, batches, forward=forward, count=count),
+        ("second.bias", "second.lin.weight"),
+        lambda model, rho: SAM(model, loss_fn, rho=rho, forward=forward),
+        (whole,),
+    )
+
+
 def labeled_nodes():
     """One graph is one sample, of which only some nodes are labeled, as in Cora."""
     torch.manual_seed(0)
@@ -46,15 +58,7 @@ def labeled_nodes():
     def loss_fn(outputs, data):
         return nn.functional.cross_entropy(outputs, data.y[data.known])
 
-    objective = Objective(model, loss_fn, [data], forward=forward, count=lambda data: int(data.known.sum()))
-    return Client(
-        model,
-        lambda model: loss_fn(forward(model, data), data),
-        objective,
-        ("second.bias", "second.lin.weight"),
-        lambda model, rho: SAM(model, loss_fn, rho=rho, forward=forward),
-        (data,),
-    )
+    return client_of(model, [data], data, forward, loss_fn, count=lambda data: int(data.known.sum()))
 
 
 def labeled_graphs():
@@ -62,7 +66,6 @@ def labeled_graphs():
     torch.manual_seed(0)
     model = generic(Graphs())
     data = [graph(n, n, torch.tensor([n % 3])) for n in (5, 8, 6, 4, 9)]
-    whole = Batch.from_data_list(data)
 
     def forward(model, batch):
         return model(batch.x, batch.edge_index, batch.batch)
@@ -70,17 +73,8 @@ def labeled_graphs():
     def loss_fn(outputs, batch):
         return nn.functional.cross_entropy(outputs, batch.y)
 
-    objective = Objective(
-        model, loss_fn, DataLoader(data, batch_size=2), forward=forward, count=lambda batch: batch.num_graphs
-    )
-    return Client(
-        model,
-        lambda model: loss_fn(forward(model, whole), whole),
-        objective,
-        ("second.bias", "second.lin.weight"),
-        lambda model, rho: SAM(model, loss_fn, rho=rho, forward=forward),
-        (whole,),
-    )
+    batches, whole = DataLoader(data, batch_size=2), Batch.from_data_list(data)
+    return client_of(model, batches, whole, forward, loss_fn, count=lambda batch: batch.num_graphs)
 
 
 @pytest.mark.parametrize("check", CHECKS)

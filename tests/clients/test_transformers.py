@@ -38,77 +38,50 @@ def words(ids, mask):
     return ids.masked_fill(mask == 0, -100)
 
 
-def bert():
-    config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, num_labels=3, **SIZES)
-    return transformers.BertForSequenceClassification(without_dropout(config)), classes, tasks.hugging_face()
-
-
-def distilbert():
-    config = transformers.DistilBertConfig(
-        vocab_size=WORDS,
-        max_position_embeddings=LENGTH,
-        dim=8,
-        n_layers=1,
-        n_heads=2,
-        hidden_dim=12,
-        num_labels=3,
-    )
-    return (
-        transformers.DistilBertForSequenceClassification(without_dropout(config)),
-        classes,
-        tasks.hugging_face(),
-    )
-
-
-def masked_language():
-    config = transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, **SIZES)
-    return transformers.BertForMaskedLM(without_dropout(config)), words, tasks.hugging_face()
-
-
-def gpt2():
-    config = transformers.GPT2Config(
-        vocab_size=WORDS, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
-    )
-    return transformers.GPT2LMHeadModel(without_dropout(config)), words, tasks.causal_language_model()
-
-
-def encoder_decoder():
-    # not T5, whose normalization computes in float32
-    config = transformers.BartConfig(
-        vocab_size=WORDS,
-        max_position_embeddings=LENGTH,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=12,
-        decoder_ffn_dim=12,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-    )
-    return (
-        transformers.BartForConditionalGeneration(without_dropout(config)),
-        words,
-        tasks.hugging_face(sequence_to_sequence=True),
-    )
-
-
-MODELS = {
-    "bert": bert,
-    "distilbert": distilbert,
-    "masked language": masked_language,
-    "gpt2": gpt2,
-    "encoder and decoder": encoder_decoder,
+BERT = {"max_position_embeddings": LENGTH, **SIZES}
+DISTILBERT = {"dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 12}
+GPT2 = {"n_embd": 8, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+BART = {
+    "d_model": 8,
+    **{f"{part}_layers": 1 for part in ("encoder", "decoder")},
+    **{f"{part}_attention_heads": 2 for part in ("encoder", "decoder")},
+    **{f"{part}_ffn_dim": 12 for part in ("encoder", "decoder")},
+    **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2},
 }
+LONG = {"max_position_embeddings": LENGTH}
+MODELS = {
+    "bert": ("BertForSequenceClassification", {**BERT, "num_labels": 3}, classes, tasks.hugging_face),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        {**DISTILBERT, **LONG, "num_labels": 3},
+        classes,
+        tasks.hugging_face,
+    ),
+    "masked language": ("BertForMaskedLM", BERT, words, tasks.hugging_face),
+    "gpt2": ("GPT2LMHeadModel", {**GPT2, "n_positions": LENGTH}, words, tasks.causal_language_model),
+    # not T5, whose normalization computes in float32
+    "encoder and decoder": (
+        "BartForConditionalGeneration",
+        {**BART, **LONG},
+        words,
+        lambda: tasks.hugging_face(sequence_to_sequence=True),
+    ),
+}
+"""Name -> class of the model, sizes, labels of a batch, and how the model is run."""
+
+
+def built(name):
+    """The model without Dropout, its labels, and its task."""
+    kind, sizes, labels, task = MODELS[name]
+    model = getattr(transformers, kind)
+    config = model.config_class(vocab_size=WORDS, **sizes)
+    return model(without_dropout(config)), labels, task()
 
 
 def case(name, cut):
     """(objective, loss of all labels at once; transformers' own loss of tokens is one of float32)."""
     torch.manual_seed(0)
-    model, labels, task = MODELS[name]()
+    model, labels, task = built(name)
     model = model.to(D).eval()
     batch = batch_of(labels)
     parts = {key: value.split(cut) for key, value in batch.items()}
@@ -149,7 +122,7 @@ def test_traced_products_are_the_direct_ones(name):
 def client_of(name):
     objective, truth = case(name, 4)
     torch.manual_seed(0)
-    model, labels, task = MODELS[name]()
+    model, labels, task = built(name)
     batch = batch_of(labels)
     loss_fn = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
     few = [
@@ -191,7 +164,7 @@ def test_all_measures_of_images_are_those_of_plain_torch(check):
 
 def test_a_model_that_returns_its_own_loss_needs_no_task():
     torch.manual_seed(0)
-    model, labels, _ = bert()
+    model, labels, _ = built("bert")
     model, batch = model.to(D).eval(), batch_of(labels)
     objective = Objective(model, lambda outputs, _: outputs.loss, batch, chunk_size=4)
     assert objective.value() == pytest.approx(model(**batch).loss.item(), rel=1e-12)

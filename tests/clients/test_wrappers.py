@@ -80,16 +80,10 @@ def lightning_module(lightning, by_closure, method_type, **options):
     return Trained()
 
 
-def fit(lightning, module, folder):
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+def fit(module, folder):
+    from tests.clients.quiet_trainer import quiet_trainer
+
+    trainer = quiet_trainer(folder, 2)
     trainer.fit(module, DataLoader(TensorDataset(*samples()), batch_size=6))
     assert trainer.global_step == 4
 
@@ -120,7 +114,7 @@ def plain_sam():
 def test_lightning_trains_by_sam_as_plain_torch_does(by_closure, tmp_path):
     lightning = pytest.importorskip("lightning")
     module = lightning_module(lightning, by_closure, SAM)
-    fit(lightning, module, tmp_path)
+    fit(module, tmp_path)
     expected = plain_sam().state_dict()
     for name, found in module.network.state_dict().items():
         torch.testing.assert_close(found, expected[name], rtol=1e-8, atol=1e-10)
@@ -130,7 +124,7 @@ def test_lightning_trains_by_sam_as_plain_torch_does(by_closure, tmp_path):
 def test_lightning_trains_by_ncsam_and_its_module_is_measured(tmp_path):
     lightning = pytest.importorskip("lightning")
     module = lightning_module(lightning, False, NCSAM, flip_ratio=0.4, strength=0.1)
-    fit(lightning, module, tmp_path)
+    fit(module, tmp_path)
     inputs, targets = samples()
     objective = Objective(module.network, cross_entropy, (inputs, targets))
     assert objective.value() == pytest.approx(cross_entropy(module.network.eval()(inputs), targets).item())
@@ -155,7 +149,7 @@ def test_a_lightning_module_itself_is_measured(tmp_path):
             return torch.optim.SGD(self.parameters(), 0.1)
 
     module = Module()
-    fit(lightning, module, tmp_path)
+    fit(module, tmp_path)
     data = samples()
     client = Client(
         module,

@@ -92,26 +92,23 @@ def test_what_is_kept_without_harm_is_no_hindrance(between, dtype):
     assert top_eigenvalues(objective, tol=0.1).converged.all()
 
 
-class Rounded(torch.autograd.Function):
-    """A straight-through estimator."""
+def with_gradient(forward, backward):
+    """A function whose gradient is not its derivative."""
 
-    @staticmethod
-    def forward(_, x):
-        return x.round()
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x):
+            return forward(x)
 
-    @staticmethod
-    def backward(_, slope):
-        return slope
+        @staticmethod
+        def backward(_, slope):
+            return backward(slope)
+
+    return Function.apply
 
 
-class Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(_, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(_, slope):
-        return -slope
+straight_through = with_gradient(torch.round, lambda slope: slope)
+reversed_slope = with_gradient(torch.clone, torch.neg)
 
 
 def hooked(hidden, _):
@@ -126,8 +123,8 @@ def bounded_by_assignment(hidden, module):
 
 
 WRONG_GRADIENTS = {
-    "straight-through": lambda hidden, _: Rounded.apply(hidden),
-    "reversed": lambda hidden, _: Reversed.apply(hidden),
+    "straight-through": lambda hidden, _: straight_through(hidden),
+    "reversed": lambda hidden, _: reversed_slope(hidden),
     "hook": hooked,
     "detached scale": lambda hidden, _: hidden / hidden.detach().norm(dim=1, keepdim=True),
     "weights put in place": bounded_by_assignment,

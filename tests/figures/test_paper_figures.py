@@ -118,9 +118,16 @@ def test_a_training_is_one_line_from_high_to_low_loss():
     }
 
 
-def test_looks_without_a_positive_loss_are_refused():
-    with pytest.raises(ValueError, match="looks: none has a positive loss"):
-        figures.against_training_loss(looks_at_trainings().assign(loss=0.0), "value", about="digits")
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"loss": 0.0}, "looks: none has a positive loss"),
+        ({"series": range(16)}, "looks: has 12 series; at most two can be told apart"),
+    ],
+)
+def test_looks_that_cannot_be_drawn_are_refused(changed, error):
+    with pytest.raises(ValueError, match=error):
+        figures.against_training_loss(looks_at_trainings().assign(**changed), "value", about="digits")
 
 
 def test_what_the_user_has_set_in_matplotlib_is_respected():

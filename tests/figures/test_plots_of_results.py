@@ -1,5 +1,7 @@
 """`result.plot()` draws every result that has a figure, and a notebook shows it."""
 
+import dataclasses
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from landscape import (
     TraceEstimate,
     Track,
     Trajectory,
+    topology,
+    topology_draws,
 )
 from landscape.results.registry import RESULT_CLASSES
 from landscape.results.shown import DrawnResult
@@ -27,6 +31,9 @@ TWO = np.array([3.0, 1.0])
 ERRORS = np.array([0.1, 0.2])
 NAMES = np.array(["1.weight", "1.bias"])
 METRICS = np.array(["loss", "top_eigenvalue", "top_eigenvalue_converged", "trace", "trace_low", "trace_high"])
+
+
+WAVES = dataclasses.replace(plane(), loss=np.random.default_rng(0).normal(size=(5, 5)))
 
 
 def track():
@@ -54,6 +61,8 @@ RESULTS = {
     "TopEigenvalues": TopEigenvalues(
         TWO, ERRORS, ERRORS, np.array([True, False]), None, 12, "largest", 0.1, "hessian", "own", 10
     ),
+    "Topology": topology(WAVES),
+    "TopologyDraws": topology_draws([WAVES, plane()]),
     "LayerTraces": LayerTraces(NAMES, TWO, ERRORS, np.array([6, 2]), True, 12, "hessian", 10),
     "SamplingError": SamplingError(NAMES, TWO, ERRORS, 0 * ERRORS, TWO - 1, TWO + 1, 32, 10, 0.0, 2),
     "SampleCurvature": SampleCurvature(np.array([1.0, 2, np.nan]), 2, 2, 3, gradient_norm=np.arange(3.0)),
@@ -102,6 +111,19 @@ def test_a_result_without_a_figure_has_no_plot_and_drawing_it_names_its_class():
 def test_what_did_not_converge_is_said_in_the_figure():
     assert "2 (not converged)" in texts(RESULTS["TopEigenvalues"].plot())
     assert "Open rings: 1 numbers that did not converge" in caption_of(track().plot())
+
+
+def test_basins_are_drawn_on_their_surface_where_it_is_given_with_diagram_and_tree():
+    basins = RESULTS["Topology"]
+    assert len(basins.plot().axes) == 2
+    figure = basins.plot(surface=WAVES)
+    on_surface, diagram, tree = figure.axes
+    assert on_surface.get_xlabel() == "α"
+    assert diagram.get_ylabel() == "saddle (nat)"
+    # in the tree each basin is one upright line, and each that merges one level line
+    merging = int((basins.parent >= 0).sum())
+    assert len([line for line in tree.lines if len(line.get_xdata()) == 2]) == len(basins.loss) + merging
+    assert f"{len(basins.loss)} basins" in caption_of(figure)
 
 
 def test_samples_without_a_number_are_counted():

@@ -32,6 +32,13 @@ class Killed(Exception):
         ("sln", "mlp", {"redraw": "step"}),
         ("friendly-sam", "mlp", {}),
         ("co-teaching", "cnn", {}),
+        ("sop", "mlp", {}),
+        ("looksam", "mlp", {}),
+        ("regce", "cnn", {}),
+        ("pes", "mlp", {}),
+        ("elr-plus", "mlp", {}),
+        ("dividemix", "mlp", {}),
+        ("aum-filter", "mlp", {}),
         ("float16", "mlp", {"max_gradient_norm": 0.5}),
     ],
 )

@@ -8,20 +8,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from ncsam import (
-    LOSSES,
-    SAM,
-    EarlyLearningRegularization,
-    ForwardCorrection,
-    GeneralizedCrossEntropy,
-    Plain,
-    StochasticLabelNoise,
-    SymmetricCrossEntropy,
-    build_loss,
-    estimated_transition,
-    loss_options,
-    mixup,
-)
+import ncsam
 from tests.ncsam.small_network import batch, network
 
 
@@ -42,10 +29,12 @@ def transition(classes=4, rate=0.3):
 
 def test_generalized_cross_entropy_is_its_formula_and_lies_between_its_limits(outputs):
     p = of_the_label(*outputs)
-    torch.testing.assert_close(GeneralizedCrossEntropy(q=0.7)(*outputs), ((1 - p**0.7) / 0.7).mean())
-    torch.testing.assert_close(GeneralizedCrossEntropy(q=1.0)(*outputs), (1 - p).mean())
+    torch.testing.assert_close(ncsam.GeneralizedCrossEntropy(q=0.7)(*outputs), ((1 - p**0.7) / 0.7).mean())
+    torch.testing.assert_close(ncsam.GeneralizedCrossEntropy(q=1.0)(*outputs), (1 - p).mean())
     cross_entropy = nn.functional.cross_entropy(*outputs)
-    torch.testing.assert_close(GeneralizedCrossEntropy(q=1e-9)(*outputs), cross_entropy, rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        ncsam.GeneralizedCrossEntropy(q=1e-9)(*outputs), cross_entropy, rtol=1e-7, atol=0
+    )
 
 
 def test_symmetric_cross_entropy_is_its_formula(outputs):
@@ -54,14 +43,14 @@ def test_symmetric_cross_entropy_is_its_formula(outputs):
     truth = nn.functional.one_hot(targets, 4).double()
     reverse = -(p * torch.where(truth > 0, 0.0, -4.0)).sum(1)
     expected = 0.1 * -(truth * p.log()).sum(1) + 1.0 * reverse
-    torch.testing.assert_close(SymmetricCrossEntropy()(logits, targets), expected.mean())
+    torch.testing.assert_close(ncsam.SymmetricCrossEntropy()(logits, targets), expected.mean())
 
 
 def test_forward_correction_is_the_likelihood_of_the_observed_label(outputs):
     logits, targets = outputs
     observed = logits.softmax(1) @ transition()
     expected = -observed[torch.arange(20), targets].log().mean()
-    torch.testing.assert_close(ForwardCorrection(transition())(logits, targets), expected)
+    torch.testing.assert_close(ncsam.ForwardCorrection(transition())(logits, targets), expected)
 
 
 def test_forward_correction_has_gradients_where_no_label_is_of_some_class(outputs):
@@ -71,7 +60,7 @@ def test_forward_correction_has_gradients_where_no_label_is_of_some_class(output
     matrix[:, 3] = 0
     logits = logits.clone().requires_grad_()
     observed = targets % 3
-    loss = ForwardCorrection(matrix)(logits, observed)
+    loss = ncsam.ForwardCorrection(matrix)(logits, observed)
     torch.testing.assert_close(loss, -(logits.softmax(1) @ matrix)[torch.arange(20), observed].log().mean())
     loss.backward()
     assert torch.isfinite(logits.grad).all()
@@ -80,14 +69,14 @@ def test_forward_correction_has_gradients_where_no_label_is_of_some_class(output
 @pytest.mark.parametrize("name", ["gce", "sce", "forward", "elr"])
 def test_losses_that_need_classes_refuse_mixed_ones(outputs, name):
     logits, targets = outputs
-    loss = build_loss(name, samples=20, classes=4, transition=transition())
+    loss = ncsam.build_loss(name, samples=20, classes=4, transition=transition())
     mixed = nn.functional.one_hot(targets, 4).double()
     with pytest.raises(ValueError, match="^targets: .* takes classes, not mixed ones"):
         loss(logits, mixed, torch.arange(20)) if name == "elr" else loss(logits, mixed)
 
 
 def test_elr_remembers_nothing_of_a_pass_that_overflowed(outputs):
-    loss = EarlyLearningRegularization(20, 4)
+    loss = ncsam.EarlyLearningRegularization(20, 4)
     loss.remember(outputs[0], torch.arange(20))
     before = loss.targets.clone()
     loss.remember(torch.full_like(outputs[0], float("inf")), torch.arange(20))
@@ -96,7 +85,7 @@ def test_elr_remembers_nothing_of_a_pass_that_overflowed(outputs):
 
 def test_forward_correction_with_the_identity_is_cross_entropy_also_for_confident_float32_outputs():
     logits = torch.tensor([[200.0, 0.0, 0.0, 0.0]])
-    loss = ForwardCorrection(transition(rate=0.0))
+    loss = ncsam.ForwardCorrection(transition(rate=0.0))
     assert loss(logits, torch.tensor([1])).item() == pytest.approx(200.0)
     logits.requires_grad_()
     loss(logits, torch.tensor([1])).backward()
@@ -108,15 +97,17 @@ def test_forward_correction_with_the_identity_is_cross_entropy_also_for_confiden
 )
 def test_what_is_no_transition_matrix_is_refused(matrix):
     with pytest.raises(ValueError, match="^transition"):
-        ForwardCorrection(matrix)
+        ncsam.ForwardCorrection(matrix)
 
 
 def test_the_transition_is_read_off_a_perfect_network_on_noisy_labels():
     matrix = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.8, 0.1], [0.0, 0.4, 0.6]], dtype=torch.float64)
     # samples of all kinds of doubt, among them sure ones of each class
     shares = torch.tensor(np.random.default_rng(0).dirichlet([0.2] * 3, 2000))
-    torch.testing.assert_close(estimated_transition(shares @ matrix, quantile=1.0), matrix, atol=0.02, rtol=0)
-    robust = estimated_transition(shares @ matrix, quantile=0.97)
+    torch.testing.assert_close(
+        ncsam.estimated_transition(shares @ matrix, quantile=1.0), matrix, atol=0.02, rtol=0
+    )
+    robust = ncsam.estimated_transition(shares @ matrix, quantile=0.97)
     torch.testing.assert_close(robust.sum(1), torch.ones(3, dtype=torch.float64))
     torch.testing.assert_close(robust, matrix, atol=0.05, rtol=0)
 
@@ -124,7 +115,7 @@ def test_the_transition_is_read_off_a_perfect_network_on_noisy_labels():
 def test_elr_pulls_toward_the_average_of_earlier_predictions(outputs):
     logits, targets = outputs
     indices = torch.arange(20) + 5
-    loss = EarlyLearningRegularization(30, 4, strength=3.0, momentum=0.7).double()
+    loss = ncsam.EarlyLearningRegularization(30, 4, strength=3.0, momentum=0.7).double()
     p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
     normed = p / p.sum(1, keepdim=True)
     loss.remember(logits, indices)
@@ -136,11 +127,13 @@ def test_elr_pulls_toward_the_average_of_earlier_predictions(outputs):
     torch.testing.assert_close(loss(logits, targets, indices), expected)
 
 
-@pytest.mark.parametrize("method", [lambda m, loss: Plain(m, loss), lambda m, loss: SAM(m, loss, rho=0.3)])
+@pytest.mark.parametrize(
+    "method", [lambda m, loss: ncsam.Plain(m, loss), lambda m, loss: ncsam.SAM(m, loss, rho=0.3)]
+)
 def test_elr_remembers_once_a_step_whatever_the_method(method):
     model = network()
     inputs, targets = batch()
-    loss = EarlyLearningRegularization(16, 4).double()
+    loss = ncsam.EarlyLearningRegularization(16, 4).double()
     p = model(inputs).detach().softmax(1)
     method(model, loss).backward(inputs, targets, torch.arange(16))
     torch.testing.assert_close(loss.targets, 0.3 * p, rtol=1e-3, atol=1e-4)
@@ -148,13 +141,13 @@ def test_elr_remembers_once_a_step_whatever_the_method(method):
 
 def test_elr_needs_the_samples_positions():
     with pytest.raises(ValueError, match="^indices"):
-        Plain(network(), EarlyLearningRegularization(16, 4).double()).backward(*batch())
+        ncsam.Plain(network(), ncsam.EarlyLearningRegularization(16, 4).double()).backward(*batch())
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ncsam.LOSSES)
 def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier(name, outputs):
     logits, targets = outputs
-    loss = build_loss(name, samples=20, classes=4, transition=transition()).double()
+    loss = ncsam.build_loss(name, samples=20, classes=4, transition=transition()).double()
     extra = (torch.arange(20),) if name in ("elr", "sln") else ()
     apart = [loss(logits[i : i + 1], targets[i : i + 1], *(e[i : i + 1] for e in extra)) for i in range(20)]
     torch.testing.assert_close(loss(logits, targets, *extra), torch.stack(apart).mean())
@@ -178,18 +171,18 @@ def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier
 )
 def test_bad_settings_are_named(name, options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
-        build_loss(name, samples=20, classes=4, **options)
+        ncsam.build_loss(name, samples=20, classes=4, **options)
 
 
 def test_options_are_those_of_the_signature():
-    assert loss_options("sce") == {"alpha": 0.1, "beta": 1.0, "log_zero": -4.0}
+    assert ncsam.loss_options("sce") == {"alpha": 0.1, "beta": 1.0, "log_zero": -4.0}
 
 
 class TestMixup:
     def test_samples_and_targets_are_mixed_alike(self):
         inputs = torch.eye(6)
         targets = torch.arange(6)
-        mixed, probabilities = mixup(
+        mixed, probabilities = ncsam.mixup(
             inputs, targets, classes=6, alpha=1.0, generator=torch.Generator().manual_seed(1)
         )
         torch.testing.assert_close(mixed, probabilities)
@@ -203,7 +196,7 @@ class TestMixup:
 
     def test_its_loss_is_the_mixture_of_the_losses(self, outputs):
         logits, targets = outputs
-        _, probabilities = mixup(
+        _, probabilities = ncsam.mixup(
             logits, targets, classes=4, alpha=1.0, generator=torch.Generator().manual_seed(0)
         )
         expected = -(probabilities * logits.log_softmax(1)).sum(1).mean()
@@ -215,7 +208,7 @@ class TestMixup:
         inputs = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
         shares = []
         while len(shares) < 500:
-            mixed, _ = mixup(inputs, torch.tensor([0, 1]), classes=2, alpha=alpha, generator=generator)
+            mixed, _ = ncsam.mixup(inputs, torch.tensor([0, 1]), classes=2, alpha=alpha, generator=generator)
             if mixed[0] != inputs[0]:
                 shares.append(1 - mixed[0].item())
         assert scipy.stats.kstest(shares, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
@@ -223,14 +216,14 @@ class TestMixup:
     @pytest.mark.parametrize("alpha", [0.0, math.inf])
     def test_bad_settings_are_named(self, alpha):
         with pytest.raises(ValueError, match="^alpha"):
-            mixup(torch.eye(2), torch.arange(2), classes=2, alpha=alpha, generator=torch.Generator())
+            ncsam.mixup(torch.eye(2), torch.arange(2), classes=2, alpha=alpha, generator=torch.Generator())
 
 
 class TestStochasticLabelNoise:
     def test_it_is_the_mean_of_minus_the_noisy_labels_times_log_p(self):
         logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
         indices = torch.tensor([9, 3, 4, 0, 1, 2])
-        loss = StochasticLabelNoise(10, 3, seed=4, sigma=0.7).double()
+        loss = ncsam.StochasticLabelNoise(10, 3, seed=4, sigma=0.7).double()
         loss.remember(logits, indices)
         expected = 0.0
         for row, (target, sample) in enumerate(zip(targets.tolist(), indices.tolist(), strict=True)):
@@ -241,7 +234,7 @@ class TestStochasticLabelNoise:
         assert loss(logits, targets, indices).item() == pytest.approx(expected)
 
     def test_the_noise_is_standard_normal_anew_at_each_step_and_the_same_within_one(self):
-        loss, indices = StochasticLabelNoise(50, 4, seed=0), torch.arange(50)
+        loss, indices = ncsam.StochasticLabelNoise(50, 4, seed=0), torch.arange(50)
         outputs, targets = torch.zeros(50, 4), torch.zeros(50, dtype=torch.int64)
         steps = []
         for _ in range(200):
@@ -255,7 +248,7 @@ class TestStochasticLabelNoise:
     def test_its_gradient_is_that_of_cross_entropy_on_average_over_the_noise(self):
         logits = torch.randn(8, 4, dtype=torch.float64).requires_grad_()
         targets, indices = torch.arange(8) % 4, torch.arange(8)
-        loss = StochasticLabelNoise(8, 4, seed=1, sigma=0.5).double()
+        loss = ncsam.StochasticLabelNoise(8, 4, seed=1, sigma=0.5).double()
         found = []
         for _ in range(4000):
             loss.remember(logits, indices)
@@ -266,14 +259,14 @@ class TestStochasticLabelNoise:
 
     def test_without_noise_it_is_cross_entropy(self):
         logits, targets = torch.randn(8, 4), torch.arange(8) % 4
-        loss = build_loss("sln", samples=8, classes=4, sigma=0.0)
+        loss = ncsam.build_loss("sln", samples=8, classes=4, sigma=0.0)
         loss.remember(logits, torch.arange(8))
         torch.testing.assert_close(
             loss(logits, targets, torch.arange(8)), nn.functional.cross_entropy(logits, targets)
         )
 
     def test_it_goes_on_from_its_state(self):
-        one, other = (StochasticLabelNoise(6, 3, seed=2) for _ in range(2))
+        one, other = (ncsam.StochasticLabelNoise(6, 3, seed=2) for _ in range(2))
         for _ in range(3):
             one.remember(torch.zeros(6, 3), torch.arange(6))
         other.load_state_dict(one.state_dict())
@@ -284,4 +277,4 @@ class TestStochasticLabelNoise:
     @pytest.mark.parametrize("sigma", [-1.0, float("inf")])
     def test_a_sigma_that_is_no_size_is_named(self, sigma):
         with pytest.raises(ValueError, match="^sigma: must be at least 0 and finite"):
-            build_loss("sln", samples=1, classes=2, sigma=sigma)
+            ncsam.build_loss("sln", samples=1, classes=2, sigma=sigma)

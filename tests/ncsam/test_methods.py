@@ -12,31 +12,21 @@ from ncsam import (
     hyperparameters,
 )
 from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
-from tests.ncsam.small_network import (
-    METHODS,
-    assert_same,
-    batch,
-    gradient_at,
-    grads,
-    loss_fn,
-    network,
-    shifted,
-    weights_of,
-)
+from tests.ncsam import small_network as small
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", small.METHODS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_weights_end_as_they_were_and_batch_norm_statistics_move_once(name, batch_norm):
-    model = network(batch_norm)
-    method = METHODS[name](model)
+    model = small.network(batch_norm)
+    method = small.METHODS[name](model)
     method.progress = 0.8
-    inputs, targets = batch()
-    before = weights_of(model)
+    inputs, targets = small.batch()
+    before = small.weights_of(model)
     once = copy.deepcopy(model)
     loss = method.backward(inputs, targets, torch.arange(16))
     with torch.no_grad():
-        expected = loss_fn(once(inputs), targets)
+        expected = small.loss_fn(once(inputs), targets)
     torch.testing.assert_close(loss, expected)
     assert not loss.requires_grad
     for name_, weight in model.named_parameters():
@@ -45,86 +35,86 @@ def test_weights_end_as_they_were_and_batch_norm_statistics_move_once(name, batc
         torch.testing.assert_close(statistic, moved_once)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", small.METHODS)
 def test_gradients_accumulate_as_those_of_loss_backward_do(name):
-    model = network()
-    method = METHODS[name](model)
+    model = small.network()
+    method = small.METHODS[name](model)
     method.progress = 0.8
-    inputs, targets = batch()
+    inputs, targets = small.batch()
     method.backward(inputs, targets, torch.arange(16))
-    single = [g.clone() for g in grads(model)]
+    single = [g.clone() for g in small.grads(model)]
     state = method.state_dict()
-    method = METHODS[name](model)
+    method = small.METHODS[name](model)
     method.progress = 0.8
     method.backward(inputs, targets, torch.arange(16))
-    assert_same(grads(model), [2 * g for g in single])
+    small.assert_same(small.grads(model), [2 * g for g in single])
     assert state["gradient_count"] == method.gradient_count
 
 
 @pytest.mark.parametrize("name", ["sam", "ncsam", "oracle", "bsam"])
 def test_weights_are_put_back_when_the_second_pass_fails(name):
-    model = network(batch_norm=True)
+    model = small.network(batch_norm=True)
     calls = []
 
     def failing(outputs, targets):
         calls.append(1)
         if len(calls) == {"sam": 2, "ncsam": 3, "oracle": 3, "bsam": 3}[name]:
             raise RuntimeError("out of memory")
-        return loss_fn(outputs, targets)
+        return small.loss_fn(outputs, targets)
 
-    method = METHODS[name](model)
+    method = small.METHODS[name](model)
     method.passes.loss_fn = failing
     method.progress = 0.8
-    before = weights_of(model)
+    before = small.weights_of(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        method.backward(*batch(), torch.arange(16))
+        method.backward(*small.batch(), torch.arange(16))
     assert all(torch.equal(w, before[n]) for n, w in model.named_parameters())
     assert model[1].track_running_stats
 
 
 def test_sam_is_the_gradient_at_w_plus_rho_g_over_its_norm():
-    model = network()
-    inputs, targets = batch()
-    weights = weights_of(model)
-    g = gradient_at(model, weights, inputs, targets)
+    model = small.network()
+    inputs, targets = small.batch()
+    weights = small.weights_of(model)
+    g = small.gradient_at(model, weights, inputs, targets)
     length = torch.sqrt(sum(t.square().sum() for t in g))
-    truth = gradient_at(model, shifted(weights, [0.3 * t / length for t in g]), inputs, targets)
-    SAM(model, loss_fn, rho=0.3).backward(inputs, targets)
-    assert_same(grads(model), truth)
+    truth = small.gradient_at(model, small.shifted(weights, [0.3 * t / length for t in g]), inputs, targets)
+    SAM(model, small.loss_fn, rho=0.3).backward(inputs, targets)
+    small.assert_same(small.grads(model), truth)
 
 
 def test_the_oracle_perturbs_with_true_labels_and_descends_with_observed_ones():
-    model = network()
-    inputs, observed = batch()
-    clean = batch(seed=5)[1]
-    weights = weights_of(model)
-    g = gradient_at(model, weights, inputs, clean)
+    model = small.network()
+    inputs, observed = small.batch()
+    clean = small.batch(seed=5)[1]
+    weights = small.weights_of(model)
+    g = small.gradient_at(model, weights, inputs, clean)
     length = torch.sqrt(sum(t.square().sum() for t in g))
-    truth = gradient_at(model, shifted(weights, [0.3 * t / length for t in g]), inputs, observed)
-    METHODS["oracle"](model).backward(inputs, observed, torch.arange(16))
-    assert_same(grads(model), truth)
+    truth = small.gradient_at(model, small.shifted(weights, [0.3 * t / length for t in g]), inputs, observed)
+    small.METHODS["oracle"](model).backward(inputs, observed, torch.arange(16))
+    small.assert_same(small.grads(model), truth)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("plain", "cluster-ncsam")])
+@pytest.mark.parametrize("name", [name for name in small.METHODS if name not in ("plain", "cluster-ncsam")])
 def test_a_radius_of_zero_is_exactly_plain(name):
-    model, plain = network(batch_norm=True), network(batch_norm=True)
-    method = METHODS[name](model)
+    model, plain = small.network(batch_norm=True), small.network(batch_norm=True)
+    method = small.METHODS[name](model)
     method.rho = 0
     method.progress = 1.0
-    method.backward(*batch(), torch.arange(16))
-    Plain(plain, loss_fn).backward(*batch())
-    assert all(torch.equal(a, b) for a, b in zip(grads(model), grads(plain), strict=True))
+    method.backward(*small.batch(), torch.arange(16))
+    Plain(plain, small.loss_fn).backward(*small.batch())
+    assert all(torch.equal(a, b) for a, b in zip(small.grads(model), small.grads(plain), strict=True))
     assert method.gradient_count == 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", small.METHODS)
 def test_all_zero_gradients_stay_zero(name):
     model = nn.Sequential(nn.Linear(5, 4)).double()
-    method = METHODS[name](model)
+    method = small.METHODS[name](model)
     method.passes.loss_fn = lambda outputs, _: (outputs * 0).mean()
     method.progress = 1.0
-    method.backward(*batch(), torch.arange(16))
-    assert all((g == 0).all() for g in grads(model))
+    method.backward(*small.batch(), torch.arange(16))
+    assert all((g == 0).all() for g in small.grads(model))
 
 
 @pytest.mark.parametrize(("length", "result"), [(2.0, 1.0), (1.0, 1.0), (0.4, 0.4), (0.0, 0.0)])
@@ -144,26 +134,26 @@ def test_a_zero_gradient_gives_a_zero_perturbation():
 @pytest.mark.parametrize("name", ["sam", "ncsam"])
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [(torch.optim.SGD, 0.5), (torch.optim.AdamW, 0.05)])
 def test_any_optimizer_scheduler_and_clipping_learn_with_it(name, optimizer, learning_rate):
-    model = network()
-    method = METHODS[name](model)
+    model = small.network()
+    method = small.METHODS[name](model)
     method.progress = 1.0
     steps = optimizer(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(steps, total_iters=20)
-    inputs, targets = batch()
-    first = loss_fn(model(inputs), targets).item()
+    inputs, targets = small.batch()
+    first = small.loss_fn(model(inputs), targets).item()
     for _ in range(60):
         steps.zero_grad()
         method.backward(inputs, targets)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         steps.step()
         schedule.step()
-    assert loss_fn(model(inputs), targets).item() < 0.7 * first
+    assert small.loss_fn(model(inputs), targets).item() < 0.7 * first
 
 
 def test_a_parameter_the_loss_does_not_reach_is_left_alone():
-    model = network()
+    model = small.network()
     model.register_parameter("unused", nn.Parameter(torch.ones(3, dtype=torch.float64)))
-    SAM(model, loss_fn, rho=0.1).backward(*batch())
+    SAM(model, small.loss_fn, rho=0.1).backward(*small.batch())
     assert torch.equal(model.unused, torch.ones(3, dtype=torch.float64))
 
 
@@ -199,7 +189,7 @@ def test_a_parameter_the_loss_does_not_reach_is_left_alone():
 )
 def test_bad_settings_are_named(name, settings, field):
     with pytest.raises(ValueError, match=f"^{field}"):
-        build_method(name, network(), loss_fn, seed=0, clean_targets=torch.zeros(1), **settings)
+        build_method(name, small.network(), small.loss_fn, seed=0, clean_targets=torch.zeros(1), **settings)
 
 
 def test_hyperparameters_are_those_of_the_signature():
@@ -209,18 +199,18 @@ def test_hyperparameters_are_those_of_the_signature():
 
 def test_the_oracle_needs_the_samples_positions():
     with pytest.raises(ValueError, match="^indices"):
-        METHODS["oracle"](network()).backward(*batch())
+        small.METHODS["oracle"](small.network()).backward(*small.batch())
 
 
 def test_what_is_no_model_or_loss_is_named():
     with pytest.raises(TypeError, match="model: must be a torch.nn.Module, got generator"):
-        SAM(network().parameters(), torch.optim.SGD, rho=0.05)
+        SAM(small.network().parameters(), torch.optim.SGD, rho=0.05)
     with pytest.raises(TypeError, match="loss_fn: .* got str; build_loss"):
-        SAM(network(), "gce", rho=0.05)
+        SAM(small.network(), "gce", rho=0.05)
 
 
 def test_progress_is_a_share_not_the_number_of_the_epoch():
-    method = NCSAM(network(), loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1)
+    method = NCSAM(small.network(), small.loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1)
     with pytest.raises(
         ValueError, match="progress: must be a share in .0, 1., such as epoch / epochs, got 5"
     ):
@@ -242,7 +232,7 @@ class _Named(nn.Module):
 def test_outputs_by_name_are_refused_with_the_remedy():
     inputs, targets = torch.randn(6, 4), torch.arange(6) % 3
     with pytest.raises(ValueError, match="model: must return a tensor, got dict; wrap it"):
-        SAM(_Named(), loss_fn, rho=0.1).backward(inputs, targets)
+        SAM(_Named(), small.loss_fn, rho=0.1).backward(inputs, targets)
 
 
 def test_losses_targets_and_models_that_do_not_fit_are_named():
@@ -251,6 +241,6 @@ def test_losses_targets_and_models_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"loss_fn: must return a scalar.* got shape \(6,\)"):
         SAM(nn.Linear(4, 3), each, rho=0.1).backward(inputs, targets)
     with pytest.raises(ValueError, match="targets: 5 for 6 inputs"):
-        SAM(nn.Linear(4, 3), loss_fn, rho=0.1).backward(inputs, targets[:5])
+        SAM(nn.Linear(4, 3), small.loss_fn, rho=0.1).backward(inputs, targets[:5])
     with pytest.raises(ValueError, match="model: none of its parameters requires a gradient"):
-        SAM(nn.Linear(4, 3).requires_grad_(False), loss_fn, rho=0.1).backward(inputs, targets)
+        SAM(nn.Linear(4, 3).requires_grad_(False), small.loss_fn, rho=0.1).backward(inputs, targets)

@@ -7,20 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import (
-    ASAM,
-    NCSAM,
-    SAM,
-    CoTeaching,
-    EarlyLearningRegularization,
-    FriendlySAM,
-    Plain,
-    StochasticLabelNoise,
-    build_model,
-    corrupt_labels,
-    fit,
-    load_dataset,
-)
+import ncsam
 from ncsam.probes import GRADIENT_METRICS, gradient_probe
 from tests.ncsam.small_network import batch, gradient_at, loss_fn, network, shifted, weights_of
 
@@ -43,7 +30,7 @@ def samples():
 def test_group_gradients_are_those_of_the_groups_before_and_after_the_perturbation(samples):
     inputs, observed, clean = samples
     model = network()
-    found = probed(SAM(model, loss_fn, rho=0.3), observed, clean, inputs)
+    found = probed(ncsam.SAM(model, loss_fn, rho=0.3), observed, clean, inputs)
     weights = weights_of(model)
     g = gradient_at(model, weights, inputs, observed)
     moved = shifted(weights, [0.3 * t / length(g) for t in g])
@@ -61,7 +48,7 @@ def test_group_gradients_are_those_of_the_groups_before_and_after_the_perturbati
 def test_the_cosines_are_those_of_the_batch(samples):
     inputs, observed, clean = samples
     model = network()
-    method = NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.0)
+    method = ncsam.NCSAM(model, loss_fn, rho=0.3, flip_ratio=0.4, strength=0.2, warmup=0.0)
     method.progress = 1.0
     found = probed(method, observed, clean, inputs)
     g, g_clean = (
@@ -75,7 +62,7 @@ def test_the_cosines_are_those_of_the_batch(samples):
 
 def test_without_a_perturbation_and_without_wrong_labels_there_is_nothing_to_say(samples):
     inputs, _, clean = samples
-    found = probed(Plain(network(), loss_fn), clean, clean, inputs)
+    found = probed(ncsam.Plain(network(), loss_fn), clean, clean, inputs)
     assert math.isnan(found["probe_gradient_wrong"])
     assert math.isnan(found["probe_perturbed_gradient_confident"])
     assert found["probe_cos_sam_clean"] == pytest.approx(1)
@@ -85,25 +72,25 @@ def test_without_a_perturbation_and_without_wrong_labels_there_is_nothing_to_say
     "kind", ["plain", "asam", "ncsam", "friendly-sam", "elr", "sln", "co-teaching", "dropout"]
 )
 def test_training_is_bit_for_bit_as_without_probes(kind):
-    data = load_dataset("digits", train_samples=400)
-    labels = corrupt_labels(data.train.targets, rate=0.4, seed=0)
+    data = ncsam.load_dataset("digits", train_samples=400)
+    labels = ncsam.corrupt_labels(data.train.targets, rate=0.4, seed=0)
     weights = []
     for with_probe in (True, False):
-        model = build_model("cnn", data.input_shape, 10, seed=0, channels=(4, 8))
+        model = ncsam.build_model("cnn", data.input_shape, 10, seed=0, channels=(4, 8))
         if kind == "dropout":
             model.insert(len(model) - 1, nn.Dropout(0.5))
         method = {
-            "plain": lambda m: Plain(m, loss_fn),
-            "dropout": lambda m: SAM(m, loss_fn, rho=0.1),
-            "asam": lambda m: ASAM(m, loss_fn, rho=0.5),
-            "ncsam": lambda m: NCSAM(m, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
-            "friendly-sam": lambda m: FriendlySAM(m, loss_fn, rho=0.1),
-            "elr": lambda m: SAM(m, EarlyLearningRegularization(400, 10), rho=0.1),
-            "sln": lambda m: SAM(m, StochasticLabelNoise(400, 10), rho=0.1),
-            "co-teaching": lambda m: CoTeaching(
+            "plain": lambda m: ncsam.Plain(m, loss_fn),
+            "dropout": lambda m: ncsam.SAM(m, loss_fn, rho=0.1),
+            "asam": lambda m: ncsam.ASAM(m, loss_fn, rho=0.5),
+            "ncsam": lambda m: ncsam.NCSAM(m, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1),
+            "friendly-sam": lambda m: ncsam.FriendlySAM(m, loss_fn, rho=0.1),
+            "elr": lambda m: ncsam.SAM(m, ncsam.EarlyLearningRegularization(400, 10), rho=0.1),
+            "sln": lambda m: ncsam.SAM(m, ncsam.StochasticLabelNoise(400, 10), rho=0.1),
+            "co-teaching": lambda m: ncsam.CoTeaching(
                 m,
                 loss_fn,
-                peer=build_model("cnn", data.input_shape, 10, seed=1, channels=(4, 8)),
+                peer=ncsam.build_model("cnn", data.input_shape, 10, seed=1, channels=(4, 8)),
                 forget_rate=0.4,
             ),
         }[kind](model)
@@ -111,7 +98,7 @@ def test_training_is_bit_for_bit_as_without_probes(kind):
         probe = gradient_probe(
             method, data.train.batch(some), labels.observed[some], labels.clean[some], some, epochs=[1, 3]
         )
-        history = fit(
+        history = ncsam.fit(
             method,
             torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9),
             data.train,

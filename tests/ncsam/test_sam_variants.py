@@ -9,16 +9,7 @@ from torch import nn
 
 from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM
 from ncsam.methods.cluster_ncsam import cluster, cluster_flip_rates
-from tests.ncsam.small_network import (
-    assert_same,
-    batch,
-    gradient_at,
-    grads,
-    loss_fn,
-    network,
-    shifted,
-    weights_of,
-)
+from tests.ncsam import small_network as small
 
 
 def flat(tensors):
@@ -34,13 +25,13 @@ def like(vector, tensors):
 @pytest.fixture
 def step():
     """A model, its batch, weights, gradient at w, and the gradient at w plus a vector."""
-    model = network()
-    inputs, targets = batch()
-    weights = weights_of(model)
-    g = gradient_at(model, weights, inputs, targets)
+    model = small.network()
+    inputs, targets = small.batch()
+    weights = small.weights_of(model)
+    g = small.gradient_at(model, weights, inputs, targets)
 
     def at(vector):
-        return flat(gradient_at(model, shifted(weights, like(vector, g)), inputs, targets))
+        return flat(small.gradient_at(model, small.shifted(weights, like(vector, g)), inputs, targets))
 
     return model, inputs, targets, weights, flat(g), at
 
@@ -58,8 +49,8 @@ def test_asam_perturbs_in_a_ball_scaled_by_the_weights(step, normalization):
             scales.append((w.norm(dim=1, keepdim=True) + 0.01).expand_as(w))
     t = flat(scales)
     truth = at(0.3 * t**2 * g / (t * g).norm())
-    ASAM(model, loss_fn, rho=0.3, normalization=normalization).backward(inputs, targets)
-    assert_same([flat(grads(model))], [truth])
+    ASAM(model, small.loss_fn, rho=0.3, normalization=normalization).backward(inputs, targets)
+    small.assert_same([flat(small.grads(model))], [truth])
 
 
 def test_gsam_takes_off_the_part_of_g_that_is_orthogonal_to_the_perturbed_gradient(step):
@@ -67,33 +58,33 @@ def test_gsam_takes_off_the_part_of_g_that_is_orthogonal_to_the_perturbed_gradie
     sharp = at(0.3 * g / g.norm())
     orthogonal = g - (g @ sharp) / (sharp @ sharp) * sharp
     assert abs(orthogonal @ sharp) < 1e-12
-    GSAM(model, loss_fn, rho=0.3, alpha=0.7).backward(inputs, targets)
-    assert_same([flat(grads(model))], [sharp - 0.7 * orthogonal])
+    GSAM(model, small.loss_fn, rho=0.3, alpha=0.7).backward(inputs, targets)
+    small.assert_same([flat(small.grads(model))], [sharp - 0.7 * orthogonal])
 
 
 def test_friendly_sam_perturbs_along_what_the_average_of_earlier_gradients_lacks(step):
     model, inputs, targets, _, g, at = step
-    method = FriendlySAM(model, loss_fn, rho=0.3, sigma=0.8, momentum=0.6)
+    method = FriendlySAM(model, small.loss_fn, rho=0.3, sigma=0.8, momentum=0.6)
     method.backward(inputs, targets)
-    assert_same([flat(grads(model))], [at(0.3 * g / g.norm())])
+    small.assert_same([flat(small.grads(model))], [at(0.3 * g / g.norm())])
     model.zero_grad()
-    others = batch(seed=1)
-    h = flat(gradient_at(model, weights_of(model), *others))
+    others = small.batch(seed=1)
+    h = flat(small.gradient_at(model, small.weights_of(model), *others))
     d = h - 0.8 * g
     method.backward(*others)
-    assert_same([flat(method.ascent.perturbation)], [0.3 * d / d.norm()])
-    assert_same([flat(method.average)], [0.6 * g + 0.4 * h])
+    small.assert_same([flat(method.ascent.perturbation)], [0.3 * d / d.norm()])
+    small.assert_same([flat(method.average)], [0.6 * g + 0.4 * h])
 
 
 def test_friendly_sam_goes_on_from_its_checkpoint():
-    model = network()
-    method = FriendlySAM(model, loss_fn, rho=0.3)
-    method.backward(*batch())
-    again = FriendlySAM(model, loss_fn, rho=0.3)
+    model = small.network()
+    method = FriendlySAM(model, small.loss_fn, rho=0.3)
+    method.backward(*small.batch())
+    again = FriendlySAM(model, small.loss_fn, rho=0.3)
     again.load_state_dict(copy.deepcopy(method.state_dict()))
     for m in (method, again):
-        m.backward(*batch(seed=1))
-    assert_same(method.ascent.perturbation, again.ascent.perturbation)
+        m.backward(*small.batch(seed=1))
+    small.assert_same(method.ascent.perturbation, again.ascent.perturbation)
 
 
 @pytest.mark.parametrize("rho_min", [None, 0.1])
@@ -101,9 +92,9 @@ def test_bsam_adds_the_uphill_gradient_and_takes_off_the_downhill_one(step, rho_
     model, inputs, targets, _, g, at = step
     uphill = at(0.3 * g / g.norm())
     downhill = at(-(rho_min or 0.3) * g / g.norm())
-    method = BSAM(model, loss_fn, rho=0.3, rho_min=rho_min)
+    method = BSAM(model, small.loss_fn, rho=0.3, rho_min=rho_min)
     method.backward(inputs, targets)
-    assert_same([flat(grads(model))], [uphill + g - uphill.norm() / downhill.norm() * downhill])
+    small.assert_same([flat(small.grads(model))], [uphill + g - uphill.norm() / downhill.norm() * downhill])
     assert method.gradient_count == 3
 
 
@@ -113,8 +104,8 @@ def test_saner_damps_the_entries_that_sam_shrank(step):
     ratio = sharp / g
     truth = torch.where((ratio > 0) & (ratio < 1), 0.5 * sharp, sharp)
     assert 0 < ((ratio > 0) & (ratio < 1)).sum() < len(g)
-    SANER(model, loss_fn, rho=0.3).backward(inputs, targets)
-    assert_same([flat(grads(model))], [truth])
+    SANER(model, small.loss_fn, rho=0.3).backward(inputs, targets)
+    small.assert_same([flat(small.grads(model))], [truth])
 
 
 class TestClusterNCSAM:
@@ -136,23 +127,25 @@ class TestClusterNCSAM:
         torch.testing.assert_close(rates, torch.tensor([0.4 / 3, 0.4 / 3, 0.0, 0.0, 0.0]))
 
     def test_the_simulated_gradient_is_that_of_the_samples_whose_label_changed(self):
-        model = network()
-        inputs, targets = batch()
-        method = ClusterNCSAM(model, loss_fn, rho=0.3, flip_ratio=1.0, strength=0.5, warmup=0.0, clusters=2)
+        model = small.network()
+        inputs, targets = small.batch()
+        method = ClusterNCSAM(
+            model, small.loss_fn, rho=0.3, flip_ratio=1.0, strength=0.5, warmup=0.0, clusters=2
+        )
         method.progress = 1.0
         method.backward(inputs, targets)
         found = method.ascent.compensation
         assert (found.temporary_targets != targets[found.drawn]).all()
         loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(inputs[found.drawn]), found.temporary_targets)
-        assert_same(found.gradient, torch.autograd.grad(loss, list(model.parameters())))
+        small.assert_same(found.gradient, torch.autograd.grad(loss, list(model.parameters())))
         to_rho = [0.3 * t / flat(method.ascent.gradient).norm() for t in method.ascent.gradient]
-        assert_same(
+        small.assert_same(
             method.ascent.perturbation, [a + 0.5 * b for a, b in zip(to_rho, found.gradient, strict=True)]
         )
 
     def test_a_model_without_a_linear_layer_is_refused(self):
         with pytest.raises(ValueError, match="^model"):
-            ClusterNCSAM(nn.Conv2d(1, 2, 3), loss_fn, rho=0.3, flip_ratio=0.2, strength=0.5)
+            ClusterNCSAM(nn.Conv2d(1, 2, 3), small.loss_fn, rho=0.3, flip_ratio=0.2, strength=0.5)
 
 
 class TestBesidePytorchOptimizer:
@@ -167,7 +160,7 @@ class TestBesidePytorchOptimizer:
         start = flat(model.parameters()).detach().clone()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
         for seed in range(8):
-            inputs, targets = batch(seed)
+            inputs, targets = small.batch(seed)
             optimizer.zero_grad()
             ours.backward(inputs, targets)
             optimizer.step()
@@ -178,7 +171,7 @@ class TestBesidePytorchOptimizer:
     def closure(self, optimizer, model, inputs, targets):
         def gradients():
             optimizer.zero_grad()
-            loss = loss_fn(model(inputs), targets)
+            loss = small.loss_fn(model(inputs), targets)
             loss.backward()
             return loss
 
@@ -186,20 +179,20 @@ class TestBesidePytorchOptimizer:
 
     @pytest.mark.parametrize("name", ["sam", "friendly-sam", "asam"])
     def test_sam_friendly_sam_and_asam_agree(self, name):
-        model = network()
+        model = small.network()
         if name == "asam":
             for layer in (model[0], model[2]):
                 layer.bias = None
         twin = copy.deepcopy(model)
         settings = {"lr": 0.2, "momentum": 0.9, "weight_decay": 1e-2, "rho": 0.3}
         if name == "sam":
-            ours = SAM(model, loss_fn, rho=0.3)
+            ours = SAM(model, small.loss_fn, rho=0.3)
             theirs = pytorch_optimizer.SAM(twin.parameters(), torch.optim.SGD, **settings)
         elif name == "asam":
-            ours = ASAM(model, loss_fn, rho=0.3, eta=0.0)
+            ours = ASAM(model, small.loss_fn, rho=0.3, eta=0.0)
             theirs = pytorch_optimizer.SAM(twin.parameters(), torch.optim.SGD, adaptive=True, **settings)
         else:
-            ours = FriendlySAM(model, loss_fn, rho=0.3, sigma=0.9, momentum=0.7)
+            ours = FriendlySAM(model, small.loss_fn, rho=0.3, sigma=0.9, momentum=0.7)
             theirs = pytorch_optimizer.FriendlySAM(
                 twin.parameters(), torch.optim.SGD, sigma=0.9, lmbda=0.7, **settings
             )
@@ -216,13 +209,13 @@ class TestBesidePytorchOptimizer:
             def step(self):
                 return 0.3
 
-        model = network()
+        model = small.network()
         twin = copy.deepcopy(model)
         base = torch.optim.SGD(twin.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
         theirs = pytorch_optimizer.GSAM(twin.parameters(), base, twin, Constant(), alpha=0.4)
 
         def step(inputs, targets):
-            theirs.set_closure(loss_fn, inputs, targets)
+            theirs.set_closure(small.loss_fn, inputs, targets)
             theirs.step()
 
-        self.followed(GSAM(model, loss_fn, rho=0.3, alpha=0.4), step, model, twin)
+        self.followed(GSAM(model, small.loss_fn, rho=0.3, alpha=0.4), step, model, twin)

@@ -6,22 +6,8 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from landscape import (
-    Objective,
-    combined,
-    direction_to,
-    eigenvector_directions,
-    filter_normalized_directions,
-    given_direction,
-    gradient_direction,
-    normalized,
-    orthogonalized,
-    projected_trajectory,
-    random_directions,
-    surface,
-    top_eigenvalues,
-    trajectory_directions,
-)
+import landscape
+from landscape import Objective
 from landscape.perturbations.relative_scale import scale_of
 from landscape.slices import trajectory
 from tests.conftest import build, dense_hessian
@@ -48,7 +34,7 @@ def test_the_filters_of_a_transposed_convolution_are_those_of_its_outputs(groups
             layer.weight.mul_(torch.rand(4, 6 // groups, 1, 1) * 10)
         data = (torch.randn(5, 4, 1, 1).double(), torch.tensor([0, 1, 0, 1, 0]))
     objective = Objective(model, cross_entropy, data)
-    directions = filter_normalized_directions(objective, 1)
+    directions = landscape.filter_normalized_directions(objective, 1)
     parts = objective.unflatten(directions.vectors[:, 0].contiguous())
     scales = objective.unflatten(scale_of(objective, "filter"))
     for output in range(6):
@@ -66,7 +52,7 @@ def test_the_filters_of_a_transposed_convolution_are_those_of_its_outputs(groups
 
 def test_each_filter_of_a_direction_has_the_norm_of_the_models_filter():
     objective = objective_of("cnn-batchnorm-dropout")
-    directions = filter_normalized_directions(objective, 2, seed=1)
+    directions = landscape.filter_normalized_directions(objective, 2, seed=1)
     for column in range(2):
         parts = objective.unflatten(directions.vectors[:, column])
         for name, weight in objective.unflatten(objective.theta).items():
@@ -80,7 +66,7 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_models_filter():
 @pytest.mark.parametrize("per", ["filter", "layer"])
 def test_one_dimensional_parameters_can_be_normalized_as_a_whole(per):
     objective = objective_of("cnn-batchnorm-dropout")
-    directions = random_directions(objective, 1, normalize=per, one_dimensional="normalize")
+    directions = landscape.random_directions(objective, 1, normalize=per, one_dimensional="normalize")
     found, truth = norms_of(objective, directions.vectors[:, 0]), norms_of(objective, objective.theta)
     assert found == pytest.approx(truth)
     assert directions.one_dimensional == "normalize"
@@ -88,7 +74,7 @@ def test_one_dimensional_parameters_can_be_normalized_as_a_whole(per):
 
 def test_each_tensor_of_a_layer_normalized_direction_has_the_norm_of_the_models():
     objective = objective_of("mlp")
-    directions = random_directions(objective, 1, normalize="layer")
+    directions = landscape.random_directions(objective, 1, normalize="layer")
     found, truth = norms_of(objective, directions.vectors[:, 0]), norms_of(objective, objective.theta)
     assert found == pytest.approx({n: 0.0 if n.endswith("bias") else v for n, v in truth.items()})
 
@@ -96,7 +82,9 @@ def test_each_tensor_of_a_layer_normalized_direction_has_the_norm_of_the_models(
 @pytest.mark.parametrize("one_dimensional", ["zero", "normalize"])
 def test_a_model_normalized_direction_has_the_norm_of_the_model(one_dimensional):
     objective = objective_of("mlp")
-    (vector,) = random_directions(objective, 1, normalize="model", one_dimensional=one_dimensional).vectors.T
+    (vector,) = landscape.random_directions(
+        objective, 1, normalize="model", one_dimensional=one_dimensional
+    ).vectors.T
     assert vector.norm().item() == pytest.approx(objective.theta.norm().item())
     assert (norms_of(objective, vector)["1.bias"] == 0) == (one_dimensional == "zero")
 
@@ -106,16 +94,16 @@ def test_a_filter_of_zeros_gives_zeros():
     with torch.no_grad():
         model[1].weight[2] = 0
     objective = Objective(model, cross_entropy, (inputs, targets))
-    vector = filter_normalized_directions(objective, 1).vectors[:, 0]
+    vector = landscape.filter_normalized_directions(objective, 1).vectors[:, 0]
     assert (objective.unflatten(vector)["1.weight"][2] == 0).all()
-    eigenvector = given_direction(objective, torch.zeros_like(objective.theta))
-    assert (normalized(eigenvector, objective).vectors == 0).all()
+    eigenvector = landscape.given_direction(objective, torch.zeros_like(objective.theta))
+    assert (landscape.normalized(eigenvector, objective).vectors == 0).all()
 
 
 def test_directions_are_gaussian_before_normalization_and_differ():
     model = nn.Linear(4000, 1, bias=False)
     objective = Objective(model, nn.MSELoss(), (torch.zeros(2, 4000), torch.zeros(2, 1)))
-    directions = filter_normalized_directions(objective, 2, seed=0)
+    directions = landscape.filter_normalized_directions(objective, 2, seed=0)
     entries = directions.vectors[:, 0].numpy()
     # fourth moment of a Gaussian over its squared second: 3, with standard error sqrt(24 / n)
     kurtosis = np.mean(entries**4) / np.mean(entries**2) ** 2
@@ -134,8 +122,8 @@ def test_rescaling_a_relu_network_leaves_its_surface_as_it_was(factor, per):
                 parameter.mul_(scale)
             model[3].weight.div_(scale)
         objective = Objective(model, cross_entropy, (inputs, targets))
-        directions = random_directions(objective, 2, normalize=per, seed=3)
-        surfaces.append(surface(objective, directions, steps=5).loss)
+        directions = landscape.random_directions(objective, 2, normalize=per, seed=3)
+        surfaces.append(landscape.surface(objective, directions, steps=5).loss)
     np.testing.assert_allclose(surfaces[0], surfaces[1], rtol=1e-9)
 
 
@@ -152,8 +140,8 @@ def test_rescaling_filters_before_batch_norm_leaves_the_surface_as_it_was(batch_
             model[1].running_mean.mul_(scale)
             model[1].running_var.mul_(scale**2)
         objective = Objective(model, cross_entropy, (inputs, targets))
-        directions = filter_normalized_directions(objective, 2, seed=3)
-        surfaces.append(surface(objective, directions, steps=5, batch_norm=batch_norm).loss)
+        directions = landscape.filter_normalized_directions(objective, 2, seed=3)
+        surfaces.append(landscape.surface(objective, directions, steps=5, batch_norm=batch_norm).loss)
     # up to the layer's epsilon
     np.testing.assert_allclose(surfaces[0], surfaces[1], rtol=1e-8)
 
@@ -161,7 +149,7 @@ def test_rescaling_filters_before_batch_norm_leaves_the_surface_as_it_was(batch_
 def test_eigenvectors_are_those_of_the_dense_hessian():
     model, inputs, targets = build("mlp")
     objective = Objective(model, cross_entropy, (inputs, targets))
-    directions = eigenvector_directions(top_eigenvalues(objective, 2, tol=1e-9))
+    directions = landscape.eigenvector_directions(landscape.top_eigenvalues(objective, 2, tol=1e-9))
     _, vectors = torch.linalg.eigh(dense_hessian(model, inputs, targets))
     overlap = (directions.vectors.T.double() @ vectors[:, [-1, -2]]).abs()
     torch.testing.assert_close(overlap, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -171,10 +159,10 @@ def test_eigenvectors_are_those_of_the_dense_hessian():
 def test_the_gradient_and_a_given_perturbation_are_taken_as_they_are():
     objective = objective_of("mlp")
     gradient = objective.gradient()
-    assert torch.equal(gradient_direction(objective).vectors[:, 0], gradient)
+    assert torch.equal(landscape.gradient_direction(objective).vectors[:, 0], gradient)
     tensors = list(objective.unflatten(gradient).values())
     for given in (gradient, tensors, objective.unflatten(gradient)):
-        made = given_direction(objective, given, kind="SAM's perturbation")
+        made = landscape.given_direction(objective, given, kind="SAM's perturbation")
         assert torch.equal(made.vectors[:, 0], gradient)
         assert made.kind == "SAM's perturbation"
 
@@ -187,10 +175,13 @@ def test_another_checkpoint_lies_at_the_multiple_one():
             parameter.mul_(1.3).add_(0.1)
     other = Objective(model, cross_entropy, (inputs, targets))
     for weights in (model, model.state_dict(), other.theta):
-        toward = direction_to(objective, weights)
+        toward = landscape.direction_to(objective, weights)
         torch.testing.assert_close(objective.theta + toward.vectors[:, 0], other.theta)
-    plane = surface(
-        objective, combined(toward, gradient_direction(objective)), alpha=[0.0, 0.5, 1.0], beta=[0.0, 1.0]
+    plane = landscape.surface(
+        objective,
+        landscape.combined(toward, landscape.gradient_direction(objective)),
+        alpha=[0.0, 0.5, 1.0],
+        beta=[0.0, 1.0],
     )
     assert plane.loss[0, 0] == objective.value()
     assert plane.loss[2, 0] == pytest.approx(other.value(), rel=1e-12)
@@ -198,11 +189,13 @@ def test_another_checkpoint_lies_at_the_multiple_one():
 
 def test_angles_are_stored_and_orthogonalized_directions_keep_length_and_plane():
     objective = objective_of("mlp")
-    pair = combined(gradient_direction(objective), random_directions(objective, 1, normalize="model"))
+    pair = landscape.combined(
+        landscape.gradient_direction(objective), landscape.random_directions(objective, 1, normalize="model")
+    )
     first, second = pair.vectors.T
     cosine = (first @ second / first.norm() / second.norm()).item()
     assert pair.angles[0, 1] == pytest.approx(math.degrees(math.acos(cosine)))
-    made = orthogonalized(pair)
+    made = landscape.orthogonalized(pair)
     assert made.orthogonalized
     assert made.angles[0, 1] == pytest.approx(90)
     torch.testing.assert_close(made.vectors.norm(dim=0), pair.vectors.norm(dim=0))
@@ -213,9 +206,9 @@ def test_angles_are_stored_and_orthogonalized_directions_keep_length_and_plane()
 
 def test_parallel_directions_are_no_plane():
     objective = objective_of("mlp")
-    once = gradient_direction(objective)
+    once = landscape.gradient_direction(objective)
     with pytest.raises(ValueError, match="^directions"):
-        orthogonalized(combined(once, once))
+        landscape.orthogonalized(landscape.combined(once, once))
 
 
 def walk(objective, steps, drift=1.0):
@@ -228,7 +221,7 @@ def walk(objective, steps, drift=1.0):
 def test_principal_directions_are_those_of_numpys_covariance():
     objective = objective_of("mlp")
     checkpoints = walk(objective, 7)
-    directions, path = trajectory_directions(objective, checkpoints)
+    directions, path = landscape.trajectory_directions(objective, checkpoints)
     covariance = np.cov(torch.stack(checkpoints).T.numpy())
     values, vectors = np.linalg.eigh(covariance)
     np.testing.assert_allclose(path.explained, values[::-1][:2] / values.sum(), rtol=1e-9)
@@ -239,7 +232,7 @@ def test_principal_directions_are_those_of_numpys_covariance():
 def test_the_projected_path_ends_at_the_model_and_says_how_far_off_the_plane_it_was():
     objective = objective_of("mlp")
     checkpoints = walk(objective, 7)
-    directions, path = trajectory_directions(objective, checkpoints)
+    directions, path = landscape.trajectory_directions(objective, checkpoints)
     np.testing.assert_allclose(path.coordinates[-1], 0, atol=1e-12)
     for weights, at, distance in zip(checkpoints, path.coordinates, path.distances, strict=True):
         offset = (weights - objective.theta).numpy()
@@ -250,11 +243,11 @@ def test_the_projected_path_ends_at_the_model_and_says_how_far_off_the_plane_it_
 
 def test_a_path_is_projected_on_directions_that_are_not_orthogonal_by_least_squares():
     objective = objective_of("mlp")
-    skew = random_directions(objective, 2, normalize="model", one_dimensional="normalize")
-    skew = combined(skew, gradient_direction(objective))
+    skew = landscape.random_directions(objective, 2, normalize="model", one_dimensional="normalize")
+    skew = landscape.combined(skew, landscape.gradient_direction(objective))
     wanted = np.array([[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]])
     checkpoints = [objective.theta + skew.vectors @ torch.from_numpy(row) for row in wanted]
-    path = projected_trajectory(objective, skew, checkpoints)
+    path = landscape.projected_trajectory(objective, skew, checkpoints)
     np.testing.assert_allclose(path.coordinates, wanted, rtol=1e-9)
     np.testing.assert_allclose(path.distances, 0, atol=1e-9)
 
@@ -270,32 +263,32 @@ def test_a_path_is_projected_on_directions_that_are_not_orthogonal_by_least_squa
 def test_bad_directions_are_named(options, field):
     objective = objective_of("mlp")
     with pytest.raises(ValueError, match=f"^{field}"):
-        random_directions(objective, **options)
+        landscape.random_directions(objective, **options)
 
 
 def test_bad_weights_and_checkpoints_are_named():
     objective = objective_of("mlp")
     with pytest.raises(ValueError, match="^directions"):
-        surface(objective, filter_normalized_directions(objective, 1))
+        landscape.surface(objective, landscape.filter_normalized_directions(objective, 1))
     with pytest.raises(ValueError, match="^weights: no '1.weight'"):
-        direction_to(objective, {"2.weight": torch.ones(2)})
+        landscape.direction_to(objective, {"2.weight": torch.ones(2)})
     with pytest.raises(ValueError, match="^weights"):
-        direction_to(objective, [torch.ones(3)])
+        landscape.direction_to(objective, [torch.ones(3)])
     with pytest.raises(ValueError, match="^checkpoints"):
-        trajectory_directions(objective, [objective.theta])
+        landscape.trajectory_directions(objective, [objective.theta])
     with pytest.raises(ValueError, match="^count"):
-        trajectory_directions(objective, [objective.theta, objective.theta + 1], 2)
+        landscape.trajectory_directions(objective, [objective.theta, objective.theta + 1], 2)
     broken = torch.full_like(objective.theta, torch.nan)
     with pytest.raises(
         ValueError, match="^checkpoints: the one at position 1 holds weights that are not finite"
     ):
-        trajectory_directions(objective, [objective.theta, broken, objective.theta + 1], 2)
+        landscape.trajectory_directions(objective, [objective.theta, broken, objective.theta + 1], 2)
     few = objective_of("mlp", parameters=lambda name: name.endswith("3.bias"))
     assert few.n_parameters < 5
     with pytest.raises(ValueError, match="^count: . weights have no more directions, got 5"):
-        trajectory_directions(few, list(torch.randn(8, few.n_parameters)), 5)
+        landscape.trajectory_directions(few, list(torch.randn(8, few.n_parameters)), 5)
     with pytest.raises(ValueError, match="^count"):
-        eigenvector_directions(top_eigenvalues(objective), 2)
+        landscape.eigenvector_directions(landscape.top_eigenvalues(objective), 2)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1e-3, 1e-6])
@@ -308,7 +301,7 @@ def test_principal_directions_in_blocks_are_those_of_a_singular_value_decomposit
     plane = torch.linalg.qr(torch.randn(n, 2, dtype=torch.float64, generator=generator)).Q
     along = torch.randn(9, 2, dtype=torch.float64, generator=generator) * torch.tensor([1.0, ratio])
     points = objective.theta + along @ plane.T
-    directions, path = trajectory_directions(objective, list(points))
+    directions, path = landscape.trajectory_directions(objective, list(points))
     _, sizes, rows = torch.linalg.svd(points - points.mean(0), full_matrices=False)
     shares = (sizes.square() / sizes.square().sum())[:2]
     # sizes are rounded at 1e-8 of the first one

@@ -227,6 +227,34 @@ def test_the_file_is_whole_after_every_look_and_read_while_training_goes_on(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("way", ["attach", "begin"])
+def test_distances_begin_where_the_training_does_though_the_objective_was_made_at_other_weights(way):
+    training = Training()
+    objective = training.objective()
+    for _ in range(3):
+        training.step()
+    begin = training.weights()
+    tracker = Tracker(objective, every=2, measures=["movement"], at_most=None)
+    if way == "attach":
+        tracker.attach(training.model, training.optimizer)
+    else:
+        tracker.begin(training.model)
+    for _ in range(2):
+        training.step()
+        if way == "begin":
+            tracker.step(training.model, training.optimizer)
+    track, distance = tracker.track(), (training.weights() - begin).norm().item()
+    assert track.of("distance_from_beginning") == pytest.approx([distance], rel=1e-12)
+    assert track.of("distance_since_last_look") == pytest.approx([distance], rel=1e-12)
+
+
+def test_a_model_of_other_layers_is_refused_when_the_tracker_is_attached():
+    training = Training()
+    tracker = Tracker(training.objective(), measures=["movement"])
+    with pytest.raises(ValueError, match="^weights: "):
+        tracker.attach(nn.Linear(2, 2), training.optimizer)
+
+
 @pytest.mark.parametrize("rates", [(0.0, 0.1), (None, None), (0.0, 0.0)])
 def test_an_optimizer_whose_first_learning_rate_is_no_length_ends_no_training(rates):
     training = Training()

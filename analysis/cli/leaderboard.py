@@ -1,0 +1,109 @@
+"""`ncsam leaderboard`: trains every method on every data set and kind of noise, and ranks the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from analysis import store
+from analysis.cli.dry_run import print_plan
+from analysis.engine import Resources
+from analysis.engine.whole_study import run_study
+from analysis.plan import Study
+from analysis.plan.leaderboard import RankedData, read_leaderboard, studies_of
+from analysis.printable import printable
+from analysis.report.leaderboard import Ranked, cells_table, markdown, rankings, ranks_table
+from figures import critical_difference
+
+
+def run_leaderboard(
+    path: Path, root: Path, resources: Resources, only: list[str], console: Console, *, dry_run: bool
+) -> int:
+    """Runs what is not finished of a leaderboard, and writes its tables and figures.
+
+    Args:
+        path: the leaderboard file.
+        root: the folder; each data set with a kind of noise has a study's folder within.
+        resources: engine, workers, device and data files.
+        only: titles of data sets; empty for all.
+        console: where progress and ranks are shown.
+        dry_run: only print the plan and its cost.
+
+    Returns:
+        The exit status: 1 if runs failed.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is no leaderboard, or a study cannot be run.
+    """
+    board = read_leaderboard(path)
+    unknown = sorted(set(only) - {data.title for data in board.data})
+    if unknown:
+        raise ValueError(f"--only: {unknown[0]!r} is none of {', '.join(data.title for data in board.data)}")
+    chosen = [
+        (folder, data, study) for folder, data, study in studies_of(board) if not only or data.title in only
+    ]
+    if dry_run:
+        for folder, _, study in chosen:
+            print_plan(study, root / folder, resources, console)
+            console.print()
+        return 0
+    failed: dict[str, str] = {}
+    tables = []
+    for folder, data, study in chosen:
+        console.print(printable(f"{folder}:"), markup=False)
+        outcome = run_study(study, root / folder, resources, console=console)
+        failed |= {f"{folder}/{run}": error for run, error in outcome.failed.items()}
+        tables.append(_of_study(outcome.table, data, study))
+    cells = cells_table(board, pd.concat(tables, ignore_index=True))
+    _write(root, cells, console)
+    for run, error in failed.items():
+        console.print(printable(f"failed: {run}: {error}"), style="red", markup=False, highlight=False)
+    return 1 if failed else 0
+
+
+def _of_study(runs: pd.DataFrame, data: RankedData, study: Study) -> pd.DataFrame:
+    """The runs of a study with its data set's title and budget, and their gradients in passes over the training set."""
+    # the last batch of an epoch is smaller, and counts for a step all the same
+    steps = -(-runs["train_samples"] // study.training.batch_size)
+    return runs.assign(data=data.title, budget=float(study.training.epochs), passes=runs["gradients"] / steps)
+
+
+def _write(root: Path, cells: pd.DataFrame, console: Console) -> None:
+    found = rankings(cells)
+    written = [root / "cells.csv", root / "leaderboard.md"]
+    store.write_text(written[0], cells.to_csv(index=False, float_format="%.6g"))
+    store.write_text(written[1], markdown(cells, found))
+    if found:
+        written.append(root / "ranks.csv")
+        store.write_text(written[-1], ranks_table(found).to_csv(index=False, float_format="%.6g"))
+    written += _figures(root, found)
+    for ranked in found[:1]:
+        ranking = ranked.ranking
+        console.print(
+            f"ranks over {ranked.name} ({ranking.cells} cells), Friedman p = {ranking.p_value:.2g}:"
+        )
+        for place in ranking.order.tolist():
+            interval = f"[{ranking.low[place]:.1f}, {ranking.high[place]:.1f}]"
+            line = f"{ranking.mean[place]:6.2f} {interval}  {ranking.methods[place]}"
+            console.print(printable(line), markup=False, highlight=False)
+    for file in written:
+        console.print(printable(f"written: {file}"), markup=False, soft_wrap=True)
+
+
+def _figures(root: Path, found: list[Ranked]) -> Iterator[Path]:
+    for ranked in found:
+        ranking = ranked.ranking
+        figure = critical_difference(
+            ranking.methods,
+            ranking.mean,
+            list(zip(ranking.low, ranking.high, strict=True)),
+            ranking.groups(),
+            difference=ranking.critical_difference,
+            about=f"{ranking.cells} cells ({ranked.name})",
+        )
+        path = root / f"ranks-{ranked.name}.png"
+        figure.savefig(path)
+        yield path

@@ -1,0 +1,139 @@
+"""Filtering by the area under the margin, then training on what is left (Pleiss et al. 2020, arXiv:2001.10528)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.methods.batches import rows_of
+from ncsam.methods.method import Method
+from ncsam.methods.passes import LossFunction, Passes, remembers_samples
+from ncsam.options import check_below_1
+
+
+class AUMFilter(Method):
+    """A first network learns all labels; the samples with the smallest area under the margin are left out of a second.
+
+    The margin of a sample is the logit of its label less the largest other one, in the batch in which it is trained on,
+    and the area its mean over the epochs (section 3, Eq. 1 and 2). The first network is trained in the share `ranking`
+    of the epochs, the second in the rest.
+
+    The paper finds the threshold by samples of an additional class, and trains twice for that. Here the share
+    `removed` is given, as the rate that Co-teaching forgets is. The paper also trains the second network for the whole
+    schedule; here both share the epochs, so that the cost is that of one training.
+
+    The optimizer must be over `method.parameters()`, which holds both networks. `fit()` sets `progress`.
+
+    Args:
+        model: in training mode, with outputs (batch, classes): the second network.
+        loss_fn: (outputs, targets) -> mean loss.
+        peer: the first network, of the same architecture with other initial weights.
+        samples: size of the training set.
+        removed: share of the samples that is left out, at least 0 and below 1; the noise rate, or an estimate of it.
+        ranking: share of the training in which the first network learns.
+
+    Raises:
+        ValueError: settings out of range, or a loss that remembers samples.
+    """
+
+    needs_peer = True
+    needs_classes = True
+    needs_one_process = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        *,
+        peer: nn.Module,
+        samples: int,
+        removed: float,
+        ranking: float = 0.5,
+    ) -> None:
+        super().__init__(model, loss_fn)
+        check_below_1("removed", removed)
+        if not 0 < ranking < 1:
+            raise ValueError(f"ranking: must be a share above 0 and below 1, got {ranking}")
+        if remembers_samples(loss_fn):
+            raise ValueError(
+                f"loss_fn: {type(loss_fn).__name__} remembers one network's predictions; AUMFilter has two"
+            )
+        if peer is model:
+            raise ValueError("peer: must be another network than the model")
+        self.peer = Passes(peer, loss_fn)
+        self.removed = removed
+        self.ranking = ranking
+        self.margins = torch.zeros(samples, dtype=torch.float64)
+        self.seen = torch.zeros(samples, dtype=torch.int64)
+
+    def networks(self) -> list[nn.Module]:
+        """The model and the network that ranks the samples."""
+        return [self.model, self.peer.model]
+
+    def is_ranking(self) -> bool:
+        """Whether the first network learns."""
+        return self.known_progress() <= self.ranking + 1e-9
+
+    def predictors(self) -> list[nn.Module]:
+        """The network that learns now."""
+        return [self.peer.module if self.is_ranking() else self.passes.module]
+
+    def kept(self) -> Tensor:
+        """bool (n,): which samples the second network learns from; all if none was ranked."""
+        if not self.seen.any():
+            return torch.ones(len(self.margins), dtype=torch.bool)
+        count = int(self.removed * len(self.margins) + 1e-9)
+        areas = self.margins / self.seen.clamp(min=1)
+        kept = torch.ones(len(areas), dtype=torch.bool)
+        kept[areas.argsort(stable=True)[:count]] = False
+        return kept
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient of the network that learns now; none if no sample of the batch is kept."""
+        if indices is None:
+            raise ValueError("indices: AUMFilter ranks single samples; pass their positions")
+        if self.is_ranking():
+            return self._rank(inputs, targets, indices)
+        rows = self.kept()[indices.cpu()].nonzero().flatten().to(targets.device)
+        if not len(rows):
+            return torch.zeros((), device=targets.device)
+        return self.passes.backward(
+            rows_of(inputs, rows), targets[rows], indices[rows], moves_statistics=True
+        )
+
+    def _rank(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        if self.passes.micro_batch_size is not None:
+            raise ValueError("micro_batch_size: AUMFilter takes a batch whole")
+        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+        outputs = self.peer.outputs(self.peer.model, inputs, indices, first=True)
+        self.passes.sample_gradients += len(targets)
+        loss = self.peer.loss(outputs, targets, indices)
+        self.peer.backward_of(loss)
+        places = indices.cpu()
+        self.margins[places] += margins_of(outputs.detach(), targets).double().cpu()
+        self.seen[places] += 1
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that a checkpoint needs for an exact resume: margins and the first network."""
+        return {
+            **super().state_dict(),
+            "peer": self.peer.module.state_dict(),
+            "margins": self.margins,
+            "seen": self.seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a `state_dict()`."""
+        super().load_state_dict(state)
+        self.peer.module.load_state_dict(state["peer"])
+        self.margins, self.seen = state["margins"].cpu(), state["seen"].cpu()
+
+
+def margins_of(outputs: Tensor, targets: Tensor) -> Tensor:
+    """(batch,): the logit of the label less the largest other one."""
+    own = outputs.gather(1, targets.unsqueeze(1))
+    others = outputs.scatter(1, targets.unsqueeze(1), -torch.inf)
+    return (own.squeeze(1) - others.amax(1)).to(outputs.dtype)

@@ -1,0 +1,222 @@
+"""DivideMix: labels that a mixture model finds wrong are guessed by two networks (Li et al. 2020, arXiv:2002.07394)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
+
+from ncsam.methods.method import Method, check_share
+from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
+from ncsam.methods.passes import LossFunction, Passes
+from ncsam.methods.perturbation import unmoved_buffers
+from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
+from ncsam.options import check_not_negative
+
+
+class DivideMix(Method):
+    """Two networks; what each learns of a label depends on how probably the other one's losses say that it is right.
+
+    Before each epoch after the warm-up, a Gaussian mixture of two components is fitted to the losses of each network on
+    all samples. A sample whose chance of the component of small losses is above `threshold`, by the other network,
+    keeps its label, refined by the network's own prediction. Other samples get the mean prediction of both networks.
+    Both are sharpened and mixed with each other (MixMatch); the guessed ones count by a squared distance of weight
+    lambda. Source: Algorithm 1 and Eq. 3 to 12; the details are those of the authors' code. The mean outputs of both
+    networks are the prediction.
+
+    There each step takes as many samples with kept as with guessed labels, twice augmented. Here a step divides the
+    batch that it is given, augmented once, so that an epoch is one pass over the samples as for other methods. The
+    optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls `before_epoch()`.
+
+    Args:
+        model: in training mode, with outputs (batch, classes).
+        loss_fn: plain cross-entropy; the method makes its own loss of the outputs.
+        peer: the second network, of the same architecture with other initial weights.
+        seed: of the mixtures.
+        weight: lambda of the guessed labels; in the paper 0 to 150 by data set and noise rate, 25 for CIFAR-10
+            with 50%.
+        threshold: of the chance that a label is right; 0.5 (0.6 for 90% noise).
+        temperature: of the sharpening; 0.5.
+        mixing: alpha of the Beta distribution of the mixtures; 4.
+        ramp: share of the training in which lambda grows from 0; 16 of 300 epochs.
+        warmup: share of the training with ordinary gradients; 10 of 300 epochs for CIFAR-10.
+
+    Raises:
+        ValueError: another loss, or settings out of range.
+    """
+
+    needs_peer = True
+    mixes_inputs = True
+    needs_classes = True
+    needs_one_process = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        *,
+        peer: nn.Module,
+        seed: int,
+        weight: float = 25.0,
+        threshold: float = 0.5,
+        temperature: float = 0.5,
+        mixing: float = 4.0,
+        ramp: float = 0.053,
+        warmup: float = 0.033,
+    ) -> None:
+        super().__init__(model, loss_fn, warmup=warmup)
+        check_plain_cross_entropy(loss_fn, "DivideMix")
+        check_not_negative("weight", weight)
+        check_share("threshold", threshold)
+        check_share("ramp", ramp)
+        check_mixing(mixing)
+        if not 0 < temperature <= 1:
+            raise ValueError(f"temperature: must be above 0 and at most 1, got {temperature}")
+        if peer is model:
+            raise ValueError("peer: must be another network than the model")
+        self.peer = Passes(peer, loss_fn)
+        self.seed = seed
+        self.weight, self.threshold, self.temperature = weight, threshold, temperature
+        self.mixing, self.ramp = mixing, ramp
+        self.steps = 0
+        self.chances: list[Tensor] = []
+
+    def networks(self) -> list[nn.Module]:
+        """The model and its peer."""
+        return [self.model, self.peer.model]
+
+    def predictors(self) -> list[nn.Module]:
+        """Both networks."""
+        return [self.passes.module, self.peer.module]
+
+    def before_epoch(self, train: TrainingSet) -> None:
+        """Finds, by the losses of each network, how probably each label is right."""
+        if self.is_warming_up():
+            return
+        self.chances = []
+        for network in self.predictors():
+            losses = cross_entropy(train.outputs(network), train.observed, reduction="none")
+            self.chances.append(chances_of_small(losses, train.seed).to(losses.device))
+            self.gradient_count += train.gradients_of_a_pass
+
+    def weight_now(self) -> float:
+        """lambda in this epoch: it grows linearly after the warm-up."""
+        done = self.known_progress() - self.epoch_share - self.warmup
+        return self.weight if self.ramp == 0 else self.weight * min(max(done / self.ramp, 0.0), 1.0)
+
+    def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the ordinary gradient to the `.grad` of both networks."""
+        self._share_precision()
+        self.passes.sample_gradients += len(targets)
+        self.peer.backward(inputs, targets, indices, moves_statistics=True)
+        return self.passes.backward(inputs, targets, indices, moves_statistics=True)
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient of each network's loss to its `.grad`."""
+        if indices is None:
+            raise ValueError("indices: DivideMix knows single samples; pass their positions")
+        if not self.chances:
+            raise ValueError("before_epoch: DivideMix divides the samples there; call it before each epoch")
+        if self.passes.micro_batch_size is not None:
+            raise ValueError("micro_batch_size: DivideMix mixes the samples of a batch and takes it whole")
+        self._share_precision()
+        generator = generator_of_step(self.seed, self.steps)
+        self.steps += 1
+        losses = []
+        both = (self.passes, self.peer)
+        for number, passes in enumerate(both):
+            chances = self.chances[1 - number][indices]
+            kept = chances > self.threshold
+            # samples with kept labels first
+            order = torch.cat([kept.nonzero().flatten(), (~kept).nonzero().flatten()])
+            learned = self._learned(passes, both[1 - number], inputs, targets, chances, kept)[order]
+            mixture = Mixture.drawn(inputs, self.mixing, generator)
+            outputs = passes.outputs(passes.model, mixture.of(inputs[order]), indices, first=True)
+            loss = dividemix_loss(outputs, mixture.of(learned), int(kept.sum()), self.weight_now())
+            passes.backward_of(loss)
+            losses.append(loss.detach())
+        self.passes.sample_gradients += len(targets)
+        return losses[0]
+
+    def _share_precision(self) -> None:
+        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+
+    @torch.no_grad()
+    def _learned(
+        self, own: Passes, other: Passes, inputs: Tensor, targets: Tensor, chances: Tensor, kept: Tensor
+    ) -> Tensor:
+        """(batch, classes): refined labels where they are kept, guesses of both networks elsewhere; sharpened."""
+        predicted = [self._predicted(passes, inputs) for passes in (own, other)]
+        self.gradient_count += (1 + (~kept).float().mean().item()) * GRADIENTS_OF_A_FORWARD_PASS
+        w = chances.to(predicted[0]).unsqueeze(1)
+        labels = one_hot(targets, predicted[0].shape[1]).to(predicted[0])
+        refined = w * labels + (1 - w) * predicted[0]
+        guessed = (predicted[0] + predicted[1]) / 2
+        sharp = torch.where(kept.unsqueeze(1), refined, guessed) ** (1 / self.temperature)
+        return sharp / sharp.sum(1, keepdim=True)
+
+    def _predicted(self, passes: Passes, inputs: Tensor) -> Tensor:
+        with unmoved_buffers(passes.module):
+            return softmax(passes.forward(passes.module, inputs), 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that a checkpoint needs for an exact resume: second network and steps."""
+        return {**super().state_dict(), "peer": self.peer.module.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a `state_dict()`. How probably labels are right is found anew before the next epoch."""
+        super().load_state_dict(state)
+        self.peer.module.load_state_dict(state["peer"])
+        self.steps = state["steps"]
+
+
+def chances_of_small(losses: Tensor, seed: int) -> Tensor:
+    """float64 (n,): how probably each loss belongs to the smaller of two Gaussian components.
+
+    Losses that are all equal, or not all finite, say nothing, and have the chance 1.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+    """
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise ImportError("DivideMix: needs scikit-learn: pip install 'ncsam[detect]'") from error
+    spread = (losses.max() - losses.min()).item()
+    if not 0 < spread < float("inf"):
+        return torch.ones(len(losses), dtype=torch.float64)
+    scaled = ((losses - losses.min()) / spread).double().cpu().numpy()[:, None]
+    mixture = GaussianMixture(
+        n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed % 2**32
+    )
+    with warnings.catch_warnings():
+        # ten iterations are those of the paper
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(scaled)
+    smaller = int(mixture.means_.flatten().argmin())
+    return torch.from_numpy(mixture.predict_proba(scaled)[:, smaller])
+
+
+def dividemix_loss(outputs: Tensor, learned: Tensor, kept: int, weight: float) -> Tensor:
+    """Cross-entropy of the first `kept` rows, weighted squared distance of the others, and the balance of classes.
+
+    Args:
+        outputs: (batch, classes), logits.
+        learned: (batch, classes), probabilities to learn.
+        kept: number of rows with kept labels.
+        weight: lambda.
+    """
+    p = softmax(outputs, 1)
+    mean = p.mean(0)
+    # sum_c 1/C log((1/C) / mean_c)
+    loss = -(mean * len(mean)).log().mean()
+    if kept:
+        loss = loss - (learned[:kept] * log_softmax(outputs[:kept], 1)).sum(1).mean()
+    if kept < len(outputs):
+        loss = loss + weight * (p[kept:] - learned[kept:]).square().mean()
+    return loss

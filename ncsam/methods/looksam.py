@@ -1,0 +1,76 @@
+"""LookSAM: SAM's second gradient in every k-th step only (Liu et al. 2022, arXiv:2203.02714, Algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+
+from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.perturbation import Ascent
+from ncsam.methods.sam import SAM, SAMOptions
+from ncsam.methods.tensor_lists import added, inner_product, norm, scaled, scaled_to
+from ncsam.options import check_not_negative
+
+
+class LookSAM(SAM):
+    """Takes SAM's gradient g_s in every k-th step, and in between adds to g the part of it that turns to flat regions.
+
+    That part is g_v, the part of g_s that is orthogonal to g. It changes slowly, and is kept for the steps in between,
+    whose gradient is g + alpha |g| / |g_v| g_v. The first step is one of SAM. All norms are over all weights together.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss.
+        every: k; 5 in the paper.
+        alpha: weight of the kept part; 0.7 in the paper.
+        others: `rho`, `warmup`, `forward` and `count`, as for `SAM`.
+
+    Raises:
+        ValueError: settings out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: TrainingLoss,
+        *,
+        every: int = 5,
+        alpha: float = 0.7,
+        **others: Unpack[SAMOptions],
+    ) -> None:
+        super().__init__(model, loss_fn, **others)
+        if every < 1:
+            raise ValueError(f"every: must be at least 1, got {every}")
+        check_not_negative("alpha", alpha)
+        self.every = every
+        self.alpha = alpha
+        self.step = 0
+        self.kept: list[Tensor] = []
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """SAM's gradient in every k-th call, else the ordinary one with the kept part added."""
+        turn = self.step % self.every
+        self.step += 1
+        if turn == 0 or self.stays_at_w or not self.kept:
+            return super().fill_own_gradients(inputs, targets, indices)
+        loss, _, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
+        self.passes.accumulate(added(at_w, scaled_to(self.kept, self.alpha * norm(at_w))))
+        return loss
+
+    def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
+        """Adds the gradient at the perturbed weights to `.grad`, and keeps its part that is orthogonal to g."""
+        sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
+        square = inner_product(ascent.gradient, ascent.gradient)
+        along = inner_product(ascent.gradient, sharp) / square.where(square > 0, square.new_ones(()))
+        self.kept = added(sharp, scaled(ascent.gradient, along), alpha=-1.0)
+        self.passes.accumulate(sharp)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that a checkpoint needs for an exact resume, the kept part included."""
+        return {**super().state_dict(), "step": self.step, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a `state_dict()`."""
+        super().load_state_dict(state)
+        self.step, self.kept = state["step"], state["kept"]

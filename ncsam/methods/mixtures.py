@@ -1,0 +1,55 @@
+"""Mixtures of pairs of a batch, for methods that mix inputs and what they learn of them by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncsam.beta_draw import beta_draw
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Each row of a batch mixed with another one, of which it has the smaller share.
+
+    Attributes:
+        share: of the row itself, at least 1/2.
+        partner: int64 (batch,), the other rows.
+    """
+
+    share: float
+    partner: Tensor
+
+    @classmethod
+    def drawn(cls, inputs: Tensor, alpha: float, generator: torch.Generator) -> Mixture:
+        """A mixture with a share of Beta(alpha, alpha), as ELR+ and DivideMix draw it, once a batch.
+
+        Raises:
+            ValueError: the inputs are no tensor of floating-point numbers.
+        """
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            raise ValueError(
+                "inputs: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
+            )
+        share = beta_draw(alpha, generator)
+        partner = torch.randperm(len(inputs), generator=generator)
+        return cls(max(share, 1 - share), partner.to(inputs.device, non_blocking=True))
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The mixed rows."""
+        return self.share * rows + (1 - self.share) * rows[self.partner]
+
+
+def generator_of_step(seed: int, step: int) -> torch.Generator:
+    """The draws of a step, which a checkpoint need not hold."""
+    words = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0]))
+
+
+def check_mixing(alpha: float) -> None:
+    """Raises ValueError unless alpha is positive and finite."""
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"mixing: must be positive and finite, got {alpha}")

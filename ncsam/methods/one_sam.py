@@ -1,0 +1,89 @@
+"""1-SAM: a perturbation for each sample by itself (Baek, Kolter, Raghunathan 2024, arXiv:2405.03676, section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ncsam.methods.passes import LossFunction, remembers_samples
+from ncsam.methods.sam import SAM
+
+MOST_NUMBERS = 1 << 24
+"""Numbers of the perturbed copies of the weights that are held at a time."""
+
+
+class OneSAM(SAM):
+    """The mean over the samples of the gradient of each one's loss at w + rho g_i / ||g_i||, g_i its own gradient.
+
+    That is m-SAM with m = 1. SAM itself perturbs all samples of a batch alike. The samples of a piece of the batch pass
+    at once, each with weights of its own, which needs the memory of as many copies of the model. BatchNorm mixes the
+    samples, and is refused.
+
+    Args:
+        model: in training mode, without BatchNorm.
+        loss_fn: (outputs, targets) -> mean loss.
+        rho: radius of each perturbation in weight space, l2.
+        warmup: share of the training with ordinary gradients.
+
+    Raises:
+        ValueError: the model has BatchNorm, the loss remembers samples, or rho is out of range.
+    """
+
+    needs_classes = True
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, warmup: float = 0.0) -> None:
+        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            raise ValueError(
+                "model: has BatchNorm, which mixes the samples that 1-SAM takes one by one; take another normalization"
+            )
+        if remembers_samples(loss_fn):
+            raise ValueError(
+                f"loss_fn: {type(loss_fn).__name__} remembers samples, which 1-SAM cannot map over"
+            )
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the mean of the samples' perturbed gradients to `.grad`."""
+        if self.stays_at_w:
+            return self.passes.backward(inputs, targets, indices, moves_statistics=True)
+        passes = self.passes
+        if passes.autocast_dtype is not None or passes.micro_batch_size is not None:
+            raise ValueError("passes: 1-SAM computes in the model's precision and cuts batches by itself")
+        # an ordinary pass over one sample finds the weights that the loss reaches
+        passes.gradient(inputs[:1], targets[:1], None)
+        weights = {
+            name: weight.detach() for name, weight in passes.module.named_parameters() if weight.requires_grad
+        }
+        size = max(1, MOST_NUMBERS // sum(weight.numel() for weight in weights.values()))
+        pieces = [
+            self._summed(weights, *piece)
+            for piece in zip(inputs.split(size), targets.split(size), strict=True)
+        ]
+        passes.sample_gradients += 2 * len(targets)
+        total = [torch.stack(parts).sum(0) / len(targets) for parts in zip(*pieces, strict=True)]
+        loss, *mean = total
+        passes.accumulate(mean)
+        return loss
+
+    def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        """The sum of the losses at w, and the sums of the perturbed gradients, of a piece of the batch."""
+        module, loss_fn = self.passes.module, self.loss_fn
+
+        def loss_of_one(own: dict[str, Tensor], sample: Tensor, target: Tensor) -> Tensor:
+            outputs: Any = functional_call(module, own, (sample.unsqueeze(0),))
+            return loss_fn(outputs, target.unsqueeze(0))  # type: ignore[call-arg]
+
+        each = grad_and_value(loss_of_one)
+        at_w, losses = vmap(each, in_dims=(None, 0, 0), randomness="different")(weights, inputs, targets)
+        lengths = torch.stack([part.flatten(1).square().sum(1) for part in at_w.values()]).sum(0).sqrt()
+        factors = torch.where(lengths == 0, torch.zeros_like(lengths), self.rho / lengths)
+        moved = {
+            name: weights[name] + part * factors.view(-1, *[1] * (part.ndim - 1))
+            for name, part in at_w.items()
+        }
+        sharp, _ = vmap(each, in_dims=(0, 0, 0), randomness="different")(moved, inputs, targets)
+        return [losses.detach().sum(), *(part.sum(0) for part in sharp.values())]

@@ -1,0 +1,159 @@
+"""PES: progressive early stopping, layer by layer (Bai et al. 2021, arXiv:2106.15853)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ncsam.methods.batches import rows_of
+from ncsam.methods.method import Method, check_share
+from ncsam.methods.passes import LossFunction
+from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.training_set import TrainingSet
+from ncsam.random_state import borrowed_generators
+
+MOST_WEIGHT = 3.0
+"""Largest weight of a class, as in the authors' code."""
+
+
+class Resettable(Protocol):
+    """A layer of torch that can draw new first weights."""
+
+    def reset_parameters(self) -> None:
+        """Draws new first weights from the global generator."""
+
+
+class PES(Method):
+    """Stops the training of former layers late and that of latter layers early, then learns the confident samples.
+
+    Latter layers are the first to fit wrong labels. So the whole network is trained in the share `first` of the
+    training; then the last `latter` layers begin anew and are trained alone in the share `second`; then the last layer
+    alone in the share `third`. From there on all layers learn from the samples whose label the network predicts, found
+    anew before each epoch, with weights that make the classes count alike. Source: Algorithm 1 of the paper (without
+    its semi-supervised part), the class weights from the authors' code.
+
+    There, new layers are trained by Adam with a learning rate of their own (1e-4); here one optimizer trains all.
+    `fit()` sets `progress` and `epoch_share`, and calls `before_epoch()`.
+
+    Args:
+        model: in training mode, with outputs (batch, classes).
+        loss_fn: plain cross-entropy.
+        first: share of the training of the whole network; 25 of 200 epochs for CIFAR-10.
+        second: share of the training of the last layers; 7 epochs.
+        third: share of the training of the last layer; 5 epochs.
+        latter: how many layers with weights are trained in the second part, all if there are fewer; the authors cut
+            before the last block.
+
+    Attributes:
+        weights: (classes,), weights of the classes; None before samples are chosen.
+        is_confident: bool (n,), the samples whose label is predicted; None before.
+
+    Raises:
+        ValueError: another loss, settings out of range, or a model without layers that can begin anew.
+    """
+
+    needs_classes = True
+    needs_one_process = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        *,
+        first: float = 0.125,
+        second: float = 0.035,
+        third: float = 0.025,
+        latter: int = 2,
+    ) -> None:
+        super().__init__(model, loss_fn)
+        check_plain_cross_entropy(loss_fn, "PES")
+        for name, share in (("first", first), ("second", second), ("third", third)):
+            check_share(name, share)
+        if first + second + third >= 1:
+            raise ValueError(f"third: first + second + third must be below 1, got {first + second + third}")
+        layers = [module for module in self.passes.module.modules() if hasattr(module, "reset_parameters")]
+        if latter < 1:
+            raise ValueError(f"latter: must be at least 1, got {latter}")
+        if not layers:
+            raise ValueError("model: has no layer with reset_parameters(), so that none can begin anew")
+        self.ends = (first, first + second, first + second + third)
+        self.latter = layers[-latter:]
+        self.weights: Tensor | None = None
+        self.is_confident: Tensor | None = None
+
+    def part(self, progress: float) -> int:
+        """The part of the training: 0 the whole network, 1 the last layers, 2 the last layer, 3 confident samples."""
+        # the guard keeps 0.1 + 0.2 from being more than 0.3
+        return sum(progress > end + 1e-9 for end in self.ends)
+
+    def trained_alone(self) -> list[nn.Module] | None:
+        """The layers that are trained alone in this epoch; None if all are trained."""
+        part = self.part(self.known_progress())
+        return {1: self.latter, 2: self.latter[-1:]}.get(part)
+
+    def before_epoch(self, train: TrainingSet) -> None:
+        """Lets the layers that are trained alone begin anew, or finds the confident samples."""
+        progress = self.known_progress()
+        alone = self.trained_alone()
+        if alone is not None and self.part(progress - self.epoch_share) < self.part(progress):
+            device = next(self.model.parameters()).device
+            with borrowed_generators(device, train.seed):
+                for layer in alone:
+                    cast(Resettable, layer).reset_parameters()
+        if self.part(progress) == len(self.ends):
+            outputs = train.outputs(self.passes.module)
+            self.gradient_count += train.gradients_of_a_pass
+            self.is_confident = outputs.argmax(1) == train.observed
+            self.weights = class_weights(train.observed[self.is_confident], outputs.shape[1]).to(outputs)
+
+    def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
+        """Adds the gradient of the layers that are trained now; none if no sample of the batch is confident."""
+        alone = self.trained_alone()
+        if self.part(self.known_progress()) < len(self.ends):
+            with self._only(alone):
+                return self.passes.backward(inputs, targets, indices, moves_statistics=True)
+        if indices is None:
+            raise ValueError("indices: PES chooses single samples; pass their positions")
+        if self.is_confident is None or self.weights is None:
+            raise ValueError("before_epoch: PES chooses samples there; call it before each epoch")
+        if self.passes.micro_batch_size is not None:
+            raise ValueError("micro_batch_size: PES divides by the weights of a whole batch")
+        rows = self.is_confident[indices].nonzero().flatten()
+        if not len(rows) or not self.weights[targets[rows]].any():
+            return torch.zeros((), device=targets.device)
+        outputs = self.passes.outputs(self.passes.model, rows_of(inputs, rows), indices[rows], first=True)
+        loss = cross_entropy(outputs, targets[rows], self.weights.to(outputs))
+        self.passes.backward_of(loss)
+        return loss.detach()
+
+    @contextmanager
+    def _only(self, layers: list[nn.Module] | None) -> Iterator[None]:
+        """Inside the block only the weights of these layers require a gradient; all of them for None."""
+        if layers is None:
+            yield
+            return
+        kept = {id(weight) for layer in layers for weight in layer.parameters()}
+        others = [w for w in self.model.parameters() if w.requires_grad and id(w) not in kept]
+        try:
+            for weight in others:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in others:
+                weight.requires_grad_(True)
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """(classes,): the mean number of samples of a class over that of this class, at most 3; 0 if it has none.
+
+    Args:
+        labels: int64 (m,).
+        classes: how many there are.
+    """
+    counts = torch.bincount(labels, minlength=classes).double()
+    return torch.where(counts > 0, counts.mean() / counts, 0.0).clamp(max=MOST_WEIGHT)

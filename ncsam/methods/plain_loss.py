@@ -1,0 +1,20 @@
+"""A check for methods that make their own losses of the outputs."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ncsam.methods.passes import TrainingLoss
+
+
+def check_plain_cross_entropy(loss_fn: TrainingLoss, method: str) -> None:
+    """Raises ValueError unless the loss is the mean cross-entropy without weights and smoothing."""
+    if not _is_plain_cross_entropy(loss_fn):
+        raise ValueError(f"loss_fn: {method} is made of plain cross-entropy; give nn.CrossEntropyLoss()")
+
+
+def _is_plain_cross_entropy(loss_fn: TrainingLoss) -> bool:
+    if isinstance(loss_fn, nn.CrossEntropyLoss):
+        return loss_fn.weight is None and loss_fn.label_smoothing == 0 and loss_fn.reduction == "mean"
+    return loss_fn is cross_entropy

@@ -1,0 +1,225 @@
+"""Leaderboards: their file, their ranks, and the command that runs them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import figures
+from analysis.cli import main
+from analysis.plan import StudyError
+from analysis.plan.leaderboard import read_leaderboard, studies_of
+from analysis.report.leaderboard import cells_table, markdown, rankings, ranks_table
+
+BOARD = """
+name = "tiny"
+[selection]
+validation_fraction = 0.2
+seeds = [1000]
+[[data]]
+dataset = "digits"
+train_samples = 120
+test_samples = 60
+seeds = [0, 1]
+noise = [{ kind = "symmetric", rates = [0.2, 0.4] }]
+model = { name = "mlp", hidden = [4] }
+training = { epochs = 4, batch_size = 32, alignment_batches = 0 }
+[[methods]]
+name = "plain"
+label = "SGD"
+[[methods]]
+name = "sam"
+label = "SAM"
+rho = [0.05, 0.2]
+cost = 2
+[[methods]]
+name = "dividemix"
+label = "DivideMix"
+warmup = 0.5
+cost = 3
+without = ["digits"]
+[[methods]]
+name = "clean-sam"
+label = "truth"
+rho = 0.0
+control = true
+[[methods]]
+name = "oracle-sam"
+label = "oracle"
+like = "SAM"
+cost = 2
+control = true
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text=BOARD):
+        path = tmp_path / "tiny.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_method_gets_the_epochs_that_the_budget_pays_for(written):
+    ((folder, data, study),) = studies_of(
+        read_leaderboard(written(BOARD.replace('without = ["digits"]', "")))
+    )
+    assert (folder, data.title, study.measured) == ("digits-symmetric", "digits", False)
+    epochs = {method.title: method.epochs or study.training.epochs for method in study.methods}
+    assert epochs == {"SGD": 4, "SAM": 2, "DivideMix": 1, "truth": 4, "oracle": 2}
+
+
+def test_a_method_is_left_out_where_it_cannot_be_trained(written):
+    ((_, _, study),) = studies_of(read_leaderboard(written()))
+    assert [method.title for method in study.methods] == ["SGD", "SAM", "truth", "oracle"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("cost = 2", "costs = 2", "methods.1.costs: 'sam' has no such option"),
+        ("train_samples", "train_sample", "data.0.train_sample: unknown key; did you mean 'train_samples'?"),
+        ('without = ["digits"]', 'without = ["mnist"]', "methods.2.without: 'mnist' is none of"),
+        ("rho = 0.0", "rho = -1", "methods.3.rho: "),
+        ("cost = 2", "cost = 0", "methods.1.cost: "),
+        (
+            "rates = [0.2, 0.4] }]",
+            'rates = [0.2] }, { kind = "symmetric", rates = [0.4] }]',
+            "data.label: 'digits-symmetric' is there twice",
+        ),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(written, old, new, message):
+    with pytest.raises(StudyError) as caught:
+        read_leaderboard(written(BOARD.replace(old, new, 1)))
+    assert f"tiny.toml: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def runs_of(scores, data="digits", kind="symmetric"):
+    """One run for each cell (rate), method and seed; scores are {method: [accuracy of each cell]}."""
+    return pd.DataFrame(
+        {
+            "data": data,
+            "noise_kind": kind,
+            "noise_rate": 0.1 * (1 + place),
+            "method": method,
+            "seed": seed,
+            "test_accuracy": value + 0.01 * seed,
+            "best_test_accuracy": value + 0.1,
+            "memorized": 0.2,
+            "passes": 4.0,
+            "budget": 4.0,
+            "diverged": not np.isfinite(value),
+            "hyperparameters": "{}",
+        }
+        for method, values in scores.items()
+        for place, value in enumerate(values)
+        for seed in (0, 1)
+    )
+
+
+def test_ranks_are_of_the_methods_that_are_in_every_cell_and_know_no_truth(written):
+    board = read_leaderboard(written())
+    digits = runs_of(
+        {
+            "SGD": [0.5, 0.4, 0.3],
+            "SAM": [0.6, np.nan, 0.4],
+            "DivideMix": [0.4, 0.5, 0.2],
+            "truth": [0.9, 0.9, 0.9],
+        }
+    )
+    words = runs_of({"SGD": [0.5], "SAM": [0.6], "truth": [0.9]}, data="words")
+    cells = cells_table(board, pd.concat([digits, words], ignore_index=True))
+    whole, of_digits = rankings(cells)
+    assert (whole.name, whole.ranking.methods, whole.left_out) == ("all", ["SGD", "SAM"], ["DivideMix"])
+    # SAM diverged in one of four cells
+    np.testing.assert_array_equal(whole.ranking.mean, [7 / 4, 5 / 4])
+    assert (of_digits.name, of_digits.left_out) == ("digits", [])
+    np.testing.assert_array_equal(of_digits.ranking.mean, [2, 5 / 3, 7 / 3])
+    assert list(ranks_table([of_digits])["method"]) == ["SAM", "SGD", "DivideMix"]
+    text = markdown(cells, [whole, of_digits])
+    assert "Without a rank, as they are not in every cell: DivideMix." in text
+    assert "| SAM | 60.5 / 70.0 | diverged (2 of 2) | 40.5 / 50.0 | 4.0 |" in text
+    assert "| truth (control) | 90.5 / 100.0 |" in text
+
+
+def test_a_method_over_its_budget_is_marked(written):
+    runs = runs_of({"SGD": [0.5, 0.4], "SAM": [0.6, 0.5]})
+    runs.loc[runs["method"] == "SAM", "passes"] = 6.0
+    cells = cells_table(read_leaderboard(written()), runs)
+    text = markdown(cells, rankings(cells))
+    assert "| 6.0 (over budget) |" in text
+    assert text.count("over budget") == 1
+
+
+def test_the_command_runs_what_is_missing_and_ranks(written, tmp_path, capsys):
+    path, out = written(), tmp_path / "out"
+    command = ["leaderboard", str(path), "--out", str(out), "--workers", "1", "--threads", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    assert not out.exists()
+    assert "16 to judge and 4 to choose" in capsys.readouterr().out
+    assert main(command) == 0
+    cells = pd.read_csv(out / "cells.csv")
+    assert set(cells["method"]) == {"SGD", "SAM", "truth", "oracle"}
+    # as many gradients for each; of the clean samples only, the control needs fewer
+    spent = cells.groupby("method")["gradients"].mean()
+    assert spent["SGD"] == spent["SAM"] == 4
+    assert spent["truth"] < 4
+    assert (out / "ranks-digits.png").stat().st_size > 0
+    before = (out / "leaderboard.md").read_text()
+    (run,) = (out / "digits-symmetric/runs/digits/symmetric-0.4/sgd").glob("seed1.h5")
+    others = {p: p.stat().st_mtime_ns for p in out.rglob("seed*.h5") if p != run}
+    run.unlink()
+    assert main(command) == 0
+    assert (out / "leaderboard.md").read_text() == before
+    assert others == {p: p.stat().st_mtime_ns for p in out.rglob("seed*.h5") if p != run}
+    assert main([*command, "--only", "mnist"]) == 2
+    assert "--only: 'mnist' is none of digits" in capsys.readouterr().err
+
+
+def test_the_diagram_has_the_best_method_on_top_and_refuses_sizes_that_do_not_fit():
+    figure = figures.critical_difference(
+        ["a", "b", "c"],
+        [2.5, 1.2, 2.3],
+        [[2, 3], [1, 1.5], [1.8, 2.8]],
+        [[2, 0]],
+        difference=1.1,
+        about="4 cells",
+    )
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "c", "a"]
+    top, bottom = ax.get_ylim()[1], ax.get_ylim()[0]
+    assert top < 0 < bottom
+    with pytest.raises(ValueError, match="^mean_ranks, intervals: must be"):
+        figures.critical_difference(["a"], [1.0, 2.0], [[1, 2]], [], difference=1.0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "method", "message"),
+    [
+        (
+            "word-languages",
+            '{ name = "transformer", width = 8, depth = 1, heads = 2 }',
+            "dividemix",
+            "mixes inputs",
+        ),
+        ("digits", '{ name = "resnet", depth = 8, width = 4 }', '1-sam"\nrho = "0.1', "model: has BatchNorm"),
+    ],
+)
+def test_a_method_that_the_data_or_the_model_do_not_suit_is_refused_before_training(
+    written, tmp_path, dataset, model, method, message, capsys
+):
+    text = BOARD.split("[[methods]]")[0].replace('"digits"', f'"{dataset}"')
+    text = text.replace('{ name = "mlp", hidden = [4] }', model).replace(
+        "rates = [0.2, 0.4]", "rates = [0.2]"
+    )
+    methods = f'[[methods]]\nname = "plain"\n[[methods]]\nname = "{method}"\n'.replace('"0.1"', "0.1")
+    assert (
+        main(["leaderboard", str(written(text + methods)), "--out", str(tmp_path / "out"), "--workers", "1"])
+        == 2
+    )
+    assert f"methods[1]{'.name' if message == 'mixes inputs' else ''}: " in (error := capsys.readouterr().err)
+    assert message in error
