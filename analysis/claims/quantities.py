@@ -32,7 +32,7 @@ EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
 MATCHED_IN = ("pair", "series")
 """The runs of a method that share a level of the training loss: a pair of one seed, or a series of noise rates."""
 LEVELS = {"lowest": -1, "highest": 0}
-"""Which of the shared levels is taken -> its place among them. A claim that holds at one alone depends on the choice."""
+"""Which of the shared levels is taken -> its place among them."""
 
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
