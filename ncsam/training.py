@@ -193,7 +193,7 @@ def fit(
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
         started = now(device)
-        method.before_epoch(_training_set(method, evaluated[0], labels, batch_size, seeds))
+        method.before_epoch(_training_set(method, optimizer, evaluated[0], labels, batch_size, seeds))
         prepared = now(device) - started
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         steps["seconds"] += prepared
@@ -219,13 +219,19 @@ def fit(
 
 
 def _training_set(
-    method: Method, train: Evaluated, labels: NoisyLabels, batch_size: int, seeds: Seeds
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    train: Evaluated,
+    labels: NoisyLabels,
+    batch_size: int,
+    seeds: Seeds,
 ) -> TrainingSet:
     return TrainingSet(
         train.of_all(labels.observed),
         lambda network: train.outputs_of(network, method.passes.autocast_dtype),
         batch_size,
         seeds.method,
+        optimizer,
     )
 
 
