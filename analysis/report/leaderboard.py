@@ -176,10 +176,13 @@ def _accuracies(rows: pd.DataFrame) -> list[str]:
 
 
 def words_of_gradients(rows: pd.DataFrame) -> str:
-    """The mean number of gradients that a method spent, with the share of its budget if that is not about the whole."""
+    """The mean number of gradients that a method spent, and the shares of its budget if one is not about the whole."""
+    spent = f"{rows['gradients'].mean():.1f}"
     shares = rows["gradients"] / rows["budget"]
-    far = (shares - 1).abs().max() > TOLERANCE
-    return f"{rows['gradients'].mean():.1f}" + (f" ({percent(shares.mean())} of the budget)" if far else "")
+    if (shares - 1).abs().max() <= TOLERANCE:
+        return spent
+    low, high = (f"{100 * share:.0f}%" for share in (shares.min(), shares.max()))
+    return f"{spent} ({low if low == high else f'{low} to {high}'} of the budget)"
 
 
 def _words(row: pd.Series) -> str:
