@@ -50,6 +50,7 @@ class DivideMix(Method):
     """
 
     needs_peer = True
+    predicts_by_several = True
     mixes_inputs = True
     needs_classes = True
     needs_one_process = True

@@ -49,6 +49,7 @@ class ELRPlus(Method):
     """
 
     needs_peer = True
+    predicts_by_several = True
     mixes_inputs = True
     needs_classes = True
     needs_one_process = True

@@ -37,6 +37,7 @@ class Method(ABC):
         epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
             no share of the training.
         needs_peer: the method trains a second network, which is given as `peer`.
+        predicts_by_several: several networks predict together, so that no single landscape is the method's.
         needs_one_process: what the method remembers of samples cannot be shared among processes.
         mixes_inputs: the inputs must be numbers that can be mixed, such as images, and no tokens.
         needs_classes: the targets must be classes, not probabilities of classes.
@@ -50,6 +51,7 @@ class Method(ABC):
 
     needs_peer: ClassVar[bool] = False
     needs_one_process: ClassVar[bool] = False
+    predicts_by_several: ClassVar[bool] = False
     mixes_inputs: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
