@@ -106,12 +106,12 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     check_method(field, method.name, method.options, study.candidates(method))
     check_loss(f"{field}.loss", method.loss.name, method.loss.options, method.loss.transition)
     if method.mixup is not None and (
-        method.loss.name != "cross-entropy" or METHODS[method.name].needs_classes
+        method.loss.name != "cross-entropy" or METHODS[method.name].requires.classes
     ):
         raise ValueError(
             f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
         )
-    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].needs_peer:
+    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].requires.peer:
         raise ValueError(
             f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"
         )

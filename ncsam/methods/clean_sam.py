@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import rows_of
 from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
 DESCENTS = ("clean", "all")
@@ -32,7 +33,7 @@ class CleanSAM(SAM):
         ValueError: settings out of range.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch.nn.functional import log_softmax
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 
 
 class CORES2(Method):
@@ -36,7 +37,7 @@ class CORES2(Method):
         ValueError: another loss, or settings out of range.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(
         self,

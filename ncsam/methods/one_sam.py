@@ -10,6 +10,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.passes import LossFunction, remembers_samples
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
 MOST_NUMBERS = 1 << 24
@@ -33,7 +34,7 @@ class OneSAM(SAM):
         ValueError: the model has BatchNorm, the loss remembers samples, or rho is out of range.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, warmup: float = 0.0) -> None:
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)

@@ -14,6 +14,7 @@ from ncsam.methods.batches import rows_of
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import TrainingSet
 from ncsam.random_state import borrowed_generators
 
@@ -57,8 +58,7 @@ class PES(Method):
         ValueError: another loss, settings out of range, or a model without layers that can begin anew.
     """
 
-    needs_classes = True
-    needs_one_process = True
+    requires = Requirements(classes=True, one_process=True)
 
     def __init__(
         self,
