@@ -17,13 +17,13 @@ from ncsam.options import check_below_1
 class AUMFilter(TwoNetworks):
     """A first network learns all labels; the samples with the smallest area under the margin are left out of a second.
 
-    The margin of a sample is the logit of its label less the largest other one, in the batch in which it is trained on,
-    and the area its mean over the epochs (section 3, Eq. 1 and 2). The first network is trained in the share `ranking`
-    of the epochs, the second in the rest.
+    The margin of a sample is the logit of its label less the largest other one, in the batch with which it is trained.
+    The area under the margin is the mean of the margin over the epochs (section 3, Eq. 1 and 2). The first network is
+    trained in the share `ranking` of the epochs, the second in the rest.
 
-    The paper finds the threshold by samples of an additional class, and trains twice for that. Here the share
-    `removed` is given, as the rate that Co-teaching forgets is. The paper also trains the second network for the whole
-    schedule; here both share the epochs, so that the cost is that of one training.
+    The paper finds the threshold by samples of an additional class, and trains twice for that. Here the caller gives
+    the share `removed`, as for Co-teaching the rate `forget_rate`. The paper also trains the second network for the
+    whole schedule; here both share the epochs, so that the cost is that of one training.
 
     The optimizer must be over `method.parameters()`, which holds both networks. `fit()` sets `progress`.
 
@@ -36,7 +36,7 @@ class AUMFilter(TwoNetworks):
         ranking: share of the training in which the first network learns.
 
     Raises:
-        ValueError: settings out of range, or a loss that remembers samples.
+        ValueError: `removed` or `ranking` is out of range, the loss remembers samples, or the peer is the model.
     """
 
     requires = Requirements(peer=True, classes=True, one_process=True)

@@ -34,7 +34,7 @@ class CORES2(Method):
         warmup: share of the training with ordinary gradients; beta = 0 and no sieve mean the same.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, `ramp_to` is below `ramp_from`, or a setting is out of range.
     """
 
     requires = Requirements(classes=True)

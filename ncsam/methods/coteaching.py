@@ -23,9 +23,13 @@ class CoTeaching(TwoNetworks):
         model: in training mode, with outputs (batch, classes).
         loss_fn: (outputs, targets) -> mean loss of the samples that are kept; cross-entropy decides which are.
         peer: the second network, of the same architecture with other initial weights.
-        forget_rate: the share of samples that is left out in the end; in the paper the noise rate.
+        forget_rate: the share of samples that is left out in the end. The paper takes the noise rate.
         gradual: the share of the training in which the kept share falls; 10 of 200 epochs in the paper.
         warmup: share of the training in which both networks learn from all samples.
+
+    Raises:
+        ValueError: `forget_rate`, `gradual` or `warmup` is out of range, the loss remembers samples, or the peer is the
+            model.
     """
 
     requires = Requirements(peer=True)

@@ -48,7 +48,8 @@ class DivideMix(TwoNetworks):
         warmup: share of the training with ordinary gradients; 10 of 300 epochs for CIFAR-10.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, the peer is the model, or `weight`, `threshold`,
+            `temperature`, `mixing`, `ramp` or `warmup` is out of range.
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)

@@ -47,7 +47,8 @@ class ELRPlus(TwoNetworks):
         ramp: share of the training in which the decay grows; 40,000 of 78,200 steps.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, the peer is the model, or `strength`, `momentum`, `mixing`,
+            `decay` or `ramp` is out of range.
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)

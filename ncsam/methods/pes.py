@@ -55,7 +55,8 @@ class PES(Method):
         is_confident: bool (n,), the samples whose label is predicted; None before.
 
     Raises:
-        ValueError: another loss, settings out of range, or a model without layers that can begin anew.
+        ValueError: the loss is not plain cross-entropy, a setting is out of range, or no layer of the model can begin
+            anew.
     """
 
     requires = Requirements(classes=True, one_process=True)

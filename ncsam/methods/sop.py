@@ -44,7 +44,7 @@ class SOP(Method):
         noise_v: (n, classes).
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, or a rate, the scale or the warm-up is out of range.
     """
 
     requires = Requirements(classes=True, one_process=True)
