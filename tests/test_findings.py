@@ -213,23 +213,36 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
     effects = along.set_index("effect")
     at_loss = pd.read_csv(root / "docs/tables/equal-loss.csv").set_index(["noise_kind", "noise_rate"])
     fixed = at_loss.loc["symmetric"]
-    f4 = effects.loc[
-        "tr J^T J at equal training loss, observed labels, SGD: redrawn labels less fixed ones < 0"
+    f4, f4_highest = (
+        effects.loc[
+            f"tr J^T J at the {level} equal training loss, observed labels, SGD: redrawn labels less fixed ones < 0"
+        ]
+        for level in ("lowest", "highest")
+    )
+    l4 = effects.loc[
+        "tr J^T J at the lowest equal training loss, observed labels against noise rate, SGD > 0"
     ]
-    l4 = effects.loc["tr J^T J at equal training loss, observed labels against noise rate, SGD > 0"]
     last = table(root, "redrawn", "verdicts").set_index("effect")["estimate"]
     gap = last["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
+    times = {
+        level: fixed.loc[0.6, f"{level} nat"] / fixed.loc[0.2, f"{level} nat"]
+        for level in ("1.2", "0.8", "0.4")
+    }
+    whole = f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times"
     said = {
         "findings.md": (
-            f"by {-f4['estimate']:.2f} decades [{-f4['high']:.2f}, {-f4['low']:.2f}]",
+            f"by {-f4['estimate']:.2f} decades [{-f4['high']:.2f}, {-f4['low']:.2f}] at the lowest",
+            f"by {-f4_highest['estimate']:.2f} [{-f4_highest['high']:.2f}, {-f4_highest['low']:.2f}] at the highest",
             f"against {-gap:.2f} at the last epoch",
             f"{l4['estimate']:.2f} decades per 100% [{l4['low']:.2f}, {l4['high']:.2f}]",
-            f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times",
+            whole,
+            f"{times['1.2']:.1f} times as large at 1.2 nat, {times['0.8']:.1f} times at 0.8 and "
+            f"{times['0.4']:.1f} times at 0.4",
             f"{fixed.loc[0.0, 'epoch 1'] / fixed.loc[0.6, 'epoch 1']:.0f} times less",
         ),
         "answer.md": (
-            f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times",
-            f"{-f4['estimate']:.2f} of the {-gap:.2f} decades",
+            whole,
+            f"by {-f4_highest['estimate']:.2f} to {-f4['estimate']:.2f} decades where the {-gap:.2f} of the last",
         ),
     }
     for name, numbers in said.items():

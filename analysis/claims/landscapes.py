@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference
-from analysis.claims.quantities import EQUAL_LOSS, LABELS, MEASURES, PARTS, RELATIVE, at_equal_loss
+from analysis.claims.quantities import EQUAL_LOSS, LABELS, LEVELS, MEASURES, PARTS, RELATIVE, at_equal_loss
 from analysis.claims.trends import Trend
 from analysis.claims.variants import NCSAM, SAM, SGD
 
@@ -64,11 +64,13 @@ CLAIMS = (
     ),
     Claim(
         "L4",
-        "At equal training loss, the outputs depend on the weights the more, the higher the noise rate.",
+        "At equal training loss, tr J^T J grows with the noise rate.",
         "L1 without the confound of how far the training got; ours to test",
-        [Trend(at_equal_loss("jacobian_trace", "series"), SGD, 1)],
+        [Trend(at_equal_loss("jacobian_trace", level, "series"), SGD, 1) for level in LEVELS],
         controls=[
-            Trend(at_equal_loss(name, "series"), SGD, 1) for name in EQUAL_LOSS if name != "jacobian_trace"
+            Trend(at_equal_loss(name, "lowest", "series"), SGD, 1)
+            for name in EQUAL_LOSS
+            if name != "jacobian_trace"
         ],
     ),
 )

@@ -30,7 +30,9 @@ LABELS = {"observed": "observed labels", "clean": "true labels"}
 EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
 """Quantities that are compared at equal training loss, in words."""
 MATCHED_IN = ("pair", "series")
-"""The runs of a method that share one level of the training loss: a pair of one seed, or a series of noise rates."""
+"""The runs of a method that share a level of the training loss: a pair of one seed, or a series of noise rates."""
+LEVELS = {"lowest": -1, "highest": 0}
+"""Which of the shared levels is taken -> its place among them."""
 
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
@@ -171,9 +173,9 @@ def _difference(words: str, column: str, subtracted: str, margin: float, needs: 
     return Quantity(words, (column, subtracted), "share", of=_less, margin=margin, needs=needs)
 
 
-def at_equal_loss(name: str, scope: str) -> str:
-    """The column of a quantity at the lowest training loss that all runs of a method in a pair or series pass."""
-    return f"{name}_at_equal_loss_in_{scope}"
+def at_equal_loss(name: str, level: str, scope: str) -> str:
+    """The column of a quantity at the lowest or highest level of the training loss that a pair or series passes."""
+    return f"{name}_at_{level}_equal_loss_in_{scope}"
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -303,10 +305,13 @@ QUANTITIES: dict[str, Quantity] = {
         for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
-        column: _in_decades(f"{words} at equal training loss, observed labels", column, needs=PROBED_PARTS)
+        column: _in_decades(
+            f"{words} at the {level} equal training loss, observed labels", column, needs=PROBED_PARTS
+        )
         for name, words in EQUAL_LOSS.items()
+        for level in LEVELS
         for scope in MATCHED_IN
-        for column in [at_equal_loss(name, scope)]
+        for column in [at_equal_loss(name, level, scope)]
     },
     **{
         f"damping_{group}": _in_decades(

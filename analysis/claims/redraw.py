@@ -10,7 +10,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.differences import Side, paired_difference
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, noisy_runs
-from analysis.claims.quantities import EQUAL_LOSS, at_equal_loss, quantity
+from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss, quantity
 from analysis.claims.variants import REDRAWN, SAM, SGD, Variant, select
 
 
@@ -70,11 +70,13 @@ CLAIMS = (
         "F4",
         "At equal training loss, redrawn labels flatten the network, and fixed wrong labels do not.",
         "Damian, Ma and Lee 2021, without the confound of how far the training got (compare claim F1); ours to test",
-        [Redrawn(at_equal_loss("jacobian_trace", "pair"), SGD, -1)],
+        # the loss of redrawn labels hardly falls, so that the lowest level is passed late, and the highest early
+        [Redrawn(at_equal_loss("jacobian_trace", level, "pair"), SGD, -1) for level in LEVELS],
         controls=[
-            Redrawn(at_equal_loss(name, "pair"), SGD, 1 if name == "uncertainty" else -1)
+            Redrawn(at_equal_loss(name, level, "pair"), SGD, 1 if name == "uncertainty" else -1)
             for name in EQUAL_LOSS
             if name != "jacobian_trace"
+            for level in LEVELS
         ],
     ),
 )

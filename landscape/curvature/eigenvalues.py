@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.eigenpairs import top_eigenpairs
+from landscape.krylov.eigenpairs import SMALL, fewest_vectors, most_vectors, top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -74,7 +74,9 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
             f"{objective.n_samples}; find those of this objective"
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
-    return Deflation(eigen.vectors.to(objective.device), values, residuals)
+    # those of a search in float32 are orthonormal to its rounding only
+    basis = torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q
+    return Deflation(basis, values, residuals)
 
 
 @of_objective
@@ -108,13 +110,13 @@ def top_eigenvalues(
             takes 3 or 4 products for one eigenvalue that has hardly moved.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton).
         seed: seed of the start vectors.
-        method: `"own"`: block Lanczos with full reorthogonalization, vectors in float64.
+        method: `"own"`: block Lanczos with full reorthogonalization, vectors in the objective's precision.
             `"pyhessian"`: a second opinion by PyHessian's power iteration, which only finds `which="magnitude"`. This
             function computes the residuals of its vectors.
         progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or the memory budget has no room for the fewest vectors of a search.
     """
     if method not in ("own", "pyhessian"):
         raise ValueError(f"method: must be one of own, pyhessian, got {method!r}")
@@ -127,9 +129,21 @@ def top_eigenvalues(
         raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
     n = objective.n_parameters
     operator = matrix_named(matrix, objective)
+    width = (k if block is None else block) if vectors is None or block == 1 else vectors.shape[1] + 1
+    needs = (
+        f"top_eigenvalues with k={k}" if width == k else f"top_eigenvalues with k={k} in blocks of {width}"
+    )
+    # arguments out of range are named by the search
+    least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
     operator.expect(2 * k + 3)
+    most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
     budget = 40 * k + 60 if max_products is None else max_products
-    with counted_products(operator, budget, progress, "eigenvalues") as counted:
+    # looks at float64 copies once, which are given back before vectors are held
+    objective.check_that_derivatives_exist()
+    with (
+        objective.memory.room_for_vectors(most, least, needs) as count,
+        counted_products(operator, budget, progress, "eigenvalues") as counted,
+    ):
         pairs = top_eigenpairs(
             counted,
             k,
@@ -138,7 +152,7 @@ def top_eigenvalues(
             max_products=budget,
             block=block,
             start=vectors,
-            max_vectors=max(1, objective.memory_budget // (8 * n)),
+            max_vectors=count,
             generator=torch.Generator(objective.device).manual_seed(seed),
         )
     return TopEigenvalues(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,7 +40,7 @@ class Eigenpairs:
             |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
             float64.)
         converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
-        vectors: float64 (n, k), orthonormal columns.
+        vectors: (n, k), orthonormal columns, in the precision of the search.
         products: number of matrix-vector products spent.
     """
 
@@ -49,6 +50,16 @@ class Eigenpairs:
     converged: Tensor
     vectors: Tensor
     products: int
+
+
+def most_vectors(k: int) -> int:
+    """Vectors that a search for k pairs holds, if there is room for them."""
+    return max(4 * k, k + 20)
+
+
+def fewest_vectors(k: int, width: int) -> int:
+    """Vectors that a search needs: a restart must leave the pairs themselves and room for a block."""
+    return k + width
 
 
 def top_eigenpairs(
@@ -66,8 +77,9 @@ def top_eigenpairs(
     """The k most extreme eigenpairs of a symmetric operator.
 
     The method is block Lanczos with thick restarts (Wu and Simon 2000; Krylov-Schur, Stewart 2001). Every block is
-    orthogonalized twice against the whole basis, so that no eigenvalue appears more often than the operator has it. The
-    vectors stay on the device; each step copies only some small matrices to the CPU.
+    orthogonalized against the whole basis, and again if that shortened it by much, so that no eigenvalue appears more
+    often than the operator has it. The vectors stay on the device, in the operator's precision, float32 at least. Inner
+    products are summed in float64. Each step copies only some small matrices to the CPU.
 
     Args:
         operator: the symmetric operator.
@@ -85,9 +97,9 @@ def top_eigenpairs(
             only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
             of the random one. Where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
             and the random vector finds some 8 in 10 of what the start misses.
-        max_vectors: most vectors that are kept, besides some blocks of work; 4 k, but at least k + 20, if less. All n
-            of an operator of at most 200 dimensions are kept in the end, if the budget reaches so far, because then
-            all pairs converge. All vectors are kept in float64.
+        max_vectors: most vectors that are kept, besides a block of work; `most_vectors(k, n)` if not given. A search
+            keeps `fewest_vectors` in any case. All n of an operator of at most 200 dimensions are kept in the end, if
+            both budgets reach so far, because then all pairs converge.
         generator: draws random start vectors, on the operator's device.
 
     Raises:
@@ -97,12 +109,11 @@ def top_eigenpairs(
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
     most = dimension if max_vectors is None else min(dimension, max_vectors)
-    # a restart must leave room for the k pairs, one more, and two blocks
-    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), k + 1 + 2 * width))
+    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), fewest_vectors(k, width)))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
-    # each column is contiguous, so that a pass over some columns reads no others
-    basis = torch.zeros(capacity, dimension, dtype=torch.float64, device=device).T
+    # columns lie together, so that a pass over some of them reads no other
+    basis = torch.zeros(capacity, dimension, dtype=precision_of(operator.dtype), device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
@@ -112,13 +123,12 @@ def top_eigenpairs(
     while True:
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
-        image = (operator @ columns).double()
         products += columns.shape[1]
+        # not held beside the product
+        del columns
+        directions, coefficients, coupling = _multiplied(operator, basis, last)
         steps += 1
         size = last.stop
-        remainder, coefficients = _orthogonalized(image, basis[:, :size])
-        directions, coupling = torch.linalg.qr(remainder)
-        coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([size, columns.shape[1]])
         if not torch.isfinite(coefficients).all():
             return _not_a_number(dimension, k, products, device)
         projected[:size, last] = coefficients
@@ -135,6 +145,8 @@ def top_eigenpairs(
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
+        # the same memory as the columns in most cases
+        del directions
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
             # a whole basis is within reach of the budget, and after another restart would not be
@@ -150,14 +162,14 @@ def top_eigenpairs(
         ritz.residuals[:k].clamp(min=negligible),
         _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
         converged[:k],
-        basis[:, :size] @ ritz.combination[:, :k].to(device),
+        basis[:, :size] @ ritz.combination[:, :k].to(basis),
         products,
     )
 
 
 def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
     """Puts the first Ritz pairs, in place, where the first `size` vectors were."""
-    basis[:, :kept] = basis[:, :size] @ ritz.combination[:, :kept].to(basis.device)
+    combine(basis[:, :size], ritz.combination[:, :kept])
     projected.zero_()
     projected[:kept, :kept] = torch.diag(ritz.values[:kept])
 
@@ -269,19 +281,25 @@ def _in_one_vector(start: Tensor) -> Tensor:
 
 def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
     if start is None:
-        return torch.linalg.qr(_random(basis, width, generator)).Q
-    directions, coupling = torch.linalg.qr(start.to(basis))
+        return orthonormal(_random(basis, width, generator))[0]
+    directions, coupling = orthonormal(start.to(basis, copy=True))
     coupling = coupling.cpu()
-    negligible = 1e-12 * coupling.abs().max()
+    negligible = 1e4 * torch.finfo(basis.dtype).eps * coupling.abs().max()
     return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
 
 
-def _orthogonalized(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The block without its part in the span of the basis, and the coefficients of that part, in two passes (Kahan)."""
-    coefficients = basis.T @ block
-    block = block - basis @ coefficients
-    correction = basis.T @ block
-    return block - basis @ correction, coefficients + correction
+def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator makes of the basis' columns `last`: directions outside of the basis, coefficients, coupling.
+
+    The product is basis @ coefficients + directions @ coupling.
+    """
+    product = operator @ basis[:, last]
+    is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
+    product = product.to(basis.dtype, copy=is_part)
+    coefficients = orthogonalize(product, basis[:, : last.stop])
+    directions, coupling = orthonormal(product)
+    coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
+    return directions, coefficients, coupling
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
@@ -303,11 +321,14 @@ def _next_block(
     basis then take the place of the missing ones, so that the search continues in the rest of the space.
     """
     left, sizes, _ = torch.linalg.svd(coupling)
-    is_needed = sizes[:width] > negligible
-    columns = (directions @ left.to(directions))[:, :width][:, is_needed]
+    there = sizes[:width] > negligible
+    if directions.shape[1] == 1 and bool(there.all()):
+        return directions
+    # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
+    columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    # a remainder hardly larger than rounding lies largely in the basis; scaled to length 1, that part can be removed
-    return torch.linalg.qr(_orthogonalized(columns, basis)[0]).Q
+    orthogonalize(columns, basis)
+    return orthonormal(columns)[0]
 
 
 def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,41 @@ def derivative(
         materialize_grads=True,
     )
     return result
+
+
+def add_derivative(
+    of: Sequence[Tensor],
+    by: Sequence[Tensor],
+    totals: Sequence[Tensor],
+    *,
+    along: Sequence[Tensor] | None = None,
+    retain_graph: bool = False,
+) -> None:
+    """Adds the gradient of `of` to `totals`, one tensor after the other, so that no second gradient is held.
+
+    Args:
+        of: scalars, which are summed; or tensors of any shape with `along`. They may depend on none of the variables.
+        by: variables, which are leaves.
+        totals: of the variables' shapes.
+        along: of the shapes of `of`: the gradient of the inner product with these is meant.
+        retain_graph: another derivative will be taken.
+    """
+    kept = [place for place, tensor in enumerate(of) if tensor.requires_grad]
+    if not kept:
+        return
+    for variable, total in zip(by, totals, strict=True):
+        variable.grad = total
+    torch.autograd.backward(
+        [of[place] for place in kept],
+        None if along is None else [along[place] for place in kept],
+        inputs=list(by),
+        retain_graph=retain_graph,
+    )
+    for variable, total in zip(by, totals, strict=True):
+        # torch adds in place, but for gradients of other kinds, such as sparse ones
+        if variable.grad is not total:
+            total.copy_(variable.grad)  # type: ignore[arg-type]
+        variable.grad = None
 
 
 def check_that_gradients_are_recorded(*tensors: Tensor) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from landscape.loss.derivatives import derivative
-from landscape.loss.in_float64 import InFloat64
+import torch
+from torch import Tensor
+
+from landscape.loss.in_float64 import MOVED, InFloat64
+from landscape.loss.long_vectors import PIECE
 
 STEP = 1e-7
 """Length of a step, relative to the weights. So short a step needs float64, and seldom crosses the kink of a ReLU."""
@@ -54,22 +59,83 @@ def check_first_derivatives(few: InFloat64) -> None:
 @torch.enable_grad()
 def _error(few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within the error of the differences."""
-    point, vector = few.draws(seed)
-    slope = few.run(point, lambda variable, outputs: derivative(few.loss(outputs), variable))
-    # an embedding's padding row has no gradient, but moves the loss; a whole parameter without gradient was cut off
-    parts = slope.split(few.layout.sizes)
-    vector = vector * torch.cat([(part != 0) | ~part.any() for part in parts])
-
-    def rise(step: float) -> tuple[float, float]:
-        ahead, behind = (
-            few.run(point + h * vector, lambda _, outputs: few.loss(outputs).item()) for h in (step, -step)
-        )
-        return (ahead - behind) / (2 * step), max(abs(ahead), abs(behind))
-
-    found = (slope @ vector).item()
-    (long, size), (short, _) = rise(STEP), rise(STEP / 2)
+    line = _Line.drawn(few, seed)
+    found = line.slope()
+    (long, size), (short, _) = line.rise(STEP), line.rise(STEP / 2)
     allowed = ALLOWED * abs(short) + SPREAD * abs(long - short) + ROUNDING * 2.2e-16 * size / STEP
     # also false if both are NaN
     if abs(found - short) > allowed:
         return abs(found - short) / max(abs(short), abs(found))
     return None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line near the weights. Beside one copy of the weights in float64, it holds two bytes a weight.
+
+    Attributes:
+        few: the loss along the line.
+        size: of a step of length 1.
+        shifts: int8 (n,), signs of the way from the weights to the line.
+        signs: int8 (n,), direction of the line. A weight of sign 0 is not moved.
+    """
+
+    few: InFloat64
+    size: float
+    shifts: Tensor
+    signs: Tensor
+
+    @classmethod
+    def drawn(cls, few: InFloat64, seed: int) -> _Line:
+        """A random line."""
+        generator = torch.Generator().manual_seed(seed)
+        shifts, signs = (
+            torch.randint(2, few.theta.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
+            for _ in range(2)
+        )
+        return cls(few, few.size, shifts.to(few.theta.device), signs.to(few.theta.device))
+
+    def weights(self, step: float) -> dict[str, Tensor]:
+        """The weights, by name, at a point of the line."""
+        point = self.few.theta.to(torch.float64, copy=True)
+        for part, shift, sign in zip(
+            *(each.split(PIECE) for each in (point, self.shifts, self.signs)), strict=True
+        ):
+            part.add_(shift, alpha=MOVED * self.size).add_(sign, alpha=step * self.size)
+        return self.few.layout.unflatten(point)
+
+    def slope(self) -> float:
+        """The derivative of the loss along the line. Weights of which no derivative is known are not moved any more.
+
+        The padding row of an embedding is a constant to torch, and yet moves the loss. A parameter that is one as a
+        whole was cut off, and is moved.
+        """
+        leaves = {name: part.detach().requires_grad_() for name, part in self.weights(0.0).items()}
+        signs = self.few.layout.unflatten(self.signs)
+        slopes = []
+
+        def take(leaf: Tensor, name: str) -> None:
+            assert leaf.grad is not None
+            moves = leaf.grad != 0
+            if moves.any():
+                signs[name].mul_(moves)
+            slopes.append((leaf.grad * signs[name]).sum().item() * self.size)
+            leaf.grad = None
+
+        for name, leaf in leaves.items():
+            leaf.register_post_accumulate_grad_hook(partial(take, name=name))
+
+        def differentiate(outputs: Any) -> None:
+            loss = self.few.loss(outputs)
+            if loss.requires_grad:
+                loss.backward(inputs=list(leaves.values()))
+
+        self.few.at(leaves, differentiate)
+        return sum(slopes)
+
+    def rise(self, step: float) -> tuple[float, float]:
+        """The difference of the losses ahead and behind, by the length between; and the size of the losses."""
+        ahead, behind = (
+            self.few.at(self.weights(h), lambda outputs: self.few.loss(outputs).item()) for h in (step, -step)
+        )
+        return (ahead - behind) / (2 * step), max(abs(ahead), abs(behind))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
+from landscape.loss.long_vectors import norm
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
 
@@ -75,7 +77,11 @@ class InFloat64:
 
     @cached_property
     def _constants(self) -> dict[str, Tensor]:
-        return {name: in_precision(each, torch.float64) for name, each in tensors_of(self.model).items()}
+        return {
+            name: in_precision(each, torch.float64)
+            for name, each in tensors_of(self.model).items()
+            if name not in self.layout.names
+        }
 
     @cached_property
     def _pair(self) -> Pair:
@@ -89,7 +95,7 @@ class InFloat64:
     @property
     def size(self) -> float:
         """The root mean square of the weights; 1 if all are 0."""
-        return self.theta.double().square().mean().sqrt().item() or 1.0
+        return norm(self.theta) / math.sqrt(len(self.theta)) or 1.0
 
     @cached_property
     def loses_precision(self) -> bool:
@@ -110,11 +116,14 @@ class InFloat64:
     def run(self, theta: Tensor, use: Callable[[Tensor, Any], T]) -> T:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
         variable = theta.detach().requires_grad_()
-        weights = {**self._constants, **self.layout.unflatten(variable)}
+        return self.at(self.layout.unflatten(variable), lambda outputs: use(variable, outputs))
+
+    def at(self, weights: Mapping[str, Tensor], use: Callable[[Any], T]) -> T:
+        """`use(outputs)`: outputs that depend on the weights, which are tensors by name in float64."""
         return with_weights(
             self.model,
-            weights,
-            lambda model: use(variable, self.forward(model, copied_to(self._pair[0], theta.device))),
+            {**self._constants, **weights},
+            lambda model: use(self.forward(model, copied_to(self._pair[0], self.theta.device))),
         )
 
     def loss(self, outputs: Any) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
 
 
 class Releasable(Protocol):
@@ -22,13 +26,23 @@ class Memory:
     """The objects that keep memory for further products.
 
     Attributes:
-        budget: number of bytes that may be kept.
-        used: number of bytes that are kept now.
+        budget: bytes that may be kept.
+        vector: bytes of a vector as long as the weights, in float32 at least.
+        device: of such vectors.
+        group: the ranks that measure together; None for one process.
+        used: bytes that are kept now.
     """
 
     budget: int
+    vector: int
+    device: torch.device
+    group: dist.ProcessGroup | None = None
     used: int = 0
     _shared: dict[type, Any] = field(default_factory=dict)
+
+    def empty(self) -> Memory:
+        """The same budget, of which nothing is used."""
+        return Memory(self.budget, self.vector, self.device, self.group)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """The object under a key, such as the class of a matrix. It is made when it is first asked for.
@@ -44,3 +58,45 @@ class Memory:
         """Frees the memory."""
         for kept in self._shared.values():
             kept.release()
+
+    def has_room_for_sums_of(self, parameters: int) -> bool:
+        """Whether sums over the chunks may be kept in float64 and added from copies: in an eighth of the budget."""
+        return 8 * parameters <= self.budget // 8
+
+    @contextmanager
+    def room_for_vectors(self, most: int, least: int, what: str) -> Iterator[int]:
+        """How many vectors as long as the weights fit on every rank, from `least` to `most`; within, they are kept.
+
+        What is kept for products gives way to `least` of them.
+
+        Args:
+            most: as many as are of use.
+            least: as many as are needed.
+            what: needs them, for the error.
+
+        Raises:
+            ValueError: `least` vectors, and the weights themselves, do not fit into the budget.
+        """
+        needed = (least + 1) * self.vector
+        if needed > self.budget:
+            raise ValueError(
+                f"memory_budget: {what} needs {least} vectors as long as the weights and the weights themselves, "
+                f"{_in_words(needed)}; the budget is {_in_words(self.budget)}; make the Objective with memory_budget="
+                f"{needed} or more"
+            )
+        if self.used + needed > self.budget:
+            self.release()
+        count = torch.tensor(max(least, min(most, (self.budget - self.used) // self.vector - 1)))
+        if self.group is not None:
+            count = count.to(self.device)
+            dist.all_reduce(count, op=dist.ReduceOp.MIN, group=self.group)
+        nbytes = int(count) * self.vector
+        self.used += nbytes
+        try:
+            yield int(count)
+        finally:
+            self.used -= nbytes
+
+
+def _in_words(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**27 else f"{nbytes / 2**20:.3g} MiB"

@@ -12,6 +12,9 @@ from torch.utils._pytree import tree_leaves
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
 
+PIECE = 2**20
+"""Weights that are compared at a time."""
+
 NO_DERIVATIVES = (
     "model: its forward writes to its weights (as an Embedding with max_norm does), so that torch's derivatives are "
     "not those of the loss; losses and surfaces can still be computed; for derivatives, bound the weights once before "
@@ -78,13 +81,17 @@ def writes_to_its_weights(outputs_of: Callable[[Tensor], object], theta: Tensor)
         outputs_of: runs the model with weights (n,).
         theta: weights (n,).
     """
-    for weights in (theta.clone(), theta * ALTERED):
-        # a write of equal values changes the version only, a write through `.data` changes the values only
-        version, before = weights._version, weights.clone()
-        outputs_of(weights)
-        if weights._version != version or not torch.equal(weights.nan_to_num(), before.nan_to_num()):
-            return True
-    return False
+    return any(_writes_to(theta * factor, outputs_of) for factor in (1.0, ALTERED))
+
+
+def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
+    # a write of equal values changes the version only, a write through `.data` changes the values only
+    version, before = weights._version, weights.clone()
+    outputs_of(weights)
+    pieces = zip(weights.split(PIECE), before.split(PIECE), strict=True)
+    return weights._version != version or not all(
+        torch.equal(after.nan_to_num(), as_given.nan_to_num()) for after, as_given in pieces
+    )
 
 
 OUTPUTS_OF_THE_CALLER = (

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.copies import unwrapped
-from landscape.loss.memory import Memory
 from landscape.loss.objective import Objective
 from landscape.loss.penalty import Penalty
-from landscape.loss.weights import outputs_at, tensors_of
+from landscape.loss.weights import outputs_at, share_memory, tensors_of
 
 
 @torch.no_grad()
@@ -33,7 +32,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
             the model has a layer that the objective's model lacks.
     """
     made = copy.copy(objective)
-    made.exclusive, made.memory = ThreadLock(), Memory(objective.memory_budget)
+    made.exclusive, made.memory = ThreadLock(), objective.memory.empty()
     made.gradients = made.products = 0
     with objective.exclusive:
         made.model = copy.deepcopy(objective.model)
@@ -48,6 +47,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
         own.copy_(theirs[name])
     _take_over_attributes(made.model, unwrapped(model))
     made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
+    share_memory(made.model, made.layout, made.theta)
     run = objective.forward.args[2]
     made.forward = partial(outputs_at, made.model, made.layout, run)
     if objective.regularizer is not None:

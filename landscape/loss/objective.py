@@ -17,10 +17,11 @@ from landscape.loss.batches import Batch, copied_to, tensors_in
 from landscape.loss.checks import check_settings, check_that_ranks_agree
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
-from landscape.loss.derivatives import check_that_gradients_are_recorded, derivative
+from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.evaluation import Evaluation, loss_and_hits
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
+from landscape.loss.gradients import Gradients
 from landscape.loss.in_float64 import InFloat64
 from landscape.loss.kept_state import KeptState
 from landscape.loss.matrices_by_name import matrix_named
@@ -31,7 +32,7 @@ from landscape.loss.precision import full_float32
 from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
-from landscape.loss.weights import ParameterLayout, Weights, outputs_at, tensors_of, with_weights
+from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
 from landscape.loss.without_gradients import without_gradients
 
 
@@ -135,6 +136,7 @@ class Objective:
         self.verified: set[type] = set()
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose([name for name in trainable if parameters is None or parameters(name)])
+        share_memory(self.model, self.layout, self.theta)
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
         self.is_shuffled, cut = source.is_shuffled, Cut(self.counting, chunk_size, self.device)
@@ -294,29 +296,24 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where torch computes no gradient.
         """
         self.check_that_derivatives_exist()
-        theta = self.point(theta).clone()
-        total = theta.new_zeros(len(theta) + 1, dtype=torch.float64)  # the loss in the last place
-        for chunk in self.chunks:
-            if chunk.weight:
-                loss, gradient = self.loss_and_gradient(theta, *chunk.read())
-                total[:-1] += gradient * chunk.weight
-                total[-1] += loss * chunk.weight
+        theta = self.point(theta)
+        sums = self._sums()
+        in_float64 = self.memory.has_room_for_sums_of(self.n_parameters)
+        loss, gradient = map(self.summed, sums.in_float64(theta) if in_float64 else sums.in_place(theta))
         self.gradients += 1
-        mean = self.summed(total) / self.weight
+        loss /= self.weight
+        gradient /= self.weight
         if self.penalty:
-            mean[:-1] += self.penalty.gradient(theta)
-            mean[-1] += self.penalty(theta).detach()
-        return mean[-1], mean[:-1].to(self.dtype)
+            gradient += self.penalty.gradient(theta)
+            loss += self.penalty(theta).detach()
+        return loss, gradient.to(self.dtype)
 
     def loss_and_gradient(self, theta: Tensor, inputs: Batch, targets: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch at `theta`, and its gradient (n,), without the regularizer."""
-        variable = theta.detach().requires_grad_()
+        return self._sums().of_batch(theta, inputs, targets)
 
-        def differentiated(model: nn.Module) -> tuple[Tensor, Tensor]:
-            loss = self.loss_fn(self.run(model, inputs), targets)
-            return loss.detach(), derivative(loss, variable)
-
-        return with_weights(self.model, self.unflatten(variable), differentiated)
+    def _sums(self) -> Gradients:
+        return Gradients(self.model, self.layout, self.run, self.loss_fn, self.chunks)
 
     def check_that_derivatives_exist(self) -> None:
         """Raises RuntimeError in `torch.inference_mode()`, ValueError where the gradient is not that of the loss."""
@@ -390,7 +387,8 @@ class Objective:
         self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        self.memory = Memory(self.memory_budget)
+        vector = self.n_parameters * torch.promote_types(self.dtype, torch.float32).itemsize
+        self.memory = Memory(self.memory_budget, vector, self.device, self.process_group)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()

@@ -36,6 +36,10 @@ class ParameterLayout:
         parts = vector.split(self.sizes)
         return {name: part.view(s) for name, part, s in zip(self.names, parts, self.shapes, strict=True)}
 
+    def variables(self, vector: Tensor) -> dict[str, Tensor]:
+        """The same as leaves that require a gradient each."""
+        return {name: part.detach().requires_grad_() for name, part in self.unflatten(vector).items()}
+
     def flatten(self, weights: Weights, like: Tensor) -> Tensor:
         """Weights in any form as one vector with the length, dtype and device of `like`.
 
@@ -108,6 +112,15 @@ def outputs_at(
     return with_weights(
         model, {**layout.unflatten(theta), **(buffers or {})}, lambda model: run(model, inputs)
     )
+
+
+def share_memory(model: nn.Module, layout: ParameterLayout, theta: Tensor) -> None:
+    """Makes the parameters views of `theta`, which holds the same values, so that these are held once."""
+    for name, part in layout.unflatten(theta).items():
+        parameter = model.get_parameter(name)
+        # those made in inference mode cannot be moved
+        if not parameter.is_inference():
+            parameter.data = part
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import derivative
+from landscape.loss.derivatives import add_derivative, derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
 from landscape.loss.task import LossFunction
@@ -36,6 +36,33 @@ def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[T
         return derivative((outputs * curved).sum(), theta, retain_graph=True)
 
     return product
+
+
+def three_reverse_passes_in_place(
+    variables: Sequence[Tensor],
+    outputs: Any,
+    loss: Loss,
+    vectors: Sequence[Sequence[Tensor]],
+    totals: Sequence[Sequence[Tensor]],
+) -> None:
+    """Adds the products of `three_reverse_passes` to the totals."""
+    outputs, whole = as_one_tensor(outputs)
+    scores = outputs.detach().clone().requires_grad_()
+    slope = derivative(loss(whole(scores.clone())), scores, create_graph=True)
+    direction = torch.zeros_like(outputs, requires_grad=True)
+    pulled = torch.autograd.grad(
+        (outputs * direction).sum(), variables, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    reached = [place for place, tensor in enumerate(pulled) if tensor.requires_grad]
+    for vector, total in zip(vectors, totals, strict=True):
+        (moved,) = torch.autograd.grad(
+            [pulled[place] for place in reached],
+            direction,
+            [vector[place] for place in reached],
+            retain_graph=True,
+        )
+        curved = derivative((slope * moved).sum(), scores, retain_graph=True)
+        add_derivative([outputs], variables, total, along=[curved], retain_graph=True)
 
 
 def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
@@ -85,7 +112,12 @@ class GaussNewton(MeanOverSamples):
         ValueError: the objective has no outputs (`Objective.of_loss`).
     """
 
-    rule = Rule(direct=three_reverse_passes, difference=difference_of_slopes, traced=forward_and_reverse)
+    rule = Rule(
+        direct=three_reverse_passes,
+        difference=difference_of_slopes,
+        traced=forward_and_reverse,
+        in_place=three_reverse_passes_in_place,
+    )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         if not objective.has_outputs:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import derivative
+from landscape.loss.derivatives import add_derivative, derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
@@ -23,6 +24,21 @@ def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor
     """
     gradient = derivative(loss(outputs), theta, create_graph=True)
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
+
+
+def double_backward_in_place(
+    variables: Sequence[Tensor],
+    outputs: Any,
+    loss: Loss,
+    vectors: Sequence[Sequence[Tensor]],
+    totals: Sequence[Sequence[Tensor]],
+) -> None:
+    """Adds the products of `double_backward` to the totals."""
+    gradient = torch.autograd.grad(
+        loss(outputs), variables, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
+        add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
 
 
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
@@ -49,4 +65,9 @@ def forward_over_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
 class Hessian(MeanOverSamples):
     """The Hessian of the mean loss: the second derivatives in the weights."""
 
-    rule = Rule(direct=double_backward, difference=difference_of_gradients, traced=forward_over_reverse)
+    rule = Rule(
+        direct=double_backward,
+        difference=difference_of_gradients,
+        traced=forward_over_reverse,
+        in_place=double_backward_in_place,
+    )

@@ -65,7 +65,8 @@ class MeanOverSamples(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             check_second_derivatives(type(self), objective)
-            product = objective.summed(self._products(self._theta, block)) / objective.weight
+            product = objective.summed(self._products(self._theta, block))
+            product /= objective.weight
             product += self.of_regularizer(block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)

@@ -103,12 +103,26 @@ class Products:
         self._vmaps = False
         self._by_difference = False
         self._kept_bytes = 0
-        self.is_traced = False if linearize is False else None
+        # a traced product takes several vectors more than a direct one
+        fits = memory.has_room_for_sums_of(sum(layout.sizes))
+        self.is_traced = False if linearize is False or (linearize is None and not fits) else None
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
-        """The matrix of the sum of the losses at `theta` (n,) times a block (n, k), in float64."""
+        """The matrix of the sum of the losses at `theta` (n,) times a block (n, k).
+
+        The sum is in float64. Where that takes too much of the memory budget, it is in the dtype of the block.
+        """
         rows = block.T.contiguous()
-        self.prepare(theta, rows)
+        if self.is_traced is not False:
+            self.prepare(theta, rows)
+        is_direct = not self.is_traced and not self._by_difference
+        if is_direct and not self._memory.has_room_for_sums_of(rows.numel()):
+            try:
+                return self._summed_in_place(theta, rows).T
+            except RuntimeError as error:
+                if not _says_that_no_second_derivative_exists(error):
+                    raise
+        self._move_to(theta)
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, chunk in enumerate(self._chunks):
             if chunk.weight:
@@ -146,6 +160,36 @@ class Products:
             self._theta = theta.clone()
         self._seen = seen
 
+    @torch.enable_grad()
+    def _summed_in_place(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """The products (k, n), added to one sum tensor by tensor: beside the sum, only one gradient is held."""
+        total = torch.zeros_like(rows)
+        variables = self._layout.variables(theta)
+        vectors, totals = (
+            [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)
+        )
+        for chunk in self._chunks:
+            if chunk.weight:
+                inputs, targets = chunk.read()
+
+                def add(
+                    model: nn.Module,
+                    inputs: Any = inputs,
+                    targets: Any = targets,
+                    weight: float = chunk.weight,
+                ) -> None:
+                    self._rule.in_place(
+                        list(variables.values()),
+                        self._forward(model, inputs),
+                        lambda scores: self._loss_fn(scores, targets) * weight,
+                        vectors,
+                        totals,
+                    )
+
+                with twice_differentiable():
+                    with_weights(self._model, variables, add)
+        return total
+
     # the caller may have turned gradients off, and every derivative would be zero
     @torch.enable_grad()
     def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
@@ -164,7 +208,7 @@ class Products:
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if not any(sign in str(error) for sign in NO_SECOND_DERIVATIVE):
+                if not _says_that_no_second_derivative_exists(error):
                     raise
                 return self._differences(chunk, rows, error)
 
@@ -282,6 +326,10 @@ class Products:
             )
         else:
             self.is_traced = True
+
+
+def _says_that_no_second_derivative_exists(error: Exception) -> bool:
+    return any(sign in str(error) for sign in NO_SECOND_DERIVATIVE)
 
 
 def _with_noise(vectors: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from landscape.loss.long_vectors import dot, norm
 from landscape.loss.objective import Objective
 from landscape.perturbations.secant_model import SecantModel
 
@@ -24,6 +25,8 @@ INSIDE = 1e-3
 """A point nearer than this share of the radius to the border, or to the center, counts as lying on it."""
 SHORTER = 4.0
 """The step after a step down is shorter by this factor."""
+LEAST_VECTORS = 3
+"""Vectors that are held between gradients at least: the highest point, that of all ascents, and a direction."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,21 @@ class Neighborhood:
         length = torch.linalg.vector_norm(point)
         return point * torch.where(length > self.rho, self.rho / length, torch.ones_like(length))
 
-    def gain(self, gradient: Tensor, point: Tensor) -> float:
-        """The largest value of a linear function with this gradient in the neighborhood, minus its value at `point`."""
-        gradient, point = gradient.double(), point.double()
-        order = 1 if self.norm == "linf" else 2
-        return float(self.rho * torch.linalg.vector_norm(gradient, order) - gradient @ point)
+    def gain(self, gradient: Tensor, point: Tensor | None = None) -> float:
+        """The largest value of a linear function with this gradient in the neighborhood, minus its value at `point`.
+
+        The point is the center if not given.
+        """
+        largest = self.rho * norm(gradient, 1 if self.norm == "linf" else 2)
+        return largest if point is None else largest - dot(gradient, point)
+
+    def weights(self, theta: Tensor, offset: Tensor) -> Tensor:
+        """theta + scale u."""
+        return theta + offset if isinstance(self.scale, float) else torch.addcmul(theta, self.scale, offset)
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """The gradient in u of a loss with this gradient in the weights, which is used up."""
+        return gradient if isinstance(self.scale, float) else gradient.mul_(self.scale)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Ascent:
     """The end of an ascent from one start.
 
     Attributes:
-        offset: u, (n,), the highest visited point; the center, 0, if no other point is higher.
+        offset: u, (n,), the highest visited point; the center, 0, if no other point is higher; (0,) if given up.
         rise: rise of the loss from the center to the highest point; NaN or infinite if a visited loss is.
         gap: gain in the neighborhood of the linear function with the gradient at the highest point, as a share of the
             rise. It is 0 at a maximum, and NaN if there is no rise.
@@ -85,15 +98,31 @@ class Ascent:
 
 @dataclass(frozen=True)
 class _Visit:
+    """A visited point: its gradient, None if it was given up, and the gain that it promises."""
+
     offset: Tensor
-    gradient: Tensor
+    gradient: Tensor | None
     rise: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The gradient in u at the center.
+
+    Attributes:
+        at_center: gives it, (n,).
+        gain: the gain that it promises in the neighborhood.
+    """
+
+    at_center: Callable[[], Tensor]
+    gain: float
 
 
 def ascend(
     visit: Callable[[Tensor], tuple[float, Tensor]],
-    slope: Tensor,
-    start: Tensor,
+    slope: Slope,
+    start: Callable[[], Tensor],
     *,
     neighborhood: Neighborhood,
     steps: int,
@@ -111,44 +140,51 @@ def ascend(
 
     Args:
         visit: u (n,) -> (rise of the loss, its gradient in u).
-        slope: gradient in u at 0.
-        start: the first u.
+        slope: the gradient in u at 0.
+        start: gives the first u, which is not held longer than needed.
         neighborhood: the ascent stays in it.
         steps: largest number of gradients.
         tol: the ascent ends when the gap is at most tol^2. For a quadratic around its minimum, the residual of the
             eigenvector relative to the eigenvalue is then at most tol.
         rounding: the largest gain that rounding alone can give; such a gain counts as none.
-        points: number of points that are remembered, at least 3. Each takes two vectors.
+        points: number of points that are remembered, at least 3, each in two vectors. With 0 there is no secant model,
+            and the gradient at the highest point is computed anew after a step down: three vectors are held in all.
     """
+    model = SecantModel(slope.at_center(), points) if points else None
+    visits = 0
 
     def visited(offset: Tensor) -> _Visit:
+        nonlocal visits
+        visits += 1
         rise, gradient = visit(offset)
-        model.add(offset, gradient, rise)
-        return _Visit(offset, gradient, rise)
-
-    def left(at: _Visit) -> float:
-        return neighborhood.gain(at.gradient, at.offset)
+        if model is not None:
+            model.add(offset, gradient, rise)
+        return _Visit(offset, gradient, rise, neighborhood.gain(gradient, offset))
 
     def is_within(share: float, at: _Visit) -> bool:
-        return left(at) <= share * max(at.rise, 0.0) + rounding
+        return at.gain <= share * max(at.rise, 0.0) + rounding
 
-    model = SecantModel(slope, points)
-    model.add(torch.zeros_like(slope), slope, 0.0)
-    best = visited(start)
+    best = visited(start())
     heights = [best.rise]
     # a step leads to the point nearest to u + g / stiffness; without stiffness, to the border
     stiffness, failures = 0.0, 0
     while (
-        len(heights) < steps
+        visits < steps
         and math.isfinite(best.rise)
         and not is_within(tol**2, best)
         and not _has_stalled(heights, failures, tol)
     ):
-        model_maximum = (
-            model.maximum(neighborhood.rho) if failures == 0 and neighborhood.norm == "l2" else None
-        )
-        trial = visited(_next_point(best, model_maximum, neighborhood, stiffness))
+        if best.gradient is None:
+            best = visited(best.offset)
+        goes_far = model is not None and failures == 0 and neighborhood.norm == "l2"
+        maximum = model.maximum(neighborhood.rho) if model is not None and goes_far else None
+        assert best.gradient is not None
         whole_step = float(torch.linalg.vector_norm(best.gradient)) / neighborhood.rho
+        offset = _next_point(best.offset, best.gradient, maximum, neighborhood, stiffness)
+        maximum = None
+        if model is None:
+            best = replace(best, gradient=None)
+        trial = visited(offset)
         if not trial.rise <= best.rise:
             best, failures = trial, 0
             stiffness = stiffness / SHORTER if stiffness > 1e-3 * whole_step else 0.0
@@ -157,12 +193,14 @@ def ascend(
             if failures > 1:
                 stiffness = max(SHORTER * stiffness, whole_step, _downward_curvature(best, trial))
         heights.append(best.rise)
+        # not held beside the next point
+        del offset, trial
     if best.rise < 0:
-        best = _Visit(torch.zeros_like(slope), slope, 0.0)
+        best = _Visit(torch.zeros_like(best.offset), None, 0.0, slope.gain)
     return Ascent(
         offset=best.offset,
         rise=best.rise,
-        gap=left(best) / best.rise if best.rise > 0 else math.nan,
+        gap=best.gain / best.rise if best.rise > 0 else math.nan,
         is_stationary=math.isfinite(best.rise)
         and is_within(tol if _has_stalled(heights, failures, tol) else tol**2, best),
         first_rise=heights[0],
@@ -170,9 +208,13 @@ def ascend(
 
 
 def _next_point(
-    best: _Visit, model_maximum: tuple[Tensor, Tensor] | None, neighborhood: Neighborhood, stiffness: float
+    point: Tensor,
+    gradient: Tensor,
+    model_maximum: tuple[Tensor, Tensor] | None,
+    neighborhood: Neighborhood,
+    stiffness: float,
 ) -> Tensor:
-    point, gradient = best.offset, best.gradient
+    """The next point after the highest one and its gradient."""
     if model_maximum is not None:
         length = float(torch.linalg.vector_norm(model_maximum[0])) / neighborhood.rho
         if length > 1 - INSIDE:
@@ -182,7 +224,7 @@ def _next_point(
         # otherwise the highest point is the center: the loss falls in all directions that were tried
     if stiffness == 0:
         return neighborhood.border(gradient)
-    return neighborhood.nearest(point + gradient / stiffness)
+    return neighborhood.nearest(torch.add(point, gradient, alpha=1 / stiffness))
 
 
 def _has_stalled(heights: list[float], failures: int, tol: float) -> bool:
@@ -194,6 +236,9 @@ def _has_stalled(heights: list[float], failures: int, tol: float) -> bool:
 
 
 def _downward_curvature(best: _Visit, trial: _Visit) -> float:
+    """The curvature from one point to the other; 0 if a gradient was given up."""
+    if best.gradient is None or trial.gradient is None:
+        return 0.0
     step = trial.offset - best.offset
     length = float(step @ step)
     return float((best.gradient - trial.gradient) @ step) / length if length > 0 else 0.0
@@ -204,14 +249,25 @@ class Search:
     """Ascents from several starts.
 
     Attributes:
-        ascents: the ascents; that from the gradient's direction is the first.
+        ascents: the ascents; that from the gradient's direction is the first. Only the highest keeps its offset.
+        center: the loss at the weights.
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
     """
 
     ascents: list[Ascent]
+    center: Tensor
     tol: float
     rounding: float
+
+    def joined(self, ascent: Ascent, *, is_first: bool = False) -> Search:
+        """The same with one more ascent."""
+        ascents = [ascent, *self.ascents] if is_first else [*self.ascents, ascent]
+        highest = replace(self, ascents=ascents).highest
+        nothing = ascent.offset.new_empty(0)
+        return replace(
+            self, ascents=[each if each is highest else replace(each, offset=nothing) for each in ascents]
+        )
 
     @property
     def highest(self) -> Ascent:
@@ -234,15 +290,14 @@ class Search:
 
 def search(
     objective: Objective,
-    center: Tensor,
-    gradient: Tensor,
     neighborhood: Neighborhood,
     *,
     steps: int,
     restarts: int,
     tol: float,
     seed: int,
-    directions: Tensor | None = None,
+    directions: Callable[[], Tensor],
+    known: tuple[Tensor, Tensor] | None = None,
     spend: Callable[[int], None] = lambda _: None,
 ) -> Search:
     """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
@@ -254,56 +309,88 @@ def search(
 
     Args:
         objective: its loss is maximized.
-        center: the loss at the objective's weights.
-        gradient: the gradient at the objective's weights, (n,).
-        neighborhood: a neighborhood of these weights.
+        neighborhood: a neighborhood of its weights.
         steps: largest number of gradients in an ascent.
         restarts: largest number of random starts.
         tol: see `ascend`. Two heights agree if they differ by at most this share.
         seed: seed of the random starts.
-        directions: directions of u, such as top eigenvectors, (n, k).
+        directions: gives directions of u, such as top eigenvectors, (n, k); called if the gradient is finite.
+        known: the loss and the gradient (n,) at the weights, where the caller has them.
         spend: called with the number of gradients after each.
+
+    Raises:
+        ValueError: the vectors of an ascent do not fit into the memory budget.
     """
-    scale = neighborhood.scale
+    points = remembered_points(objective)
+    center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
+    columns = list(directions().to(objective.theta).T) if is_finite else []
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
-        loss, slope = objective.value_and_gradient(objective.theta + scale * offset)
+        loss, gradient = objective.value_and_gradient(neighborhood.weights(objective.theta, offset))
         spend(1)
-        return float(loss - center), scale * slope
+        return float(loss - center), neighborhood.slope(gradient)
 
-    slope = scale * gradient
-    climb = partial(
-        ascend,
-        visit,
-        slope,
-        neighborhood=neighborhood,
-        steps=steps,
-        tol=tol,
-        rounding=rounding,
-        points=max(3, min(MOST_POINTS, objective.memory_budget // (2 * objective.theta.nbytes))),
-    )
-    result = Search(
-        [climb(start) for start in _planned_starts(slope, neighborhood, directions)], tol, rounding
-    )
-    generator = torch.Generator(objective.device).manual_seed(seed)
-    for index in range(restarts):
-        if not math.isfinite(result.highest.rise) or (result.converged and len(result.ascents) > 1):
-            break
-        draw = torch.randn(len(slope), dtype=slope.dtype, device=slope.device, generator=generator)
-        start = neighborhood.border(draw)
-        highest = neighborhood.border(result.highest.offset)
-        if index % 2 == 0 and bool(highest.any()):
-            # random directions of many weights are orthogonal, so that the sum lies halfway
-            start = neighborhood.border(start + highest)
-        result = Search([*result.ascents, climb(start)], tol, rounding)
+    def climb(start: Callable[[], Tensor]) -> Ascent:
+        return ascend(
+            visit,
+            slope,
+            start,
+            neighborhood=neighborhood,
+            steps=steps,
+            tol=tol,
+            rounding=rounding,
+            points=points,
+        )
+
+    result = Search([], center, tol, rounding)
+    with objective.memory.room_for_vectors(
+        LEAST_VECTORS + 2 * points, LEAST_VECTORS, "a search for the sharpness"
+    ):
+        while columns:
+            result = result.joined(climb(lambda: neighborhood.border(columns[0])))
+            result = result.joined(climb(lambda: neighborhood.border(columns.pop(0)).neg_()))
+        result = result.joined(climb(lambda: neighborhood.border(slope.at_center())), is_first=True)
+        generator = torch.Generator(objective.device).manual_seed(seed)
+        for index in range(restarts):
+            if not math.isfinite(result.highest.rise) or (result.converged and len(result.ascents) > 1):
+                break
+            near = result.highest.offset if index % 2 == 0 else None
+            result = result.joined(
+                climb(partial(_random_start, objective.theta, neighborhood, near, generator))
+            )
     return result
 
 
-def _planned_starts(slope: Tensor, neighborhood: Neighborhood, directions: Tensor | None) -> Iterator[Tensor]:
-    yield neighborhood.border(slope)
-    if directions is not None:
-        for direction in directions.to(slope).T:
-            start = neighborhood.border(direction)
-            yield start
-            yield -start
+def remembered_points(objective: Objective) -> int:
+    """How many points of an ascent are remembered: 0 where the memory budget has no room for 3."""
+    vectors = objective.memory.budget // objective.memory.vector - 1 - LEAST_VECTORS
+    points = min(MOST_POINTS, vectors // 2)
+    return points if points >= 3 else 0
+
+
+def _at_center(
+    objective: Objective,
+    neighborhood: Neighborhood,
+    known: tuple[Tensor, Tensor] | None,
+    *,
+    holds_slope: bool,
+) -> tuple[Tensor, Slope, bool]:
+    """The loss at the center, its slope, and whether that is finite. A slope that is not held is computed anew."""
+    center, gradient = known or objective.value_and_gradient()
+    slope = neighborhood.slope(gradient if known is None else gradient.clone())
+    is_finite, gain = bool(slope.isfinite().all()), neighborhood.gain(slope)
+    if holds_slope:
+        return center, Slope(lambda: slope, gain), is_finite
+    return center, Slope(lambda: neighborhood.slope(objective.gradient()), gain), is_finite
+
+
+def _random_start(
+    theta: Tensor, neighborhood: Neighborhood, near: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    draw = torch.randn(len(theta), dtype=theta.dtype, device=theta.device, generator=generator)
+    start = neighborhood.border(draw)
+    if near is not None and bool(near.any()):
+        # random directions of many weights are orthogonal, so that the sum lies halfway
+        start = neighborhood.border(start.add_(neighborhood.border(near)))
+    return start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -256,18 +257,16 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
     found = []
     for loss, objective in objectives.items():
         neighborhood = Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive))
-        center, gradient = task.shared[loss]
         found.append(
             search(
                 objective,
-                center,
-                gradient,
                 neighborhood,
                 steps=task.steps,
                 restarts=task.restarts,
                 tol=WORST_TOL,
                 seed=task.seed,
-                directions=top_direction(objective, gradient, neighborhood.scale, task.seed),
+                directions=partial(top_direction, objective, neighborhood.scale, task.seed),
+                known=task.shared[loss],
             )
         )
     count = len(objectives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,32 +25,32 @@ class SecantModel:
     number of gradients.
 
     Args:
-        like: a vector (n,) with the dtype and the device of all offsets.
+        slope: the gradient (n,) at the center, which is the first point.
         points: number of points that are kept, at least 3. Each takes two vectors, an offset and a gradient.
     """
 
-    def __init__(self, like: Tensor, points: int) -> None:
-        self.offsets = like.new_zeros(points, len(like))
-        self.gradients = torch.zeros_like(self.offsets)
-        self.rises: list[float] = []
+    def __init__(self, slope: Tensor, points: int) -> None:
+        # the center's offset is 0, and is not held
+        self.offsets: list[Tensor | None] = [None]
+        self.gradients = [slope]
+        self.rises = [0.0]
+        self._points = points
         # inner products of offsets with offsets, and of offsets with gradients
         self._gram = np.zeros((points, points))
         self._secants = np.zeros((points, points))
 
     def add(self, offset: Tensor, gradient: Tensor, rise: float) -> None:
-        """Keeps a point. If all places are taken, the lowest point is dropped, but never the first one."""
-        if len(self.rises) < len(self.offsets):
-            place = len(self.rises)
-            self.rises.append(rise)
-        else:
+        """Keeps a point. If all places are taken, the lowest point is dropped, but never the center."""
+        place = len(self.rises)
+        if place == self._points:
             place = 1 + int(np.argmin(self.rises[1:]))
-            self.rises[place] = rise
-        self.offsets[place], self.gradients[place] = offset, gradient
+        here = slice(place, place + 1)
+        self.offsets[here], self.gradients[here], self.rises[here] = [offset], [gradient], [rise]
         known = len(self.rises)
-        self._gram[place, :known] = _array(self.offsets[:known] @ offset)
+        self._gram[place, :known] = _products(self.offsets, offset)
         self._gram[:known, place] = self._gram[place, :known]
-        self._secants[:known, place] = _array(self.offsets[:known] @ gradient)
-        self._secants[place, :known] = _array(self.gradients[:known] @ offset)
+        self._secants[:known, place] = _products(self.offsets, gradient)
+        self._secants[place, :known] = _products(self.gradients, offset)
 
     def maximum(self, radius: float) -> tuple[Tensor, Tensor]:
         """The model's maximum in the ball around 0, and the model's gradient there; each is (n,)."""
@@ -61,7 +62,8 @@ class SecantModel:
         lengths = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", differences, gram, differences), 0))
         is_long = lengths > SMALLEST_STEP * radius
         if not is_long.any():
-            return self.offsets[best], self.gradients[best]
+            offset = self.offsets[best]
+            return torch.zeros_like(self.gradients[0]) if offset is None else offset, self.gradients[best]
         differences = differences[:, is_long] / lengths[is_long]
         squares, mixing = np.linalg.eigh(differences.T @ gram @ differences)
         is_independent = squares > INDEPENDENT * squares[-1]
@@ -75,8 +77,7 @@ class SecantModel:
         top = largest_in_ball(slope - curvatures * place, curvatures, reach)
         weights = basis @ (top - place)
         weights[best] += 1
-        combination = torch.from_numpy(weights).to(self.offsets)
-        return combination @ self.offsets[:known], combination @ self.gradients[:known]
+        return _combined(weights, self.offsets), _combined(weights, self.gradients)
 
 
 def largest_in_ball(slope: FloatArray, curvatures: FloatArray, radius: float) -> FloatArray:
@@ -115,5 +116,15 @@ def largest_in_ball(slope: FloatArray, curvatures: FloatArray, radius: float) ->
     return on_sphere * (radius / np.linalg.norm(on_sphere))
 
 
-def _array(values: Tensor) -> FloatArray:
-    return np.asarray(values.double().cpu().numpy())
+def _products(vectors: Sequence[Tensor | None], with_vector: Tensor) -> FloatArray:
+    """The inner products of vectors, of which None is 0, with one."""
+    found = [with_vector.new_zeros(()) if each is None else each @ with_vector for each in vectors]
+    return np.asarray(torch.stack(found).double().cpu().numpy())
+
+
+def _combined(weights: FloatArray, vectors: Sequence[Tensor | None]) -> Tensor:
+    pairs = [(float(weight), each) for weight, each in zip(weights, vectors, strict=True) if each is not None]
+    total = torch.zeros_like(pairs[0][1])
+    for weight, vector in pairs:
+        total.add_(vector, alpha=weight)
+    return total

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.krylov import SymmetricOperator, top_eigenpairs
+from landscape.krylov.eigenpairs import fewest_vectors
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
-from landscape.perturbations.ascent import NORMS, Neighborhood, search
+from landscape.perturbations.ascent import NORMS, Neighborhood, remembered_points, search
 from landscape.perturbations.relative_scale import scale_of
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
@@ -116,16 +117,17 @@ def sharpness(
     check_ascent(rho, norm, steps, restarts, tol)
     spent = objective.gradients
     neighborhood = Neighborhood(rho, norm, scale_of(objective, adaptive))
-    directions = None if start is None else _vectors(start, objective)
-    center, gradient = objective.value_and_gradient()
-    if directions is None or adaptive != "none":
-        directions = top_direction(objective, gradient, neighborhood.scale, seed)
-    starts = 1 + restarts + (0 if directions is None else 2 * directions.shape[1])
+    given = None if start is None else _vectors(start, objective)
+    if adaptive != "none":
+        given = None
+
+    def directions() -> Tensor:
+        return top_direction(objective, neighborhood.scale, seed) if given is None else given
+
+    starts = 1 + restarts + 2 * (1 if given is None else given.shape[1])
     with counted(steps * starts, progress, "sharpness", "gradients") as spend:
         found = search(
             objective,
-            center,
-            gradient,
             neighborhood,
             steps=steps,
             restarts=restarts,
@@ -134,10 +136,11 @@ def sharpness(
             directions=directions,
             spend=spend,
         )
+    highest, scale = found.highest, neighborhood.scale
     return Sharpness(
-        value=found.highest.rise,
+        value=highest.rise,
         one_step=found.ascents[0].first_rise,
-        center_loss=float(center),
+        center_loss=float(found.center),
         rho=rho,
         steps=steps,
         restarts=restarts,
@@ -151,30 +154,34 @@ def sharpness(
         tol=tol,
         converged=found.converged,
         loss_unit=unit_of(objective.loss_fn),
-        offset=neighborhood.scale * found.highest.offset,
+        offset=highest.offset if isinstance(scale, float) else scale * highest.offset,
     )
 
 
-def top_direction(objective: Objective, gradient: Tensor, scale: Tensor | float, seed: int) -> Tensor | None:
-    """An approximate top eigenvector (n, 1) of T H T; None if the gradient is not finite.
+def top_direction(objective: Objective, scale: Tensor | float, seed: int) -> Tensor:
+    """An approximate top eigenvector (n, 1) of T H T.
 
     The matrix is T H T and not H, so that rescaling of layers changes neither the neighborhood nor the search.
     """
-    if not bool(gradient.isfinite().all()):
-        return None
     hessian = Hessian(objective)
     hessian.expect(MOST_PRODUCTS // 3)
-    columns = scale if isinstance(scale, float) else scale[:, None]
-    scaled = SymmetricOperator(
-        lambda block: columns * (hessian @ (columns * block)),
-        objective.n_parameters,
-        objective.dtype,
-        objective.device,
-    )
+
+    def product(block: Tensor) -> Tensor:
+        if isinstance(scale, float):
+            return hessian @ block
+        columns = scale[:, None]
+        return (hessian @ (columns * block)).mul_(columns)
+
+    scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
     generator = torch.Generator(objective.device).manual_seed(seed)
-    return top_eigenpairs(
-        scaled, 1, tol=ROUGHLY, max_products=MOST_PRODUCTS, max_vectors=MOST_PRODUCTS, generator=generator
-    ).vectors
+    least = min(objective.n_parameters, fewest_vectors(1, 1))
+    most = max(least, MOST_PRODUCTS) if remembered_points(objective) else least
+    objective.check_that_derivatives_exist()
+    what = "the top direction of a sharpness"
+    with objective.memory.room_for_vectors(most, least, what) as count:
+        return top_eigenpairs(
+            scaled, 1, tol=ROUGHLY, max_products=MOST_PRODUCTS, max_vectors=count, generator=generator
+        ).vectors
 
 
 def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -> None:

@@ -20,6 +20,8 @@ from landscape.results.shown import Result
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
+PIECE = 2**16
+"""Entries of a direction that are copied to float64 at a time."""
 
 
 @result
@@ -76,16 +78,14 @@ def random_directions(
     if count < 1:
         raise ValueError(f"count: must be at least 1, got {count}")
     generator = torch.Generator(objective.device).manual_seed(seed)
-    columns = []
-    for _ in range(count):
-        # one direction at a time, so that a direction does not depend on the count
-        draws = [
-            torch.randn(shape, dtype=objective.dtype, device=objective.device, generator=generator).flatten()
-            for shape in objective.shapes
-        ]
-        columns.append(torch.cat(draws))
-    drawn = _directions(torch.stack(columns, 1), "random", seed=seed)
-    return normalized(drawn, objective, normalize, one_dimensional=one_dimensional)
+    check_normalization(normalize, one_dimensional)
+    rows = objective.theta.new_empty(count, objective.n_parameters)
+    for row in rows:
+        # one tensor at a time, so that a direction does not depend on how many there are
+        for part in objective.unflatten(row).values():
+            torch.randn(part.shape, generator=generator, out=part)
+        _normalize(row, objective, normalize, one_dimensional)
+    return _directions(rows.T, f"{normalize}-normalized", one_dimensional=one_dimensional, seed=seed)
 
 
 def normalized(
@@ -104,31 +104,22 @@ def normalized(
     Raises:
         ValueError: an argument is out of range.
     """
+    check_normalization(per, one_dimensional)
+    rows = directions.vectors.T.clone(memory_format=torch.contiguous_format)
+    for row in rows:
+        _normalize(row, objective, per, one_dimensional)
+    kind = f"{directions.kind}, {per}-normalized"
+    return _directions(rows.T, kind, one_dimensional=one_dimensional, seed=directions.seed)
+
+
+def check_normalization(per: str, one_dimensional: str) -> None:
+    """Raises ValueError for what is none of `NORMALIZATIONS` or `ONE_DIMENSIONAL`."""
     if per not in NORMALIZATIONS:
         raise ValueError(f"normalize: must be one of {', '.join(NORMALIZATIONS)}, got {per!r}")
     if one_dimensional not in ONE_DIMENSIONAL:
         raise ValueError(
             f"one_dimensional: must be one of {', '.join(ONE_DIMENSIONAL)}, got {one_dimensional!r}"
         )
-    weights = objective.unflatten(objective.theta)
-    columns = []
-    for vector in directions.vectors.T:
-        parts = objective.unflatten(vector.contiguous())
-        if per == "model":
-            left_out = one_dimensional == "zero"
-            kept = {n: torch.zeros_like(p) if left_out and p.ndim < 2 else p for n, p in parts.items()}
-            whole = torch.cat([part.flatten() for part in kept.values()])
-            columns.append(_of_norm(whole, torch.linalg.vector_norm(objective.theta)))
-            continue
-        scaled = [
-            _with_norms(
-                parts[name], weight, per, one_dimensional, partial(filter_norms, objective.model, name)
-            )
-            for name, weight in weights.items()
-        ]
-        columns.append(torch.cat([part.flatten() for part in scaled]))
-    kind = f"{per}-normalized" if directions.kind == "random" else f"{directions.kind}, {per}-normalized"
-    return _directions(torch.stack(columns, 1), kind, one_dimensional=one_dimensional, seed=directions.seed)
 
 
 def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
@@ -219,12 +210,22 @@ def _directions(vectors: Tensor, kind: str, *, one_dimensional: str = "kept", se
     return Directions(vectors.detach(), cosines, kind, one_dimensional, seed, angles)
 
 
+def _normalize(vector: Tensor, objective: Objective, per: str, one_dimensional: str) -> None:
+    """Gives a vector (n,), in place, the norms of the objective's weights."""
+    weights = objective.unflatten(objective.theta)
+    for name, part in objective.unflatten(vector).items():
+        if part.ndim < 2 and one_dimensional == "zero":
+            part.zero_()
+        elif per != "model":
+            part.copy_(_with_norms(part, weights[name], per, partial(filter_norms, objective.model, name)))
+    if per == "model":
+        vector.copy_(_of_norm(vector, torch.linalg.vector_norm(objective.theta)))
+
+
 def _with_norms(
-    direction: Tensor, weight: Tensor, per: str, one_dimensional: str, of_filters: Callable[[Tensor], Tensor]
+    direction: Tensor, weight: Tensor, per: str, of_filters: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The direction of one tensor, scaled to the norms of its weights."""
-    if weight.ndim < 2 and one_dimensional == "zero":
-        return torch.zeros_like(direction)
+    """The direction of one tensor with the norms of its weights."""
     if weight.ndim < 2 or per == "layer":
         return _of_norm(direction, torch.linalg.vector_norm(weight))
     norms, wanted = of_filters(direction), of_filters(weight)
@@ -238,5 +239,8 @@ def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
 
 
 def _cosines(vectors: Tensor) -> FloatArray:
-    unit = torch.nn.functional.normalize(vectors.double(), dim=0)
-    return np.asarray((unit.T @ unit).cpu().numpy(), dtype=np.float64)
+    products = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for piece in vectors.split(PIECE):
+        products += piece.double().T @ piece.double()
+    lengths = products.diagonal().sqrt().clamp(min=1e-12)
+    return np.asarray((products / lengths.outer(lengths)).cpu().numpy(), dtype=np.float64)

@@ -14,8 +14,8 @@ from tests.analysis.synthetic_study import table, verdict
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
 NOTHING = float("nan")
-PAIR = at_equal_loss("jacobian_trace", "pair")
-SERIES = at_equal_loss("jacobian_trace", "series")
+PAIR, PAIR_HIGHEST = (at_equal_loss("jacobian_trace", level, "pair") for level in ("lowest", "highest"))
+SERIES = at_equal_loss("jacobian_trace", "lowest", "series")
 
 
 def test_between_two_epochs_a_power_of_the_loss_is_read_off_exactly():
@@ -100,7 +100,7 @@ def test_what_only_follows_from_the_loss_reached_is_no_effect_of_redrawn_labels(
     assert verdict(pd.concat([fixed, redrawn], ignore_index=True), "F4") == expected
 
 
-def test_the_level_of_a_pair_is_the_lowest_that_both_runs_pass():
+def test_the_levels_of_a_pair_are_the_lowest_and_the_highest_that_both_runs_pass():
     runs = pd.concat(
         [
             probed(FIXED, 0.0, "symmetric", seed=0),
@@ -108,9 +108,18 @@ def test_the_level_of_a_pair_is_the_lowest_that_both_runs_pass():
         ],
         ignore_index=True,
     )
-    found = with_equal_loss(runs).groupby("noise_rate")[PAIR].mean()
-    for rate, level in {0.2: 0.9, 0.4: 1.5, 0.6: 1.9}.items():
-        assert found[rate] == pytest.approx(1e4 * level**-2, rel=0.02)
+    found = with_equal_loss(runs).groupby("noise_rate")[[PAIR, PAIR_HIGHEST]].mean()
+    for rate, lowest in {0.2: 0.9, 0.4: 1.5, 0.6: 1.9}.items():
+        assert found.loc[rate, PAIR] == pytest.approx(1e4 * lowest**-2, rel=0.02)
+        assert found.loc[rate, PAIR_HIGHEST] == pytest.approx(1e4 * 2.2**-2, rel=0.02)
+
+
+def test_an_effect_at_low_losses_alone_is_not_enough():
+    fixed = probed(FIXED, 0.0, "symmetric", seed=0)
+    redrawn = probed(REDRAWN, 0.0, "symmetric, redrawn each step", seed=1)
+    low = [column_at_loss("jacobian_trace", level) for level in LOSS_LEVELS if level < 2]
+    redrawn[low] /= 10
+    assert verdict(pd.concat([fixed, redrawn], ignore_index=True), "F4") != SUPPORTED_HERE
 
 
 def test_a_run_that_diverged_does_not_raise_the_level_of_the_others():
