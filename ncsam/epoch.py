@@ -141,7 +141,13 @@ def _steps(
 
 
 def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
-    """A step along the gradients in `.grad`. Longer ones than `max_gradient_norm` are scaled down to this norm."""
+    """A step along the gradients in `.grad`. Longer ones than `max_gradient_norm` are scaled down to this norm.
+
+    Without any gradient there is no step.
+    """
+    # a scaler fails on a step without any gradient, as of a batch of which no sample is kept
+    if all(weight.grad is None for weight in method.parameters()):
+        return
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:

@@ -37,7 +37,7 @@ from ncsam.training_checks import (
 METRICS = {
     **EVALUATION_METRICS,
     "learning_rate": ("", "learning rate of the epoch"),
-    "seconds": ("s", "time spent in training steps since the start, evaluation not counted"),
+    "seconds": ("s", "time spent in training since the start, evaluation not counted"),
     "gradients": ("batch gradients", "gradients spent in training steps since the start"),
     "perturbation_norm": (
         "",
@@ -192,8 +192,11 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
+        started = now(device)
         method.before_epoch(_training_set(method, evaluated[0], labels, batch_size, seeds))
+        prepared = now(device) - started
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
+        steps["seconds"] += prepared
         ranks.share_buffers(method.networks())
         if scheduler is not None:
             started = now(device)

@@ -111,6 +111,11 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
         raise ValueError(
             f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
         )
+    if study.measured and METHODS[method.name].predicts_by_several:
+        raise ValueError(
+            f"{field}.name: several networks of {method.name!r} predict together, and a landscape is one network's; "
+            "write measured = false, or leave the method out"
+        )
     if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].requires.peer:
         raise ValueError(
             f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from analysis.run.measurements import MEASURES, Subject, measure
 from analysis.run.probes import study_probes
 from analysis.run.run_data import RunData, load_run_data
 from analysis.run.training import Training, new_model
-from ncsam import History
+from ncsam import History, Method
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -66,7 +67,7 @@ def execute(
 def _trained(
     run: Run, choice: Choice, data: RunData, path: Path, report: Report
 ) -> tuple[nn.Module, History]:
-    """The trained model and the history of its training."""
+    """The network that predicts, and the history of its training."""
     config = run.config
     fingerprint = fingerprint_of_training(run, choice, data.digest)
     checkpoint = path.with_name(f"{path.stem}.{fingerprint[:12]}.ckpt")
@@ -79,8 +80,24 @@ def _trained(
     model = new_model(config, data, "weights")
     method = training.method(model, transition, choice.hyperparameters)
     method.gradient_count = spent
-    probes = study_probes(config, method, model, data.train, data.labels)
-    return model, training.fit(method, checkpoint, partial(report, "training"), probes)
+    probes = study_probes(config, method, partial(_predictor, method, model), data.train, data.labels)
+    history = training.fit(method, checkpoint, partial(report, "training"), probes)
+    return _predictor(method, model), history
+
+
+def _predictor(method: Method, model: nn.Module) -> nn.Module:
+    """The network whose accuracy is in the history: the trained model, or the average of its weights.
+
+    The first one, where several predict together; such runs are not measured.
+    """
+    first = method.predictors()[0]
+    if first is method.passes.module:
+        # the method may have the model in a compiled wrapper
+        return model
+    # an average requires no gradient, and so could not be measured
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(getattr(first, "_orig_mod", first).state_dict())
+    return twin
 
 
 def fingerprint_of_training(run: Run, choice: Choice, data: str) -> str:

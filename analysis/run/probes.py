@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ from ncsam.probes import Probe, gradient_probe
 EIGENVALUE_TOL = 0.1
 """Tolerance of the residual. The error of the eigenvalue is of second order in the residual."""
 MAX_PRODUCTS = 60
+Predictor = Callable[[], nn.Module]
+"""() -> the network that predicts at this point of the training."""
 LANDSCAPE_METRICS = {
     f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
     for loss, labels in (("observed", "observed"), ("clean", "true"))
@@ -34,9 +37,12 @@ LANDSCAPE_METRICS = {
 
 
 def study_probes(
-    config: RunConfig, method: Method, model: nn.Module, train: Split, labels: NoisyLabels
+    config: RunConfig, method: Method, predictor: Predictor, train: Split, labels: NoisyLabels
 ) -> list[Probe]:
-    """The probes of a run's configuration, on the same training samples for every method."""
+    """The probes of a run's configuration, on the same training samples for every method.
+
+    The gradients are those of the method's model; the landscape is that of the network that predicts.
+    """
     settings = config.training
     if config.measure is None or not settings.probe_epochs:
         return []
@@ -46,16 +52,16 @@ def study_probes(
     epochs = settings.probe_epochs
     return [
         gradient_probe(method, inputs, part.observed, part.clean, samples, epochs=epochs),
-        landscape_probe(config, model, inputs, part, rho=config.measure.sharpness_rho),
+        landscape_probe(config, predictor, inputs, part, rho=config.measure.sharpness_rho),
         *(
-            tracking_probe(config, model, inputs, part, measure=measure)
+            tracking_probe(config, predictor, inputs, part, measure=measure)
             for measure in settings.probe_measures
         ),
     ]
 
 
 def landscape_probe(
-    config: RunConfig, model: nn.Module, inputs: Tensor, labels: NoisyLabels, *, rho: float
+    config: RunConfig, predictor: Predictor, inputs: Tensor, labels: NoisyLabels, *, rho: float
 ) -> Probe:
     """A probe of sharpness and top eigenvalue, of the cross-entropy with observed and with true labels."""
 
@@ -63,7 +69,7 @@ def landscape_probe(
         metrics = dict.fromkeys(LANDSCAPE_METRICS, float("nan"))
         start = None
         for loss, targets in (("observed", labels.observed), ("clean", labels.clean)):
-            objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            objective = Objective(predictor(), nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
             if not math.isfinite(objective.value()):
                 continue
             eigen = top_eigenvalues(
@@ -85,7 +91,7 @@ def landscape_probe(
 
 
 def tracking_probe(
-    config: RunConfig, model: nn.Module, inputs: Tensor, labels: NoisyLabels, *, measure: str
+    config: RunConfig, predictor: Predictor, inputs: Tensor, labels: NoisyLabels, *, measure: str
 ) -> Probe:
     """A measure of `landscape.tracking` of the cross-entropy with observed and with true labels.
 
@@ -96,7 +102,7 @@ def tracking_probe(
 
     def objectives() -> dict[str, Objective]:
         return {
-            loss: Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            loss: Objective(predictor(), nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
             for loss, targets in (("observed", labels.observed), ("clean", labels.clean))
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import rows_of
+from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.two_networks import TwoNetworks
@@ -70,23 +70,23 @@ class AUMFilter(TwoNetworks):
         return [self.peer.module if self.is_ranking() else self.passes.module]
 
     def kept(self) -> Tensor:
-        """bool (n,): which samples the second network learns from; all if none was ranked."""
+        """bool (n,): which samples the second network learns from; a sample that was never ranked is kept."""
         if not self.seen.any():
             return torch.ones(len(self.margins), dtype=torch.bool)
         count = int(self.removed * len(self.margins) + 1e-9)
-        areas = self.margins / self.seen.clamp(min=1)
+        areas = torch.where(self.seen > 0, self.margins / self.seen, torch.inf)
         kept = torch.ones(len(areas), dtype=torch.bool)
         kept[areas.argsort(stable=True)[:count]] = False
         return kept
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Adds the gradient of the network that learns now; none if no sample of the batch is kept."""
+        """Adds the gradient of the network that learns now; none if too few of its samples are kept."""
         if indices is None:
             raise ValueError("indices: AUMFilter ranks single samples; pass their positions")
         if self.is_ranking():
             return self._rank(inputs, targets, indices)
         rows = self.kept()[indices.cpu()].nonzero().flatten().to(targets.device)
-        if not len(rows):
+        if not can_learn_from(self.model, rows):
             return torch.zeros((), device=targets.device)
         return self.passes.backward(
             rows_of(inputs, rows), targets[rows], indices[rows], moves_statistics=True
@@ -100,8 +100,11 @@ class AUMFilter(TwoNetworks):
         self.passes.sample_gradients += len(targets)
         loss = self.peer.loss(outputs, targets, indices)
         self.peer.backward_of(loss)
-        places = indices.cpu()
-        self.margins[places] += margins_of(outputs.detach(), targets).double().cpu()
+        margins = margins_of(outputs.detach(), targets).double().cpu()
+        # a pass that overflowed says nothing of its samples, and its step is skipped
+        finite = margins.isfinite()
+        places = indices.cpu()[finite]
+        self.margins[places] += margins[finite]
         self.seen[places] += 1
         return loss.detach()
 

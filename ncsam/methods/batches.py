@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
 Batch = Any
@@ -38,6 +39,13 @@ def samples_in(batch: Batch) -> int | None:
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     """Some samples of a batch that can be cut."""
     return tree_map(lambda leaf: leaf[rows], batch)
+
+
+def can_learn_from(model: nn.Module, rows: Tensor) -> bool:
+    """Whether a training pass of these rows alone is possible: BatchNorm has no statistics of a single sample."""
+    if len(rows) != 1:
+        return len(rows) > 0
+    return not any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

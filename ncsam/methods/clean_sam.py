@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import rows_of
+from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
@@ -19,7 +19,8 @@ class CleanSAM(SAM):
     With `descent="clean"` the method is SAM on the clean part of the training set, and with rho = 0 too ordinary
     training on it: the ceiling for methods that select samples. With `"all"` only the perturbation is free of wrong
     labels (g_clean of Eq. 3 of arXiv:2601.19947). This is a control and no method for use, because it knows which
-    labels are wrong. A batch without clean samples has no gradient. `fit()` hands over the indices.
+    labels are wrong. A batch without clean samples has no gradient, and neither has one with
+    a single clean sample if the model has BatchNorm. `fit()` hands over the indices.
 
     Args:
         model: in training mode.
@@ -33,7 +34,7 @@ class CleanSAM(SAM):
         ValueError: settings out of range.
     """
 
-    requires = Requirements(classes=True)
+    requires = Requirements(classes=True, one_process=True)
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class CleanSAM(SAM):
         if self.descent == "all":
             return super().fill_gradients(inputs, targets, indices)
         part = self._clean_part(inputs, targets, indices)
-        if len(part[1]):
+        if can_learn_from(self.model, part[1]):
             return super().fill_gradients(*part)
         self.ascent = None
         return torch.zeros((), device=targets.device)
@@ -66,7 +67,7 @@ class CleanSAM(SAM):
         if self.descent == "clean" or self.stays_at_w:
             return super().fill_own_gradients(inputs, targets, indices)
         part = self._clean_part(inputs, targets, indices)
-        if not len(part[1]):
+        if not can_learn_from(self.model, part[1]):
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         self.ascent = self.ascend(*part)
         self.descend(self.ascent, inputs, targets, indices)

@@ -53,6 +53,7 @@ class DivideMix(TwoNetworks):
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
+    predicts_by_several = True
 
     def __init__(
         self,

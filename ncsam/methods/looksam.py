@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from ncsam.methods.passes import TrainingLoss
@@ -63,7 +64,9 @@ class LookSAM(SAM):
         sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
         square = inner_product(ascent.gradient, ascent.gradient)
         along = inner_product(ascent.gradient, sharp) / square.where(square > 0, square.new_ones(()))
-        self.kept = added(sharp, scaled(ascent.gradient, along), alpha=-1.0)
+        kept = added(sharp, scaled(ascent.gradient, along), alpha=-1.0)
+        # what overflowed is not kept, and the next step is one of SAM
+        self.kept = kept if torch.isfinite(norm(kept)) else []
         self.passes.accumulate(sharp)
 
     def state_dict(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Method(ABC):
         epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
             no share of the training.
         requires: what the method requires of the training: a peer, classes, mixable inputs, a single process.
+        predicts_by_several: several networks predict together, so that no single landscape is the method's.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
 
@@ -55,6 +56,7 @@ class Method(ABC):
     """
 
     requires: ClassVar[Requirements] = Requirements()
+    predicts_by_several: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
 

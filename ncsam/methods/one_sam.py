@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ncsam.methods.batches import ignored_label, is_sum
 from ncsam.methods.passes import LossFunction, remembers_samples
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
@@ -26,12 +27,13 @@ class OneSAM(SAM):
 
     Args:
         model: in training mode, without BatchNorm.
-        loss_fn: (outputs, targets) -> mean loss.
+        loss_fn: (outputs, targets) -> mean loss, in which every sample counts alike.
         rho: radius of each perturbation in weight space, l2.
         warmup: share of the training with ordinary gradients.
 
     Raises:
-        ValueError: the model has BatchNorm, the loss remembers samples, or rho is out of range.
+        ValueError: the model has BatchNorm, the loss remembers samples, weighs classes or is a sum, or rho is out of
+            range.
     """
 
     requires = Requirements(classes=True)
@@ -46,6 +48,11 @@ class OneSAM(SAM):
             raise ValueError(
                 f"loss_fn: {type(loss_fn).__name__} remembers samples, which 1-SAM cannot map over"
             )
+        if isinstance(getattr(loss_fn, "weight", None), Tensor) or is_sum(loss_fn):
+            raise ValueError(
+                f"loss_fn: {type(loss_fn).__name__} weighs classes or is a sum, and 1-SAM takes the plain mean of the "
+                "samples' losses; leave out weight= and reduction="
+            )
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the mean of the samples' perturbed gradients to `.grad`."""
@@ -54,8 +61,14 @@ class OneSAM(SAM):
         passes = self.passes
         if passes.autocast_dtype is not None or passes.micro_batch_size is not None:
             raise ValueError("passes: 1-SAM computes in the model's precision and cuts batches by itself")
+        ignored = ignored_label(self.loss_fn)
+        if ignored is not None and (targets == ignored).any():
+            raise ValueError(
+                f"targets: has the label {ignored} that the loss ignores, and 1-SAM takes the mean over all samples; "
+                "leave these samples out"
+            )
         # an ordinary pass over one sample finds the weights that the loss reaches
-        passes.gradient(inputs[:1], targets[:1], None)
+        passes.find_reached(inputs[:1], targets[:1])
         weights = {
             name: weight.detach() for name, weight in passes.module.named_parameters() if weight.requires_grad
         }
@@ -67,6 +80,8 @@ class OneSAM(SAM):
         passes.sample_gradients += 2 * len(targets)
         total = [torch.stack(parts).sum(0) / len(targets) for parts in zip(*pieces, strict=True)]
         loss, *mean = total
+        if passes.averages:
+            passes.average(mean, len(targets))
         passes.accumulate(mean)
         return loss
 

@@ -209,6 +209,12 @@ class Passes:
             self.average(total, samples_in(inputs) or 1)
         return torch.stack(losses).sum(), joined(outputs), total
 
+    def find_reached(self, inputs: Batch, targets: Batch) -> None:
+        """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
+        with self._statistics(move=False):
+            loss = self.loss(self.outputs(self.module, inputs, None, first=False), targets, None)
+            self._reached = _gradient_and_reached(loss, self.module)[1]
+
     def backward_of(self, loss: Tensor) -> None:
         """Calls `loss.backward()`, with the loss scaled if there is a scaler."""
         self._scale(loss).backward()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ncsam.methods.batches import rows_of
+from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
@@ -113,7 +113,7 @@ class PES(Method):
             self.weights = class_weights(train.observed[self.is_confident], outputs.shape[1]).to(outputs)
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
-        """Adds the gradient of the layers that are trained now; none if no sample of the batch is confident."""
+        """Adds the gradient of the layers that are trained now; none if too few samples are confident."""
         alone = self.trained_alone()
         if self.part(self.known_progress()) < len(self.ends):
             with self._only(alone):
@@ -125,7 +125,7 @@ class PES(Method):
         if self.passes.micro_batch_size is not None:
             raise ValueError("micro_batch_size: PES divides by the weights of a whole batch")
         rows = self.is_confident[indices].nonzero().flatten()
-        if not len(rows) or not self.weights[targets[rows]].any():
+        if not can_learn_from(self.model, rows) or not self.weights[targets[rows]].any():
             return torch.zeros((), device=targets.device)
         outputs = self.passes.outputs(self.passes.model, rows_of(inputs, rows), indices[rows], first=True)
         loss = cross_entropy(outputs, targets[rows], self.weights.to(outputs))

@@ -15,6 +15,7 @@ from ncsam import (
     ClusterNCSAM,
     CoTeaching,
     EarlyLearningRegularization,
+    OneSAM,
 )
 from ncsam.epoch import optimizer_step
 from ncsam.methods.passes import piece_sizes
@@ -25,10 +26,13 @@ from tests.ranks import joined, on_two_ranks
 
 METHODS = {name: make for name, make in ALL_METHODS.items() if name not in ("asam", "cluster-ncsam")}
 
+MAKERS = {**METHODS, "1-sam": lambda m: OneSAM(m, loss_fn, rho=0.3)}
+"""Those that some tests cannot take, too."""
+
 
 def stepped(name, model, configure=lambda _: None):
     """The method after one step on the batch of seed 0."""
-    method = METHODS[name](model)
+    method = MAKERS[name](model)
     method.progress = 1.0
     configure(method.passes)
     loss = method.backward(*batch(), torch.arange(16))
@@ -219,7 +223,7 @@ def _rank(rank, port, name, average, directory):
         model = network()
         inputs, targets = batch()
         own = slice(8 * rank, 8 * rank + 8)
-        method = METHODS[name](DistributedDataParallel(model))
+        method = MAKERS[name](DistributedDataParallel(model))
         method.progress = 1.0
         method.passes.average_over_ranks = average
         method.backward(inputs[own], targets[own], torch.arange(16)[own])
@@ -231,13 +235,14 @@ def gradients_of_ranks(tmp_path, name, average):
     return [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["sam", "bsam"])
+@pytest.mark.parametrize("name", ["sam", "bsam", "1-sam"])
 def test_ranks_that_average_every_gradient_equal_one_process(tmp_path, name):
     ranks = gradients_of_ranks(tmp_path, name, average=True)
     model = network()
     stepped(name, model)
-    for gradients, _ in ranks:
+    for gradients, reductions in ranks:
         assert_same(gradients, grads(model))
+        assert name != "1-sam" or reductions == 1
 
 
 @pytest.mark.parametrize(("name", "own_reductions"), [("ncsam", 0), ("gsam", 1)])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ncsam import WSAM, CleanSAM, EarlyLearningRegularization, LookSAM, OneSAM, Plain
+from ncsam.epoch import optimizer_step
 from tests.ncsam.small_network import batch, gradient_at, grads, loss_fn, network, shifted, weights_of
 
 RHO = 0.3
@@ -88,6 +89,18 @@ def test_looksam_goes_on_from_its_checkpoint():
     assert not torch.equal(found[0], gradient(model, *batch(seed=1)))
 
 
+def test_looksam_keeps_nothing_of_a_step_that_overflowed():
+    model = network()
+    method = LookSAM(model, loss_fn, rho=RHO, every=3)
+    inputs, targets = batch()
+    method.backward(inputs * float("inf"), targets)
+    model.zero_grad()
+    # there is nothing to add, so that the next step is one of SAM
+    _, sharp = sharp_gradient(copy.deepcopy(model), inputs, targets)
+    method.backward(inputs, targets)
+    torch.testing.assert_close(flat(grads(model)), sharp, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9])
 def test_wsam_weights_the_sharpness(gamma):
     def direction(model, inputs, targets):
@@ -134,6 +147,21 @@ def test_1_sam_refuses_what_mixes_samples():
         OneSAM(network(), EarlyLearningRegularization(16, 4), rho=RHO)
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(weight=torch.ones(4).double()), nn.CrossEntropyLoss(reduction="sum")]
+)
+def test_1_sam_refuses_a_loss_in_which_samples_do_not_count_alike(loss):
+    with pytest.raises(ValueError, match="^loss_fn: CrossEntropyLoss weighs classes or is a sum"):
+        OneSAM(network(), loss, rho=RHO)
+
+
+def test_1_sam_refuses_a_label_that_the_loss_ignores():
+    inputs, targets = batch()
+    targets[3] = -100
+    with pytest.raises(ValueError, match="^targets: has the label -100 that the loss ignores"):
+        OneSAM(network(), loss_fn, rho=RHO).backward(inputs, targets)
+
+
 CLEAN = batch(seed=5)[1]
 
 
@@ -165,6 +193,35 @@ def test_clean_sam_without_a_clean_sample(descent):
     else:
         Plain(plain, loss_fn).backward(inputs, wrong)
         assert torch.equal(flat(grads(model)), flat(grads(plain)))
+
+
+@pytest.mark.parametrize("descent", ["clean", "all"])
+def test_clean_sam_takes_a_single_clean_sample_for_none_where_batch_norm_cannot_take_it(descent):
+    model, plain = network(batch_norm=True), network(batch_norm=True)
+    inputs, _ = batch()
+    labels = (CLEAN + 1) % 4
+    labels[3] = CLEAN[3]
+    method = CleanSAM(model, loss_fn, rho=RHO, clean_targets=CLEAN, descent=descent)
+    method.backward(inputs, labels, torch.arange(16))
+    if descent == "clean":
+        assert all(g is None for g in grads(model))
+    else:
+        Plain(plain, loss_fn).backward(inputs, labels)
+        assert torch.equal(flat(grads(model)), flat(grads(plain)))
+
+
+def test_a_batch_without_a_gradient_is_no_step_under_a_scaler():
+    model = network()
+    method = CleanSAM(model, loss_fn, rho=RHO, clean_targets=CLEAN)
+    method.passes.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = flat(model.parameters()).clone()
+    method.backward(batch()[0], (CLEAN + 1) % 4, torch.arange(16))
+    optimizer_step(method, optimizer, max_gradient_norm=1.0)
+    assert torch.equal(flat(model.parameters()), before)
+    method.backward(batch()[0], CLEAN, torch.arange(16))
+    optimizer_step(method, optimizer, max_gradient_norm=1.0)
+    assert not torch.equal(flat(model.parameters()), before)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """fit(): history, augmentation, edges and errors."""
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -229,3 +230,16 @@ def test_an_optimizer_of_another_model_is_refused(digits):
     _, optimizer, _ = prepare(dataset)
     with pytest.raises(ValueError, match="optimizer: holds no parameter of this method"):
         fit(method, optimizer, dataset.train, noisy, dataset.test, epochs=1, batch_size=128, seed=0)
+
+
+def test_what_a_method_does_before_an_epoch_is_timed(digits):
+    class Prepared(Plain):
+        def before_epoch(self, _train):
+            time.sleep(0.2)
+
+    dataset, labels = digits
+    model = build_model("mlp", dataset.input_shape, dataset.num_classes, seed=0, hidden=[4])
+    method = Prepared(model, nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    history = fit(method, optimizer, dataset.train, labels, dataset.test, epochs=1, batch_size=512, seed=0)
+    assert history.metrics["seconds"][0] >= 0.2

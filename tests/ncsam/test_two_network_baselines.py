@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import AUMFilter, DivideMix, ELRPlus, RegCE, build_method, predict, training_checks
+from ncsam import AUMFilter, CleanSAM, DivideMix, ELRPlus, RegCE, build_method, predict, training_checks
 from ncsam.methods.dividemix import chances_of_small
 from ncsam.methods.mixtures import Mixture, generator_of_step
 from ncsam.methods.training_set import TrainingSet
@@ -221,6 +221,26 @@ class TestAUMFilter:
         method.backward(*batch(), torch.arange(16))
         assert all(g is None for g in grads(method.model))
 
+    def test_a_pass_that_overflowed_says_nothing_of_its_samples(self):
+        inputs, targets = batch()
+        ranked = {}
+        for name, overflows in (("once", True), ("never", False)):
+            method = AUMFilter(network(), loss_fn, peer=network(seed=1), samples=16, removed=0.25)
+            at(method, 0.25).backward(inputs, targets, torch.arange(16))
+            if overflows:
+                method.backward(inputs * float("inf"), targets, torch.arange(16))
+            ranked[name] = method.kept()
+        assert torch.equal(ranked["once"], ranked["never"])
+        assert ranked["once"].sum() == 12
+
+    def test_a_single_kept_sample_is_taken_for_none_where_batch_norm_cannot_take_it(self):
+        method = AUMFilter(network(batch_norm=True), loss_fn, peer=network(seed=1), samples=16, removed=0.93)
+        method.margins[3] = 1.0
+        method.seen[:] = 1
+        assert int(method.removed * 16) == 14
+        at(method, 1.0).backward(batch()[0][:4], batch()[1][:4], torch.arange(4))
+        assert all(g is None for g in grads(method.model))
+
 
 class TestRegCE:
     def test_its_average_is_the_mean_first_and_follows_exponentially_then(self):
@@ -296,9 +316,13 @@ def test_settings_out_of_range_are_named(name, options, field):
         make(network(), network(seed=1), **options)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+def clean_sam(model, _):
+    return CleanSAM(model, loss_fn, rho=0.1, clean_targets=batch()[1])
+
+
+@pytest.mark.parametrize("name", [*MAKERS, "clean-sam"])
 def test_they_are_refused_on_several_processes(name, monkeypatch):
-    method = MAKERS[name](network(), network(seed=1))
+    method = {**MAKERS, "clean-sam": clean_sam}[name](network(), network(seed=1))
     optimizer = torch.optim.SGD(method.parameters(), lr=RATE)
     check_that_it_trains(method, optimizer, None)
     monkeypatch.setattr(training_checks, "DistributedDataParallel", nn.Sequential)
@@ -314,6 +338,7 @@ def test_a_history_is_of_the_mean_outputs_of_the_predictors(digits, kind, count)
     history, method = train(digits, kind, epochs=2)
     outputs = [predict(network_, dataset.test) for network_ in method.predictors()]
     assert len(outputs) == count
+    assert method.predicts_by_several == (count > 1)
     mean = sum(outputs) / count
     accuracy = (mean.argmax(1) == dataset.test.targets).double().mean().item()
     assert history.metrics["test_accuracy"][-1] == pytest.approx(accuracy)

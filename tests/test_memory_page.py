@@ -1,0 +1,26 @@
+"""What docs/any-batch.md says about memory is in its tables."""
+
+import pandas as pd
+
+
+def test_the_page_says_what_the_tables_say(pytestconfig):
+    page = " ".join((pytestconfig.rootpath / "docs/any-batch.md").read_text().split())
+    stream, memory = (
+        pd.read_csv(pytestconfig.rootpath / f"docs/tables/{name}.csv").set_index("measured")
+        for name in ("stream", "memory")
+    )
+    assert stream["batches_more"].max() < 2
+    batches = stream["batches_more"].map("{:.1f}".format)
+    assert (
+        f"took {batches['gradient']} batches more memory for a gradient and {batches['loss']} for a loss"
+        in page
+    )
+    assert f"took {batches['product']} for a product and {batches['trace, 2 probes']} for a trace" in page
+    assert set(stream.loc[["gradient", "loss"], "gigabytes"]) == {20.0}
+    sizes = memory["model_sizes"]
+    assert f"{sizes['two directions']} for two directions" in page
+    assert (
+        f"{sizes['one eigenvalue']} for the largest eigenvalue, in {memory.loc['one eigenvalue', 'seconds']} s"
+        in page
+    )
+    assert f"{sizes['a step of SAM']} for a step of SAM" in page
