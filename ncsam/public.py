@@ -65,6 +65,7 @@ from ncsam.methods import (
     OracleSAM,
     Plain,
     RegCE,
+    Requirements,
     build_method,
     hyperparameters,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "OracleSAM",
     "Plain",
     "RegCE",
+    "Requirements",
     "Split",
     "StochasticLabelNoise",
     "SymmetricCrossEntropy",

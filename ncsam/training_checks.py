@@ -53,7 +53,7 @@ def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
     """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for too many processes."""
-    if method.needs_one_process and isinstance(method.model, DistributedDataParallel):
+    if method.requires.one_process and isinstance(method.model, DistributedDataParallel):
         raise ValueError(
             f"method: {type(method).__name__} remembers samples, which processes do not share; train in one process"
         )

@@ -9,6 +9,7 @@ import pytest
 from analysis.plan.leaderboard import read_leaderboard
 from analysis.report.leaderboard import CELL, rankings, ranks_table, words_of_gradients
 from landscape.results.wording import percent
+from tests.doc_tables import rows_under
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,6 @@ def ranks(pytestconfig):
 @pytest.fixture(scope="module")
 def page(pytestconfig):
     return (pytestconfig.rootpath / "docs/baselines.md").read_text()
-
-
-def rows_under(page, heading):
-    """Header and rows of the first table below a bold heading."""
-    lines = page.split(f"**{heading}**")[1].split("\n\n")[1].strip().splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return table[0], table[2:]
 
 
 def test_ranks_on_the_page_are_those_of_the_table(page, ranks):

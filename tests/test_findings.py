@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-STUDIES = ("quick", "redrawn", "redrawn-cnn", "along")
+STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part")
 
 
 def verdict_row(row):
@@ -242,7 +242,51 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
         ),
         "answer.md": (
             whole,
-            f"by {-f4_highest['estimate']:.2f} to {-f4['estimate']:.2f} decades where the {-gap:.2f} of the last",
+            f"by {-f4_highest['estimate']:.2f} to {-f4['estimate']:.2f} decades, against {-gap:.2f} at the last",
+        ),
+    }
+    for name, numbers in said.items():
+        page = " ".join((root / "docs" / name).read_text().split())
+        for number in numbers:
+            assert number in page, (name, number)
+
+
+def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
+    root = pytestconfig.rootpath
+    verdicts = table(root, "sam-by-part", "verdicts")
+    assert set(verdicts["claim_verdict"]) == {"supported in these cells"}
+    effects = verdicts.set_index("effect")
+
+    def points(effect, name="estimate"):
+        return 100 * effects.loc[effect, name]
+
+    accuracy = "clean test accuracy, last epoch: "
+    lost = "true labels of wrongly labeled samples recovered, best epoch's less the last one's"
+    over_sgd = points(f"{accuracy}J-SAM less SGD > 0")
+    j_less_sam = f"{accuracy}J-SAM less SAM = 0, within the margin"
+    l_less_sgd = f"{accuracy}L-SAM less SGD = 0, within the margin"
+    traces = [
+        effects.loc[f"tr J^T J, observed labels: {m} less SGD < 0", "estimate"]
+        for m in ("J-SAM", "SAM", "L-SAM")
+    ]
+    said = {
+        "findings.md": (
+            f"J-SAM is {over_sgd:.1f} points more accurate",
+            f"L-SAM is {-points(f'{accuracy}L-SAM less J-SAM < 0'):.1f} points less accurate",
+            f"({points(j_less_sam):+.1f} points [{points(j_less_sam, 'low'):+.1f}, {points(j_less_sam, 'high'):+.1f}])",
+            f"L-SAM is {points(l_less_sgd):.1f} points more accurate than SGD "
+            f"[{points(l_less_sgd, 'low'):.1f}, {points(l_less_sgd, 'high'):.1f}]",
+            f"memorizes {-points('wrong labels memorized: L-SAM less SGD < 0'):.0f} points fewer",
+            "J-SAM lowers tr JᵀJ by {:.2f} decades, SAM by {:.2f}, L-SAM by {:.2f}".format(
+                *(-t for t in traces)
+            ),
+            f"under SGD {points(f'{lost}, SGD > 0'):.0f} points",
+            f"with SAM {-points(f'{lost}: SAM less SGD < 0'):.0f} points fewer",
+        ),
+        "answer.md": (
+            f"gives {over_sgd:.1f} points of accuracy over SGD",
+            f"there gives {points(l_less_sgd):.1f} (E1)",
+            f"tr JᵀJ falls by {-traces[0]:.2f} decades",
         ),
     }
     for name, numbers in said.items():

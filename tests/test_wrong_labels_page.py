@@ -5,6 +5,8 @@ import re
 import pandas as pd
 import pytest
 
+from tests.doc_tables import rows_under
+
 CASE = ["dataset", "noise_kind"]
 
 
@@ -16,14 +18,6 @@ def table(pytestconfig):
 @pytest.fixture(scope="module")
 def page(pytestconfig):
     return (pytestconfig.rootpath / "docs/wrong-labels.md").read_text()
-
-
-def rows_under(page, heading):
-    """Header and rows of the first table below a bold heading."""
-    lines = page.split(f"**{heading}**")[1].strip().splitlines()
-    lines = lines[: next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return cells[0], cells[2:]
 
 
 def test_two_data_sets_two_kinds_and_three_seeds_are_there(table):

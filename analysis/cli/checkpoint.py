@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,78 +37,76 @@ PREFIXES = ("_orig_mod.", "module.")
 """Prefixes that `torch.compile` and `DistributedDataParallel` put before each name."""
 
 
-def measure_checkpoint(
-    checkpoint: Path,
-    model: str,
-    data: str,
-    console: Console,
-    *,
-    loss: str | None,
-    out: Path | None,
-    samples: int,
-    steps: int,
-    device: str,
-    data_dir: Path | None,
-) -> None:
-    """Prints the top eigenvalues and the trace of the Hessian, stores them with a surface, and draws the surface.
+@dataclass(frozen=True)
+class Measurement:
+    """What `ncsam measure` measures of a checkpoint, and where the results go.
 
-    Args:
-        checkpoint: weights as `torch.save` writes them: a state_dict, or a dict that holds one.
+    Attributes:
         model: `module:function`, without arguments, that returns the model.
         data: a packaged data set, whose test samples are used; an .npz file with `inputs` and `targets`; or
             `module:function`, without arguments, that returns (inputs, targets) or batches of such pairs.
-        console: where numbers are printed.
         loss: `module:function`, (outputs, targets) -> mean loss; cross-entropy for None.
         out: file of the results; for None a file beside the checkpoint.
         samples: number of samples, from the first on, that are measured.
         steps: number of points on a side of the surface.
         device: device of the measurement.
         data_dir: folder of the files of a packaged data set.
+    """
+
+    model: str
+    data: str
+    loss: str | None
+    out: Path | None
+    samples: int
+    steps: int
+    device: str
+    data_dir: Path | None
+
+    def objective(self, checkpoint: Path) -> Objective:
+        """The objective of a checkpoint; errors as for `measure_checkpoint`."""
+        if self.samples < 1:
+            raise ValueError(f"--samples: must be at least 1, got {self.samples}")
+        built = _called("--model", self.model)
+        if not isinstance(built, nn.Module):
+            raise ValueError(f"--model: {self.model} returns {type(built).__name__}, not a torch module")
+        _load(checkpoint, built)
+        pairs = _data(self.data, self.data_dir, self.samples)
+        loss_fn: Any = nn.CrossEntropyLoss() if self.loss is None else _found("--loss", self.loss)
+        return Objective(built.to(self.device), loss_fn, pairs)
+
+    def results_of(self, checkpoint: Path) -> Path:
+        """The file of the results."""
+        return self.out or checkpoint.with_name(f"{checkpoint.name}.landscape.h5")
+
+
+def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -> None:
+    """Prints the top eigenvalues and the trace of the Hessian, stores them with a surface, and draws the surface.
+
+    Args:
+        checkpoint: weights as `torch.save` writes them: a state_dict, or a dict that holds one.
+        asked: model, data and settings.
+        console: where numbers are printed.
 
     Raises:
         FileNotFoundError, ValueError: an option is wrong; the message names it.
     """
-    objective = objective_of(
-        checkpoint, model, data, loss=loss, samples=samples, device=device, data_dir=data_dir
-    )
+    objective = asked.objective(checkpoint)
     with console.status("measuring"):
         eigen = top_eigenvalues(objective, min(3, objective.n_parameters), seed=0)
         whole = trace(objective, deflate=eigen, seed=0)
         directions = filter_normalized_directions(objective, 2, seed=0)
-        plane = surface(objective, directions, steps=steps)
+        plane = surface(objective, directions, steps=asked.steps)
     _print_numbers(console, objective, plane, eigen, whole)
-    target = out or checkpoint.with_name(f"{checkpoint.name}.landscape.h5")
+    target = asked.results_of(checkpoint)
     for name, found in (("top_eigenvalues", eigen), ("trace", whole), ("plane", plane)):
         save(target, name, found)
     _say(console, f"results: {target} (landscape.load reads top_eigenvalues, trace, plane)")
     picture = target.with_suffix(".png")
     drawn = figures.relief(
-        [(checkpoint.name, plane)], loss_name="mean loss", about=f"{model} with {checkpoint.name}."
+        [(checkpoint.name, plane)], loss_name="mean loss", about=f"{asked.model} with {checkpoint.name}."
     )
     replace_file(picture, lambda beside: _write(drawn, beside))
     _say(console, f"picture: {picture}")
-
-
-def objective_of(
-    checkpoint: Path,
-    model: str,
-    data: str,
-    *,
-    loss: str | None,
-    samples: int,
-    device: str,
-    data_dir: Path | None,
-) -> Objective:
-    """The objective of a checkpoint; arguments and errors as for `measure_checkpoint`."""
-    if samples < 1:
-        raise ValueError(f"--samples: must be at least 1, got {samples}")
-    built = _called("--model", model)
-    if not isinstance(built, nn.Module):
-        raise ValueError(f"--model: {model} returns {type(built).__name__}, not a torch module")
-    _load(checkpoint, built)
-    pairs = _data(data, data_dir, samples)
-    loss_fn: Any = nn.CrossEntropyLoss() if loss is None else _found("--loss", loss)
-    return Objective(built.to(device), loss_fn, pairs)
 
 
 def _print_numbers(console: Console, objective: Objective, plane: Surface, eigen: Any, whole: Any) -> None:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.console import Console
 from analysis import store
 from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
 from analysis.cli.along_training import draw_along_training
-from analysis.cli.checkpoint import measure_checkpoint
+from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
 from analysis.cli.info import print_info
 from analysis.cli.leaderboard import run_leaderboard
@@ -97,17 +96,19 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
     if options.data is None:
         raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
-    named: dict[str, Any] = {
-        "loss": options.loss,
-        "out": options.out,
-        "samples": options.samples,
-        "steps": options.steps,
-        "device": _device(options.device),
-        "data_dir": options.data_dir,
-    }
-    measure_checkpoint(options.results, options.model, options.data, console, **named)
+    asked = Measurement(
+        model=options.model,
+        data=options.data,
+        loss=options.loss,
+        out=options.out,
+        samples=options.samples,
+        steps=options.steps,
+        device=_device(options.device),
+        data_dir=options.data_dir,
+    )
+    measure_checkpoint(options.results, asked, console)
     if options.along:
-        draw_along_training([*options.along, options.results], options.model, options.data, console, **named)
+        draw_along_training([*options.along, options.results], asked, console)
     return 0
 
 

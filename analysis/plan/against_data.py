@@ -87,7 +87,7 @@ def _check_methods(study: Study, dataset: Dataset, model: nn.Module) -> None:
     for place, method in enumerate(study.methods):
         if are_tokens and method.mixup is not None:
             raise StudyError(f"methods[{place}].mixup: tokens cannot be mixed; leave it out")
-        if are_tokens and METHODS[method.name].mixes_inputs:
+        if are_tokens and METHODS[method.name].requires.mixable_inputs:
             raise StudyError(
                 f"methods[{place}].name: {method.name!r} mixes inputs, and tokens cannot be mixed; leave it out"
             )

@@ -106,7 +106,7 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     check_method(field, method.name, method.options, study.candidates(method))
     check_loss(f"{field}.loss", method.loss.name, method.loss.options, method.loss.transition)
     if method.mixup is not None and (
-        method.loss.name != "cross-entropy" or METHODS[method.name].needs_classes
+        method.loss.name != "cross-entropy" or METHODS[method.name].requires.classes
     ):
         raise ValueError(
             f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
@@ -116,7 +116,7 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
             f"{field}.name: several networks of {method.name!r} predict together, and a landscape is one network's; "
             "write measured = false, or leave the method out"
         )
-    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].needs_peer:
+    if remembers_samples(LOSSES[method.loss.name]) and METHODS[method.name].requires.peer:
         raise ValueError(
             f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"
         )

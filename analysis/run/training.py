@@ -78,7 +78,7 @@ class Training:
             **settings.loss.options,
         ).to(data.device)
         peer = None
-        if METHODS[settings.name].needs_peer:
+        if METHODS[settings.name].requires.peer:
             peer = self._compiled(new_model(config, data, "peer's weights"))
         method = build_method(
             settings.name,

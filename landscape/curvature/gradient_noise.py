@@ -12,6 +12,7 @@ from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk, Cut
 from landscape.loss.wrapped import of_objective
+from landscape.progress import Progress, counted
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
@@ -35,7 +36,9 @@ class GradientNoise(Result):
 
 @of_objective
 @full_float32()
-def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> GradientNoise:
+def gradient_noise(
+    objective: Objective, *, pieces: int = 32, seed: int = 0, progress: Progress | bool | None = None
+) -> GradientNoise:
     """The trace of the covariance of the samples' gradients, from the gradients of pieces of the data.
 
     The covariance of the mean gradient of w samples is 1 / w of that of one sample. Let g_b be the gradients of B
@@ -52,6 +55,8 @@ def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> 
         pieces: about this number of pieces of the data, at least 2. With one piece for each sample, the value is that
             of the samples themselves.
         seed: seed of the random order.
+        progress: called with the gradients of pieces that are done, and about how many there will be. True writes a
+            line on the terminal.
 
     Raises:
         ValueError: fewer than 2 pieces, or data that cannot be cut into 2.
@@ -65,14 +70,17 @@ def gradient_noise(objective: Objective, *, pieces: int = 32, seed: int = 0) -> 
         parts = objective.subset(samples=torch.randperm(objective.chunks.samples, generator=generator))
     cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
     mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
-    for part in _parts(parts, cut):
-        mean += _gradient(objective, part) * part.weight
-    mean = objective.summed(mean) / objective.weight
     # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
     sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
-    for part in _parts(parts, cut):
-        spread = (_gradient(objective, part) - mean).square().sum() * part.weight
-        sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
+    with counted(2 * pieces, progress, "gradient noise", "gradients of pieces") as spend:
+        for part in _parts(parts, cut):
+            mean += _gradient(objective, part) * part.weight
+            spend(1)
+        mean = objective.summed(mean) / objective.weight
+        for part in _parts(parts, cut):
+            spread = (_gradient(objective, part) - mean).square().sum() * part.weight
+            sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
+            spend(1)
     objective.gradients += 2
     total, squares, count = objective.summed(sums).tolist()
     if count < 2:

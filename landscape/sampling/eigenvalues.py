@@ -50,7 +50,7 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
         outside = change - basis @ inside
         return torch.cat([inside.flatten(), outside.square().sum(0)])
 
-    weights, of_units = operator.of_chunks(basis, couplings)
+    weights, of_units = operator.of_chunks(basis, units.told(couplings))
     variances = units.variance(OfUnits(weights, of_units[:, : k * k])).view(k, k)
     outside = units.mean_square(OfUnits(weights, of_units[:, k * k :]))
     gaps = values.unsqueeze(0) - values.unsqueeze(1)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.curvature.traces import TraceEstimate
 from landscape.loss.evaluation import Evaluation
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.worst_case import Sharpness
+from landscape.progress import Progress, counted
 from landscape.sampling.eigenvalues import eigenvalue_errors
 from landscape.sampling.errors import SamplingError
 from landscape.sampling.rises import loss_error, sharpness_error
+from landscape.sampling.traces import passes as passes_of_trace
 from landscape.sampling.traces import trace_error
-from landscape.sampling.units import in_units
+from landscape.sampling.units import Units, in_units
 
 Measured = TopEigenvalues | TraceEstimate | Sharpness | Evaluation
 
@@ -25,6 +29,7 @@ def sampling_error(
     groups: int = 32,
     population: int | None = None,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> SamplingError:
     """The sampling error of a result: its spread over draws of the samples from the same source, at the same weights.
 
@@ -42,6 +47,8 @@ def sampling_error(
         population: size of the finite set, such as all training samples, from which the samples were drawn without
             replacement. If not given, the source is unbounded.
         seed: seed of the groups, and of the probes of a trace.
+        progress: called with the measured groups, and with all that will be measured. True writes a line on the
+            terminal.
 
     Raises:
         ValueError: an argument out of range, a loss that is a sum, or a result that did not converge, belongs to other
@@ -49,6 +56,17 @@ def sampling_error(
         TypeError: a result of another kind.
     """
     units = in_units(objective, groups=groups, population=population, seed=seed)
+    passes = 1
+    if isinstance(measured, TraceEstimate):
+        passes = passes_of_trace(objective)
+    elif isinstance(measured, Sharpness):
+        # losses and gradients
+        passes = 2
+    with counted(passes * units.count, progress, "sampling error", "groups") as spend:
+        return _error(dataclasses.replace(units, spend=spend), measured, seed)
+
+
+def _error(units: Units, measured: Measured, seed: int) -> SamplingError:
     if isinstance(measured, TopEigenvalues):
         return eigenvalue_errors(units, measured)
     if isinstance(measured, TraceEstimate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from landscape.curvature.traces import TraceEstimate
 from landscape.loss.matrices_by_name import matrix_named
+from landscape.loss.objective import Objective
 from landscape.sampling.errors import SamplingError, error_of
 from landscape.sampling.units import OfUnits, Units
 
@@ -43,19 +45,29 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
         )
     n = objective.n_parameters
     generator = torch.Generator().manual_seed(seed)
-    # memory for a block, its products in the model's dtype and in float64, and one temporary copy of each
-    columns = min(max(objective.memory_budget // (40 * n), 1), PROBES)
+    columns = _columns(objective)
     weights, forms = torch.empty(0), torch.zeros(())
     operator = matrix_named(estimate.matrix, objective)
     for first in range(0, PROBES, columns):
         count = min(columns, PROBES - first)
         signs = (torch.randint(0, 2, (n, count), generator=generator).double() * 2 - 1).to(objective.device)
-        weights, of_units = operator.of_chunks(signs, partial(_quadratic_forms, signs))
+        weights, of_units = operator.of_chunks(signs, units.told(partial(_quadratic_forms, signs)))
         forms = forms + of_units
     value = torch.tensor([estimate.value], dtype=torch.float64)
     numerical = torch.tensor([estimate.standard_error], dtype=torch.float64)
     variance = units.variance(OfUnits(weights, forms / PROBES))
     return error_of(units, ["trace"], value, variance, numerical=numerical, products=PROBES)
+
+
+def passes(objective: Objective) -> int:
+    """The number of passes over the data that `trace_error` makes."""
+    return math.ceil(PROBES / _columns(objective))
+
+
+def _columns(objective: Objective) -> int:
+    """The number of vectors in a block."""
+    # memory for a block, its products in the model's dtype and in float64, and one temporary copy of each
+    return min(max(objective.memory_budget // (40 * objective.n_parameters), 1), PROBES)
 
 
 def _quadratic_forms(signs: Tensor, product: Tensor) -> Tensor:

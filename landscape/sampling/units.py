@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from landscape.loss.samples import Chunk
 
 FEWEST_UNITS = 8
 """With fewer units, the relative error of the standard error is a quarter or more."""
+
+Measured = TypeVar("Measured")
+"""A unit, or the product of a unit's matrix."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,23 @@ class Units:
         objective: the same mean loss, cut into units.
         count: number of units of all ranks.
         drawn: measured share of the population; 0 if the population is unbounded.
+        spend: called with 1 after each measurement of a unit.
     """
 
     objective: Objective
     count: int
     drawn: float
+    spend: Callable[[int], None] = lambda _: None
+
+    def told(self, measure: Callable[[Measured], Tensor]) -> Callable[[Measured], Tensor]:
+        """A measurement of one unit that tells when it is done."""
+
+        def measured(unit: Measured) -> Tensor:
+            value = measure(unit)
+            self.spend(1)
+            return value
+
+        return measured
 
     def mean(self, measured: OfUnits) -> Tensor:
         """The weighted mean over all units, in float64 on the CPU."""
@@ -90,6 +106,7 @@ class Units:
     def _each(self, measure: Callable[[Chunk], Tensor]) -> OfUnits:
         """The result of `measure` on each unit with a positive weight."""
         weights, values = [], []
+        measure = self.told(measure)
         with self.objective.exclusive:
             for chunk in self.objective.chunks:
                 if chunk.weight:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -27,10 +28,12 @@ def seconds() -> float:
 class Cost:
     """The seconds of the measures, and of the training.
 
-    Each measure has an equal part of the allowed time, so that a cheap one is taken often and an expensive one seldom.
-    A measure is taken if its part so far covers the time that it has spent and the time that it is expected to spend.
-    The expected time is that of the last look, and at the first look a forecast. A measure that took longer waits
-    longer for its next look.
+    Each measure has an equal part of the allowed time. What the measures leave unused goes to the one that has waited
+    longest, of those whose look would fit into the whole allowed time so far. So a cheap measure is taken often and an
+    expensive one seldom, and all measures together stay within the allowed time.
+
+    The expected time of a look is that of the last look, and at the first look a forecast. Only what a look takes
+    beyond its expected time can exceed the allowed time. All measures wait until the excess is made up for.
 
     Attributes:
         at_most: allowed seconds of measuring for each second of training; None allows all.
@@ -46,6 +49,7 @@ class Cost:
     spent: dict[str, float] = field(default_factory=dict)
     put_off: dict[str, int] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
+    _looked_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._began = self.clock()
@@ -67,20 +71,29 @@ class Cost:
         training = self.training
         return self._measuring / training if training > 0 else 0.0
 
-    def allows(self, measure: str, forecast: float) -> bool:
-        """Whether a measure may be taken now. If not, the look is counted as put off.
+    def in_turn(self, forecasts: Mapping[str, float]) -> Iterator[str]:
+        """The measures to be taken now, one by one. Each is taken before the next one is asked for.
+
+        The one that has waited longest comes first. A measure that is not yielded is counted as put off.
 
         Args:
-            measure: its name.
-            forecast: expected seconds of its first look.
+            forecasts: the expected seconds of the first look, by measure.
         """
         if self.at_most is None:
-            return True
-        part = (self.at_most * self.training - self.spent.get(SHARED, 0.0)) / self.measures
-        allowed = self.spent.get(measure, 0.0) + self._last.get(measure, forecast) <= part
-        if not allowed:
+            yield from forecasts
+            return
+        one_waits = False
+        for measure in sorted(forecasts, key=lambda name: self._looked_at.get(name, -math.inf)):
+            allowed = self.at_most * self.training - self.spent.get(SHARED, 0.0)
+            unused = self.at_most * self.training - self._measuring
+            expected = self._last.get(measure, forecasts[measure])
+            in_its_part = self.spent.get(measure, 0.0) + expected <= allowed / self.measures
+            if expected <= unused and (in_its_part or not one_waits):
+                yield measure
+                continue
             self.put_off[measure] = self.put_off.get(measure, 0) + 1
-        return allowed
+            # the unused time is saved for this measure, if enough can be saved
+            one_waits = one_waits or expected <= allowed
 
     @contextmanager
     def of(self, measure: str) -> Iterator[None]:
@@ -93,3 +106,4 @@ class Cost:
             self._measuring += taken
             self.spent[measure] = self.spent.get(measure, 0.0) + taken
             self._last[measure] = taken
+            self._looked_at[measure] = self.training

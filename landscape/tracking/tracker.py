@@ -62,10 +62,10 @@ class Tracker:
         every: `"epoch"`, or the number of the optimizer's steps from one look to the next.
         measures: names (`landscape.tracking.measures.BY_NAME`, `"layer_traces"`), or measures with other options than
             their defaults, such as `tracking.measures.top_eigenvalues(k=3)`.
-        at_most: seconds of measuring for each second of training. Each measure has an equal part. At a due look, a
-            measure is taken if its part covers the expected time: that of its last look, or before the first look a
-            forecast from one timed gradient. None takes every measure at every due look; the looks of a run are then
-            reproducible.
+        at_most: seconds of measuring for each second of training. Each measure has an equal part, and what is left
+            unused goes to the measure that has waited longest. At a due look, a measure is taken if this covers the
+            expected time: that of its last look, or before the first look a forecast from one timed gradient. None
+            takes every measure at every due look; the looks of a run are then reproducible.
         log: a function that is called after each look, or several. `landscape.tracking.logs` makes those of
             TensorBoard, W&B and MLflow.
         file: an HDF5 file that holds the `Track` under the name `"track"`, replaced as a whole after each look. An
@@ -235,10 +235,13 @@ class Tracker:
             self._time_a_gradient()
         here = _Here(self.objectives, model, self._before)
         found: dict[tuple[str, str], float] = {}
-        for measure in self.measures:
-            if self.cost.allows(measure.name, measure.forecast * (self._gradient_seconds or 0.0)):
-                with self.cost.of(measure.name), torch.inference_mode(False):
-                    found |= self._taken(measure, here)
+        by_name = {measure.name: measure for measure in self.measures}
+        gradient = self._gradient_seconds or 0.0
+        for name in self.cost.in_turn(
+            {name: measure.forecast * gradient for name, measure in by_name.items()}
+        ):
+            with self.cost.of(name), torch.inference_mode(False):
+                found |= self._taken(by_name[name], here)
         if found:
             self._note(found)
 

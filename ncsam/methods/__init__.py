@@ -27,6 +27,7 @@ from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, Training
 from ncsam.methods.pes import PES
 from ncsam.methods.plain import Plain
 from ncsam.methods.regce import RegCE
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
@@ -97,14 +98,14 @@ def build_method(
         loss_fn: (outputs, targets) -> mean loss.
         seed: for the methods that draw.
         clean_targets: true labels of the training set, for the oracle; their number for methods that remember samples.
-        peer: the second network, for methods with `needs_peer`.
+        peer: the second network, for methods whose `requires.peer` is true.
         settings: hyper-parameters, see `hyperparameters(name)`.
 
     Raises:
         ValueError: the method is unknown, or a hyper-parameter is missing, unknown, of another type or out of range.
     """
     METHOD_REGISTRY.check(name, settings)
-    if METHODS[name].needs_peer and peer is None:
+    if METHODS[name].requires.peer and peer is None:
         raise ValueError(f"peer: method {name!r} needs a second network")
     handed_over: dict[str, Any] = {
         "seed": seed,
@@ -149,6 +150,7 @@ __all__ = [
     "Plain",
     "RegCE",
     "RememberingLoss",
+    "Requirements",
     "build_method",
     "hyperparameters",
     "remembers_samples",

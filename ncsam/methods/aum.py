@@ -8,21 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
-from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction, Passes, remembers_samples
+from ncsam.methods.passes import LossFunction
+from ncsam.methods.requirements import Requirements
+from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_below_1
 
 
-class AUMFilter(Method):
+class AUMFilter(TwoNetworks):
     """A first network learns all labels; the samples with the smallest area under the margin are left out of a second.
 
-    The margin of a sample is the logit of its label less the largest other one, in the batch in which it is trained on,
-    and the area its mean over the epochs (section 3, Eq. 1 and 2). The first network is trained in the share `ranking`
-    of the epochs, the second in the rest.
+    The margin of a sample is the logit of its label less the largest other one, in the batch with which it is trained.
+    The area under the margin is the mean of the margin over the epochs (section 3, Eq. 1 and 2). The first network is
+    trained in the share `ranking` of the epochs, the second in the rest.
 
-    The paper finds the threshold by samples of an additional class, and trains twice for that. Here the share
-    `removed` is given, as the rate that Co-teaching forgets is. The paper also trains the second network for the whole
-    schedule; here both share the epochs, so that the cost is that of one training.
+    The paper finds the threshold by samples of an additional class, and trains twice for that. Here the caller gives
+    the share `removed`, as for Co-teaching the rate `forget_rate`. The paper also trains the second network for the
+    whole schedule; here both share the epochs, so that the cost is that of one training.
 
     The optimizer must be over `method.parameters()`, which holds both networks. `fit()` sets `progress`.
 
@@ -35,12 +36,10 @@ class AUMFilter(Method):
         ranking: share of the training in which the first network learns.
 
     Raises:
-        ValueError: settings out of range, or a loss that remembers samples.
+        ValueError: `removed` or `ranking` is out of range, the loss remembers samples, or the peer is the model.
     """
 
-    needs_peer = True
-    needs_classes = True
-    needs_one_process = True
+    requires = Requirements(peer=True, classes=True, one_process=True)
 
     def __init__(
         self,
@@ -52,25 +51,15 @@ class AUMFilter(Method):
         removed: float,
         ranking: float = 0.5,
     ) -> None:
-        super().__init__(model, loss_fn)
+        super().__init__(model, loss_fn, peer=peer)
+        self.check_that_nothing_is_remembered()
         check_below_1("removed", removed)
         if not 0 < ranking < 1:
             raise ValueError(f"ranking: must be a share above 0 and below 1, got {ranking}")
-        if remembers_samples(loss_fn):
-            raise ValueError(
-                f"loss_fn: {type(loss_fn).__name__} remembers one network's predictions; AUMFilter has two"
-            )
-        if peer is model:
-            raise ValueError("peer: must be another network than the model")
-        self.peer = Passes(peer, loss_fn)
         self.removed = removed
         self.ranking = ranking
         self.margins = torch.zeros(samples, dtype=torch.float64)
         self.seen = torch.zeros(samples, dtype=torch.int64)
-
-    def networks(self) -> list[nn.Module]:
-        """The model and the network that ranks the samples."""
-        return [self.model, self.peer.model]
 
     def is_ranking(self) -> bool:
         """Whether the first network learns."""
@@ -106,7 +95,7 @@ class AUMFilter(Method):
     def _rank(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         if self.passes.micro_batch_size is not None:
             raise ValueError("micro_batch_size: AUMFilter takes a batch whole")
-        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+        self.share_precision()
         outputs = self.peer.outputs(self.peer.model, inputs, indices, first=True)
         self.passes.sample_gradients += len(targets)
         loss = self.peer.loss(outputs, targets, indices)
@@ -121,17 +110,11 @@ class AUMFilter(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint needs for an exact resume: margins and the first network."""
-        return {
-            **super().state_dict(),
-            "peer": self.peer.module.state_dict(),
-            "margins": self.margins,
-            "seen": self.seen,
-        }
+        return {**super().state_dict(), "margins": self.margins, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict()`."""
         super().load_state_dict(state)
-        self.peer.module.load_state_dict(state["peer"])
         self.margins, self.seen = state["margins"].cpu(), state["seen"].cpu()
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
 DESCENTS = ("clean", "all")
@@ -33,8 +34,7 @@ class CleanSAM(SAM):
         ValueError: settings out of range.
     """
 
-    needs_classes = True
-    needs_one_process = True
+    requires = Requirements(classes=True, one_process=True)
 
     def __init__(
         self,

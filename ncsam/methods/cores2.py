@@ -9,6 +9,7 @@ from torch.nn.functional import log_softmax
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 
 
 class CORES2(Method):
@@ -33,10 +34,10 @@ class CORES2(Method):
         warmup: share of the training with ordinary gradients; beta = 0 and no sieve mean the same.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, `ramp_to` is below `ramp_from`, or a setting is out of range.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(
         self,

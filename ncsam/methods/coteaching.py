@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction, Passes, remembers_samples
+from ncsam.methods.passes import LossFunction
+from ncsam.methods.requirements import Requirements
+from ncsam.methods.two_networks import TwoNetworks
 
 
-class CoTeaching(Method):
+class CoTeaching(TwoNetworks):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
 
     The share of samples that are kept is 1 in the first epoch and falls to 1 - forget_rate over the first `gradual` of
@@ -24,12 +23,16 @@ class CoTeaching(Method):
         model: in training mode, with outputs (batch, classes).
         loss_fn: (outputs, targets) -> mean loss of the samples that are kept; cross-entropy decides which are.
         peer: the second network, of the same architecture with other initial weights.
-        forget_rate: the share of samples that is left out in the end; in the paper the noise rate.
+        forget_rate: the share of samples that is left out in the end. The paper takes the noise rate.
         gradual: the share of the training in which the kept share falls; 10 of 200 epochs in the paper.
         warmup: share of the training in which both networks learn from all samples.
+
+    Raises:
+        ValueError: `forget_rate`, `gradual` or `warmup` is out of range, the loss remembers samples, or the peer is the
+            model.
     """
 
-    needs_peer = True
+    requires = Requirements(peer=True)
 
     def __init__(
         self,
@@ -41,24 +44,14 @@ class CoTeaching(Method):
         gradual: float = 0.05,
         warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, warmup=warmup)
+        super().__init__(model, loss_fn, peer=peer, warmup=warmup)
+        self.check_that_nothing_is_remembered()
         if not 0 <= forget_rate < 1:
             raise ValueError(f"forget_rate: must be a share of at least 0 and below 1, got {forget_rate}")
         if not 0 < gradual <= 1:
             raise ValueError(f"gradual: must be a share above 0 and at most 1, got {gradual}")
-        if remembers_samples(loss_fn):
-            raise ValueError(
-                f"loss_fn: {type(loss_fn).__name__} remembers one network's predictions; CoTeaching has two"
-            )
-        if peer is model:
-            raise ValueError("peer: must be another network than the model")
-        self.peer = Passes(peer, loss_fn)
         self.forget_rate = forget_rate
         self.gradual = gradual
-
-    def networks(self) -> list[nn.Module]:
-        """The model and its peer."""
-        return [self.model, self.peer.model]
 
     def kept_share(self) -> float:
         """The share of samples that each network learns from in this epoch.
@@ -89,7 +82,7 @@ class CoTeaching(Method):
             raise ValueError(
                 "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
             )
-        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+        self.share_precision()
         # the small number keeps 0.2 of 100 samples from becoming 19.999..., which would be cut to 19
         count = max(1, int(kept_share * len(targets) + 1e-9))
         both = (self.passes, self.peer)
@@ -105,12 +98,3 @@ class CoTeaching(Method):
             passes.backward_of(passes.loss(output[chosen], targets[chosen], of_chosen))
         self.passes.sample_gradients += len(targets)
         return self.passes.loss(outputs[0].detach(), targets, indices)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state that a checkpoint needs for an exact resume, the second network included."""
-        return {**super().state_dict(), "peer": self.peer.module.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a `state_dict()`."""
-        super().load_state_dict(state)
-        self.peer.module.load_state_dict(state["peer"])

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from ncsam.methods.method import Method, check_share
+from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
 from ncsam.methods.passes import LossFunction, Passes
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
+from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_not_negative
 
 
-class DivideMix(Method):
+class DivideMix(TwoNetworks):
     """Two networks; what each learns of a label depends on how probably the other one's losses say that it is right.
 
     Before each epoch after the warm-up, a Gaussian mixture of two components is fitted to the losses of each network on
@@ -47,14 +49,12 @@ class DivideMix(Method):
         warmup: share of the training with ordinary gradients; 10 of 300 epochs for CIFAR-10.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, the peer is the model, or `weight`, `threshold`,
+            `temperature`, `mixing`, `ramp` or `warmup` is out of range.
     """
 
-    needs_peer = True
+    requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
     predicts_by_several = True
-    mixes_inputs = True
-    needs_classes = True
-    needs_one_process = True
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DivideMix(Method):
         ramp: float = 0.053,
         warmup: float = 0.033,
     ) -> None:
-        super().__init__(model, loss_fn, warmup=warmup)
+        super().__init__(model, loss_fn, peer=peer, warmup=warmup)
         check_plain_cross_entropy(loss_fn, "DivideMix")
         check_not_negative("weight", weight)
         check_share("threshold", threshold)
@@ -78,18 +78,11 @@ class DivideMix(Method):
         check_mixing(mixing)
         if not 0 < temperature <= 1:
             raise ValueError(f"temperature: must be above 0 and at most 1, got {temperature}")
-        if peer is model:
-            raise ValueError("peer: must be another network than the model")
-        self.peer = Passes(peer, loss_fn)
         self.seed = seed
         self.weight, self.threshold, self.temperature = weight, threshold, temperature
         self.mixing, self.ramp = mixing, ramp
         self.steps = 0
         self.chances: list[Tensor] = []
-
-    def networks(self) -> list[nn.Module]:
-        """The model and its peer."""
-        return [self.model, self.peer.model]
 
     def predictors(self) -> list[nn.Module]:
         """Both networks."""
@@ -112,7 +105,7 @@ class DivideMix(Method):
 
     def fill_warmup_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the ordinary gradient to the `.grad` of both networks."""
-        self._share_precision()
+        self.share_precision()
         self.passes.sample_gradients += len(targets)
         self.peer.backward(inputs, targets, indices, moves_statistics=True)
         return self.passes.backward(inputs, targets, indices, moves_statistics=True)
@@ -125,7 +118,7 @@ class DivideMix(Method):
             raise ValueError("before_epoch: DivideMix divides the samples there; call it before each epoch")
         if self.passes.micro_batch_size is not None:
             raise ValueError("micro_batch_size: DivideMix mixes the samples of a batch and takes it whole")
-        self._share_precision()
+        self.share_precision()
         generator = generator_of_step(self.seed, self.steps)
         self.steps += 1
         losses = []
@@ -143,9 +136,6 @@ class DivideMix(Method):
             losses.append(loss.detach())
         self.passes.sample_gradients += len(targets)
         return losses[0]
-
-    def _share_precision(self) -> None:
-        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
 
     @torch.no_grad()
     def _learned(
@@ -167,12 +157,11 @@ class DivideMix(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint needs for an exact resume: second network and steps."""
-        return {**super().state_dict(), "peer": self.peer.module.state_dict(), "steps": self.steps}
+        return {**super().state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict()`. How probably labels are right is found anew before the next epoch."""
         super().load_state_dict(state)
-        self.peer.module.load_state_dict(state["peer"])
         self.steps = state["steps"]
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softmax
 
-from ncsam.methods.method import Method, check_share
+from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
-from ncsam.methods.passes import LossFunction, Passes
+from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS
+from ncsam.methods.two_networks import TwoNetworks
 from ncsam.methods.weight_average import WeightAverage
 from ncsam.options import check_below_1, check_not_negative
 
@@ -21,7 +23,7 @@ SMALLEST = 1e-4
 """Probabilities are kept that far from 0 and 1."""
 
 
-class ELRPlus(Method):
+class ELRPlus(TwoNetworks):
     """Two networks, each with the targets that the average of the other one's weights gives.
 
     The loss of a network on mixed inputs with mixed labels y is cross-entropy + lambda log(1 - <p, q>), where q are the
@@ -45,14 +47,12 @@ class ELRPlus(Method):
         ramp: share of the training in which the decay grows; 40,000 of 78,200 steps.
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, the peer is the model, or `strength`, `momentum`, `mixing`,
+            `decay` or `ramp` is out of range.
     """
 
-    needs_peer = True
+    requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
     predicts_by_several = True
-    mixes_inputs = True
-    needs_classes = True
-    needs_one_process = True
 
     def __init__(
         self,
@@ -68,16 +68,13 @@ class ELRPlus(Method):
         decay: float = 0.997,
         ramp: float = 0.5,
     ) -> None:
-        super().__init__(model, loss_fn)
+        super().__init__(model, loss_fn, peer=peer)
         check_plain_cross_entropy(loss_fn, "ELRPlus")
         check_not_negative("strength", strength)
         check_below_1("momentum", momentum)
         check_mixing(mixing)
         check_below_1("decay", decay)
         check_share("ramp", ramp)
-        if peer is model:
-            raise ValueError("peer: must be another network than the model")
-        self.peer = Passes(peer, loss_fn)
         self.samples, self.seed = samples, seed
         self.strength, self.momentum, self.mixing = strength, momentum, mixing
         self.decay, self.ramp = decay, ramp
@@ -86,10 +83,6 @@ class ELRPlus(Method):
             WeightAverage(passes.module, moves_buffers=False) for passes in (self.passes, self.peer)
         ]
         self.targets: list[Tensor] = []
-
-    def networks(self) -> list[nn.Module]:
-        """The model and its peer."""
-        return [self.model, self.peer.model]
 
     def predictors(self) -> list[nn.Module]:
         """The averages of both."""
@@ -114,7 +107,7 @@ class ELRPlus(Method):
         if self.passes.micro_batch_size is not None:
             raise ValueError("micro_batch_size: ELRPlus mixes the samples of a batch and takes it whole")
         self.known_progress()
-        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+        self.share_precision()
         generator = generator_of_step(self.seed, self.steps)
         self.steps += 1
         losses = []
@@ -146,7 +139,6 @@ class ELRPlus(Method):
         """The state that a checkpoint needs for an exact resume: second network, averages, targets and steps."""
         return {
             **super().state_dict(),
-            "peer": self.peer.module.state_dict(),
             "averages": [average.network.state_dict() for average in self.averages],
             "targets": self.targets,
             "steps": self.steps,
@@ -155,7 +147,6 @@ class ELRPlus(Method):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict()`."""
         super().load_state_dict(state)
-        self.peer.module.load_state_dict(state["peer"])
         for average, stored in zip(self.averages, state["averages"], strict=True):
             average.network.load_state_dict(stored)
         self.targets, self.steps = state["targets"], state["steps"]

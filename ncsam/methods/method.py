@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from ncsam.methods.batches import Batch, Count, Forward, samples_in
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import TrainingSet
+
+FORMER_ATTRIBUTES = {
+    "needs_peer": "peer",
+    "needs_one_process": "one_process",
+    "mixes_inputs": "mixable_inputs",
+    "needs_classes": "classes",
+}
+"""Attributes of a method's class up to version 0.2, and the requirement that replaced each."""
 
 
 class Method(ABC):
@@ -36,11 +45,8 @@ class Method(ABC):
         rho: radius of the perturbation in weight space; None for methods without one.
         epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
             no share of the training.
-        needs_peer: the method trains a second network, which is given as `peer`.
+        requires: what the method requires of the training: a peer, classes, mixable inputs, a single process.
         predicts_by_several: several networks predict together, so that no single landscape is the method's.
-        needs_one_process: what the method remembers of samples cannot be shared among processes.
-        mixes_inputs: the inputs must be numbers that can be mixed, such as images, and no tokens.
-        needs_classes: the targets must be classes, not probabilities of classes.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
 
@@ -49,13 +55,19 @@ class Method(ABC):
         ValueError: the warm-up is not a share.
     """
 
-    needs_peer: ClassVar[bool] = False
-    needs_one_process: ClassVar[bool] = False
+    requires: ClassVar[Requirements] = Requirements()
     predicts_by_several: ClassVar[bool] = False
-    mixes_inputs: ClassVar[bool] = False
-    needs_classes: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Raises TypeError for an attribute that `requires` replaced, so that no requirement is ignored."""
+        super().__init_subclass__()
+        for former, requirement in FORMER_ATTRIBUTES.items():
+            if former in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{former}: declare `requires = Requirements({requirement}=True)` in its place"
+                )
 
     def __init__(
         self,
@@ -181,13 +193,13 @@ class Method(ABC):
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """Does what `backward` does, without counting gradients."""
         self._check_hooks()
-        if self.needs_peer and not isinstance(targets, Tensor):
+        if self.requires.peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
-        if self.needs_classes and not isinstance(targets, Tensor):
+        if self.requires.classes and not isinstance(targets, Tensor):
             raise ValueError(
                 f"targets: {type(self).__name__} needs classes by themselves; call backward(inputs, targets)"
             )
-        if self.needs_classes and (
+        if self.requires.classes and (
             targets.is_floating_point() or (targets.ndim != 1 and not self.takes_classes_of_positions)
         ):
             raise ValueError(

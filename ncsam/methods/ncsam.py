@@ -19,6 +19,7 @@ from ncsam.methods.perturbation import (
     stored_batch_norm_statistics,
     trainable_parameters,
 )
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 from ncsam.methods.simulated_noise import (
     confidence_gaps,
@@ -93,7 +94,7 @@ class NCSAM(SAM):
         of_batch: `forward` and `count`, see `Method`.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
     takes_classes_of_positions = True
 
     def __init__(

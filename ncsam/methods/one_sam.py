@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.batches import ignored_label, is_sum
 from ncsam.methods.passes import LossFunction, remembers_samples
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
 MOST_NUMBERS = 1 << 24
@@ -35,7 +36,7 @@ class OneSAM(SAM):
             range.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, warmup: float = 0.0) -> None:
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
 
@@ -22,7 +23,7 @@ class OracleSAM(SAM):
         warmup: share of the training with ordinary gradients.
     """
 
-    needs_classes = True
+    requires = Requirements(classes=True)
 
     def __init__(
         self,

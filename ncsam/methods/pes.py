@@ -14,6 +14,7 @@ from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import TrainingSet
 from ncsam.random_state import borrowed_generators
 
@@ -58,11 +59,11 @@ class PES(Method):
         is_confident: bool (n,), the samples whose label is predicted; None before.
 
     Raises:
-        ValueError: another loss, settings out of range, or a model without so many layers that can begin anew.
+        ValueError: the loss is not plain cross-entropy, a setting is out of range, or the model has too few layers that
+            can begin anew.
     """
 
-    needs_classes = True
-    needs_one_process = True
+    requires = Requirements(classes=True, one_process=True)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize, one_hot, softmax
 from ncsam.methods.method import Method
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.requirements import Requirements
 from ncsam.options import check_not_negative
 
 SMALLEST = 1e-4
@@ -43,11 +44,10 @@ class SOP(Method):
         noise_v: (n, classes).
 
     Raises:
-        ValueError: another loss, or settings out of range.
+        ValueError: the loss is not plain cross-entropy, or a rate, the scale or the warm-up is out of range.
     """
 
-    needs_classes = True
-    needs_one_process = True
+    requires = Requirements(classes=True, one_process=True)
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ MEASUREMENTS = {
     "sharpness": {"restarts": 1},
     "average_sharpness": {"max_draws": 8},
     "pac_bayes_sigma": {"max_draws": 8},
+    "gradient_noise": {"pieces": 4},
 }
 
 
@@ -46,6 +47,28 @@ def test_the_products_that_are_told_are_those_of_the_result(name, objective):
         objective, progress=lambda *seen: told.append(seen), **MEASUREMENTS[name]
     )
     assert told[-1] == (found.products, found.products)
+
+
+@pytest.mark.parametrize(
+    ("measure", "passes"),
+    [
+        (lambda objective: landscape.top_eigenvalues(objective, k=2), 1),
+        (lambda objective: landscape.trace(objective, rtol=0.5), 1),
+        (lambda objective: landscape.sharpness(objective, rho=0.01), 2),
+        (lambda objective: objective.evaluate(), 1),
+    ],
+    ids=["eigenvalues", "trace", "sharpness", "loss"],
+)
+def test_a_sampling_error_tells_of_each_group_in_each_pass(measure, passes, objective):
+    told = []
+    landscape.sampling_error(
+        objective, measure(objective), groups=10, progress=lambda *seen: told.append(seen)
+    )
+    steps = 10 * passes
+    # the whole is told at the end of the work alone
+    assert [done for done, _ in told] == [*range(1, steps + 1), steps]
+    assert {total for _, total in told[: steps - 1]} == {steps}
+    assert told[-1] == (steps, steps)
 
 
 def test_true_writes_a_line_on_the_terminal(objective, capsys):

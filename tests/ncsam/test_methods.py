@@ -244,3 +244,17 @@ def test_losses_targets_and_models_that_do_not_fit_are_named():
         SAM(nn.Linear(4, 3), small.loss_fn, rho=0.1).backward(inputs, targets[:5])
     with pytest.raises(ValueError, match="model: none of its parameters requires a gradient"):
         SAM(nn.Linear(4, 3).requires_grad_(False), small.loss_fn, rho=0.1).backward(inputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("former", "requirement"),
+    [
+        ("needs_peer", "peer"),
+        ("needs_one_process", "one_process"),
+        ("mixes_inputs", "mixable_inputs"),
+        ("needs_classes", "classes"),
+    ],
+)
+def test_a_requirement_declared_in_the_former_way_is_refused_with_the_new_one(former, requirement):
+    with pytest.raises(TypeError, match=rf"^Own\.{former}: declare .*Requirements\({requirement}=True\)"):
+        type("Own", (SAM,), {former: True})

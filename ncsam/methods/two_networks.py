@@ -1,0 +1,62 @@
+"""The base of the methods that train a second network beside the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ncsam.methods.method import Method
+from ncsam.methods.passes import LossFunction, Passes, remembers_samples
+
+
+class TwoNetworks(Method):
+    """Trains a model and its peer, of the same architecture with other initial weights.
+
+    The optimizer must be over `method.parameters()`, which holds both networks.
+
+    Args:
+        model: in training mode.
+        loss_fn: (outputs, targets) -> mean loss. Both networks share the loss.
+        peer: the second network.
+        warmup: share of the training with ordinary gradients.
+
+    Attributes:
+        peer: precision and ranks of the peer, as `passes` holds those of the model.
+
+    Raises:
+        ValueError: the peer is the model itself.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, *, peer: nn.Module, warmup: float = 0.0
+    ) -> None:
+        super().__init__(model, loss_fn, warmup=warmup)
+        if peer is model:
+            raise ValueError("peer: must be another network than the model")
+        self.peer = Passes(peer, loss_fn)
+
+    def check_that_nothing_is_remembered(self) -> None:
+        """Raises ValueError for a loss that remembers samples."""
+        if remembers_samples(self.loss_fn):
+            raise ValueError(
+                f"loss_fn: {type(self.loss_fn).__name__} remembers one network's predictions; "
+                f"{type(self).__name__} has two"
+            )
+
+    def networks(self) -> list[nn.Module]:
+        """The model and its peer."""
+        return [self.model, self.peer.model]
+
+    def share_precision(self) -> None:
+        """Lets the peer compute in the precision of the model."""
+        self.peer.autocast_dtype, self.peer.scaler = self.passes.autocast_dtype, self.passes.scaler
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that a checkpoint needs for an exact resume, the second network included."""
+        return {**super().state_dict(), "peer": self.peer.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a `state_dict()`."""
+        super().load_state_dict(state)
+        self.peer.module.load_state_dict(state["peer"])
