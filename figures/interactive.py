@@ -11,6 +11,9 @@ import numpy as np
 from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say, with_unit
 from landscape import Surface
 
+HEIGHT = "min(82vh, 100vw)"
+"""Height of the plot in CSS. The box would not fit into a plot that is much higher than wide, as on a telephone."""
+
 
 def interactive(
     surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str, slider: bool = False
@@ -45,9 +48,10 @@ def interactive(
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
         **_axes(with_unit(loss_name, (surface for _, surface in surfaces)), low, high),
     )
-    plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height="82vh")
+    plot = figure.to_html(include_plotlyjs=True, full_html=False, default_height=HEIGHT)
     scale = "logarithmic" if low > 0 else "linear"
-    note = f"{about} Red: the trained model. Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}"
+    red = "the model at that moment" if slider else "the trained model"
+    note = f"{about} Red: {red}. Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(loss_name)}</title>'
@@ -96,6 +100,7 @@ def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
             "tickvals": ticks,
             "ticktext": labels,
             "len": 0.8,
+            "thickness": 15,
         },
     }
     scene = {
@@ -113,7 +118,9 @@ def _axes(loss_name: str, low: float, high: float) -> dict[str, Any]:
 def _slider(titles: Sequence[str]) -> dict[str, Any]:
     # without the button that shows all
     steps = _buttons(titles)[: len(titles)]
-    return {"sliders": [{"steps": steps, "currentvalue": {"prefix": ""}, "pad": {"t": 10}}]}
+    # the padding holds the names of the first and the last moment, which are centered below the ends
+    padding = {"t": 10, "b": 20, "l": 40, "r": 40}
+    return {"sliders": [{"steps": steps, "currentvalue": {"prefix": ""}, "pad": padding}]}
 
 
 def _menu(titles: Sequence[str]) -> dict[str, Any]:

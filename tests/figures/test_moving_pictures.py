@@ -1,6 +1,7 @@
 """The surface along a training: GIF, MP4, a page with a slider, and files of ParaView."""
 
 import dataclasses
+import json
 import re
 import sys
 
@@ -105,6 +106,15 @@ def test_a_page_has_a_slider_with_a_step_for_each_moment_and_none_for_all():
     page = figures.interactive(FRAMES, loss_name="loss", about="Digits.", slider=True)
     assert re.findall(r'"label":"(epoch \d|all)"', page) == ["epoch 0", "epoch 1", "epoch 2"]
     assert '"sliders"' in page
+    assert "Red: the model at that moment." in page
+
+
+def test_a_page_fits_a_telephone_and_the_names_below_the_slider_are_not_cut():
+    page = figures.interactive(FRAMES, loss_name="loss", about="Digits.", slider=True)
+    # a plot that is higher than wide would cut the box at both sides
+    assert "height:min(82vh, 100vw)" in page
+    (padding,) = re.findall(r'"pad":(\{[^}]*\})', page[page.rindex('"sliders"') :])
+    assert json.loads(padding) == {"t": 10, "b": 20, "l": 40, "r": 40}
 
 
 def test_a_surface_is_read_by_paraviews_library_point_by_point(tmp_path):
