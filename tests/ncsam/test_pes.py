@@ -158,6 +158,15 @@ def test_a_batch_without_a_confident_sample_has_no_gradient():
     assert all(w.grad is None for w in method.model.parameters())
 
 
+def test_a_single_confident_sample_is_taken_for_none_where_batch_norm_cannot_take_it():
+    model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 4)).double()
+    method = at(PES(model, loss_fn, latter=1, **PARTS), 1.0)
+    method.prepared_for = 1.0
+    method.is_confident, method.weights = torch.arange(16) == 3, torch.ones(4)
+    method.backward(*batch(), torch.arange(16))
+    assert all(w.grad is None for w in model.parameters())
+
+
 def prepared():
     method = at(PES(network(), loss_fn, **PARTS), 1.0)
     method.before_epoch(train_of(method.model, *reversed(batch())))
