@@ -191,6 +191,13 @@ class LogTicks(LogLocator):
         super().__init__()
         self.most = most
 
+    def nonsingular(self, v0: float, v1: float) -> tuple[float, float]:
+        """The limits of the axis, wide enough to be drawn; values that differ by rounding count as one value."""
+        if np.isclose(v0, v1, rtol=1e-9, atol=0):
+            v1 = v0
+        low, high = super().nonsingular(v0, v1)
+        return float(low), float(high)
+
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Positions of the ticks between two values."""
         low, high = sorted((vmin, vmax))
@@ -219,6 +226,8 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike, most: int = 8) -> None:
     axis.set_major_locator(LogTicks(most))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
+    # the limits are this locator's, not those of Matplotlib's own
+    axis.axes.autoscale_view(scalex=isinstance(axis, XAxis), scaley=isinstance(axis, YAxis))
 
 
 def few_ticks(axis: XAxis | YAxis, most: int = 5, **settings: Any) -> None:

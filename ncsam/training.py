@@ -170,7 +170,7 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
-        prepared = _prepare(method, evaluated[0], labels, batch_size, seeds, device)
+        prepared = _prepare(method, optimizer, evaluated[0], labels, batch_size, seeds)
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         steps["seconds"] += prepared
         ranks.share_buffers(method.networks())
@@ -196,19 +196,21 @@ def fit(
 
 def _prepare(
     method: Method,
+    optimizer: torch.optim.Optimizer,
     train: Evaluated,
     labels: NoisyLabels,
     batch_size: int,
     seeds: Seeds,
-    device: torch.device,
 ) -> float:
     """Lets the method look at the whole training set before an epoch. Returns the seconds that this takes."""
+    device = next(method.model.parameters()).device
     started = now(device)
     training_set = TrainingSet(
         train.of_all(labels.observed),
         lambda network: train.outputs_of(network, method.passes.autocast_dtype),
         batch_size,
         seeds.method,
+        optimizer,
     )
     method.before_epoch(training_set)
     return now(device) - started

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.plan.leaderboard import read_leaderboard
-from analysis.report.leaderboard import CELL, rankings, ranks_table
+from analysis.report.leaderboard import CELL, rankings, ranks_table, words_of_gradients
 from landscape.results.wording import percent
 from tests.doc_tables import rows_under
 
@@ -30,7 +30,8 @@ def page(pytestconfig):
 def test_ranks_on_the_page_are_those_of_the_table(page, ranks):
     for over, rows in ranks.groupby("over", sort=False):
         first = rows.iloc[0]
-        heading = f"**Ranks over {over}** ({first['cells']} cells; Friedman p = {first['friedman_p']:.2g}; "
+        heading = f"**Ranks over {over}** ({first['cells']} cells; Friedman p = {first['friedman_p']:.2g}, "
+        heading += f"{first['friedman_p_without_diverged']:.2g} without the methods that diverged; "
         assert f"{heading}critical difference {first['critical_difference']:.2f})" in page
         _, found = rows_under(page, f"Ranks over {over}")
         assert len(found) == len(rows)
@@ -43,7 +44,7 @@ def test_ranks_on_the_page_are_those_of_the_table(page, ranks):
 def test_ranks_are_those_of_the_committed_cells(cells, ranks):
     again = ranks_table(rankings(cells))
     assert list(again["method"]) == list(ranks["method"])
-    for name in ("mean_rank", "low", "high", "friedman_p", "critical_difference"):
+    for name in set(again) - {"over", "method"}:
         np.testing.assert_allclose(again[name], ranks[name], rtol=1e-3)
 
 
@@ -63,7 +64,7 @@ def test_accuracies_on_the_page_are_those_of_the_table(page, cells):
                 for row in own.itertuples()
             ]
             assert [cell for cell in written if cell] == expected
-            assert spent == f"{own['gradients'].mean():.1f}"
+            assert spent == words_of_gradients(own)
 
 
 def test_every_method_of_the_leaderboard_is_there_and_keeps_to_its_budget(pytestconfig, cells):
@@ -90,5 +91,16 @@ def test_what_the_page_says_of_the_ranks_follows_from_the_tables(page, cells, ra
     assert whole["method"].iloc[0] == "ELR"
     words = " ".join(page.split())
     assert "ELR is told apart only from cross-entropy, SLN and CORES2" in words
+    without = [
+        rankings(cells[~cells["method"].isin(left_out)])[0].ranking.p_value
+        for left_out in (["CORES2", "SLN"], ["CORES2", "SLN", "ELR"])
+    ]
+    assert f"without CORES2 and SLN {without[0]:.1g}, and without ELR too {without[1]:.2f}" in words
+    shares = (cells["gradients"] / cells["budget"]).groupby(cells["method"]).agg(["min", "max"])
+    for method in ("AUM filter", "DivideMix", "PES"):
+        low, high = shares.loc[method]
+        assert f"{method} {100 * low:.0f}% to {100 * high:.0f}%" in words
+    assert [f"{100 * share:.0f}%" for share in shares.loc["NCSAM"]] == ["88%", "88%"]
+    assert "NCSAM, the method under study, spent 88% of its own" in words
     pair = cells[(cells["noise_kind"] == "pair") & (cells["noise_rate"] == 0.4) & ~cells["control"]]
     assert pair.loc[pair["last"].idxmax(), "method"] == "DivideMix"

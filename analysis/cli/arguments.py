@@ -88,7 +88,11 @@ def _add_leaderboard(commands: Any) -> None:
         "--out", type=Path, required=True, help="the leaderboard's folder; what is there is not done again"
     )
     board.add_argument(
-        "--only", action="append", default=[], metavar="DATA", help="only this data set (may be repeated)"
+        "--only",
+        action="append",
+        default=[],
+        metavar="DATA",
+        help="train only on this data set (may be repeated); the tables have all that is there",
     )
     board.add_argument(
         "--dry-run", action="store_true", help="check the file, print its runs and their cost, do nothing"

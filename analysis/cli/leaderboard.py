@@ -13,7 +13,7 @@ from analysis.cli.dry_run import print_plan
 from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import Study
-from analysis.plan.leaderboard import RankedData, read_leaderboard, studies_of
+from analysis.plan.leaderboard import Leaderboard, RankedData, read_leaderboard, studies_of
 from analysis.printable import printable
 from analysis.report.leaderboard import Ranked, cells_table, markdown, rankings, ranks_table
 from figures import critical_difference
@@ -28,7 +28,7 @@ def run_leaderboard(
         path: the leaderboard file.
         root: the folder; each data set with a kind of noise has a study's folder within.
         resources: engine, workers, device and data files.
-        only: titles of data sets; empty for all.
+        only: titles of data sets to train on; empty for all. The tables have all that is there.
         console: where progress and ranks are shown.
         dry_run: only print the plan and its cost.
 
@@ -51,28 +51,50 @@ def run_leaderboard(
             console.print()
         return 0
     failed: dict[str, str] = {}
-    tables = []
-    for folder, data, study in chosen:
+    tables = {}
+    for folder, _, study in chosen:
         console.print(printable(f"{folder}:"), markup=False)
         outcome = run_study(study, root / folder, resources, console=console)
         failed |= {f"{folder}/{run}": error for run, error in outcome.failed.items()}
-        tables.append(_of_study(outcome.table, data, study))
-    cells = cells_table(board, pd.concat(tables, ignore_index=True))
-    _write(root, cells, console)
+        tables[folder] = outcome.table
+    runs = _all_runs(board, root, tables)
+    if len(runs):
+        _write(root, cells_table(board, runs), console)
     for run, error in failed.items():
         console.print(printable(f"failed: {run}: {error}"), style="red", markup=False, highlight=False)
     return 1 if failed else 0
 
 
+def _all_runs(board: Leaderboard, root: Path, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The runs of the studies that were run now, and of those that are there from before."""
+    found = []
+    for folder, data, study in studies_of(board):
+        table = tables.get(folder)
+        if table is None and (root / folder / "study.h5").exists():
+            table = store.read_table(root / folder)
+        if table is not None and len(table.columns):
+            titles = [method.title for method in study.methods]
+            found.append(_of_study(table[table["method"].isin(titles)], data, study))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
 def _of_study(runs: pd.DataFrame, data: RankedData, study: Study) -> pd.DataFrame:
-    """The runs of a study with its data set's title and budget, and their gradients in passes over the training set."""
+    """The runs of a study with title, seeds and budget of its data; gradients in passes over the training set."""
     # the last batch of an epoch is smaller, and counts for a step all the same
     steps = -(-runs["train_samples"] // study.training.batch_size)
-    return runs.assign(data=data.title, budget=float(study.training.epochs), passes=runs["gradients"] / steps)
+    return runs.assign(
+        data=data.title,
+        planned_seeds=len(data.seeds),
+        budget=float(study.training.epochs),
+        passes=runs["gradients"] / steps,
+    )
 
 
 def _write(root: Path, cells: pd.DataFrame, console: Console) -> None:
     found = rankings(cells)
+    # what an earlier call wrote may have no successor
+    for old in [root / "ranks.csv", *root.glob("ranks-*.png")]:
+        old.unlink(missing_ok=True)
     written = [root / "cells.csv", root / "leaderboard.md"]
     store.write_text(written[0], cells.to_csv(index=False, float_format="%.6g"))
     store.write_text(written[1], markdown(cells, found))

@@ -27,6 +27,9 @@ from analysis.plan.study import (
     TrainingSettings,
 )
 
+OVER_ALL = "all"
+"""The name of the ranking over all data sets, which no data set may have."""
+
 
 class RankedMethod(MethodSettings):
     """A method of the leaderboard.
@@ -47,7 +50,7 @@ class RankedData(Settings):
     """
 
     dataset: str
-    label: str = ""
+    label: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,31})?$")] = ""
     train_samples: Count | None = None
     test_samples: Count | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -136,6 +139,8 @@ def _check_entries(board: Leaderboard) -> None:
         if folders.count(folder) > 1:
             raise ValueError(f"data.label: {folder!r} is there twice; give one of both a label")
     titles = {data.title for data in board.data}
+    if OVER_ALL in titles:
+        raise ValueError(f"data.label: {OVER_ALL!r} names the ranking over all data sets; give another label")
     for place, method in enumerate(board.methods):
         # here, because the number of a method in a study may be another one
         candidates = [] if method.like is not None else method.candidates()

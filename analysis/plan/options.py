@@ -69,7 +69,7 @@ def check_method(
                 METHOD_REGISTRY.check_value(key, candidate, options[key])
         if len(set(values)) < len(values):
             raise ValueError(f"{field}.{key}: holds a candidate twice")
-    model, peer = torch.nn.Linear(1, 2), torch.nn.Linear(1, 2)
+    model, peer = _deep_model(), _deep_model()
     for candidate in candidates:
         with _within(field):
             build_method(
@@ -81,6 +81,11 @@ def check_method(
                 peer=peer,
                 **candidate,
             )
+
+
+def _deep_model() -> torch.nn.Module:
+    """A model with more layers than an option of a method asks for; the study's own model is checked with its data."""
+    return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(50)), torch.nn.Linear(1, 2))
 
 
 def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:

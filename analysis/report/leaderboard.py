@@ -14,8 +14,8 @@ from landscape.results.wording import percent
 CELL = ["data", "noise_kind", "noise_rate"]
 """Columns that name a cell."""
 
-TOLERANCE = 0.25
-"""A method that spent so much more of its budget of gradients than it has is marked."""
+TOLERANCE = 0.05
+"""A method that spent so much more or less than its budget of gradients is marked."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,27 @@ class Ranked:
         name: of the data sets.
         ranking: of the methods that have a result in every cell.
         left_out: methods without a result in some of the cells, which have no rank.
+        unfinished: cells in which a method lacks seeds; no method is ranked there.
+        steady_p: p-value of Friedman's test over the methods that diverged in no cell; NaN for fewer than two.
     """
 
     name: str
     ranking: Ranking
     left_out: list[str]
+    unfinished: list[str]
+    steady_p: float
 
 
 def cells_table(board: Leaderboard, runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell and method: means over the seeds.
 
     `last` and `best` are test accuracies at the last and at the best epoch. Only test data tell which epoch is best, so
-    that methods are ranked by the last one. `gradients` are in passes over the training set. A training that diverged
-    has no accuracy, and neither has the mean of its cell.
+    that methods are ranked by the last one. `hyperparameters` has all choices that the seeds made. `gradients` are in
+    passes over the training set. A training that diverged has no accuracy, and neither has the mean of its cell.
 
     Args:
         board: the leaderboard.
-        runs: one row a run, as of a study's table, with the column `data`.
+        runs: one row a run, as of a study's table, with the columns `data`, `budget`, `passes` and `planned_seeds`.
     """
     controls = {method.title for method in board.methods if method.control}
     rows = []
@@ -54,6 +58,7 @@ def cells_table(board: Leaderboard, runs: pd.DataFrame) -> pd.DataFrame:
                 "method": method,
                 "control": method in controls,
                 "seeds": len(of_cell),
+                "planned_seeds": int(of_cell["planned_seeds"].iloc[0]),
                 "diverged": int(of_cell["diverged"].sum()),
                 "last": last.mean(skipna=False),
                 "last_sd": last.std(skipna=False),
@@ -61,7 +66,7 @@ def cells_table(board: Leaderboard, runs: pd.DataFrame) -> pd.DataFrame:
                 "memorized": of_cell["memorized"].mean(skipna=False),
                 "gradients": of_cell["passes"].mean(),
                 "budget": of_cell["budget"].iloc[0],
-                "hyperparameters": of_cell["hyperparameters"].iloc[0],
+                "hyperparameters": "; ".join(of_cell["hyperparameters"].unique()),
             }
         )
     return pd.DataFrame(rows)
@@ -81,10 +86,16 @@ def _ranked(name: str, cells: pd.DataFrame) -> Ranked | None:
     scores = ranked.set_index([*CELL, "method"])["last"].unstack("method")
     rows = ranked["method"].value_counts(sort=False)
     whole = [method for method in ranked["method"].unique() if rows[method] == len(scores)]
+    left_out = [method for method in ranked["method"].unique() if method not in whole]
+    lacking = ranked[ranked["method"].isin(whole) & (ranked["seeds"] < ranked["planned_seeds"])]
+    unfinished = list(dict.fromkeys(words_of_cell(row) for _, row in lacking.iterrows()))
+    scores = scores.drop(index=list(dict.fromkeys(lacking[CELL].itertuples(index=False, name=None))))
     if len(whole) < 2 or len(scores) < 2:
         return None
-    left_out = [method for method in ranked["method"].unique() if method not in whole]
-    return Ranked(name, rank_methods(whole, scores[whole].to_numpy(dtype=np.float64)), left_out)
+    table = scores[whole].to_numpy(dtype=np.float64)
+    steady = [place for place in range(len(whole)) if np.isfinite(table[:, place]).all()]
+    p = rank_methods([whole[i] for i in steady], table[:, steady]).p_value if len(steady) > 1 else np.nan
+    return Ranked(name, rank_methods(whole, table), left_out, unfinished, p)
 
 
 def ranks_table(found: list[Ranked]) -> pd.DataFrame:
@@ -102,6 +113,7 @@ def ranks_table(found: list[Ranked]) -> pd.DataFrame:
                     "low": ranking.low[place],
                     "high": ranking.high[place],
                     "friedman_p": ranking.p_value,
+                    "friedman_p_without_diverged": ranked.steady_p,
                     "critical_difference": ranking.critical_difference,
                     "told_apart_from_best": ranking.differs(int(ranking.order[0]), place),
                 }
@@ -120,7 +132,8 @@ def markdown(cells: pd.DataFrame, found: list[Ranked]) -> str:
     for ranked in found:
         ranking = ranked.ranking
         lines += [
-            f"**Ranks over {ranked.name}** ({ranking.cells} cells; Friedman p = {ranking.p_value:.2g}; "
+            f"**Ranks over {ranked.name}** ({ranking.cells} cells; Friedman p = {ranking.p_value:.2g}, "
+            f"{ranked.steady_p:.2g} without the methods that diverged; "
             f"critical difference {ranking.critical_difference:.2f})",
             "",
             "| method | mean rank | 95% interval | told apart from the best |",
@@ -133,6 +146,8 @@ def markdown(cells: pd.DataFrame, found: list[Ranked]) -> str:
             lines.append(f"| {ranking.methods[place]} | {ranking.mean[place]:.2f} | {interval} | {apart} |")
         if ranked.left_out:
             lines += ["", f"Without a rank, as they are not in every cell: {', '.join(ranked.left_out)}."]
+        if ranked.unfinished:
+            lines += ["", f"Not ranked, as seeds are missing: {'; '.join(ranked.unfinished)}."]
         lines.append("")
     for name, rows in cells.groupby("data", sort=False):
         lines += [
@@ -155,14 +170,24 @@ def _accuracies(rows: pd.DataFrame) -> list[str]:
         for _, column in columns.iterrows():
             here = own[(own[CELL] == column).all(axis=1)]
             cells.append(_words(here.iloc[0]) if len(here) else "")
-        spent = own["gradients"].mean()
-        marked = " (over budget)" if (own["gradients"] > (1 + TOLERANCE) * own["budget"]).any() else ""
         title = f"{method} (control)" if own["control"].iloc[0] else method
-        lines.append(f"| {title} | {' | '.join(cells)} | {spent:.1f}{marked} |")
+        lines.append(f"| {title} | {' | '.join(cells)} | {words_of_gradients(own)} |")
     return lines
+
+
+def words_of_gradients(rows: pd.DataFrame) -> str:
+    """The mean number of gradients that a method spent, and the shares of its budget if one is not about the whole."""
+    spent = f"{rows['gradients'].mean():.1f}"
+    shares = rows["gradients"] / rows["budget"]
+    if (shares - 1).abs().max() <= TOLERANCE:
+        return spent
+    low, high = (f"{100 * share:.0f}%" for share in (shares.min(), shares.max()))
+    return f"{spent} ({low if low == high else f'{low} to {high}'} of the budget)"
 
 
 def _words(row: pd.Series) -> str:
     if not np.isfinite(row["last"]):
         return f"diverged ({row['diverged']} of {row['seeds']})"
-    return f"{100 * row['last']:.1f} / {100 * row['best']:.1f}"
+    missing = row["seeds"] < row["planned_seeds"]
+    marked = f" ({row['seeds']} of {row['planned_seeds']} seeds)" if missing else ""
+    return f"{100 * row['last']:.1f} / {100 * row['best']:.1f}{marked}"

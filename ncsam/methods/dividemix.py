@@ -31,7 +31,8 @@ class DivideMix(TwoNetworks):
     networks are the prediction.
 
     There each step takes as many samples with kept as with guessed labels, twice augmented. Here a step divides the
-    batch that it is given, augmented once, so that an epoch is one pass over the samples as for other methods. The
+    batch that it is given, augmented once, so that an epoch is one pass over the samples as for other methods. Their
+    warm-up penalizes confident predictions where the noise is asymmetric; here it is the ordinary gradient. The
     optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls `before_epoch()`.
 
     Args:

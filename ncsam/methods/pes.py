@@ -38,8 +38,12 @@ class PES(Method):
     anew before each epoch, with weights that make the classes count alike. Source: Algorithm 1 of the paper (without
     its semi-supervised part), the class weights from the authors' code.
 
-    There, new layers are trained by Adam with a learning rate of their own (1e-4); here one optimizer trains all.
-    `fit()` sets `progress` and `epoch_share`, and calls `before_epoch()`.
+    There, new layers are trained by Adam with a learning rate of their own (1e-4); here one optimizer trains all, and
+    forgets what it remembers of the former weights of a layer that begins anew.
+
+    `fit()` sets `progress` and `epoch_share`, and calls `before_epoch()`. In a loop of your own, set
+    `method.epoch_share = 1 / epochs` once, and at the start of each epoch set `method.progress = epoch / epochs` and
+    call `method.before_epoch(TrainingSet(..., optimizer=optimizer))`.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -47,16 +51,16 @@ class PES(Method):
         first: share of the training of the whole network; 25 of 200 epochs for CIFAR-10.
         second: share of the training of the last layers; 7 epochs.
         third: share of the training of the last layer; 5 epochs.
-        latter: how many layers with weights are trained in the second part, all if there are fewer; the authors cut
-            before the last block.
+        latter: how many layers with weight matrices are trained in the second part, fewer than the model has; the
+            authors cut before the last block. Normalization layers go with the layer that they follow.
 
     Attributes:
         weights: (classes,), weights of the classes; None before samples are chosen.
         is_confident: bool (n,), the samples whose label is predicted; None before.
 
     Raises:
-        ValueError: the loss is not plain cross-entropy, a setting is out of range, or no layer of the model can begin
-            anew.
+        ValueError: the loss is not plain cross-entropy, a setting is out of range, or the model has too few layers that
+            can begin anew.
     """
 
     requires = Requirements(classes=True, one_process=True)
@@ -77,13 +81,18 @@ class PES(Method):
             check_share(name, share)
         if first + second + third >= 1:
             raise ValueError(f"third: first + second + third must be below 1, got {first + second + third}")
-        layers = [module for module in self.passes.module.modules() if hasattr(module, "reset_parameters")]
+        layers = resettable_layers(self.passes.module)
         if latter < 1:
             raise ValueError(f"latter: must be at least 1, got {latter}")
-        if not layers:
-            raise ValueError("model: has no layer with reset_parameters(), so that none can begin anew")
+        if latter >= len(layers):
+            raise ValueError(
+                f"latter: must be below the number of the model's layers with weight matrices and reset_parameters(), "
+                f"which is {len(layers)}, because the former layers keep what they learned; got {latter}"
+            )
+        self.shares = {"first": first, "second": second, "third": third}
         self.ends = (first, first + second, first + second + third)
         self.latter = layers[-latter:]
+        self.prepared_for: float | None = None
         self.weights: Tensor | None = None
         self.is_confident: Tensor | None = None
 
@@ -94,34 +103,65 @@ class PES(Method):
 
     def trained_alone(self) -> list[nn.Module] | None:
         """The layers that are trained alone in this epoch; None if all are trained."""
-        part = self.part(self.known_progress())
-        return {1: self.latter, 2: self.latter[-1:]}.get(part)
+        layers = {1: self.latter, 2: self.latter[-1:]}.get(self.part(self.known_progress()))
+        return None if layers is None else [module for layer in layers for module in layer]
 
     def before_epoch(self, train: TrainingSet) -> None:
-        """Lets the layers that are trained alone begin anew, or finds the confident samples."""
+        """Lets the layers that are trained alone begin anew, or finds the confident samples.
+
+        Raises:
+            ValueError: a part of the training has no epoch, or the optimizer is needed and was not given.
+        """
         progress = self.known_progress()
+        self._check_epochs()
+        self.prepared_for = progress
         alone = self.trained_alone()
         if alone is not None and self.part(progress - self.epoch_share) < self.part(progress):
-            device = next(self.model.parameters()).device
-            with borrowed_generators(device, train.seed):
-                for layer in alone:
-                    cast(Resettable, layer).reset_parameters()
+            self._begin_anew(alone, train)
         if self.part(progress) == len(self.ends):
             outputs = train.outputs(self.passes.module)
             self.gradient_count += train.gradients_of_a_pass
             self.is_confident = outputs.argmax(1) == train.observed
             self.weights = class_weights(train.observed[self.is_confident], outputs.shape[1]).to(outputs)
 
+    def _check_epochs(self) -> None:
+        """Without an epoch in each part the method would silently be another one."""
+        if self.epoch_share <= 0:
+            raise ValueError("epoch_share: PES counts epochs; set method.epoch_share = 1 / epochs")
+        epochs = round(1 / self.epoch_share)
+        trained = {self.part(epoch / epochs) for epoch in range(1, epochs + 1)}
+        for part, (name, share) in enumerate(self.shares.items()):
+            if share > 0 and part not in trained:
+                raise ValueError(
+                    f"{name}: the share {share} of {epochs} epochs holds no whole epoch; give a larger share, or 0 to "
+                    "leave this part out"
+                )
+
+    def _begin_anew(self, layers: list[nn.Module], train: TrainingSet) -> None:
+        if train.optimizer is None:
+            raise ValueError(
+                "optimizer: PES lets layers begin anew, whose old momentum must go; give it to TrainingSet"
+            )
+        with borrowed_generators(next(self.model.parameters()).device, train.seed):
+            for layer in layers:
+                cast(Resettable, layer).reset_parameters()
+                for weight in layer.parameters():
+                    train.optimizer.state.pop(weight, None)
+
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the layers that are trained now; none if too few samples are confident."""
-        alone = self.trained_alone()
-        if self.part(self.known_progress()) < len(self.ends):
+        alone, part = self.trained_alone(), self.part(self.known_progress())
+        if part > 0 and self.prepared_for != self.progress:
+            raise ValueError(
+                "before_epoch: PES lets layers begin anew and chooses samples there; call it before each epoch"
+            )
+        if part < len(self.ends):
             with self._only(alone):
                 return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         if indices is None:
             raise ValueError("indices: PES chooses single samples; pass their positions")
-        if self.is_confident is None or self.weights is None:
-            raise ValueError("before_epoch: PES chooses samples there; call it before each epoch")
+        assert self.is_confident is not None
+        assert self.weights is not None
         if self.passes.micro_batch_size is not None:
             raise ValueError("micro_batch_size: PES divides by the weights of a whole batch")
         rows = self.is_confident[indices].nonzero().flatten()
@@ -147,6 +187,19 @@ class PES(Method):
         finally:
             for weight in others:
                 weight.requires_grad_(True)
+
+
+def resettable_layers(model: nn.Module) -> list[list[nn.Module]]:
+    """The layers with weight matrices that can draw new weights, each with the normalization layers that follow it."""
+    layers: list[list[nn.Module]] = []
+    for module in model.modules():
+        if not hasattr(module, "reset_parameters"):
+            continue
+        if any(weight.ndim >= 2 for weight in module.parameters(recurse=False)):
+            layers.append([module])
+        elif layers:
+            layers[-1].append(module)
+    return layers
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

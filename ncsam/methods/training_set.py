@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 GRADIENTS_OF_A_FORWARD_PASS = 1 / 3
@@ -20,12 +21,14 @@ class TrainingSet:
         outputs: network -> (n, classes), its outputs in evaluation mode, without augmentation.
         batch_size: samples of a step.
         seed: of the draws of this epoch that the method makes.
+        optimizer: of the training, for methods that let layers begin anew; None for others.
     """
 
     observed: Tensor
     outputs: Callable[[nn.Module], Tensor]
     batch_size: int
     seed: int
+    optimizer: torch.optim.Optimizer | None = None
 
     @property
     def gradients_of_a_pass(self) -> float:

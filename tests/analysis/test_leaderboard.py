@@ -83,6 +83,8 @@ def test_a_method_is_left_out_where_it_cannot_be_trained(written):
         ('without = ["digits"]', 'without = ["mnist"]', "methods.2.without: 'mnist' is none of"),
         ("rho = 0.0", "rho = -1", "methods.3.rho: "),
         ("cost = 2", "cost = 0", "methods.1.cost: "),
+        ('dataset = "digits"', 'dataset = "digits"\nlabel = "digits/8x8"', "data.0.label: "),
+        ('dataset = "digits"', 'dataset = "digits"\nlabel = "all"', "data.label: 'all' names the ranking"),
         (
             "rates = [0.2, 0.4] }]",
             'rates = [0.2] }, { kind = "symmetric", rates = [0.4] }]',
@@ -111,6 +113,7 @@ def runs_of(scores, data="digits", kind="symmetric"):
             "memorized": 0.2,
             "passes": 4.0,
             "budget": 4.0,
+            "planned_seeds": 2,
             "diverged": not np.isfinite(value),
             "hyperparameters": "{}",
         }
@@ -145,13 +148,43 @@ def test_ranks_are_of_the_methods_that_are_in_every_cell_and_know_no_truth(writt
     assert "| truth (control) | 90.5 / 100.0 |" in text
 
 
-def test_a_method_over_its_budget_is_marked(written):
+def test_a_method_off_its_budget_is_marked_on_both_sides(written):
     runs = runs_of({"SGD": [0.5, 0.4], "SAM": [0.6, 0.5]})
-    runs.loc[runs["method"] == "SAM", "passes"] = 6.0
+    for passes, words in ((6.0, "6.0 (150% of the budget)"), (3.4, "3.4 (85% of the budget)"), (4.1, "4.1")):
+        runs.loc[runs["method"] == "SAM", "passes"] = passes
+        cells = cells_table(read_leaderboard(written()), runs)
+        text = markdown(cells, rankings(cells))
+        assert f"| {words} |" in text
+        assert text.count("of the budget") == words.count("of the budget")
+
+
+def test_a_cell_that_lacks_seeds_is_not_ranked_and_marked(written):
+    runs = runs_of({"SGD": [0.5, 0.4, 0.3], "SAM": [0.6, 0.5, 0.2]})
+    lost = (runs["method"] == "SAM") & np.isclose(runs["noise_rate"], 0.3) & (runs["seed"] == 1)
+    cells = cells_table(read_leaderboard(written()), runs[~lost])
+    (found,) = rankings(cells)
+    assert (found.ranking.cells, found.unfinished) == (2, ["digits, symmetric 30%"])
+    np.testing.assert_array_equal(found.ranking.mean, [2, 1])
+    text = markdown(cells, [found])
+    assert "Not ranked, as seeds are missing: digits, symmetric 30%." in text
+    assert "| 20.0 / 30.0 (1 of 2 seeds) |" in text
+
+
+def test_all_choices_of_a_cells_seeds_are_listed(written):
+    runs = runs_of({"SGD": [0.5], "SAM": [0.6]})
+    runs.loc[runs["method"] == "SAM", "hyperparameters"] = ["{'rho': 0.05}", "{'rho': 0.2}"]
     cells = cells_table(read_leaderboard(written()), runs)
-    text = markdown(cells, rankings(cells))
-    assert "| 6.0 (over budget) |" in text
-    assert text.count("over budget") == 1
+    assert list(cells["hyperparameters"]) == ["{}", "{'rho': 0.05}; {'rho': 0.2}"]
+
+
+def test_the_test_is_made_without_the_methods_that_diverged_too(written):
+    scores = {"SGD": [0.5, 0.5, 0.6, 0.4], "SAM": [0.6, 0.4, 0.5, 0.5], "DivideMix": [np.nan] * 4}
+    cells = cells_table(read_leaderboard(written()), runs_of(scores))
+    (found,) = rankings(cells)
+    (steady,) = rankings(cells[cells["method"] != "DivideMix"])
+    assert found.ranking.p_value < 0.05 < found.steady_p == steady.ranking.p_value
+    assert (ranks_table([found])["friedman_p_without_diverged"] == found.steady_p).all()
+    assert f"{found.steady_p:.2g} without the methods that diverged" in markdown(cells, [found])
 
 
 def test_the_command_runs_what_is_missing_and_ranks(written, tmp_path, capsys):
@@ -168,6 +201,23 @@ def test_the_command_runs_what_is_missing_and_ranks(written, tmp_path, capsys):
     assert spent["SGD"] == spent["SAM"] == 4
     assert spent["truth"] < 4
     assert (out / "ranks-digits.png").stat().st_size > 0
+    # tables of what was there before, and nothing of what is there no more
+    other = path.read_text().replace('dataset = "digits"', 'dataset = "digits"\nlabel = "other"', 1)
+    more = BOARD.split("[[data]]")[1].split("[[methods]]")[0]
+    path.write_text(other.replace("[[methods]]", f"[[data]]{more}[[methods]]", 1))
+    (out / "ranks-gone.png").touch()
+    assert main([*command, "--only", "other"]) == 0
+    assert set(pd.read_csv(out / "cells.csv")["data"]) == {"digits", "other"}
+    assert {file.name for file in out.glob("ranks*")} == {
+        "ranks.csv",
+        "ranks-all.png",
+        "ranks-digits.png",
+        "ranks-other.png",
+    }
+    path.write_text(BOARD)
+    assert main(command) == 0
+    assert set(pd.read_csv(out / "cells.csv")["data"]) == {"digits"}
+    assert not (out / "ranks-other.png").exists()
     before = (out / "leaderboard.md").read_text()
     (run,) = (out / "digits-symmetric/runs/digits/symmetric-0.4/sgd").glob("seed1.h5")
     others = {p: p.stat().st_mtime_ns for p in out.rglob("seed*.h5") if p != run}

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import figures
+from figures import style
 from landscape import Line, Path, SpectralDensity
 from tests.figures.samples import FIGURES, METHODS, caption_of, histories, plane, profile, runs, texts
 
@@ -205,6 +206,19 @@ def test_long_names_stay_in_the_figure_and_off_one_another(draw):
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
     assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height for box in boxes)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-16, 1e-12])
+def test_a_logarithmic_axis_of_values_that_are_equal_but_for_rounding_is_drawn(difference):
+    values = np.array([2.557, 2.557 * (1 + 3 * difference)])
+    figure = style.new_figure(3.3, 2.0)
+    ax = figure.subplots()
+    ax.plot([0, 1], values)
+    style.logarithmic(ax.yaxis, values)
+    figure.draw_without_rendering()
+    low, high = ax.get_ylim()
+    assert low < 0.9 * 2.557
+    assert high > 1.1 * 2.557
 
 
 @pytest.mark.parametrize("smallest", [1e-9, 0.02, 0.9])

@@ -45,7 +45,7 @@ def prepare(dataset, kind="ncsam", model="mlp", learning_rate=0.05):
         "sop": lambda: SOP(network, loss_fn, samples=len(dataset.train), seed=0, scale=0.1),
         "looksam": lambda: LookSAM(network, loss_fn, rho=0.1),
         "regce": lambda: RegCE(network, loss_fn),
-        "pes": lambda: PES(network, loss_fn, first=0.17, second=0.34, third=0.17),
+        "pes": lambda: PES(network, loss_fn, first=0.17, second=0.34, third=0.17, latter=1),
         "elr-plus": lambda: ELRPlus(network, loss_fn, peer=peer, samples=len(dataset.train), seed=0),
         "dividemix": lambda: DivideMix(network, loss_fn, peer=peer, seed=0, warmup=0.4),
         "aum-filter": lambda: AUMFilter(network, loss_fn, peer=peer, samples=len(dataset.train), removed=0.4),
