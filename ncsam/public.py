@@ -13,6 +13,7 @@ from ncsam.detection import (
 )
 from ncsam.dynamics import TrainingDynamics
 from ncsam.evaluation import predict
+from ncsam.history import History
 from ncsam.label_noise import (
     NOISE_KINDS,
     NOISE_REGISTRY,
@@ -71,7 +72,7 @@ from ncsam.methods import (
 )
 from ncsam.models import MODEL_REGISTRY, MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
-from ncsam.training import METRICS, History, fit
+from ncsam.training import METRICS, fit
 
 __all__ = [
     "ASAM",

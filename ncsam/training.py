@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,10 @@ from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import load_checkpoint, save_checkpoint
 from ncsam.datasets import Loaded, Split
-from ncsam.dynamics import Recorder, TrainingDynamics
+from ncsam.dynamics import Recorder
 from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
+from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.methods.training_set import TrainingSet
@@ -54,28 +54,6 @@ TrainingData = Split | Loaded | MapDataset[Any] | DataLoader[Any]
 
 OnEpoch = Callable[[int, Mapping[str, float], nn.Module], None]
 """(epochs finished, metrics of the last one by name, the model) -> None."""
-
-
-@dataclass(frozen=True)
-class History:
-    """What happened in training.
-
-    Attributes:
-        metrics: name -> float64 (epochs,), one value for each epoch; NaN if it is undefined.
-        diverged: whether the outputs or the loss stopped being finite. Training ended with that epoch.
-        described: name of each metric -> (unit, description): `METRICS` and those of the probes.
-        dynamics: losses, margins and predictions of every training sample, if `record_samples` asked for them.
-    """
-
-    metrics: dict[str, np.ndarray]
-    diverged: bool
-    described: dict[str, tuple[str, str]]
-    dynamics: TrainingDynamics | None = None
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that were trained."""
-        return len(self.metrics["train_loss"])
 
 
 def fit(
@@ -192,9 +170,7 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = optimizer.param_groups[0]["lr"]
         seeds = Seeds.of(seed, epoch, ranks.rank)
-        started = now(device)
-        method.before_epoch(_training_set(method, optimizer, evaluated[0], labels, batch_size, seeds))
-        prepared = now(device) - started
+        prepared = _prepare(method, optimizer, evaluated[0], labels, batch_size, seeds)
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         steps["seconds"] += prepared
         ranks.share_buffers(method.networks())
@@ -218,21 +194,26 @@ def fit(
     return _history(rows, probes, method, recorder)
 
 
-def _training_set(
+def _prepare(
     method: Method,
     optimizer: torch.optim.Optimizer,
     train: Evaluated,
     labels: NoisyLabels,
     batch_size: int,
     seeds: Seeds,
-) -> TrainingSet:
-    return TrainingSet(
+) -> float:
+    """Lets the method look at the whole training set before an epoch. Returns the seconds that this takes."""
+    device = next(method.model.parameters()).device
+    started = now(device)
+    training_set = TrainingSet(
         train.of_all(labels.observed),
         lambda network: train.outputs_of(network, method.passes.autocast_dtype),
         batch_size,
         seeds.method,
         optimizer,
     )
+    method.before_epoch(training_set)
+    return now(device) - started
 
 
 def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:

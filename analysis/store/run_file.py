@@ -28,9 +28,10 @@ from analysis.store.files import BrokenFileError, StoreError, replace_file, writ
 from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from landscape.results.storage import write
 from landscape.results.trust import FAULTS
+from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
 from ncsam.seal import sealed, without_seal
-from ncsam.training import METRICS, History
+from ncsam.training import METRICS
 
 SCHEMA_VERSION = 2
 """1: version 0.1.0, without a checksum and without later settings. 2: sealed, with all settings."""

@@ -29,8 +29,9 @@ class Cost:
     """The seconds of the measures, and of the training.
 
     Each measure has an equal part of the allowed time. What the measures leave unused goes to the one that has waited
-    longest, of those whose look would fit into the whole allowed time so far. So a cheap measure is taken often and an
-    expensive one seldom, and all measures together stay within the allowed time.
+    longest, of those whose look would fit into the whole allowed time so far. While such a measure waits for its first
+    look, the others wait too. So a cheap measure is taken often and an expensive one seldom, and all measures together
+    stay within the allowed time.
 
     The expected time of a look is that of the last look, and at the first look a forecast. Only what a look takes
     beyond its expected time can exceed the allowed time. All measures wait until the excess is made up for.
@@ -82,18 +83,20 @@ class Cost:
         if self.at_most is None:
             yield from forecasts
             return
-        one_waits = False
+        one_waits = first_look_waits = False
         for measure in sorted(forecasts, key=lambda name: self._looked_at.get(name, -math.inf)):
             allowed = self.at_most * self.training - self.spent.get(SHARED, 0.0)
             unused = self.at_most * self.training - self._measuring
             expected = self._last.get(measure, forecasts[measure])
             in_its_part = self.spent.get(measure, 0.0) + expected <= allowed / self.measures
-            if expected <= unused and (in_its_part or not one_waits):
+            if expected <= unused and not first_look_waits and (in_its_part or not one_waits):
                 yield measure
                 continue
             self.put_off[measure] = self.put_off.get(measure, 0) + 1
-            # the unused time is saved for this measure, if enough can be saved
-            one_waits = one_waits or expected <= allowed
+            # the unused time is saved for this measure, if that can be enough
+            can_be_saved = expected <= allowed
+            one_waits = one_waits or can_be_saved
+            first_look_waits = first_look_waits or (can_be_saved and measure not in self._last)
 
     @contextmanager
     def of(self, measure: str) -> Iterator[None]:

@@ -24,8 +24,8 @@ from ncsam.detection.criteria import (
 from ncsam.detection.quality import DetectionQuality, quality_of
 from ncsam.detection.ranking import Ranking, ranked
 from ncsam.dynamics import NO_CLASS, TrainingDynamics
+from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
-from ncsam.training import History
 from ncsam.whole_file import written_whole
 
 UNKNOWN = -1
