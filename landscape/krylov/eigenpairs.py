@@ -97,7 +97,7 @@ def top_eigenpairs(
             only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
             of the random one. Where the operator has hardly changed, the first pair then takes 3 or 4 products in all,
             and the random vector finds some 8 in 10 of what the start misses.
-        max_vectors: most vectors that are kept, besides a block of work; `most_vectors(k, n)` if not given. A search
+        max_vectors: most vectors that are kept, besides a block of work; `most_vectors(k)` if not given. A search
             keeps `fewest_vectors` in any case. All n of an operator of at most 200 dimensions are kept in the end, if
             both budgets reach so far, because then all pairs converge.
         generator: draws random start vectors, on the operator's device.
