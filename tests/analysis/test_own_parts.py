@@ -266,7 +266,7 @@ def test_a_study_that_chooses_an_unknown_claim_is_refused_before_its_first_run(t
 def test_only_the_claims_that_the_study_chose_are_judged(tmp_path, capsys):
     out = finished_tiny(tmp_path, f'claims = ["g2", "L1"]\n{TINY}')
     assert cli.main(["claims", str(out)]) == 0
-    assert [each["id"] for each in json.loads((out / "claims.json").read_text())] == ["G2", "L1"]
+    assert [each["id"] for each in json.loads((out / "claims.json").read_text())] == ["L1", "G2"]
     capsys.readouterr()
     assert cli.main(["claims", str(out), "--claim", "g2"]) == 0
     assert cli.main(["claims", str(out), "--claim", "m1"]) == 2
