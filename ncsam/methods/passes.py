@@ -282,6 +282,17 @@ class Passes:
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs
 
+    @torch.no_grad()
+    def outputs_alone(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Any:
+        """The outputs of a batch, without their graph. They count as a gradient of each sample."""
+        with self._statistics(False):
+            return joined(
+                [
+                    self.outputs(self.module, part, positions, first=False)
+                    for _, part, _, positions in self._pieces(inputs, targets, indices)
+                ]
+            )
+
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of a forward pass in the precision of training. The pass is neither counted nor remembered."""
         if self.autocast_dtype is None:
@@ -312,6 +323,16 @@ class Passes:
             yield
         finally:
             self.run, self.loss_fn = kept
+
+    @contextmanager
+    def with_mean(self, loss_fn: LossFunction) -> Iterator[None]:
+        """Inside the block, another mean over the samples takes the place of the loss."""
+        kept = self.loss_fn, self.count
+        self.loss_fn, self.count = loss_fn, None
+        try:
+            yield
+        finally:
+            self.loss_fn, self.count = kept
 
     def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
         """Share of the batch, inputs, targets and indices of each micro-batch."""

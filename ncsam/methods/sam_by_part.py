@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ncsam.methods.perturbation import Ascent, perturbed, unmoved_buffers
+from ncsam.methods.passes import Passes
+from ncsam.methods.perturbation import Ascent, perturbed
 from ncsam.methods.sam import SAM
 
 
@@ -31,12 +32,12 @@ class JacobianSAM(SAM):
         """Adds the mean of J(w + eps)^T s(w) to `.grad`."""
         if self.stays_at_w:
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
-        self.ascent, outputs = _ascent_and_outputs(self, inputs, targets, indices)
-        slopes = _slopes(self, outputs, targets, indices)
+        loss, outputs, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
+        self.ascent = Ascent(loss, at_w, self.perturbation(at_w))
+        slopes = _slopes(self.passes, outputs, targets, indices)
         with perturbed(self.passes.module, self.ascent.perturbation):
-            found = self.passes.gradient(inputs, slopes, indices, loss_fn=mean_inner_product)[2]
-        self.passes.accumulate(found)
-        return self.ascent.loss
+            self.passes.accumulate(_pulled_back(self.passes, inputs, slopes, indices))
+        return loss
 
 
 class LogitSAM(SAM):
@@ -46,13 +47,11 @@ class LogitSAM(SAM):
         """Adds the mean of J(w)^T s(w + eps) to `.grad`."""
         if self.stays_at_w:
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
-        self.ascent, _ = _ascent_and_outputs(self, inputs, targets, indices)
-        module = self.passes.module
-        with perturbed(module, self.ascent.perturbation), unmoved_buffers(module), torch.no_grad():
-            outputs = self.passes.outputs(module, inputs, indices, first=False)
-        slopes = _slopes(self, outputs, targets, indices)
-        found = self.passes.gradient(inputs, slopes, indices, loss_fn=mean_inner_product)[2]
-        self.passes.accumulate(found)
+        self.ascent = self.ascend(inputs, targets, indices)
+        with perturbed(self.passes.module, self.ascent.perturbation):
+            outputs = self.passes.outputs_alone(inputs, targets, indices)
+        slopes = _slopes(self.passes, outputs, targets, indices)
+        self.passes.accumulate(_pulled_back(self.passes, inputs, slopes, indices))
         return self.ascent.loss
 
 
@@ -61,31 +60,28 @@ def mean_inner_product(outputs: Tensor, slopes: Tensor) -> Tensor:
     return (outputs * slopes).sum() / len(outputs)
 
 
-def _ascent_and_outputs(
-    method: SAM, inputs: Tensor, targets: Tensor, indices: Tensor | None
-) -> tuple[Ascent, Any]:
-    """The perturbation of this batch at w, and the outputs there.
-
-    Raises:
-        ValueError: micro-batches are asked for.
-    """
-    if method.passes.micro_batch_size is not None:
-        raise ValueError("micro_batch_size: J-SAM and L-SAM take whole batches; leave it out")
-    loss, outputs, at_w = method.passes.gradient(inputs, targets, indices, moves_statistics=True)
-    return Ascent(loss, at_w, method.perturbation(at_w)), outputs
+def _pulled_back(passes: Passes, inputs: Tensor, slopes: Tensor, indices: Tensor | None) -> list[Tensor]:
+    """The mean over samples of J^T s at the model's current weights."""
+    with passes.with_mean(mean_inner_product):
+        return passes.gradient(inputs, slopes, indices)[2]
 
 
-def _slopes(method: SAM, outputs: Any, targets: Tensor, indices: Tensor | None) -> Tensor:
+def _slopes(passes: Passes, outputs: Any, targets: Tensor, indices: Tensor | None) -> Tensor:
     """The gradient of each sample's loss in its outputs, of the outputs' shape.
 
     Raises:
-        ValueError: the outputs are no tensor.
+        ValueError: the outputs are no tensor, or a micro-batch has ignored labels alone.
     """
     if not isinstance(outputs, Tensor):
         raise ValueError(
             f"model: must return one tensor for J-SAM and L-SAM, got {type(outputs).__name__}; wrap it in a module "
             "that returns the outputs alone"
         )
+    if isinstance(targets, Tensor) and len(outputs) != len(targets):
+        raise ValueError(
+            "micro_batch_size: a micro-batch has no label that counts, which J-SAM and L-SAM do not support; make it "
+            "larger"
+        )
     leaf = outputs.detach().requires_grad_()
-    (slopes,) = torch.autograd.grad(method.passes.loss(leaf, targets, indices), leaf)
+    (slopes,) = torch.autograd.grad(passes.loss(leaf, targets, indices), leaf)
     return slopes * len(outputs)

@@ -65,12 +65,32 @@ def test_of_a_linear_model_whose_jacobian_is_constant_one_is_sgd_and_the_other_i
     assert_same(found, filled(same_as(models[1], loss_fn, **options), inputs, targets))
 
 
+LOSSES = {
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "class weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2, 2.0], dtype=torch.float64)),
+    "ignored labels": nn.CrossEntropyLoss(ignore_index=0),
+}
+
+
 @pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
-def test_micro_batches_are_refused(part):
-    method = part(network(), loss_fn, rho=RHO)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_micro_batches_give_the_gradient_of_the_whole_batch_for_any_loss_of_torch(part, loss):
+    found = []
+    for size in (None, 5):
+        method = part(network(), LOSSES[loss], rho=RHO)
+        method.passes.micro_batch_size = size
+        found.append(filled(method, *batch()))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
+def test_a_micro_batch_without_a_label_that_counts_is_refused(part):
+    method = part(network(), LOSSES["ignored labels"], rho=RHO)
     method.passes.micro_batch_size = 4
+    inputs, targets = batch()
+    targets[:4] = 0
     with pytest.raises(ValueError, match="micro_batch_size"):
-        method.backward(*batch())
+        method.backward(inputs, targets)
 
 
 @pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
