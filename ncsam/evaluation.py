@@ -76,8 +76,8 @@ def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torc
 
 
 @torch.no_grad()
-def outputs_of_some(method: Method, samples: Samples) -> Tensor:
-    """The outputs (1, classes) of a method's model for the first sample."""
+def outputs_of_first(method: Method, samples: Samples) -> Tensor:
+    """The outputs (1, classes) of a method's model for the first of the samples."""
     return _outputs_of(method.passes.module, [samples.some(1)], None)
 
 

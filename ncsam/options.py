@@ -47,14 +47,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Registry(Generic[Entry]):
-    """The choices of one kind by name, such as all losses.
+    """All choices of one kind, such as all losses, found by name.
 
     Attributes:
-        field: name of the choice in errors, such as `"loss"`.
+        field: what error messages call this kind of choice, such as `"loss"`.
         entries: name -> entry.
         maker: entry -> the function or class whose keyword-only arguments are the options.
-        not_options: arguments that are no options, because the calling code hands them over.
-        whole_numbers: the smallest and the largest value of options that are whole numbers; None: any.
+        not_options: keyword arguments that a user cannot set, because the calling code passes them.
+        whole_numbers: (smallest, largest) value of options that are whole numbers; None: no limit.
     """
 
     field: str

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
-from ncsam.evaluation import outputs_of_some
+from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_it_can_be_stepped
@@ -106,7 +106,7 @@ def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_ou
 
     On a GPU a label out of range would end the process with a message that names neither label nor cause.
     """
-    classes = outputs_of_some(method, train).shape[-1]
+    classes = outputs_of_first(method, train).shape[-1]
     for name, targets in (
         ("observed", labels.observed),
         ("clean", labels.clean),

@@ -54,10 +54,11 @@ class Work:
     failed: dict[str, str]
 
     def do(self, tasks: Iterable[Task]) -> None:
-        """Executes all tasks. A task that fails does not stop the others.
+        """Executes all tasks. A task that fails does not stop the others, unless the disk is full or read-only.
 
         Raises:
-            EngineError: the engine is gone.
+            EngineError: the engine has ended.
+            OSError: a task met a full or read-only disk.
             StoreError: the folder can no longer be written.
         """
         jobs = [(path, partial(timed, function)) for path, function in tasks]

@@ -14,12 +14,12 @@ from landscape.loss.weights import ParameterLayout
 
 @dataclass(frozen=True)
 class Penalty:
-    """A regularizer as a function of the variables; the model's other parameters are constants.
+    """A regularizer as a function of the measured weights. The model's other parameters are held constant.
 
     Attributes:
         regularizer: {name: parameter} -> a scalar.
         model: the model that holds the constants.
-        layout: names and shapes of the variables.
+        layout: names and shapes of the measured weights.
     """
 
     regularizer: Regularizer

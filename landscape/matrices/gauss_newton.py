@@ -102,11 +102,11 @@ def forward_and_reverse(outputs: Outputs, loss_fn: LossFunction) -> Product:
 
 @matrix_of_loss("gauss-newton")
 class GaussNewton(MeanOverSamples):
-    """The mean of J^T (Hessian of the loss in the outputs) J over the samples, with J the outputs' Jacobian.
+    """The mean over the samples of J^T H J, with J the outputs' Jacobian and H the loss's Hessian in the outputs.
 
-    It is the Hessian without the curvature of the outputs, and is positive semidefinite for convex losses. For
-    cross-entropy on logits it is the Fisher matrix and does not depend on the labels. The Hessian of a regularizer is a
-    part of it, because the outputs of a regularizer are the weights themselves.
+    It is the Hessian without the term of the outputs' second derivatives, and is positive semidefinite for convex
+    losses. For cross-entropy on logits it is the Fisher matrix and does not depend on the labels. A regularizer adds
+    its whole Hessian, because it depends on the weights directly, as if these were its outputs.
 
     Raises:
         ValueError: the objective has no outputs (`Objective.of_loss`).

@@ -65,12 +65,12 @@ class Units:
         return self._sum(torch.tensordot(measured.weights, measured.values, 1)) / self.objective.weight
 
     def variance(self, measured: OfUnits) -> Tensor:
-        """The variances of the weighted means, over draws of the units."""
+        """The sampling variance of each weighted mean: how much it would vary if other units had been drawn."""
         deviations = measured.values - self.mean(measured)
         return self.mean_square(OfUnits(measured.weights, deviations.square()))
 
     def mean_square(self, squares: OfUnits) -> Tensor:
-        """The mean squared deviation of weighted means from the units' squared deviations.
+        """The variance of weighted means, computed from the squared deviations of the units.
 
         A mean is the ratio of the sums of w v and of w. To first order its variance is that of the sum of w (v - mean)
         (Cochran 1977, section 6.4). The correction for a finite population is included.

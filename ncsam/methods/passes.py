@@ -103,17 +103,18 @@ class Passes:
         autocast_dtype: dtype of `torch.autocast` in forward passes; None: no autocast.
         scaler: the scaler that float16 needs. `.grad` is then scaled as after `scaler.scale(loss).backward()`, so that
             `scaler.step(optimizer)` can follow; it skips the step if any pass overflowed.
-        micro_batch_size: number of samples in a piece of the batch. The pieces have the same mean gradient and need
-            less memory; BatchNorm normalizes by the piece, as in any accumulation of gradients. None: the whole batch.
-        average_over_ranks: False: under DistributedDataParallel each rank perturbs by the gradient of its own part of
-            the batch, so that a step costs one all-reduce (m-sharpness, Foret et al. 2021, section 4). True: every
-            gradient is first averaged over the samples of all ranks, as if one process had the whole batch; only NCSAM
-            still draws on each rank from its own part.
-        sample_gradients: number of gradients of one sample spent so far.
+        micro_batch_size: number of samples in a piece of the batch. The weighted mean of the pieces' gradients is the
+            gradient of the whole batch, and needs less memory. BatchNorm normalizes each piece by itself, as in any
+            accumulation of gradients. None: the whole batch.
+        average_over_ranks: whether, under DistributedDataParallel, every gradient is averaged over the samples of all
+            ranks before the weights are perturbed, as if one process had the whole batch. NCSAM still draws on each
+            rank from its own part. If False, each rank perturbs by the gradient of its own part, and a step costs one
+            all-reduce (m-sharpness, Foret et al. 2021, section 4).
+        sample_gradients: number of per-sample gradients computed so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
-        count: batch -> weight of its mean loss among the pieces; None: the number of samples, or the sum by which a
-            loss of torch divides.
-        takes_whole_batches: whether model and loss get the same batch, which is not split into inputs and targets.
+        count: batch -> the weight of a piece's mean loss when the pieces are averaged; None: the number of samples, or
+            the sum by which a loss of torch divides.
+        takes_whole_batches: whether model and loss both get the whole batch, instead of its inputs and its targets.
     """
 
     model: nn.Module
