@@ -81,8 +81,7 @@ class AUMFilter(TwoNetworks):
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the network that learns now; none if too few of its samples are kept."""
-        if indices is None:
-            raise ValueError("indices: AUMFilter ranks single samples; pass their positions")
+        indices = self.known_positions(indices, "ranks single samples")
         if self.is_ranking():
             return self._rank(inputs, targets, indices)
         rows = self.kept()[indices.cpu()].nonzero().flatten().to(targets.device)
@@ -93,8 +92,7 @@ class AUMFilter(TwoNetworks):
         )
 
     def _rank(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: AUMFilter takes a batch whole")
+        self.check_whole_batch("takes a batch whole")
         self.share_precision()
         outputs = self.peer.outputs(self.peer.model, inputs, indices, first=True)
         self.passes.sample_gradients += len(targets)

@@ -76,7 +76,6 @@ class CleanSAM(SAM):
     def _clean_part(
         self, inputs: Tensor, targets: Tensor, indices: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if indices is None:
-            raise ValueError("indices: CleanSAM looks up true labels by the samples' positions; pass them")
+        indices = self.known_positions(indices, "looks up the true labels of single samples")
         rows = (targets == self.clean_targets[indices]).nonzero().flatten()
         return rows_of(inputs, rows), targets[rows], indices[rows]

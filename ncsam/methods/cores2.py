@@ -78,8 +78,7 @@ class CORES2(Method):
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the mean loss of the samples that count; none if no sample does."""
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: CORES2 divides by the samples that it keeps of a whole batch")
+        self.check_whole_batch("divides by the samples that it keeps of a whole batch")
         outputs = self.passes.outputs(self.passes.model, inputs, indices, first=True)
         losses = -log_softmax(outputs, 1)
         own, mean = losses.gather(1, targets.unsqueeze(1)).squeeze(1), losses.mean(1)

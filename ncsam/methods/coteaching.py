@@ -78,10 +78,7 @@ class CoTeaching(TwoNetworks):
     def _fill_from(
         self, kept_share: float, inputs: Tensor, targets: Tensor, indices: Tensor | None
     ) -> Tensor:
-        if self.passes.micro_batch_size is not None:
-            raise ValueError(
-                "micro_batch_size: CoTeaching compares the samples of a batch and takes it whole"
-            )
+        self.check_whole_batch("compares the samples of a batch and takes it whole")
         self.share_precision()
         # the small number keeps 0.2 of 100 samples from becoming 19.999..., which would be cut to 19
         count = max(1, int(kept_share * len(targets) + 1e-9))

@@ -112,12 +112,10 @@ class DivideMix(TwoNetworks):
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of each network's loss to its `.grad`."""
-        if indices is None:
-            raise ValueError("indices: DivideMix knows single samples; pass their positions")
+        indices = self.known_positions(indices, "knows single samples")
         if not self.chances:
             raise ValueError("before_epoch: DivideMix divides the samples there; call it before each epoch")
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: DivideMix mixes the samples of a batch and takes it whole")
+        self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.share_precision()
         generator = generator_of_step(self.seed, self.steps)
         self.steps += 1

@@ -102,10 +102,8 @@ class ELRPlus(TwoNetworks):
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of each network's loss to its `.grad`, and moves the targets of the batch."""
-        if indices is None:
-            raise ValueError("indices: ELRPlus remembers single samples; pass their positions")
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: ELRPlus mixes the samples of a batch and takes it whole")
+        indices = self.known_positions(indices, "remembers single samples")
+        self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.known_progress()
         self.share_precision()
         generator = generator_of_step(self.seed, self.steps)

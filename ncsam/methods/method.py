@@ -154,6 +154,25 @@ class Method(ABC):
     def after_step(self) -> None:  # noqa: B027
         """Called after each step of the optimizer, for methods that average weights. `fit()` does it."""
 
+    def known_positions(self, indices: Tensor | None, use: str) -> Tensor:
+        """The positions of the samples, for methods that need them.
+
+        Args:
+            indices: as for `backward`.
+            use: what the method does with single samples, for the error.
+
+        Raises:
+            ValueError: no positions were passed.
+        """
+        if indices is None:
+            raise ValueError(f"indices: {type(self).__name__} {use}; pass their positions")
+        return indices
+
+    def check_whole_batch(self, reason: str) -> None:
+        """Raises ValueError with the reason if the batch is to be cut into micro-batches."""
+        if self.passes.micro_batch_size is not None:
+            raise ValueError(f"micro_batch_size: {type(self).__name__} {reason}")
+
     def backward(
         self,
         inputs: Batch = None,

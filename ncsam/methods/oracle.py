@@ -39,8 +39,7 @@ class OracleSAM(SAM):
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""
-        if indices is None:
-            raise ValueError("indices: OracleSAM looks up true labels by the samples' positions; pass them")
+        indices = self.known_positions(indices, "looks up the true labels of single samples")
         _, outputs, with_true_labels = self.passes.gradient(
             inputs, self.clean_targets[indices], indices, moves_statistics=True
         )

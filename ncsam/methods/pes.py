@@ -158,12 +158,10 @@ class PES(Method):
         if part < len(self.ends):
             with self._only(alone):
                 return self.passes.backward(inputs, targets, indices, moves_statistics=True)
-        if indices is None:
-            raise ValueError("indices: PES chooses single samples; pass their positions")
+        indices = self.known_positions(indices, "chooses single samples")
         assert self.is_confident is not None
         assert self.weights is not None
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: PES divides by the weights of a whole batch")
+        self.check_whole_batch("divides by the weights of a whole batch")
         rows = self.is_confident[indices].nonzero().flatten()
         if not can_learn_from(self.model, rows) or not self.weights[targets[rows]].any():
             return torch.zeros((), device=targets.device)

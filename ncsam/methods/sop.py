@@ -75,10 +75,8 @@ class SOP(Method):
 
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the weights to `.grad`, and moves u and v of the batch."""
-        if indices is None:
-            raise ValueError("indices: SOP learns the noise of single samples; pass their positions")
-        if self.passes.micro_batch_size is not None:
-            raise ValueError("micro_batch_size: SOP takes a batch whole")
+        indices = self.known_positions(indices, "learns the noise of single samples")
+        self.check_whole_batch("takes a batch whole")
         outputs = self.passes.outputs(self.passes.model, inputs, indices, first=True)
         noise_u, noise_v = self._noise(outputs)
         u, v = noise_u[indices].requires_grad_(), noise_v[indices].requires_grad_()
