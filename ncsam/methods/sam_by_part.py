@@ -70,12 +70,17 @@ def _slopes(passes: Passes, outputs: Any, targets: Tensor, indices: Tensor | Non
     """The gradient of each sample's loss in its outputs, of the outputs' shape.
 
     Raises:
-        ValueError: the outputs are no tensor, or a micro-batch has ignored labels alone.
+        ValueError: the outputs are no tensor, or a loss that a closure returned, or a micro-batch has ignored labels
+            alone.
     """
     if not isinstance(outputs, Tensor):
         raise ValueError(
             f"model: must return one tensor for J-SAM and L-SAM, got {type(outputs).__name__}; wrap it in a module "
             "that returns the outputs alone"
+        )
+    if outputs.ndim == 0:
+        raise ValueError(
+            "closure: returns a loss, and J-SAM and L-SAM need the model's outputs; call backward(inputs, targets)"
         )
     if isinstance(targets, Tensor) and len(outputs) != len(targets):
         raise ValueError(

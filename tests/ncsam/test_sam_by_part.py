@@ -94,6 +94,13 @@ def test_a_micro_batch_without_a_label_that_counts_is_refused(part):
 
 
 @pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
+def test_a_closure_is_refused_because_it_hides_the_outputs(part):
+    model, (inputs, targets) = network(), batch()
+    with pytest.raises(ValueError, match="^closure: "):
+        part(model, loss_fn, rho=RHO).backward(closure=lambda: loss_fn(model(inputs), targets))
+
+
+@pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
 def test_outputs_that_are_no_tensor_are_refused(part):
     class Both(nn.Module):
         def __init__(self):
