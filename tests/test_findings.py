@@ -195,6 +195,14 @@ def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
         assert words in page, words
 
 
+def assert_said(root, said):
+    """The pages of docs/, by name, hold these words, wherever their lines break."""
+    for name, numbers in said.items():
+        page = " ".join((root / "docs" / name).read_text().split())
+        for number in numbers:
+            assert number in page, (name, number)
+
+
 def equal_loss_row(row):
     """A row of `docs/tables/equal-loss.csv` as the page has it; a dash where a run does not pass the level."""
     numbers = [
@@ -251,10 +259,7 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
             f"by {-f4_highest['estimate']:.2f} to {-f4['estimate']:.2f} decades, against {-gap:.2f} at the last",
         ),
     }
-    for name, numbers in said.items():
-        page = " ".join((root / "docs" / name).read_text().split())
-        for number in numbers:
-            assert number in page, (name, number)
+    assert_said(root, said)
 
 
 def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
@@ -295,10 +300,7 @@ def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
             f"tr JᵀJ falls by {-traces[0]:.2f} decades",
         ),
     }
-    for name, numbers in said.items():
-        page = " ".join((root / "docs" / name).read_text().split())
-        for number in numbers:
-            assert number in page, (name, number)
+    assert_said(root, said)
 
 
 def test_what_is_said_of_the_bound_is_in_its_table(pytestconfig):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.store import AT_LOSS
 from ncsam.probes import GROUPS
 
 MEASURES = ("top_eigenvalue", "trace", "sharpness")
@@ -27,7 +28,7 @@ PARTS = {
 """Columns of the decomposed curvature, in words. Only the last one depends on the labels."""
 LABELS = {"observed": "observed labels", "clean": "true labels"}
 
-EQUAL_LOSS = {**PARTS, "sharpness": "sharpness"}
+EQUAL_LOSS = {name: {**PARTS, "sharpness": "sharpness"}[name] for name in AT_LOSS}
 """Quantities that are compared at equal training loss, in words."""
 MATCHED_IN = ("pair", "series")
 """The runs of a method that share a level of the training loss: a pair of one seed, or a series of noise rates."""

@@ -37,11 +37,11 @@ def _pieces(block: Tensor) -> tuple[Tensor, ...]:
     return block.split(PIECE if block.device.type == "cpu" else DEVICE_PIECE)
 
 
-def _squares(block: Tensor) -> Tensor:
-    """The squared lengths (k,) of the columns of a block (n, k), in float64."""
+def _lengths(block: Tensor) -> Tensor:
+    """The lengths (k,) of the columns of a block (n, k), in float64."""
     if block.dtype == torch.float64:
-        return torch.linalg.vector_norm(block, dim=0).square()
-    return torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0)
+        return torch.linalg.vector_norm(block, dim=0)
+    return torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0).sqrt()
 
 
 def orthogonalize(block: Tensor, basis: Tensor) -> Tensor:
@@ -91,7 +91,3 @@ def combine(basis: Tensor, combination: Tensor) -> None:
     combination = combination.to(basis)
     for rows in _pieces(basis):
         rows[:, : combination.shape[1]] = rows @ combination
-
-
-def _lengths(block: Tensor) -> Tensor:
-    return _squares(block).sqrt()

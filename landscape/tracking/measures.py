@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ MOST_FOLLOWED = 10
 """The number of successive looks that follow eigenvectors without a search from random vectors."""
 MOST_CHANGE, LEAST_COSINE = 0.1, 0.9
 """An eigenvalue is followed if it changed by at most this share, and its eigenvectors have at least this cosine."""
+
+FOLLOWED_PARTS = (
+    *("jacobian_trace", "jacobian_trace_error", "jacobian_top", "jacobian_top_error", "uncertainty"),
+    *("gauss_newton_trace", "gauss_newton_trace_error", "functional_norm", "functional_norm_error"),
+)
+"""Fields of `CurvatureParts` that a tracker follows."""
 
 Described = Mapping[str, tuple[str, str]]
 """Name of a metric -> (unit, description)."""
@@ -292,27 +299,17 @@ def curvature_parts(*, rtol: float = 0.1, tol: float = 0.1, max_products: int = 
     Args:
         rtol, tol, max_products: as for `landscape.curvature_parts`.
     """
-    words = {
-        "jacobian_trace": "trace of mean J^T J",
-        "jacobian_top": "largest eigenvalue of mean J^T J",
-        "uncertainty": "mean of 1 - sum of squared probabilities",
-        "gauss_newton_trace": "trace of the Gauss-Newton matrix",
-        "functional_norm": "Frobenius norm of the functional Hessian",
-    }
+    fields = {field.name: field.metadata for field in dataclasses.fields(parts.CurvatureParts)}
+    metrics = {name: (fields[name]["unit"], fields[name]["description"]) for name in FOLLOWED_PARTS}
+    metrics["curvature_parts_converged"] = ("", "1 where every part is within its tolerance, else 0")
 
     def take(look: Look) -> dict[str, float]:
         found = parts.curvature_parts(
             look.objective, rtol=rtol, tol=tol, max_products=max_products, seed=look.seed
         )
-        return {name: float(getattr(found, name)) for name in (*words, *errors)} | {
-            "curvature_parts_converged": float(found.converged)
-        }
+        values = {name: float(getattr(found, name)) for name in FOLLOWED_PARTS}
+        return values | {"curvature_parts_converged": float(found.converged)}
 
-    errors = {
-        f"{name}_error": f"error of the {text}" for name, text in words.items() if name != "uncertainty"
-    }
-    flag = {"curvature_parts_converged": "1 where every part is within its tolerance, else 0"}
-    metrics = {name: ("", text) for name, text in {**words, **errors, **flag}.items()}
     return Measure("curvature_parts", take, metrics, 300.0)
 
 

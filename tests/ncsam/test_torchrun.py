@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, pytestconfig):
-    """Of both ranks."""
+    """What each of the two ranks wrote: its history, weights and files."""
     folder = tmp_path_factory.mktemp("torchrun")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
