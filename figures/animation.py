@@ -33,6 +33,7 @@ from figures.style import (
     logarithmic,
     new_figure,
 )
+from figures.whole_file import written_whole
 from landscape import Surface, Trajectory
 
 Frames = Sequence[tuple[str, Surface]]
@@ -100,23 +101,18 @@ class Animation:
         return target
 
     def _write(self, target: Path, writer: AbstractMovieWriter) -> None:
-        beside = target.with_name(f".{target.stem}.unfinished{target.suffix}")
         figure = Figure(figsize=tuple(self.frame(0).get_size_inches()), dpi=150)
         canvas = figure.add_axes((0, 0, 1, 1))
         canvas.set_axis_off()
-        try:
-            with writer.saving(figure, str(beside), 150):
-                for index in range(len(self)):
-                    drawn = io.BytesIO()
-                    self.frame(index).savefig(drawn, format="png", dpi=150)
-                    drawn.seek(0)
-                    canvas.clear()
-                    canvas.set_axis_off()
-                    canvas.imshow(image.imread(drawn), aspect="auto")
-                    writer.grab_frame()
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(target) as beside, writer.saving(figure, str(beside), 150):
+            for index in range(len(self)):
+                drawn = io.BytesIO()
+                self.frame(index).savefig(drawn, format="png", dpi=150)
+                drawn.seek(0)
+                canvas.clear()
+                canvas.set_axis_off()
+                canvas.imshow(image.imread(drawn), aspect="auto")
+                writer.grab_frame()
 
     def _repr_html_(self) -> str:
         """The animation itself, for notebooks: a GIF in the page."""

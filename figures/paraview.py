@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from figures.whole_file import written_whole
 from landscape import Surface, Trajectory
 
 
@@ -83,12 +84,8 @@ def _step(name: str, axis: np.ndarray) -> float:
 
 
 def _written(data: Any, target: Path) -> Path:
-    beside = target.with_name(f".{target.stem}.unfinished{target.suffix}")
-    try:
+    with written_whole(target) as beside:
         data.save(beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 

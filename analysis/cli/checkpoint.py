@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor, nn
 
 import figures
+from analysis.cli.png import write_png
 from analysis.printable import printable
-from analysis.store import replace_file
 from landscape import (
     Objective,
     Surface,
@@ -105,7 +104,7 @@ def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -
     drawn = figures.relief(
         [(checkpoint.name, plane)], loss_name="mean loss", about=f"{asked.model} with {checkpoint.name}."
     )
-    replace_file(picture, lambda beside: _write(drawn, beside))
+    write_png(picture, drawn)
     _say(console, f"picture: {picture}")
 
 
@@ -119,10 +118,6 @@ def _print_numbers(console: Console, objective: Objective, plane: Surface, eigen
         _say(console, f"eigenvalue {index} of the Hessian: {value:.4g} ± {error:.1g}{doubt}")
     doubt = "" if whole.converged else " (not converged)"
     _say(console, f"trace: {whole.value:.4g}, 95% interval {whole.low:.4g} to {whole.high:.4g}{doubt}")
-
-
-def _write(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png", dpi=150)
 
 
 def _found(option: str, text: str) -> Any:

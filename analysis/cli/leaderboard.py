@@ -10,6 +10,7 @@ from rich.console import Console
 
 from analysis import store
 from analysis.cli.dry_run import print_plan
+from analysis.cli.png import write_png
 from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import Study
@@ -127,5 +128,5 @@ def _figures(root: Path, found: list[Ranked]) -> Iterator[Path]:
             about=f"{ranking.cells} cells ({ranked.name})",
         )
         path = root / f"ranks-{ranked.name}.png"
-        figure.savefig(path)
+        write_png(path, figure)
         yield path

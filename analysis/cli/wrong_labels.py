@@ -6,18 +6,17 @@ import importlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 import figures
+from analysis.cli.png import write_png
 from analysis.printable import printable
-from analysis.store import check_writable, replace_file
+from analysis.store import check_writable
 from ncsam import (
     DATASETS,
     Dataset,
@@ -327,13 +326,9 @@ def _pictures(
     paths = []
     for name, figure in drawn.items():
         path = plan.out.with_name(f"{plan.out.stem}.{name}.png")
-        replace_file(path, partial(_write, figure))
+        write_png(path, figure)
         paths.append(path)
     return paths
-
-
-def _write(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png", dpi=150)
 
 
 def _say(console: Console, text: str) -> None:
