@@ -9,11 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from landscape.ranks import ALONE, Ranks
+
 
 class Operator(Protocol):
     """A symmetric linear map of an n-dimensional space, known by its products.
 
-    `landscape.matrices.hessian.Hessian` is one, and so is any class with these four members.
+    `landscape.matrices.hessian.Hessian` is one, and so is any class with these members.
     """
 
     @property
@@ -28,6 +30,10 @@ class Operator(Protocol):
     def device(self) -> torch.device:
         """The device of the vectors."""
 
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that multiply together; `ALONE` for one that holds all entries of its vectors."""
+
     def __matmul__(self, block: Tensor) -> Tensor:
         """The operator times a block of vectors (n, k) in float64; the result (n, k) may have another dtype."""
 
@@ -41,12 +47,14 @@ class SymmetricOperator:
         dimension: the dimension n.
         dtype: dtype in which `product` computes.
         device: device on which `product` computes.
+        ranks: the processes that multiply together.
     """
 
     product: Callable[[Tensor], Tensor]
     dimension: int
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
+    ranks: Ranks = ALONE
 
     @classmethod
     def of_matrix(cls, matrix: Tensor) -> SymmetricOperator:

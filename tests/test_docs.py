@@ -22,6 +22,7 @@ PAGES = (
         "own_parts.md",
         "quickstart.md",
         "results.md",
+        "scale.md",
         "studies.md",
         "surfaces.md",
         "training.md",

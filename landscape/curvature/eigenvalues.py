@@ -13,7 +13,7 @@ from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import SMALL, fewest_vectors, most_vectors, top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
-from landscape.loss.wrapped import of_objective
+from landscape.loss.wrapped import of_whole_or_sharded
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -79,7 +79,7 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
     return Deflation(basis, values, residuals)
 
 
-@of_objective
+@of_whole_or_sharded
 def top_eigenvalues(
     objective: Objective,
     k: int = 1,
@@ -95,6 +95,8 @@ def top_eigenvalues(
     progress: Progress | bool | None = None,
 ) -> TopEigenvalues:
     """The k most extreme eigenvalues of a matrix at the objective's weights.
+
+    Under FSDP2 the search holds a part of each vector on each rank, and the result has no eigenvectors.
 
     Args:
         objective: gives the matrix.
@@ -127,6 +129,8 @@ def top_eigenvalues(
     vectors = start.vectors if isinstance(start, TopEigenvalues) else start
     if isinstance(start, TopEigenvalues) and vectors is None:
         raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
+    if start is not None and objective.ranks.share_vectors:
+        raise ValueError("start: a search under FSDP2 begins from random vectors alone; leave it out")
     n = objective.n_parameters
     operator = matrix_named(matrix, objective)
     width = (k if block is None else block) if vectors is None or block == 1 else vectors.shape[1] + 1
@@ -153,14 +157,15 @@ def top_eigenvalues(
             block=block,
             start=vectors,
             max_vectors=count,
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=objective.ranks.generator(seed, objective.device),
         )
     return TopEigenvalues(
         values=pairs.values.numpy(),
         residuals=pairs.residuals.numpy(),
         errors=pairs.errors.numpy(),
         converged=pairs.converged.numpy(),
-        vectors=pairs.vectors,
+        # no result holds a part of a vector, which another function would take for a whole one
+        vectors=None if objective.ranks.share_vectors else pairs.vectors,
         products=pairs.products,
         which=which,
         tol=tol,

@@ -15,7 +15,7 @@ from landscape.krylov.counted import counted_products
 from landscape.krylov.traces import METHODS, block_traces, trace_and_squared_norm
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
-from landscape.loss.wrapped import of_objective
+from landscape.loss.wrapped import of_objective, of_whole_or_sharded
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -53,7 +53,7 @@ class LayerTraces(DrawnResult):
     samples: int = described("samples in the mean loss")
 
 
-@of_objective
+@of_whole_or_sharded
 def trace(
     objective: Objective,
     *,
@@ -76,8 +76,9 @@ def trace(
             is sampled.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton), `"empirical-fisher"`.
         method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.trace_and_squared_norm`). If not
-            given, XTrace if its vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"`
-            asks PyHessian for a second opinion, which has no error estimate.
+            given, XTrace if its vectors fit into the objective's memory budget, else Hutchinson's method, which is the
+            only one for a model under FSDP2. `"pyhessian"` asks PyHessian for a second opinion, which has no error
+            estimate.
         progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
@@ -92,7 +93,7 @@ def trace(
     if method is None:
         # XTrace keeps four vectors for each probe, and spends two products on it
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
-        method = "xtrace" if fits else "hutchinson"
+        method = "xtrace" if fits and not objective.ranks.share_vectors else "hutchinson"
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
     with counted_products(operator, max_products, progress, "trace") as counted:
@@ -102,7 +103,7 @@ def trace(
             rtol=rtol,
             max_products=max_products,
             deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=objective.ranks.generator(seed, objective.device),
         )
     return TraceEstimate(
         **dataclasses.asdict(found.trace),

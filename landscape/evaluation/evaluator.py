@@ -18,6 +18,7 @@ from landscape.evaluation.prepared_pass import PreparedPass, combination
 from landscape.loss.batches import copied_to, samples_in
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.loss.wrapped import check_whole_vectors
 from landscape.results.fields import FloatArray
 
 BATCH_NORM = ("eval", "recalibrate")
@@ -87,6 +88,7 @@ class Evaluator:
         self._statistics = None
         self.calibration_samples = 0
         if batch_norm == "recalibrate":
+            check_whole_vectors(first, "batch_norm='recalibrate'")
             self._statistics = BatchStatistics(first, calibration)
             self.calibration_samples = self._statistics.samples
         self._errors = errors
@@ -211,6 +213,8 @@ def _can_be_prepared(objective: Objective) -> bool:
     """Whether a pass can be prepared: samples of one form in memory, and a tensor of outputs with a row for each."""
     chunks = objective.chunks
     if not chunks.is_uniform or objective.differentiates or not objective.has_outputs:
+        return False
+    if objective.ranks.share_vectors:
         return False
     inputs, _ = copied_to(chunks.first(2), objective.device)
     with torch.inference_mode():

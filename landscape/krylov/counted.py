@@ -30,4 +30,4 @@ def counted_products(
             spend(block[0].numel())
             return made
 
-        yield SymmetricOperator(product, operator.dimension, operator.dtype, operator.device)
+        yield SymmetricOperator(product, operator.dimension, operator.dtype, operator.device, operator.ranks)

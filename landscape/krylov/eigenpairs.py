@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator
+from landscape.ranks import Ranks
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
@@ -91,7 +92,7 @@ def top_eigenpairs(
             returned and marked.
         block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
             repeated up to `block` times are found. A block of 1 finds one copy, with about half the products.
-        start: vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
+        start: whole vectors (n, m) to begin with, such as the eigenvectors at weights nearby. The block is then m + 1,
             because one random vector, multiplied once, joins the start vectors. The start vectors may miss some of the
             wanted eigenpairs. The random vector finds at least 9 in 10 of those, and fewer where eigenvalues differ by
             only some percent. With a block of 1 the search begins from the sum of the start vectors and a smaller part
@@ -100,12 +101,12 @@ def top_eigenpairs(
         max_vectors: most vectors that are kept, besides a block of work; `most_vectors(k)` if not given. A search
             keeps `fewest_vectors` in any case. All n of an operator of at most 200 dimensions are kept in the end, if
             both budgets reach so far, because then all pairs converge.
-        generator: draws random start vectors, on the operator's device.
+        generator: draws random start vectors, on the operator's device; the entries of this rank (`Ranks.generator`).
 
     Raises:
         ValueError: an argument is out of range.
     """
-    dimension, device = operator.dimension, operator.device
+    dimension, device, ranks = operator.dimension, operator.device, operator.ranks
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
     most = dimension if max_vectors is None else min(dimension, max_vectors)
@@ -113,12 +114,13 @@ def top_eigenpairs(
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     # columns lie together, so that a pass over some of them reads no other
-    basis = torch.zeros(capacity, dimension, dtype=precision_of(operator.dtype), device=device).T
+    rows = ranks.entries_of(dimension)
+    basis = torch.zeros(capacity, rows, dtype=precision_of(operator.dtype), device=device).T
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
         start = _with_a_random_image(start.to(basis), width, operator, generator)
-    columns = _first_block(basis, width, start, generator)
+    columns = _first_block(basis, width, start, generator, ranks)
 
     while True:
         last = slice(size, size + columns.shape[1])
@@ -130,7 +132,7 @@ def top_eigenpairs(
         steps += 1
         size = last.stop
         if not torch.isfinite(coefficients).all():
-            return _not_a_number(dimension, k, products, device)
+            return _not_a_number(rows, k, products, device)
         projected[:size, last] = coefficients
         projected[last, :size] = coefficients.T
 
@@ -144,7 +146,7 @@ def top_eigenpairs(
             found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
-        columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator)
+        columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator, ranks)
         # the same memory as the columns in most cases
         del directions
         if size + width > capacity:
@@ -279,13 +281,15 @@ def _in_one_vector(start: Tensor) -> Tensor:
     return directions[:, :-1].sum(1, keepdim=True) + RANDOM_PART * directions[:, -1:]
 
 
-def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator) -> Tensor:
+def _first_block(
+    basis: Tensor, width: int, start: Tensor | None, generator: torch.Generator, ranks: Ranks
+) -> Tensor:
     if start is None:
-        return orthonormal(_random(basis, width, generator))[0]
-    directions, coupling = orthonormal(start.to(basis, copy=True))
+        return orthonormal(_random(basis, width, generator), ranks)[0]
+    directions, coupling = orthonormal(start.to(basis, copy=True), ranks)
     coupling = coupling.cpu()
     negligible = 1e4 * torch.finfo(basis.dtype).eps * coupling.abs().max()
-    return _next_block(directions, coupling, basis[:, :0], width, negligible, generator)
+    return _next_block(directions, coupling, basis[:, :0], width, negligible, generator, ranks)
 
 
 def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -296,8 +300,8 @@ def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor,
     product = operator @ basis[:, last]
     is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
     product = product.to(basis.dtype, copy=is_part)
-    coefficients = orthogonalize(product, basis[:, : last.stop])
-    directions, coupling = orthonormal(product)
+    coefficients = orthogonalize(product, basis[:, : last.stop], operator.ranks)
+    directions, coupling = orthonormal(product, operator.ranks)
     coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
     return directions, coefficients, coupling
 
@@ -314,6 +318,7 @@ def _next_block(
     width: int,
     negligible: Tensor | float,
     generator: torch.Generator,
+    ranks: Ranks,
 ) -> Tensor:
     """Orthonormal `directions` that span the remainder, with remainder = directions @ coupling.
 
@@ -327,11 +332,11 @@ def _next_block(
     # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
     columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)
-    orthogonalize(columns, basis)
-    return orthonormal(columns)[0]
+    orthogonalize(columns, basis, ranks)
+    return orthonormal(columns, ranks)[0]
 
 
-def _not_a_number(dimension: int, k: int, products: int, device: torch.device) -> Eigenpairs:
+def _not_a_number(rows: int, k: int, products: int, device: torch.device) -> Eigenpairs:
     nan = torch.full((k,), float("nan"), dtype=torch.float64)
-    vectors = torch.full((dimension, k), float("nan"), dtype=torch.float64, device=device)
+    vectors = torch.full((rows, k), float("nan"), dtype=torch.float64, device=device)
     return Eigenpairs(nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool), vectors, products)

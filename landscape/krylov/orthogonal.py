@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from landscape.ranks import ALONE, Ranks
+
 PIECE = 2**14
 """Rows that are copied to float64 at a time: few enough for the processor's cache."""
 DEVICE_PIECE = 2**20
@@ -23,56 +25,57 @@ def precision_of(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def inner(basis: Tensor, block: Tensor) -> Tensor:
+def inner(basis: Tensor, block: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """The inner products (m, k) of the columns of a basis (n, m) and a block (n, k), in float64."""
     if basis.dtype == torch.float64:
-        return basis.T @ block
+        return ranks.over_entries(basis.T @ block)
     total = torch.zeros(basis.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
     for left, right in zip(_pieces(basis), _pieces(block), strict=True):
         total += left.T.double() @ right.double()
-    return total
+    return ranks.over_entries(total)
 
 
 def _pieces(block: Tensor) -> tuple[Tensor, ...]:
     return block.split(PIECE if block.device.type == "cpu" else DEVICE_PIECE)
 
 
-def _lengths(block: Tensor) -> Tensor:
+def lengths_of(block: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """The lengths (k,) of the columns of a block (n, k), in float64."""
-    if block.dtype == torch.float64:
+    if block.dtype == torch.float64 and not ranks.share_vectors:
         return torch.linalg.vector_norm(block, dim=0)
-    return torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0).sqrt()
+    squares = torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0)
+    return ranks.over_entries(squares).sqrt()
 
 
-def orthogonalize(block: Tensor, basis: Tensor) -> Tensor:
+def orthogonalize(block: Tensor, basis: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Takes from a block (n, k), in place, its part in the span of a basis (n, m); -> its coefficients (m, k), float64.
 
     A second time only where the first one left a block so short that rounding may have a part in it.
     """
     coefficients = torch.zeros(basis.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
-    before = _lengths(block)
+    before = lengths_of(block, ranks)
     for _ in range(MOST_PASSES):
-        found = inner(basis, block)
+        found = inner(basis, block, ranks)
         coefficients += found
         block.addmm_(basis, found.to(block.dtype), alpha=-1)
-        after = _lengths(block)
+        after = lengths_of(block, ranks)
         if not (after < SHORTENED * before).any():
             break
         before = after
     return coefficients
 
 
-def orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
+def orthonormal(block: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """Orthonormal columns (n, k) and the matrix (k, k), float64, that makes the block of them; the block is used up.
 
     A column that is not independent of the others may be zero instead.
     """
-    if block.dtype == torch.float64 and block.shape[1] > 1:
+    if block.dtype == torch.float64 and block.shape[1] > 1 and not ranks.share_vectors:
         columns, triangle = torch.linalg.qr(block)
         return columns, triangle
     coupling = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
     for _ in range(MOST_PASSES):
-        products = inner(block, block)
+        products = inner(block, block, ranks)
         if not torch.isfinite(products).all():
             return block, torch.full_like(coupling, math.nan)
         squares, axes = torch.linalg.eigh(products)

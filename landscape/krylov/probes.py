@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from landscape.ranks import Ranks
+
 SKETCH_NOISE = 1e-9
 """Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
 
@@ -47,8 +49,8 @@ class Signs:
     The probes are random signs rather than random directions, because signs give the trace of a diagonal without error.
     """
 
-    def __init__(self, image: Image, draw: Callable[[], Tensor]) -> None:
-        self._image, self._draw = image, draw
+    def __init__(self, image: Image, draw: Callable[[], Tensor], ranks: Ranks) -> None:
+        self._image, self._draw, self._ranks = image, draw, ranks
         self._samples: list[Tensor] = []
 
     def grow(self, count: int) -> None:
@@ -56,7 +58,8 @@ class Signs:
         for _ in range(count):
             probe = self._draw()
             applied = self._image(probe)
-            self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
+            sums = torch.stack([(probe * applied).sum(), applied.square().sum()])
+            self._samples.append(self._ranks.over_entries(sums))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
         """The samples of the trace of A and of the trace of A^2.

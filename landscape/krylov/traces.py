@@ -13,6 +13,7 @@ from landscape.krylov.deflation import Deflation
 from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions
 from landscape.krylov.stopping import QUANTILE, WIDER_QUANTILE, sampled_until, student
 from landscape.operator import Operator
+from landscape.ranks import Ranks
 
 METHODS = ("xtrace", "hutch++", "hutchinson")
 
@@ -93,8 +94,13 @@ def trace_and_squared_norm(
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     cost = PRODUCTS_PER_PROBE[method]
-    dimension = operator.dimension
-    known = deflate or Deflation.empty(dimension, operator.device)
+    dimension, ranks = operator.dimension, operator.ranks
+    known = deflate or Deflation.empty(ranks.entries_of(dimension), operator.device)
+    if ranks.share_vectors and (method != "hutchinson" or deflate is not None):
+        raise ValueError(
+            "method: only Hutchinson's method, without deflation, takes vectors of which each rank holds a part; got "
+            f"{method!r}"
+        )
     squares = known.values.square() + known.residuals.square()
     exact = (known.values.double().sum().item(), squares.double().sum().item())
     basis = known.basis.double()
@@ -105,9 +111,10 @@ def trace_and_squared_norm(
     rounding = 10 * torch.finfo(operator.dtype).eps
     limit = min(max_products, free) // cost
     # sampling would spend about as many products until its second look, and would give only an estimate
-    if free <= max_products and (rtol is None or free <= 2 * FIRST_LOOK[method] * cost):
+    may_span = free <= max_products and not ranks.share_vectors
+    if may_span and (rtol is None or free <= 2 * FIRST_LOOK[method] * cost):
         return _exact(image, basis, exact, 0, rounding)
-    probes = _probes(image, basis, method, generator)
+    probes = _probes(image, basis, method, generator, ranks)
     quantile = QUANTILE if rtol is None else WIDER_QUANTILE
     drawn = 0
 
@@ -127,7 +134,8 @@ def trace_and_squared_norm(
         return not math.isfinite(found.trace.value) or (found.converged and rtol is not None)
 
     found, _ = sampled_until(is_done, look, first=FIRST_LOOK[method], most=limit)
-    if math.isfinite(found.trace.value) and not found.converged and found.products + free <= max_products:
+    misses = math.isfinite(found.trace.value) and not found.converged
+    if may_span and misses and found.products + free <= max_products:
         return _exact(image, basis, exact, found.products, rounding)
     return found
 
@@ -136,7 +144,7 @@ def _in_float64(operator: Operator) -> Image:
     return lambda block: (operator @ block).double()
 
 
-def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator) -> Probes:
+def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator, ranks: Ranks) -> Probes:
     """The sampler of a method, in the space orthogonal to the known one."""
 
     def signs() -> Tensor:
@@ -144,7 +152,7 @@ def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator
         return draw - known @ (known.T @ draw)
 
     if method == "hutchinson":
-        return Signs(image, signs)
+        return Signs(image, signs, ranks)
     return Sketched(image, lambda count: random_directions(known, count, generator), known, method)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from landscape.loss.fully_sharded import copy_of_parts, is_sharded
 from landscape.loss.recurrent_layers import avoid_cudnn_recurrence
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -34,7 +35,8 @@ def measured_copy(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: the model cannot be copied.
     """
-    copy_of_it = copied("model", model).eval()
+    copy_of_it = copy_of_parts(model) if is_sharded(model) else copied("model", model)
+    copy_of_it.eval()
     avoid_cudnn_recurrence(copy_of_it)
     for module in copy_of_it.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):

@@ -131,11 +131,12 @@ class _Line:
                 loss.backward(inputs=list(leaves.values()))
 
         self.few.at(leaves, differentiate)
-        return sum(slopes)
+        return self.few.total(sum(slopes))
 
     def rise(self, step: float) -> tuple[float, float]:
         """The difference of the losses ahead and behind, by the length between; and the size of the losses."""
         ahead, behind = (
             self.few.at(self.weights(h), lambda outputs: self.few.loss(outputs).item()) for h in (step, -step)
         )
+        ahead, behind = self.few.total(ahead), self.few.total(behind)
         return (ahead - behind) / (2 * step), max(abs(ahead), abs(behind))

@@ -19,6 +19,7 @@ from landscape.loss.counts import Pair
 from landscape.loss.long_vectors import norm
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
+from landscape.ranks import ALONE, Ranks
 
 MOVED = 0.01
 """Derivatives are compared at points this far from the weights, relative to them: weights of 0 may lie on a kink."""
@@ -66,6 +67,8 @@ class InFloat64:
         theta: the variables (n,).
         data: inputs and targets.
         loss_fn: (outputs, targets) -> mean loss.
+        ranks: the processes that measure together.
+        weight: a factor of the loss.
     """
 
     model: nn.Module
@@ -74,6 +77,8 @@ class InFloat64:
     theta: Tensor
     data: Pair
     loss_fn: LossFunction
+    ranks: Ranks = ALONE
+    weight: float = 1.0
 
     @cached_property
     def _constants(self) -> dict[str, Tensor]:
@@ -95,7 +100,23 @@ class InFloat64:
     @property
     def size(self) -> float:
         """The root mean square of the weights; 1 if all are 0."""
-        return norm(self.theta) / math.sqrt(len(self.theta)) or 1.0
+        return self.root_mean_square(self.theta) or 1.0
+
+    def root_mean_square(self, vector: Tensor) -> float:
+        """The root mean square of a vector's entries, on all ranks."""
+        length, entries = self.length(vector), self.total(float(len(vector)))
+        return length / math.sqrt(entries)
+
+    def length(self, vector: Tensor) -> float:
+        """The length of a vector, on all ranks."""
+        return math.sqrt(self.total(norm(vector) ** 2))
+
+    def total(self, own: float) -> float:
+        """The sum over ranks that hold a part of each vector."""
+        if not self.ranks.share_vectors:
+            return own
+        number = torch.tensor(own, dtype=torch.float64, device=self.theta.device)
+        return self.ranks.over_entries(number).item()
 
     @cached_property
     def loses_precision(self) -> bool:
@@ -128,4 +149,4 @@ class InFloat64:
 
     def loss(self, outputs: Any) -> Tensor:
         """The mean loss."""
-        return self._loss_fn(outputs, self._pair[1])
+        return self._loss_fn(outputs, self._pair[1]) * self.weight

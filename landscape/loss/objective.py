@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
 from landscape.loss.batches import Batch, copied_to, tensors_in
-from landscape.loss.checks import check_settings, check_that_ranks_agree
+from landscape.loss.checks import check_settings
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded
@@ -29,6 +29,7 @@ from landscape.loss.memory import Memory
 from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
+from landscape.loss.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
 from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
@@ -70,10 +71,13 @@ class Objective:
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
         process_group: of `torch.distributed`. Every rank holds the same model and its own share of the data. All
-            ranks get the mean over all data. A product costs one all-reduce.
+            ranks get the mean over all data. A product costs one all-reduce. A model under FSDP2 (`fully_shard`) brings
+            its own group: each rank then holds a part of the weights and of all vectors (docs/scale.md).
 
     Attributes:
-        theta: (n,), the chosen parameters as one vector in `named_parameters` order.
+        theta: (n,), the chosen parameters as one vector in `named_parameters` order; under FSDP2 this rank's part.
+        n_parameters: length of theta, on all ranks together.
+        ranks: the processes that measure together.
         layout: names and shapes of the chosen parameters.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
         chunks: the data, cut as they are read.
@@ -130,7 +134,8 @@ class Objective:
         self.memory_budget = memory_budget
         self.linearize = linearize
         self.compile_mode = compile_mode
-        self.process_group = process_group
+        self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
+        self.process_group = self.ranks.group
         self.regularizer = regularizer
         self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
@@ -142,7 +147,8 @@ class Objective:
         self.is_shuffled, cut = source.is_shuffled, Cut(self.counting, chunk_size, self.device)
         self._hold(read(source, cut, keep=keep, budget=memory_budget))
         self.run = self._task.run
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, self.chunks)
+        some = seen_by_all(self.chunks, cut, self.ranks)
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some)
         self.differentiates = look.takes_derivatives()
         look.check_samples(self.is_supervised, self.differentiates, chunk_size)
         self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
@@ -206,11 +212,6 @@ class Objective:
     def has_outputs(self) -> bool:
         """Whether the loss is one of outputs, so that there is a Gauss-Newton matrix."""
         return self.loss_fn is not loss_itself
-
-    @property
-    def n_parameters(self) -> int:
-        """Length of theta."""
-        return len(self.theta)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -278,9 +279,8 @@ class Objective:
     def labeled(self) -> float:
         """The number of samples, over all ranks, whose label is not ignored; NaN if the data have no accuracy."""
         count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
-        return self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item() or float(
-            "nan"
-        )
+        total = self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item()
+        return total or float("nan")
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
@@ -298,8 +298,10 @@ class Objective:
         self.check_that_derivatives_exist()
         theta = self.point(theta)
         sums = self._sums()
-        in_float64 = self.memory.has_room_for_sums_of(self.n_parameters)
-        loss, gradient = map(self.summed, sums.in_float64(theta) if in_float64 else sums.in_place(theta))
+        # a part of the weights has the gradient of all ranks' samples, whose weights must be in the loss
+        apart = self.memory.has_room_for_sums_of(self.n_parameters) and not self.ranks.share_vectors
+        loss, gradient = sums.in_float64(theta) if apart else sums.in_place(theta)
+        loss, gradient = self.summed(loss), self.ranks.vector_over_samples(gradient)
         self.gradients += 1
         loss /= self.weight
         gradient /= self.weight
@@ -327,7 +329,7 @@ class Objective:
     def few_in_float64(self, samples: int) -> InFloat64:
         """The loss of the first samples as a function of the weights, in float64."""
         data = copied_to(self.chunks.first(samples), self.device)
-        return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn)
+        return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn, self.ranks)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -352,10 +354,8 @@ class Objective:
         self.memory.release()
 
     def summed(self, total: Tensor) -> Tensor:
-        """The sum of `total` over all ranks, in place; without a process group `total` itself."""
-        if self.process_group is not None:
-            dist.all_reduce(total, group=self.process_group)
-        return total
+        """The sum of `total` over the samples of all ranks, in place; without a process group `total` itself."""
+        return self.ranks.over_samples(total)
 
     def point(self, theta: Tensor | None) -> Tensor:
         """Weights (n,) on the objective's device; the objective's own for None.
@@ -366,7 +366,7 @@ class Objective:
         if theta is None:
             return self.theta
         if theta.shape != self.theta.shape:
-            raise ValueError(f"theta: must be ({self.n_parameters},), got {tuple(theta.shape)}")
+            raise ValueError(f"theta: must be {tuple(self.theta.shape)}, got {tuple(theta.shape)}")
         return theta.detach().to(self.theta)
 
     def _choose(self, names: list[str]) -> None:
@@ -378,6 +378,7 @@ class Objective:
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
+        self.ranks, self.n_parameters = self.ranks.with_entries(len(self.theta))
         # no method of the objective, because a matrix keeps this function and must not hold the objective
         self.forward = partial(outputs_at, self.model, self.layout, self._task.forward)
         self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
@@ -387,12 +388,11 @@ class Objective:
         self.chunks = chunks
         self.gradients = 0
         self.products = 0
-        vector = self.n_parameters * torch.promote_types(self.dtype, torch.float32).itemsize
-        self.memory = Memory(self.memory_budget, vector, self.device, self.process_group)
+        vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
+        self.memory = Memory(self.memory_budget, vector, self.device, self.ranks.group)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)
         self.__dict__.pop("labeled", None)
-        if self.process_group is not None:
-            check_that_ranks_agree(tensors_of(self.model), self.process_group)
+        check_that_ranks_fit(self.model, chunks, self.ranks)

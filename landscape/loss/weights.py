@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.loss.copies import unwrapped
+from landscape.loss.fully_sharded import keeps_no_gathered_weights, own_part
 
 Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
@@ -61,7 +62,7 @@ class ParameterLayout:
                 raise ValueError(f"weights: no {missing[0]!r} among them")
             weights = [weights[name] for name in self.names]
         if not isinstance(weights, Tensor):
-            parts = [torch.as_tensor(part) for part in weights]
+            parts = [own_part(torch.as_tensor(part)) for part in weights]
             shapes = [part.shape for part in parts]
             if shapes != list(self.shapes):
                 raise ValueError(
@@ -94,9 +95,10 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[
     A derivative that is taken within `use` is right for activation checkpointing too, which runs parts of the model
     again in the backward pass.
     """
-    result: T = functional_call(
-        _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
-    )
+    with keeps_no_gathered_weights(model):
+        result: T = functional_call(
+            _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
+        )
     return result
 
 

@@ -1,4 +1,4 @@
-"""Refuses a model in the place of an Objective, and names the remedy."""
+"""Refuses a model in the place of an Objective, and a sharded one where vectors must be whole, and names the remedy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,26 @@ Result = TypeVar("Result")
 def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
     """A function that raises TypeError unless its first argument is an Objective, or several by name.
 
-    The function computes in all of float32, its own sums as well as the model.
+    It raises ValueError for an Objective of a model under FSDP2, because it computes with whole vectors. The function
+    computes in all of float32, its own sums as well as the model.
     """
 
     @wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> Result:
-        subject: Any = arguments[0] if arguments else options.get("objective", options.get("objectives"))
-        for one in subject.values() if isinstance(subject, Mapping) else [subject]:
+        for one in _objectives(arguments, options):
+            check_whole_vectors(one, function.__name__)
+        return computes(*arguments, **options)
+
+    computes = of_whole_or_sharded(function)
+    return checked
+
+
+def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
+    """The same for a function that takes models under FSDP2 too."""
+
+    @wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> Result:
+        for one in _objectives(arguments, options):
             if not isinstance(one, Objective):
                 raise TypeError(
                     f"objective: must be an Objective, got {type(one).__name__}; wrap it: "
@@ -32,3 +45,18 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
             return function(*arguments, **options)
 
     return checked
+
+
+def check_whole_vectors(objective: object, what: str) -> None:
+    """Raises ValueError if each rank holds only a part of the vectors that something computes with."""
+    if isinstance(objective, Objective) and objective.ranks.share_vectors:
+        raise ValueError(
+            f"objective: {what} computes with whole vectors, of which each rank has only a part under FSDP2 "
+            "(fully_shard); losses, gradients, products, top_eigenvalues, trace and line take such a model; for others "
+            "measure a model without it, loaded from a full state dict"
+        )
+
+
+def _objectives(arguments: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:
+    subject: Any = arguments[0] if arguments else options.get("objective", options.get("objectives"))
+    return list(subject.values()) if isinstance(subject, Mapping) else [subject]

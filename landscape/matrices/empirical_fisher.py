@@ -41,18 +41,17 @@ class EmpiricalFisher(MatrixOfObjective):
             ValueError: the vectors have another length.
         """
         objective = self._objective
-        if vectors.ndim not in (1, 2) or len(vectors) != self.dimension:
-            raise ValueError(
-                f"vectors: must be ({self.dimension},) or ({self.dimension}, k), got {tuple(vectors.shape)}"
-            )
+        n = len(self._theta)
+        if vectors.ndim not in (1, 2) or len(vectors) != n:
+            raise ValueError(f"vectors: must be ({n},) or ({n}, k), got {tuple(vectors.shape)}")
         objective.check_that_derivatives_exist()
-        block = vectors.to(objective.theta).reshape(self.dimension, -1)
+        block = vectors.to(objective.theta).reshape(n, -1)
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
         with objective.exclusive:
             for chunk in objective.chunks:
                 if chunk.weight:
                     total += self._of_chunk(chunk, block)
-            product = objective.summed(total) / objective.weight
+            product = objective.ranks.vector_over_samples(total) / objective.weight
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
 

@@ -55,7 +55,7 @@ class MeanOverSamples(MatrixOfObjective):
                 wrong.
             RuntimeError: `torch.inference_mode()` is on, in which torch computes no derivatives.
         """
-        n = self.dimension
+        n = len(self._theta)
         if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
             raise ValueError(
                 f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
@@ -65,7 +65,7 @@ class MeanOverSamples(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             check_second_derivatives(type(self), objective)
-            product = objective.summed(self._products(self._theta, block))
+            product = objective.ranks.vector_over_samples(self._products(self._theta, block))
             product /= objective.weight
             product += self.of_regularizer(block)
             objective.products += block.shape[1]
@@ -95,4 +95,5 @@ class MeanOverSamples(MatrixOfObjective):
             objective.memory,
             linearize=objective.linearize,
             compile_mode=objective.compile_mode,
+            ranks=objective.ranks,
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
+from landscape.ranks import Ranks
 
 
 class MatrixOfObjective(ABC):
@@ -27,8 +28,13 @@ class MatrixOfObjective(ABC):
 
     @property
     def dimension(self) -> int:
-        """The number n of weights."""
+        """The number n of weights, on all ranks together."""
         return self._objective.n_parameters
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that measure together."""
+        return self._objective.ranks
 
     @property
     def dtype(self) -> torch.dtype:

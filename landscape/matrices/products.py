@@ -24,6 +24,7 @@ from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
+from landscape.ranks import ALONE, Ranks
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
@@ -67,6 +68,7 @@ class Products:
         memory: keeps the results of the first part.
         linearize: whether products are traced; None traces when that saves time.
         compile_mode: mode of `torch.compile` for the traced product; None does not compile.
+        ranks: the processes that measure together. If each holds a part of the vectors, nothing is traced.
 
     Attributes:
         is_traced: whether products are traced; None before that is decided.
@@ -84,6 +86,7 @@ class Products:
         *,
         linearize: bool | None,
         compile_mode: str | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._rule = rule
         self._model = model
@@ -105,7 +108,9 @@ class Products:
         self._kept_bytes = 0
         # a traced product takes several vectors more than a direct one
         fits = memory.has_room_for_sums_of(sum(layout.sizes))
-        self.is_traced = False if linearize is False or (linearize is None and not fits) else None
+        is_direct = linearize is False or (linearize is None and not fits) or ranks.share_vectors
+        self.is_traced = False if is_direct else None
+        self._ranks = ranks
 
     def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
         """The matrix of the sum of the losses at `theta` (n,) times a block (n, k).
@@ -116,17 +121,24 @@ class Products:
         if self.is_traced is not False:
             self.prepare(theta, rows)
         is_direct = not self.is_traced and not self._by_difference
-        if is_direct and not self._memory.has_room_for_sums_of(rows.numel()):
+        reason: Exception | None = None
+        # derivatives in parts of the weights are sums over the ranks, so that each rank's weight must be in its loss
+        if is_direct and (self._ranks.share_vectors or not self._memory.has_room_for_sums_of(rows.numel())):
             try:
                 return self._summed_in_place(theta, rows).T
             except RuntimeError as error:
                 if not _says_that_no_second_derivative_exists(error):
                     raise
+                reason = error
         self._move_to(theta)
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, chunk in enumerate(self._chunks):
             if chunk.weight:
-                total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight)
+                if self._ranks.share_vectors:
+                    total.add_(self._differences(chunk, rows, reason, chunk.weight))
+                    reason = None
+                else:
+                    total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight)
         return total.T.contiguous()
 
     def prepare(self, theta: Tensor, rows: Tensor) -> None:
@@ -211,14 +223,23 @@ class Products:
                     raise
                 return self._differences(chunk, rows, error)
 
-    def _differences(self, chunk: Chunk, rows: Tensor, reason: Exception | None = None) -> Tensor:
+    def _differences(
+        self, chunk: Chunk, rows: Tensor, reason: Exception | None = None, weight: float = 1.0
+    ) -> Tensor:
         """Products by differences of gradients in float64, where an operation has no second derivative.
+
+        Args:
+            chunk, rows: as for `of_chunk`.
+            reason: the error that shows the lack, for the first product of this kind.
+            weight: a factor of the chunk's mean loss.
 
         Raises:
             RuntimeError: the model does not run in float64.
         """
         data = chunk.read()
-        few = InFloat64(self._model, self._forward, self._layout, self._theta, data, self._loss_fn)
+        few = InFloat64(
+            self._model, self._forward, self._layout, self._theta, data, self._loss_fn, self._ranks, weight
+        )
         try:
             found, relative = difference_products(self._rule, few, rows)
         except RuntimeError as error:

@@ -93,9 +93,9 @@ def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
         long, short = (
             rule.difference(few.run, few.loss, point, step * vector) / step for step in (STEP, STEP / 2)
         )
-    distance, length = (product - short).norm().item(), short.norm().item()
+    distance, length = few.length(product - short), few.length(short)
     # false for NaN too, which both may be
-    if distance > ALLOWED * length + SPREAD * (long - short).norm().item():
+    if distance > ALLOWED * length + SPREAD * few.length(long - short):
         return distance / max(length, distance)
     return None
 
@@ -114,12 +114,12 @@ def difference_products(rule: Rule, few: InFloat64, vectors: Tensor) -> tuple[Te
     """
     products, error = [], 0.0
     for vector in vectors.double():
-        scale = few.size / max(vector.square().mean().sqrt().item(), 1e-300)
+        scale = few.size / max(few.root_mean_square(vector), 1e-300)
         long, short = (
             rule.difference(few.run, few.loss, few.theta.double(), step * vector) / step
             for step in (LONG_STEP * scale, LONG_STEP * scale / 2)
         )
         # the leading error is of second order in the step
         products.append((4 * short - long) / 3)
-        error = max(error, ((long - short).norm() / short.norm().clamp(min=1e-300)).item())
+        error = max(error, few.length(long - short) / max(few.length(short), 1e-300))
     return torch.stack(products), error

@@ -13,7 +13,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 from landscape.loss.weights import Weights, filter_norms
-from landscape.loss.wrapped import of_objective
+from landscape.loss.wrapped import check_whole_vectors, of_objective
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
@@ -104,6 +104,7 @@ def normalized(
     Raises:
         ValueError: an argument is out of range.
     """
+    check_whole_vectors(objective, "normalized")
     check_normalization(per, one_dimensional)
     rows = directions.vectors.T.clone(memory_format=torch.contiguous_format)
     for row in rows:

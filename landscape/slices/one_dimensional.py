@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from landscape.evaluation.evaluator import checked_vector
 from landscape.evaluation.for_one import with_arguments_of
 from landscape.loss.objective import Objective
-from landscape.loss.wrapped import of_objective
+from landscape.loss.wrapped import of_whole_or_sharded
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -55,7 +54,7 @@ class Line(DrawnResult):
     loss_unit: str = loss_unit_field()
 
 
-@of_objective
+@of_whole_or_sharded
 def lines(
     objectives: Mapping[str, Objective],
     direction: Directions | Tensor,
@@ -75,7 +74,7 @@ def lines(
 
     Args:
         objectives: as for `surfaces`.
-        direction: a vector (n,), or `Directions`, of which the first one is used.
+        direction: a vector (n,), or `Directions`, of which the first one is used; under FSDP2 this rank's part.
         extent: alpha runs from -extent to extent.
         steps: number of points. An odd number includes the model itself.
         alpha: the multiples, ascending; they replace `extent` and `steps`.
@@ -86,6 +85,7 @@ def lines(
     """
     vector = direction.vectors[:, 0] if isinstance(direction, Directions) else direction
     vector = checked_vector(first_of(objectives), vector)
+    square = first_of(objectives).ranks.over_entries(vector.double().square().sum())
     axis = axis_of("alpha", alpha, extent, steps)
     options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
     line_of_losses = prepared(objectives, [vector], [axis], options)
@@ -94,7 +94,7 @@ def lines(
     return {
         name: Line(
             alpha=axis.copy(),
-            direction_norm=torch.linalg.vector_norm(vector).item(),
+            direction_norm=square.sqrt().item(),
             evaluations=len(axis),
             **fields,
         )
@@ -102,7 +102,7 @@ def lines(
     }
 
 
-@of_objective
+@of_whole_or_sharded
 @with_arguments_of(lines)
 def line(objective: Objective, *arguments: Any, **options: Any) -> Line:
     """Loss and accuracy along one direction through the objective's weights; arguments as for `lines`."""

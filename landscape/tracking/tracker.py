@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from landscape.loss.copies import unwrapped
 from landscape.loss.moved import moved
 from landscape.loss.objective import Objective
+from landscape.loss.wrapped import check_whole_vectors
 from landscape.results.storage import save
 from landscape.tracking.cost import SHARED, Clock, Cost, seconds
 from landscape.tracking.measures import Kept, Look, Measure, Update, measure_named
@@ -331,6 +332,7 @@ def _check(objectives: Mapping[str, Objective], every: Literal["epoch"] | int, a
                 f"objectives: must be an Objective, or several by name, got {type(objective).__name__}; wrap it: "
                 "Objective(model, loss_fn, data)"
             )
+        check_whole_vectors(objective, "Tracker")
     if every != "epoch" and (isinstance(every, str) or int(every) != every or every < 1):
         raise ValueError(f"every: must be 'epoch' or a number of steps, at least 1, got {every!r}")
     if at_most is not None and not 0 < at_most < math.inf:

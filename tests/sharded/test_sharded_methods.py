@@ -5,7 +5,7 @@ import torch
 
 from ncsam import METHODS, SAM, Plain, Split, build_method, corrupt_labels, fit
 from tests.ncsam import small_network as small
-from tests.ranks import fully_sharded, joined, on_two_ranks
+from tests.ranks import fully_sharded
 
 INPUTS, TARGETS = small.batch(size=32)
 NEW_TARGETS = small.batch(seed=5, size=32)[1]
@@ -89,60 +89,51 @@ def ncsams_step(rank):
     return rows[drawn.drawn], drawn.temporary_targets, whole(small.grads(model))
 
 
-def _rank(rank, port, folder):
-    with joined(rank, port):
-        rows = torch.arange(16) + 16 * rank
-        found = {name: whole(steps(fully_sharded(small.network()), name, rows)) for name in OPTIONS}
-        found["micro-batches"] = whole(steps(fully_sharded(small.network()), "sam", rows, micro_batch_size=4))
-        model = fully_sharded(small.network())
-        before = whole(model.parameters())
-        model(INPUTS)  # leaves whole weights in the place of the parts
-        SAM(model, small.loss_fn, rho=RADIUS).backward(INPUTS[rows], TARGETS[rows])
-        kept = all(torch.equal(a, b) for a, b in zip(before, whole(model.parameters()), strict=True))
-        found["after a forward pass"] = whole(small.grads(model))
-        refused = {
-            name: refusal(lambda name=name: method_of(fully_sharded(small.network()), name, REFUSED[name]))
-            for name in REFUSED
-        }
-        plain = Plain(model, small.loss_fn)
-        data, labels = Split(INPUTS, TARGETS), corrupt_labels(TARGETS, rate=0.4, seed=0)
-        optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
-        refused["fit"] = refusal(
-            lambda: fit(plain, optimizer, data, labels, data, epochs=1, batch_size=8, seed=0)
-        )
-        ignored = TARGETS[rows] if rank else torch.full((16,), -100)
-        refused["no sample"] = refusal(
-            lambda: method_of(model, "ncsam", SINGLE).backward(INPUTS[rows], ignored)
-        )
-        torch.save((found, kept, refused, ncsams_step(rank)), f"{folder}/{rank}.pt")
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharded")
-    on_two_ranks(_rank, str(folder))
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def measured(rank):
+    """What one of the ranks finds."""
+    rows = torch.arange(16) + 16 * rank
+    found = {name: whole(steps(fully_sharded(small.network()), name, rows)) for name in OPTIONS}
+    found["micro-batches"] = whole(steps(fully_sharded(small.network()), "sam", rows, micro_batch_size=4))
+    model = fully_sharded(small.network())
+    before = whole(model.parameters())
+    model(INPUTS)  # leaves whole weights in the place of the parts
+    SAM(model, small.loss_fn, rho=RADIUS).backward(INPUTS[rows], TARGETS[rows])
+    kept = all(torch.equal(a, b) for a, b in zip(before, whole(model.parameters()), strict=True))
+    found["after a forward pass"] = whole(small.grads(model))
+    refused = {
+        name: refusal(lambda name=name: method_of(fully_sharded(small.network()), name, REFUSED[name]))
+        for name in REFUSED
+    }
+    plain = Plain(model, small.loss_fn)
+    data, labels = Split(INPUTS, TARGETS), corrupt_labels(TARGETS, rate=0.4, seed=0)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    refused["fit"] = refusal(
+        lambda: fit(plain, optimizer, data, labels, data, epochs=1, batch_size=8, seed=0)
+    )
+    ignored = TARGETS[rows] if rank else torch.full((16,), -100)
+    refused["no sample"] = refusal(lambda: method_of(model, "ncsam", SINGLE).backward(INPUTS[rows], ignored))
+    return found, kept, refused, ncsams_step(rank)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_three_steps_on_two_ranks_are_those_of_one_process(ranks, name):
+def test_three_steps_on_two_ranks_are_those_of_one_process(methods, name):
     truth = steps(small.network(), name, torch.arange(32))
-    for found, *_ in ranks:
+    for found, *_ in methods:
         small.assert_same(found[name], truth)
 
 
 @pytest.mark.parametrize("name", ["micro-batches", "after a forward pass"])
-def test_sam_is_the_same_in_micro_batches_and_with_weights_that_a_forward_pass_left_whole(ranks, name):
+def test_sam_is_the_same_in_micro_batches_and_with_weights_that_a_forward_pass_left_whole(methods, name):
     truth = steps(small.network(), "sam", torch.arange(32))
-    for found, kept, *_ in ranks:
+    for found, kept, *_ in methods:
         assert kept
         small.assert_same(found[name], truth[: len(found[name])])
 
 
-def test_ncsam_compensates_by_the_noise_that_the_ranks_simulate_together(ranks):
+def test_ncsam_compensates_by_the_noise_that_the_ranks_simulate_together(methods):
     model = small.network()
     weights = small.weights_of(model)
-    drawn, labels, _ = (list(parts) for parts in zip(*(found[3] for found in ranks), strict=True))
+    drawn, labels, _ = (list(parts) for parts in zip(*(found[3] for found in methods), strict=True))
     drawn, labels = torch.cat(drawn), torch.cat(labels)
     assert len(drawn) == 8
     assert (labels != TARGETS[drawn]).all()
@@ -155,7 +146,7 @@ def test_ncsam_compensates_by_the_noise_that_the_ranks_simulate_together(ranks):
     truth = small.gradient_at(
         model, small.shifted(weights, [part / longer for part in shifted]), INPUTS, TARGETS
     )
-    for found in ranks:
+    for found in methods:
         small.assert_same(found[3][2], truth)
 
 
@@ -167,8 +158,8 @@ def test_ncsam_compensates_by_the_noise_that_the_ranks_simulate_together(ranks):
         ("no sample", "some ranks have samples to relabel, others have none"),
     ],
 )
-def test_what_cannot_run_on_parts_of_the_weights_is_refused_on_all_ranks(ranks, what, cause):
-    for _, _, refused, _ in ranks:
+def test_what_cannot_run_on_parts_of_the_weights_is_refused_on_all_ranks(methods, what, cause):
+    for _, _, refused, _ in methods:
         assert cause in refused[what]
 
 

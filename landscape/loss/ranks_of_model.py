@@ -1,0 +1,81 @@
+"""The ranks that measure a model, and what they must have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from landscape.loss.checks import check_that_ranks_agree
+from landscape.loss.fully_sharded import group_of, is_sharded
+from landscape.loss.mean_checks import telling_samples
+from landscape.loss.reading import Chunks
+from landscape.loss.samples import Cut, Held, held
+from landscape.loss.weights import tensors_of
+from landscape.ranks import Ranks
+
+
+def ranks_that_measure(
+    model: nn.Module, group: dist.ProcessGroup | None, regularizer: Any, linearize: bool | None
+) -> Ranks:
+    """The ranks of a process group, or those of a sharded model.
+
+    Raises:
+        ValueError: a sharded model with a group of its own, a regularizer, or traced products.
+    """
+    if not is_sharded(model):
+        return Ranks(group)
+    if group is not None:
+        raise ValueError("process_group: a model under FSDP2 brings its own; leave it out")
+    if regularizer is not None:
+        raise ValueError(
+            "regularizer: each rank has only a part of the weights under FSDP2, of which it cannot be computed; leave "
+            "it out, and add its value and derivatives to the results"
+        )
+    if linearize:
+        raise ValueError("linearize: products of a model under FSDP2 are not traced; leave it out")
+    return Ranks(group_of(model), entries=0)
+
+
+def check_that_ranks_fit(model: nn.Module, chunks: Chunks, ranks: Ranks) -> None:
+    """Checks that all ranks hold the same buffers, and the same weights or parts of them, and take the same passes.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if ranks.share_vectors:
+        check_equal_passes(chunks, ranks)
+    if ranks.group is not None:
+        shared = dict(model.named_buffers()) if ranks.share_vectors else tensors_of(model)
+        check_that_ranks_agree(shared, ranks.group)
+
+
+def check_equal_passes(chunks: Chunks, ranks: Ranks) -> None:
+    """Checks that all ranks of a sharded model take the same passes, because the ranks wait for each other in each.
+
+    Raises:
+        ValueError: on all ranks, for a stream, unequal numbers of chunks, or a chunk in which no sample counts.
+    """
+    is_held = isinstance(chunks, Held)
+    counted = [bool(chunk.weight) for chunk in chunks] if is_held else []
+    found = ranks.gathered((is_held, len(counted), all(counted)))
+    if not all(held for held, _, _ in found):
+        raise ValueError("keep: the data of a model under FSDP2 are kept in memory; give keep='all'")
+    if len({length for _, length, _ in found}) > 1:
+        raise ValueError(
+            f"data: the ranks have {' and '.join(str(length) for _, length, _ in found)} chunks, but all ranks of a "
+            "model under FSDP2 must take the same passes; give each about as many samples, or a larger chunk_size"
+        )
+    if not all(counts for _, _, counts in found):
+        raise ValueError(
+            "data: on some rank no sample of a chunk counts, but all ranks of a model under FSDP2 must take the same "
+            "passes; leave samples out whose targets are ignored, or give a larger chunk_size"
+        )
+
+
+def seen_by_all(chunks: Chunks, cut: Cut, ranks: Ranks) -> Chunks:
+    """The samples that the first checks look at; under FSDP2 those of rank 0, so that all take the same passes."""
+    if not ranks.share_vectors:
+        return chunks
+    return held([ranks.gathered(telling_samples(chunks.all_or_first(), cut.chunk_size))[0]], cut, 2**62)

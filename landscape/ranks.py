@@ -1,0 +1,88 @@
+"""The processes (ranks) that measure together: all sums over samples and over the entries of vectors go through here.
+
+Each rank has its own samples. A model either lies whole on each rank, or is sharded by FSDP2: then each rank holds a
+part of each vector as long as the weights, and an inner product is a sum over the ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that measure together.
+
+    Attributes:
+        group: by which they communicate; None for one process.
+        entries: how many entries of a vector this rank holds; None: all of them.
+    """
+
+    group: dist.ProcessGroup | None = None
+    entries: int | None = None
+
+    @property
+    def share_vectors(self) -> bool:
+        """Whether each rank holds a part of each vector."""
+        return self.entries is not None
+
+    @property
+    def count(self) -> int:
+        """The number of ranks."""
+        return 1 if self.group is None else dist.get_world_size(self.group)
+
+    def with_entries(self, own: int) -> tuple[Ranks, int]:
+        """The ranks for vectors of which this one holds `own` entries, and the length of the whole vectors."""
+        if not self.share_vectors:
+            return self, own
+        return replace(self, entries=own), sum(self.gathered(own))
+
+    def entries_of(self, dimension: int) -> int:
+        """How many entries of a vector of the whole `dimension` this rank holds."""
+        return dimension if self.entries is None else self.entries
+
+    def over_samples(self, total: Tensor) -> Tensor:
+        """The sum over all ranks, in place, of what each computed from its own samples."""
+        if self.group is not None:
+            dist.all_reduce(total, group=self.group)
+        return total
+
+    def vector_over_samples(self, vector: Tensor) -> Tensor:
+        """The same for vectors as long as the weights. Derivatives in parts of the weights are sums already."""
+        return vector if self.share_vectors else self.over_samples(vector)
+
+    def over_entries(self, total: Tensor) -> Tensor:
+        """The sum over all ranks, in place, of what each computed from its part of vectors, such as inner products."""
+        return self.over_samples(total) if self.share_vectors else total
+
+    def all_agree(self, value: float) -> bool:
+        """Whether all ranks have the same number."""
+        return len(set(self.gathered(value))) == 1
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all ranks."""
+        if self.group is None:
+            return [value]
+        found: list[T] = [value] * self.count
+        dist.all_gather_object(found, value, group=self.group)
+        return found
+
+    def generator(self, seed: int, device: torch.device) -> torch.Generator:
+        """A generator for the entries that this rank holds. The parts of a vector must not repeat each other."""
+        if self.share_vectors:
+            seed = int(
+                np.random.SeedSequence([seed, dist.get_rank(self.group)]).generate_state(1, np.uint64)[0] >> 1
+            )
+        return torch.Generator(device).manual_seed(seed)
+
+
+ALONE = Ranks()
+"""One process, which holds everything."""
