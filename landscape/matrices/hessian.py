@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from landscape.loss.derivatives import add_derivative, derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
-from landscape.matrices.rule import Loss, Rule, Run
+from landscape.matrices.rule import Loss, ProductSums, Rule, Run
 
 
 def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
@@ -26,19 +26,14 @@ def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
 
 
-def double_backward_in_place(
-    variables: Sequence[Tensor],
-    outputs: Any,
-    loss: Loss,
-    vectors: Sequence[Sequence[Tensor]],
-    totals: Sequence[Sequence[Tensor]],
-) -> None:
-    """Adds the products of `double_backward` to the totals."""
+def double_backward_in_place(sums: ProductSums, outputs: Any, loss: Loss) -> None:
+    """Adds the products of `double_backward` to the sums."""
     gradient = torch.autograd.grad(
-        loss(outputs), variables, create_graph=True, allow_unused=True, materialize_grads=True
+        loss(outputs), sums.variables, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
-        add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
+    last = len(sums.vectors) - 1
+    for place, (vector, total) in enumerate(zip(sums.vectors, sums.totals, strict=True)):
+        add_derivative(gradient, sums.variables, total, along=vector, retain_graph=place < last)
 
 
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
