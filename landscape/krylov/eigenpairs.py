@@ -113,9 +113,7 @@ def top_eigenpairs(
     capacity = min(dimension, max(min(most, max(4 * k, k + 20)), fewest_vectors(k, width)))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
-    # columns lie together, so that a pass over some of them reads no other
-    rows = ranks.entries_of(dimension)
-    basis = torch.zeros(capacity, rows, dtype=precision_of(operator.dtype), device=device).T
+    basis = _empty_basis(operator, capacity)
     projected = torch.zeros(capacity, capacity, dtype=torch.float64)
     size, steps = 0, 0
     if start is not None:
@@ -132,7 +130,7 @@ def top_eigenpairs(
         steps += 1
         size = last.stop
         if not torch.isfinite(coefficients).all():
-            return _not_a_number(rows, k, products, device)
+            return _not_a_number(len(basis), k, products, device)
         projected[:size, last] = coefficients
         projected[last, :size] = coefficients.T
 
@@ -167,6 +165,12 @@ def top_eigenpairs(
         basis[:, :size] @ ritz.combination[:, :k].to(basis),
         products,
     )
+
+
+def _empty_basis(operator: Operator, capacity: int) -> Tensor:
+    """Room for vectors. Columns lie together, so that a pass over some of them reads no other."""
+    rows = operator.ranks.entries_of(operator.dimension)
+    return torch.zeros(capacity, rows, dtype=precision_of(operator.dtype), device=operator.device).T
 
 
 def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:
