@@ -9,46 +9,9 @@ from analysis.cli import main
 from analysis.plan import StudyError
 from analysis.plan.leaderboard import read_leaderboard, studies_of
 from analysis.report.leaderboard import cells_table, markdown, rankings, ranks_table
+from tests.analysis.small_study import STUDIES
 
-BOARD = """
-name = "tiny"
-[selection]
-validation_fraction = 0.2
-seeds = [1000]
-[[data]]
-dataset = "digits"
-train_samples = 120
-test_samples = 60
-seeds = [0, 1]
-noise = [{ kind = "symmetric", rates = [0.2, 0.4] }]
-model = { name = "mlp", hidden = [4] }
-training = { epochs = 4, batch_size = 32, alignment_batches = 0 }
-[[methods]]
-name = "plain"
-label = "SGD"
-[[methods]]
-name = "sam"
-label = "SAM"
-rho = [0.05, 0.2]
-cost = 2
-[[methods]]
-name = "dividemix"
-label = "DivideMix"
-warmup = 0.5
-cost = 3
-without = ["digits"]
-[[methods]]
-name = "clean-sam"
-label = "truth"
-rho = 0.0
-control = true
-[[methods]]
-name = "oracle-sam"
-label = "oracle"
-like = "SAM"
-cost = 2
-control = true
-"""
+BOARD = (STUDIES / "leaderboard.toml").read_text()
 
 
 @pytest.fixture
