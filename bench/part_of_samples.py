@@ -96,7 +96,7 @@ def rows_of(network: str, samples: int, draws: int) -> Iterator[tuple[str, ...]]
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
-    parser.add_argument("--samples", type=int, nargs="+", default=[1000, 16000])
+    parser.add_argument("--samples", type=int, nargs="+", default=[16000])
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--table", type=Path, default=TABLE)
     args = parser.parse_args()
