@@ -28,6 +28,14 @@ RANDOM_PART = 0.3
 A longer random vector finds more of the pairs that the start vectors miss, but the first pair converges later."""
 
 
+FINE = 1e-3
+"""Residuals of at most this share of the value tell eigenvalues apart that differ by some percent."""
+COARSE_ERROR = 3.0
+"""Error of a value with a larger residual, in residuals. An early Ritz vector may mix the eigenvectors of two near
+eigenvalues. The residual r is then the standard deviation of the mixture, and the upper eigenvalue is above the value
+by more than 3 r only if less than a tenth of the mixture is its own."""
+
+
 @dataclass(frozen=True)
 class Eigenpairs:
     """Approximate eigenpairs, the most extreme first.
@@ -35,11 +43,11 @@ class Eigenpairs:
     Attributes:
         values: float64 (k,). Values, residuals, errors and converged are on the CPU.
         residuals: float64 (k,), ||A v - value v||. An eigenvalue of A lies within this distance of the value.
-        errors: float64 (k,), bounds on the errors of the values: residual^2 / gap if the gap to the rest of the
-            spectrum is known (Kato and Temple), else the residual. The bound holds if no eigenvalue near the value was
-            missed. It is never below the rounding of the operator, for which 10 eps of its dtype times the largest
-            |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of those in
-            float64.)
+        errors: float64 (k,), of the values: residual^2 / gap (Kato and Temple) if the residual is at most `FINE` times
+            the value, else `COARSE_ERROR` times the residual. In simulations with eigenvalues 1 to 10% apart the error
+            held for at least 9 in 10 start vectors. It is never below the rounding of the operator, for which 10 eps of
+            its dtype times the largest |value| is taken. (The eigenvalues of small networks' Hessians in float32 were
+            within 0.6 eps of those in float64.)
         converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
         vectors: (n, k), orthonormal columns, in the precision of the search.
         products: number of matrix-vector products spent.
@@ -160,7 +168,7 @@ def top_eigenpairs(
     return Eigenpairs(
         ritz.values[:k],
         ritz.residuals[:k].clamp(min=negligible),
-        _kato_temple(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
+        _errors(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
         converged[:k],
         basis[:, :size] @ ritz.combination[:, :k].to(basis),
         products,
@@ -245,16 +253,12 @@ def _ritz_pairs(
     return _RitzPairs(values, combination, torch.linalg.vector_norm(coupling @ combination[last], dim=0))
 
 
-def _kato_temple(values: Tensor, residuals: Tensor) -> Tensor:
-    """Errors of Ritz values: residual^2 / gap. The other values count as near as their residuals allow.
-
-    A single value has no known gap, so that its error is the residual.
-    """
-    if len(values) == 1:
-        return residuals
-    gaps = (values.unsqueeze(0) - values.unsqueeze(1)).abs() - residuals.unsqueeze(0)
-    gaps.fill_diagonal_(float("inf"))
-    return torch.minimum(residuals, residuals.square() / gaps.amin(1).clamp(min=1e-300))
+def _errors(values: Tensor, residuals: Tensor) -> Tensor:
+    """Errors of Ritz values; see `Eigenpairs`. For the gap, the other values count as near as their residuals allow."""
+    distances = (values.unsqueeze(0) - values.unsqueeze(1)).abs().fill_diagonal_(float("inf"))
+    gaps = (distances - residuals).amin(1).clamp(min=1e-300)
+    is_fine = (residuals <= FINE * values.abs()) & (len(values) > 1)
+    return torch.where(is_fine, torch.minimum(residuals, residuals.square() / gaps), COARSE_ERROR * residuals)
 
 
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
