@@ -22,6 +22,10 @@ from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
 
 
+VECTORS = 3
+"""Vectors in float64 that a probe of Hutchinson's method needs: the probe, its product and a copy."""
+
+
 @result
 class TraceEstimate(Result):
     """The trace of a matrix and its squared Frobenius norm, with their errors."""
@@ -93,6 +97,7 @@ def trace(
         # XTrace keeps four vectors for each probe, and spends two products on it
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits else "hutchinson"
+    objective.memory.check_room(VECTORS, "trace", in_float64=True)
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
     with counted_products(operator, max_products, progress, "trace") as counted:
@@ -145,6 +150,7 @@ def layer_traces(
         ValueError: an argument is out of range.
     """
     sizes = [shape.numel() for shape in objective.shapes]
+    objective.memory.check_room(VECTORS, "layer_traces", in_float64=True)
     operator = matrix_named(matrix, objective)
     operator.expect(min(16, max_products))
     with counted_products(operator, max_products, progress, "layer traces") as counted:

@@ -388,7 +388,7 @@ class Objective:
         self.gradients = 0
         self.products = 0
         vector = self.n_parameters * torch.promote_types(self.dtype, torch.float32).itemsize
-        self.memory = Memory(self.memory_budget, vector, self.device, self.process_group)
+        self.memory = Memory(self.memory_budget, self.n_parameters, vector, self.device, self.process_group)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import add_derivative, derivative
+from landscape.loss.derivatives import add_derivative, derivative, gradient_edges
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
@@ -34,9 +33,7 @@ def double_backward_in_place(
     totals: Sequence[Sequence[Tensor]],
 ) -> None:
     """Adds the products of `double_backward` to the totals."""
-    gradient = torch.autograd.grad(
-        loss(outputs), variables, create_graph=True, allow_unused=True, materialize_grads=True
-    )
+    gradient = gradient_edges(loss(outputs), variables)
     for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
         add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
 
