@@ -21,7 +21,6 @@ from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
 
-
 VECTORS = 3
 """Vectors in float64 that a probe of Hutchinson's method needs: the probe, its product and a copy."""
 

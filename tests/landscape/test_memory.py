@@ -125,7 +125,7 @@ def update(o):
 
 def measured_sharpness_error(o):
     roomy = objective(2**30, o.dtype)
-    return sampling_error(o, sharpness(roomy, rho=0.05), groups=4)
+    return sampling_error(o, sharpness(roomy, rho=0.05), groups=8)
 
 
 VECTORS_NEEDED = [
@@ -139,7 +139,12 @@ VECTORS_NEEDED = [
     (lambda o: gradient_noise(o, pieces=4), "gradient_noise", 3, True),
     (measured_sharpness_error, "sampling_error", 5, True),
     (lambda o: sharpness(o, rho=0.05), SEARCH, 3, False),
-    (lambda o: sharpness_profile(o, measures=["worst, ball", "average"], max_draws=8), "sharpness_profile", 6, False),
+    (
+        lambda o: sharpness_profile(o, measures=["worst, ball", "average"], max_draws=8),
+        "sharpness_profile",
+        6,
+        False,
+    ),
     (lambda o: average_sharpness(o, max_draws=8), NOISE, 6, False),
     (lambda o: pac_bayes_sigma(o, max_draws=8), NOISE, 6, False),
     (lambda o: critical_sharpness(o, update(o), learning_rate=0.1), "critical_sharpness", 4, False),
