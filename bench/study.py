@@ -37,51 +37,7 @@ from analysis.plan import final_runs, read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS_OF_2000 = 100
-STUDY = """
-name = "load"
-dataset = "digits"
-train_samples = 200
-test_samples = 100
-seeds = {seeds}
-[model]
-name = "mlp"
-hidden = [4]
-[noise]
-rates = [0.0, 0.2, 0.4, 0.6]
-[training]
-epochs = 2
-[[methods]]
-name = "plain"
-label = "SGD"
-[[methods]]
-name = "sam"
-label = "SAM"
-rho = 0.2
-[[methods]]
-name = "ncsam"
-label = "NCSAM"
-rho = 0.2
-strength = 0.1
-flip_ratio = 0.4
-[[methods]]
-name = "ncsam"
-label = "opposite"
-rho = 0.2
-strength = 0.1
-flip_ratio = 0.4
-compensation = -1
-[[methods]]
-name = "ncsam"
-label = "random"
-rho = 0.2
-strength = 0.1
-flip_ratio = 0.4
-direction = "random"
-[measure]
-samples = 50
-eigenvalues = 1
-trace_max_products = 10
-"""
+STUDY = ROOT / "bench" / "study.toml"
 
 
 class Stopwatch:
@@ -141,7 +97,7 @@ def bring_to(count: int, folder: Path, workers: int) -> list[str]:
     """Lets the study in the folder grow to a number of runs, and returns the measurements as a row of the table."""
     seeds = list(range(max(1, count * SEEDS_OF_2000 // 2000)))
     path = folder / "study.toml"
-    path.write_text(STUDY.format(seeds=seeds))
+    path.write_text(STUDY.read_text().replace("seeds = [0]", f"seeds = {seeds}"))
     study, log = read_study(path), folder / f"log-{count}"
     log.mkdir()
     analysis.engine.whole_study.execute = functools.partial(execute_watched, log=log)

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import io
 import tempfile
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from figures.style import (
     ONE_COLUMN,
     PLAIN,
     Style,
+    Titled,
     drawing,
     few_ticks,
     finish,
@@ -35,8 +35,6 @@ from figures.style import (
 )
 from figures.whole_file import written_whole
 from landscape import Surface, Trajectory
-
-Frames = Sequence[tuple[str, Surface]]
 
 
 class Animation:
@@ -56,7 +54,7 @@ class Animation:
 
     def __init__(
         self,
-        frames: Frames,
+        frames: Titled[Surface],
         *,
         loss_name: str,
         about: str,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from figures import style as style_sheet
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 
 BINS = 30
 OUTERMOST = (0.5, 99.5)
@@ -19,12 +17,7 @@ NARROWEST = 1.5
 
 
 def distributions(
-    named: Sequence[tuple[str, ArrayLike]],
-    *,
-    counted: str,
-    about: str,
-    width: float = TWO_COLUMNS,
-    style: Style = PLAIN,
+    named: Titled[ArrayLike], *, counted: str, about: str, width: float = TWO_COLUMNS, style: Style = PLAIN
 ) -> Figure:
     """A histogram of each quantity. Values beyond its ends count in the outermost bars.
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from figures.scale import height_of, holes, loss_at, robust_range, what_levels_say, with_unit
+from figures.style import Titled
 from landscape import Surface
 
 HEIGHT = "min(82vh, 100vw)"
 """Height of the plot in CSS. The box would not fit into a plot that is much higher than wide, as on a telephone."""
 
 
-def interactive(
-    surfaces: Sequence[tuple[str, Surface]], *, loss_name: str, about: str, slider: bool = False
-) -> str:
+def interactive(surfaces: Titled[Surface], *, loss_name: str, about: str, slider: bool = False) -> str:
     """The text of an HTML page with the surfaces of several models on one scale.
 
     The page shows one surface at a time, or all. Points without a finite loss are holes, which the note below the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from matplotlib.ticker import PercentFormatter
 from figures import style as style_sheet
 from figures.panels import Grid, name_curves, panel_grid
 from figures.scale import holes, kinds_of_directions, with_unit
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Line
 
-Series = Sequence[tuple[str, Sequence[tuple[str, Line]]]]
+Series = Titled[Titled[Line]]
 HEIGHT = 1.7
 """Inches of a panel."""
 

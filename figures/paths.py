@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from figures import style as style_sheet
 from figures.panels import panel_grid
 from figures.scale import holes, with_unit
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Path
 
 
 def paths(
-    named: Sequence[tuple[str, Path]],
-    *,
-    loss_name: str,
-    about: str,
-    width: float = TWO_COLUMNS,
-    style: Style = PLAIN,
+    named: Titled[Path], *, loss_name: str, about: str, width: float = TWO_COLUMNS, style: Style = PLAIN
 ) -> Figure:
     """One curve a path, its barrier in the legend.
 

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from figures.style import MOST_DECADES, points
+from figures.style import MOST_DECADES, Titled, points
 from landscape import Line, Path, Surface, Topology
 
 LEVELS = 65
@@ -120,7 +120,7 @@ def loss_at(height: float, low: float, high: float) -> str:
     return f"{10**height if low > 0 else height:.{digits}g}"
 
 
-def what_levels_say(surfaces: Sequence[tuple[str, Surface]], high: float) -> str:
+def what_levels_say(surfaces: Titled[Surface], high: float) -> str:
     """The number of points beyond the scale and the share of interpolated points, for a caption."""
     beyond = sum(int((s.loss[np.isfinite(s.loss)] > high * (1 + 1e-9)).sum()) for _, s in surfaces)
     said = f"{beyond} points beyond {high:.3g} are drawn as that. " if beyond else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from figures import style as style_sheet
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import SpectralDensity
 
 LINTHRESH = 0.02
@@ -19,7 +19,7 @@ LINTHRESH = 0.02
 
 
 def spectra(
-    densities: Sequence[tuple[str, SpectralDensity]],
+    densities: Titled[SpectralDensity],
     *,
     matrix_name: str,
     about: str,

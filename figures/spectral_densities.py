@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from figures import style as style_sheet
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import SpectralDensity
 
 HEIGHT = 0.85
@@ -20,7 +18,7 @@ LEAST = 0.1
 
 
 def spectral_densities(
-    densities: Sequence[tuple[str, SpectralDensity]],
+    densities: Titled[SpectralDensity],
     *,
     matrix_name: str,
     about: str,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import font_scalings
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
+
+T = TypeVar("T")
+
+Titled = Sequence[tuple[str, T]]
+"""What is drawn: (title, thing) of each, such as `Titled[Surface]`."""
 
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9
 """Inches: the widths of most journals."""

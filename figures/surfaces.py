@@ -28,7 +28,7 @@ from figures.scale import (
     what_levels_say,
     with_unit,
 )
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Surface, Trajectory
 
 NARROW = 4
@@ -40,7 +40,7 @@ BAR = 0.75
 
 
 def contours(
-    surfaces: Sequence[tuple[str, Surface]],
+    surfaces: Titled[Surface],
     *,
     loss_name: str,
     about: str,
@@ -130,12 +130,7 @@ def _label_planes(grid: NDArray[Any], panels: int) -> None:
 
 
 def relief(
-    surfaces: Sequence[tuple[str, Surface]],
-    *,
-    loss_name: str,
-    about: str,
-    width: float = TWO_COLUMNS,
-    style: Style = PLAIN,
+    surfaces: Titled[Surface], *, loss_name: str, about: str, width: float = TWO_COLUMNS, style: Style = PLAIN
 ) -> Figure:
     """The same surfaces in three dimensions, on one scale of height and color.
 
@@ -208,7 +203,7 @@ def _center(surface: Surface) -> str:
     return f"center {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
 
 
-def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]:
+def _aspect(surfaces: Titled[Surface]) -> Literal["auto", "equal"]:
     """Equal scales of both axes, unless a plane is so narrow that its panel would be a line."""
     width, height = (
         max(float(np.ptp(getattr(surface, axis))) for _, surface in surfaces) for axis in ("alpha", "beta")
@@ -216,7 +211,7 @@ def _aspect(surfaces: Sequence[tuple[str, Surface]]) -> Literal["auto", "equal"]
     return "equal" if max(width, height) <= NARROW * min(width, height) else "auto"
 
 
-def _axes(surfaces: Sequence[tuple[str, Surface]]) -> str:
+def _axes(surfaces: Titled[Surface]) -> str:
     return (
         f"α, β: multiples of two directions ({kinds_of_directions(s.direction_kind for _, s in surfaces)})."
     )

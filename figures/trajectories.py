@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from figures import style as style_sheet
 from figures.panels import panel_grid
 from figures.scale import contours_on, holes, robust_range, what_levels_say, with_unit
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Surface, Trajectory
 
 HEIGHT = 2.6
@@ -22,7 +22,7 @@ HEIGHT = 2.6
 
 
 def trajectories(
-    named: Sequence[tuple[str, Trajectory]],
+    named: Titled[Trajectory],
     *,
     surface: Surface | None = None,
     loss_name: str = "loss",
@@ -100,7 +100,7 @@ def _name_axes(ax: Axes, trajectory: Trajectory) -> None:
         style_sheet.few_ticks(axis, 4)
 
 
-def _at_worst(named: Sequence[tuple[str, Trajectory]]) -> str:
+def _at_worst(named: Titled[Trajectory]) -> str:
     """The largest distance of each training from the plane, beside its largest distance from the model."""
     words = []
     for title, trajectory in named:

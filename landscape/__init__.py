@@ -20,7 +20,7 @@ from landscape.curvature.gradient_noise import GradientNoise, gradient_noise
 from landscape.curvature.parts import CurvatureParts, curvature_parts
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
-from landscape.loss.evaluation import Evaluation
+from landscape.loss.loss_and_accuracy import Evaluation
 from landscape.loss.objective import Objective
 from landscape.matrices import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian
 from landscape.perturbations.average import AverageSharpness, average_sharpness
@@ -30,8 +30,8 @@ from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
 from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
-from landscape.sampling.errors import SamplingError
-from landscape.sampling.measured import sampling_error
+from landscape.sampling_errors.measured import sampling_error
+from landscape.sampling_errors.result import SamplingError
 from landscape.slices.directions import (
     Directions,
     combined,

@@ -18,6 +18,7 @@ from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
 from ncsam.methods.method import Method
+from ncsam.methods.sharded import is_sharded
 from ncsam.optimizer_checks import check_that_it_can_be_stepped
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
@@ -57,6 +58,11 @@ def check_that_it_trains(
     if method.requires.one_process and isinstance(method.model, DistributedDataParallel):
         raise ValueError(
             f"method: {type(method).__name__} remembers samples, which processes do not share; train in one process"
+        )
+    if is_sharded(method.model):
+        raise ValueError(
+            "method: FSDP2 (fully_shard) shards its model, which fit neither measures nor writes to a checkpoint; call "
+            "method.backward in a loop of your own, or train in DistributedDataParallel"
         )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for parameter in method.parameters()):

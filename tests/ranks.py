@@ -24,3 +24,14 @@ def on_two_ranks(main, *arguments):
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     torch.multiprocessing.spawn(main, (port, *arguments), nprocs=2)
+
+
+def fully_sharded(model):
+    """The model under FSDP2, with each child that has weights as a unit of its own."""
+    # the import takes a second
+    from torch.distributed.fsdp import fully_shard
+
+    for child in model.children():
+        if any(True for _ in child.parameters()):
+            fully_shard(child)
+    return fully_shard(model)

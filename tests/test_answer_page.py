@@ -3,16 +3,17 @@
 import pandas as pd
 import pytest
 
-
-@pytest.fixture(scope="module")
-def page(pytestconfig):
-    return " ".join((pytestconfig.rootpath / "docs/answer.md").read_text().split())
+from tests.doc_pages import sentences_of, table_named
 
 
 @pytest.fixture(scope="module")
-def effects(pytestconfig):
-    tables = pytestconfig.rootpath / "docs/tables"
-    both = pd.concat([pd.read_csv(tables / f"{name}-verdicts.csv") for name in ("quick", "redrawn")])
+def page():
+    return sentences_of("answer")
+
+
+@pytest.fixture(scope="module")
+def effects():
+    both = pd.concat([table_named(f"{name}-verdicts") for name in ("quick", "redrawn")])
     return both[both["verdict"] != "not measured"].set_index("effect")
 
 
@@ -66,8 +67,8 @@ def test_what_is_derived_from_the_effects(page, effects):
     assert f"makes it smaller by {-stochastic:.2f}" in page
 
 
-def test_ratios_of_the_mlp_s_mean_results(page, pytestconfig):
-    results = pd.read_csv(pytestconfig.rootpath / "docs/tables/redrawn-results.csv")
+def test_ratios_of_the_mlp_s_mean_results(page):
+    results = table_named("redrawn-results")
     results = results[results["method"] == "SGD"].set_index(["noise_kind", "noise_rate"])
     clean = results.loc[("symmetric", 0.0)]
 
@@ -82,8 +83,8 @@ def test_ratios_of_the_mlp_s_mean_results(page, pytestconfig):
 
 
 @pytest.mark.parametrize("measure", ["top_eigenvalue_observed_mean", "sharpness_clean_mean"])
-def test_the_mean_of_redrawn_labels_does_not_flatten_by_plain_measures(pytestconfig, measure):
-    results = pd.read_csv(pytestconfig.rootpath / "docs/tables/redrawn-results.csv").set_index("method")
+def test_the_mean_of_redrawn_labels_does_not_flatten_by_plain_measures(measure):
+    results = table_named("redrawn-results").set_index("method")
     of_mean = results.loc[[f"SGD, mean of labels redrawn at {rate}%" for rate in (20, 40, 60)], measure]
     fixed = results[(results["noise_kind"] == "symmetric") & (results["noise_rate"] > 0)].loc["SGD", measure]
     assert of_mean.mean() > fixed.mean()
@@ -96,12 +97,9 @@ def test_what_is_said_of_the_quick_study(page, effects):
     assert f"no growth of tr JᵀJ was told apart there {words}" in page
 
 
-def test_the_cnn_s_numbers(page, pytestconfig):
-    tables = pytestconfig.rootpath / "docs/tables"
-    effects = pd.read_csv(tables / "redrawn-cnn-verdicts.csv").set_index("effect")["estimate"]
-    results = pd.read_csv(tables / "redrawn-cnn-results.csv").set_index(
-        ["noise_kind", "noise_rate", "method"]
-    )
+def test_the_cnn_s_numbers(page):
+    effects = table_named("redrawn-cnn-verdicts").set_index("effect")["estimate"]
+    results = table_named("redrawn-cnn-results").set_index(["noise_kind", "noise_rate", "method"])
     jacobian = effects["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
     accuracy = effects["clean test accuracy, last epoch, SGD: redrawn labels less fixed ones > 0"]
     clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))

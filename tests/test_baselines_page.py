@@ -3,28 +3,27 @@
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis.plan.leaderboard import read_leaderboard
 from analysis.report.leaderboard import CELL, rankings, ranks_table, words_of_gradients
 from landscape.results.wording import percent
-from tests.doc_tables import rows_under
+from tests.doc_pages import page_named, rows_under, table_named
 
 
 @pytest.fixture(scope="module")
-def cells(pytestconfig):
-    return pd.read_csv(pytestconfig.rootpath / "docs/tables/baselines-cells.csv")
+def cells():
+    return table_named("baselines-cells")
 
 
 @pytest.fixture(scope="module")
-def ranks(pytestconfig):
-    return pd.read_csv(pytestconfig.rootpath / "docs/tables/baselines-ranks.csv")
+def ranks():
+    return table_named("baselines-ranks")
 
 
 @pytest.fixture(scope="module")
-def page(pytestconfig):
-    return (pytestconfig.rootpath / "docs/baselines.md").read_text()
+def page():
+    return page_named("baselines")
 
 
 def test_ranks_on_the_page_are_those_of_the_table(page, ranks):

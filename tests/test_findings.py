@@ -5,6 +5,8 @@ import re
 import pandas as pd
 import pytest
 
+from tests.doc_pages import page_named, sentences_of, table_named
+
 STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part")
 
 
@@ -42,21 +44,17 @@ def result_row(row):
 RENDERED = {"verdicts": verdict_row, "results": result_row}
 
 
-def table(root, study, kind):
-    return pd.read_csv(root / f"docs/tables/{study}-{kind}.csv")
+def table(study, kind):
+    return table_named(f"{study}-{kind}")
 
 
 @pytest.mark.parametrize(
     ("study", "kind"), [*((study, kind) for study in STUDIES for kind in RENDERED), ("theory", "verdicts")]
 )
-def test_the_page_has_the_rows_of_the_table_and_no_other(pytestconfig, study, kind):
-    page = (pytestconfig.rootpath / "docs/findings.md").read_text()
+def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):
+    page = page_named("findings")
     (section,) = re.findall(rf"<!-- {study}-{kind} -->\n(.*?)\n\n", page, flags=re.S)
-    expected = [
-        row
-        for row in map(RENDERED[kind], table(pytestconfig.rootpath, study, kind).to_dict("records"))
-        if row
-    ]
+    expected = [row for row in map(RENDERED[kind], table(study, kind).to_dict("records")) if row]
     if kind == "verdicts":
         shown = [row for row in expected if row in section]
         predictions = [row for row in expected if row.split(" | ")[1] == "prediction"]
@@ -79,11 +77,9 @@ def test_the_readme_says_what_was_found_in_three_sentences(readme):
     assert len(re.findall(r"\.(?: |$)", readme)) == 3
 
 
-def test_the_readme_states_numbers_of_the_tables(pytestconfig, readme):
-    results = table(pytestconfig.rootpath, "quick", "results").set_index(["noise_rate", "method"])
-    redrawn = table(pytestconfig.rootpath, "redrawn", "results").set_index(
-        ["noise_kind", "noise_rate", "method"]
-    )
+def test_the_readme_states_numbers_of_the_tables(readme):
+    results = table("quick", "results").set_index(["noise_rate", "method"])
+    redrawn = table("redrawn", "results").set_index(["noise_kind", "noise_rate", "method"])
     sgd, noisy = results.loc[0.0, "SGD"], results.loc[0.6, "SGD"]
     fixed, fresh = (redrawn.loc[kind, 0.4, "SGD"] for kind in ("symmetric", "symmetric, redrawn each step"))
     for number in (
@@ -133,10 +129,8 @@ CLAIMED = (
 
 
 @pytest.mark.parametrize(("study", "effect", "verdict", "words"), CLAIMED)
-def test_the_readmes_sentences_rest_on_verdicts_of_the_tables(
-    pytestconfig, readme, study, effect, verdict, words
-):
-    verdicts = table(pytestconfig.rootpath, study, "verdicts").set_index("effect")
+def test_the_readmes_sentences_rest_on_verdicts_of_the_tables(readme, study, effect, verdict, words):
+    verdicts = table(study, "verdicts").set_index("effect")
     row = verdicts.loc[effect]
     assert row["verdict"].startswith(verdict)
     if words:
@@ -150,20 +144,16 @@ def test_the_readmes_sentences_rest_on_verdicts_of_the_tables(
 
 
 @pytest.mark.parametrize("study", ["redrawn", "redrawn-cnn"])
-def test_redrawn_labels_stand_supported(pytestconfig, study):
-    verdicts = table(pytestconfig.rootpath, study, "verdicts")
+def test_redrawn_labels_stand_supported(study):
+    verdicts = table(study, "verdicts")
     assert set(verdicts.loc[verdicts["claim"] == "F1", "claim_verdict"]) == {"supported in these cells"}
 
 
-def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
-    page = " ".join((pytestconfig.rootpath / "docs/findings.md").read_text().split())
-    effects = table(pytestconfig.rootpath, "redrawn-cnn", "verdicts").set_index("effect")["estimate"]
-    results = table(pytestconfig.rootpath, "redrawn-cnn", "results").set_index(
-        ["noise_kind", "noise_rate", "method"]
-    )
-    of_mlp = table(pytestconfig.rootpath, "redrawn", "results").set_index(
-        ["noise_kind", "noise_rate", "method"]
-    )
+def test_what_is_said_of_the_cnn_is_in_its_table():
+    page = sentences_of("findings")
+    effects = table("redrawn-cnn", "verdicts").set_index("effect")["estimate"]
+    results = table("redrawn-cnn", "results").set_index(["noise_kind", "noise_rate", "method"])
+    of_mlp = table("redrawn", "results").set_index(["noise_kind", "noise_rate", "method"])
     clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
     fresh = results.loc[("symmetric, redrawn each step", 0.4, "SGD")]
     jacobian, sharpness, accuracy = (
@@ -175,7 +165,7 @@ def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
         )
     )
     with_sam = (
-        table(pytestconfig.rootpath, "redrawn-cnn", "verdicts")
+        table("redrawn-cnn", "verdicts")
         .set_index("effect")
         .loc["clean test accuracy, last epoch, SAM: redrawn labels less fixed ones > 0"]
     )
@@ -195,10 +185,10 @@ def test_what_is_said_of_the_cnn_is_in_its_table(pytestconfig):
         assert words in page, words
 
 
-def assert_said(root, said):
+def assert_said(said):
     """The pages of docs/, by name, hold these words, wherever their lines break."""
     for name, numbers in said.items():
-        page = " ".join((root / "docs" / name).read_text().split())
+        page = sentences_of(name)
         for number in numbers:
             assert number in page, (name, number)
 
@@ -213,19 +203,18 @@ def equal_loss_row(row):
     return f"| {row['noise_kind']} | {row['noise_rate']:.0%} | {' | '.join(numbers)} |"
 
 
-def test_the_table_at_equal_training_loss_is_the_committed_one(pytestconfig):
-    page = (pytestconfig.rootpath / "docs/findings.md").read_text()
+def test_the_table_at_equal_training_loss_is_the_committed_one():
+    page = page_named("findings")
     (section,) = re.findall(r"<!-- equal-loss -->\n(.*?)\n\n", page, flags=re.S)
-    rows = pd.read_csv(pytestconfig.rootpath / "docs/tables/equal-loss.csv").to_dict("records")
+    rows = table_named("equal-loss").to_dict("records")
     assert section.splitlines()[2:] == [equal_loss_row(row) for row in rows]
 
 
-def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
-    root = pytestconfig.rootpath
-    along = table(root, "along", "verdicts")
+def test_what_is_said_at_equal_training_loss_is_in_the_tables():
+    along = table("along", "verdicts")
     assert set(along["claim_verdict"]) == {"supported in these cells"}
     effects = along.set_index("effect")
-    at_loss = pd.read_csv(root / "docs/tables/equal-loss.csv").set_index(["noise_kind", "noise_rate"])
+    at_loss = table_named("equal-loss").set_index(["noise_kind", "noise_rate"])
     fixed = at_loss.loc["symmetric"]
     f4, f4_highest = (
         effects.loc[
@@ -236,7 +225,7 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
     l4 = effects.loc[
         "tr J^T J at the lowest equal training loss, observed labels against noise rate, SGD > 0"
     ]
-    last = table(root, "redrawn", "verdicts").set_index("effect")["estimate"]
+    last = table("redrawn", "verdicts").set_index("effect")["estimate"]
     gap = last["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
     times = {
         level: fixed.loc[0.6, f"{level} nat"] / fixed.loc[0.2, f"{level} nat"]
@@ -244,7 +233,7 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
     }
     whole = f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times"
     said = {
-        "findings.md": (
+        "findings": (
             f"by {-f4['estimate']:.2f} decades [{-f4['high']:.2f}, {-f4['low']:.2f}] at the lowest",
             f"by {-f4_highest['estimate']:.2f} [{-f4_highest['high']:.2f}, {-f4_highest['low']:.2f}] at the highest",
             f"against {-gap:.2f} at the last epoch",
@@ -254,17 +243,16 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables(pytestconfig):
             f"{times['0.4']:.1f} times at 0.4",
             f"{fixed.loc[0.0, 'epoch 1'] / fixed.loc[0.6, 'epoch 1']:.0f} times less",
         ),
-        "answer.md": (
+        "answer": (
             whole,
             f"by {-f4_highest['estimate']:.2f} to {-f4['estimate']:.2f} decades, against {-gap:.2f} at the last",
         ),
     }
-    assert_said(root, said)
+    assert_said(said)
 
 
-def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
-    root = pytestconfig.rootpath
-    verdicts = table(root, "sam-by-part", "verdicts")
+def test_what_is_said_of_the_parts_of_sam_is_in_the_table():
+    verdicts = table("sam-by-part", "verdicts")
     assert set(verdicts["claim_verdict"]) == {"supported in these cells"}
     effects = verdicts.set_index("effect")
 
@@ -281,7 +269,7 @@ def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
         for m in ("J-SAM", "SAM", "L-SAM")
     ]
     said = {
-        "findings.md": (
+        "findings": (
             f"J-SAM is {over_sgd:.1f} points more accurate",
             f"L-SAM is {-points(f'{accuracy}L-SAM less J-SAM < 0'):.1f} points less accurate",
             f"({points(j_less_sam):+.1f} points [{points(j_less_sam, 'low'):+.1f}, {points(j_less_sam, 'high'):+.1f}])",
@@ -294,17 +282,17 @@ def test_what_is_said_of_the_parts_of_sam_is_in_the_table(pytestconfig):
             f"under SGD {points(f'{lost}, SGD > 0'):.0f} points",
             f"with SAM {-points(f'{lost}: SAM less SGD < 0'):.0f} points fewer",
         ),
-        "answer.md": (
+        "answer": (
             f"gives {over_sgd:.1f} points of accuracy over SGD",
             f"there gives {points(l_less_sgd):.1f} (E1)",
             f"tr JᵀJ falls by {-traces[0]:.2f} decades",
         ),
     }
-    assert_said(root, said)
+    assert_said(said)
 
 
-def test_what_is_said_of_the_bound_is_in_its_table(pytestconfig):
-    verdicts = table(pytestconfig.rootpath, "theory", "verdicts")
+def test_what_is_said_of_the_bound_is_in_its_table():
+    verdicts = table("theory", "verdicts")
     of_claims = verdicts.drop_duplicates("claim").set_index("claim")["claim_verdict"]
     assert dict(of_claims) == {
         "T1": "vacuous",
@@ -315,7 +303,7 @@ def test_what_is_said_of_the_bound_is_in_its_table(pytestconfig):
     above = effects.loc["bound less 1, above which it says nothing, 0-1 loss < 0", "estimate"]
     order = effects.loc["bound of Theorem 1, 0-1 loss with test loss over methods, within noise rate > 0"]
     complexity = effects.loc["complexity term of the bound, 0-1 loss against noise rate, SGD > 0", "estimate"]
-    page = " ".join((pytestconfig.rootpath / "docs/findings.md").read_text().split())
+    page = sentences_of("findings")
     for number in (
         f"lies {above:.1f} above 1",
         f"is {order['estimate']:.2f} [{order['low']:.0f}, {order['high']:+.2f}]",

@@ -1,19 +1,20 @@
 """Every number in the sentences of docs/gpu.md is that of a committed table."""
 
-import pandas as pd
 import pytest
+
+from tests.doc_pages import sentences_of, table_named
 
 MLP, CNN, RESNET = "MLP 256-256", "CNN 16-32-64, BatchNorm", "ResNet-8"
 
 
 @pytest.fixture(scope="module")
-def read(pytestconfig):
-    return lambda name: pd.read_csv(pytestconfig.rootpath / f"docs/tables/gpu-{name}.csv")
+def read():
+    return lambda name: table_named(f"gpu-{name}")
 
 
 @pytest.fixture(scope="module")
-def page(pytestconfig):
-    return " ".join((pytestconfig.rootpath / "docs/gpu.md").read_text().split())
+def page():
+    return sentences_of("gpu")
 
 
 def product(table, model, chunk, what, column):

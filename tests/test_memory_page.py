@@ -1,14 +1,11 @@
 """What docs/any-batch.md says about memory is in its tables."""
 
-import pandas as pd
+from tests.doc_pages import sentences_of, table_named
 
 
-def test_the_page_says_what_the_tables_say(pytestconfig):
-    page = " ".join((pytestconfig.rootpath / "docs/any-batch.md").read_text().split())
-    stream, memory = (
-        pd.read_csv(pytestconfig.rootpath / f"docs/tables/{name}.csv").set_index("measured")
-        for name in ("stream", "memory")
-    )
+def test_the_page_says_what_the_tables_say():
+    page = sentences_of("any-batch")
+    stream, memory = (table_named(name).set_index("measured") for name in ("stream", "memory"))
     assert stream["batches_more"].max() < 2
     batches = stream["batches_more"].map("{:.1f}".format)
     assert (

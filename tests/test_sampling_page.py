@@ -1,11 +1,11 @@
 """What docs/curvature.md says about sampling errors is in its table."""
 
-import pandas as pd
+from tests.doc_pages import sentences_of, table_named
 
 
-def test_the_page_says_what_the_table_says(pytestconfig):
-    page = " ".join((pytestconfig.rootpath / "docs/curvature.md").read_text().split())
-    table = pd.read_csv(pytestconfig.rootpath / "docs/tables/sampling.csv")
+def test_the_page_says_what_the_table_says():
+    page = sentences_of("curvature")
+    table = table_named("sampling")
     assert set(table["draws"]) == {100}
     assert f"in {table['held'].min():.0%} to {table['held'].max():.0%} of the draws" in page
     hundred = table[table["samples"] == 100].set_index("quantity")

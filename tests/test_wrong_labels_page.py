@@ -2,22 +2,21 @@
 
 import re
 
-import pandas as pd
 import pytest
 
-from tests.doc_tables import rows_under
+from tests.doc_pages import page_named, rows_under, table_named
 
 CASE = ["dataset", "noise_kind"]
 
 
 @pytest.fixture(scope="module")
-def table(pytestconfig):
-    return pd.read_csv(pytestconfig.rootpath / "docs/tables/wrong-labels.csv")
+def table():
+    return table_named("wrong-labels")
 
 
 @pytest.fixture(scope="module")
-def page(pytestconfig):
-    return (pytestconfig.rootpath / "docs/wrong-labels.md").read_text()
+def page():
+    return page_named("wrong-labels")
 
 
 def test_two_data_sets_two_kinds_and_three_seeds_are_there(table):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference, Level
-from analysis.claims.variants import JACOBIAN_SAM, LOGIT_SAM, NCSAM, SAM, SGD
+from analysis.claims.variants import (
+    FISHER_PENALTY,
+    JACOBIAN_PENALTY,
+    JACOBIAN_SAM,
+    LOGIT_SAM,
+    NCSAM,
+    SAM,
+    SGD,
+)
 
 CLAIMS = (
     Claim(
@@ -39,6 +47,30 @@ CLAIMS = (
             Difference("recovered_lost", NCSAM, SAM, -1),
             Difference("best_recovered", SAM, SGD, 1),
             Difference("best_recovered", NCSAM, SAM, 1),
+        ],
+    ),
+    Claim(
+        "E3",
+        "Flatness itself protects from wrong labels: with a penalty on tr J^T J the network is flatter, memorizes "
+        "fewer wrong labels, and is more accurate.",
+        "ours to test, by the intervention of Jastrzebski et al. 2021 (arXiv:2012.14193) on the Fisher trace",
+        [
+            Difference("jacobian_trace_observed", JACOBIAN_PENALTY, SGD, -1),
+            Difference("memorized", JACOBIAN_PENALTY, SGD, -1),
+            Difference("test_accuracy", JACOBIAN_PENALTY, SGD, 1),
+        ],
+        controls=[
+            Difference("gauss_newton_trace_observed", FISHER_PENALTY, SGD, -1),
+            Difference("jacobian_trace_observed", FISHER_PENALTY, SGD, -1),
+            Difference("memorized", FISHER_PENALTY, SGD, -1),
+            Difference("test_accuracy", FISHER_PENALTY, SGD, 1),
+            # a flat network that learned less is no better: what is recovered must not be lost
+            Difference("recovered", JACOBIAN_PENALTY, SGD, 1),
+            Difference("best_recovered", JACOBIAN_PENALTY, SGD, 1),
+            Difference("uncertainty_observed", JACOBIAN_PENALTY, SGD, 1),
+            Difference("sharpness_elementwise_clean", JACOBIAN_PENALTY, SGD, -1),
+            Difference("test_accuracy", JACOBIAN_PENALTY, SAM, 0),
+            Difference("jacobian_trace_observed", JACOBIAN_PENALTY, SAM, 0),
         ],
     ),
 )

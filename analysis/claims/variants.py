@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.plan.choice import method_part
 from ncsam import hyperparameters
 
 TUNED = ("rho", "flip_ratio", "strength", "warmup")
@@ -57,6 +58,8 @@ LARGER_SAM = Variant("SAM with a larger radius", "sam", larger_radius=True)
 ORACLE = Variant("SAM, oracle", "oracle-sam")
 JACOBIAN_SAM = Variant("J-SAM", "j-sam")
 LOGIT_SAM = Variant("L-SAM", "l-sam")
+FISHER_PENALTY = Variant("penalty on the Fisher trace", "fisher-penalty")
+JACOBIAN_PENALTY = Variant("penalty on tr J^T J", "jacobian-penalty")
 NCSAM = Variant("NCSAM", "ncsam")
 OPPOSITE_SIGN = Variant("NCSAM, opposite sign", "ncsam", {"compensation": -1})
 RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labels": "uniform"})
@@ -208,13 +211,14 @@ def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def family_of(runs: pd.DataFrame) -> pd.Series:
-    """The family of each run's method. Methods that differ only in the values in `TUNED` are one family.
+    """The family of each run's method. Methods that differ only in the values in `TUNED`, or in chosen options of their
+    loss, are one family.
 
     SAM with three radii is one family. NCSAM with the opposite sign is another family than NCSAM.
     """
     families = {}
     for text in runs["hyperparameters"].unique():
-        settings = {name: value for name, value in json.loads(text).items() if name not in TUNED}
+        settings = {name: value for name, value in method_part(json.loads(text)).items() if name not in TUNED}
         families[text] = json.dumps(settings, sort_keys=True)
     return runs["method_name"] + runs["hyperparameters"].map(families)
 

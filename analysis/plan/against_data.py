@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from analysis.plan.choice import method_part
 from analysis.plan.data import observed_labels
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import final_runs
@@ -99,7 +100,7 @@ def _check_methods(study: Study, dataset: Dataset, model: nn.Module) -> None:
                 seed=0,
                 clean_targets=dataset.train.targets,
                 peer=copy.deepcopy(model),
-                **study.candidates(method)[0],
+                **method_part(study.candidates(method)[0]),
             )
         except ValueError as error:
             raise StudyError(f"methods[{place}]: {error}") from error

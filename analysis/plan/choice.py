@@ -5,6 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+OF_LOSS = "loss."
+"""Begins the names of hyper-parameters that are options of the loss: `loss.sigma`."""
+
+
+def method_part(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The options of the method among hyper-parameters."""
+    return {name: value for name, value in hyperparameters.items() if not name.startswith(OF_LOSS)}
+
+
+def loss_part(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The options of the loss among hyper-parameters, by their names in the loss."""
+    return {
+        name.removeprefix(OF_LOSS): value
+        for name, value in hyperparameters.items()
+        if name.startswith(OF_LOSS)
+    }
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
+from analysis.plan.choice import loss_part, method_part
 from analysis.plan.grid import final_runs, selection_runs, slug
 from analysis.plan.options import check_loss, check_method, check_model, check_noise, check_schedule
 from analysis.plan.study import MAX_SEED, SEEDS_OF_A_CHOICE, MethodSettings, Study
@@ -103,8 +105,9 @@ def _check_titles(study: Study) -> None:
 
 
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:
-    check_method(field, method.name, method.options, study.candidates(method))
-    check_loss(f"{field}.loss", method.loss.name, method.loss.options, method.loss.transition)
+    candidates = study.candidates(method)
+    check_method(field, method.name, method.options, [method_part(candidate) for candidate in candidates])
+    _check_loss(f"{field}.loss", method, [loss_part(candidate) for candidate in candidates])
     if method.mixup is not None and (
         method.loss.name != "cross-entropy" or METHODS[method.name].requires.classes
     ):
@@ -120,6 +123,17 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
         raise ValueError(
             f"{field}.loss: {method.loss.name!r} remembers one network's predictions, and {method.name} trains two"
         )
+
+
+def _check_loss(field: str, method: MethodSettings, candidates: list[dict[str, Any]]) -> None:
+    """Checks the options of a loss; `candidates` are those that are chosen, perhaps by the method that this is like."""
+    fixed = method.loss.fixed.options
+    both = sorted(fixed.keys() & candidates[0].keys()) if candidates else []
+    if both:
+        raise ValueError(
+            f"{field}.{both[0]}: is chosen by {method.like!r}, which this method is like; leave it out"
+        )
+    check_loss(field, method.loss, [{**fixed, **candidate} for candidate in candidates])
 
 
 def _check_likeness(field: str, method: MethodSettings, study: Study) -> None:

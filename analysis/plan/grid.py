@@ -111,7 +111,7 @@ def _run_method(method: MethodSettings, candidates: list[dict[str, Any]]) -> Run
         name=method.name,
         like=method.like,
         candidates=candidates,
-        loss=method.loss,
+        loss=method.loss.fixed,
         mixup=method.mixup,
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from analysis.plan.choice import method_part
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import slug
@@ -143,7 +144,7 @@ def _check_entries(board: Leaderboard) -> None:
         raise ValueError(f"data.label: {OVER_ALL!r} names the ranking over all data sets; give another label")
     for place, method in enumerate(board.methods):
         # here, because the number of a method in a study may be another one
-        candidates = [] if method.like is not None else method.candidates()
+        candidates = [] if method.like is not None else map(method_part, method.candidates())
         check_method(f"methods.{place}", method.name, method.options, candidates)
         unknown = sorted(set(method.without) - titles)
         if unknown:

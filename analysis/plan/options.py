@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from analysis.plan.data import study_options
+from analysis.plan.study import LossSettings
 from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
 from ncsam.losses import LOSS_REGISTRY
 from ncsam.methods import METHOD_REGISTRY
 from ncsam.models import check_model_options
-from ncsam.options import check_names, quoted
+from ncsam.options import Registry, check_names, quoted
 
 
 def check_model(name: str, options: dict[str, Any]) -> None:
@@ -56,19 +57,7 @@ def check_method(
     field: str, name: str, settings: dict[str, Any], candidates: Iterable[dict[str, Any]]
 ) -> None:
     """Raises ValueError unless every candidate builds the method."""
-    with _within(f"{field}.name", named=True):
-        options = METHOD_REGISTRY.options(name)
-    with _within(field):
-        check_names(name, settings, options)
-    for key, value in settings.items():
-        values = value if isinstance(value, list) else [value]
-        if not values:
-            raise ValueError(f"{field}.{key}: is an empty list; give a value, or several to choose from")
-        with _within(field):
-            for candidate in values:
-                METHOD_REGISTRY.check_value(key, candidate, options[key])
-        if len(set(values)) < len(values):
-            raise ValueError(f"{field}.{key}: holds a candidate twice")
+    _check_values(field, METHOD_REGISTRY, name, settings)
     model, peer = _deep_model(), _deep_model()
     for candidate in candidates:
         with _within(field):
@@ -83,19 +72,36 @@ def check_method(
             )
 
 
+def _check_values(field: str, registry: Registry[Any], name: str, settings: dict[str, Any]) -> None:
+    """Raises ValueError unless all values, and all candidates in lists, are of their options' types."""
+    with _within(f"{field}.name", named=True):
+        options = registry.options(name)
+    with _within(field):
+        check_names(name, settings, options)
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise ValueError(f"{field}.{key}: is an empty list; give a value, or several to choose from")
+        with _within(field):
+            for candidate in values:
+                registry.check_value(key, candidate, options[key])
+        if len(set(values)) < len(values):
+            raise ValueError(f"{field}.{key}: holds a candidate twice")
+
+
 def _deep_model() -> torch.nn.Module:
     """A model with more layers than an option of a method asks for; the study's own model is checked with its data."""
     return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(50)), torch.nn.Linear(1, 2))
 
 
-def check_loss(field: str, name: str, options: dict[str, Any], transition: str | None) -> None:
-    """Raises ValueError unless the options build the loss, and name a transition matrix exactly if it is needed."""
-    with _within(field):
-        LOSS_REGISTRY.check(name, options)
-    if (transition is not None) != (name == "forward"):
+def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, Any]]) -> None:
+    """Raises ValueError unless all candidates build the loss, and a transition is named exactly if it is needed."""
+    _check_values(field, LOSS_REGISTRY, loss.name, loss.options)
+    if (loss.transition is not None) != (loss.name == "forward"):
         raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
-    with _within(field):
-        build_loss(name, samples=1, classes=2, transition=torch.eye(2), **options)
+    for options in candidates:
+        with _within(field):
+            build_loss(loss.name, samples=1, classes=2, transition=torch.eye(2), **options)
 
 
 def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:

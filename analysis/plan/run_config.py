@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from analysis.plan.choice import loss_part
 from analysis.plan.errors import OWN_PARTS
 from analysis.plan.study import (
     LossSettings,
@@ -49,6 +50,10 @@ class RunMethod(Settings):
         """The hyper-parameters in which the candidates differ."""
         first, *others = self.candidates
         return [name for name in first if any(other[name] != first[name] for other in others)]
+
+    def loss_options(self, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+        """The options of the loss: those that are fixed, and those among chosen hyper-parameters."""
+        return {**self.loss.options, **loss_part(hyperparameters)}
 
 
 class RunConfig(Settings):

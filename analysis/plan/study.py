@@ -16,6 +16,7 @@ from pydantic import (
     model_serializer,
 )
 
+from analysis.plan.choice import OF_LOSS
 from analysis.plan.errors import one_of_or_own
 from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS, SCHEDULES
 
@@ -139,7 +140,7 @@ class TrainingSettings(Settings):
 
 
 class LossSettings(OpenSettings):
-    """A loss of `ncsam.losses`. Further keys are its options.
+    """A loss of `ncsam.losses`. Further keys are its options; a list holds candidates to choose from.
 
     Forward correction uses the transition matrix that made the labels (`transition = "known"`), or estimates the matrix
     by a first training with cross-entropy (`"estimated"`).
@@ -153,9 +154,25 @@ class LossSettings(OpenSettings):
     def _known(cls, value: str, about: ValidationInfo) -> str:
         return one_of_or_own(value, LOSSES, about.context)
 
+    @property
+    def listed(self) -> dict[str, list[Any]]:
+        """The options that hold candidates."""
+        return {key: value for key, value in self.options.items() if isinstance(value, list)}
+
+    @property
+    def fixed(self) -> LossSettings:
+        """The loss without the options that hold candidates."""
+        if not self.listed:
+            return self
+        kept = {key: value for key, value in self.options.items() if key not in self.listed}
+        # the name was checked, perhaps beside the user's parts, which a second check would not know
+        return LossSettings.model_construct(name=self.name, transition=self.transition, **kept)
+
 
 class MethodSettings(OpenSettings):
     """A method of `ncsam.methods`. Further keys are hyper-parameters; a list holds candidates to choose from.
+
+    Options of the loss may be lists too.
 
     `mixup` is the alpha with which batches are mixed.
 
@@ -185,16 +202,20 @@ class MethodSettings(OpenSettings):
         return self.label or self.name
 
     @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The options of the method, and those of its loss that hold candidates, as `loss.<option>`."""
+        return {**self.options, **{f"{OF_LOSS}{key}": value for key, value in self.loss.listed.items()}}
+
+    @property
     def candidate_count(self) -> int:
         """The number of `candidates()`, without making them."""
-        return math.prod(len(value) for value in self.options.values() if isinstance(value, list))
+        return math.prod(len(value) for value in self.hyperparameters.values() if isinstance(value, list))
 
     def candidates(self) -> list[dict[str, Any]]:
         """All combinations of the listed values."""
-        values = [value if isinstance(value, list) else [value] for value in self.options.values()]
-        return [
-            dict(zip(self.options, combination, strict=True)) for combination in itertools.product(*values)
-        ]
+        named = self.hyperparameters
+        values = [value if isinstance(value, list) else [value] for value in named.values()]
+        return [dict(zip(named, combination, strict=True)) for combination in itertools.product(*values)]
 
 
 class SelectionSettings(Settings):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analysis.plan.choice import method_part
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.plan.study import TrainingSettings
@@ -75,7 +76,7 @@ class Training:
             classes=data.dataset.num_classes,
             transition=transition.float(),
             seed=derived_seed(config, "loss"),
-            **settings.loss.options,
+            **settings.loss_options(hyperparameters),
         ).to(data.device)
         peer = None
         if METHODS[settings.name].requires.peer:
@@ -87,7 +88,7 @@ class Training:
             seed=derived_seed(config, "method"),
             clean_targets=data.labels.clean,
             peer=peer,
-            **hyperparameters,
+            **method_part(hyperparameters),
         )
         return self._configured(method)
 

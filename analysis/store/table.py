@@ -103,7 +103,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     method = stored.config.method
     row["method_name"] = method.name
     row["loss"] = method.loss.name
-    row["label_smoothing"] = float(method.loss.options.get("label_smoothing", 0.0))
+    row["label_smoothing"] = float(method.loss_options(stored.hyperparameters).get("label_smoothing", 0.0))
     row["mixup"] = method.mixup or 0.0
     row["candidates"] = len(method.candidates)
     row["diverged"] = stored.diverged

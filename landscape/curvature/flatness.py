@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.krylov.counted import counted_products
-from landscape.krylov.traces import moments
+from landscape.krylov.traces import trace_and_squared_norm
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
@@ -46,9 +46,9 @@ def relative_flatness(
     """Relative flatness kappa = sum_{s, s'} <w_s, w_s'> Tr H_{s, s'} of one layer, where w_s are the weights of unit s.
 
     H_{s, s'} is the block of the Hessian between the weights of two units. With W W^T = R R^T, kappa is the trace of
-    (R x I)^T H (R x I). This trace is estimated like any other (`landscape.krylov.moments`), and is exact if the layer
-    is small. Kappa does not change when the layers of a ReLU network are rescaled. Cost: products with the Hessian of
-    the layer. Source: Petzka et al. 2021 (arXiv:2001.00939), definition 3.
+    (R x I)^T H (R x I). This trace is estimated like any other (`landscape.krylov.trace_and_squared_norm`), and is
+    exact if the layer is small. Kappa does not change when the layers of a ReLU network are rescaled. Cost: products
+    with the Hessian of the layer. Source: Petzka et al. 2021 (arXiv:2001.00939), definition 3.
 
     Args:
         objective: its loss is measured, in evaluation mode.
@@ -92,7 +92,7 @@ def relative_flatness(
 
     operator = SymmetricOperator(product, rank * inputs, objective.dtype, objective.device)
     with counted_products(operator, max_products, progress, "relative flatness") as counted:
-        found = moments(
+        found = trace_and_squared_norm(
             counted,
             method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
             rtol=rtol,

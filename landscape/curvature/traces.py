@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.counted import counted_products
-from landscape.krylov.traces import METHODS, block_traces, moments
+from landscape.krylov.traces import METHODS, block_traces, trace_and_squared_norm
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
@@ -78,9 +78,9 @@ def trace(
         deflate: eigenpairs that were found for the same objective. Their part of the trace is exact, and only the rest
             is sampled.
         matrix: `"hessian"`, `"gauss-newton"` or `"functional"` (Hessian minus Gauss-Newton), `"empirical-fisher"`.
-        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.moments`). If not given, XTrace if its
-            vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"` asks PyHessian for a
-            second opinion, which has no error estimate.
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.trace_and_squared_norm`). If not
+            given, XTrace if its vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"`
+            asks PyHessian for a second opinion, which has no error estimate.
         progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
 
     Raises:
@@ -100,7 +100,7 @@ def trace(
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
     with counted_products(operator, max_products, progress, "trace") as counted:
-        found = moments(
+        found = trace_and_squared_norm(
             counted,
             method=method,
             rtol=rtol,

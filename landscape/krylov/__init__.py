@@ -4,7 +4,7 @@
 
     operator = SymmetricOperator.of_matrix(matrix)      # or Hessian(objective), or a function of a block (n, k)
     pairs = top_eigenpairs(operator, 3, generator=generator)
-    found = moments(operator, generator=generator)      # trace and squared Frobenius norm
+    found = trace_and_squared_norm(operator, generator=generator)     # .trace .square
     measure = lanczos_quadrature(operator, steps=30, probes=5, generator=generator)
 """
 
@@ -12,21 +12,24 @@ from landscape.krylov.deflation import Deflation
 from landscape.krylov.diagonal import DiagonalEstimate, diagonal_of
 from landscape.krylov.eigenpairs import Eigenpairs, top_eigenpairs
 from landscape.krylov.quadrature import Quadrature, lanczos_quadrature
-from landscape.krylov.traces import Estimate, Moments, block_traces, moments
+from landscape.krylov.traces import Estimate, TraceAndSquaredNorm, block_traces, trace_and_squared_norm
 from landscape.operator import Operator, SymmetricOperator
+
+Moments, moments = TraceAndSquaredNorm, trace_and_squared_norm
+"""Their names until version 0.2. Code that uses these still works."""
 
 __all__ = [
     "Deflation",
     "DiagonalEstimate",
     "Eigenpairs",
     "Estimate",
-    "Moments",
     "Operator",
     "Quadrature",
     "SymmetricOperator",
+    "TraceAndSquaredNorm",
     "block_traces",
     "diagonal_of",
     "lanczos_quadrature",
-    "moments",
     "top_eigenpairs",
+    "trace_and_squared_norm",
 ]

@@ -33,7 +33,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Moments:
+class TraceAndSquaredNorm:
     """The sum of the eigenvalues and of their squares, from the same products.
 
     Attributes:
@@ -49,7 +49,7 @@ class Moments:
     products: int
 
 
-def moments(
+def trace_and_squared_norm(
     operator: Operator,
     *,
     method: str = "xtrace",
@@ -57,7 +57,7 @@ def moments(
     max_products: int = 200,
     deflate: Deflation | None = None,
     generator: torch.Generator,
-) -> Moments:
+) -> TraceAndSquaredNorm:
     """Estimates the trace and the squared Frobenius norm of a symmetric operator A.
 
     With orthonormal Q, tr A = tr Q^T A Q + E[w^T (I - QQ^T) A (I - QQ^T) w] for random w with covariance I. The first
@@ -111,7 +111,7 @@ def moments(
     quantile = QUANTILE if rtol is None else WIDER_QUANTILE
     drawn = 0
 
-    def look(wanted: int) -> Moments:
+    def look(wanted: int) -> TraceAndSquaredNorm:
         nonlocal drawn
         probes.grow(wanted - drawn)
         drawn = wanted
@@ -121,9 +121,9 @@ def moments(
         trace = _estimate(exact[0], values, covariance, rounding * size.sqrt(), quantile)
         finite = math.isfinite(trace.value)
         met = finite and (rtol is None or trace.high - trace.value <= 2 * rtol * abs(trace.value))
-        return Moments(trace, square, met, wanted * cost)
+        return TraceAndSquaredNorm(trace, square, met, wanted * cost)
 
-    def is_done(found: Moments) -> bool:
+    def is_done(found: TraceAndSquaredNorm) -> bool:
         return not math.isfinite(found.trace.value) or (found.converged and rtol is not None)
 
     found, _ = sampled_until(is_done, look, first=FIRST_LOOK[method], most=limit)
@@ -164,8 +164,8 @@ def _estimate(
 
 def _exact(
     image: Image, known: Tensor, exact: tuple[float, float], products: int, rounding: float
-) -> Moments:
-    """The moments from a basis of the part of the space that is not known; their error is rounding."""
+) -> TraceAndSquaredNorm:
+    """Both sums from a basis of the part of the space that is not known; their error is rounding."""
     n = known.shape[0]
     complement = torch.linalg.qr(known, mode="complete").Q[:, known.shape[1] :]
     trace, square = exact
@@ -180,7 +180,7 @@ def _exact(
         Estimate(value, error, value - 2 * error, value + 2 * error)
         for value, error in zip((trace, square), errors, strict=True)
     ]
-    return Moments(sums[0], sums[1], math.isfinite(trace), products)
+    return TraceAndSquaredNorm(sums[0], sums[1], math.isfinite(trace), products)
 
 
 def block_traces(

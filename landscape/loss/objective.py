@@ -18,12 +18,12 @@ from landscape.loss.checks import check_settings, check_that_ranks_agree
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded
-from landscape.loss.evaluation import Evaluation, loss_and_hits
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
 from landscape.loss.gradients import Gradients
 from landscape.loss.in_float64 import InFloat64
 from landscape.loss.kept_state import KeptState
+from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
 from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from landscape.loss.objective import Objective
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
 from landscape.matrices.outputs import as_one_tensor
-from landscape.matrices.rule import Loss, Rule, Run
+from landscape.matrices.rule import Loss, ProductSums, Rule, Run
 
 
 def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
@@ -38,21 +38,15 @@ def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[T
     return product
 
 
-def three_reverse_passes_in_place(
-    variables: Sequence[Tensor],
-    outputs: Any,
-    loss: Loss,
-    vectors: Sequence[Sequence[Tensor]],
-    totals: Sequence[Sequence[Tensor]],
-) -> None:
-    """Adds the products of `three_reverse_passes` to the totals."""
+def three_reverse_passes_in_place(sums: ProductSums, outputs: Any, loss: Loss) -> None:
+    """Adds the products of `three_reverse_passes` to the sums."""
     outputs, whole = as_one_tensor(outputs)
     scores = outputs.detach().clone().requires_grad_()
     slope = derivative(loss(whole(scores.clone())), scores, create_graph=True)
     direction = torch.zeros_like(outputs, requires_grad=True)
-    pulled = gradient_edges((outputs * direction).sum(), variables)
+    pulled = gradient_edges((outputs * direction).sum(), sums.variables)
     reached = [place for place, edge in enumerate(pulled) if edge is not None]
-    for vector, total in zip(vectors, totals, strict=True):
+    for vector, total in zip(sums.vectors, sums.totals, strict=True):
         (moved,) = torch.autograd.grad(
             [edge for edge in pulled if edge is not None],
             direction,
@@ -60,7 +54,7 @@ def three_reverse_passes_in_place(
             retain_graph=True,
         )
         curved = derivative((slope * moved).sum(), scores, retain_graph=True)
-        add_derivative([outputs], variables, total, along=[curved], retain_graph=True)
+        add_derivative([outputs], sums.variables, total, along=[curved], retain_graph=True)
 
 
 def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:

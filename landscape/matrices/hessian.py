@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from landscape.loss.derivatives import add_derivative, derivative, gradient_edge
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
-from landscape.matrices.rule import Loss, Rule, Run
+from landscape.matrices.rule import Loss, ProductSums, Rule, Run
 
 
 def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
@@ -25,17 +25,12 @@ def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor
     return lambda vector: derivative(gradient @ vector, theta, retain_graph=True)
 
 
-def double_backward_in_place(
-    variables: Sequence[Tensor],
-    outputs: Any,
-    loss: Loss,
-    vectors: Sequence[Sequence[Tensor]],
-    totals: Sequence[Sequence[Tensor]],
-) -> None:
-    """Adds the products of `double_backward` to the totals."""
-    gradient = gradient_edges(loss(outputs), variables)
-    for place, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
-        add_derivative(gradient, variables, total, along=vector, retain_graph=place < len(vectors) - 1)
+def double_backward_in_place(sums: ProductSums, outputs: Any, loss: Loss) -> None:
+    """Adds the products of `double_backward` to the sums."""
+    gradient = gradient_edges(loss(outputs), sums.variables)
+    last = len(sums.vectors) - 1
+    for place, (vector, total) in enumerate(zip(sums.vectors, sums.totals, strict=True)):
+        add_derivative(gradient, sums.variables, total, along=vector, retain_graph=place < last)
 
 
 def difference_of_gradients(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:

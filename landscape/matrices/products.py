@@ -22,7 +22,7 @@ from landscape.loss.samples import Chunk, Held
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
 from landscape.matrices.outputs import as_one_tensor, holds_constants
-from landscape.matrices.rule import Rule
+from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
@@ -168,6 +168,7 @@ class Products:
         vectors, totals = (
             [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)
         )
+        sums = ProductSums(list(variables.values()), vectors, totals)
         for chunk in self._chunks:
             if chunk.weight:
                 inputs, targets = chunk.read()
@@ -179,11 +180,9 @@ class Products:
                     weight: float = chunk.weight,
                 ) -> None:
                     self._rule.in_place(
-                        list(variables.values()),
+                        sums,
                         self._forward(model, inputs),
                         lambda scores: self._loss_fn(scores, targets) * weight,
-                        vectors,
-                        totals,
                     )
 
                 with twice_differentiable():

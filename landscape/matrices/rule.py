@@ -22,18 +22,19 @@ class Run(Protocol):
         """Returns `use(variable, outputs)` for the weights (n,) as a variable, and the outputs that depend on it."""
 
 
-class AddProducts(Protocol):
-    """Adds the products of a matrix with vectors to totals, tensor by tensor, so that no second total is held."""
+@dataclass(frozen=True)
+class ProductSums:
+    """Sums of products with vectors. Products are added tensor by tensor, so that no second sum is held.
 
-    def __call__(
-        self,
-        variables: Sequence[Tensor],
-        outputs: Any,
-        loss: Loss,
-        vectors: Sequence[Sequence[Tensor]],
-        totals: Sequence[Sequence[Tensor]],
-    ) -> None:
-        """`variables` are leaves, one a parameter; each vector and each total is a tensor a parameter."""
+    Attributes:
+        variables: the weights, one leaf tensor for each parameter.
+        vectors: the vectors, each as one tensor for each parameter.
+        totals: the sum of the products with each vector, in the same form.
+    """
+
+    variables: Sequence[Tensor]
+    vectors: Sequence[Sequence[Tensor]]
+    totals: Sequence[Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ class Rule:
         difference: (run, loss of the outputs, theta, step) -> product with the step, from first derivatives at
             theta + step and theta - step. It tells whether second derivatives are right.
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.
-        in_place: adds the products with vectors to totals: the same as `direct` in less memory.
+        in_place: (sums, outputs, loss of the outputs) adds the products with the vectors to their sums: the same as
+            `direct` in less memory.
     """
 
     direct: Callable[[Tensor, Any, Loss], Callable[[Tensor], Tensor]]
     difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]
-    in_place: AddProducts
+    in_place: Callable[[ProductSums, Any, Loss], None]

@@ -32,6 +32,7 @@ from ncsam.methods.sam import SAM
 from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
 from ncsam.methods.sop import SOP
+from ncsam.methods.trace_penalty import FisherPenalty, JacobianPenalty
 from ncsam.methods.wsam import WSAM
 from ncsam.options import Registry, options_of
 
@@ -45,6 +46,8 @@ METHODS: dict[str, type[Method]] = {
     "saner": SANER,
     "j-sam": JacobianSAM,
     "l-sam": LogitSAM,
+    "fisher-penalty": FisherPenalty,
+    "jacobian-penalty": JacobianPenalty,
     "ncsam": NCSAM,
     "cluster-ncsam": ClusterNCSAM,
     "oracle-sam": OracleSAM,
@@ -138,7 +141,9 @@ __all__ = [
     "CoTeaching",
     "DivideMix",
     "ELRPlus",
+    "FisherPenalty",
     "FriendlySAM",
+    "JacobianPenalty",
     "JacobianSAM",
     "LogitSAM",
     "LookSAM",

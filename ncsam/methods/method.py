@@ -14,6 +14,7 @@ from ncsam.methods.batches import Batch, Count, Forward, samples_in
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_set import TrainingSet
 
 FORMER_ATTRIBUTES = {
@@ -32,7 +33,7 @@ class Method(ABC):
     the training, at its start, the gradient is the ordinary one.
 
     Args:
-        model: in training mode. It may be wrapped in DistributedDataParallel, or compiled.
+        model: in training mode. It may be wrapped in DistributedDataParallel, sharded by `fully_shard`, or compiled.
         loss_fn: (outputs, targets) -> mean loss over the samples.
         warmup: share of the training with ordinary gradients, 0 to 1; needs `progress`.
         forward: (model, batch) -> outputs, for `backward(batch)`. The loss is then called with (outputs, batch).
@@ -45,14 +46,15 @@ class Method(ABC):
         rho: radius of the perturbation in weight space; None for methods without one.
         epoch_share: 1 / epochs, for schedules that count from the first epoch; `fit()` sets it. 0: an epoch counts as
             no share of the training.
-        requires: what the method requires of the training: a peer, classes, mixable inputs, a single process.
+        requires: what the method requires of the training: a peer, classes, mixable inputs, a single process, whole
+            weights.
         predicts_by_several: several networks predict together, so that no single landscape is the method's.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
 
     Raises:
         TypeError: the model is no module, or the loss cannot be called.
-        ValueError: the warm-up is not a share.
+        ValueError: the warm-up is not a share, or the model is sharded and the method needs whole weights.
     """
 
     requires: ClassVar[Requirements] = Requirements()
@@ -89,6 +91,7 @@ class Method(ABC):
                 "build_loss makes one by name"
             )
         check_share("warmup", warmup)
+        self._check_shards(model)
         self.passes = Passes(model, loss_fn, run=forward, count=count)
         self.gradient_count = 0.0
         self.ascent: Ascent | None = None
@@ -211,6 +214,7 @@ class Method(ABC):
 
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """Does what `backward` does, without counting gradients."""
+        self._check_shards(self.passes.module)
         self._check_hooks()
         if self.requires.peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
@@ -229,6 +233,15 @@ class Method(ABC):
         if self.is_warming_up():
             return self.fill_warmup_gradients(inputs, targets, indices)
         return self.fill_own_gradients(inputs, targets, indices)
+
+    def _check_shards(self, model: nn.Module) -> None:
+        needs = self.requires
+        if (needs.whole_weights or needs.one_process or needs.peer) and is_sharded(model):
+            raise ValueError(
+                f"model: FSDP2 (fully_shard) shards it, and {type(self).__name__} needs "
+                + ("whole weights" if needs.whole_weights else "a single process and whole weights")
+                + "; train it without fully_shard, or take a method such as SAM or NCSAM"
+            )
 
     def _check_hooks(self) -> None:
         """An optimizer that steps in a hook would step from the perturbed weights, and its step be taken back."""

@@ -21,6 +21,7 @@ from ncsam.methods.perturbation import (
 )
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.methods.sharded import check_that_all_ranks_have_samples, own_parts
 from ncsam.methods.simulated_noise import (
     confidence_gaps,
     draw_probabilities,
@@ -176,6 +177,7 @@ class NCSAM(SAM):
         )
         drawn = kept[chosen]
         scale = self.scale()
+        check_that_all_ranks_have_samples(len(drawn), self.passes.module, "samples to relabel")
         if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
             return Ascent(loss, at_w, to_rho)
         simulated = self._simulated_gradient(inputs, targets, indices, drawn, labels)
@@ -263,7 +265,9 @@ class NCSAM(SAM):
         """g*, or a random direction with the norm of g*."""
         if self.direction == "simulated":
             return found
-        noise = [torch.empty_like(tensor).normal_(generator=self.generator) for tensor in found]
+        noise = [torch.empty_like(tensor) for tensor in found]
+        for part in own_parts(noise):
+            part.normal_(generator=self.generator)
         return scaled_to(noise, norm(found))
 
     def state_dict(self) -> dict[str, Any]:

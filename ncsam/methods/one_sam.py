@@ -36,7 +36,7 @@ class OneSAM(SAM):
             range.
     """
 
-    requires = Requirements(classes=True)
+    requires = Requirements(classes=True, whole_weights=True)
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, warmup: float = 0.0) -> None:
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)

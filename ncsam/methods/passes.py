@@ -29,6 +29,7 @@ from ncsam.methods.batches import (
     weight_of,
 )
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
+from ncsam.methods.sharded import gradients_by_backward, is_sharded
 from ncsam.methods.tensor_lists import scaled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -66,7 +67,11 @@ def _gradient_and_reached(
     parameters = trainable_parameters(model)
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
-    found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+    found = (
+        gradients_by_backward(loss, parameters, retain_graph=retain_graph)
+        if is_sharded(model)
+        else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+    )
     # sparse embeddings have sparse ones, which have no norm
     dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
     whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ncsam.methods.sharded import own_parts, reshard
+
 
 @dataclass(frozen=True)
 class Compensation:
@@ -54,7 +56,8 @@ class Ascent:
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that require a gradient, in `model.parameters()` order."""
+    """The parameters that require a gradient, in `model.parameters()` order; DTensors under FSDP2."""
+    reshard(model)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -64,10 +67,10 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 
     A copy of the weights is kept meanwhile, because w + e - e is not w in floating point.
     """
-    parameters: list[Tensor] = [parameter.detach() for parameter in trainable_parameters(model)]
+    parameters = own_parts([parameter.detach() for parameter in trainable_parameters(model)])
     saved = torch._foreach_mul(parameters, 1.0)
     try:
-        torch._foreach_add_(parameters, perturbation)
+        torch._foreach_add_(parameters, own_parts(perturbation))
         # an autocast around this block keeps half-precision copies of the weights until it ends
         torch.clear_autocast_cache()
         yield

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.method import Method
 from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.requirements import Requirements
 from ncsam.methods.weight_average import WeightAverage
 from ncsam.options import check_below_1
 
@@ -27,6 +28,8 @@ class RegCE(Method):
     Attributes:
         average: the average of the weights and buffers, whose network predicts.
     """
+
+    requires = Requirements(whole_weights=True)
 
     def __init__(self, model: nn.Module, loss_fn: TrainingLoss, *, decay: float = 0.999) -> None:
         super().__init__(model, loss_fn)

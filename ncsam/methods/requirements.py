@@ -14,9 +14,11 @@ class Requirements:
         one_process: a single process, because what the method remembers of samples cannot be shared among processes.
         mixable_inputs: inputs that are numbers and can be mixed, such as images, and no tokens.
         classes: targets that are classes, not probabilities of classes.
+        whole_weights: weights that lie whole on each rank, which those of a model under FSDP2 do not.
     """
 
     peer: bool = False
     one_process: bool = False
     mixable_inputs: bool = False
     classes: bool = False
+    whole_weights: bool = False

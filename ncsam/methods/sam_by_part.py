@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ncsam.methods.outputs import one_tensor
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent, perturbed
 from ncsam.methods.sam import SAM
@@ -73,15 +74,7 @@ def _slopes(passes: Passes, outputs: Any, targets: Tensor, indices: Tensor | Non
         ValueError: the outputs are no tensor, or a loss that a closure returned, or a micro-batch has ignored labels
             alone.
     """
-    if not isinstance(outputs, Tensor):
-        raise ValueError(
-            f"model: must return one tensor for J-SAM and L-SAM, got {type(outputs).__name__}; wrap it in a module "
-            "that returns the outputs alone"
-        )
-    if outputs.ndim == 0:
-        raise ValueError(
-            "closure: returns a loss, and J-SAM and L-SAM need the model's outputs; call backward(inputs, targets)"
-        )
+    outputs = one_tensor(outputs, "J-SAM and L-SAM")
     if isinstance(targets, Tensor) and len(outputs) != len(targets):
         raise ValueError(
             "micro_batch_size: a micro-batch has no label that counts, which J-SAM and L-SAM do not support; make it "

@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ncsam.methods.sharded import whole
+
 
 def norm(tensors: list[Tensor]) -> Tensor:
     """The l2 norm of all entries together, a scalar; in float32 for half precision, which cannot hold the squares."""
     if _are_half(tensors):
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors])))
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        return norm([tensor.float() for tensor in tensors])
+    return whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
 
 
 def _are_half(tensors: list[Tensor]) -> bool:
@@ -24,7 +26,7 @@ def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """The sum of the products of all entries, a scalar tensor."""
     if _are_half(first):
         return inner_product([tensor.float() for tensor in first], [tensor.float() for tensor in second])
-    return torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum()
+    return whole(torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum())
 
 
 def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:

@@ -17,7 +17,20 @@ from tests.analysis.test_training_settings import STUDY as SETTINGS
 from tests.analysis.tiny_study import TINY
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "files/fingerprints.tsv").open(), delimiter="\t"))
+LOSSES = TINY.replace(
+    'name = "plain"\nlabel = "SGD"',
+    """name = "plain"
+label = "SLN"
+loss = { name = "sln", sigma = 0.5 }
+[[methods]]
+name = "sam"
+rho = [0.05, 0.2]
+loss = { name = "sce", alpha = 0.1, beta = 0.5 }
+""",
+)
+
 TEXTS = {
+    "tests/losses": LOSSES,
     "tests/tiny": TINY,
     "tests/small": SMALL,
     "tests/settings": SETTINGS,

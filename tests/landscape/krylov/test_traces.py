@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape.krylov import Deflation, SymmetricOperator, block_traces, moments
+from landscape.krylov import Deflation, SymmetricOperator, block_traces, trace_and_squared_norm
 from landscape.krylov.traces import METHODS
 
 
@@ -14,7 +14,7 @@ def generator(seed):
 
 
 def ask(matrix, seed=0, **options):
-    return moments(SymmetricOperator.of_matrix(matrix), generator=generator(seed), **options)
+    return trace_and_squared_norm(SymmetricOperator.of_matrix(matrix), generator=generator(seed), **options)
 
 
 @functools.cache
@@ -23,10 +23,10 @@ def rotation(n):
 
 
 def with_spectrum(spectrum, seed=0, **options):
-    """The moments of a matrix with these eigenvalues and random eigenvectors."""
+    """Trace and squared norm of a matrix with these eigenvalues and random eigenvectors."""
     q, values = rotation(len(spectrum)), torch.as_tensor(spectrum, dtype=torch.float64).unsqueeze(1)
     operator = SymmetricOperator(lambda block: q @ (values * (q.T @ block)), len(q))
-    return moments(operator, generator=generator(seed), **options)
+    return trace_and_squared_norm(operator, generator=generator(seed), **options)
 
 
 def random_symmetric(n=40, seed=0):
@@ -104,7 +104,7 @@ def test_xtrace_reaches_one_percent_in_a_fiftieth_of_hutchinsons_products():
 def test_low_rank_is_exact_to_rounding_and_the_error_says_so(method, dtype):
     factor = torch.randn(200, 7, dtype=torch.float64, generator=generator(1))
     matrix = (factor @ factor.T).to(dtype)
-    result = moments(
+    result = trace_and_squared_norm(
         SymmetricOperator.of_matrix(matrix),
         method=method,
         rtol=None,
@@ -131,7 +131,7 @@ def test_small_operators_are_exact(method, n):
 
 def test_hutchinsons_signs_see_a_diagonal_without_error():
     values = torch.arange(1.0, 101, dtype=torch.float64).unsqueeze(1)
-    result = moments(
+    result = trace_and_squared_norm(
         SymmetricOperator(lambda b: values * b, 100),
         method="hutchinson",
         rtol=None,
@@ -215,7 +215,7 @@ def test_every_product_is_counted_and_none_is_lost_when_more_are_asked():
         spent.append(block.shape[1])
         return torch.as_tensor(SPECTRA["slowly decaying"]).unsqueeze(1) * block
 
-    result = moments(SymmetricOperator(product, N), rtol=0.03, generator=generator(0))
+    result = trace_and_squared_norm(SymmetricOperator(product, N), rtol=0.03, generator=generator(0))
     assert sum(spent) == result.products
     assert len(spent) > 2
 

@@ -10,7 +10,7 @@ from landscape.krylov.stopping import QUANTILE, student
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult
-from landscape.sampling.units import Units
+from landscape.sampling_errors.units import Units
 
 
 @result

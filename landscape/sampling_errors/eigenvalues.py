@@ -7,8 +7,8 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
 from landscape.loss.matrices_by_name import matrix_named
-from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import OfUnits, Units
+from landscape.sampling_errors.result import SamplingError, error_of
+from landscape.sampling_errors.units import OfUnits, Units
 
 
 def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:

@@ -11,8 +11,8 @@ from torch import Tensor
 from landscape.curvature.traces import TraceEstimate
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
-from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import OfUnits, Units
+from landscape.sampling_errors.result import SamplingError, error_of
+from landscape.sampling_errors.units import OfUnits, Units
 
 PROBES = 16
 

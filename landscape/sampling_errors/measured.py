@@ -6,17 +6,17 @@ import dataclasses
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.curvature.traces import TraceEstimate
-from landscape.loss.evaluation import Evaluation
+from landscape.loss.loss_and_accuracy import Evaluation
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.worst_case import Sharpness
 from landscape.progress import Progress, counted
-from landscape.sampling.eigenvalues import eigenvalue_errors
-from landscape.sampling.errors import SamplingError
-from landscape.sampling.rises import loss_error, sharpness_error
-from landscape.sampling.traces import passes as passes_of_trace
-from landscape.sampling.traces import trace_error
-from landscape.sampling.units import Units, in_units
+from landscape.sampling_errors.eigenvalues import eigenvalue_errors
+from landscape.sampling_errors.result import SamplingError
+from landscape.sampling_errors.rises import loss_error, sharpness_error
+from landscape.sampling_errors.traces import passes as passes_of_trace
+from landscape.sampling_errors.traces import trace_error
+from landscape.sampling_errors.units import Units, in_units
 
 Measured = TopEigenvalues | TraceEstimate | Sharpness | Evaluation
 

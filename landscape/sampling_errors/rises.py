@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.loss.evaluation import Evaluation
+from landscape.loss.loss_and_accuracy import Evaluation
 from landscape.perturbations.ascent import INSIDE
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import Sharpness
-from landscape.sampling.errors import SamplingError, error_of
-from landscape.sampling.units import OfUnits, Units
+from landscape.sampling_errors.result import SamplingError, error_of
+from landscape.sampling_errors.units import OfUnits, Units
 
 SAME_LOSS = 1e-4
 """Two evaluations of one loss differ by less than this, relative to the loss; rounding cannot explain more."""

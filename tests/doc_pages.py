@@ -1,0 +1,30 @@
+"""The pages in docs/ and their tables, as the tests read them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def page_named(name):
+    """The text of a page."""
+    return (DOCS / f"{name}.md").read_text()
+
+
+def sentences_of(name):
+    """The text of a page on one line, in which sentences are found wherever their lines break."""
+    return " ".join(page_named(name).split())
+
+
+def table_named(name):
+    return pd.read_csv(DOCS / f"tables/{name}.csv")
+
+
+def rows_under(page, heading):
+    """Header and rows of the first table below a bold heading."""
+    lines = page.split(f"**{heading}**")[1].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    end = next((n for n, line in enumerate(lines) if n > first and not line.startswith("|")), len(lines))
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:end]]
+    return table[0], table[2:]
