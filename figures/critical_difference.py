@@ -30,7 +30,7 @@ def critical_difference(
         mean_ranks: (methods,), 1 is the best.
         intervals: (methods, 2), lower and upper ends of the intervals of the mean ranks.
         groups: places of the methods of each bar.
-        difference: Nemenyi's critical difference, drawn to scale.
+        difference: the critical difference of mean ranks, drawn to scale.
         about: what was compared, for the caption.
         width: of the figure in inches.
         style: how text is written.
@@ -67,7 +67,7 @@ def critical_difference(
             figure,
             style,
             f"Dots: mean ranks{f' over {about}' if about else ''}; gray lines: 95% intervals of the mean rank. "
-            "Black bars at the right join methods that are not told apart at 5% (Friedman, Nemenyi).",
+            "Black bars at the right join methods that are not told apart at 5%.",
         )
     return figure
 

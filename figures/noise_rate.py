@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from figures import style as style_sheet
 from figures.panels import panel_grid
 from figures.style import PLAIN, TWO_COLUMNS, Style
+from landscape.results.wording import percent
 
 
 class Panel(NamedTuple):
@@ -62,7 +63,7 @@ def against_noise_rate(
             else:
                 style_sheet.few_ticks(ax.yaxis)
             ax.set_ylabel(panel.label)
-            ax.set_xticks(rates, labels=map(style_sheet.percent, rates))
+            ax.set_xticks(rates, labels=map(percent, rates))
             ax.set_xlabel("wrong labels")
         style_sheet.legend_above(figure, axes)
         style_sheet.finish(figure, style, f"{about}: lines are means over seeds, points are seeds.")

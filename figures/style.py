@@ -19,6 +19,8 @@ from matplotlib.font_manager import font_scalings
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from landscape.results.wording import percent
+
 T = TypeVar("T")
 
 Titled = Sequence[tuple[str, T]]
@@ -238,11 +240,6 @@ def logarithmic(axis: XAxis | YAxis, values: ArrayLike, most: int = 8) -> None:
 def few_ticks(axis: XAxis | YAxis, most: int = 5, **settings: Any) -> None:
     """Ticks in steps of 1, 2 or 5."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], **settings))
-
-
-def percent(rate: Any) -> str:
-    """A share in as many digits as it has, up to four: 40%, 12.5%, 40.21%."""
-    return f"{100 * rate:.4g}%"
 
 
 def wrong_labels(rate: float) -> str:

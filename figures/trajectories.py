@@ -16,6 +16,7 @@ from figures.panels import panel_grid
 from figures.scale import contours_on, holes, robust_range, what_levels_say, with_unit
 from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Surface, Trajectory
+from landscape.results.wording import percent
 
 HEIGHT = 2.6
 """Inches of a panel."""
@@ -93,9 +94,7 @@ def _name_axes(ax: Axes, trajectory: Trajectory) -> None:
     axes: tuple[XAxis | YAxis, ...] = (ax.xaxis, ax.yaxis)
     for axis, name, share in zip(axes, "αβ", trajectory.explained, strict=False):
         axis.set_label_text(
-            f"{name} ({style_sheet.percent(round(float(share), 3))} of the variance)"
-            if share == share
-            else name
+            f"{name} ({percent(round(float(share), 3))} of the variance)" if share == share else name
         )
         style_sheet.few_ticks(axis, 4)
 

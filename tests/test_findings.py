@@ -7,7 +7,7 @@ import pytest
 
 from tests.doc_pages import page_named, sentences_of, table_named
 
-STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part")
+STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part", "trace-penalty")
 
 
 def verdict_row(row):
@@ -310,3 +310,47 @@ def test_what_is_said_of_the_bound_is_in_its_table():
         f"by {complexity:.2f} per 100% wrong labels",
     ):
         assert number in page, number
+
+
+def test_what_is_said_of_the_penalty_on_flatness_is_in_the_table():
+    verdicts = table("trace-penalty", "verdicts")
+    assert set(verdicts["claim_verdict"]) == {"supported in these cells"}
+    effects = verdicts.set_index("effect")
+    results = table("trace-penalty", "results").set_index(["method", "noise_rate"])
+    sam, penalty = (results.loc[name] for name in ("SAM", "penalty on tr JJ"))
+    flatter = sam["jacobian_trace_observed_mean"] / penalty["jacobian_trace_observed_mean"]
+    behind = 100 * (sam["test_accuracy_mean"] - penalty["test_accuracy_mean"])
+
+    def of(words, method="penalty on tr J^T J", sign="<"):
+        return effects.loc[f"{words}: {method} less SGD {sign} 0"]
+
+    accuracy = of("clean test accuracy, last epoch", sign=">")
+    low, high = (100 * accuracy[name] for name in ("low", "high"))
+    fisher = "penalty on the Fisher trace"
+    recovered = "true labels of wrongly labeled samples recovered"
+    sharpness = of("sharpness elementwise, true labels")
+    assert sharpness["verdict"] == "inconclusive"
+    decades = f"{-of('tr J^T J, observed labels')['estimate']:.2f} decades"
+    fewer = f"{-100 * of('wrong labels memorized')['estimate']:.0f} points"
+    gain = f"{100 * accuracy['estimate']:.1f} points"
+    assert_said(
+        {
+            "findings": (
+                f"lowers tr JᵀJ by {decades} against SGD; the network memorizes {fewer} fewer",
+                f"is {gain} more accurate [{low:.1f}, {high:.1f}]",
+                f"gives {100 * of(recovered, sign='>')['estimate']:.0f} points more",
+                f"and {100 * of(f'{recovered}, best epoch', sign='>')['estimate']:.1f} points more in the best",
+                f"{100 * of('clean test accuracy, last epoch', fisher, '>')['estimate']:.1f} points of accuracy, "
+                f"and a tr JᵀJ lower by {-of('tr J^T J, observed labels', fisher)['estimate']:.2f} decades",
+                f"tr JᵀJ is {flatter[0.2]:.1f} and {flatter[0.4]:.1f} times lower than SAM's, and its accuracy "
+                f"{behind[0.2]:.1f} and {behind[0.4]:.1f} points lower",
+                f"it is {behind[0.6]:.1f} points behind",
+                f"(uncertainty {of('uncertainty of the predictions, observed labels', sign='>')['estimate']:+.2f}",
+                f"({sharpness['estimate']:+.2f} decades, p = {sharpness['p']:.3f})",
+            ),
+            "answer": (
+                f"has a tr JᵀJ {decades} below that of SGD, memorizes {fewer} fewer wrong labels and is {gain} more",
+                f"tr JᵀJ -{decades}, wrong labels memorized -{fewer}, accuracy +{gain}",
+            ),
+        }
+    )

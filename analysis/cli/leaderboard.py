@@ -105,27 +105,30 @@ def _write(root: Path, cells: pd.DataFrame, console: Console) -> None:
     written += _figures(root, found)
     for ranked in found[:1]:
         ranking = ranked.ranking
-        console.print(
-            f"ranks over {ranked.name} ({ranking.cells} cells), Friedman p = {ranking.p_value:.2g}:"
-        )
+        is_tested = ranking.data_set_count > 1
+        tested = f" of {ranking.data_set_count} data sets, p = {ranking.p_value:.2g}" if is_tested else ""
+        console.print(f"ranks over {ranked.name} ({ranking.cells} cells{tested}):")
         for place in ranking.order.tolist():
-            interval = f"[{ranking.low[place]:.1f}, {ranking.high[place]:.1f}]"
-            line = f"{ranking.mean[place]:6.2f} {interval}  {ranking.methods[place]}"
+            interval = f"[{ranking.low[place]:.1f}, {ranking.high[place]:.1f}]  " if is_tested else ""
+            line = f"{ranking.mean[place]:6.2f} {interval}{ranking.methods[place]}"
             console.print(printable(line), markup=False, highlight=False)
     for file in written:
         console.print(printable(f"written: {file}"), markup=False, soft_wrap=True)
 
 
 def _figures(root: Path, found: list[Ranked]) -> Iterator[Path]:
+    """The diagrams of the rankings over several data sets. Over one, no method is told apart from another."""
     for ranked in found:
         ranking = ranked.ranking
+        if ranking.data_set_count == 1:
+            continue
         figure = critical_difference(
             ranking.methods,
             ranking.mean,
             list(zip(ranking.low, ranking.high, strict=True)),
             ranking.groups(),
             difference=ranking.critical_difference,
-            about=f"{ranking.cells} cells ({ranked.name})",
+            about=f"{ranking.data_set_count} data sets, {ranking.cells} cells",
         )
         path = root / f"ranks-{ranked.name}.png"
         write_png(path, figure)

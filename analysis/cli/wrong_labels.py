@@ -33,6 +33,7 @@ from ncsam import (
     load_dataset,
     read_human_labels,
 )
+from ncsam.datasets.split import standardized
 from ncsam.detection import DivergedError, Interval, training_fingerprint
 from ncsam.options import nearest
 
@@ -83,6 +84,7 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
     _check_before_training(plan, data, knows_truth)
     found, dynamics = _search(plan, data, labels, console)
     found.write_csv(plan.out)
+    _warn_if_nothing_was_learned(dynamics, labels, console)
     if knows_truth:
         _print_quality(found, labels, console)
     else:
@@ -117,7 +119,10 @@ def _data(plan: DetectionPlan) -> Dataset:
     if plan.data.endswith(".npz"):
         if not Path(plan.data).is_file():
             raise FileNotFoundError(f"data: {plan.data} does not exist")
-        return load_dataset("npz", plan.data)
+        try:
+            return standardized(load_dataset("npz", plan.data))
+        except ValueError as error:
+            raise ValueError(f"data: {error}") from error
     if plan.data not in DATASETS:
         hint = nearest(plan.data, DATASETS)
         raise ValueError(
@@ -266,6 +271,21 @@ def _remove_checkpoints(plan: DetectionPlan) -> None:
     for path in (*folder.glob("*-folds"), folder):
         with suppress(OSError):  # something of another's is there
             path.rmdir()
+
+
+def _warn_if_nothing_was_learned(dynamics: TrainingDynamics, labels: NoisyLabels, console: Console) -> None:
+    """Says so if the network agrees with no more labels than the most frequent one would."""
+    observed = labels.observed.cpu()
+    agreement = float((dynamics.predictions[-1].long() == observed).double().mean())
+    most = float(observed.bincount().max() / len(observed))
+    # within the upper 5% of what a network could agree by chance
+    if agreement <= most + 1.645 * (most * (1 - most) / len(observed)) ** 0.5:
+        text = (
+            f"warning: the network agrees with {agreement:.0%} of the labels, and the most frequent label with "
+            f"{most:.0%}: it learned nothing, and the order says nothing; try more --epochs, another --learning-rate "
+            "or another --model"
+        )
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_quality(found: Detection, labels: NoisyLabels, console: Console) -> None:

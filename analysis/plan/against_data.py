@@ -23,7 +23,7 @@ COPIES_IN_TRAINING = 5
 
 
 def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) -> None:
-    """Checks what only the data can tell: whether model and label noise take them, and whether all sizes fit.
+    """Checks what only the data can tell: whether the model and the label noise fit the data, and whether all sizes do.
 
     Args:
         study: a study whose settings fit each other.

@@ -27,7 +27,7 @@ class Ranked:
         ranking: of the methods that have a result in every cell.
         left_out: methods without a result in some of the cells, which have no rank.
         unfinished: cells in which a method lacks seeds; no method is ranked there.
-        steady_p: p-value of Friedman's test over the methods that diverged in no cell; NaN for fewer than two.
+        steady_p: p-value over the methods that diverged in no cell; NaN for fewer than two methods or data sets.
     """
 
     name: str
@@ -94,8 +94,11 @@ def _ranked(name: str, cells: pd.DataFrame) -> Ranked | None:
         return None
     table = scores[whole].to_numpy(dtype=np.float64)
     steady = [place for place in range(len(whole)) if np.isfinite(table[:, place]).all()]
-    p = rank_methods([whole[i] for i in steady], table[:, steady]).p_value if len(steady) > 1 else np.nan
-    return Ranked(name, rank_methods(whole, table), left_out, unfinished, p)
+    of_cells = list(scores.index.get_level_values("data"))
+    p = np.nan
+    if len(steady) > 1:
+        p = rank_methods([whole[i] for i in steady], table[:, steady], of_cells).p_value
+    return Ranked(name, rank_methods(whole, table, of_cells), left_out, unfinished, p)
 
 
 def ranks_table(found: list[Ranked]) -> pd.DataFrame:
@@ -108,12 +111,15 @@ def ranks_table(found: list[Ranked]) -> pd.DataFrame:
                 {
                     "over": ranked.name,
                     "cells": ranking.cells,
+                    "data_sets": ranking.data_set_count,
                     "method": ranking.methods[place],
                     "mean_rank": ranking.mean[place],
                     "low": ranking.low[place],
                     "high": ranking.high[place],
-                    "friedman_p": ranking.p_value,
-                    "friedman_p_without_diverged": ranked.steady_p,
+                    "best_rank": ranking.ranks[:, place].min(),
+                    "worst_rank": ranking.ranks[:, place].max(),
+                    "p_value": ranking.p_value,
+                    "p_value_without_diverged": ranked.steady_p,
                     "critical_difference": ranking.critical_difference,
                     "told_apart_from_best": ranking.differs(int(ranking.order[0]), place),
                 }
@@ -130,20 +136,7 @@ def markdown(cells: pd.DataFrame, found: list[Ranked]) -> str:
     """The leaderboard as Markdown: ranks first, then the accuracies of each cell, last / best epoch in percent."""
     lines: list[str] = []
     for ranked in found:
-        ranking = ranked.ranking
-        lines += [
-            f"**Ranks over {ranked.name}** ({ranking.cells} cells; Friedman p = {ranking.p_value:.2g}, "
-            f"{ranked.steady_p:.2g} without the methods that diverged; "
-            f"critical difference {ranking.critical_difference:.2f})",
-            "",
-            "| method | mean rank | 95% interval | told apart from the best |",
-            "|---|---|---|---|",
-        ]
-        best = int(ranking.order[0])
-        for place in ranking.order.tolist():
-            apart = "yes" if ranking.differs(best, place) else "no"
-            interval = f"{ranking.low[place]:.1f} to {ranking.high[place]:.1f}"
-            lines.append(f"| {ranking.methods[place]} | {ranking.mean[place]:.2f} | {interval} | {apart} |")
+        lines += _ranks(ranked)
         if ranked.left_out:
             lines += ["", f"Without a rank, as they are not in every cell: {', '.join(ranked.left_out)}."]
         if ranked.unfinished:
@@ -157,6 +150,36 @@ def markdown(cells: pd.DataFrame, found: list[Ranked]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _ranks(ranked: Ranked) -> list[str]:
+    """A row for each method. Over one data set, whose cells are not independent, nothing is tested."""
+    ranking = ranked.ranking
+    order = ranking.order.tolist()
+    if ranking.data_set_count == 1:
+        lines = [
+            f"**Ranks over {ranked.name}** ({ranking.cells} cells)",
+            "",
+            "| method | mean rank | best to worst rank |",
+            "|---|---|---|",
+        ]
+        for place in order:
+            ends = f"{ranking.ranks[:, place].min():g} to {ranking.ranks[:, place].max():g}"
+            lines.append(f"| {ranking.methods[place]} | {ranking.mean[place]:.2f} | {ends} |")
+        return lines
+    lines = [
+        f"**Ranks over {ranked.name}** ({ranking.cells} cells of {ranking.data_set_count} data sets; "
+        f"p = {ranking.p_value:.2g}, {ranked.steady_p:.2g} without the methods that diverged; "
+        f"critical difference {ranking.critical_difference:.2f})",
+        "",
+        "| method | mean rank | 95% interval | told apart from the best |",
+        "|---|---|---|---|",
+    ]
+    for place in order:
+        apart = "yes" if ranking.differs(order[0], place) else "no"
+        interval = f"{ranking.low[place]:.1f} to {ranking.high[place]:.1f}"
+        lines.append(f"| {ranking.methods[place]} | {ranking.mean[place]:.2f} | {interval} | {apart} |")
+    return lines
 
 
 def _accuracies(rows: pd.DataFrame) -> list[str]:

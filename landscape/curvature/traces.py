@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from landscape.curvature.eigenvalues import TopEigenvalues, deflation
+from landscape.curvature.random_part import random_part
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.counted import counted_products
-from landscape.krylov.traces import METHODS, block_traces, trace_and_squared_norm
+from landscape.krylov.traces import METHODS, TraceAndSquaredNorm, block_traces, trace_and_squared_norm
+from landscape.krylov.two_levels import two_level_trace
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
+from landscape.operator import Operator
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -66,6 +70,7 @@ def trace(
     deflate: TopEigenvalues | None = None,
     matrix: str = "hessian",
     method: str | None = None,
+    part: float | None = None,
     progress: Progress | bool | None = None,
 ) -> TraceEstimate:
     """The trace and the squared Frobenius norm of a matrix at the objective's weights.
@@ -81,14 +86,19 @@ def trace(
         method: `"xtrace"`, `"hutch++"` or `"hutchinson"` (`landscape.krylov.trace_and_squared_norm`). If not
             given, XTrace if its vectors fit into the objective's memory budget, else Hutchinson's method. `"pyhessian"`
             asks PyHessian for a second opinion, which has no error estimate.
-        progress: called with the products spent and the most that may be spent. True writes a line on the terminal.
+        part: share of the samples, such as 1/8, that are drawn at random with the seed. Most probes are multiplied on
+            this part, and only some on all samples, for the difference (`landscape.krylov.two_levels`). The trace is
+            that of all samples, without bias. Products on the part count by their share. This pays if the part has some
+            thousand samples; with few samples it costs more than it saves.
+        progress: called with the products spent on all samples and the most that may be spent. True writes a line on
+            the terminal.
 
     Raises:
         ValueError: an argument is out of range.
     """
     if method == "pyhessian":
-        if deflate is not None or matrix != "hessian":
-            raise ValueError("deflate, matrix: PyHessian knows neither; leave them out")
+        if deflate is not None or matrix != "hessian" or part is not None:
+            raise ValueError("deflate, matrix, part: PyHessian knows none of them; leave them out")
         return _pyhessian_trace(objective, rtol, max_products, seed)
     if method is not None and method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
@@ -97,17 +107,22 @@ def trace(
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits else "hutchinson"
     objective.memory.check_room(VECTORS, "trace", in_float64=True)
+    if part is not None and (deflate is not None or method == "hutch++"):
+        raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
+    asked: _Asked = {
+        "method": method,
+        "rtol": rtol,
+        "max_products": max_products,
+        "generator": torch.Generator(objective.device).manual_seed(seed),
+    }
     with counted_products(operator, max_products, progress, "trace") as counted:
-        found = trace_and_squared_norm(
-            counted,
-            method=method,
-            rtol=rtol,
-            max_products=max_products,
-            deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=torch.Generator(objective.device).manual_seed(seed),
-        )
+        if part is None:
+            known = None if deflate is None else deflation(deflate, objective, matrix)
+            found = trace_and_squared_norm(counted, deflate=known, **asked)
+        else:
+            found = _with_a_part(counted, objective, part, matrix, seed, asked)
     return TraceEstimate(
         **dataclasses.asdict(found.trace),
         squared_norm=found.square.value,
@@ -118,6 +133,24 @@ def trace(
         method=method,
         samples=objective.n_samples,
     )
+
+
+class _Asked(TypedDict):
+    """The options of both ways to a trace."""
+
+    method: str
+    rtol: float | None
+    max_products: int
+    generator: torch.Generator
+
+
+def _with_a_part(
+    operator: Operator, objective: Objective, share: float, matrix: str, seed: int, asked: _Asked
+) -> TraceAndSquaredNorm:
+    some = random_part(objective, share, seed)
+    resembling = matrix_named(matrix, some)
+    resembling.expect(asked["max_products"])
+    return two_level_trace(operator, resembling, some.n_samples / objective.n_samples, **asked)
 
 
 @of_objective

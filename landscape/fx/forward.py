@@ -143,8 +143,7 @@ def _cut(module: fx.GraphModule) -> Forward:
         if node not in copies:
             copies[node] = rest.node_copy(node, copies.__getitem__)
     rest.eliminate_dead_code()
-    # after the cut, because operations that overwrite are never removed as dead, and first layers must not be
-    # overwritten
+    # only now: an operation that overwrites its input is never removed as dead, and must not overwrite a first layer
     _rectify_in_place(rest)
     before, after = fx.GraphModule(module, first), fx.GraphModule(module, rest)
     return Forward(

@@ -82,8 +82,8 @@ def linearized(
             as_if_compiled(),
             fakes,
         ):
-            # a table, though an empty one: without, torch 2.14 leaves out detach(), and the forward pass is
-            # differentiated below
+            # an empty table of decompositions: without a table, torch 2.14 leaves out detach(), which the derivatives
+            # of the forward pass need
             forward = make_fx(
                 functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form))),
                 decomposition_table={},

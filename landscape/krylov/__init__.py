@@ -13,6 +13,7 @@ from landscape.krylov.diagonal import DiagonalEstimate, diagonal_of
 from landscape.krylov.eigenpairs import Eigenpairs, top_eigenpairs
 from landscape.krylov.quadrature import Quadrature, lanczos_quadrature
 from landscape.krylov.traces import Estimate, TraceAndSquaredNorm, block_traces, trace_and_squared_norm
+from landscape.krylov.two_levels import two_level_trace
 from landscape.operator import Operator, SymmetricOperator
 
 Moments, moments = TraceAndSquaredNorm, trace_and_squared_norm
@@ -32,4 +33,5 @@ __all__ = [
     "lanczos_quadrature",
     "top_eigenpairs",
     "trace_and_squared_norm",
+    "two_level_trace",
 ]

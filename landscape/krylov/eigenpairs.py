@@ -20,11 +20,11 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Name -> sort key of eigenvalues. The eigenvalues with the largest keys are wanted."""
 
 SMALL = 200
-"""Dimensions of which a whole basis is held if need be: it costs no more than some restarts."""
+"""Up to this dimension a search may keep a basis of the whole space, which costs no more than some restarts."""
 
 RANDOM_PART = 0.3
-"""Length of the random vector in a single start vector, beside start vectors of length 1. More of it finds more of the
-pairs that the start misses, and makes the first pair converge later."""
+"""Length of the random vector in the sum from which a search with a block of 1 begins. The start vectors have length 1.
+A longer random vector finds more of the pairs that the start vectors miss, but the first pair converges later."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Eigenpairs:
 
 
 def most_vectors(k: int) -> int:
-    """Vectors that a search for k pairs holds, if there is room for them."""
+    """The number of vectors that a search for k pairs keeps, if there is room for them."""
     return max(4 * k, k + 20)
 
 
 def fewest_vectors(k: int, width: int) -> int:
-    """Vectors that a search needs: a restart must leave the pairs themselves and room for a block."""
+    """The smallest number of vectors for a search: a restart keeps the k pairs, and a block must fit beside them."""
     return k + width
 
 
@@ -109,7 +109,7 @@ def top_eigenpairs(
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
     most = dimension if max_vectors is None else min(dimension, max_vectors)
-    capacity = min(dimension, max(min(most, max(4 * k, k + 20)), fewest_vectors(k, width)))
+    capacity = min(dimension, max(min(most, most_vectors(k)), fewest_vectors(k, width)))
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     # columns lie together, so that a pass over some of them reads no other
@@ -124,7 +124,7 @@ def top_eigenpairs(
         last = slice(size, size + columns.shape[1])
         basis[:, last] = columns
         products += columns.shape[1]
-        # not held beside the product
+        # so that the columns are not held beside the product
         del columns
         directions, coefficients, coupling = _multiplied(operator, basis, last)
         steps += 1
@@ -140,7 +140,7 @@ def top_eigenpairs(
         width = min(width, dimension - size)
         found = size >= k and bool(converged[:k].all())
         if found and start is not None:
-            # the random vector holds a part of more extreme pairs, which show in the second block
+            # the random vector also has a part in pairs that are more extreme; they show in the second block
             found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
@@ -149,7 +149,7 @@ def top_eigenpairs(
         del directions
         if size + width > capacity:
             kept = k + (capacity - width - k) // 3
-            # a whole basis is within reach of the budget, and after another restart would not be
+            # the budget allows a basis of the whole space now, but not after another restart
             last_chance = dimension - size <= budget - products < dimension - kept + 2 * width
             if dimension <= min(most, SMALL) and last_chance:
                 basis, projected, capacity = *_widened(basis, projected, dimension), dimension
@@ -274,7 +274,7 @@ def _with_a_random_image(start: Tensor, width: int, operator: Operator, generato
 
 
 def _in_one_vector(start: Tensor) -> Tensor:
-    """The sum of the start vectors, of which the last is the random one: a smaller part, as most of it is noise."""
+    """The sum of the start vectors. The last one, the random image, has a smaller part, because most of it is noise."""
     directions = torch.nn.functional.normalize(start, dim=0)
     return directions[:, :-1].sum(1, keepdim=True) + RANDOM_PART * directions[:, -1:]
 
@@ -289,9 +289,9 @@ def _first_block(basis: Tensor, width: int, start: Tensor | None, generator: tor
 
 
 def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """What the operator makes of the basis' columns `last`: directions outside of the basis, coefficients, coupling.
+    """The operator times the columns `last` of the basis, as (directions, coefficients, coupling).
 
-    The product is basis @ coefficients + directions @ coupling.
+    The product is basis @ coefficients + directions @ coupling, with directions outside of the basis.
     """
     product = operator @ basis[:, last]
     is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()

@@ -13,13 +13,13 @@ DEVICE_PIECE = 2**20
 """The same on a GPU, where each piece costs a launch."""
 
 SHORTENED = 2**-0.5
-"""A block that is shorter than so much of itself, less its part in a basis, may hold rounding of that part (Daniel,
-Gragg, Kaufman and Stewart 1976)."""
+"""A part in a basis is taken out of a block. If the rest is shorter than this share of the block, rounding of that part
+may be left in the rest (Daniel, Gragg, Kaufman and Stewart 1976)."""
 MOST_PASSES = 4
 
 
 def precision_of(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which vectors of an operator of a dtype are kept."""
+    """The dtype in which the vectors of a search are kept: that of the operator, float32 at least."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -45,9 +45,12 @@ def _lengths(block: Tensor) -> Tensor:
 
 
 def orthogonalize(block: Tensor, basis: Tensor) -> Tensor:
-    """Takes from a block (n, k), in place, its part in the span of a basis (n, m); -> its coefficients (m, k), float64.
+    """Takes out of a block (n, k), in place, its part in the span of a basis (n, m).
 
-    A second time only where the first one left a block so short that rounding may have a part in it.
+    This is repeated only while the rest of the block is so short that rounding may be a part of the rest.
+
+    Returns:
+        The coefficients (m, k) of the part, in float64.
     """
     coefficients = torch.zeros(basis.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
     before = _lengths(block)
@@ -63,9 +66,9 @@ def orthogonalize(block: Tensor, basis: Tensor) -> Tensor:
 
 
 def orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal columns (n, k) and the matrix (k, k), float64, that makes the block of them; the block is used up.
+    """Orthonormal columns (n, k), and the matrix (k, k) in float64 with block = columns @ matrix.
 
-    A column that is not independent of the others may be zero instead.
+    The block is overwritten. A column that depends on the others may become zero.
     """
     if block.dtype == torch.float64 and block.shape[1] > 1:
         columns, triangle = torch.linalg.qr(block)

@@ -42,21 +42,21 @@ def random_directions(known: Tensor, count: int, generator: torch.Generator) -> 
 
 
 class Signs:
-    """Hutchinson's probes w. Only w^T A w and w^T A^2 w are kept.
+    """Hutchinson's probes w. Only w^T A w and w^T A^2 w are kept; with `less` = B, those of A less those of B.
 
     The probes are random signs rather than random directions, because signs give the trace of a diagonal without error.
     """
 
-    def __init__(self, image: Image, draw: Callable[[], Tensor]) -> None:
-        self._image, self._draw = image, draw
+    def __init__(self, image: Image, draw: Callable[[], Tensor], less: Image | None = None) -> None:
+        self._image, self._draw, self._less = image, draw, less
         self._samples: list[Tensor] = []
 
     def grow(self, count: int) -> None:
         """Draws more random signs; each costs one product."""
         for _ in range(count):
             probe = self._draw()
-            applied = self._image(probe)
-            self._samples.append(torch.stack([(probe * applied).sum(), applied.square().sum()]))
+            sample = _forms(self._image, probe)
+            self._samples.append(sample if self._less is None else sample - _forms(self._less, probe))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
         """The samples of the trace of A and of the trace of A^2.
@@ -64,6 +64,12 @@ class Signs:
         Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
         return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
+
+
+def _forms(image: Image, probe: Tensor) -> Tensor:
+    """w^T A w and w^T A^2 w of a probe w (n, 1)."""
+    applied = image(probe)
+    return torch.stack([(probe * applied).sum(), applied.square().sum()])
 
 
 class Sketched:

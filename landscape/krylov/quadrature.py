@@ -52,7 +52,7 @@ def lanczos_quadrature(
     (Golub and Meurant; Ghorbani et al. 2019 for networks). Most of its variance comes from the few large
     eigenvalues, because each has a mass of only 1 / n (arXiv:2410.21690). Known eigenpairs are therefore removed
     from the starts and get their exact mass. Without known pairs, the pairs to which the first probe converges take
-    their place, so that deflation costs no product. If another probe sees one of their values again, that eigenvalue
+    their place, so that deflation costs no product. If another probe sees one of their values too, that eigenvalue
     is repeated. The first probe is then drawn again without the known pairs, which costs one probe's products.
 
     Args:
@@ -111,8 +111,9 @@ def lanczos_quadrature(
         nodes[probe], weights[probe] = ritz[-1], 0
         nodes[probe, :count], weights[probe, :count] = ritz, weight / weight.sum()
         if probe == probes - 1 and deflate is None:
-            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw it again. A
-            # further copy has a mass of about 1 / free. The part of the first copy that deflation leaves has far less.
+            # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw the probe
+            # again. A further copy has a mass of about 1 / free. The part of the first copy that deflation leaves has
+            # far less.
             again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
             todo = [0] if (again & (weights[1:, :, None] > 1e-3 / free)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)

@@ -101,7 +101,7 @@ def trace_and_squared_norm(
     free = dimension - basis.shape[1]
     if max_products < min(free, 2 * cost):
         raise ValueError(f"max_products: {method} needs at least {min(free, 2 * cost)}, got {max_products}")
-    image = _in_float64(operator)
+    image = in_float64(operator)
     rounding = 10 * torch.finfo(operator.dtype).eps
     limit = min(max_products, free) // cost
     # sampling would spend about as many products until its second look, and would give only an estimate
@@ -132,7 +132,8 @@ def trace_and_squared_norm(
     return found
 
 
-def _in_float64(operator: Operator) -> Image:
+def in_float64(operator: Operator) -> Image:
+    """The products of an operator, in float64."""
     return lambda block: (operator @ block).double()
 
 
@@ -140,7 +141,7 @@ def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator
     """The sampler of a method, in the space orthogonal to the known one."""
 
     def signs() -> Tensor:
-        draw = _signs(len(known), known.device, generator)
+        draw = random_signs(len(known), known.device, generator)
         return draw - known @ (known.T @ draw)
 
     if method == "hutchinson":
@@ -148,7 +149,8 @@ def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator
     return Sketched(image, lambda count: random_directions(known, count, generator), known, method)
 
 
-def _signs(dimension: int, device: torch.device, generator: torch.Generator) -> Tensor:
+def random_signs(dimension: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """A vector (n, 1) of random signs."""
     return torch.randint(0, 2, (dimension, 1), generator=generator, device=device).double() * 2 - 1
 
 
@@ -226,7 +228,7 @@ def block_traces(
 
     def look(wanted: int) -> tuple[Tensor, Tensor, Tensor, bool]:
         for _ in range(wanted - len(samples)):
-            signs = _signs(operator.dimension, operator.device, generator)
+            signs = random_signs(operator.dimension, operator.device, generator)
             rest = (operator @ signs).double() - basis @ (values.unsqueeze(1) * (basis.T @ signs))
             samples.append(torch.stack([part.sum() for part in (signs * rest)[:, 0].split(list(sizes))]))
         drawn = torch.stack(samples)

@@ -169,9 +169,9 @@ class _Measurement:
             spent += min(self.count, pair[0][0].numel())
         self.products = max(self.products, spent)
         wanted = {"loss", *self.chosen, *(f"{name}_error" for name in self.chosen)}
-        nothing = torch.tensor(torch.nan, dtype=torch.float64, device=weights.device)
+        undefined = torch.tensor(torch.nan, dtype=torch.float64, device=weights.device)
         kept = {
-            name: torch.where(weights > 0, values.double(), nothing)
+            name: torch.where(weights > 0, values.double(), undefined)
             for name, values in columns.items()
             if name in wanted
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -189,6 +189,29 @@ def make_dataset(
         train_indices=torch.arange(len(targets)),
         observed=observed,
     )
+
+
+def standardized(data: Dataset) -> Dataset:
+    """The data set with floating samples in float32, each column or channel with mean 0 and deviation 1 in training.
+
+    Columns of a table often differ in their units by powers of ten, and a network with usual weights would see only the
+    largest. Data that are normalized already, and tokens, are returned as they are.
+
+    Raises:
+        ValueError: a value of the training or the test samples is not finite.
+    """
+    pixels = data.train.pixels
+    if data.mean is not None or not pixels.is_floating_point():
+        return data
+    for part, split in (("x_train", data.train), ("x_test", data.test)):
+        lost = int((~split.pixels.isfinite()).sum())
+        if lost:
+            raise ValueError(f"{part}: {lost} values are not finite; fill them in, or leave the samples out")
+    values = pixels.double().transpose(0, 1).flatten(1)
+    mean, std = values.mean(1).float(), values.std(1, correction=0).float()
+    std = torch.where(std > 0, std, 1.0)
+    train, test = (Split(part.pixels.float(), part.targets, mean, std) for part in (data.train, data.test))
+    return replace(data, train=train, test=test)
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:

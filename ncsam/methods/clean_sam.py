@@ -14,13 +14,13 @@ DESCENTS = ("clean", "all")
 
 
 class CleanSAM(SAM):
-    """The perturbation is that of the batch's rightly labeled samples; so is the gradient, or the gradient is of all.
+    """The perturbation is that of the batch's rightly labeled samples. The gradient is theirs, or that of all.
 
     With `descent="clean"` the method is SAM on the clean part of the training set, and with rho = 0 too ordinary
     training on it: the ceiling for methods that select samples. With `"all"` only the perturbation is free of wrong
     labels (g_clean of Eq. 3 of arXiv:2601.19947). This is a control and no method for use, because it knows which
-    labels are wrong. A batch without clean samples has no gradient, and neither has one with
-    a single clean sample if the model has BatchNorm. `fit()` hands over the indices.
+    labels are wrong. A batch without clean samples has no gradient. A batch with a single clean sample has none if the
+    model has BatchNorm. `fit()` hands over the indices.
 
     Args:
         model: in training mode.

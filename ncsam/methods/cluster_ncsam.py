@@ -20,8 +20,8 @@ ITERATIONS = 10
 def cluster(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Clusters the rows by k-means (Lloyd's iteration), starting from `count` rows drawn at random.
 
-    The few batched tensor operations run on the features' device without synchronization, because on a GPU the number
-    of operations is the cost. A cluster that loses all its rows keeps its center. All is computed in float32; in
+    On a GPU the number of operations is the cost. So few batched operations run on the features' device, without
+    synchronization. A cluster that loses all its rows keeps its center. All is computed in float32; in
     float64 if the features are.
 
     Returns:

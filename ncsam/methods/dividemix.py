@@ -21,7 +21,7 @@ from ncsam.options import check_not_negative
 
 
 class DivideMix(TwoNetworks):
-    """Two networks; what each learns of a label depends on how probably the other one's losses say that it is right.
+    """Two networks. The losses of each say how probably a label is right, and the other network learns accordingly.
 
     Before each epoch after the warm-up, a Gaussian mixture of two components is fitted to the losses of each network on
     all samples. A sample whose chance of the component of small losses is above `threshold`, by the other network,
@@ -30,10 +30,10 @@ class DivideMix(TwoNetworks):
     lambda. Source: Algorithm 1 and Eq. 3 to 12; the details are those of the authors' code. The mean outputs of both
     networks are the prediction.
 
-    There each step takes as many samples with kept as with guessed labels, twice augmented. Here a step divides the
-    batch that it is given, augmented once, so that an epoch is one pass over the samples as for other methods. Their
-    warm-up penalizes confident predictions where the noise is asymmetric; here it is the ordinary gradient. The
-    optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls `before_epoch()`.
+    In the authors' code each step takes as many samples with kept as with guessed labels, twice augmented. Here a step
+    divides the batch that it is given, augmented once, so that an epoch is one pass over the samples as for other
+    methods. Their warm-up penalizes confident predictions where the noise is asymmetric; here it is the ordinary
+    gradient. The optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls `before_epoch()`.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -42,7 +42,7 @@ class DivideMix(TwoNetworks):
         seed: of the mixtures.
         weight: lambda of the guessed labels; in the paper 0 to 150 by data set and noise rate, 25 for CIFAR-10
             with 50%.
-        threshold: of the chance that a label is right; 0.5 (0.6 for 90% noise).
+        threshold: a label is kept if its chance of being right is larger; 0.5 (0.6 for 90% noise).
         temperature: of the sharpening; 0.5.
         mixing: alpha of the Beta distribution of the mixtures; 4.
         ramp: share of the training in which lambda grows from 0; 16 of 300 epochs.

@@ -28,11 +28,13 @@ class ELRPlus(TwoNetworks):
 
     The loss of a network on mixed inputs with mixed labels y is cross-entropy + lambda log(1 - <p, q>), where q are the
     remembered targets t of the samples, mixed alike, and t <- beta t + (1 - beta) p' with the prediction p' of the
-    other network's averaged weights for the inputs as they are. Averages with a decay that grows as a sigmoid predict,
-    their outputs averaged. Source: arXiv:2007.00151, section 4; the details are those of the authors' code.
+    other network's averaged weights for the inputs as they are. The decay of the averaged weights grows as a sigmoid.
+    The mean outputs of both averages are the prediction. Source: arXiv:2007.00151, section 4; the details are those of
+    the authors' code.
 
-    There each network sees the samples in an order of its own; here both learn from the same batches, mixed
-    differently. The optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls `after_step()`.
+    In the authors' code each network sees the samples in an order of its own; here both learn from the same batches,
+    mixed differently. The optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls
+    `after_step()`.
 
     Args:
         model: in training mode, with outputs (batch, classes).

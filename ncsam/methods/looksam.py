@@ -15,10 +15,11 @@ from ncsam.options import check_not_negative
 
 
 class LookSAM(SAM):
-    """Takes SAM's gradient g_s in every k-th step, and in between adds to g the part of it that turns to flat regions.
+    """Takes SAM's gradient g_s in every k-th step, and adds a part of g_s to the gradient g of the steps between.
 
-    That part is g_v, the part of g_s that is orthogonal to g. It changes slowly, and is kept for the steps in between,
-    whose gradient is g + alpha |g| / |g_v| g_v. The first step is one of SAM. All norms are over all weights together.
+    That part is g_v, the part of g_s that is orthogonal to g and turns to flat regions. It changes slowly, so it is
+    kept for the steps between, whose gradient is g + alpha |g| / |g_v| g_v. The first step is one of SAM. All norms are
+    over all weights together.
 
     Args:
         model: in training mode.

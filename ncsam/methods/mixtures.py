@@ -1,4 +1,4 @@
-"""Mixtures of pairs of a batch, for methods that mix inputs and what they learn of them by themselves."""
+"""Mixtures of pairs of samples, for methods that mix the inputs of a batch and their targets by themselves."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
 def unmoved_buffers(model: nn.Module) -> Iterator[None]:
     """On leaving, all buffers are as they were, whatever forward passes within made of them.
 
-    These are the running statistics of BatchNorm and InstanceNorm layers, and those that a model keeps by itself, such
+    Such buffers are the running statistics of BatchNorm and InstanceNorm layers, and what a model keeps by itself, such
     as a center, a codebook or the vectors of a spectral norm. BatchNorm normalizes by the batch meanwhile, as in
     training.
     """

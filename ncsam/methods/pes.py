@@ -30,16 +30,16 @@ class Resettable(Protocol):
 
 
 class PES(Method):
-    """Stops the training of former layers late and that of latter layers early, then learns the confident samples.
+    """Trains earlier layers longer than later ones, then learns from the confident samples.
 
-    Latter layers are the first to fit wrong labels. So the whole network is trained in the share `first` of the
+    Later layers are the first to fit wrong labels. So the whole network is trained in the share `first` of the
     training; then the last `latter` layers begin anew and are trained alone in the share `second`; then the last layer
     alone in the share `third`. From there on all layers learn from the samples whose label the network predicts, found
     anew before each epoch, with weights that make the classes count alike. Source: Algorithm 1 of the paper (without
     its semi-supervised part), the class weights from the authors' code.
 
-    There, new layers are trained by Adam with a learning rate of their own (1e-4); here one optimizer trains all, and
-    forgets what it remembers of the former weights of a layer that begins anew.
+    In the authors' code, new layers are trained by Adam with a learning rate of their own (1e-4); here one optimizer
+    trains all, and forgets what it remembers of the former weights of a layer that begins anew.
 
     `fit()` sets `progress` and `epoch_share`, and calls `before_epoch()`. In a loop of your own, set
     `method.epoch_share = 1 / epochs` once, and at the start of each epoch set `method.progress = epoch / epochs` and

@@ -13,7 +13,7 @@ from ncsam.methods.sam import SAM, SAMOptions
 
 
 class SANER(SAM):
-    """SAM's gradient, in which entries that are smaller than those of the ordinary gradient are damped.
+    """SAM's gradient. Its entries that are smaller than those of the ordinary gradient are damped.
 
     With r = g_SAM / g entry by entry, entries with 0 < r < 1 are multiplied by 1 - alpha. According to the paper, wrong
     labels dominate these entries.

@@ -22,9 +22,9 @@ class SOP(Method):
     """Cross-entropy of the prediction plus a noise term of each sample, which is learned.
 
     The noise of a sample with the one-hot label y is s = u^2 y - v^2 (1 - y), with a number u and a vector v of the
-    sample's own. Weights and u descend on the cross-entropy of (p + s) / |p + s|, clamped from below; v descends on the
-    squared distance between y and the predicted class, as one-hot vector, plus s. All start near 0, so that s stays
-    sparse. Source: the paper's algorithm; losses, clamps and first values are those of the authors' code.
+    sample's own. Weights and u descend on the cross-entropy of (p + s) / |p + s|, clamped from below. v descends on the
+    squared distance between y and the sum of s and the one-hot vector of the predicted class. All start near 0, so that
+    s stays sparse. Source: the paper's algorithm; losses, clamps and first values are those of the authors' code.
 
     u and v move with rates of their own, without momentum and weight decay. The regularizers of SOP+ (consistency of
     two augmentations, balance of classes) are not part of the method.

@@ -1,25 +1,14 @@
 """The study that the tests of whole studies run, and how its files are compared."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 
 from analysis import cli
 
-SGD_ALONE = """
-name = "small"
-dataset = "digits"
-seeds = [0, 1]
-[model]
-name = "mlp"
-hidden = [8]
-[noise]
-rates = [0.0, 0.4]
-[training]
-epochs = 3
-[[methods]]
-name = "plain"
-label = "SGD"
-"""
+STUDIES = Path(__file__).parent / "studies"
+SGD_ALONE = (STUDIES / "small.toml").read_text()
 STUDY = (
     SGD_ALONE
     + """

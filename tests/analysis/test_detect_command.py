@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 
 from analysis import cli
 from ncsam import training
@@ -186,3 +186,43 @@ def test_what_another_put_beside_the_checkpoints_stays(npz, tmp_path):
     kept.write_text("mine")
     assert cli.main(["detect", str(npz), *FAST, "--out", str(tmp_path / "table.csv")]) == 0
     assert [path.name for path in kept.parent.iterdir()] == ["notes.txt"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Wine in a file of one's own: columns of different units in NumPy's own float64, 20 wrong labels of 142."""
+    wine = load_wine()
+    order = np.random.default_rng(0).permutation(len(wine.target))
+    features, labels = wine.data[order], wine.target[order]
+    observed = labels[:142].copy()
+    observed[:20] = (observed[:20] + 1) % 3
+    path = tmp_path_factory.mktemp("wine") / "wine.npz"
+    arrays = {"x_train": features[:142], "y_train": labels[:142], "observed": observed}
+    np.savez(path, x_test=features[142:], y_test=labels[142:], **arrays)
+    arrays["x_train"] = features[:142].copy()
+    arrays["x_train"][0, 0] = np.nan
+    np.savez(path.with_name("holes.npz"), x_test=features[142:], y_test=labels[142:], **arrays)
+    return path
+
+
+def test_columns_of_different_units_are_searched(table, tmp_path, capsys):
+    out = tmp_path / "table.csv"
+    assert cli.main(["detect", str(table), "--out", str(out), "--folds", "2"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    rows = sorted(rows_of(out), key=lambda row: int(row["area-under-margin rank"]))
+    assert np.mean([int(row["id"]) < 20 for row in rows[:20]]) >= 0.8
+
+
+def test_holes_in_a_table_are_named_and_not_taken_for_a_large_learning_rate(table, tmp_path, capsys):
+    arguments = ["detect", str(table.with_name("holes.npz")), "--out", str(tmp_path / "table.csv")]
+    assert cli.main(arguments) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "data: x_train: 1 values are not finite; fill them in, or leave the samples out" in said
+
+
+def test_an_order_by_a_network_that_learned_nothing_is_not_given_without_a_warning(table, tmp_path, capsys):
+    arguments = ["detect", str(table), "--out", str(tmp_path / "table.csv"), "--learning-rate", "1e-9"]
+    assert cli.main(arguments) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: the network agrees with" in said
+    assert "it learned nothing, and the order says nothing; try more --epochs" in said

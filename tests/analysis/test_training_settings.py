@@ -7,71 +7,10 @@ import numpy as np
 import pytest
 
 from analysis import store
+from tests.analysis.small_study import STUDIES
 from tests.analysis.tiny_study import finished_tiny
 
-STUDY = """
-name = "settings"
-dataset = "digits"
-train_samples = 300
-seeds = [0]
-[model]
-name = "cnn"
-channels = [4, 8]
-[noise]
-kind = "pair"
-rates = [0.3]
-[training]
-epochs = 2
-crop = 1
-flip = true
-max_gradient_norm = 1.0
-precision = "bfloat16"
-probe_epochs = [2]
-probe_samples = 100
-[[methods]]
-name = "plain"
-label = "SGD"
-[[methods]]
-name = "plain"
-label = "GCE"
-loss = { name = "gce", q = 0.5 }
-[[methods]]
-name = "sam"
-label = "ELR with SAM"
-loss = "elr"
-rho = 0.1
-[[methods]]
-name = "plain"
-label = "forward"
-loss = { name = "forward", transition = "known" }
-[[methods]]
-name = "plain"
-label = "forward, estimated"
-loss = { name = "forward", transition = "estimated" }
-[[methods]]
-name = "plain"
-label = "mixup"
-mixup = 1.0
-[[methods]]
-name = "co-teaching"
-forget_rate = [0.2, 0.3]
-[[methods]]
-name = "ncsam"
-label = "NCSAM"
-rho = 0.1
-strength = 0.1
-flip_ratio = [0.2, 0.4]
-[[methods]]
-name = "ncsam"
-label = "random flips"
-like = "NCSAM"
-draw = "uniform"
-labels = "uniform"
-[measure]
-samples = 50
-eigenvalues = 1
-bound = true
-"""
+STUDY = (STUDIES / "settings.toml").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -12,29 +12,9 @@ from rich.console import Console
 from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import read_study
+from tests.analysis.small_study import STUDIES
 
-TINY = """
-name = "tiny"
-dataset = "digits"
-train_samples = 200
-test_samples = 100
-seeds = [0, 1]
-[model]
-name = "mlp"
-hidden = [4]
-[noise]
-rates = [0.4]
-[training]
-epochs = 3
-alignment_batches = 0
-[[methods]]
-name = "plain"
-label = "SGD"
-[measure]
-samples = 20
-eigenvalues = 1
-trace_max_products = 10
-"""
+TINY = (STUDIES / "tiny.toml").read_text()
 
 LONGER = TINY.replace("epochs = 3", "epochs = 200")
 """Long enough to be killed in."""

@@ -1,13 +1,14 @@
 import gzip
 import struct
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
 
 from ncsam import Split, load_dataset
 from ncsam.datasets import FASHION_MNIST_PACKAGE, read_idx
-from ncsam.datasets.split import channel_statistics
+from ncsam.datasets.split import channel_statistics, make_dataset, standardized
 
 
 def write_idx(path, array):
@@ -192,3 +193,22 @@ def test_a_training_subset_takes_every_sample_equally_often():
 def test_more_or_fewer_samples_than_there_are_cannot_be_kept(count):
     with pytest.raises(ValueError, match=f"^train_samples: .* got {count}"):
         load_dataset("digits", train_samples=count)
+
+
+@pytest.mark.parametrize("shape", [(50, 3), (50, 3, 4, 5), (50, 3, 7)])
+def test_floating_samples_are_standardized_by_column_or_channel_of_the_training_set(shape):
+    generator = np.random.default_rng(0)
+    scale = np.array([1e-3, 1.0, 1e6]).reshape(3, *[1] * (len(shape) - 2))
+    x = scale * (5 + generator.normal(size=shape))
+    x[:, 1] = 7.0
+    labels = torch.zeros(50, dtype=torch.int64)
+    data = make_dataset("own", (torch.from_numpy(x), labels), (torch.from_numpy(x[:9] + scale), labels[:9]))
+    found = standardized(data)
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    mean, deviation = x.mean(axes, keepdims=True), x.std(axes, keepdims=True)
+    deviation[:, 1] = 1
+    for inputs, own in ((found.train.inputs, x), (found.test.inputs, x[:9] + scale)):
+        assert inputs.dtype == torch.float32
+        np.testing.assert_allclose(inputs, (own - mean) / deviation, rtol=1e-3, atol=1e-4)
+    # what is normalized already stays
+    assert standardized(found) is found

@@ -102,20 +102,11 @@ def test_a_closure_is_refused_because_it_hides_the_outputs(part):
 
 @pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
 def test_outputs_that_are_no_tensor_are_refused(part):
-    class Both(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, inputs):
-            outputs = self.inner(inputs)
-            return outputs, outputs
-
     method = part(
-        Both(),
+        network(),
         lambda both, targets: loss_fn(both[0], targets),
         rho=RHO,
-        forward=lambda model, x: model(x["x"]),
+        forward=lambda model, x: (model(x["x"]), model(x["x"])),
     )
     inputs, targets = batch()
     with pytest.raises(ValueError, match="one tensor"):

@@ -178,6 +178,43 @@ def test_every_trace_method_is_within_its_error(method):
     assert estimate.method == method
 
 
+@pytest.mark.parametrize("matrix", ["hessian", "gauss-newton"])
+def test_a_trace_by_the_help_of_a_part_is_that_of_all_samples_within_its_error(matrix):
+    matrices, objective = dense_matrices("relu-mlp")
+    estimate = trace(objective, rtol=None, max_products=60, part=0.5, matrix=matrix)
+    truth = matrices[matrix]
+    assert abs(estimate.value - truth.trace().item()) < 4 * estimate.standard_error
+    assert abs(estimate.squared_norm - truth.square().sum().item()) < 4 * estimate.squared_norm_error
+    assert estimate.samples == objective.n_samples
+    assert estimate.products <= 60
+    # another seed draws another part and other probes
+    assert estimate.value != trace(objective, rtol=None, max_products=60, part=0.5, seed=1).value
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "field"),
+    [
+        (cross_entropy, {"part": 1.0}, "part: must be a share"),
+        (cross_entropy, {"part": 0.5, "method": "hutch++"}, "part: goes with"),
+        (cross_entropy, {"part": 0.5, "method": "pyhessian"}, "part: PyHessian"),
+        (nn.CrossEntropyLoss(reduction="sum"), {"part": 0.5}, "part: the loss is a sum"),
+    ],
+    ids=["all samples", "Hutch++", "PyHessian", "sum"],
+)
+def test_a_part_that_cannot_help_is_refused(loss, options, field):
+    model, inputs, targets = build("relu-mlp")
+    with pytest.raises(ValueError, match=field):
+        trace(Objective(model, loss, (inputs, targets)), **options)
+
+
+def test_a_part_of_batches_that_cannot_be_cut_is_refused():
+    model, inputs, targets = build("relu-mlp")
+    batches = [(inputs[:7], targets[:7]), (inputs[7:], targets[7:])]
+    objective = Objective(model, cross_entropy, batches, keep="none")
+    with pytest.raises(ValueError, match="part: these data are a stream"):
+        trace(objective, part=0.5)
+
+
 def test_the_trace_falls_back_to_hutchinson_where_xtraces_vectors_do_not_fit():
     model, inputs, targets = build("relu-mlp")
     objective = Objective(model, cross_entropy, (inputs, targets), memory_budget=100_000)

@@ -1,0 +1,182 @@
+"""Trace and squared Frobenius norm of an operator, by the help of a cheap operator that resembles it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import scipy
+import torch
+from torch import Tensor
+
+from landscape.krylov.probes import Probes, Signs, Sketched, random_directions
+from landscape.krylov.stopping import WIDER_QUANTILE
+from landscape.krylov.traces import (
+    PRODUCTS_PER_PROBE,
+    Estimate,
+    TraceAndSquaredNorm,
+    in_float64,
+    random_signs,
+)
+from landscape.operator import Operator
+
+FIRST = 6
+"""Probes of a level before the errors are looked at for the first time."""
+
+GROWTH = 1.5
+
+
+@dataclass
+class _Level:
+    """The probes of one of the two parts of a trace.
+
+    Attributes:
+        probes: draws the probes and keeps their values.
+        cost: the cost of a probe, in products with the whole operator.
+        most: most probes that may be drawn.
+        drawn: number of probes.
+        means: of the probes' values, and their variances, for the trace and for the squared norm.
+    """
+
+    probes: Probes
+    cost: float
+    most: int
+    drawn: int = 0
+    means: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def spent(self) -> float:
+        return self.drawn * self.cost
+
+    @property
+    def next(self) -> int:
+        """The number of probes of the next look."""
+        return min(max(int(GROWTH * self.drawn), FIRST), self.most)
+
+    def grow(self) -> None:
+        wanted = self.next
+        self.probes.grow(wanted - self.drawn)
+        self.drawn = wanted
+        self.means = tuple(
+            (values.mean().item(), (values.var() / len(values) + covariance).item())
+            for values, covariance in self.probes.values()
+        )
+
+
+def two_level_trace(
+    operator: Operator,
+    part: Operator,
+    share: float,
+    *,
+    method: str = "xtrace",
+    rtol: float | None = 0.05,
+    max_products: int = 200,
+    generator: torch.Generator,
+) -> TraceAndSquaredNorm:
+    """Estimates the trace and the squared norm of A from many probes of a cheap B, and few of the difference.
+
+    tr A = tr B + E[w^T (A - B) w] for random signs w. Both terms are estimated without bias, from different probes, so
+    that the sum has no bias, whatever B is. The nearer B is to A, the fewer products with A are needed. The same holds
+    for the squared norm with ||A w||^2 - ||B w||^2.
+
+    The level with the larger variance for its cost gets more probes. In the optimum of two levels both are equal (Giles
+    2015, section 1.3). The interval is Student's, with Welch's degrees of freedom.
+
+    Args:
+        operator: A.
+        part: B, such as the matrix of a random part of the samples. It must not depend on the probes.
+        share: the cost of a product with B, in products with A.
+        method: of tr B, `"xtrace"` or `"hutchinson"`.
+        rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
+        max_products: most that may be spent, in products with A; also the most products with B for tr B.
+        generator: draws the probes, on the operator's device.
+
+    Returns:
+        Its `products` are those with A, and those with B times `share`, rounded up.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    on_part, differences = _levels(operator, part, share, method, max_products, generator)
+    least = math.ceil(FIRST * (on_part.cost + differences.cost))
+    if max_products < least or min(on_part.most, differences.most) < FIRST:
+        raise ValueError(
+            f"max_products: a trace by the help of a part needs at least {least}, and a matrix of at least "
+            f"{FIRST * PRODUCTS_PER_PROBE[method]} rows, got {max_products} and {operator.dimension}"
+        )
+    on_part.grow()
+    differences.grow()
+    rounding = 10 * torch.finfo(operator.dtype).eps
+    while True:
+        found = _sum(on_part, differences, rounding, rtol)
+        if not math.isfinite(found.trace.value) or (found.converged and rtol is not None):
+            return found
+        level = _to_grow(on_part, differences, max_products)
+        if level is None:
+            return found
+        level.grow()
+
+
+def _levels(
+    operator: Operator,
+    part: Operator,
+    share: float,
+    method: str,
+    max_products: int,
+    generator: torch.Generator,
+) -> tuple[_Level, _Level]:
+    n, device = operator.dimension, operator.device
+
+    def signs() -> Tensor:
+        return random_signs(n, device, generator)
+
+    nothing = torch.zeros(n, 0, dtype=torch.float64, device=device)
+    image = in_float64(part)
+    of_part: Probes = Signs(image, signs)
+    if method == "xtrace":
+        of_part = Sketched(image, lambda count: random_directions(nothing, count, generator), nothing, method)
+    each = PRODUCTS_PER_PROBE[method]
+    return (
+        _Level(of_part, each * share, min(max_products, n) // each),
+        _Level(Signs(in_float64(operator), signs, less=image), 1 + share, max_products),
+    )
+
+
+def _to_grow(on_part: _Level, differences: _Level, max_products: int) -> _Level | None:
+    """The level with the larger variance for its cost that fits into the budget; None if neither does."""
+    rest = max_products - on_part.spent - differences.spent
+
+    def variance_for_cost(level: _Level) -> float:
+        return level.means[0][1] / level.spent
+
+    fitting = [
+        level
+        for level in (on_part, differences)
+        if level.next > level.drawn and (level.next - level.drawn) * level.cost <= rest
+    ]
+    return max(fitting, key=variance_for_cost, default=None)
+
+
+def _sum(on_part: _Level, differences: _Level, rounding: float, rtol: float | None) -> TraceAndSquaredNorm:
+    """The sum of both levels, with its interval."""
+    levels = [on_part, differences]
+    traces, squares = zip(*(level.means for level in levels), strict=True)
+    counts = [level.drawn for level in levels]
+    size = abs(on_part.means[1][0])
+    trace = _estimate(traces, counts, rounding * math.sqrt(size))
+    square = _estimate(squares, counts, 2 * rounding * size)
+    finite = math.isfinite(trace.value)
+    met = finite and (rtol is None or trace.high - trace.value <= 2 * rtol * abs(trace.value))
+    return TraceAndSquaredNorm(trace, square, met, math.ceil(on_part.spent + differences.spent))
+
+
+def _estimate(means: tuple[tuple[float, float], ...], counts: list[int], rounding: float) -> Estimate:
+    """The sum of independent means (mean, variance), with Student's interval and Welch's degrees of freedom."""
+    value = sum(mean for mean, _ in means)
+    variances = [variance for _, variance in means]
+    weights = sum(variance**2 / (count - 1) for variance, count in zip(variances, counts, strict=True))
+    # all variances may be 0
+    freedom = sum(variances) ** 2 / weights if weights else min(counts) - 1
+    error = math.sqrt(sum(variances) + rounding**2)
+    margin = float(scipy.special.stdtrit(freedom, WIDER_QUANTILE)) * error
+    return Estimate(value, error, value - margin, value + margin)
