@@ -44,9 +44,17 @@ class Recorder:
 
     Args:
         labels: int64 (n,), the observed ones.
+
+    Raises:
+        ValueError: samples without a class, or with several.
     """
 
     def __init__(self, labels: Tensor) -> None:
+        if labels.ndim != 1 or bool((labels < 0).any()):
+            raise ValueError(
+                "record_samples: needs one class for each sample, and has labels of positions or ignored ones; leave "
+                "record_samples out"
+            )
         self._labels = labels
         empty = torch.empty(0, len(labels))
         self.dynamics = TrainingDynamics(empty, empty.clone(), empty.to(torch.int16))

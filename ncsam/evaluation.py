@@ -14,8 +14,8 @@ from ncsam.datasets import Samples, Split
 from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
-from ncsam.memorization import memorized_share, recovered_share
-from ncsam.methods.batches import Batch, moved
+from ncsam.memorization import memorized_share, recovered_share, share
+from ncsam.methods.batches import Batch, ignored_label, moved
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
 from ncsam.ranks import Share
@@ -143,14 +143,16 @@ def evaluate(
     if any((outputs.isnan() | outputs.isposinf()).any() for outputs in (train_outputs, test_outputs)):
         return dict.fromkeys(EVALUATION_METRICS, float("nan"))
     predictions = train_outputs.argmax(1)
+    ignored = ignored_label(method.loss_fn)
+    judged = _with_both_labels(labels, ignored)
     return {
         "train_loss": loss_fn(train_outputs, labels.observed).item(),
-        "train_accuracy": _accuracy(predictions, labels.observed),
-        "train_clean_accuracy": _accuracy(predictions, labels.clean),
-        "memorized": memorized_share(predictions, labels),
-        "recovered": recovered_share(predictions, labels),
+        "train_accuracy": _accuracy(predictions, labels.observed, ignored),
+        "train_clean_accuracy": _accuracy(predictions, labels.clean, ignored),
+        "memorized": memorized_share(predictions, judged),
+        "recovered": recovered_share(predictions, judged),
         "test_loss": loss_fn(test_outputs, test_targets).item(),
-        "test_accuracy": _accuracy(test_outputs.argmax(1), test_targets),
+        "test_accuracy": _accuracy(test_outputs.argmax(1), test_targets, ignored),
     }
 
 
@@ -164,5 +166,14 @@ def _evaluated_loss(method: Method) -> Any:
     return nn.CrossEntropyLoss() if remembers_samples(method.loss_fn) else method.loss_fn
 
 
-def _accuracy(predictions: Tensor, targets: Tensor) -> float:
-    return (predictions == targets).double().mean().item()
+def _accuracy(predictions: Tensor, targets: Tensor, ignored: int | None) -> float:
+    counted = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
+    return share(predictions == targets, counted)
+
+
+def _with_both_labels(labels: NoisyLabels, ignored: int | None) -> NoisyLabels:
+    """The labels, of which one that misses its observed or its true label counts as right."""
+    if ignored is None:
+        return labels
+    misses = (labels.observed == ignored) | (labels.clean == ignored)
+    return replace(labels, clean=torch.where(misses, labels.observed, labels.clean))

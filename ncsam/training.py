@@ -100,7 +100,9 @@ def fit(
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
-        labels: observed labels to learn from, and clean ones to measure against.
+        labels: observed labels to learn from, and clean ones to measure against: int64 (n,), or (n, ...) for classes
+            of positions, such as tokens and pixels, with outputs (batch, classes, ...). Labels that the loss ignores
+            are no part of accuracies.
         held_out: samples for the history's test loss and accuracy; they are never trained on. The items of a dataset
             are pairs (input, target), and are read once before the training.
         epochs: number of epochs.

@@ -16,6 +16,7 @@ from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
 from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
+from ncsam.methods.batches import ignored_label
 from ncsam.methods.method import Method
 from ncsam.methods.sharded import is_sharded
 from ncsam.optimizer_checks import check_that_it_can_be_stepped
@@ -108,25 +109,32 @@ def check_settings(
 
 
 def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
-    """The model's number of outputs. All labels are checked to lie below it.
+    """The model's number of classes. All labels are checked to lie below it, or to be ones that the loss ignores.
 
-    On a GPU a label out of range would end the process with a message that names neither label nor cause.
+    On a GPU a label out of range would end the process with a message that names neither label nor cause. A method that
+    chooses samples by their class has no use for ignored labels.
     """
-    classes = outputs_of_first(method, train).shape[-1]
+    classes = outputs_of_first(method, train).shape[1]
+    leaves_out = not method.requires.classes or method.takes_classes_of_positions
+    ignored = ignored_label(method.loss_fn) if leaves_out else None
     for name, targets in (
         ("observed", labels.observed),
         ("clean", labels.clean),
         ("held_out", held_out.targets),
     ):
-        _check_range(name, targets, classes)
+        _check_range(name, targets, classes, ignored)
     return classes
 
 
-def _check_range(name: str, targets: Tensor, classes: int) -> None:
-    outside = torch.nonzero((targets < 0) | (targets >= classes)).flatten()
+def _check_range(name: str, targets: Tensor, classes: int, ignored: int | None) -> None:
+    is_outside = (targets < 0) | (targets >= classes)
+    if ignored is not None:
+        is_outside &= targets != ignored
+    outside = torch.nonzero(is_outside)
     if len(outside):
-        first = int(outside[0])
+        first = tuple(outside[0].tolist())
+        place = f"sample {first[0]}" + "".join(f", position {index}" for index in first[1:])
         raise ValueError(
-            f"labels: the {name} label of sample {first} is {int(targets[first])}; the model has {classes} "
+            f"labels: the {name} label of {place} is {int(targets[first])}; the model has {classes} "
             f"outputs, so labels must lie in 0..{classes - 1}"
         )

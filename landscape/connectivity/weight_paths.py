@@ -190,6 +190,8 @@ def low_loss_bend(
         raise ValueError(f"batch_size: must lie between 1 and {samples} samples, got {batch_size}")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
+    # two ends, the control point, Adam's two averages, a point and its gradient
+    objective.memory.check_room(7, "low_loss_bend")
     objective.check_that_derivatives_exist()
     _check_that_the_rest_is_shared(objective, other)
     start, end = objective.theta, objective.flatten(other)

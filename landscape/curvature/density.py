@@ -91,6 +91,8 @@ def spectral_density(
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
     n = objective.n_parameters
+    # a Lanczos vector and its product in float64 take two vectors each
+    objective.memory.check_room(min(steps, n) + 4, f"spectral_density with steps={steps}")
     fits = 8 * n * steps <= objective.memory_budget
     operator = matrix_named(matrix, objective)
     operator.expect(steps * probes)

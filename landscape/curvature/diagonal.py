@@ -62,6 +62,8 @@ def diagonal(
         raise ValueError(f"max_products: must be at least 2, got {max_products}")
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
+    # two sums, what is estimated of these, a probe and its product
+    objective.memory.check_room(6, "diagonal", in_float64=True)
     operator = matrix_named(matrix, objective)
     operator.expect(min(max_products, objective.n_parameters))
     with counted_products(operator, max_products, progress, "diagonal") as counted:

@@ -139,6 +139,7 @@ def top_eigenvalues(
     )
     # arguments out of range are named by the search
     least = min(n, fewest_vectors(max(k, 1), max(width, 1)))
+    objective.memory.check_room(least, needs)
     operator.expect(2 * k + 3)
     most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
     budget = 40 * k + 60 if max_products is None else max_products

@@ -69,6 +69,7 @@ def relative_flatness(
             f"layer: must be one of {', '.join(matrices) or 'none: no matrix is there'}, got {layer!r}"
         )
     part = objective.subset(parameters=lambda parameter: parameter == name)
+    part.memory.check_room(4, f"relative_flatness of {name!r}", in_float64=True)
     weights = part.theta.view(part.shapes[0]).flatten(1).double()
     units, inputs = weights.shape
     # with W = U S V^T, R = U S has only as many columns as W has rank

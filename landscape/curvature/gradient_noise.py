@@ -63,6 +63,7 @@ def gradient_noise(
     """
     if pieces < 2:
         raise ValueError(f"pieces: must be at least 2, got {pieces}")
+    objective.memory.check_room(3, "gradient_noise", in_float64=True)
     objective.check_that_derivatives_exist()
     parts = objective
     if objective.chunks.is_uniform:

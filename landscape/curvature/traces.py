@@ -25,6 +25,9 @@ from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
 
+VECTORS = 3
+"""Vectors in float64 that a probe of Hutchinson's method needs: the probe, its product and a copy."""
+
 
 @result
 class TraceEstimate(Result):
@@ -104,6 +107,7 @@ def trace(
         # XTrace keeps four vectors for each probe, and spends two products on it
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits and not objective.ranks.share_vectors else "hutchinson"
+    objective.memory.check_room(VECTORS, "trace", in_float64=True)
     if part is not None and (deflate is not None or method == "hutch++"):
         raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
     if part is not None:
@@ -181,6 +185,7 @@ def layer_traces(
         ValueError: an argument is out of range.
     """
     sizes = [shape.numel() for shape in objective.shapes]
+    objective.memory.check_room(VECTORS, "layer_traces", in_float64=True)
     operator = matrix_named(matrix, objective)
     operator.expect(min(16, max_products))
     with counted_products(operator, max_products, progress, "layer traces") as counted:

@@ -84,6 +84,8 @@ class Evaluator:
         self._objectives = list(objectives.values())
         first = self._objectives[0]
         self._theta = first.theta
+        # a point beside the directions
+        first.memory.check_room(len(vectors) + 1, f"an evaluation along {len(vectors)} directions")
         self._vectors = [checked_vector(first, vector) for vector in vectors]
         self._statistics = None
         self.calibration_samples = 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 
 def derivative(
@@ -25,8 +26,17 @@ def derivative(
     return result
 
 
+def gradient_edges(of: Tensor, by: Sequence[Tensor]) -> list[GradientEdge | None]:
+    """Where the gradient of the scalar `of` with respect to each of `by` lies in torch's graph; None if it is constant.
+
+    A second derivative needs no more of the gradient. Its values are not held, unless the graph needs them.
+    """
+    gradient = torch.autograd.grad(of, by, create_graph=True, allow_unused=True, materialize_grads=True)
+    return [get_gradient_edge(part) if part.requires_grad else None for part in gradient]
+
+
 def add_derivative(
-    of: Sequence[Tensor],
+    of: Sequence[Tensor | GradientEdge | None],
     by: Sequence[Tensor],
     totals: Sequence[Tensor],
     *,
@@ -36,19 +46,20 @@ def add_derivative(
     """Adds the gradient of `of` to `totals`, one tensor after the other, so that no second gradient is held.
 
     Args:
-        of: scalars, which are summed; or tensors of any shape with `along`. They may depend on none of the variables.
+        of: scalars, which are summed; or, with `along`, tensors of any shape or their places in torch's graph. They
+            may depend on none of the variables; None stands for a constant.
         by: variables, which are leaves.
         totals: of the variables' shapes.
         along: of the shapes of `of`: the gradient of the inner product with these is meant.
         retain_graph: another derivative will be taken.
     """
-    kept = [place for place, tensor in enumerate(of) if tensor.requires_grad]
+    kept = [place for place, part in enumerate(of) if not is_constant(part)]
     if not kept:
         return
     for variable, total in zip(by, totals, strict=True):
         variable.grad = total
     torch.autograd.backward(
-        [of[place] for place in kept],
+        [of[place] for place in kept],  # type: ignore[arg-type]
         None if along is None else [along[place] for place in kept],
         inputs=list(by),
         retain_graph=retain_graph,
@@ -58,6 +69,11 @@ def add_derivative(
         if variable.grad is not total:
             total.copy_(variable.grad)  # type: ignore[arg-type]
         variable.grad = None
+
+
+def is_constant(part: Tensor | GradientEdge | None) -> bool:
+    """Whether a tensor, or the place of one in torch's graph, depends on no variable."""
+    return part is None or (isinstance(part, Tensor) and not part.requires_grad)
 
 
 def check_that_gradients_are_recorded(*tensors: Tensor) -> None:

@@ -27,6 +27,7 @@ class Memory:
 
     Attributes:
         budget: bytes that may be kept.
+        parameters: number of weights of this rank.
         vector: bytes of a vector as long as the weights, in float32 at least.
         device: of such vectors.
         group: the ranks that measure together; None for one process.
@@ -34,6 +35,7 @@ class Memory:
     """
 
     budget: int
+    parameters: int
     vector: int
     device: torch.device
     group: dist.ProcessGroup | None = None
@@ -42,7 +44,7 @@ class Memory:
 
     def empty(self) -> Memory:
         """The same budget, of which nothing is used."""
-        return Memory(self.budget, self.vector, self.device, self.group)
+        return Memory(self.budget, self.parameters, self.vector, self.device, self.group)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """The object under a key, such as the class of a matrix. It is made when it is first asked for.
@@ -63,6 +65,27 @@ class Memory:
         """Whether sums over the chunks may be kept in float64 and added from copies: in an eighth of the budget."""
         return 8 * parameters <= self.budget // 8
 
+    def check_room(self, vectors: int, what: str, *, in_float64: bool = False) -> None:
+        """Checks that vectors as long as the weights fit into the budget, beside the weights themselves.
+
+        Args:
+            vectors: as many as are held at a time.
+            what: needs them, for the error.
+            in_float64: whether these vectors are in float64.
+
+        Raises:
+            ValueError: they do not fit. The message says how many bytes are needed.
+        """
+        size = max(self.vector, 8 * self.parameters) if in_float64 else self.vector
+        needed = vectors * size + self.vector
+        if needed > self.budget:
+            precision = " in float64" if size > self.vector else ""
+            raise ValueError(
+                f"memory_budget: {what} needs {vectors} vectors{precision} as long as the weights and the weights "
+                f"themselves, {_in_words(needed)}; the budget is {_in_words(self.budget)}; make the Objective with "
+                f"memory_budget={needed} or more"
+            )
+
     @contextmanager
     def room_for_vectors(self, most: int, least: int, what: str) -> Iterator[int]:
         """How many vectors as long as the weights fit on every rank, from `least` to `most`; within, they are kept.
@@ -77,14 +100,8 @@ class Memory:
         Raises:
             ValueError: `least` vectors, and the weights themselves, do not fit into the budget.
         """
-        needed = (least + 1) * self.vector
-        if needed > self.budget:
-            raise ValueError(
-                f"memory_budget: {what} needs {least} vectors as long as the weights and the weights themselves, "
-                f"{_in_words(needed)}; the budget is {_in_words(self.budget)}; make the Objective with memory_budget="
-                f"{needed} or more"
-            )
-        if self.used + needed > self.budget:
+        self.check_room(least, what)
+        if self.used + (least + 1) * self.vector > self.budget:
             self.release()
         count = torch.tensor(max(least, min(most, (self.budget - self.used) // self.vector - 1)))
         if self.group is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import add_derivative, derivative
+from landscape.loss.derivatives import add_derivative, derivative, gradient_edges
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
 from landscape.loss.task import LossFunction
@@ -44,17 +44,11 @@ def three_reverse_passes_in_place(sums: ProductSums, outputs: Any, loss: Loss) -
     scores = outputs.detach().clone().requires_grad_()
     slope = derivative(loss(whole(scores.clone())), scores, create_graph=True)
     direction = torch.zeros_like(outputs, requires_grad=True)
-    pulled = torch.autograd.grad(
-        (outputs * direction).sum(),
-        sums.variables,
-        create_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    reached = [place for place, tensor in enumerate(pulled) if tensor.requires_grad]
+    pulled = gradient_edges((outputs * direction).sum(), sums.variables)
+    reached = [place for place, edge in enumerate(pulled) if edge is not None]
     for vector, total in zip(sums.vectors, sums.totals, strict=True):
         (moved,) = torch.autograd.grad(
-            [pulled[place] for place in reached],
+            [edge for edge in pulled if edge is not None],
             direction,
             [vector[place] for place in reached],
             retain_graph=True,

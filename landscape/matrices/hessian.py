@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import add_derivative, derivative
+from landscape.loss.derivatives import add_derivative, derivative, gradient_edges
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
@@ -28,9 +27,7 @@ def double_backward(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor
 
 def double_backward_in_place(sums: ProductSums, outputs: Any, loss: Loss) -> None:
     """Adds the products of `double_backward` to the sums."""
-    gradient = torch.autograd.grad(
-        loss(outputs), sums.variables, create_graph=True, allow_unused=True, materialize_grads=True
-    )
+    gradient = gradient_edges(loss(outputs), sums.variables)
     last = len(sums.vectors) - 1
     for place, (vector, total) in enumerate(zip(sums.vectors, sums.totals, strict=True)):
         add_derivative(gradient, sums.variables, total, along=vector, retain_graph=place < last)

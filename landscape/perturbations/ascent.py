@@ -321,13 +321,20 @@ def search(
     Raises:
         ValueError: the vectors of an ascent do not fit into the memory budget.
     """
+    what = "a search for the sharpness"
+    objective.memory.check_room(LEAST_VECTORS, what)
     points = remembered_points(objective)
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
     columns = list(directions().to(objective.theta).T) if is_finite else []
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
-        loss, gradient = objective.value_and_gradient(neighborhood.weights(objective.theta, offset))
+        if points == 0 and isinstance(neighborhood.scale, float):
+            # the weights take the place of the offset, so that no vector more is held
+            loss, gradient = objective.value_and_gradient(offset.add_(objective.theta))
+            offset.sub_(objective.theta)
+        else:
+            loss, gradient = objective.value_and_gradient(neighborhood.weights(objective.theta, offset))
         spend(1)
         return float(loss - center), neighborhood.slope(gradient)
 
@@ -344,9 +351,7 @@ def search(
         )
 
     result = Search([], center, tol, rounding)
-    with objective.memory.room_for_vectors(
-        LEAST_VECTORS + 2 * points, LEAST_VECTORS, "a search for the sharpness"
-    ):
+    with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points, LEAST_VECTORS, what):
         while columns:
             result = result.joined(climb(lambda: neighborhood.border(columns[0])))
             result = result.joined(climb(lambda: neighborhood.border(columns.pop(0)).neg_()))

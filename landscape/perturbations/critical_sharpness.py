@@ -77,6 +77,8 @@ def critical_sharpness(
         ValueError: an argument out of range, or an update that is zero or of another size.
     """
     _check(learning_rate, guess, tol, max_passes)
+    # the step, its multiple, and the moved weights twice
+    objective.memory.check_room(4, "critical_sharpness")
     step = objective.flatten(update) / learning_rate
     if not bool(step.any()):
         raise ValueError("update: is zero; there is no direction in which the loss could rise")

@@ -16,6 +16,9 @@ from landscape.results.fields import FloatArray
 
 MIN_PAIRS = 4
 
+VECTORS = 6
+"""Vectors that a pair of draws needs: the noise, its multiple, and the two points, which are copied into one block."""
+
 FEW_PAIRS = 16
 """The first look at an average is after this number of pairs of draws. The search for sigma begins with this number."""
 
@@ -47,6 +50,8 @@ class GaussianRises:
         expected: int,
         spend: Callable[[int], None] = lambda _: None,
     ) -> None:
+        for objective in objectives.values():
+            objective.memory.check_room(VECTORS, "an average over Gaussian noise")
         self._evaluator = Evaluator(objectives, [], expected=expected)
         self._first = next(iter(objectives.values()))
         self._scale = scale_of(self._first, adaptive)

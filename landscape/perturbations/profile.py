@@ -18,7 +18,7 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood, search
-from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_and_draws, mean_rises
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.worst_case import check_ascent, top_direction
@@ -184,6 +184,8 @@ def sharpness_profile(
     check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
     check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
+    for objective in objectives.values():
+        objective.memory.check_room(VECTORS, "sharpness_profile")
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
     task = _Task(objectives, shared, steps, restarts, rtol, max_draws, max_products, layer, seed)
     noises: dict[str, GaussianRises] = {}

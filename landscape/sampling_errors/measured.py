@@ -55,6 +55,8 @@ def sampling_error(
             samples or weights, or was stored without its vectors.
         TypeError: a result of another kind.
     """
+    # a probe and its products in two precisions, with copies
+    objective.memory.check_room(5, "sampling_error", in_float64=True)
     units = in_units(objective, groups=groups, population=population, seed=seed)
     passes = 1
     if isinstance(measured, TraceEstimate):

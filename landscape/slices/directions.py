@@ -77,6 +77,7 @@ def random_directions(
     """
     if count < 1:
         raise ValueError(f"count: must be at least 1, got {count}")
+    objective.memory.check_room(count, f"{count} random directions")
     generator = torch.Generator(objective.device).manual_seed(seed)
     check_normalization(normalize, one_dimensional)
     rows = objective.theta.new_empty(count, objective.n_parameters)

@@ -9,7 +9,27 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import Objective, sharpness, top_eigenvalues
+from landscape import (
+    Objective,
+    average_sharpness,
+    critical_sharpness,
+    diagonal,
+    gradient_noise,
+    layer_traces,
+    line,
+    low_loss_bend,
+    pac_bayes_sigma,
+    path,
+    random_directions,
+    relative_flatness,
+    sampling_error,
+    sharpness,
+    sharpness_profile,
+    spectral_density,
+    surface,
+    top_eigenvalues,
+    trace,
+)
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import json, torch
@@ -80,30 +100,86 @@ def test_copies_of_the_weights_that_are_held(what, most, peaks):
     assert peaks[what] <= most
 
 
-def objective(budget, dtype=torch.float32):
+def objective(budget, dtype=torch.float32, loss=nn.CrossEntropyLoss):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 3))
     data = torch.randn(40, 6, dtype=dtype), torch.arange(40) % 3
-    return Objective(model, nn.CrossEntropyLoss(), data, dtype=dtype, memory_budget=budget)
+    return Objective(model, loss(), data, dtype=dtype, memory_budget=budget)
+
+
+class CountedLoss(nn.CrossEntropyLoss):
+    calls = 0
+
+    def forward(self, outputs, targets):
+        CountedLoss.calls += 1
+        return super().forward(outputs, targets)
+
+
+NOISE, SEARCH = "an average over Gaussian noise", "a search for the sharpness"
+STEPS = 5
+
+
+def update(o):
+    return -0.1 * torch.ones(o.n_parameters)
+
+
+def measured_sharpness_error(o):
+    roomy = objective(2**30, o.dtype)
+    return sampling_error(o, sharpness(roomy, rho=0.05), groups=8)
+
+
+VECTORS_NEEDED = [
+    # the measure, its name in the error, how many vectors, and whether these are in float64
+    (lambda o: top_eigenvalues(o, 1), "top_eigenvalues with k=1", 2, False),
+    (lambda o: top_eigenvalues(o, 4, block=1), "top_eigenvalues with k=4 in blocks of 1", 5, False),
+    (lambda o: trace(o, max_products=9), "trace", 3, True),
+    (lambda o: layer_traces(o, max_products=9), "layer_traces", 3, True),
+    (lambda o: diagonal(o, max_products=9), "diagonal", 6, True),
+    (lambda o: spectral_density(o, steps=STEPS, probes=2), "spectral_density with steps=5", STEPS + 4, False),
+    (lambda o: gradient_noise(o, pieces=4), "gradient_noise", 3, True),
+    (measured_sharpness_error, "sampling_error", 5, True),
+    (lambda o: sharpness(o, rho=0.05), SEARCH, 3, False),
+    (
+        lambda o: sharpness_profile(o, measures=["worst, ball", "average"], max_draws=8),
+        "sharpness_profile",
+        6,
+        False,
+    ),
+    (lambda o: average_sharpness(o, max_draws=8), NOISE, 6, False),
+    (lambda o: pac_bayes_sigma(o, max_draws=8), NOISE, 6, False),
+    (lambda o: critical_sharpness(o, update(o), learning_rate=0.1), "critical_sharpness", 4, False),
+    (lambda o: random_directions(o, 3), "3 random directions", 3, False),
+    (lambda o: line(o, update(o), steps=3), "an evaluation along 1 directions", 2, False),
+    (lambda o: surface(o, (update(o), o.theta), steps=3), "an evaluation along 2 directions", 3, False),
+    (lambda o: path(o, o.theta + update(o), steps=3), "an evaluation along 1 directions", 2, False),
+    (lambda o: low_loss_bend(o, o.theta + update(o), steps=2, batch_size=9), "low_loss_bend", 7, False),
+]
 
 
 @pytest.mark.parametrize(
-    ("measure", "what", "vectors"),
-    [
-        (lambda o: top_eigenvalues(o, 1), "top_eigenvalues with k=1", 2),
-        (lambda o: top_eigenvalues(o, 4, block=1), "top_eigenvalues with k=4 in blocks of 1", 5),
-        (lambda o: sharpness(o, rho=0.05), "a search for the sharpness", 3),
-    ],
+    ("measure", "what", "vectors", "in_float64"), VECTORS_NEEDED, ids=[row[1] for row in VECTORS_NEEDED]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_too_small_a_budget_is_refused_with_what_is_needed_which_is_enough(measure, what, vectors, dtype):
+def test_too_small_a_budget_is_refused_before_any_pass_with_what_is_needed_which_is_enough(
+    measure, what, vectors, in_float64, dtype
+):
     size = 303 * dtype.itemsize
-    needed = (vectors + 1) * size
+    needed = vectors * max(size, 8 * 303 * in_float64) + size
+    small = objective(needed - 1, dtype, CountedLoss)
+    CountedLoss.calls = 0
     with pytest.raises(
         ValueError, match=rf"^memory_budget: {what} needs {vectors} vectors.*memory_budget={needed} or"
     ):
-        measure(objective(needed - 1, dtype))
+        measure(small)
+    assert CountedLoss.calls == 0
     measure(objective(needed, dtype))
+
+
+def test_a_layer_is_refused_by_the_layers_own_size():
+    needed = 3 * 30 * (4 * 8 + 4)
+    with pytest.raises(ValueError, match=rf"relative_flatness of '2.weight'.*memory_budget={needed} or"):
+        relative_flatness(objective(needed - 1))
+    relative_flatness(objective(needed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

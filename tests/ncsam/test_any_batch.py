@@ -1,10 +1,26 @@
 """Training steps on batches of any form: gradients against those of plain torch, in float64."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from ncsam import ASAM, BSAM, GSAM, NCSAM, SAM, SANER, CoTeaching, FriendlySAM, Plain
+from ncsam import (
+    ASAM,
+    BSAM,
+    GSAM,
+    NCSAM,
+    SAM,
+    SANER,
+    CoTeaching,
+    FriendlySAM,
+    NoisyLabels,
+    Plain,
+    Split,
+    fit,
+)
 
 D = torch.float64
 cross_entropy = nn.CrossEntropyLoss()
@@ -249,3 +265,67 @@ def test_a_gradient_longer_than_half_precision_holds_has_a_perturbation():
     method.backward(x.half(), y)
     length = torch.sqrt(sum(t.double().square().sum() for t in method.ascent.perturbation)).item()
     assert length == pytest.approx(50.0, rel=0.01)
+
+
+def two_updates(model, x, y, *, rho, strength, rate):
+    """NCSAM written down once more: all labeled places are drawn, each epoch is one batch."""
+    weights = list(model.parameters())
+    for progress in (0.5, 1.0):
+        scores = model(x)
+        g = torch.autograd.grad(cross_entropy(scores, y), weights)
+        other = scores.detach().clone()
+        for row, column in (y != -100).nonzero().tolist():
+            other[row, y[row, column], column] = -math.inf
+        relabeled = torch.where(y == -100, y, other.argmax(1))
+        simulated = torch.autograd.grad(cross_entropy(model(x), relabeled), weights)
+        scale = strength * min(1.0, 2 * (3 - 2 * progress) * progress**2)
+        step = [rho * a / length(g) + scale * b for a, b in zip(g, simulated, strict=True)]
+        step = [part * min(1.0, rho / float(length(step))) for part in step]
+        moved = [w.detach().clone() for w in weights]
+        with torch.no_grad():
+            for w, part in zip(weights, step, strict=True):
+                w.add_(part)
+        descent = torch.autograd.grad(cross_entropy(model(x), y), weights)
+        with torch.no_grad():
+            for w, start, part in zip(weights, moved, descent, strict=True):
+                w.copy_(start - rate * part)
+
+
+def length(tensors):
+    return torch.cat([part.flatten() for part in tensors]).norm()
+
+
+def test_fit_trains_on_labels_of_positions_as_two_updates_by_hand():
+    model, x, y = dense_case()
+    truth = torch.where(y == 0, 2, y)
+    by_hand = copy.deepcopy(model)
+    two_updates(by_hand, x, y, rho=0.3, strength=0.2, rate=0.5)
+    method = NCSAM(model, nn.CrossEntropyLoss(), rho=0.3, flip_ratio=1.0, strength=0.2, warmup=0.0)
+    labels = NoisyLabels(truth, y, torch.eye(3, dtype=D), "given", 0.3, 0, "empirical")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    history = fit(method, optimizer, Split(x, y), labels, Split(x, truth), epochs=2, batch_size=6, seed=0)
+    for found, expected in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    last = {name: values[-1] for name, values in history.metrics.items()}
+    scores, labeled = by_hand(x).detach(), y != -100
+    hits = scores.argmax(1)[labeled]
+    assert last["train_loss"] == pytest.approx(cross_entropy(scores, y).item())
+    assert last["test_loss"] == pytest.approx(cross_entropy(scores, truth).item())
+    assert last["train_accuracy"] == (hits == y[labeled]).double().mean()
+    assert last["test_accuracy"] == last["train_clean_accuracy"] == (hits == truth[labeled]).double().mean()
+    wrong = (y != truth)[labeled]
+    assert last["memorized"] == (hits == 0)[wrong].double().mean()
+    assert last["recovered"] == (hits == 2)[wrong].double().mean()
+
+
+def test_fit_names_the_position_of_a_label_out_of_range():
+    model, x, y = dense_case()
+    wrong = y.clone()
+    wrong[3, 1] = 7
+    method = ncsam(model)
+    labels = NoisyLabels(y, wrong, torch.eye(3, dtype=D), "given", 0.1, 0, "empirical")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with pytest.raises(
+        ValueError, match="observed label of sample 3, position 1 is 7; the model has 3 outputs"
+    ):
+        fit(method, optimizer, Split(x, y), labels, Split(x, y), epochs=1, batch_size=6, seed=0)
