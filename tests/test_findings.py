@@ -405,9 +405,8 @@ def test_what_is_said_of_the_nine_cells_is_in_the_table():
     gap = "{:.2f} decades [{:.2f}, {:.2f}]".format(*(-jacobian[["estimate", "high", "low"]]))
     points = "{:.0f} points [{:.0f}, {:.0f}]".format(*accuracy)
     runs = table("redrawn-cells", "results")
-    traces = runs[runs["method"] == "SGD"].set_index(["dataset", "noise_kind", "noise_rate"])[
-        "jacobian_trace_observed_mean"
-    ]
+    runs = runs[runs["method"] == "SGD"].set_index(["dataset", "noise_kind", "noise_rate"])
+    traces = runs["jacobian_trace_observed_mean"].sort_index()
     pair = traces["mnist-5k", f"pair{REDRAWN}"]
     fashion = traces["fashion-mnist", "symmetric"]
     least = np.log10(traces["mnist-5k", "pair"] / pair).mean()
