@@ -27,10 +27,8 @@ CLAIMS = (
         controls=[
             Difference("test_accuracy", JACOBIAN_SAM, SAM, 0),
             Difference("test_accuracy", LOGIT_SAM, SGD, 0),
-            Difference("memorized", JACOBIAN_SAM, SGD, -1),
-            Difference("memorized", LOGIT_SAM, SGD, -1),
-            Difference("jacobian_trace_observed", LOGIT_SAM, SGD, -1),
-            Difference("jacobian_trace_observed", SAM, SGD, -1),
+            *(Difference("memorized", method, SGD, -1) for method in (JACOBIAN_SAM, LOGIT_SAM)),
+            *(Difference("jacobian_trace_observed", method, SGD, -1) for method in (LOGIT_SAM, SAM)),
             Difference("uncertainty_observed", SAM, SGD, 1),
             # the same perturbation with other gradients: equal radii do not make equal lengths
             Difference("perturbation_norm", JACOBIAN_SAM, SAM, 0),

@@ -6,6 +6,7 @@ import torch
 from ncsam import METHODS, SAM, Plain, Split, build_method, corrupt_labels, fit
 from tests.ncsam import small_network as small
 from tests.ranks import fully_sharded
+from tests.sharded.refusals import refusal
 
 INPUTS, TARGETS = small.batch(size=32)
 NEW_TARGETS = small.batch(seed=5, size=32)[1]
@@ -69,14 +70,6 @@ def steps(model, name, rows, micro_batch_size=None):
 
 def whole(tensors):
     return [tensor.full_tensor() for tensor in tensors]
-
-
-def refusal(attempt):
-    try:
-        attempt()
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def ncsams_step(rank):

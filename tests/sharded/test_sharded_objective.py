@@ -22,6 +22,7 @@ from landscape import (
     trace,
 )
 from tests.ranks import fully_sharded
+from tests.sharded.refusals import refusal
 
 INPUTS = torch.randn(38, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.randint(3, (38,), generator=torch.Generator().manual_seed(1))
@@ -135,14 +136,6 @@ def numbers(objective):
         "line": (along.loss, along.direction_norm),
         "part": products(objective.subset(parameters=lambda name: name.startswith("0"))),
     }
-
-
-def refusal(attempt):
-    try:
-        attempt()
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def refusals(rank, objective, model, mine):
