@@ -15,7 +15,8 @@ from landscape.ranks import ALONE, Ranks
 class Operator(Protocol):
     """A symmetric linear map of an n-dimensional space, known by its products.
 
-    `landscape.matrices.hessian.Hessian` is one, and so is any class with these members.
+    `landscape.matrices.hessian.Hessian` is one, and so is any class with these members. An operator whose vectors are
+    shared out over processes has `ranks` too (`landscape.ranks.Ranks`).
     """
 
     @property
@@ -30,12 +31,14 @@ class Operator(Protocol):
     def device(self) -> torch.device:
         """The device of the vectors."""
 
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that multiply together; `ALONE` for one that holds all entries of its vectors."""
-
     def __matmul__(self, block: Tensor) -> Tensor:
         """The operator times a block of vectors (n, k) in float64; the result (n, k) may have another dtype."""
+
+
+def ranks_of(operator: Operator) -> Ranks:
+    """The processes that multiply together; `ALONE` for one that holds all entries of its vectors."""
+    ranks: Ranks = getattr(operator, "ranks", ALONE)
+    return ranks
 
 
 @dataclass(frozen=True)

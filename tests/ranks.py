@@ -26,12 +26,12 @@ def on_two_ranks(main, *arguments):
     torch.multiprocessing.spawn(main, (port, *arguments), nprocs=2)
 
 
-def fully_sharded(model):
-    """The model under FSDP2, with each child that has weights as a unit of its own."""
+def fully_sharded(model, keeps_weights=()):
+    """The model under FSDP2, with each child that has weights as a unit of its own; some keep theirs whole."""
     # the import takes a second
     from torch.distributed.fsdp import fully_shard
 
-    for child in model.children():
+    for name, child in model.named_children():
         if any(True for _ in child.parameters()):
-            fully_shard(child)
+            fully_shard(child, reshard_after_forward=name not in keeps_weights)
     return fully_shard(model)

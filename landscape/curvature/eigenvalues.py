@@ -29,7 +29,7 @@ class TopEigenvalues(DrawnResult):
         "||H v - value v||: an eigenvalue lies within that distance", dims=("eigenvalue",)
     )
     errors: FloatArray = described(
-        "of the values: residual^2 / gap (Kato and Temple) for residuals up to 0.1%, else three residuals",
+        "of the values: three residuals",
         dims=("eigenvalue",),
     )
     converged: NDArray[np.bool_] = described(

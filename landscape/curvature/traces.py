@@ -89,8 +89,8 @@ def trace(
             estimate.
         part: share of the samples, such as 1/8, that are drawn at random with the seed. Most probes are multiplied on
             this part, and only some on all samples, for the difference (`landscape.krylov.two_levels`). The trace is
-            that of all samples, without bias. Products on the part count by their share. This pays if the part has some
-            thousand samples; with few samples it costs more than it saves.
+            that of all samples, without bias for a fixed budget. Products on the part count by their share. This pays
+            if the part has some thousand samples; with few samples it costs more than it saves.
         progress: called with the products spent on all samples and the most that may be spent. True writes a line on
             the terminal.
 
@@ -111,7 +111,7 @@ def trace(
     if part is not None and (deflate is not None or method == "hutch++"):
         raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
     if part is not None:
-        check_whole_vectors(objective, "trace by the help of a part")
+        check_whole_vectors(objective, "trace with the help of a part")
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
     asked: _Asked = {

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from landscape.operator import Operator, SymmetricOperator
+from landscape.operator import Operator, SymmetricOperator, ranks_of
 from landscape.progress import Progress, counted
 
 
@@ -30,4 +30,6 @@ def counted_products(
             spend(block[0].numel())
             return made
 
-        yield SymmetricOperator(product, operator.dimension, operator.dtype, operator.device, operator.ranks)
+        yield SymmetricOperator(
+            product, operator.dimension, operator.dtype, operator.device, ranks_of(operator)
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
-from landscape.operator import Operator
+from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,12 +28,11 @@ RANDOM_PART = 0.3
 A longer random vector finds more of the pairs that the start vectors miss, but the first pair converges later."""
 
 
-FINE = 1e-3
-"""Residuals of at most this share of the value tell eigenvalues apart that differ by some percent."""
-COARSE_ERROR = 3.0
-"""Error of a value with a larger residual, in residuals. An early Ritz vector may mix the eigenvectors of two near
-eigenvalues. The residual r is then the standard deviation of the mixture, and the upper eigenvalue is above the value
-by more than 3 r only if less than a tenth of the mixture is its own."""
+RESIDUALS = 3.0
+"""Error of a value, in residuals. Some eigenvalue lies within one residual (Weyl), but not always the wanted one: the
+Ritz vector may mix the eigenvectors of two near eigenvalues. The residual r is then the standard deviation of the
+mixture, and the upper eigenvalue is above the value by more than 3 r only if less than a tenth of the mixture is its
+own."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,12 @@ class Eigenpairs:
     Attributes:
         values: float64 (k,). Values, residuals, errors and converged are on the CPU.
         residuals: float64 (k,), ||A v - value v||. An eigenvalue of A lies within this distance of the value.
-        errors: float64 (k,), of the values: residual^2 / gap (Kato and Temple) if the residual is at most `FINE` times
-            the value, else `COARSE_ERROR` times the residual. In simulations with eigenvalues 1 to 10% apart the error
-            held for at least 9 in 10 start vectors. It is never below the rounding of the operator, for which 10 eps of
-            its dtype times the largest |value| is taken. (The eigenvalues of small networks' Hessians in float32 were
-            within 0.6 eps of those in float64.)
+        errors: float64 (k,), `RESIDUALS` times the residual. The error of a value that lies apart from all others is
+            far smaller, residual^2 / gap (Kato and Temple), but a search that may have missed an eigenvalue knows no
+            gap. In simulations with eigenvalues 0.1 to 10% apart the error held for at least 17 in 20
+            start vectors. It is never below the rounding of the operator, for which 10 eps of its dtype times the
+            largest |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of
+            those in float64.)
         converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
         vectors: (n, k), orthonormal columns, in the precision of the search.
         products: number of matrix-vector products spent.
@@ -114,7 +114,7 @@ def top_eigenpairs(
     Raises:
         ValueError: an argument is out of range.
     """
-    dimension, device, ranks = operator.dimension, operator.device, operator.ranks
+    dimension, device, ranks = operator.dimension, operator.device, ranks_of(operator)
     width, budget = _width_and_budget(dimension, k, which, tol, max_products, block, start)
     products = 0 if start is None else 1
     most = dimension if max_vectors is None else min(dimension, max_vectors)
@@ -168,7 +168,7 @@ def top_eigenpairs(
     return Eigenpairs(
         ritz.values[:k],
         ritz.residuals[:k].clamp(min=negligible),
-        _errors(ritz.values, ritz.residuals).clamp(min=negligible)[:k],
+        (RESIDUALS * ritz.residuals[:k]).clamp(min=negligible),
         converged[:k],
         basis[:, :size] @ ritz.combination[:, :k].to(basis),
         products,
@@ -177,7 +177,7 @@ def top_eigenpairs(
 
 def _empty_basis(operator: Operator, capacity: int) -> Tensor:
     """Room for vectors. Columns lie together, so that a pass over some of them reads no other."""
-    rows = operator.ranks.entries_of(operator.dimension)
+    rows = ranks_of(operator).entries_of(operator.dimension)
     return torch.zeros(capacity, rows, dtype=precision_of(operator.dtype), device=operator.device).T
 
 
@@ -253,14 +253,6 @@ def _ritz_pairs(
     return _RitzPairs(values, combination, torch.linalg.vector_norm(coupling @ combination[last], dim=0))
 
 
-def _errors(values: Tensor, residuals: Tensor) -> Tensor:
-    """Errors of Ritz values; see `Eigenpairs`. For the gap, the other values count as near as their residuals allow."""
-    distances = (values.unsqueeze(0) - values.unsqueeze(1)).abs().fill_diagonal_(float("inf"))
-    gaps = (distances - residuals).amin(1).clamp(min=1e-300)
-    is_fine = (residuals <= FINE * values.abs()) & (len(values) > 1)
-    return torch.where(is_fine, torch.minimum(residuals, residuals.square() / gaps), COARSE_ERROR * residuals)
-
-
 def _none_is_missed(keys: Tensor, residuals: Tensor, k: int) -> bool:
     """Whether the pair after the first k cannot belong to them.
 
@@ -308,8 +300,8 @@ def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor,
     product = operator @ basis[:, last]
     is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
     product = product.to(basis.dtype, copy=is_part)
-    coefficients = orthogonalize(product, basis[:, : last.stop], operator.ranks)
-    directions, coupling = orthonormal(product, operator.ranks)
+    coefficients = orthogonalize(product, basis[:, : last.stop], ranks_of(operator))
+    directions, coupling = orthonormal(product, ranks_of(operator))
     coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
     return directions, coefficients, coupling
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions
 from landscape.krylov.stopping import QUANTILE, WIDER_QUANTILE, sampled_until, student
-from landscape.operator import Operator
+from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
 
 METHODS = ("xtrace", "hutch++", "hutchinson")
@@ -94,7 +94,7 @@ def trace_and_squared_norm(
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     cost = PRODUCTS_PER_PROBE[method]
-    dimension, ranks = operator.dimension, operator.ranks
+    dimension, ranks = operator.dimension, ranks_of(operator)
     known = deflate or Deflation.empty(ranks.entries_of(dimension), operator.device)
     if ranks.share_vectors and (method != "hutchinson" or deflate is not None):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Trace and squared Frobenius norm of an operator, by the help of a cheap operator that resembles it."""
+"""Trace and squared Frobenius norm of an operator, with the help of a cheap operator that resembles it."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ def two_level_trace(
     """Estimates the trace and the squared norm of A from many probes of a cheap B, and few of the difference.
 
     tr A = tr B + E[w^T (A - B) w] for random signs w. Both terms are estimated without bias, from different probes, so
-    that the sum has no bias, whatever B is. The nearer B is to A, the fewer products with A are needed. The same holds
-    for the squared norm with ||A w||^2 - ||B w||^2.
+    that the sum of a fixed budget has no bias, whatever B is. Stopping by `rtol` adds a bias below the stated error.
+    The nearer B is to A, the fewer products with A are needed. The same holds for the squared norm with
+    ||A w||^2 - ||B w||^2.
 
     The level with the larger variance for its cost gets more probes. In the optimum of two levels both are equal (Giles
     2015, section 1.3). The interval is Student's, with Welch's degrees of freedom.
@@ -97,11 +98,19 @@ def two_level_trace(
     Raises:
         ValueError: an argument is out of range.
     """
+    if method not in ("xtrace", "hutchinson"):
+        raise ValueError(f"method: must be xtrace or hutchinson, got {method!r}")
+    if not 0 < share < 1:
+        raise ValueError(f"share: must lie between 0 and 1, got {share}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol: must be positive, got {rtol}")
+    if part.dimension != operator.dimension:
+        raise ValueError(f"part: has {part.dimension} rows, and the operator {operator.dimension}")
     on_part, differences = _levels(operator, part, share, method, max_products, generator)
-    least = math.ceil(FIRST * (on_part.cost + differences.cost))
+    least = max(math.ceil(FIRST * (on_part.cost + differences.cost)), FIRST * PRODUCTS_PER_PROBE[method])
     if max_products < least or min(on_part.most, differences.most) < FIRST:
         raise ValueError(
-            f"max_products: a trace by the help of a part needs at least {least}, and a matrix of at least "
+            f"max_products: a trace with the help of a part needs at least {least}, and a matrix of at least "
             f"{FIRST * PRODUCTS_PER_PROBE[method]} rows, got {max_products} and {operator.dimension}"
         )
     on_part.grow()

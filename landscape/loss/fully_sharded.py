@@ -81,6 +81,13 @@ def group_of(model: nn.Module) -> dist.ProcessGroup:
                 f"only the plain fully_shard over one dimension is measured{REMEDY}"
             )
         meshes.append(parameter.device_mesh)
+    if not isinstance(model, FSDPModule) and any(
+        isinstance(module, FSDPModule) and _keeps_weights(module) for module in model.modules()
+    ):
+        raise ValueError(
+            "model: a part of it was given to fully_shard with reshard_after_forward=False, and the whole model was "
+            "not; call fully_shard on the whole model too"
+        )
     if any(mesh != meshes[0] for mesh in meshes):
         raise ValueError(f"model: its weights are sharded over several meshes{REMEDY}")
     return meshes[0].get_group()
@@ -112,12 +119,23 @@ def copy_of_parts(model: nn.Module) -> nn.Module:
             }
         )
     result: nn.Module = copy.deepcopy(model, memo)
-    units = {id(memo[id(module)]) for module in sharded}
-    for module in sharded:
+    gathering = [module for module in sharded if module is model or not _keeps_weights(module)]
+    units = {id(memo[id(module)]) for module in gathering}
+    for module in gathering:
         places = tuple(_places_of(memo[id(module)], units, lengths))
         if places:
             Unit(group, places).watch(memo[id(module)])
     return result
+
+
+def _keeps_weights(module: Any) -> bool:
+    """Whether a unit's weights stay whole after its forward pass (`reshard_after_forward=False`).
+
+    Modules above the unit may then read these weights, such as an output layer that is tied to an embedding. The unit
+    above gathers them here, so that they are whole for as long.
+    """
+    group = module._get_fsdp_state()._fsdp_param_group
+    return group is not None and group.post_forward_mesh_info is None
 
 
 def _without_fsdp(value: Any) -> Any:

@@ -78,6 +78,11 @@ class Memory:
         """
         size = max(self.vector, 8 * self.parameters) if in_float64 else self.vector
         needed = vectors * size + self.vector
+        if self.group is not None:
+            # the parts of a sharded model differ in size, and ranks that go on would wait for those that raised
+            most = torch.tensor(needed, device=self.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX, group=self.group)
+            needed = int(most)
         if needed > self.budget:
             precision = " in float64" if size > self.vector else ""
             raise ValueError(

@@ -64,7 +64,9 @@ class Objective:
         parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. A parameter
             that the loss does not reach has zero rows and columns in the Hessian.
         dtype: of weights and floating-point data; the model's own if not given.
-        memory_budget: bytes that are kept between products at the same weights. The rest is computed at each product.
+        memory_budget: most bytes that the Objective and a measure keep: vectors as long as the weights, and results
+            that products at the same weights share. What does not fit of these results is computed at each product. A
+            measure whose fewest vectors do not fit is refused before it starts.
         linearize: whether products at the same weights are traced. A traced product costs a third to a half of double
             backward, and tracing takes some seconds. None traces as soon as the products, past or expected, cost about
             as much as tracing. If a model cannot be traced, None keeps direct products, and True raises an error.

@@ -1,7 +1,8 @@
 """SGD with a penalty on flatness itself: the trace of the Fisher matrix, or of the outputs' Jacobian, J^T J.
 
 SAM flattens by where it takes the gradient, and label noise by what is drawn. These methods descend on
-loss + strength * trace, so that flatness is what is set and everything else stays.
+loss + strength * trace, so that flatness is what is set and everything else stays. (The Fisher penalty holds the labels
+that it draws fixed, as its source does, and so leaves a term of the trace's gradient out.)
 
 Let J_i be the Jacobian of sample i's outputs in the weights, and v_i random with mean 0 and covariance C_i, independent
 over the B samples of a batch. The squared norm of the batch's mean of J_i^T v_i, times B, has the mean over the

@@ -66,6 +66,21 @@ def without_second_derivative():
     return Cubed(twice=False)
 
 
+class Tied(nn.Module):
+    """A network whose output layer reads the weights of a unit below it."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            self.first = nn.Linear(4, 3)
+            self.middle = nn.Linear(3, 4)
+        self.double()
+
+    def forward(self, inputs):
+        return nn.functional.linear(torch.tanh(self.middle(self.first(inputs))), self.first.weight)
+
+
 def dense(model, of_samples=loss_fn):
     """Loss, gradient, Hessian and Gauss-Newton matrix of all the data, by plain torch."""
     names = [name for name, _ in model.named_parameters()]
@@ -189,6 +204,8 @@ def measured(rank):
         found["differences"] = products(rough)
     found["warnings"] = [str(warning.message) for warning in caught]
     found["traffic"] = counts(layers=8, width=64)
+    tied = fully_sharded(Tied(), keeps_weights=("first",))
+    found["tied"] = products(Objective(tied, loss_fn, mine, chunk_size=10))
     found["refusals"] = refusals(rank, objective, model, mine)
     return found
 
@@ -217,6 +234,11 @@ def test_losses_and_gradients_are_those_of_all_samples_and_all_weights(objective
 def test_products_are_those_of_the_dense_matrix(objectives, truth, matrix):
     for found in objectives:
         close(found[matrix], truth[matrix] @ found["vector"])
+
+
+def test_weights_that_a_module_above_reads_are_whole_there(objectives):
+    for found in objectives:
+        close(found["tied"]["hessian"], dense(Tied())["hessian"] @ found["tied"]["vector"])
 
 
 def test_some_of_the_parameters_can_be_the_variables(objectives, truth):
