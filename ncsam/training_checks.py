@@ -57,7 +57,8 @@ def check_that_it_trains(
     """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for too many processes."""
     if method.requires.one_process and isinstance(method.model, DistributedDataParallel):
         raise ValueError(
-            f"method: {type(method).__name__} remembers samples, which processes do not share; train in one process"
+            f"method: {type(method).__name__} remembers samples or draws, which processes do not share; train in one "
+            "process"
         )
     if is_sharded(method.model):
         raise ValueError(
@@ -99,6 +100,11 @@ def check_settings(
     ):
         if value < least:
             raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if alignment_batches and labels.observed.ndim > 1:
+        raise ValueError(
+            "alignment_batches: compares gradients of rightly and wrongly labeled samples, and these labels are of "
+            "positions; give alignment_batches=0"
+        )
     if redraw not in ("never", "step"):
         raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")
     if redraw == "step":
@@ -123,6 +129,10 @@ def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_ou
         ("held_out", held_out.targets),
     ):
         _check_range(name, targets, classes, ignored)
+    if ignored is not None and bool((labels.observed == ignored).all()):
+        raise ValueError(
+            f"labels: every observed label is {ignored}, which the loss ignores; nothing can be learned"
+        )
     return classes
 
 

@@ -114,6 +114,11 @@ def _check_method(field: str, method: MethodSettings, study: Study) -> None:
         raise ValueError(
             f"{field}.mixup: mixes classes, which needs cross-entropy and a method without temporary or true labels"
         )
+    if study.training.compile and METHODS[method.name].requires.second_derivatives:
+        raise ValueError(
+            f"{field}.name: {method.name!r} differentiates the model twice, which a compiled one does not allow; leave "
+            "training.compile out"
+        )
     if study.measured and METHODS[method.name].predicts_by_several:
         raise ValueError(
             f"{field}.name: several networks of {method.name!r} predict together, and a landscape is one network's; "

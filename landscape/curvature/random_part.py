@@ -30,4 +30,9 @@ def random_part(objective: Objective, share: float, seed: int) -> Objective:
     # not the seed of the probes, which must not depend on the part
     drawn = int(np.random.SeedSequence([seed, samples]).generate_state(1)[0])
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(drawn))
-    return objective.subset(samples=order[: max(1, round(share * samples))])
+    try:
+        return objective.subset(samples=order[: max(1, round(share * samples))])
+    except ValueError as error:
+        raise ValueError(
+            f"part: the samples that were drawn do not do ({error}); take a larger part"
+        ) from error

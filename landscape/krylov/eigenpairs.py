@@ -146,10 +146,10 @@ def top_eigenpairs(
         negligible = rounding * ritz.values.abs().max()
         converged = ritz.residuals <= torch.clamp(tol * ritz.values.abs(), min=negligible)
         width = min(width, dimension - size)
-        found = size >= k and bool(converged[:k].all())
+        # a random vector also has a part in pairs that are more extreme; they show in the second block
+        found = size >= k and bool(converged[:k].all()) and (steps > 1 or size == dimension)
         if found and start is not None:
-            # the random vector also has a part in pairs that are more extreme; they show in the second block
-            found = steps > 1 and _none_is_missed(key(ritz.values), ritz.residuals, k)
+            found = _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:
             break
         columns = _next_block(directions, coupling, basis[:, :size], width, negligible, generator, ranks)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ncsam.methods.batches import Batch, Count, Forward, samples_in
-from ncsam.methods.passes import Passes, TrainingLoss
+from ncsam.methods.passes import Passes, TrainingLoss, check_batch
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
@@ -216,6 +216,7 @@ class Method(ABC):
         """Does what `backward` does, without counting gradients."""
         self._check_shards(self.passes.module)
         self._check_hooks()
+        check_batch(inputs, targets)
         if self.requires.peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
         if self.requires.classes and not isinstance(targets, Tensor):

@@ -87,6 +87,15 @@ def _checked_scalar(loss: Tensor) -> Tensor:
     return loss
 
 
+def check_batch(inputs: Batch, targets: Batch) -> None:
+    """Raises ValueError for an empty batch, and for inputs and targets of unequal number."""
+    samples = samples_in(inputs)
+    if samples == 0:
+        raise ValueError("inputs: the batch is empty")
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
+        raise ValueError(f"targets: {len(targets)} for {samples} inputs")
+
+
 def piece_sizes(samples: int, size: int) -> list[int]:
     """The sizes of the pieces in which the samples pass through the model.
 
@@ -343,10 +352,6 @@ class Passes:
     def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
         """Share of the batch, inputs, targets and indices of each micro-batch."""
         samples, size = samples_in(inputs), self.micro_batch_size
-        if samples == 0:
-            raise ValueError("inputs: the batch is empty")
-        if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
-            raise ValueError(f"targets: {len(targets)} for {samples} inputs")
         if size is not None and size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
         if size is None or samples is None or size >= samples:

@@ -14,6 +14,7 @@ class Requirements:
         one_process: a single process, because what the method remembers of samples cannot be shared among processes.
         mixable_inputs: inputs that are numbers and can be mixed, such as images, and no tokens.
         classes: targets that are classes, not probabilities of classes.
+        second_derivatives: a model that can be differentiated twice, which a compiled one cannot.
         whole_weights: weights that lie whole on each rank, which those of a model under FSDP2 do not.
     """
 
@@ -21,4 +22,5 @@ class Requirements:
     one_process: bool = False
     mixable_inputs: bool = False
     classes: bool = False
+    second_derivatives: bool = False
     whole_weights: bool = False

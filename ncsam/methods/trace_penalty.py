@@ -43,15 +43,20 @@ class TracePenalty(Method):
         warmup: share of the training with ordinary gradients.
 
     Raises:
-        ValueError: the strength is negative or not finite, or the warm-up is no share.
+        ValueError: the model is compiled, the strength is negative or not finite, or the warm-up is no share.
     """
 
-    requires = Requirements(one_process=True)
+    requires = Requirements(one_process=True, second_derivatives=True)
 
     def __init__(
         self, model: nn.Module, loss_fn: LossFunction, *, seed: int, strength: float, warmup: float = 0.0
     ) -> None:
         super().__init__(model, loss_fn, warmup=warmup)
+        if hasattr(model, "_orig_mod"):
+            raise ValueError(
+                f"model: is compiled, and {type(self).__name__} differentiates it twice, which torch.compile cannot do; "
+                "give the module itself"
+            )
         check_not_negative("strength", strength)
         self.seed = seed
         self.strength = strength
@@ -84,6 +89,8 @@ class TracePenalty(Method):
         """An estimate of the trace at the current weights, with its graph; its draw is that of the next step."""
         mean = self.drawn_mean(outputs, generator_of_step(self.seed, self.steps))
         parameters = trainable_parameters(self.passes.module)
+        if not parameters:
+            raise ValueError("model: none of its parameters requires a gradient")
         found = torch.autograd.grad(mean, parameters, create_graph=True, allow_unused=True)
         norm = torch.stack([part.square().sum() for part in found if part is not None]).sum()
         return len(outputs) * norm

@@ -138,3 +138,17 @@ def cut_into_pieces():
 def test_what_cannot_be_penalized_is_refused_by_name(field):
     with pytest.raises(ValueError, match=f"^{field}: "):
         REFUSED[field]()
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_batches_and_models_that_no_method_takes_are_refused(name):
+    inputs, targets = batch()
+    frozen = network().requires_grad_(False)
+    with pytest.raises(ValueError, match=r"^inputs: the batch is empty"):
+        PENALTIES[name](network(), loss_fn, seed=0, strength=1.0).backward(inputs[:0], targets[:0])
+    with pytest.raises(ValueError, match=r"^targets: 1 for 16 inputs"):
+        PENALTIES[name](network(), loss_fn, seed=0, strength=1.0).backward(inputs, targets[:1])
+    with pytest.raises(ValueError, match=r"^model: none of its parameters"):
+        PENALTIES[name](frozen, loss_fn, seed=0, strength=1.0).backward(inputs, targets)
+    with pytest.raises(ValueError, match=r"^model: is compiled"):
+        PENALTIES[name](torch.compile(network()), loss_fn, seed=0, strength=1.0)

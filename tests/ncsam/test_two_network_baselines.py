@@ -326,7 +326,7 @@ def test_they_are_refused_on_several_processes(name, monkeypatch):
     optimizer = torch.optim.SGD(method.parameters(), lr=RATE)
     check_that_it_trains(method, optimizer, None)
     monkeypatch.setattr(training_checks, "DistributedDataParallel", nn.Sequential)
-    with pytest.raises(ValueError, match="^method: .* remembers samples, which processes do not share"):
+    with pytest.raises(ValueError, match="^method: .* remembers samples or draws, which processes"):
         check_that_it_trains(method, optimizer, None)
 
 

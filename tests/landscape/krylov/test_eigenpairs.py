@@ -252,3 +252,16 @@ def test_all_pairs_converge_where_the_budget_reaches_for_a_whole_basis(tol):
     assert pairs.converged.all()
     assert pairs.products <= 180
     np.testing.assert_allclose(pairs.values, torch.linalg.eigvalsh(matrix)[:3], atol=max(tol**2, 1e-12))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_nearly_scalar_matrix_does_not_end_the_search_at_its_first_vector(seed):
+    n = 5000
+    top = torch.nn.functional.normalize(torch.arange(1.0, n + 1, dtype=torch.float64), dim=0)
+
+    def multiply(vectors):
+        return 0.9 * vectors + 0.1 * top.unsqueeze(1) * (top @ vectors)
+
+    operator = SymmetricOperator(multiply, n, torch.float64, torch.device("cpu"))
+    pairs = top_eigenpairs(operator, 1, tol=0.03, generator=torch.Generator().manual_seed(seed))
+    assert pairs.values[0] == pytest.approx(1.0)

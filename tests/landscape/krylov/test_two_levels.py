@@ -109,5 +109,5 @@ def test_nan_is_reported_as_nan_and_not_converged():
 
 
 def test_too_few_products_are_named():
-    with pytest.raises(ValueError, match="max_products: .* at least 9"):
+    with pytest.raises(ValueError, match="max_products: .* at least 12"):
         estimated(0, max_products=8)
