@@ -20,4 +20,5 @@ def test_the_page_says_what_the_tables_say():
         f"{sizes['one eigenvalue']} for the largest eigenvalue, in {memory.loc['one eigenvalue', 'seconds']} s"
         in page
     )
+    assert f"{sizes['sharpness']} for the sharpness, in {memory.loc['sharpness', 'seconds']} s" in page
     assert f"{sizes['a step of SAM']} for a step of SAM" in page

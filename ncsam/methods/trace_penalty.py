@@ -54,8 +54,8 @@ class TracePenalty(Method):
         super().__init__(model, loss_fn, warmup=warmup)
         if hasattr(model, "_orig_mod"):
             raise ValueError(
-                f"model: is compiled, and {type(self).__name__} differentiates it twice, which torch.compile cannot do; "
-                "give the module itself"
+                f"model: is compiled, and {type(self).__name__} differentiates it twice, which torch.compile cannot "
+                "do; give the module itself"
             )
         check_not_negative("strength", strength)
         self.seed = seed
