@@ -265,3 +265,14 @@ def test_a_nearly_scalar_matrix_does_not_end_the_search_at_its_first_vector(seed
     operator = SymmetricOperator(multiply, n, torch.float64, torch.device("cpu"))
     pairs = top_eigenpairs(operator, 1, tol=0.03, generator=torch.Generator().manual_seed(seed))
     assert pairs.values[0] == pytest.approx(1.0)
+
+
+def test_any_class_with_the_members_of_an_operator_is_one():
+    class Diagonal:
+        dimension, dtype, device = 50, torch.float64, torch.device("cpu")
+
+        def __matmul__(self, block):
+            return torch.arange(50.0, dtype=torch.float64).unsqueeze(1) * block
+
+    pairs = top_eigenpairs(Diagonal(), 1, generator=torch.Generator().manual_seed(0))
+    assert pairs.values[0] == pytest.approx(49)
