@@ -28,3 +28,11 @@ def rows_under(page, heading):
     end = next((n for n, line in enumerate(lines) if n > first and not line.startswith("|")), len(lines))
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:end]]
     return table[0], table[2:]
+
+
+def assert_said(said):
+    """The pages of docs/, by name, hold these words, wherever their lines break."""
+    for name, numbers in said.items():
+        page = sentences_of(name)
+        for number in numbers:
+            assert number in page, (name, number)

@@ -321,20 +321,19 @@ def search(
     Raises:
         ValueError: the vectors of an ascent do not fit into the memory budget.
     """
-    what = "a search for the sharpness"
-    objective.memory.check_room(LEAST_VECTORS, what)
+    objective.memory.check_room(LEAST_VECTORS, what := "a search for the sharpness")
     points = remembered_points(objective)
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
     columns = list(directions().to(objective.theta).T) if is_finite else []
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
-        if points == 0 and isinstance(neighborhood.scale, float):
-            # the weights take the place of the offset, so that no vector more is held
-            loss, gradient = objective.value_and_gradient(offset.add_(objective.theta))
+        # the weights may take the place of the offset, so that no vector more is held
+        in_place = points == 0 and isinstance(neighborhood.scale, float)
+        weights = offset.add_(objective.theta) if in_place else neighborhood.weights(objective.theta, offset)
+        loss, gradient = objective.value_and_gradient(weights)
+        if in_place:
             offset.sub_(objective.theta)
-        else:
-            loss, gradient = objective.value_and_gradient(neighborhood.weights(objective.theta, offset))
         spend(1)
         return float(loss - center), neighborhood.slope(gradient)
 

@@ -1,0 +1,151 @@
+"""What docs/findings.md and docs/answer.md say of the penalty on flatness and of the nine cells is in the tables."""
+
+import re
+
+import numpy as np
+import pytest
+
+from analysis.claims.variants import REDRAWN
+from tests.doc_pages import assert_said, page_named, table_named
+
+
+@pytest.fixture(scope="module")
+def effects():
+    verdicts = table_named("trace-penalty-verdicts")
+    assert set(verdicts["claim_verdict"]) == {"supported in these cells"}
+    return verdicts.set_index("effect")
+
+
+@pytest.fixture(scope="module")
+def results():
+    return table_named("trace-penalty-results").set_index(["method", "noise_rate"])
+
+
+def over_sgd(effects, words, method="penalty on tr J^T J", sign="<"):
+    return effects.loc[f"{words}: {method} less SGD {sign} 0"]
+
+
+def test_what_is_said_of_the_penalty_against_sgd_is_in_the_table(effects, results):
+    accuracy = over_sgd(effects, "clean test accuracy, last epoch", sign=">")
+    low, high = (100 * accuracy[name] for name in ("low", "high"))
+    fisher = "penalty on the Fisher trace"
+    recovered = "true labels of wrongly labeled samples recovered"
+    decades = f"{-over_sgd(effects, 'tr J^T J, observed labels')['estimate']:.2f} decades"
+    fewer = f"{-100 * over_sgd(effects, 'wrong labels memorized')['estimate']:.0f} points"
+    gain = f"{100 * accuracy['estimate']:.1f} points"
+    unsure = over_sgd(effects, "uncertainty of the predictions, observed labels", sign=">")["estimate"]
+    by_fisher = [
+        over_sgd(effects, words, fisher, sign)["estimate"]
+        for words, sign in (("clean test accuracy, last epoch", ">"), ("tr J^T J, observed labels", "<"))
+    ]
+    all_and_best = [
+        100 * over_sgd(effects, recovered + epoch, sign=">")["estimate"] for epoch in ("", ", best epoch")
+    ]
+    of_best = results["best_test_accuracy_mean"]
+    best = 100 * (of_best.loc["penalty on tr JJ"] - of_best.loc["SGD"])
+    assert over_sgd(effects, "sharpness elementwise, true labels")["verdict"] == "inconclusive"
+    assert_said(
+        {
+            "findings": (
+                f"lowers tr JᵀJ by {decades} against SGD; the network memorizes {fewer} fewer",
+                f"is {gain} more accurate [{low:.1f}, {high:.1f}]",
+                "gives {:.0f} points more of the wrongly labeled samples their true label, and {:.1f} points more "
+                "in the best".format(*all_and_best),
+                f"{100 * by_fisher[0]:.1f} points of accuracy, and a tr JᵀJ lower by {-by_fisher[1]:.2f} decades",
+                "gains {:.1f}, {:.1f} and {:.1f} points at".format(*best),
+                f"(uncertainty {unsure:+.2f}",
+            ),
+            "answer": (
+                f"has a tr JᵀJ {decades} below that of SGD, memorizes {fewer} fewer wrong labels and is {gain} more",
+                f"tr JᵀJ -{decades}, wrong labels memorized -{fewer}, accuracy +{gain}",
+            ),
+        }
+    )
+
+
+def test_what_is_said_of_the_penalty_against_other_methods_is_in_the_table(effects, results):
+    sam, penalty, fisher = (results.loc[name] for name in ("SAM", "penalty on tr JJ", "Fisher penalty"))
+    flatter = sam["jacobian_trace_observed_mean"] / penalty["jacobian_trace_observed_mean"]
+    behind = 100 * (sam["test_accuracy_mean"] - penalty["test_accuracy_mean"])
+    whole = effects.loc[
+        "clean test accuracy, last epoch: penalty on tr J^T J less SAM = 0, within the margin"
+    ]
+    less = [100 * whole[name] for name in ("estimate", "low", "high")]
+    sharper = fisher["jacobian_trace_observed_mean"] / penalty["jacobian_trace_observed_mean"]
+    better = 100 * (fisher["test_accuracy_mean"] - penalty["test_accuracy_mean"])
+    assert_said(
+        {
+            "findings": (
+                f"tr JᵀJ is {flatter[0.2]:.1f} and {flatter[0.4]:.1f} times lower than SAM's, and its accuracy "
+                f"{behind[0.2]:.1f} and {behind[0.4]:.1f} points lower",
+                f"sharper than SAM and {behind[0.6]:.1f} points behind",
+                "{:.1f} points [{:.1f}, {:.1f}] over the three".format(*less),
+                f"is {sharper[0.2]:.0f} times that of the Jacobian penalty, and it is {better[0.2]:.1f} points more",
+            ),
+            "answer": (f"is {-less[0]:.1f} points less accurate than SAM",),
+        }
+    )
+
+
+NAMES = {"mnist-5k": "MNIST digits", "fashion-mnist": "Fashion-MNIST"}
+
+
+def cell_rows():
+    """One row for each cell of the nine: tr J^T J and accuracy of SGD with fixed and with redrawn labels."""
+    results = table_named("redrawn-cells-results")
+    results = results[(results["method"] == "SGD") & (results["noise_rate"] > 0)]
+    is_redrawn = results["noise_kind"].str.endswith(REDRAWN)
+    cell = ["dataset", "noise_kind", "noise_rate"]
+    results = results.assign(noise_kind=results["noise_kind"].str.removesuffix(REDRAWN))
+    fixed, redrawn = (results[chosen].set_index(cell) for chosen in (~is_redrawn, is_redrawn))
+    return [
+        "| {} | {} | {:.0%} | {:,.0f} | {:,.0f} | {:.1f} | {:.1f} |".format(
+            NAMES[place[0]],
+            *place[1:],
+            *(runs.loc[place, "jacobian_trace_observed_mean"] for runs in (fixed, redrawn)),
+            *(100 * runs.loc[place, "test_accuracy_mean"] for runs in (fixed, redrawn)),
+        )
+        for place in fixed.index
+    ]
+
+
+def test_the_table_of_the_nine_cells_is_the_committed_one():
+    (section,) = re.findall(r"<!-- redrawn-cells -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
+    assert section.splitlines()[2:] == cell_rows()
+
+
+def test_what_is_said_of_the_nine_cells_is_in_the_table():
+    verdicts = table_named("redrawn-cells-verdicts")
+    assert set(verdicts["claim_verdict"]) == {"supported"}
+    effects = verdicts.set_index("effect")
+
+    def of(words, sign):
+        row = effects.loc[f"{words}, SGD: redrawn labels less fixed ones {sign} 0"]
+        assert row["verdict"] == "supported"
+        return row[["estimate", "low", "high"]]
+
+    jacobian, relative = of("tr J^T J, observed labels", "<"), of("sharpness elementwise, true labels", "<")
+    accuracy = 100 * of("clean test accuracy, last epoch", ">")
+    gap = "{:.2f} decades [{:.2f}, {:.2f}]".format(*(-jacobian[["estimate", "high", "low"]]))
+    points = "{:.0f} points [{:.0f}, {:.0f}]".format(*accuracy)
+    runs = table_named("redrawn-cells-results")
+    runs = runs[runs["method"] == "SGD"].set_index(["dataset", "noise_kind", "noise_rate"])
+    traces = runs["jacobian_trace_observed_mean"].sort_index()
+    pair = traces["mnist-5k", f"pair{REDRAWN}"]
+    fashion = traces["fashion-mnist", "symmetric"]
+    least = np.log10(traces["mnist-5k", "pair"] / pair).mean()
+    assert_said(
+        {
+            "findings": (
+                f"tr JᵀJ is {gap} below",
+                "relative sharpness {:.2f} [{:.2f}, {:.2f}] below".format(
+                    *(-relative[["estimate", "high", "low"]])
+                ),
+                f"accuracy {points} above",
+                f"that of pair noise, {least:.1f} decades",
+                f"{pair.min():,.0f} to {pair.max():,.0f} at all three rates",
+                f"falls from {fashion[0.0]:,.0f} without wrong labels to {fashion[0.6]:,.0f} with 60%",
+            ),
+            "answer": (f"by {gap} over nine cells", f"accuracy {points} higher"),
+        }
+    )
