@@ -1,4 +1,4 @@
-"""The trace by the help of a part of the samples, beside the plain way, and beside curvlinops where that is installed.
+"""The trace with the help of a part of the samples, beside the plain way, and beside curvlinops if it is installed.
 
     pip install -c constraints.txt -e '.[bench]'
     python bench/part_of_samples.py              # some 10 minutes on one core

@@ -19,14 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from landscape import Objective
+from landscape.krylov.eigenpairs import most_vectors
 from landscape.loss import fully_sharded
 
 TABLES = Path(__file__).parents[1] / "docs" / "tables"
 WEIGHTS = (10**8, 10**9, 10**10)
 RANKS = 64
 BYTES = 4
-VECTORS_OF_ONE_EIGENVALUE = 21
-"""`landscape.krylov.eigenpairs.most_vectors(1)`, the vectors of a search that has room for them."""
 
 
 class Counter:
@@ -103,7 +102,7 @@ def plan(constants: list[dict[str, str]]) -> list[dict[str, object]]:
             {
                 "weights": f"{weights:.0e}",
                 "vector": f"{whole / RANKS:.3g}",
-                "one_eigenvalue": f"{whole / RANKS * (VECTORS_OF_ONE_EIGENVALUE + 1):.3g}",
+                "one_eigenvalue": f"{whole / RANKS * (most_vectors(1) + 1):.3g}",
                 "product_traffic": f"{sizes * whole * (RANKS - 1) / RANKS:.3g}",
             }
         )

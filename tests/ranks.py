@@ -26,12 +26,19 @@ def on_two_ranks(main, *arguments):
     torch.multiprocessing.spawn(main, (port, *arguments), nprocs=2)
 
 
-def fully_sharded(model, keeps_weights=()):
-    """The model under FSDP2, with each child that has weights as a unit of its own; some keep theirs whole."""
+def fully_sharded(model):
+    """The model under FSDP2, with each child that has weights as a unit of its own."""
     # the import takes a second
     from torch.distributed.fsdp import fully_shard
 
-    for name, child in model.named_children():
+    for child in model.children():
         if any(True for _ in child.parameters()):
-            fully_shard(child, reshard_after_forward=name not in keeps_weights)
+            fully_shard(child)
     return fully_shard(model)
+
+
+def keeps_weights(module):
+    """The module as a unit of FSDP2 whose weights stay whole after its forward pass."""
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(module, reshard_after_forward=False)

@@ -34,5 +34,5 @@ def random_part(objective: Objective, share: float, seed: int) -> Objective:
         return objective.subset(samples=order[: max(1, round(share * samples))])
     except ValueError as error:
         raise ValueError(
-            f"part: the samples that were drawn do not do ({error}); take a larger part"
+            f"part: the samples that were drawn cannot be measured ({error}); take a larger part"
         ) from error

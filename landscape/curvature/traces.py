@@ -108,9 +108,9 @@ def trace(
         fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
         method = "xtrace" if fits and not objective.ranks.share_vectors else "hutchinson"
     objective.memory.check_room(VECTORS, "trace", in_float64=True)
-    if part is not None and (deflate is not None or method == "hutch++"):
-        raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
     if part is not None:
+        if deflate is not None or method == "hutch++":
+            raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
         check_whole_vectors(objective, "trace with the help of a part")
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))

@@ -48,7 +48,8 @@ class Eigenpairs:
             start vectors. It is never below the rounding of the operator, for which 10 eps of its dtype times the
             largest |value| is taken. (The eigenvalues of small networks' Hessians in float32 were within 0.6 eps of
             those in float64.)
-        converged: bool (k,), whether the residual is at most tol |value|, or is rounding.
+        converged: bool (k,), whether the residual is at most tol |value|, or is rounding; False after a single block,
+            which cannot show more extreme pairs.
         vectors: (n, k), orthonormal columns, in the precision of the search.
         products: number of matrix-vector products spent.
     """
@@ -144,10 +145,11 @@ def top_eigenpairs(
 
         ritz = _ritz_pairs(projected[:size, :size], coupling, last, key)
         negligible = rounding * ritz.values.abs().max()
-        converged = ritz.residuals <= torch.clamp(tol * ritz.values.abs(), min=negligible)
+        # the first vectors also have a part in pairs that are more extreme; these show in the second block
+        may_end = steps > 1 or size == dimension
+        converged = (ritz.residuals <= torch.clamp(tol * ritz.values.abs(), min=negligible)) & may_end
         width = min(width, dimension - size)
-        # a random vector also has a part in pairs that are more extreme; they show in the second block
-        found = size >= k and bool(converged[:k].all()) and (steps > 1 or size == dimension)
+        found = size >= k and bool(converged[:k].all())
         if found and start is not None:
             found = _none_is_missed(key(ritz.values), ritz.residuals, k)
         if found or width == 0 or products + width > budget:

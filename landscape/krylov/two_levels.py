@@ -49,12 +49,12 @@ class _Level:
         return self.drawn * self.cost
 
     @property
-    def next(self) -> int:
+    def next_count(self) -> int:
         """The number of probes of the next look."""
         return min(max(int(GROWTH * self.drawn), FIRST), self.most)
 
     def grow(self) -> None:
-        wanted = self.next
+        wanted = self.next_count
         self.probes.grow(wanted - self.drawn)
         self.drawn = wanted
         self.means = tuple(
@@ -161,7 +161,7 @@ def _to_grow(on_part: _Level, differences: _Level, max_products: int) -> _Level 
     fitting = [
         level
         for level in (on_part, differences)
-        if level.next > level.drawn and (level.next - level.drawn) * level.cost <= rest
+        if level.next_count > level.drawn and (level.next_count - level.drawn) * level.cost <= rest
     ]
     return max(fitting, key=variance_for_cost, default=None)
 

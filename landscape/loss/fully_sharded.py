@@ -119,10 +119,13 @@ def copy_of_parts(model: nn.Module) -> nn.Module:
             }
         )
     result: nn.Module = copy.deepcopy(model, memo)
-    gathering = [module for module in sharded if module is model or not _keeps_weights(module)]
-    units = {id(memo[id(module)]) for module in gathering}
-    for module in gathering:
-        places = tuple(_places_of(memo[id(module)], units, lengths))
+    units = {id(memo[id(module)]) for module in sharded}
+    kept = [module for module in sharded if module is not model and _keeps_weights(module)]
+    for module in sharded:
+        if module in kept:
+            continue
+        holders = [module, *kept] if module is model else [module]
+        places = tuple(place for holder in holders for place in _places_of(memo[id(holder)], units, lengths))
         if places:
             Unit(group, places).watch(memo[id(module)])
     return result
@@ -131,8 +134,8 @@ def copy_of_parts(model: nn.Module) -> nn.Module:
 def _keeps_weights(module: Any) -> bool:
     """Whether a unit's weights stay whole after its forward pass (`reshard_after_forward=False`).
 
-    Modules above the unit may then read these weights, such as an output layer that is tied to an embedding. The unit
-    above gathers them here, so that they are whole for as long.
+    Other modules may then read these weights, such as an output layer that is tied to an embedding. The whole model
+    gathers them here, so that they are whole in all of its forward pass.
     """
     group = module._get_fsdp_state()._fsdp_param_group
     return group is not None and group.post_forward_mesh_info is None

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-import torch
-import torch.distributed as dist
+from landscape.ranks import ALONE, Ranks
 
 
 class Releasable(Protocol):
@@ -29,22 +28,20 @@ class Memory:
         budget: bytes that may be kept.
         parameters: number of weights of this rank.
         vector: bytes of a vector as long as the weights, in float32 at least.
-        device: of such vectors.
-        group: the ranks that measure together; None for one process.
+        ranks: the processes that measure together.
         used: bytes that are kept now.
     """
 
     budget: int
     parameters: int
     vector: int
-    device: torch.device
-    group: dist.ProcessGroup | None = None
+    ranks: Ranks = ALONE
     used: int = 0
     _shared: dict[type, Any] = field(default_factory=dict)
 
     def empty(self) -> Memory:
         """The same budget, of which nothing is used."""
-        return Memory(self.budget, self.parameters, self.vector, self.device, self.group)
+        return Memory(self.budget, self.parameters, self.vector, self.ranks)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """The object under a key, such as the class of a matrix. It is made when it is first asked for.
@@ -78,11 +75,8 @@ class Memory:
         """
         size = max(self.vector, 8 * self.parameters) if in_float64 else self.vector
         needed = vectors * size + self.vector
-        if self.group is not None:
-            # the parts of a sharded model differ in size, and ranks that go on would wait for those that raised
-            most = torch.tensor(needed, device=self.device)
-            dist.all_reduce(most, dist.ReduceOp.MAX, group=self.group)
-            needed = int(most)
+        # the parts of a sharded model differ in size, and ranks that go on would wait for those that raised
+        needed = max(self.ranks.gathered(needed))
         if needed > self.budget:
             precision = " in float64" if size > self.vector else ""
             raise ValueError(
@@ -108,14 +102,12 @@ class Memory:
         self.check_room(least, what)
         if self.used + (least + 1) * self.vector > self.budget:
             self.release()
-        count = torch.tensor(max(least, min(most, (self.budget - self.used) // self.vector - 1)))
-        if self.group is not None:
-            count = count.to(self.device)
-            dist.all_reduce(count, op=dist.ReduceOp.MIN, group=self.group)
-        nbytes = int(count) * self.vector
+        fitting = (self.budget - self.used) // self.vector - 1
+        count = min(self.ranks.gathered(max(least, min(most, fitting))))
+        nbytes = count * self.vector
         self.used += nbytes
         try:
-            yield int(count)
+            yield count
         finally:
             self.used -= nbytes
 

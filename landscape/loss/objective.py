@@ -391,7 +391,7 @@ class Objective:
         self.gradients = 0
         self.products = 0
         vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
-        self.memory = Memory(self.memory_budget, len(self.theta), vector, self.device, self.ranks.group)
+        self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.summed(totals).tolist()

@@ -351,6 +351,7 @@ class Passes:
 
     def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
         """Share of the batch, inputs, targets and indices of each micro-batch."""
+        check_batch(inputs, targets)
         samples, size = samples_in(inputs), self.micro_batch_size
         if size is not None and size < 1:
             raise ValueError(f"micro_batch_size: must be at least 1, got {size}")

@@ -21,7 +21,7 @@ from landscape import (
     top_eigenvalues,
     trace,
 )
-from tests.ranks import fully_sharded
+from tests.ranks import fully_sharded, keeps_weights
 from tests.sharded.refusals import refusal
 
 INPUTS = torch.randn(38, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -56,7 +56,7 @@ class Cubed(nn.Module):
 
 
 def network(middle=nn.Tanh):
-    """Of 3 rows and of 7, which two ranks share unequally."""
+    """A network whose layers have 7, 1 and 3 rows. Two ranks cannot share these equally."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         return nn.Sequential(nn.Linear(4, 7), middle(), nn.Linear(7, 1), nn.Linear(1, 3)).double()
@@ -67,18 +67,17 @@ def without_second_derivative():
 
 
 class Tied(nn.Module):
-    """A network whose output layer reads the weights of a unit below it."""
+    """A network whose output layer reads the weights of a layer inside of another unit."""
 
     def __init__(self):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(2)
-            self.first = nn.Linear(4, 3)
-            self.middle = nn.Linear(3, 4)
+            self.body = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4), nn.Tanh())
         self.double()
 
     def forward(self, inputs):
-        return nn.functional.linear(torch.tanh(self.middle(self.first(inputs))), self.first.weight)
+        return nn.functional.linear(self.body(inputs), self.body[0].weight)
 
 
 def dense(model, of_samples=loss_fn):
@@ -204,8 +203,9 @@ def measured(rank):
         found["differences"] = products(rough)
     found["warnings"] = [str(warning.message) for warning in caught]
     found["traffic"] = counts(layers=8, width=64)
-    tied = fully_sharded(Tied(), keeps_weights=("first",))
-    found["tied"] = products(Objective(tied, loss_fn, mine, chunk_size=10))
+    tied = Tied()
+    keeps_weights(tied.body[0])
+    found["tied"] = products(Objective(fully_sharded(tied), loss_fn, mine, chunk_size=10))
     found["refusals"] = refusals(rank, objective, model, mine)
     return found
 
@@ -236,7 +236,7 @@ def test_products_are_those_of_the_dense_matrix(objectives, truth, matrix):
         close(found[matrix], truth[matrix] @ found["vector"])
 
 
-def test_weights_that_a_module_above_reads_are_whole_there(objectives):
+def test_weights_that_another_unit_reads_are_whole_there(objectives):
     for found in objectives:
         close(found["tied"]["hessian"], dense(Tied())["hessian"] @ found["tied"]["vector"])
 
