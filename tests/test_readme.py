@@ -1,5 +1,6 @@
 """Every snippet and every command of the README runs."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -46,16 +47,23 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
 
 
-def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+@pytest.fixture(scope="module")
+def after_commands(readme, folder):
+    """The folder after the page's commands ran in it, in the order of the page."""
     commands = [
         line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ncsam ")
     ]
     assert len(commands) == 4
-    for command in commands:
-        arguments = shlex.split(command, comments=True)[1:]
-        assert cli.main([*arguments, *(["--engine", "serial"] if "study" in arguments else [])]) == 0, command
+    with contextlib.chdir(folder):
+        for command in commands:
+            arguments = shlex.split(command, comments=True)[1:]
+            engine = ["--engine", "serial"] if "study" in arguments else []
+            assert cli.main([*arguments, *engine]) == 0, command
+    return folder
 
+
+def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, after_commands, monkeypatch, capsys):
+    monkeypatch.chdir(after_commands)
     snippets = blocks(readme, "python")
     assert len(snippets) == 2
     names = {}
@@ -85,11 +93,11 @@ def test_badges_say_what_the_package_says(readme, pytestconfig):
     assert f"version = {{{project['version']}}}" in readme
 
 
-def test_the_picture_is_drawn_from_stored_results(tmp_path, pytestconfig, folder):
+def test_the_picture_is_drawn_from_stored_results(tmp_path, pytestconfig, after_commands):
     """By the script that the page names, from a study's folder; the picture that lies there is small."""
     picture = pytestconfig.rootpath / "figures/gallery/sgd_beside_sam.png"
     assert picture.stat().st_size < 300 * 1024
-    results = folder / "results/quick"
+    results = after_commands / "results/quick"
     script = pytestconfig.rootpath / "bench/readme_picture.py"
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
     command = [sys.executable, script, results, "--out", tmp_path / "drawn.png"]
