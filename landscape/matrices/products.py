@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -95,7 +96,8 @@ class Products:
         self._outputs: Outputs = partial(outputs_at, model, layout, forward)
         self._loss_fn = loss_fn
         self._chunks = chunks
-        self._memory = memory
+        # the memory holds these products; a cycle would keep the weights after the last use
+        self._memory: Memory = weakref.proxy(memory)
         self._linearize = linearize
         self._compile_mode = compile_mode
         self._seen: tuple[Tensor, int] | None = None
