@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from landscape.loss.batches import dense_parts
+
 STRUCTURE = frozenset({"_parameters", "_modules", "_buffers", "training"})
 """Attributes that every module has. They are compared elsewhere, or no forward pass changes them."""
 
@@ -58,7 +60,7 @@ class KeptState:
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
                 now_there = module._buffers.get(name)
-                if now_there is not buffer or not torch.equal(buffer.nan_to_num(), value.nan_to_num()):
+                if now_there is not buffer or not _same(buffer, value):
                     found.append(name)
         return list(dict.fromkeys(found))
 
@@ -104,6 +106,12 @@ def check_that_passes_keep_nothing(
             "and so would every number; compute this anew in each pass, and move statistics in training only "
             "(if self.training:)"
         )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one form hold the same values; NaN equals NaN."""
+    parts = [dense_parts(each) for each in (one, other)]
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*parts, strict=True))
 
 
 def _agree(one: object, other: object) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from landscape.fx.flops import Flops
+from landscape.fx.flops import with_flops
 from landscape.fx.linearize import Linearized, Outputs, linearized
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.in_float64 import InFloat64
@@ -127,7 +127,7 @@ class Products:
             try:
                 return self._summed_in_place(theta, rows).T
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 reason = error
         self._move_to(theta)
@@ -219,7 +219,7 @@ class Products:
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 return self._differences(chunk, rows, error)
 
@@ -230,11 +230,12 @@ class Products:
 
         Args:
             chunk, rows: as for `of_chunk`.
-            reason: the error that shows the lack, for the first product of this kind.
+            reason: the error of the direct product, for the first product of this kind. Torch has many messages for
+                an operation without a second derivative; that a difference can be had tells this kind of error.
             weight: a factor of the chunk's mean loss.
 
         Raises:
-            RuntimeError: the model does not run in float64.
+            RuntimeError: a difference cannot be had either; the model may not run in float64.
         """
         data = chunk.read()
         few = InFloat64(
@@ -243,6 +244,8 @@ class Products:
         try:
             found, relative = difference_products(self._rule, few, rows)
         except RuntimeError as error:
+            if reason is not None and not _says_that_no_second_derivative_exists(reason):
+                raise reason from None
             raise RuntimeError(
                 f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
                 "has, such as a formula in plain operations"
@@ -313,9 +316,9 @@ class Products:
         chunk = self._chunks.chunks[0]
         inputs, _ = chunk.read()
         device = rows.device.type if rows.device.type in TRACING_FLOPS else "cpu"
-        with torch.no_grad(), Flops() as counter:
-            self._outputs(self._theta, inputs)
-        flops = PRODUCT_COST * counter.get_total_flops()
+        with torch.no_grad():
+            _, passed = with_flops(lambda: self._outputs(self._theta, inputs))
+        flops = PRODUCT_COST * passed
         self._columns += len(rows)
         whole = self._columns * flops * len(self._chunks)
         # the last chunk may have another shape than the others
@@ -350,6 +353,10 @@ class Products:
 
 def _says_that_no_second_derivative_exists(error: Exception) -> bool:
     return any(sign in str(error) for sign in NO_SECOND_DERIVATIVE)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error)
 
 
 def _with_noise(vectors: Tensor) -> Tensor:
