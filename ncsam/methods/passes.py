@@ -79,11 +79,16 @@ def _gradient_and_reached(
         raise ValueError("model: none of its parameters requires a gradient")
     if not loss.requires_grad:
         raise ValueError(NO_GRADIENT)
-    found = (
-        gradients_by_backward(loss, parameters, retain_graph=retain_graph)
-        if is_sharded(model)
-        else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-    )
+    try:
+        found = (
+            gradients_by_backward(loss, parameters, retain_graph=retain_graph)
+            if is_sharded(model)
+            else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+        )
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError("model: its checkpoints must be called with use_reentrant=False") from error
     # sparse embeddings have sparse ones, which have no norm
     dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
     if all(part is None for part in found):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import Objective
+from landscape import Objective, tasks
 from tests.conformance.right import assert_right, network, samples
 
 cross_entropy = nn.functional.cross_entropy
@@ -97,3 +97,10 @@ def test_right_regularizers_raise_no_alarm(norm):
         model,
         loss=lambda own: cross_entropy(own(inputs), targets) + penalty(dict(own.named_parameters())),
     )
+
+
+def test_virtual_tokens_of_prompt_tuning_have_no_labels():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(4, 9, 7, generator=generator), torch.arange(24).view(4, 6) % 7
+    found = tasks.next_token_loss(logits, {"labels": labels})
+    assert found == cross_entropy(logits[:, 3:-1].flatten(0, 1), labels[:, 1:].flatten())

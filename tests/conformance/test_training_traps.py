@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, Plain
 
@@ -204,6 +205,15 @@ def calls_backward(model):
     return loss
 
 
+class Reentrant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x):
+        return checkpoint(self.network[2:], self.network[:2](x), use_reentrant=True)
+
+
 def of_labels(label):
     method = NCSAM(
         network(), lambda o, t: SUM(o, t, ignore_index=label), rho=0.1, flip_ratio=0.4, strength=0.1
@@ -227,6 +237,10 @@ def of_labels(label):
         (of_loss(lambda outputs, targets: {"loss": cross_entropy(outputs, targets)}), "got dict"),
         (of_loss(cross_entropy, targets=batch()[1].int()), r"fails on outputs .* \(16,\) torch.int32"),
         (of_loss(cross_entropy, inputs=batch()[0].double()), r"inputs: are in torch.float64.*inputs\.to"),
+        (
+            lambda: SAM(Reentrant(), cross_entropy, rho=0.1).backward(*batch()),
+            "model: .* use_reentrant=False",
+        ),
         (of_labels(-100), "targets: has the label -100, which is none of the 3 classes"),
         (of_labels(-1), "targets: has the label -1, which is none of the 3 classes"),
     ],
