@@ -86,9 +86,10 @@ class Method(ABC):
                 "the parameters are your optimizer's"
             )
         if not callable(loss_fn) or isinstance(loss_fn, type):
+            found = f"the class {loss_fn.__name__}" if isinstance(loss_fn, type) else type(loss_fn).__name__
             raise TypeError(
-                f"loss_fn: must be called with (outputs, targets), got {type(loss_fn).__name__} {loss_fn!r:.60}; "
-                "build_loss makes one by name, and a class is called first: CrossEntropyLoss()"
+                f"loss_fn: must be called with (outputs, targets), got {found}; build_loss makes one by name, and a "
+                "class makes one when it is called"
             )
         check_share("warmup", warmup)
         self._check_shards(model)
