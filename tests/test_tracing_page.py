@@ -15,4 +15,6 @@ def test_the_page_says_what_the_table_says():
 
 def test_the_faster_way_was_chosen():
     table = table_named("tracing")
-    assert (table["chosen"] == (table["traced"] < table["direct"]).map({True: "traced", False: "direct"})).all()
+    assert (
+        table["chosen"] == (table["traced"] < table["direct"]).map({True: "traced", False: "direct"})
+    ).all()

@@ -41,7 +41,9 @@ MEASURES = {
 def test_the_part_gives_the_number_of_all_samples_to_within_the_error_that_was_asked_for(objective, name):
     measure, value = MEASURES[name]
     truth = value(measure(objective))
-    drawn = [enough_samples(objective, measure, rtol=RTOL, first=48, groups=16, seed=seed) for seed in range(DRAWS)]
+    drawn = [
+        enough_samples(objective, measure, rtol=RTOL, first=48, groups=16, seed=seed) for seed in range(DRAWS)
+    ]
     errors = np.array([value(each.measured) / truth - 1 for each in drawn])
     # the mean square of 25 errors is at most twice that allowed, but for 2 in 1,000
     assert np.mean(errors**2) <= 2 * RTOL**2
