@@ -303,7 +303,7 @@ def test_a_study_with_other_measurements_is_answered_with_the_way_to_get_them(ou
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["{out}", "--only", "sharpnes"], "unknown 'sharpnes'; known: bound, curvature, density"),
+        (["{out}", "--only", "sharpnes"], "unknown 'sharpnes'; known: bound, critical, curvature, density"),
         (["{tmp}"], "holds no study.toml; run 'ncsam study' first"),
         (["{out}", "--study", "nowhere.toml"], "study: nowhere.toml does not exist"),
         (["{out}", "--study", "{other}"], "--study: is another study than the one in"),
