@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference, Level
+from analysis.claims.explanation_quantities import register_explanation_quantities
+from analysis.claims.redraw import Redrawn
+from analysis.claims.trends import Trend
 from analysis.claims.variants import (
     FISHER_PENALTY,
     JACOBIAN_PENALTY,
@@ -13,6 +16,8 @@ from analysis.claims.variants import (
     SAM,
     SGD,
 )
+
+register_explanation_quantities()
 
 CLAIMS = (
     Claim(
@@ -69,6 +74,59 @@ CLAIMS = (
             Difference("sharpness_elementwise_clean", JACOBIAN_PENALTY, SGD, -1),
             Difference("test_accuracy", JACOBIAN_PENALTY, SAM, 0),
             Difference("jacobian_trace_observed", JACOBIAN_PENALTY, SAM, 0),
+        ],
+    ),
+    Claim(
+        "E4",
+        "At the end of training wrongly labeled samples have a larger curvature of their own loss in the input, and "
+        "not only because their loss is larger.",
+        "Garg and Roy 2023 (arXiv:2307.05831), who average the curvature over training; at equal loss ours to test",
+        [
+            Level("input_curvature_separation", SGD, 1),
+            Level("input_curvature_separation_at_equal_loss", SGD, 1),
+        ],
+        controls=[
+            # does the curvature tell more than the loss, which costs nothing?
+            Level("input_curvature_gain", SGD, 1),
+            Level("loss_separation", SGD, 1),
+            *(
+                Level(f"{name}_separation{where}", SGD, 1)
+                for name in ("gradient_norm", "gauss_newton_trace")
+                for where in ("", "_at_equal_loss")
+            ),
+            *(Level(f"input_curvature_separation{where}", SAM, 1) for where in ("", "_at_equal_loss")),
+            # labels that no training has seen: what is left is disagreement, and not memorization
+            *(Redrawn(f"input_curvature_separation{where}", SGD, -1) for where in ("", "_at_equal_loss")),
+        ],
+    ),
+    Claim(
+        "E5",
+        "A step on wrong labels soon harms: along the gradient of the observed labels the loss with true labels rises "
+        "earlier than that with observed ones, the earlier the more labels are wrong.",
+        "the relative critical sharpness of Kalra et al. 2026 (arXiv:2601.16979); of label noise ours to test",
+        [Level("reach", SGD, -1), Trend("reach", SGD, -1)],
+        controls=[
+            Level("reach", SAM, -1),
+            Trend("reach", SAM, -1),
+            Difference("reach", SAM, SGD, 1),
+            Redrawn("reach", SGD, 1),
+        ],
+    ),
+    Claim(
+        "E6",
+        "At a constant learning rate the top eigenvalue ends below the edge of stability: SGD's below that of descent "
+        "with momentum, SAM's below SAM's own.",
+        "Cohen et al. 2021 (arXiv:2103.00065); Long and Bartlett 2024 (arXiv:2309.12488) for SAM; with momentum and a "
+        "batch's gradient ours",
+        [Level("to_own_edge", SGD, -1), Level("to_own_edge", SAM, -1)],
+        controls=[
+            # at the edge itself, as descent on the whole data is
+            Level("to_own_edge", SGD, 0),
+            Level("to_own_edge", SAM, 0),
+            Level("to_descent_edge", SAM, -1),
+            Trend("to_own_edge", SGD, 1),
+            Trend("to_own_edge", SAM, 1),
+            Difference("to_own_edge", SAM, SGD, 1),
         ],
     ),
 )

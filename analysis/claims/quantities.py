@@ -133,11 +133,13 @@ def log10(values: pd.Series) -> pd.Series:
     return np.log10(values.where(values > 0))
 
 
-def _log_ratio(first: pd.Series, second: pd.Series) -> pd.Series:
+def log_ratio(first: pd.Series, second: pd.Series) -> pd.Series:
+    """The decimal logarithm of a ratio."""
     return log10(first) - log10(second)
 
 
-def _less(first: pd.Series, second: pd.Series) -> pd.Series:
+def less(first: pd.Series, second: pd.Series) -> pd.Series:
+    """A difference."""
     return first - second
 
 
@@ -166,12 +168,12 @@ def _in_decades(
 
 def _ratio_in_decades(words: str, column: str, divisor: str, needs: str = "") -> Quantity:
     """The ratio of two columns, compared by its logarithm."""
-    return _in_decades(words, column, divisor, of=_log_ratio, needs=needs)
+    return _in_decades(words, column, divisor, of=log_ratio, needs=needs)
 
 
 def _difference(words: str, column: str, subtracted: str, margin: float, needs: str = "") -> Quantity:
     """One share minus another one."""
-    return Quantity(words, (column, subtracted), "share", of=_less, margin=margin, needs=needs)
+    return Quantity(words, (column, subtracted), "share", of=less, margin=margin, needs=needs)
 
 
 def at_equal_loss(name: str, level: str, scope: str) -> str:
@@ -226,7 +228,7 @@ QUANTITIES: dict[str, Quantity] = {
             f"cosine with eps_clean gained by {sign}s g* over SAM, same batches",
             (f"mean_cos_{side}_clean", "mean_cos_compensated_sam_clean"),
             "cosine",
-            of=_less,
+            of=less,
             margin=COSINE,
             needs=ALIGNMENT,
         )
@@ -327,7 +329,7 @@ QUANTITIES: dict[str, Quantity] = {
         "norm of the gradient at w + eps to that at w, ambiguous to confident samples",
         "mean_probe_damping_ambiguous",
         "mean_probe_damping_confident",
-        of=_less,
+        of=less,
         needs=PROBES,
     ),
     "perturbation_norm": _in_decades(

@@ -111,7 +111,8 @@ def _add_measure(commands: Any) -> None:
         type=lambda text: text.split(","),
         default=[],
         metavar="MEASURE,...",
-        help="some of curvature, sharpness, flatness, parts, density, surfaces, bound (default: all)",
+        help="some of curvature, sharpness, flatness, parts, critical, noise, samples, density, surfaces, bound "
+        "(default: all)",
     )
     measuring.add_argument(
         "--study",

@@ -239,9 +239,11 @@ class SelectionSettings(Settings):
 class MeasureSettings(Settings):
     """The measurements at the end of training, on `samples` of the training set and of the test set.
 
-    `bound` measures Theorem 1 and Assumption 1 of the paper, on the whole of both sets.
+    `by_sample` measures the curvature of every sample's own loss. `bound` measures Theorem 1 and Assumption 1 of the
+    paper, on the whole of both sets.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("by_sample",)
     samples: Count = 1000
     eigenvalues: Count = 3
     eigenvalue_tol: Positive = 0.01
@@ -260,6 +262,7 @@ class MeasureSettings(Settings):
     surface_batch_norm: Literal["eval", "recalibrate"] = "eval"
     density_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
     density_probes: Annotated[int, Field(ge=2, le=10_000)] = 5
+    by_sample: bool = False
     bound: bool = False
 
 

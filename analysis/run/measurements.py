@@ -1,4 +1,4 @@
-"""The measures of a trained model: curvature, sharpness, spectral density, lines and planes, Theorem 1.
+"""The measures of a trained model: curvature, sharpness, steps, single samples, spectral density, planes, Theorem 1.
 
 Each measure names the settings that decide its numbers, and the groups of the run file that it fills. So one measure
 can be taken again without the others.
@@ -16,19 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from analysis import bound
+from analysis.objectives import objective_of
 from analysis.plan.errors import one_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.plan.study import MeasureSettings
 from analysis.run.run_data import RunData
+from analysis.store import OF_SAMPLES
 from landscape import (
     Objective,
     Sharpness,
     TopEigenvalues,
+    critical_sharpness,
     curvature_parts,
     filter_normalized_directions,
+    gradient_noise,
     lines,
     relative_flatness,
+    sample_curvature,
     sharpness,
     spectral_density,
     surfaces,
@@ -42,6 +47,15 @@ TRAINING_LOSSES = ("observed", "clean")
 LOSSES_OF_PARTS = (*TRAINING_LOSSES, "observed_right", "observed_wrong")
 """The last two are losses of the rightly and of the wrongly labeled samples, if there are both."""
 DENSITY = "curvature/observed/spectral_density"
+SAMPLES = "samples/observed"
+NOISE = "gradient_noise/observed"
+
+SAMPLE_PROBES = 8
+"""Random signs for each sample's curvature in the input."""
+NOISE_PIECES = 100
+"""Pieces of the measured samples whose gradients are compared."""
+CRITICAL_TOL = 0.02
+"""Distance of the bounds of a critical learning rate, as a share of the rate."""
 
 Results = dict[str, Any]
 """Group of the run file -> result that `landscape.save` takes."""
@@ -89,6 +103,11 @@ class Subject:
             for name, split in (("train", self.data.train), ("test", self.data.held_out))
         }
 
+    @property
+    def is_wrong(self) -> Tensor:
+        """Whether each measured training sample has a wrong label."""
+        return self.data.labels.take(self.samples["train"]).is_wrong
+
     @cached_property
     def objectives(self) -> dict[str, Objective]:
         """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
@@ -105,10 +124,7 @@ class Subject:
             "clean": (train.inputs, labels.clean),
             "test": (test.inputs, test.targets),
         }
-        return {
-            name: Objective(self.model, nn.CrossEntropyLoss(), pair, chunk_size=1000)
-            for name, pair in pairs.items()
-        }
+        return {name: objective_of(self.model, pair) for name, pair in pairs.items()}
 
     @cached_property
     def eigenpairs(self) -> dict[str, TopEigenvalues]:
@@ -197,9 +213,37 @@ def _flatness(subject: Subject) -> Results:
     }
 
 
+def _critical(subject: Subject) -> Results:
+    """How far a gradient step on the observed labels goes before the loss with observed or with true labels rises."""
+    step = -subject.objectives["observed"].gradient()
+    if not step.any():
+        return {}
+    return {
+        f"critical_sharpness/{name}": critical_sharpness(subject.objectives[name], step, tol=CRITICAL_TOL)
+        for name in TRAINING_LOSSES
+    }
+
+
+def _noise(subject: Subject) -> Results:
+    observed = subject.objectives["observed"]
+    pieces = min(NOISE_PIECES, observed.n_samples)
+    return {NOISE: gradient_noise(observed, pieces=pieces, seed=subject.seed)} if pieces > 1 else {}
+
+
+def _samples(subject: Subject) -> Results:
+    """The curvature of every sample's own loss, for comparisons of wrong labels with right ones."""
+    if not subject.settings.by_sample or not subject.is_wrong.any():
+        return {}
+    return {
+        SAMPLES: sample_curvature(
+            subject.objectives["observed"], measures=OF_SAMPLES, probes=SAMPLE_PROBES, seed=subject.seed
+        )
+    }
+
+
 def _parts(subject: Subject) -> Results:
     """The parts of the curvature, with observed and true labels, and of rightly and wrongly labeled samples."""
-    is_wrong = subject.data.labels.take(subject.samples["train"]).is_wrong
+    is_wrong = subject.is_wrong
     observed = subject.objectives["observed"]
     losses = {name: subject.objectives[name] for name in TRAINING_LOSSES}
     if is_wrong.any() and not is_wrong.all():
@@ -276,6 +320,7 @@ FLATNESS = tuple(f"flatness/{loss}" for loss in TRAINING_LOSSES)
 CURVATURE = tuple(
     f"curvature/{loss}/{name}" for loss in TRAINING_LOSSES for name in ("top_eigenvalues", "trace")
 )
+CRITICAL = tuple(f"critical_sharpness/{loss}" for loss in TRAINING_LOSSES)
 SHARPNESS = tuple(
     f"{group}/{loss}"
     for group in ("sharpness", "sharpness_elementwise", "sharpness_filter")
@@ -290,9 +335,12 @@ MEASURES = {
         Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
         # the eigenvectors are among the starts of the ascent
         Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=3),
-        # files without versions hold neither of these two
+        # files without versions hold none of these five
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
+        Measure("critical", _critical, CRITICAL, ("samples",), version=2),
+        Measure("noise", _noise, (NOISE,), ("samples",), version=2),
+        Measure("samples", _samples, (SAMPLES,), ("samples", "by_sample"), version=2),
         Measure(
             "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
         ),

@@ -40,6 +40,7 @@ from analysis.store.run_file import (
     write_run_config,
     write_training,
 )
+from analysis.store.sample_columns import OF_SAMPLES
 from analysis.store.table import (
     OWN_NUMBERS,
     Record,
@@ -57,6 +58,7 @@ from analysis.store.table import (
 __all__ = [
     "AT_LOSS",
     "LOSS_LEVELS",
+    "OF_SAMPLES",
     "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",

@@ -23,6 +23,8 @@ from analysis.store.files import BrokenFileError, StoreError, check_regular, rep
 from analysis.store.history_columns import history_columns
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
+from analysis.store.sample_columns import sample_columns
+from analysis.store.stability_edge import edge_columns
 from ncsam.seal import sealed
 from ncsam.training import METRICS
 
@@ -44,6 +46,12 @@ PARTS = (
     "functional_smallest",
 )
 """Fields of the decomposed curvature that enter the table."""
+NOISE = {
+    "gradient_norm": ("gradient_noise/observed", "gradient_norm"),
+    "gradient_noise": ("gradient_noise/observed", "value"),
+    "gradient_noise_error": ("gradient_noise/observed", "standard_error"),
+}
+"""Column without its suffix -> (group, field)."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,9 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
         row.update(
             _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
         )
+    row.update(_scalars(file, NOISE, "observed"))
+    row.update(edge_columns(stored, row))
+    row.update(sample_columns(file))
     row.update(bound_scalars(file))
     row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
     for name in TEXTS:
@@ -172,6 +183,8 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
         "sharpness_filter_converged": (f"sharpness_filter/{loss}", "converged"),
         "relative_flatness": (f"flatness/{loss}", "value"),
         "relative_flatness_converged": (f"flatness/{loss}", "converged"),
+        "critical_learning_rate": (f"critical_sharpness/{loss}", "learning_rate"),
+        "critical_learning_rate_found": (f"critical_sharpness/{loss}", "converged"),
         **{name: (f"curvature/{loss}/parts", name) for name in PARTS},
         **{f"{name}_converged": (f"curvature/{loss}/parts", "converged") for name in PARTS},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
+
+Linearize = bool | Literal["measured", "counted"]
+"""Whether products are traced; `Objective` says what the words mean."""
 
 MOST_CLASSES = 1000
 """Most classes that are checked. Each takes three losses of one or two samples; all take some tenths of a second."""
@@ -28,6 +32,7 @@ def check_settings(
     memory_budget: int,
     dtype: torch.dtype | None,
     parameters: Callable[[str], bool] | None,
+    linearize: Linearize,
 ) -> None:
     """Checks the settings of an Objective.
 
@@ -41,6 +46,8 @@ def check_settings(
         raise ValueError(f"memory_budget: must not be negative, got {memory_budget}")
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype: must be a torch.dtype such as torch.float64, got {dtype!r}")
+    if not isinstance(linearize, bool) and linearize not in ("measured", "counted"):
+        raise ValueError(f'linearize: must be True, False, "measured" or "counted", got {linearize!r}')
     if parameters is not None and not callable(parameters):
         raise TypeError(
             f"parameters: must be a function from a name to whether it is chosen, got {type(parameters).__name__}; "

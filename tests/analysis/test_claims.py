@@ -26,7 +26,9 @@ def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_nei
     # its bounds are above 1, so that they cannot fail
     vacuous = {"T1": verdicts.VACUOUS}
     # its labels are never redrawn, its Jacobian is not measured, and nothing is measured along its training
-    unmeasured = dict.fromkeys(("E1", "E2", "E3", "F1", "F2", "F3", "F4", "L4"), verdicts.NOT_MEASURED)
+    unmeasured = dict.fromkeys(
+        (*(f"E{number}" for number in range(1, 7)), "F1", "F2", "F3", "F4", "L4"), verdicts.NOT_MEASURED
+    )
     assert found == dict.fromkeys(PAPERS, verdicts.SUPPORTED_HERE) | vacuous | unmeasured | rivals
 
 

@@ -37,6 +37,7 @@ line_steps = 3
 density_steps = 4
 density_probes = 2
 bound = true
+by_sample = true
 """
 )
 SHARPER = TINY + "sharpness_steps = 30\nsharpness_rho = 0.1\n"
@@ -143,7 +144,8 @@ def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
 def test_a_setting_that_others_depend_on_is_not_changed_for_one_alone(out):
     with pytest.raises(
         ValueError,
-        match=r"^--only: measure\.samples is another .* curvature, flatness, parts, density, surfaces",
+        match=r"^--only: measure\.samples is another .* curvature, flatness, parts, critical, noise, samples, density, "
+        "surfaces",
     ):
         measured(out, "sharpness", text=OTHERWISE)
 
@@ -301,7 +303,7 @@ def test_a_study_with_other_measurements_is_answered_with_the_way_to_get_them(ou
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["{out}", "--only", "sharpnes"], "unknown 'sharpnes'; known: bound, curvature, density"),
+        (["{out}", "--only", "sharpnes"], "unknown 'sharpnes'; known: bound, critical, curvature, density"),
         (["{tmp}"], "holds no study.toml; run 'ncsam study' first"),
         (["{out}", "--study", "nowhere.toml"], "study: nowhere.toml does not exist"),
         (["{out}", "--study", "{other}"], "--study: is another study than the one in"),

@@ -15,10 +15,8 @@ EVERYTHING = (
     ("seeds = [0, 1]", "seeds = [0]"),
     ("epochs = 3\nalignment_batches = 0", "epochs = 2\nprobe_epochs = [1]\nprobe_samples = 20"),
     ('name = "plain"\nlabel = "SGD"', 'name = "ncsam"\nrho = [0.1, 0.2]\nflip_ratio = 0.4\nstrength = 0.1'),
-    (
-        "[measure]",
-        "[measure]\nbound = true\nsurface_rates = [0.4]\nsurface_seeds = [0]\nsurface_adaptive = true",
-    ),
+    ("[measure]", "[measure]\nbound = true\nby_sample = true\nsurface_rates = [0.4]\nsurface_seeds = [0]"),
+    ("[measure]", "[measure]\nsurface_adaptive = true"),
     ("samples = 20\neigen", "samples = 20\nline_steps = 3\nsurface_steps = 13\ndensity_steps = 3\neigen"),
 )
 """Everything that a run file may hold."""
