@@ -33,6 +33,13 @@ MEANS = (
     "gauss_newton_trace_observed",
     "functional_norm_observed",
     "functional_norm_clean",
+    "loss_auroc",
+    *(
+        f"{name}_auroc{where}"
+        for name in ("input_curvature", "gauss_newton_trace")
+        for where in ("", "_at_equal_loss")
+    ),
+    "stability_edge",
 )
 
 

@@ -54,6 +54,7 @@ def table(study, kind):
         *((study, kind) for study in STUDIES for kind in RENDERED),
         ("theory", "verdicts"),
         ("redrawn-cells", "verdicts"),
+        ("explanations", "verdicts"),
     ],
 )
 def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):
