@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from analysis.objectives import objective_of
 from landscape import Objective, Sharpness, sharpness
 from landscape.results.fields import described
 from landscape.results.registry import result
@@ -235,10 +236,10 @@ def measure_bounds(
         seed: seed of all draws.
     """
     right_labels = int((~is_wrong).sum())
-    ascent = sharpness(Objective(model, nn.CrossEntropyLoss(), train, chunk_size=1000), rho=rho, seed=seed)
+    ascent = sharpness(objective_of(model, train), rho=rho, seed=seed)
     results: dict[str, Any] = {}
     for name, loss_fn in LOSSES.items():
-        training, clean = (Objective(model, loss_fn, data, chunk_size=1000) for data in (train, test))
+        training, clean = (objective_of(model, data, loss_fn) for data in (train, test))
         results[f"bound/{name}"] = theorem_1(training, clean, right_labels, loss=name, ascent=ascent)
         results[f"assumption/{name}"] = assumption_1(
             clean, right_labels, loss=name, rho=rho, draws=draws, seed=seed

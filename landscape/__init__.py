@@ -30,6 +30,7 @@ from landscape.perturbations.profile import SharpnessProfile, sharpness_profile
 from landscape.perturbations.worst_case import Sharpness, sharpness
 from landscape.results.storage import load, save
 from landscape.samples import GroupCurvature, SampleCurvature, sample_curvature
+from landscape.sampling_errors.enough import EnoughSamples, enough_samples
 from landscape.sampling_errors.measured import sampling_error
 from landscape.sampling_errors.result import SamplingError
 from landscape.slices.directions import (
@@ -58,6 +59,7 @@ __all__ = [
     "CurvatureParts",
     "Directions",
     "EmpiricalFisher",
+    "EnoughSamples",
     "Evaluation",
     "FunctionalHessian",
     "GaussNewton",
@@ -92,6 +94,7 @@ __all__ = [
     "diagonal",
     "direction_to",
     "eigenvector_directions",
+    "enough_samples",
     "filter_normalized_directions",
     "given_direction",
     "gradient_direction",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis import bound
+from analysis.objectives import objective_of
 from analysis.plan.errors import one_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
@@ -125,10 +126,7 @@ class Subject:
             "clean": (train.inputs, labels.clean),
             "test": (test.inputs, test.targets),
         }
-        return {
-            name: Objective(self.model, nn.CrossEntropyLoss(), pair, chunk_size=1000)
-            for name, pair in pairs.items()
-        }
+        return {name: objective_of(self.model, pair) for name, pair in pairs.items()}
 
     @cached_property
     def eigenpairs(self) -> dict[str, TopEigenvalues]:

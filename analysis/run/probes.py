@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from analysis.objectives import objective_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
@@ -69,7 +70,7 @@ def landscape_probe(
         metrics = dict.fromkeys(LANDSCAPE_METRICS, float("nan"))
         start = None
         for loss, targets in (("observed", labels.observed), ("clean", labels.clean)):
-            objective = Objective(predictor(), nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            objective = objective_of(predictor(), (inputs, targets))
             if not math.isfinite(objective.value()):
                 continue
             eigen = top_eigenvalues(
@@ -102,7 +103,7 @@ def tracking_probe(
 
     def objectives() -> dict[str, Objective]:
         return {
-            loss: Objective(predictor(), nn.CrossEntropyLoss(), (inputs, targets), chunk_size=1000)
+            loss: objective_of(predictor(), (inputs, targets))
             for loss, targets in (("observed", labels.observed), ("clean", labels.clean))
         }
 

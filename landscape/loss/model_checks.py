@@ -55,12 +55,27 @@ def check_weights(model: object) -> None:
             )
 
 
-def check_that_weights_have_one_dtype(variables: Mapping[str, Tensor]) -> None:
-    """Checks that the variables have one dtype. The measured numbers have the same one.
+def check_variables(variables: Mapping[str, Tensor], trainable: Sequence[str]) -> None:
+    """Checks that there are variables, and that they have one dtype. The measured numbers have the same one.
+
+    Args:
+        variables: by name.
+        trainable: names of the parameters that they were chosen of.
 
     Raises:
-        ValueError: there are several dtypes. The message names a variable of each.
+        ValueError: there is no variable, or there are several dtypes. The message names a variable of each.
     """
+    if not trainable:
+        raise ValueError(
+            "model: none of its parameters requires a gradient, so that the loss has no variables; unfreeze some "
+            "(requires_grad_(True)); a quantized model has none left: measure the model that it was made of"
+        )
+    if not variables:
+        more = f" and {len(trainable) - 5} more" if len(trainable) > 5 else ""
+        raise ValueError(
+            f"parameters: none of the trainable parameters is chosen, of {', '.join(map(repr, trainable[:5]))}{more}; "
+            "shared weights have the first of their names"
+        )
     first_of: dict[torch.dtype, str] = {}
     for name, variable in variables.items():
         first_of.setdefault(variable.dtype, name)
@@ -96,8 +111,9 @@ def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
 
 OUTPUTS_OF_THE_CALLER = (
     "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
-    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure; define "
-    "forward in the class, and give hooks the module that they are called with"
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or layers "
+    "lie where torch does not find them, such as in a list; define forward in the class, give hooks the module that "
+    "they are called with, and put layers into a ModuleList or ModuleDict"
 )
 LOSS_WITH_WEIGHTS = (
     "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "

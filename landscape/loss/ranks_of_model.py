@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from landscape.loss.checks import check_that_ranks_agree
+from landscape.loss.checks import Linearize, check_that_ranks_agree
 from landscape.loss.fully_sharded import group_of, is_sharded
 from landscape.loss.mean_checks import telling_samples
 from landscape.loss.reading import Chunks
@@ -17,7 +17,7 @@ from landscape.ranks import Ranks
 
 
 def ranks_that_measure(
-    model: nn.Module, group: dist.ProcessGroup | None, regularizer: Any, linearize: bool | None
+    model: nn.Module, group: dist.ProcessGroup | None, regularizer: Any, linearize: Linearize
 ) -> Ranks:
     """The ranks of a process group, or those of a sharded model.
 
@@ -33,7 +33,7 @@ def ranks_that_measure(
             "regularizer: each rank has only a part of the weights under FSDP2, of which it cannot be computed; leave "
             "it out, and add its value and derivatives to the results"
         )
-    if linearize:
+    if linearize is True:
         raise ValueError("linearize: products of a model under FSDP2 are not traced; leave it out")
     return Ranks(group_of(model), entries=0)
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
-from landscape.fx.flops import Flops
-from landscape.fx.linearize import Linearized, Outputs, linearized
+from landscape.fx.flops import with_flops
+from landscape.fx.linearize import Outputs
 from landscape.fx.plain_formulas import twice_differentiable
+from landscape.loss.checks import Linearize
 from landscape.loss.in_float64 import InFloat64
 from landscape.loss.memory import Memory
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
-from landscape.matrices.outputs import as_one_tensor, holds_constants
+from landscape.matrices.faster_way import Form, least_seconds, remember, traced_was_faster
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
+from landscape.matrices.traced_products import TracedProducts
 from landscape.ranks import ALONE, Ranks
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
@@ -53,10 +52,10 @@ class Products:
     """Products with one matrix, which share the computations that depend on the weights alone.
 
     The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
-    expected to, the product is traced and cut into two parts (`landscape.fx.linearize`). The first part depends on the
-    weights alone. Its results are kept for as many chunks as fit into memory, and computed again for the others. The
-    second part is computed for every vector. A traced product is compared with a direct one before it is used. A model
-    that cannot be traced stays with direct products, and a warning says so.
+    expected to, the product is traced (`landscape.matrices.traced_products`). Both ways are then timed on the first
+    chunk, and the faster one is kept and remembered for problems of the same form (`landscape.matrices.faster_way`). A
+    traced product is compared with a direct one before it is used. A model that cannot be traced stays with direct
+    products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
@@ -66,7 +65,7 @@ class Products:
         loss_fn: (outputs, targets) -> mean loss.
         chunks: the chunks of the data.
         memory: keeps the results of the first part.
-        linearize: whether products are traced; None traces when that saves time.
+        linearize: whether products are traced; "measured" decides by time, "counted" by floating-point operations.
         compile_mode: mode of `torch.compile` for the traced product; None does not compile.
         ranks: the processes that measure together. If each holds a part of the vectors, nothing is traced.
 
@@ -84,7 +83,7 @@ class Products:
         chunks: Chunks,
         memory: Memory,
         *,
-        linearize: bool | None,
+        linearize: Linearize,
         compile_mode: str | None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -97,18 +96,16 @@ class Products:
         self._chunks = chunks
         self._memory = memory
         self._linearize = linearize
-        self._compile_mode = compile_mode
+        self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
+        self._may_map = compile_mode is None
         self._seen: tuple[Tensor, int] | None = None
         self._theta = torch.empty(0)
-        self._traced: dict[Any, Linearized] = {}
-        self._kept: dict[int, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {}
+        self._flops: float | None = None
         self._columns = 0
-        self._vmaps = False
         self._by_difference = False
-        self._kept_bytes = 0
         # a traced product takes several vectors more than a direct one
         fits = memory.has_room_for_sums_of(sum(layout.sizes))
-        is_direct = linearize is False or (linearize is None and not fits) or ranks.share_vectors
+        is_direct = linearize is False or (linearize is not True and not fits) or ranks.share_vectors
         self.is_traced = False if is_direct else None
         self._ranks = ranks
 
@@ -127,7 +124,7 @@ class Products:
             try:
                 return self._summed_in_place(theta, rows).T
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 reason = error
         self._move_to(theta)
@@ -149,7 +146,9 @@ class Products:
 
     def of_chunk(self, index: int, chunk: Chunk, rows: Tensor) -> Tensor:
         """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
-        return self._from_trace(chunk, index, rows) if self.is_traced else self._direct(chunk, rows)
+        if self.is_traced:
+            return self._traced.of_chunk(self._theta, chunk, index, rows)
+        return self._direct(chunk, rows)
 
     def expect(self, columns: int) -> None:
         """Announces a number of products, so that it can be decided now whether to trace."""
@@ -157,9 +156,7 @@ class Products:
 
     def release(self) -> None:
         """Frees the memory that is kept for further products."""
-        self._kept.clear()
-        self._memory.used -= self._kept_bytes
-        self._kept_bytes = 0
+        self._traced.release()
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
@@ -219,7 +216,7 @@ class Products:
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 return self._differences(chunk, rows, error)
 
@@ -230,11 +227,12 @@ class Products:
 
         Args:
             chunk, rows: as for `of_chunk`.
-            reason: the error that shows the lack, for the first product of this kind.
+            reason: the error of the direct product, for the first product of this kind. Torch has many messages for
+                an operation without a second derivative; that a difference can be had tells this kind of error.
             weight: a factor of the chunk's mean loss.
 
         Raises:
-            RuntimeError: the model does not run in float64.
+            RuntimeError: a difference cannot be had either; the model may not run in float64.
         """
         data = chunk.read()
         few = InFloat64(
@@ -243,6 +241,8 @@ class Products:
         try:
             found, relative = difference_products(self._rule, few, rows)
         except RuntimeError as error:
+            if reason is not None and not _says_that_no_second_derivative_exists(reason):
+                raise reason from None
             raise RuntimeError(
                 f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
                 "has, such as a formula in plain operations"
@@ -256,100 +256,116 @@ class Products:
             )
         return found.to(rows)
 
-    @torch.no_grad()
-    def _from_trace(self, chunk: Chunk, index: int, rows: Tensor) -> Tensor:
-        tangent, residuals = self._kept.get(index) or self._linearized(chunk, index)
-        if self._vmaps and len(rows) > 1:
-            return vmap(lambda row: tangent(row, *residuals))(rows)
-        products = torch.empty_like(rows)
-        for row, product in zip(rows, products, strict=True):
-            # copied at once, because the next replay of a CUDA graph overwrites the result of this one
-            product.copy_(tangent(row, *residuals))
-        return products
-
-    def _linearized(self, chunk: Chunk, index: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-        inputs, targets = chunk.read()
-        shapes = chunk.shapes
-        if shapes not in self._traced:
-            rule = self._rule
-            outputs, loss_fn = self._of_one_tensor(inputs)
-            traced = linearized(
-                lambda outputs: rule.traced(outputs, loss_fn), outputs, self._theta, inputs, targets
-            )
-            if self._compile_mode is not None:
-                traced = replace(traced, tangent=torch.compile(traced.tangent, mode=self._compile_mode))
-            self._traced[shapes] = traced
-        traced = self._traced[shapes]
-        residuals = traced.primal(self._theta, inputs, targets)
-        size = _bytes(residuals, besides=self._theta)
-        if self._memory.used + size <= self._memory.budget:
-            self._kept[index] = (traced.tangent, residuals)
-            self._kept_bytes += size
-            self._memory.used += size
-        return traced.tangent, residuals
-
-    def _of_one_tensor(self, inputs: Any) -> tuple[Outputs, LossFunction]:
-        """The model's outputs as one tensor, and the loss of such a tensor. A trace needs this form."""
-        example = self._outputs(self._theta, inputs)
-        if isinstance(example, Tensor):
-            return self._outputs, self._loss_fn
-        if holds_constants(example):
-            raise RuntimeError("outputs beside floating-point tensors are not traced")
-        _, whole = as_one_tensor(example)
-        return (
-            lambda theta, inputs: as_one_tensor(self._outputs(theta, inputs))[0],
-            lambda scores, targets: self._loss_fn(whole(scores), targets),
-        )
-
     def _decide(self, rows: Tensor) -> None:
         """Traces from now on, if that saves time and the traced product agrees with the direct one."""
         if not isinstance(self._chunks, Held) or not self._chunks.can_be_traced:
-            if self._linearize:
+            if self._linearize is True:
                 raise ValueError(
                     "linearize: a stream, and batches that cannot be cut, have direct products only"
                 )
             self.is_traced = False
             return
         chunk = self._chunks.chunks[0]
-        inputs, _ = chunk.read()
         device = rows.device.type if rows.device.type in TRACING_FLOPS else "cpu"
-        with torch.no_grad(), Flops() as counter:
-            self._outputs(self._theta, inputs)
-        flops = PRODUCT_COST * counter.get_total_flops()
         self._columns += len(rows)
-        whole = self._columns * flops * len(self._chunks)
-        # the last chunk may have another shape than the others
-        forms = max(1, len({chunk.shapes for chunk in self._chunks}) - 1)
-        if self._linearize is None and whole < TRACING_FLOPS[device] * forms:
+        if self._linearize is not True and not self._pays(chunk, self._chunks, device):
             return
-        some = _with_noise(rows[: 2 if flops < VMAP_FLOPS[device] else 1])
+        some = _with_noise(rows[:2])
+        is_timed = self._linearize == "measured" and not torch.are_deterministic_algorithms_enabled()
+        form = self._form(chunk, some) if is_timed else None
+        if form and traced_was_faster(form) is False:
+            self.is_traced = False
+            return
         direct = self._direct(chunk, some)
         if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
-            traced = self._from_trace(chunk, 0, some)
-            if flops < VMAP_FLOPS[device] and self._compile_mode is None:
-                self._vmaps = True
-                traced = self._from_trace(chunk, 0, some)
-            error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
-            if error > AGREEMENT.get(direct.dtype, 0.1):
-                raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
+            self._trace(chunk, some, direct, self._flops_of(chunk) < VMAP_FLOPS[device])
         except Exception as reason:
             # tracing may raise any error; direct products are right for all models
-            if self._linearize:
+            if self._linearize is True:
                 raise
-            self.release()
             self.is_traced = False
             warnings.warn(
                 f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",
                 stacklevel=4,
             )
         else:
-            self.is_traced = True
+            self.is_traced = form is None or self._is_faster_traced(form, chunk, some)
+        if not self.is_traced:
+            self._traced.forget()
+
+    def _pays(self, chunk: Chunk, chunks: Held, device: str) -> bool:
+        """Whether the products cost, or will cost, as much as tracing."""
+        # the last chunk may have another shape than the others
+        forms = max(1, len({chunk.shapes for chunk in chunks}) - 1)
+        return self._columns * self._flops_of(chunk) * len(chunks) >= TRACING_FLOPS[device] * forms
+
+    def _flops_of(self, chunk: Chunk) -> float:
+        """Floating-point operations of a direct product, about."""
+        if self._flops is None:
+            with torch.no_grad():
+                _, passed = with_flops(lambda: self._outputs(self._theta, chunk.read()[0]))
+            self._flops = PRODUCT_COST * passed
+        return self._flops
+
+    def _trace(self, chunk: Chunk, some: Tensor, direct: Tensor, is_small: bool) -> None:
+        """Traces the product of a chunk, and compares it with the direct one of the vectors `some` (k, n).
+
+        Raises:
+            RuntimeError: they differ.
+        """
+        traced = self._traced.of_chunk(self._theta, chunk, 0, some)
+        if is_small and self._may_map:
+            self._traced.maps_vectors = True
+            traced = self._traced.of_chunk(self._theta, chunk, 0, some)
+        error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
+        if error > AGREEMENT.get(direct.dtype, 0.1):
+            raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
+
+    def _form(self, chunk: Chunk, rows: Tensor) -> Form:
+        return Form(
+            rule=self._rule,
+            modules=tuple(type(module) for module in self._model.modules()),
+            layout=self._layout,
+            chunk=chunk.shapes,
+            chunks=len(self._chunks),
+            memory_budget=self._memory.budget,
+            vectors=len(rows),
+            dtype=rows.dtype,
+            device=rows.device,
+            threads=torch.get_num_threads(),
+        )
+
+    def _is_faster_traced(self, form: Form, chunk: Chunk, rows: Tensor) -> bool:
+        """Whether traced products of the vectors (k, n) take less time than direct ones, as was or is now measured."""
+        known = traced_was_faster(form)
+        if known is not None:
+            return known
+        kept = self._traced.share_kept(form.chunks)
+        direct, *traced = least_seconds(
+            [
+                lambda: self._direct(chunk, rows),
+                *(
+                    partial(self._traced.of_chunk, self._theta, chunk, index, rows)
+                    for index, share in ((0, kept), (None, 1 - kept))
+                    if share
+                ),
+            ],
+            rows.device,
+        )
+        # a chunk whose results are not kept takes the first part again
+        mean = kept * traced[0] + (1 - kept) * traced[-1]
+        remember(form, mean < direct)
+        return mean < direct
 
 
 def _says_that_no_second_derivative_exists(error: Exception) -> bool:
     return any(sign in str(error) for sign in NO_SECOND_DERIVATIVE)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error)
 
 
 def _with_noise(vectors: Tensor) -> Tensor:
@@ -361,12 +377,3 @@ def _with_noise(vectors: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
     return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
-
-
-def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
-    """The bytes of the tensors. Each storage counts once, and the storage of `besides` does not count."""
-    # torch's own zeros have no storage
-    stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
-    storages.pop(besides.untyped_storage().data_ptr(), None)
-    return sum(storages.values())

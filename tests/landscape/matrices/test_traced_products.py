@@ -157,7 +157,7 @@ def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
     monkeypatch.setattr(
         "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
     )
-    objective = Objective(model, cross_entropy, (inputs, targets))
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
     ways = []
     for _ in range(7):
         objective.hvp(objective.theta)
@@ -170,7 +170,7 @@ def test_products_that_are_expected_are_traced_at_once(monkeypatch):
     monkeypatch.setattr(
         "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
     )
-    objective = Objective(model, cross_entropy, (inputs, targets))
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
     Hessian(objective).expect(5)
     objective.hvp(objective.theta)
     assert Hessian(objective).is_traced
