@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from landscape.loss.derivatives import nodes_below
 
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
@@ -152,13 +153,7 @@ def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
 
 
 def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:
-    waiting: list[Any] = [result.grad_fn for result in results if result.grad_fn is not None]
     yield from (result for result in results if result.is_leaf and result.requires_grad)
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    for node in nodes_below(result.grad_fn for result in results if result.grad_fn is not None):
         if hasattr(node, "variable"):
             yield node.variable
-        following = {below for below, _ in node.next_functions if below is not None} - seen
-        seen |= following
-        waiting.extend(following)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,15 +43,20 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
 
 @torch.no_grad()
 def check_that_pieces_add_up(
-    loss_fn: Callable[..., Any], outputs: list[Any], targets: list[Batch], mean: Tensor
+    loss_fn: Callable[..., Any],
+    outputs: Sequence[Any],
+    targets: Sequence[Batch],
+    mean: Tensor,
+    field: str = "micro_batch_size",
 ) -> None:
-    """Checks that the loss of a batch is the weighted mean of the losses of its micro-batches.
+    """Checks that the loss of a batch is the weighted mean of the losses of its pieces, such as micro-batches.
 
     Args:
         loss_fn: (outputs, targets) -> mean loss.
         outputs: of the pieces, which have a weight.
         targets: of these pieces.
         mean: the weighted mean of their losses.
+        field: what an error names.
 
     Raises:
         ValueError: the loss is another.
@@ -64,7 +69,7 @@ def check_that_pieces_add_up(
     # a piece without a label has the mean NaN
     if torch.isfinite(whole) and not (whole - mean).abs() <= allowed * whole.abs():
         raise ValueError(
-            f"micro_batch_size: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
+            f"{field}: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
             f"{mean.item():.6g}: the loss is no mean over the samples (class weights, ignored labels, a sum, or "
             "samples that are compared); give count=, what the mean loss of a piece divides by, or one of torch's own "
             "losses, whose weights and ignored labels are known"
@@ -82,7 +87,7 @@ def check_that_dtypes_fit(model: nn.Module, inputs: Batch, error: Exception) -> 
     ) from error
 
 
-def _joined(pieces: list[Any]) -> Any:
+def _joined(pieces: Sequence[Any]) -> Any:
     return tree_map(lambda *leaves: torch.cat(leaves), *pieces)
 
 

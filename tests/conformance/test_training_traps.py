@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, Plain
+from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, OneSAM, Plain, Split, fit, human_labels
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -188,6 +188,20 @@ def test_micro_batches_of_losses_that_are_no_mean_are_refused(method_type, loss_
         method.backward(batch()[0], targets)
 
 
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, weight=WEIGHTS),
+        lambda outputs, labels: SUM(outputs, labels),
+        contrastive,
+    ],
+    ids=["weights", "sum", "contrastive"],
+)
+def test_one_sam_refuses_losses_that_are_no_mean_over_the_samples(loss_fn):
+    with pytest.raises(ValueError, match="loss_fn: the loss of the batch is .* the mean over its pieces"):
+        OneSAM(network(), loss_fn, rho=0.1).backward(*batch())
+
+
 def of_closure(closure):
     return lambda: SAM(network(), cross_entropy, rho=0.1).backward(closure=closure)
 
@@ -248,6 +262,15 @@ def of_labels(label):
 def test_steps_that_would_learn_nothing_or_fail_are_refused_with_cause_and_remedy(train, says):
     with pytest.raises(ValueError, match=says):
         train()
+
+
+def test_a_fit_of_features_in_float64_names_the_dtypes():
+    """NumPy's own dtype."""
+    model, data = network(), Split(INPUTS.double(), CLASSES)
+    method, labels = SAM(model, cross_entropy, rho=0.1), human_labels(CLASSES, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"inputs: are in torch.float64.*inputs\.to\(torch.float32\)"):
+        fit(method, optimizer, data, labels, data, epochs=1, batch_size=8, seed=0)
 
 
 def test_a_closure_that_calls_backward_is_refused():

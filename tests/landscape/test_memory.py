@@ -1,9 +1,11 @@
 """How much memory is needed, in copies of the weights, and what is said where there is too little."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -94,7 +96,7 @@ def peaks(pytestconfig):
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset"
 )
 @pytest.mark.parametrize(
-    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 6.6)]
+    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 6.5), ("sharpness", 6)]
 )
 def test_copies_of_the_weights_that_are_held(what, most, peaks):
     assert peaks[what] <= most
@@ -202,6 +204,48 @@ def test_sums_in_the_weights_own_precision_are_those_in_float64_to_rounding(dtyp
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class WeightsUsedInManyWays(nn.Module):
+    """An embedding that is the output layer too, a weight and its transpose, and a weight that is broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.square = nn.Embedding(5, 4), nn.Linear(4, 4)
+        self.gain = nn.Parameter(torch.full((1,), 1.5))
+        self.unused = nn.Parameter(torch.ones(2))
+
+    def forward(self, tokens):
+        hidden = torch.tanh(self.square(self.words(tokens)) * self.gain)
+        hidden = torch.tanh(hidden @ self.square.weight + self.square.weight.view(2, 8)[0, :4])
+        return hidden @ self.words.weight.T
+
+
+def test_gradients_and_products_that_are_added_part_by_part_are_those_of_the_dense_matrices():
+    torch.manual_seed(0)
+    model = WeightsUsedInManyWays().double()
+    tokens, labels = torch.randint(5, (2, 12)).unbind()
+    tight = Objective(model, nn.CrossEntropyLoss(), (tokens, labels), chunk_size=5, memory_budget=0)
+
+    def outputs(theta):
+        return torch.func.functional_call(model, tight.unflatten(theta), tokens)
+
+    def loss(scores):
+        return nn.functional.cross_entropy(scores.view(12, 5), labels)
+
+    def of_weights(theta):
+        return loss(outputs(theta))
+
+    theta = tight.theta
+    jacobian = torch.func.jacrev(outputs)(theta).flatten(0, 1)
+    of_outputs = torch.func.hessian(loss)(outputs(theta).flatten())
+    identity = torch.eye(len(theta), dtype=torch.float64)
+    for found, right in (
+        (tight.gradient(), torch.func.grad(of_weights)(theta)),
+        (tight.hvp(identity), torch.func.hessian(of_weights)(theta)),
+        (tight.ggnvp(identity), jacobian.T @ of_outputs @ jacobian),
+    ):
+        torch.testing.assert_close(found, right, rtol=0, atol=1e-13)
+
+
 def penalty(parameters):
     return 1e-2 * sum(parameter.square().sum() for parameter in parameters.values())
 
@@ -216,3 +260,15 @@ def test_weights_are_held_once():
     measured = objective(2**30)
     first = next(measured.model.parameters())
     assert first.data_ptr() == measured.theta.data_ptr()
+
+
+def test_an_objective_that_is_not_used_any_more_is_freed_at_once():
+    measured = objective(2**30)
+    measured.hvp(measured.theta)
+    model = weakref.ref(measured.model)
+    gc.disable()
+    try:
+        del measured
+        assert model() is None
+    finally:
+        gc.enable()
