@@ -70,7 +70,10 @@ def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation over seeds, and number of values, of what was measured. Measures count if they converged."""
+    """Mean, standard deviation over seeds, and number of values, of what was measured.
+
+    Measures count if they converged.
+    """
     table = table.copy()
     for name in MEANS:
         parts = name.rsplit("_", 1)
