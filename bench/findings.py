@@ -33,6 +33,13 @@ MEANS = (
     "gauss_newton_trace_observed",
     "functional_norm_observed",
     "functional_norm_clean",
+    "loss_auroc",
+    *(
+        f"{name}_auroc{where}"
+        for name in ("input_curvature", "gauss_newton_trace")
+        for where in ("", "_at_equal_loss")
+    ),
+    "stability_edge",
 )
 
 
@@ -63,7 +70,10 @@ def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation over seeds, and number of values, of what was measured. Measures count if they converged."""
+    """Mean, standard deviation over seeds, and number of values, of what was measured.
+
+    Measures count if they converged.
+    """
     table = table.copy()
     for name in MEANS:
         parts = name.rsplit("_", 1)
