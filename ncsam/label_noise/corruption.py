@@ -27,18 +27,19 @@ class NoiseKind:
         draw: (clean, classes, rate, generator, options by name) -> the observed labels, and the probabilities from
             which they were drawn. Its keyword-only arguments are the options.
         rate: whether the share of wrong labels must, may or must not be given.
+        by_sample: whether the sample decides, and not its class alone. Such a kind draws no labels of positions.
     """
 
     draw: Callable[..., Corruption]
     rate: Literal["required", "optional", "never"] = "required"
+    by_sample: bool = False
 
 
 def _human(
-    clean: Tensor, classes: int, _rate: None, _generator: torch.Generator, *, observed: Tensor
+    _clean: Tensor, classes: int, _rate: None, _generator: torch.Generator, *, observed: Tensor
 ) -> Corruption:
-    _check_shape("observed", observed, len(clean))
     _check_labels("observed", observed, classes)
-    return Corruption(observed.cpu())
+    return Corruption(observed)
 
 
 NOISE_KINDS: dict[str, NoiseKind] = {
@@ -48,9 +49,9 @@ NOISE_KINDS: dict[str, NoiseKind] = {
     "superclass": NoiseKind(superclass),
     "pair": NoiseKind(pair),
     "matrix": NoiseKind(matrix, rate="optional"),
-    "part-dependent": NoiseKind(part_dependent),
-    "pmd": NoiseKind(pmd),
-    "beta": NoiseKind(beta),
+    "part-dependent": NoiseKind(part_dependent, by_sample=True),
+    "pmd": NoiseKind(pmd, by_sample=True),
+    "beta": NoiseKind(beta, by_sample=True),
     "human": NoiseKind(_human, rate="never"),
 }
 """Name -> kind of label noise; the docstring of its `draw` describes it."""
@@ -79,6 +80,7 @@ def corrupt_labels(
     rate: float | None = None,
     seed: int,
     num_classes: int | None = None,
+    ignore_index: int | None = None,
     transition: Tensor | str | list[list[float]] | None = None,
     inputs: Tensor | None = None,
     flip_std: float | None = None,
@@ -103,20 +105,22 @@ def corrupt_labels(
     `"human"`: labels that people gave, as `read_human_labels` reads them.
 
     Args:
-        targets: int64 (n,), the true labels, counted from 0, on any device.
+        targets: int64 (n,), the true labels, counted from 0, on any device; (n, ...), if each sample has labels of
+            several positions, such as tokens or pixels. These are made wrong one by one.
         kind: one of `NOISE_KINDS`; `noise_options` says which of the arguments below a kind takes.
         rate: share of labels to make wrong, from 0 to below 1. `"matrix"` needs no rate; if a rate is given, the matrix
             is scaled to it. `"human"` takes no rate.
         seed: seed of the draw. The draw is made on the CPU from uniform numbers and integers, so that labels are the
             same on every device and machine.
         num_classes: the number of classes. If not given, the largest label plus one; each class must then occur.
+        ignore_index: the label of places without a label, such as -100, which the loss ignores. They stay as they are.
         transition: for `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
         inputs: for `"part-dependent"`: (n, ...), the pixels.
         flip_std: for `"part-dependent"`: standard deviation of the flip rates.
         posterior: for `"pmd"`, and optional for `"beta"`: (n, classes), a classifier's class probabilities.
         pmd_type: for `"pmd"`: 1, 2 or 3.
         concentration: for `"beta"`: theta1 + theta2.
-        observed: for `"human"`: int64 (n,), the labels.
+        observed: for `"human"`: int64, of the shape of `targets`, the labels.
         own: options of a kind of your own, registered with `NOISE_REGISTRY`.
 
     Raises:
@@ -138,21 +142,25 @@ def corrupt_labels(
     options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
-    _check_tensor("targets", targets)
-    _check_shape("targets", targets, targets.numel())
-    classes = int(targets.max()) + 1 if num_classes is None else num_classes
-    _check_labels("targets", targets, classes)
+    is_label = _places_of_labels(kind, targets, observed, ignore_index)
+    clean = targets.cpu()[is_label]
+    if observed is not None and kind == "human":
+        options["observed"] = observed.cpu()[is_label]
+    classes = int(clean.max()) + 1 if num_classes is None else num_classes
+    _check_labels("targets", clean, classes)
     if num_classes is None and kind != "human":
-        _check_that_every_class_is_there(targets, classes)
+        _check_that_every_class_is_there(clean, classes)
     if classes < 2:
         raise ValueError(f"num_classes: label noise needs at least 2 classes, got {classes}")
 
     generator = torch.Generator().manual_seed(seed)
-    clean = targets.cpu()
     found, expected, probabilities = chosen.draw(clean, classes, rate, generator, **options)
+    # without a label there, people may have given one, or none
+    whole = targets.clone() if observed is None else observed.to(targets.device, copy=True)
+    whole[is_label.to(targets.device)] = found.to(targets.device)
     return NoisyLabels(
         clean=targets.clone(),
-        observed=found.to(targets.device),
+        observed=whole,
         transition=empirical_transition(clean, found, classes) if expected is None else expected,
         kind=kind,
         rate=(found != clean).double().mean().item() if rate is None else rate,
@@ -162,20 +170,26 @@ def corrupt_labels(
     )
 
 
-def human_labels(clean: Tensor, observed: Tensor, num_classes: int | None = None) -> NoisyLabels:
+def human_labels(
+    clean: Tensor, observed: Tensor, num_classes: int | None = None, *, ignore_index: int | None = None
+) -> NoisyLabels:
     """Labels that people gave, as `read_human_labels` reads them, beside the true ones.
 
     Args:
-        clean: int64 (n,), the true labels. If they are not known, give the observed labels again; then no label counts
-            as wrong, and comparisons with true labels have no meaning.
-        observed: int64 (n,), the labels that training sees.
+        clean: int64 (n,), the true labels; (n, ...), if each sample has labels of several positions. If they are not
+            known, give the observed labels again; then no label counts as wrong, and comparisons with true labels have
+            no meaning.
+        observed: int64, of the same shape, the labels that training sees.
         num_classes: the number of classes; the largest true label plus one if not given.
+        ignore_index: the label of places without a label, such as -100, which the loss ignores.
 
     Raises:
         TypeError: the labels are no tensor.
         ValueError: the labels do not fit each other, or lie outside the classes.
     """
-    return corrupt_labels(clean, kind="human", observed=observed, seed=0, num_classes=num_classes)
+    return corrupt_labels(
+        clean, kind="human", observed=observed, seed=0, num_classes=num_classes, ignore_index=ignore_index
+    )
 
 
 def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
@@ -187,19 +201,42 @@ def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
         raise ValueError(f"rate: {rate} is not a share of wrong labels; must be at least 0 and below 1")
 
 
-def _check_tensor(name: str, labels: Tensor) -> None:
+def _places_of_labels(
+    kind: str, targets: Tensor, observed: Tensor | None, ignore_index: int | None
+) -> Tensor:
+    """Where there are labels, bool, of the shape of the targets, on the CPU. Checks the shapes."""
+    _check_integers("targets", targets)
+    is_label = torch.ones(targets.shape, dtype=torch.bool)
+    if ignore_index is not None:
+        is_label &= targets.cpu() != ignore_index
+    if NOISE_KINDS[kind].by_sample and (targets.ndim > 1 or not is_label.all()):
+        raise ValueError(
+            f"kind: {kind!r} draws a label for each sample, and these labels are of positions or in part ignored; "
+            'give a kind in which the class alone decides, such as "symmetric"'
+        )
+    if observed is not None:
+        _check_integers("observed", observed)
+        if observed.shape != targets.shape:
+            raise ValueError(
+                f"observed: must be int64 of shape {tuple(targets.shape)}, as the true labels are, got shape "
+                f"{tuple(observed.shape)}"
+            )
+        if ignore_index is not None:
+            is_label &= observed.cpu() != ignore_index
+    if not is_label.any():
+        raise ValueError(f"targets: no place has a label that is not ignored (ignore_index={ignore_index})")
+    return is_label
+
+
+def _check_integers(name: str, labels: Tensor) -> None:
     if not isinstance(labels, Tensor):
         raise TypeError(
             f"{name}: must be an int64 tensor (n,), got {type(labels).__name__}; torch.as_tensor makes one"
         )
-
-
-def _check_shape(name: str, labels: Tensor, count: int) -> None:
-    _check_tensor(name, labels)
-    if labels.dtype != torch.int64 or labels.shape != (count,) or count == 0:
-        shape = f"({count or 'n'},)"
+    if labels.dtype != torch.int64 or labels.ndim == 0 or labels.numel() == 0:
         raise ValueError(
-            f"{name}: must be int64 of shape {shape}, got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"{name}: must be int64 of shape (n,), or (n, ...) for labels of positions, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
         )
 
 
@@ -216,5 +253,6 @@ def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
 def _check_labels(name: str, labels: Tensor, classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"{name}: labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}"
+            f"{name}: labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}; if one of "
+            "these marks places without a label, give it as ignore_index"
         )

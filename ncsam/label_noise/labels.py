@@ -31,9 +31,11 @@ class Corruption(NamedTuple):
 class NoisyLabels:
     """Labels as an annotator gave them, and the true labels.
 
+    A label outside the classes, such as torch's -100, is none: the loss ignores its place.
+
     Attributes:
-        clean: int64 (n,), the true labels.
-        observed: int64 (n,), the labels that training sees.
+        clean: int64 (n,), the true labels; (n, ...), if each sample has labels of several positions.
+        observed: int64, of the same shape, the labels that training sees.
         transition: float64 (classes, classes); row i, column j is the probability that a sample of class i is
             labeled j.
         kind: name of the corruption model.
@@ -57,13 +59,16 @@ class NoisyLabels:
 
     @property
     def is_wrong(self) -> Tensor:
-        """bool (n,): the observed label differs from the true one."""
-        return self.observed != self.clean
+        """bool, of the labels' shape: there are both labels, and the observed one differs from the true one."""
+        return (self.observed != self.clean) & self._is_label(self.observed) & self._is_label(self.clean)
 
     @property
     def realised_rate(self) -> float:
-        """Share of the samples whose observed label is wrong."""
-        return self.is_wrong.double().mean().item()
+        """Share of the observed labels that are wrong."""
+        return int(self.is_wrong.sum()) / int(self._is_label(self.observed).sum())
+
+    def _is_label(self, labels: Tensor) -> Tensor:
+        return (labels >= 0) & (labels < len(self.transition))
 
     def take(self, indices: Tensor) -> NoisyLabels:
         """The labels of the samples at `indices`, in that order."""
@@ -90,13 +95,17 @@ class NoisyLabels:
             generator: makes the draw, on the CPU.
 
         Returns:
-            int64 (m,), on the labels' device.
+            int64 (m,) or (m, ...), on the labels' device. Where there is no true label, the observed one stays.
 
         Raises:
             ValueError: the model of the noise is not known, such as that of labels that people gave.
         """
-        rows = self.clean[indices] if self.probabilities is None else indices
-        return choose_by_ends(self._ends[rows], generator)
+        if self.probabilities is not None:
+            return choose_by_ends(self._ends[indices], generator)
+        clean, drawn = self.clean[indices], self.observed[indices].clone()
+        is_label = self._is_label(clean)
+        drawn[is_label] = choose_by_ends(self._ends[clean[is_label]], generator)
+        return drawn
 
     @cached_property
     def _ends(self) -> Tensor:
