@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -15,7 +16,9 @@ from landscape import (
     Objective,
     average_sharpness,
     critical_sharpness,
+    curvature_parts,
     diagonal,
+    enough_samples,
     gradient_noise,
     layer_traces,
     line,
@@ -136,6 +139,7 @@ VECTORS_NEEDED = [
     (lambda o: top_eigenvalues(o, 4, block=1), "top_eigenvalues with k=4 in blocks of 1", 5, False),
     (lambda o: trace(o, max_products=9), "trace", 3, True),
     (lambda o: layer_traces(o, max_products=9), "layer_traces", 3, True),
+    (lambda o: curvature_parts(o, max_products=9), "curvature_parts", 3, True),
     (lambda o: diagonal(o, max_products=9), "diagonal", 6, True),
     (lambda o: spectral_density(o, steps=STEPS, probes=2), "spectral_density with steps=5", STEPS + 4, False),
     (lambda o: gradient_noise(o, pieces=4), "gradient_noise", 3, True),
@@ -175,6 +179,19 @@ def test_too_small_a_budget_is_refused_before_any_pass_with_what_is_needed_which
         measure(small)
     assert CountedLoss.calls == 0
     measure(objective(needed, dtype))
+
+
+@pytest.mark.parametrize("k", [1, 6], ids=["its sampling error needs more", "the measure needs more"])
+def test_a_measure_on_enough_samples_is_refused_once_with_all_that_is_needed(k):
+    def measured(budget):
+        whole = objective(budget, torch.float64)
+        return enough_samples(whole, lambda part: top_eigenvalues(part, k, tol=0.1), first=40, groups=8)
+
+    with pytest.raises(ValueError, match=r"^memory_budget: top_eigenvalues") as refusal:
+        measured(0)
+    needed = int(re.search(r"memory_budget=(\d+) or", str(refusal.value))[1])
+    assert needed == 303 * 8 * (max(5, 2 * k) + 1)
+    assert measured(needed).samples == 40
 
 
 def test_a_layer_is_refused_by_the_layers_own_size():
