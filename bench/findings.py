@@ -33,6 +33,13 @@ MEANS = (
     "gauss_newton_trace_observed",
     "functional_norm_observed",
     "functional_norm_clean",
+    "loss_auroc",
+    *(
+        f"{name}_auroc{where}"
+        for name in ("input_curvature", "gauss_newton_trace")
+        for where in ("", "_at_equal_loss")
+    ),
+    "stability_edge",
 )
 
 
@@ -63,14 +70,17 @@ def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation over seeds, and number of values. Measures count only if they converged."""
+    """Mean, standard deviation over seeds, and number of values, of what was measured.
+
+    Measures count if they converged.
+    """
     table = table.copy()
     for name in MEANS:
         parts = name.rsplit("_", 1)
         flag = f"{parts[0]}_converged_{parts[-1]}"
         if flag in table:
             table[name] = table[name].where(table[flag] != 0)
-    present = [name for name in MEANS if name in table]
+    present = [name for name in MEANS if name in table and table[name].notna().any()]
     grouped = table.groupby(["dataset", "noise_kind", "noise_rate", "method"], sort=False)[present]
     means = grouped.agg(["mean", "std", "count"])
     means.columns = ["_".join(column) for column in means.columns]

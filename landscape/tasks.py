@@ -66,9 +66,13 @@ def causal_language_model(ignored: int = IGNORED) -> Task:
 
 
 def next_token_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
-    """The mean cross-entropy of the next tokens that are not ignored, as transformers' causal models compute it."""
+    """The mean cross-entropy of the next tokens that are not ignored, as transformers' causal models compute it.
+
+    Positions before the first label, such as the virtual tokens of prompt tuning, have no label.
+    """
     labels = batch["labels"][:, 1:]
-    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    scores = logits[:, -batch["labels"].shape[1] :][:, :-1]
+    return nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
 def hugging_face(*, sequence_to_sequence: bool = False) -> Task:

@@ -16,6 +16,7 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share, share
 from ncsam.methods.batches import Batch, ignored_label, moved
+from ncsam.methods.loss_checks import check_that_dtypes_fit
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
 from ncsam.ranks import Share
@@ -77,8 +78,17 @@ def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torc
 
 @torch.no_grad()
 def outputs_of_first(method: Method, samples: Samples) -> Tensor:
-    """The outputs (1, classes) of a method's model for the first of the samples."""
-    return _outputs_of(method.passes.module, [samples.some(1)], None)
+    """The outputs (1, classes) of a method's model for the first of the samples.
+
+    Raises:
+        ValueError: the samples have another floating-point dtype than the weights.
+    """
+    model, first = method.passes.module, samples.some(1)
+    try:
+        return _outputs_of(model, [first], None)
+    except RuntimeError as error:
+        check_that_dtypes_fit(model, first, error)
+        raise
 
 
 @dataclass(frozen=True)

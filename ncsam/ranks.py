@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ncsam.datasets import Samples
-from ncsam.methods.passes import piece_sizes
+from ncsam.methods.batches import piece_sizes
 
 T = TypeVar("T")
 

@@ -8,6 +8,8 @@ import pytest
 from tests.doc_pages import assert_said, page_named, sentences_of, table_named
 
 STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part", "trace-penalty")
+OF_ACCURACY = ("word-languages",)
+"""Studies that measure no landscape."""
 
 
 def verdict_row(row):
@@ -52,8 +54,7 @@ def table(study, kind):
     ("study", "kind"),
     [
         *((study, kind) for study in STUDIES for kind in RENDERED),
-        ("theory", "verdicts"),
-        ("redrawn-cells", "verdicts"),
+        *((study, "verdicts") for study in ("theory", "redrawn-cells", "explanations", *OF_ACCURACY)),
     ],
 )
 def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):
@@ -67,6 +68,20 @@ def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):
     else:
         shown = expected
     assert section.splitlines()[2:] == shown
+
+
+@pytest.mark.parametrize("study", OF_ACCURACY)
+def test_the_page_has_the_accuracies_of_the_table(study):
+    results = table(study, "results")
+    shares = results.pivot_table("test_accuracy_mean", "method", "noise_rate", sort=False)
+    rows = [
+        f"| {' | '.join([name, *(f'{100 * share:.1f}' for share in row)])} |"
+        for name, row in zip(shares.index, shares.to_numpy(), strict=True)
+    ]
+    header = f"| last accuracy, % | {' | '.join(f'{rate:.0%}' for rate in shares.columns)} |"
+    (section,) = re.findall(rf"<!-- {study}-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
+    lines = section.splitlines()
+    assert [lines[0], *lines[2:]] == [header, *rows]
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,8 @@ NOISE_PIECES = 100
 """Pieces of the measured samples whose gradients are compared."""
 CRITICAL_TOL = 0.02
 """Distance of the bounds of a critical learning rate, as a share of the rate."""
+CRITICAL_PASSES = 60
+"""Most forward passes. Of these 20 may only find that the rate is far below the first one."""
 
 Results = dict[str, Any]
 """Group of the run file -> result that `landscape.save` takes."""
@@ -219,7 +221,9 @@ def _critical(subject: Subject) -> Results:
     if not step.any():
         return {}
     return {
-        f"critical_sharpness/{name}": critical_sharpness(subject.objectives[name], step, tol=CRITICAL_TOL)
+        f"critical_sharpness/{name}": critical_sharpness(
+            subject.objectives[name], step, tol=CRITICAL_TOL, max_passes=CRITICAL_PASSES
+        )
         for name in TRAINING_LOSSES
     }
 
@@ -338,7 +342,7 @@ MEASURES = {
         # files without versions hold none of these five
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
-        Measure("critical", _critical, CRITICAL, ("samples",), version=2),
+        Measure("critical", _critical, CRITICAL, ("samples",), version=3),
         Measure("noise", _noise, (NOISE,), ("samples",), version=2),
         Measure("samples", _samples, (SAMPLES,), ("samples", "by_sample"), version=2),
         Measure(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
-from landscape.curvature.traces import TraceEstimate, trace
+from landscape.curvature.traces import VECTORS, TraceEstimate, trace
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress
@@ -77,8 +77,10 @@ def curvature_parts(
         progress: as for `trace`, of each of the five estimates in turn.
 
     Raises:
-        ValueError: the loss is not the mean cross-entropy of class scores.
+        ValueError: the loss is not the mean cross-entropy of class scores, or the memory budget is too small.
     """
+    # its traces need the most
+    objective.memory.check_room(VECTORS, "curvature_parts", in_float64=True)
     _check_that_it_is_cross_entropy(objective)
     jacobian = _with_loss(objective, half_squared_outputs)
     # the largest eigenvalues of J^T J lie far above the others; deflation makes their part of the trace exact

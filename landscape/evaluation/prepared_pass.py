@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from landscape.evaluation.chunks import PassChunk, held_chunks
 from landscape.evaluation.losses import SUMS, can_be_mapped, correct, error_sums, mean_losses, sample_losses
-from landscape.fx.flops import Flops
+from landscape.fx.flops import with_flops
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
 from landscape.loss.batches import Batch, copied_to, samples_in, tensors_in
@@ -61,10 +61,10 @@ class PreparedPass:
         self._chunks = held_chunks(objectives)
         inputs, targets = self._chunks[0].inputs, self._chunks[0].targets
         # the caller may be in inference mode, whose tensors do not tell whether they were written to
-        with torch.inference_mode(False), torch.no_grad(), Flops() as counter:
+        with torch.inference_mode(False), torch.no_grad():
             copied = copied_to(inputs, theta.device)
             versions = [tensor._version for tensor in tensors_in(copied)]
-            scores = self._objective.outputs(theta, copied)
+            scores, flops = with_flops(lambda: self._objective.outputs(theta, copied))
             # a model that changes its inputs gets a copy each time
             self._changes_inputs = [tensor._version for tensor in tensors_in(copied)] != versions
         self._classifies = [are_class_scores(scores, target) for target in targets]
@@ -83,7 +83,7 @@ class PreparedPass:
             except Exception:
                 # tracing may raise any error; direct passes are right for all models
                 self._traced = {}
-            flops = counter.get_total_flops() * len(self._chunks)
+            flops *= len(self._chunks)
             device = theta.device.type if theta.device.type in BLOCK_FLOPS else "cpu"
             # on the CPU vmap runs convolutions one by one
             convolves = any(isinstance(module, nn.Conv2d) for module in self._objective.model.modules())

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch.utils.flop_counter import FlopCounterMode
 
+T = TypeVar("T")
 
-class Flops(FlopCounterMode):
+
+def with_flops(run: Callable[[], T]) -> tuple[T, float]:
+    """`run()`, and its number of floating-point operations; 0 if torch cannot count them (nested tensors)."""
+    try:
+        with _Flops() as counter:
+            return run(), counter.get_total_flops()
+    except Exception:
+        return run(), 0
+
+
+class _Flops(FlopCounterMode):
     """torch's counter of operations without hooks on modules, which break a forward pass that differentiates."""
 
     def __init__(self) -> None:

@@ -23,13 +23,23 @@ def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
     Args:
         batch: of any form that can be copied, such as a graph of torch_geometric or a `PackedSequence`.
         transform: tensor -> tensor.
+
+    Raises:
+        TypeError: the batch cannot be copied.
     """
     if isinstance(batch, Tensor):
         return transform(batch)
     if _is_tree_of_tensors(batch):
         return tree_map(transform, batch)
-    with _InPlaceOfTensors(transform):
-        return copy.deepcopy(batch)
+    try:
+        with _InPlaceOfTensors(transform):
+            return copy.deepcopy(batch)
+    except (KeyError, TypeError, NotImplementedError) as error:
+        raise TypeError(
+            f"data: a batch of type {type(batch).__name__} cannot be copied ({type(error).__name__}: {error}); give "
+            "tensors in dicts, tuples or lists (a class whose __getattr__ raises a KeyError breaks copy.deepcopy: let "
+            "it raise an AttributeError)"
+        ) from error
 
 
 class _InPlaceOfTensors(TorchFunctionMode):
@@ -51,6 +61,11 @@ def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
     """The batch, detached, with its floating-point tensors in `dtype`."""
 
     def cast(tensor: Tensor) -> Tensor:
+        if tensor.is_nested:
+            raise ValueError(
+                "data: a batch holds a nested tensor, which torch does not cut into samples; give padded tensors and a "
+                "mask, or a list of tensors and forward="
+            )
         tensor = tensor.detach()
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
@@ -78,7 +93,19 @@ def tensors_in(batch: Batch) -> list[Tensor]:
 
 def bytes_of(batch: Batch) -> int:
     """The number of bytes of the tensors of a batch."""
-    return sum(tensor.nbytes for tensor in tensors_in(batch))
+    return sum(part.nbytes for tensor in tensors_in(batch) for part in dense_parts(tensor))
+
+
+def dense_parts(tensor: Tensor) -> list[Tensor]:
+    """A tensor as dense ones: itself, or the indices and values that a sparse one consists of."""
+    if tensor.layout == torch.sparse_coo:
+        whole = tensor.coalesce()
+        return [whole.indices(), whole.values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor]
 
 
 def _is_tree_of_tensors(batch: Batch) -> bool:
@@ -89,10 +116,15 @@ def _is_tree_of_tensors(batch: Batch) -> bool:
 def samples_in(batch: Batch) -> int | None:
     """The number of samples of a batch that can be cut: the length of all its tensors. None for other batches."""
     leaves, _ = tree_flatten(batch)
-    if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
+    if not leaves or not all(isinstance(leaf, Tensor) and _has_rows(leaf) for leaf in leaves):
         return None
     lengths = {len(leaf) for leaf in leaves}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def _has_rows(tensor: Tensor) -> bool:
+    # sparse tensors, such as the neighbors of a graph's nodes, are not cut
+    return tensor.ndim > 0 and tensor.layout == torch.strided
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
@@ -124,7 +156,8 @@ def digest_of(batch: Batch) -> int:
         arrays = [leaf.tobytes() for leaf in tree_leaves(batch) if isinstance(leaf, np.ndarray)]
         tensors = tensors_in(batch)
         shapes = [repr((tensor.shape, tensor.dtype)).encode() for tensor in tensors]
-        return _digest(*map(_content, tensors), *shapes, *others, *arrays)
+        contents = [_content(part) for tensor in tensors for part in dense_parts(tensor)]
+        return _digest(*contents, *shapes, *others, *arrays)
     leaves = [_content(leaf) for leaf in tree_leaves(batch)]
     sizes = [len(leaf) // max(count, 1) for leaf in leaves]
     return sum(

@@ -73,7 +73,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
         raise ValueError(f"data: a batch is a {type(batch).__name__}, not inputs and targets; {remedy}")
     if len(batch) != 2:
         raise ValueError(f"data: a batch holds {len(batch)} parts, of which only two would be used; {remedy}")
-    if not all(isinstance(part, Tensor) for part in batch):
+    if not all(isinstance(part, Tensor) and not part.is_nested for part in batch):
         return
     shapes = [tuple(part.shape) for part in batch]
     if () in shapes or shapes[0][0] != shapes[1][0]:
@@ -91,7 +91,7 @@ def telling_rows(targets: Tensor) -> Tensor:
 
 
 def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
-    """The outputs of some samples, after a check: a few of the samples alone must have the same outputs.
+    """The outputs of some samples, after a check: the last few of the samples alone must have the same outputs.
 
     Args:
         outputs_of: indices of samples -> outputs, of a model on `device`.
@@ -102,7 +102,8 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
         ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
             samples.
     """
-    few = rows[: min((len(rows) + 1) // 2, 4)]
+    # the last ones, because alone they have other places in the batch
+    few = rows[-min((len(rows) + 1) // 2, 4) :]
     # a model that draws is refused, but must not move the caller's random state
     with borrowed_generators(device):
         outputs = outputs_of(rows)
@@ -121,17 +122,18 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
             repeated = outputs_of(few)
         except (RuntimeError, ValueError):
             # some models cannot take a single sample, or take only one size of batch
-            again, repeated = outputs_of(rows)[: len(few)], outputs[: len(few)]
+            again, repeated = outputs_of(rows)[-len(few) :], outputs[-len(few) :]
     if not _agree(repeated, again, REPEATED):
         raise ValueError(
             "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
             "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
         )
-    if not _agree_but_for_rounding(again, outputs[: len(few)]):
+    if not agree_but_for_rounding(again, outputs[-len(few) :]):
         raise ValueError(
             "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
-            "batch, so that the loss is no mean over samples; give BatchNorm running statistics "
-            "(track_running_stats=True), and functional dropout training=self.training"
+            "batch, or with its place in the batch, so that the loss is no mean over samples; give BatchNorm running "
+            "statistics (track_running_stats=True), functional dropout training=self.training, and sequences the axis "
+            "that the model takes for the batch (batch_first)"
         )
     return outputs
 
@@ -146,17 +148,9 @@ def check_that_loss_is_a_mean(
     """Checks that the loss of these samples is the counted mean of their losses, to the rounding of `dtype`.
 
     Raises:
-        ValueError: the loss is no counted mean, or no scalar.
+        ValueError: the loss is no counted mean.
     """
-    try:
-        together = loss_fn(outputs, targets)
-    except RuntimeError as error:
-        raise ValueError(
-            f"loss_fn: fails on {len(outputs)} of the samples: {error}; it must take any number of samples: a value "
-            "for each sample, such as a weight, belongs into the batch (forward=, count=)"
-        ) from error
-    if together.numel() != 1:
-        raise ValueError(f"loss_fn: must return a scalar, got shape {tuple(together.shape)}")
+    together = loss_fn(outputs, targets)
     rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
     if counting.of_batch is None:
         weights = counting.of_samples((outputs, targets)).to(outputs.device)
@@ -169,8 +163,8 @@ def check_that_loss_is_a_mean(
     apart = torch.stack([loss_fn(*row) for row, counts in zip(rows, counted, strict=True) if counts])
     mean = (apart.double() @ weights[counted]) / counting.whole(float(weights.sum()))
     # a loss in half precision is rounded once, because its sums are computed in float32
-    units = 8 if torch.finfo(dtype).bits == 16 else 100
-    tolerance = units * torch.finfo(dtype).eps * apart.abs().max()
+    rounding = max(torch.finfo(dtype).eps, torch.finfo(together.dtype).eps)
+    tolerance = (8 if rounding > 1e-4 else 100) * rounding * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
         raise ValueError(
@@ -261,7 +255,7 @@ def _rows_of_rare_values(targets: Tensor) -> Tensor:
     return torch.cat([first[counts.argsort()[:100]], extremes])
 
 
-def _agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
+def agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     """Whether outputs of the same samples in different batches are the same. NaN equals NaN.
 
     Rounding depends on the batch, and parts of a model may compute with less precision than its outputs have (bfloat16,

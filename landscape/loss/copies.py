@@ -46,8 +46,8 @@ def measured_copy(model: nn.Module) -> nn.Module:
 
 
 def constant_copy(loss_fn: nn.Module) -> nn.Module:
-    """A copy of a loss whose own parameters are constants."""
-    constant = copied("loss_fn", loss_fn)
+    """A copy of a loss in evaluation mode, whose own parameters are constants."""
+    constant = copied("loss_fn", loss_fn).eval()
     if learned := sum(p.numel() for p in loss_fn.parameters() if p.requires_grad):
         warnings.warn(
             f"loss_fn: its own {learned} trainable parameters are constants of the measured loss, not variables; put "

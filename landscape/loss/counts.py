@@ -63,11 +63,21 @@ class Counting:
         return 1.0 if self.is_sum else weights
 
 
-def counting_by(count: Count, *, of_whole_batches: bool) -> Counting:
-    """Counting by the caller's function of (inputs, targets), or of batches that are not split."""
+def counting_by(count: Count, of_whole_batches: Callable[[], bool]) -> Counting:
+    """Counting by the caller's function of (inputs, targets), or of batches that are not split.
+
+    Args:
+        count: batch -> weight.
+        of_whole_batches: whether batches are not split. The first batch tells, which is read later.
+    """
 
     def of_batch(pair: Pair) -> float:
-        weight = float(count(pair[0] if of_whole_batches else pair))
+        found = count(pair[0] if of_whole_batches() else pair)
+        if isinstance(found, Tensor) and found.numel() != 1:
+            raise ValueError(
+                f"count: must return one number for a batch, got shape {tuple(found.shape)}; give the sum"
+            )
+        weight = float(found)
         if not 0 <= weight < float("inf"):
             raise ValueError(f"count: must be finite and not negative, got {weight} for a batch")
         return weight

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 
 def derivative(
@@ -29,10 +33,23 @@ def derivative(
 def gradient_edges(of: Tensor, by: Sequence[Tensor]) -> list[GradientEdge | None]:
     """Where the gradient of the scalar `of` with respect to each of `by` lies in torch's graph; None if it is constant.
 
-    A second derivative needs no more of the gradient. Its values are not held, unless the graph needs them.
+    A second derivative needs no more of the gradient. Its values are given up one tensor after the other, unless the
+    graph needs them.
     """
-    gradient = torch.autograd.grad(of, by, create_graph=True, allow_unused=True, materialize_grads=True)
-    return [get_gradient_edge(part) if part.requires_grad else None for part in gradient]
+    edges: list[GradientEdge | None] = [None] * len(by)
+
+    def note(place: int, gradient: Tensor | None) -> Tensor | None:
+        if gradient is None or not gradient.requires_grad:
+            return gradient
+        edges[place] = get_gradient_edge(gradient)
+        # torch would hold the values until the last gradient is there
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    hooks = [variable.register_hook(partial(note, place)) for place, variable in enumerate(by)]
+    torch.autograd.grad(of, by, create_graph=True, allow_unused=True)
+    for hook in hooks:
+        hook.remove()
+    return edges
 
 
 def add_derivative(
@@ -58,17 +75,101 @@ def add_derivative(
         return
     for variable, total in zip(by, totals, strict=True):
         variable.grad = total
+    hooks = list(_hooks_that_add(_starts([of[place] for place in kept]), by, totals))
     torch.autograd.backward(
         [of[place] for place in kept],  # type: ignore[arg-type]
         None if along is None else [along[place] for place in kept],
         inputs=list(by),
         retain_graph=retain_graph,
     )
+    for hook in hooks:
+        hook.remove()
     for variable, total in zip(by, totals, strict=True):
         # torch adds in place, but for gradients of other kinds, such as sparse ones
         if variable.grad is not total:
             total.copy_(variable.grad)  # type: ignore[arg-type]
         variable.grad = None
+
+
+def _starts(of: Iterable[Tensor | GradientEdge | None]) -> list[Node]:
+    nodes = [part.grad_fn if isinstance(part, Tensor) else part.node for part in of if part is not None]
+    return [node for node in nodes if node is not None]
+
+
+def _hooks_that_add(
+    starts: Sequence[Node], by: Sequence[Tensor], totals: Sequence[Tensor]
+) -> Iterator[RemovableHandle]:
+    """Makes each operation add its part of a gradient to the total at once.
+
+    Torch alone holds the parts until the last one is there: those of a weight that two layers share, and in a second
+    derivative those of all weights.
+    """
+    total_of = {id(variable): total for variable, total in zip(by, totals, strict=True)}
+
+    def add(
+        targets: dict[int, _Target], parts: tuple[Tensor | None, ...], _: Any
+    ) -> tuple[Tensor | None, ...]:
+        return tuple(
+            None if place in targets and targets[place].adds(part) else part
+            for place, part in enumerate(parts)
+        )
+
+    for node in nodes_below(starts):
+        if type(node).__name__ not in VIEWS:
+            found = [_Target.of(below, total_of) for below, _ in node.next_functions]
+            targets = {place: target for place, target in enumerate(found) if target is not None}
+            if targets:
+                yield node.register_hook(partial(add, targets))
+
+
+VIEWS = {
+    *("AliasBackward0", "TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0"),
+    *("UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "SqueezeBackward1"),
+}
+"""Operations that only look at a weight in another shape, such as the transpose in a linear layer."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a part of a gradient belongs: through views, the innermost last, into the total of a variable."""
+
+    views: tuple[Any, ...]
+    total: Tensor
+
+    @classmethod
+    def of(cls, node: Node | None, total_of: Mapping[int, Tensor]) -> _Target | None:
+        """The target of what flows into a node; None if this is no view of a variable."""
+        views: list[Node] = []
+        while node is not None and type(node).__name__ in VIEWS:
+            views.append(node)
+            node = node.next_functions[0][0]
+        total = total_of.get(id(getattr(node, "variable", None)))
+        return None if total is None else cls(tuple(views), total)
+
+    def adds(self, part: Tensor | None) -> bool:
+        """Adds a part, unless torch would have to change its form before: sum a broadcast axis, cast, make dense."""
+        if part is None or part.layout != self.total.layout or part.dtype != self.total.dtype:
+            return False
+        if part.numel() != self.total.numel():
+            return False
+        for view in self.views:
+            part = view(part)
+        if part.shape != self.total.shape:
+            return False
+        self.total.add_(part)
+        return True
+
+
+def nodes_below(starts: Iterable[Node]) -> Iterator[Node]:
+    """The nodes of torch's graph from which these are computed, and these themselves."""
+    waiting = list(starts)
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        following = {below for below, _ in node.next_functions if below is not None} - seen
+        seen |= following
+        waiting.extend(following)
 
 
 def is_constant(part: Tensor | GradientEdge | None) -> bool:

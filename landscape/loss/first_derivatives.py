@@ -119,7 +119,8 @@ class _Line:
             moves = leaf.grad != 0
             if moves.any():
                 signs[name].mul_(moves)
-            slopes.append((leaf.grad * signs[name]).sum().item() * self.size)
+            pieces = zip(leaf.grad.flatten().split(PIECE), signs[name].flatten().split(PIECE), strict=True)
+            slopes.append(sum((part * sign).sum().item() for part, sign in pieces) * self.size)
             leaf.grad = None
 
         for name, leaf in leaves.items():

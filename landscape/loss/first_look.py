@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
 from landscape.loss.checks import (
+    agree_but_for_rounding,
     check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     checked_outputs,
@@ -21,7 +22,13 @@ from landscape.loss.checks import (
 )
 from landscape.loss.counts import Counting, Pair
 from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
-from landscape.loss.mean_checks import FEWEST, check_that_losses_add_up, telling_samples
+from landscape.loss.loss_checks import check_that_it_repeats, checked_loss
+from landscape.loss.mean_checks import (
+    FEWEST,
+    check_that_counts_add_up,
+    check_that_losses_add_up,
+    telling_samples,
+)
 from landscape.loss.model_checks import (
     LOSS_WITH_WEIGHTS,
     OUTPUTS_OF_THE_CALLER,
@@ -68,17 +75,28 @@ class FirstLook:
             try:
                 with without_gradients(False), torch.inference_mode():
                     self._at_its_weights(self._few()[0])
+                    return False
             except RuntimeError:
+                # a pass that takes derivatives is recorded, and then succeeds
+                pass
+            except Exception as error:
+                raise self._fails(error) from error
+            try:
                 with without_gradients(True):
                     self._at_its_weights(self._few()[0])
-                return True
-            except (TypeError, AttributeError, AssertionError) as error:
-                kind = type(self.chunks.first(1)[0]).__name__
-                raise ValueError(
-                    f"data: the model cannot be run on {kind} inputs of some of the samples: {error}; say by forward= "
-                    "how the model is run on a batch, and let it take batches of any size"
-                ) from error
-        return False
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise self._fails(error) from error
+        return True
+
+    def _fails(self, error: Exception) -> ValueError:
+        inputs = self.chunks.first(4)[0]
+        tensors = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in tensors_in(inputs)[:3])
+        return ValueError(
+            f"data: the model cannot be run on {type(inputs).__name__} inputs of some of the samples ({tensors}): "
+            f"{error}; say by forward= how the model is run on a batch, and let it take batches of any size"
+        )
 
     @full_float32()
     @torch.no_grad()
@@ -113,14 +131,18 @@ class FirstLook:
             # some models cannot take a single sample
             pieces = rows.tensor_split(math.ceil(len(rows) / max(chunk_size, FEWEST)))
             parts = [self._at_its_weights(copied_to(rows_of(inputs, piece), device)) for piece in pieces]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            can_be_joined = all(isinstance(part, Tensor) and part.ndim for part in parts)
+            return torch.cat(parts) if len(parts) > 1 and can_be_joined else parts[0]
 
+        pair = rows_of((inputs, targets), rows)
+        check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
         outputs = checked_outputs(outputs_of, rows, device)
         labels = targets[rows].to(device)
         if self.counting.is_known:
             # a few outputs tell whether torch's loss takes such outputs and targets
             outputs, labels = outputs[:FEWEST], labels[:FEWEST]
-        check = partial(check_that_loss_is_a_mean, self.loss_fn, self.counting, dtype=dtype)
+        check_that_it_repeats(self._loss, outputs, labels)
+        check = partial(check_that_loss_is_a_mean, self._loss, self.counting, dtype=dtype)
         check(outputs, labels)
         if not self.counting.is_known:
             check_that_classes_count_alike(check, outputs, targets)
@@ -151,26 +173,48 @@ class FirstLook:
         with borrowed_generators(self.theta.device):
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, state)
         writes = writes_to_its_weights(outputs, self.theta)
-        self._check_dependence(original, penalty)
+        self._check_dependence(original, penalty, outputs(self.theta.clone()))
         return writes
 
-    def _check_dependence(self, original: nn.Module, penalty: Penalty | None) -> None:
-        inputs, targets = self._few()
+    def _check_dependence(self, original: nn.Module, penalty: Penalty | None, plain: Any) -> None:
+        targets = self._few()[1]
         with torch.inference_mode(False), torch.enable_grad():
-            outputs = self._at_its_weights(inputs)
+            outputs = self._recorded(plain)
             check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER)
             detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
-            loss = self.loss_fn(detached, targets)
+            loss = self._loss(detached, targets)
             check_that_no_parameter_enters(loss, original, LOSS_WITH_WEIGHTS)
             if penalty:
+                penalty.check(self.theta)
                 check_that_no_parameter_enters(penalty(self.theta), original, REGULARIZER_OF_OTHERS)
+
+    def _recorded(self, plain: Any) -> Any:
+        """The outputs of a pass that torch records for derivatives. They must be those of a pass without, `plain`."""
+        try:
+            recorded = self.forward(self.theta.clone().requires_grad_(), self._few()[0])
+        except RuntimeError:
+            # a forward that writes to its weights cannot be recorded
+            return self._at_its_weights(self._few()[0])
+        pairs = zip(tree_leaves(recorded), tree_leaves(plain), strict=True)
+        dense = [(a.detach(), b) for a, b in pairs if isinstance(a, Tensor) and a.layout == torch.strided]
+        if not all(agree_but_for_rounding(*pair) for pair in dense):
+            raise ValueError(
+                "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
+                "so that losses and their derivatives would be of two functions; let forward not depend on "
+                "torch.is_grad_enabled() or requires_grad"
+            )
+        return recorded
 
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))
 
     def _loss_of(self, pair: Pair) -> Tensor:
         inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
-        return self.loss_fn(self._at_its_weights(inputs), targets).detach()
+        return self._loss(self._at_its_weights(inputs), targets).detach()
+
+    @property
+    def _loss(self) -> LossFunction:
+        return partial(checked_loss, self.loss_fn)
 
     def _at_its_weights(self, inputs: Batch) -> Any:
         return self.forward(self.theta.clone(), inputs)

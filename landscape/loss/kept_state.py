@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from landscape.loss.batches import dense_parts
+
 STRUCTURE = frozenset({"_parameters", "_modules", "_buffers", "training"})
 """Attributes that every module has. They are compared elsewhere, or no forward pass changes them."""
 
@@ -25,11 +27,11 @@ class KeptState:
     """Attributes and buffers of all modules, as they were before the first pass.
 
     Attributes:
-        attributes: for each module, values by name.
+        attributes: for each module, values by name, each with a copy if it is a dict, list or set.
         buffers: for each module, tensors by name, with a copy of each.
     """
 
-    attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
+    attributes: tuple[tuple[nn.Module, dict[str, tuple[Any, Any]]], ...]
     buffers: tuple[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]], ...]
 
     @classmethod
@@ -37,7 +39,7 @@ class KeptState:
         """The current state of a model."""
         modules = list(model.modules())
         attributes = tuple(
-            (module, {name: value for name, value in vars(module).items() if name not in STRUCTURE})
+            (module, {name: (value, _copied(value)) for name, value in _attributes(module).items()})
             for module in modules
         )
         buffers = tuple(
@@ -53,12 +55,15 @@ class KeptState:
         """Names of the attributes and buffers that have changed."""
         found = []
         for module, before in self.attributes:
-            now = {name: value for name, value in vars(module).items() if name not in STRUCTURE}
-            found += [name for name, value in now.items() if name not in before or before[name] is not value]
+            found += [
+                name
+                for name, value in _attributes(module).items()
+                if name not in before or before[name][0] is not value or not _is_same(value, before[name][1])
+            ]
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
                 now_there = module._buffers.get(name)
-                if now_there is not buffer or not torch.equal(buffer.nan_to_num(), value.nan_to_num()):
+                if now_there is not buffer or not _same(buffer, value):
                     found.append(name)
         return list(dict.fromkeys(found))
 
@@ -68,11 +73,49 @@ class KeptState:
         for module, before in self.attributes:
             for name in [name for name in vars(module) if name not in STRUCTURE and name not in before]:
                 del vars(module)[name]
-            vars(module).update(before)
+            for name, (value, copy) in before.items():
+                vars(module)[name] = value
+                _put_back(value, copy)
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
                 module._buffers[name] = buffer
                 buffer.copy_(value)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in STRUCTURE}
+
+
+def _copied(value: Any) -> Any:
+    """A copy of dicts, lists and sets (hooks, caches) that holds the same objects; other values as they are."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return set(value) if isinstance(value, set) else value
+
+
+def _is_same(value: Any, copy: Any) -> bool:
+    """Whether a value still holds the objects of its copy."""
+    if isinstance(value, dict) and isinstance(copy, dict):
+        return value.keys() == copy.keys() and all(_is_same(value[key], copy[key]) for key in copy)
+    if isinstance(value, list) and isinstance(copy, list):
+        return len(value) == len(copy) and all(map(_is_same, value, copy))
+    return value == copy if isinstance(value, set) and isinstance(copy, set) else value is copy
+
+
+def _put_back(value: Any, copy: Any) -> None:
+    """Makes a dict, list or set hold the objects of its copy again."""
+    if _is_same(value, copy):
+        return
+    if isinstance(value, dict):
+        value.clear()
+        value.update(copy)
+    elif isinstance(value, list):
+        value[:] = copy
+    elif isinstance(value, set):
+        value.clear()
+        value.update(copy)
 
 
 def check_that_passes_keep_nothing(
@@ -104,6 +147,12 @@ def check_that_passes_keep_nothing(
             "and so would every number; compute this anew in each pass, and move statistics in training only "
             "(if self.training:)"
         )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one form hold the same values; NaN equals NaN."""
+    parts = [dense_parts(each) for each in (one, other)]
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*parts, strict=True))
 
 
 def _agree(one: object, other: object) -> bool:

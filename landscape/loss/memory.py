@@ -30,6 +30,7 @@ class Memory:
         vector: bytes of a vector as long as the weights, in float32 at least.
         ranks: the processes that measure together.
         used: bytes that are kept now.
+        later: bytes that a call needs after what it does now; see `before`.
     """
 
     budget: int
@@ -37,6 +38,7 @@ class Memory:
     vector: int
     ranks: Ranks = ALONE
     used: int = 0
+    later: int = 0
     _shared: dict[type, Any] = field(default_factory=dict)
 
     def empty(self) -> Memory:
@@ -73,17 +75,37 @@ class Memory:
         Raises:
             ValueError: they do not fit. The message says how many bytes are needed.
         """
-        size = max(self.vector, 8 * self.parameters) if in_float64 else self.vector
-        needed = vectors * size + self.vector
         # the parts of a sharded model differ in size, and ranks that go on would wait for those that raised
-        needed = max(self.ranks.gathered(needed))
-        if needed > self.budget:
-            precision = " in float64" if size > self.vector else ""
+        needed, whole = map(max, zip(*self.ranks.gathered(self._bytes_of(vectors, in_float64)), strict=True))
+        if whole > self.budget:
+            precision = " in float64" if in_float64 and 8 * self.parameters > self.vector else ""
+            more = f", and what follows {_in_words(whole)}" if whole > needed else ""
             raise ValueError(
                 f"memory_budget: {what} needs {vectors} vectors{precision} as long as the weights and the weights "
-                f"themselves, {_in_words(needed)}; the budget is {_in_words(self.budget)}; make the Objective with "
-                f"memory_budget={needed} or more"
+                f"themselves, {_in_words(needed)}{more}; the budget is {_in_words(self.budget)}; make the Objective "
+                f"with memory_budget={whole} or more"
             )
+
+    def _bytes_of(self, vectors: int, in_float64: bool) -> tuple[int, int]:
+        """Bytes of vectors and the weights, and the bytes that the whole call needs."""
+        size = max(self.vector, 8 * self.parameters) if in_float64 else self.vector
+        needed = vectors * size + self.vector
+        return needed, max(needed, self.later)
+
+    @contextmanager
+    def before(self, vectors: int, *, in_float64: bool = False) -> Iterator[None]:
+        """Within, a refusal also counts what the same call needs afterward, so that it need not refuse twice.
+
+        Args:
+            vectors: as many as are held at a time afterward.
+            in_float64: whether these vectors are in float64.
+        """
+        former = self.later
+        self.later = self._bytes_of(vectors, in_float64)[1]
+        try:
+            yield
+        finally:
+            self.later = former
 
     @contextmanager
     def room_for_vectors(self, most: int, least: int, what: str) -> Iterator[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from landscape.loss.derivatives import nodes_below
 
 ALTERED = 2.0
 """Weights of twice their size lie outside the bounds that trained weights keep, such as an Embedding's `max_norm`."""
@@ -55,12 +56,27 @@ def check_weights(model: object) -> None:
             )
 
 
-def check_that_weights_have_one_dtype(variables: Mapping[str, Tensor]) -> None:
-    """Checks that the variables have one dtype. The measured numbers have the same one.
+def check_variables(variables: Mapping[str, Tensor], trainable: Sequence[str]) -> None:
+    """Checks that there are variables, and that they have one dtype. The measured numbers have the same one.
+
+    Args:
+        variables: by name.
+        trainable: names of the parameters that they were chosen of.
 
     Raises:
-        ValueError: there are several dtypes. The message names a variable of each.
+        ValueError: there is no variable, or there are several dtypes. The message names a variable of each.
     """
+    if not trainable:
+        raise ValueError(
+            "model: none of its parameters requires a gradient, so that the loss has no variables; unfreeze some "
+            "(requires_grad_(True)); a quantized model has none left: measure the model that it was made of"
+        )
+    if not variables:
+        more = f" and {len(trainable) - 5} more" if len(trainable) > 5 else ""
+        raise ValueError(
+            f"parameters: none of the trainable parameters is chosen, of {', '.join(map(repr, trainable[:5]))}{more}; "
+            "shared weights have the first of their names"
+        )
     first_of: dict[torch.dtype, str] = {}
     for name, variable in variables.items():
         first_of.setdefault(variable.dtype, name)
@@ -96,8 +112,9 @@ def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
 
 OUTPUTS_OF_THE_CALLER = (
     "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
-    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure; define "
-    "forward in the class, and give hooks the module that they are called with"
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or layers "
+    "lie where torch does not find them, such as in a list; define forward in the class, give hooks the module that "
+    "they are called with, and put layers into a ModuleList or ModuleDict"
 )
 LOSS_WITH_WEIGHTS = (
     "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "
@@ -136,13 +153,7 @@ def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
 
 
 def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:
-    waiting: list[Any] = [result.grad_fn for result in results if result.grad_fn is not None]
     yield from (result for result in results if result.is_leaf and result.requires_grad)
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    for node in nodes_below(result.grad_fn for result in results if result.grad_fn is not None):
         if hasattr(node, "variable"):
             yield node.variable
-        following = {below for below, _ in node.next_functions if below is not None} - seen
-        seen |= following
-        waiting.extend(following)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any
@@ -26,7 +26,7 @@ from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import NO_DERIVATIVES, check_that_weights_have_one_dtype, check_weights
+from landscape.loss.model_checks import NO_DERIVATIVES, check_variables, check_weights
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
 from landscape.loss.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
@@ -142,7 +142,7 @@ class Objective:
         self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
-        self._choose([name for name in trainable if parameters is None or parameters(name)])
+        self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
@@ -185,7 +185,7 @@ class Objective:
         """
         part = copy.copy(self)
         if parameters is not None:
-            part._choose([name for name in self.names if parameters(name)])
+            part._choose(self.names, parameters)
             part.verified = set()
         cut = Cut(self.counting, self.chunk_size, self.device)
         part._hold(
@@ -371,12 +371,11 @@ class Objective:
             raise ValueError(f"theta: must be {tuple(self.theta.shape)}, got {tuple(theta.shape)}")
         return theta.detach().to(self.theta)
 
-    def _choose(self, names: list[str]) -> None:
-        """Makes the parameters of these names the variables."""
-        if not names:
-            raise ValueError("parameters: none of the model's trainable parameters is chosen")
+    def _choose(self, trainable: Sequence[str], is_chosen: Callable[[str], bool] | None) -> None:
+        """Makes the chosen parameters the variables."""
+        names = [name for name in trainable if is_chosen is None or is_chosen(name)]
         chosen = [self.model.get_parameter(name).detach() for name in names]
-        check_that_weights_have_one_dtype(dict(zip(names, chosen, strict=True)))
+        check_variables(dict(zip(names, chosen, strict=True)), trainable)
         self.device, self.dtype = chosen[0].device, chosen[0].dtype
         self.layout = ParameterLayout(tuple(names), tuple(parameter.shape for parameter in chosen))
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])

@@ -123,7 +123,7 @@ class Streamed:
             self._length += 1
             self.samples += chunk.samples
             self.weight += chunk.weight
-        if self._first is None:
+        if self._first is None and samples_in(pair) != 0:
             self._first = _some_of(pair)
 
     @property

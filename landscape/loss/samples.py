@@ -155,13 +155,15 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
         raise ValueError("data: holds no samples")
     blocks = [joined(alike) for alike in _runs_of_one_form(batches)]
     moves = sum(map(bytes_of, blocks)) <= budget
+
     # Not in channels last. oneDNN 3.12 then writes past its workspace (uxlfoundation/oneDNN issue 6035), which ends the
     # process: for the weights' gradient of 1x1 convolutions with a stride and fewer than 8 channels (AVX-512: 16). GPUs
     # are slower with channels last when TF32 is off.
-    blocks = [
-        mapped(block, lambda tensor: (tensor.to(cut.device) if moves else tensor).contiguous())
-        for block in blocks
-    ]
+    def placed(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(cut.device) if moves else tensor
+        return tensor.contiguous() if tensor.layout == torch.strided else tensor
+
+    blocks = [mapped(block, placed) for block in blocks]
     found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)))
     check_that_something_counts(found.weight)
     return found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.loss.batches import Batch, in_precision
 from landscape.loss.checks import check_that_it_is_a_batch
@@ -41,7 +40,12 @@ def by_inputs(model: nn.Module, inputs: Batch) -> Any:
 
 
 def _as_dict(part: Any) -> Any:
-    return dict(part) if isinstance(part, UserDict) else part
+    return dict(part) if _is_opaque(part) else part
+
+
+def _is_opaque(part: Any) -> bool:
+    """Whether a part is a mapping in which torch finds no tensors, as tokenizers make them."""
+    return isinstance(part, Mapping) and bool(tree_leaves(part)) and tree_leaves(part)[0] is part
 
 
 @dataclass
@@ -74,8 +78,7 @@ class Task:
         if isinstance(batch, Mapping) and self.run is by_inputs:
             self.run, self.takes_whole_batches = by_keywords, True
         if self.run in (by_inputs, by_keywords):
-            # dicts of tokenizers are such mappings, in which torch finds no tensors
-            batch = tree_map(_as_dict, batch, is_leaf=lambda part: isinstance(part, UserDict))
+            batch = tree_map(_as_dict, batch, is_leaf=_is_opaque)
         if not self.takes_whole_batches:
             check_that_it_is_a_batch(batch)
         batch = in_precision(batch, dtype)
@@ -85,4 +88,4 @@ class Task:
         """The weight of a batch's mean loss."""
         if self.count is None:
             return counting_of(loss_fn)
-        return counting_by(self.count, of_whole_batches=self.takes_whole_batches)
+        return counting_by(self.count, lambda: self.takes_whole_batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import ClassVar
 
 from torch import Tensor
@@ -93,7 +94,8 @@ class MeanOverSamples(MatrixOfObjective):
             objective.layout,
             objective.loss_fn,
             objective.chunks,
-            objective.memory,
+            # the memory holds these products; a cycle would keep the weights after the last use
+            weakref.proxy(objective.memory),
             linearize=objective.linearize,
             compile_mode=objective.compile_mode,
             ranks=objective.ranks,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.fx.flops import Flops
+from landscape.fx.flops import with_flops
 from landscape.fx.linearize import Outputs
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.checks import Linearize
@@ -125,7 +125,7 @@ class Products:
             try:
                 return self._summed_in_place(theta, rows, weight).T
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 reason = error
         self._move_to(theta)
@@ -225,7 +225,7 @@ class Products:
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if not _says_that_no_second_derivative_exists(error):
+                if _lacks_memory(error):
                     raise
                 return self._differences(chunk, rows, error)
 
@@ -236,11 +236,12 @@ class Products:
 
         Args:
             chunk, rows: as for `of_chunk`.
-            reason: the error that shows the lack, for the first product of this kind.
+            reason: the error of the direct product, for the first product of this kind. Torch has many messages for
+                an operation without a second derivative; that a difference can be had tells this kind of error.
             weight: a factor of the chunk's mean loss.
 
         Raises:
-            RuntimeError: the model does not run in float64.
+            RuntimeError: a difference cannot be had either; the model may not run in float64.
         """
         data = chunk.read()
         few = InFloat64(
@@ -249,6 +250,8 @@ class Products:
         try:
             found, relative = difference_products(self._rule, few, rows)
         except RuntimeError as error:
+            if reason is not None and not _says_that_no_second_derivative_exists(reason):
+                raise reason from None
             raise RuntimeError(
                 f"model: an operation of it has no second derivative in torch: {reason}; put one in its place that "
                 "has, such as a formula in plain operations"
@@ -310,9 +313,9 @@ class Products:
     def _flops_of(self, chunk: Chunk) -> float:
         """Floating-point operations of a direct product, about."""
         if self._flops is None:
-            with torch.no_grad(), Flops() as counter:
-                self._outputs(self._theta, chunk.read()[0])
-            self._flops = PRODUCT_COST * counter.get_total_flops()
+            with torch.no_grad():
+                _, passed = with_flops(lambda: self._outputs(self._theta, chunk.read()[0]))
+            self._flops = PRODUCT_COST * passed
         return self._flops
 
     def _trace(self, chunk: Chunk, some: Tensor, direct: Tensor, is_small: bool) -> None:
@@ -368,6 +371,10 @@ class Products:
 
 def _says_that_no_second_derivative_exists(error: Exception) -> bool:
     return any(sign in str(error) for sign in NO_SECOND_DERIVATIVE)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error)
 
 
 def _with_noise(vectors: Tensor) -> Tensor:

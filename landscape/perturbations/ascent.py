@@ -43,19 +43,19 @@ class Neighborhood:
     norm: str
     scale: Tensor | float
 
-    def border(self, direction: Tensor) -> Tensor:
+    def border(self, direction: Tensor, out: Tensor | None = None) -> Tensor:
         """The point of the border at which a linear function with this gradient is largest; 0 if the gradient is 0."""
         if self.norm == "linf":
-            return direction.sign() * self.rho
+            return torch.sign(direction, out=out).mul_(self.rho)
         length = torch.linalg.vector_norm(direction)
-        return direction * torch.where(length == 0, torch.zeros_like(length), self.rho / length)
+        return torch.mul(direction, torch.where(length == 0, 0.0, self.rho / length), out=out)
 
     def nearest(self, point: Tensor) -> Tensor:
-        """The nearest point of the neighborhood."""
+        """The nearest point of the neighborhood, in place."""
         if self.norm == "linf":
-            return point.clamp(-self.rho, self.rho)
+            return point.clamp_(-self.rho, self.rho)
         length = torch.linalg.vector_norm(point)
-        return point * torch.where(length > self.rho, self.rho / length, torch.ones_like(length))
+        return point.mul_(torch.where(length > self.rho, self.rho / length, torch.ones_like(length)))
 
     def gain(self, gradient: Tensor, point: Tensor | None = None) -> float:
         """The largest value of a linear function with this gradient in the neighborhood, minus its value at `point`.
@@ -180,8 +180,9 @@ def ascend(
         maximum = model.maximum(neighborhood.rho) if model is not None and goes_far else None
         assert best.gradient is not None
         whole_step = float(torch.linalg.vector_norm(best.gradient)) / neighborhood.rho
-        offset = _next_point(best.offset, best.gradient, maximum, neighborhood, stiffness)
-        maximum = None
+        given_up = best.gradient if model is None else None
+        offset = _next_point(best.offset, best.gradient, maximum, neighborhood, stiffness, out=given_up)
+        del maximum, given_up
         if model is None:
             best = replace(best, gradient=None)
         trial = visited(offset)
@@ -213,8 +214,9 @@ def _next_point(
     model_maximum: tuple[Tensor, Tensor] | None,
     neighborhood: Neighborhood,
     stiffness: float,
+    out: Tensor | None,
 ) -> Tensor:
-    """The next point after the highest one and its gradient."""
+    """The next point after the highest one and its gradient; in the tensor `out` if given."""
     if model_maximum is not None:
         length = float(torch.linalg.vector_norm(model_maximum[0])) / neighborhood.rho
         if length > 1 - INSIDE:
@@ -223,8 +225,8 @@ def _next_point(
             return model_maximum[0]
         # otherwise the highest point is the center: the loss falls in all directions that were tried
     if stiffness == 0:
-        return neighborhood.border(gradient)
-    return neighborhood.nearest(torch.add(point, gradient, alpha=1 / stiffness))
+        return neighborhood.border(gradient, out)
+    return neighborhood.nearest(torch.add(point, gradient, alpha=1 / stiffness, out=out))
 
 
 def _has_stalled(heights: list[float], failures: int, tol: float) -> bool:
@@ -337,18 +339,16 @@ def search(
         spend(1)
         return float(loss - center), neighborhood.slope(gradient)
 
-    def climb(start: Callable[[], Tensor]) -> Ascent:
-        return ascend(
-            visit,
-            slope,
-            start,
-            neighborhood=neighborhood,
-            steps=steps,
-            tol=tol,
-            rounding=rounding,
-            points=points,
-        )
-
+    climb = partial(
+        ascend,
+        visit,
+        slope,
+        neighborhood=neighborhood,
+        steps=steps,
+        tol=tol,
+        rounding=rounding,
+        points=points,
+    )
     result = Search([], center, tol, rounding)
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points, LEAST_VECTORS, what):
         while columns:

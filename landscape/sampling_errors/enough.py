@@ -16,7 +16,7 @@ from landscape.loss.loss_and_accuracy import Evaluation
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.worst_case import Sharpness
-from landscape.sampling_errors.measured import sampling_error
+from landscape.sampling_errors.measured import VECTORS, sampling_error
 from landscape.sampling_errors.result import SamplingError
 
 M = TypeVar("M", TopEigenvalues, TraceEstimate, Sharpness, Evaluation)
@@ -87,7 +87,8 @@ def enough_samples(
         # with a process group, each rank takes the same share of its own samples
         rows = order[: math.ceil(wanted / total * own)]
         part = objective if wanted >= total else objective.subset(samples=rows)
-        measured = measure(part)
+        with part.memory.before(VECTORS, in_float64=True):
+            measured = measure(part)
         error = sampling_error(part, measured, groups=groups, population=total, seed=seed)
         tried.append(part.n_samples)
         allowed = rtol * np.abs(error.values)

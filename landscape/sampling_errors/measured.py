@@ -20,6 +20,9 @@ from landscape.sampling_errors.units import Units, in_units
 
 Measured = TopEigenvalues | TraceEstimate | Sharpness | Evaluation
 
+VECTORS = 5
+"""Vectors in float64: a probe and its products in two precisions, with copies."""
+
 
 @of_objective
 def sampling_error(
@@ -55,8 +58,7 @@ def sampling_error(
             samples or weights, or was stored without its vectors.
         TypeError: a result of another kind.
     """
-    # a probe and its products in two precisions, with copies
-    objective.memory.check_room(5, "sampling_error", in_float64=True)
+    objective.memory.check_room(VECTORS, "sampling_error", in_float64=True)
     units = in_units(objective, groups=groups, population=population, seed=seed)
     passes = 1
     if isinstance(measured, TraceEstimate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict
 
 import torch
@@ -41,6 +42,17 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     return tree_map(lambda leaf: leaf[rows], batch)
 
 
+def piece_sizes(samples: int, size: int) -> list[int]:
+    """The sizes of the pieces in which the samples pass through the model.
+
+    BatchNorm has no statistics of a single sample, so a single sample at the end joins the piece before it.
+    """
+    sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
+    if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
 def can_learn_from(model: nn.Module, rows: Tensor) -> bool:
     """Whether a training pass of these rows alone is possible: BatchNorm has no statistics of a single sample."""
     if len(rows) != 1:
@@ -56,17 +68,39 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     )
 
 
+FUNCTIONS: tuple[tuple[Callable[..., Tensor], Callable[..., nn.Module]], ...] = (
+    (nn.functional.cross_entropy, nn.CrossEntropyLoss),
+    (nn.functional.nll_loss, nn.NLLLoss),
+    (nn.functional.mse_loss, nn.MSELoss),
+    (nn.functional.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss),
+)
+"""Losses of torch as functions, and as modules."""
+
+
+def as_module(loss_fn: Any) -> Any:
+    """One of torch's functions, also with options, as the module that it is; any other loss as it is."""
+    options: dict[str, Any] = {}
+    function = loss_fn
+    if isinstance(loss_fn, partial) and not loss_fn.args:
+        function, options = loss_fn.func, loss_fn.keywords
+    return next((module(**options) for each, module in FUNCTIONS if each is function), loss_fn)
+
+
+def is_known(loss_fn: object) -> bool:
+    """Whether a loss is one of torch's own, whose divisor is known."""
+    return type(as_module(loss_fn)).__module__ == nn.modules.loss.__name__
+
+
 def ignored_label(loss_fn: object) -> int | None:
     """The label that a loss leaves out; None for a loss that leaves out no label."""
-    if loss_fn is nn.functional.cross_entropy:
-        return -100
-    label = getattr(loss_fn, "ignore_index", None)
+    label = getattr(as_module(loss_fn), "ignore_index", None)
     return label if isinstance(label, int) else None
 
 
 def weight_of(loss_fn: object, targets: Batch) -> float:
     """The weight of the mean loss of some samples: their number, or the sum by which a loss of torch divides."""
     samples = float(samples_in(targets) or 1)
+    loss_fn = as_module(loss_fn)
     if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
         return samples
     kept = targets[targets != loss_fn.ignore_index]
@@ -75,7 +109,8 @@ def weight_of(loss_fn: object, targets: Batch) -> float:
 
 def is_sum(loss_fn: object) -> bool:
     """Whether a loss of torch is a sum over the samples."""
-    return type(loss_fn).__module__ == nn.modules.loss.__name__ and getattr(loss_fn, "reduction", "") == "sum"
+    module = as_module(loss_fn)
+    return isinstance(module, nn.modules.loss._Loss) and module.reduction == "sum"
 
 
 def as_float32(outputs: Any) -> Any:

@@ -85,10 +85,11 @@ class Method(ABC):
                 f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
                 "the parameters are your optimizer's"
             )
-        if not callable(loss_fn):
+        if not callable(loss_fn) or isinstance(loss_fn, type):
+            found = f"the class {loss_fn.__name__}" if isinstance(loss_fn, type) else type(loss_fn).__name__
             raise TypeError(
-                f"loss_fn: must be called with (outputs, targets), got {type(loss_fn).__name__}; "
-                "build_loss makes one by name"
+                f"loss_fn: must be called with (outputs, targets), got {found}; build_loss makes one by name, and a "
+                "class makes one when it is called"
             )
         check_share("warmup", warmup)
         self._check_shards(model)
@@ -208,7 +209,14 @@ class Method(ABC):
         if self.passes.takes_whole_batches:
             targets = inputs
         with self.passes.by_closure(closure) if closure is not None else nullcontext():
-            loss = self.fill_gradients(inputs, targets, indices)
+            try:
+                loss = self.fill_gradients(inputs, targets, indices)
+            except RuntimeError as error:
+                if closure is None or "second time" not in str(error):
+                    raise
+                raise ValueError(
+                    "closure: calls backward() itself; let it return the loss alone, without zero_grad() and backward()"
+                ) from error
         self.gradient_count += (self.passes.sample_gradients - before) / (samples_in(inputs) or 1)
         return loss
 
@@ -230,6 +238,8 @@ class Method(ABC):
                 f"targets: {type(self).__name__} needs classes, int64 (batch,), got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}; do not mix labels with this method"
             )
+        if self.requires.classes:
+            targets = targets.long()
         self.ascent = None
         if self.is_warming_up():
             return self.fill_warmup_gradients(inputs, targets, indices)

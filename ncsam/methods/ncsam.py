@@ -171,7 +171,7 @@ class NCSAM(SAM):
         loss, logits, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         self._check_scores(logits, targets)
         to_rho = scaled_to(at_w, self.rho)
-        kept = self._labeled(targets)
+        kept = self._labeled(targets, logits.shape[1])
         chosen, labels = self.simulated_labels(
             logits.movedim(1, -1).flatten(0, -2)[kept], targets.flatten()[kept]
         )
@@ -198,12 +198,22 @@ class NCSAM(SAM):
                 "to which forward= can bring them"
             )
 
-    def _labeled(self, targets: Tensor) -> Tensor:
-        """The positions, in the flattened targets, whose labels the loss does not ignore."""
+    def _labeled(self, targets: Tensor, classes: int) -> Tensor:
+        """The positions, in the flattened targets, whose labels the loss does not ignore.
+
+        Raises:
+            ValueError: one of these labels is no class.
+        """
         ignored = ignored_label(self.loss_fn)
-        if ignored is None:
-            return torch.arange(targets.numel(), device=targets.device)
-        return (targets.flatten() != ignored).nonzero().flatten()
+        labels = targets.flatten()
+        kept = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
+        outside = labels[kept & ((labels < 0) | (labels >= classes))]
+        if len(outside):
+            raise ValueError(
+                f"targets: has the label {int(outside[0])}, which is none of the {classes} classes; a loss that "
+                "ignores a label must say which, as nn.CrossEntropyLoss does by its attribute ignore_index"
+            )
+        return kept.nonzero().flatten()
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ncsam.methods.batches import ignored_label, is_sum
+from ncsam.methods.batches import ignored_label, is_known, is_sum
+from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
 from ncsam.methods.passes import LossFunction, remembers_samples
+from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 
@@ -40,6 +42,7 @@ class OneSAM(SAM):
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, *, rho: float, warmup: float = 0.0) -> None:
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        self._is_mean = False
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
             raise ValueError(
                 "model: has BatchNorm, which mixes the samples that 1-SAM takes one by one; take another normalization"
@@ -67,6 +70,8 @@ class OneSAM(SAM):
                 f"targets: has the label {ignored} that the loss ignores, and 1-SAM takes the mean over all samples; "
                 "leave these samples out"
             )
+        if not self._is_mean:
+            self._check_that_it_is_a_mean(inputs, targets)
         # an ordinary pass over one sample finds the weights that the loss reaches
         passes.find_reached(inputs[:1], targets[:1])
         weights = {
@@ -84,6 +89,20 @@ class OneSAM(SAM):
             passes.average(mean, len(targets))
         passes.accumulate(mean)
         return loss
+
+    @torch.no_grad()
+    def _check_that_it_is_a_mean(self, inputs: Tensor, targets: Tensor) -> None:
+        """Checks once that the loss of a batch is the mean of the samples' losses, for losses that are not torch's."""
+        self._is_mean = True
+        if is_known(self.loss_fn):
+            return
+        # the caller's random numbers are those of the step
+        with torch.random.fork_rng(), unmoved_buffers(self.passes.module):
+            outputs = self.passes.forward(self.passes.module, inputs)
+        if isinstance(outputs, Tensor):
+            samples = outputs.split(1), targets.split(1)
+            each = [checked_loss(self.loss_fn, *sample) for sample in zip(*samples, strict=True)]
+            check_that_pieces_add_up(self.loss_fn, *samples, torch.stack(each).mean(), field="loss_fn")
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The sum of the losses at w, and the sums of the perturbed gradients, of a piece of the batch."""

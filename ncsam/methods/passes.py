@@ -22,12 +22,15 @@ from ncsam.methods.batches import (
     Forward,
     as_float32,
     detached,
+    is_known,
     is_sum,
     joined,
+    piece_sizes,
     rows_of,
     samples_in,
     weight_of,
 )
+from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
 from ncsam.methods.sharded import gradients_by_backward, is_sharded
 from ncsam.methods.tensor_lists import scaled
@@ -50,6 +53,13 @@ TrainingLoss = LossFunction | RememberingLoss
 """The loss of a method."""
 
 
+NO_GRADIENT = (
+    "loss_fn: the loss depends on no trainable parameter of the model, so that nothing would be learned; call backward "
+    "outside of torch.no_grad and inference_mode, leave out detach(), argmax() and item(), and let a closure run this "
+    "model"
+)
+
+
 def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
     """Whether a loss, or a class of losses, remembers each sample and so takes the samples' positions."""
     return hasattr(loss_fn, "remember")
@@ -67,24 +77,24 @@ def _gradient_and_reached(
     parameters = trainable_parameters(model)
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
-    found = (
-        gradients_by_backward(loss, parameters, retain_graph=retain_graph)
-        if is_sharded(model)
-        else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-    )
+    if not loss.requires_grad:
+        raise ValueError(NO_GRADIENT)
+    try:
+        found = (
+            gradients_by_backward(loss, parameters, retain_graph=retain_graph)
+            if is_sharded(model)
+            else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+        )
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError("model: its checkpoints must be called with use_reentrant=False") from error
     # sparse embeddings have sparse ones, which have no norm
     dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+    if all(part is None for part in found):
+        raise ValueError(NO_GRADIENT)
     whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
     return whole, {place for place, part in enumerate(found) if part is not None}
-
-
-def _checked_scalar(loss: Tensor) -> Tensor:
-    if loss.numel() != 1:
-        raise ValueError(
-            f"loss_fn: must return a scalar, the mean over the samples, got shape {tuple(loss.shape)}; "
-            "use reduction='mean'"
-        )
-    return loss
 
 
 def check_batch(inputs: Batch, targets: Batch) -> None:
@@ -94,17 +104,6 @@ def check_batch(inputs: Batch, targets: Batch) -> None:
         raise ValueError("inputs: the batch is empty")
     if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
         raise ValueError(f"targets: {len(targets)} for {samples} inputs")
-
-
-def piece_sizes(samples: int, size: int) -> list[int]:
-    """The sizes of the pieces in which the samples pass through the model.
-
-    BatchNorm has no statistics of a single sample, so a single sample at the end joins the piece before it.
-    """
-    sizes = [size] * (samples // size) + [samples % size] * (samples % size > 0)
-    if size > 1 and len(sizes) > 1 and sizes[-1] == 1:
-        sizes[-2:] = [size + 1]
-    return sizes
 
 
 @dataclass
@@ -142,6 +141,7 @@ class Passes:
     count: Count | None = None
     takes_whole_batches: bool = False
     _reached: set[int] = field(default_factory=set)
+    _adds_up: bool = False
 
     @property
     def module(self) -> nn.Module:
@@ -166,7 +166,7 @@ class Passes:
         Returns:
             The mean loss, detached.
         """
-        losses = []
+        losses, kept = [], []
         pieces = self._pieces(inputs, targets, indices)
         with self._statistics(moves_statistics):
             for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
@@ -174,8 +174,9 @@ class Passes:
                 outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
                 loss = self.loss(outputs, piece_targets, piece_indices)
                 losses.append(loss.detach() * share)
+                kept.append(detached(outputs))
                 self.backward_of(loss * share)
-        return torch.stack(losses).sum()
+        return self._sum(losses, kept, pieces)
 
     def gradient(
         self,
@@ -197,8 +198,9 @@ class Passes:
         """
         losses, outputs, total = [], [], None
         self._reached = set()
+        pieces = self._pieces(inputs, targets, indices)
         with self._statistics(moves_statistics):
-            for share, piece_inputs, piece_targets, piece_indices in self._pieces(inputs, targets, indices):
+            for share, piece_inputs, piece_targets, piece_indices in pieces:
                 output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
                 if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
                     raise ValueError(
@@ -222,7 +224,8 @@ class Passes:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
         if self.averages:
             self.average(total, samples_in(inputs) or 1)
-        return torch.stack(losses).sum(), joined(outputs), total
+        mean = torch.stack(losses).sum() if loss_fn else self._sum(losses, outputs, pieces)
+        return mean, joined(outputs), total
 
     def find_reached(self, inputs: Batch, targets: Batch) -> None:
         """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
@@ -273,15 +276,15 @@ class Passes:
         """The mean loss of outputs.
 
         Raises:
-            ValueError: the loss remembers samples and their indices are missing, or the loss is no scalar.
+            ValueError: the loss remembers samples and their indices are missing, or the loss fails or is no scalar.
         """
         if not remembers_samples(self.loss_fn):
-            return _checked_scalar(self.loss_fn(outputs, targets))  # type: ignore[call-arg]
+            return checked_loss(self.loss_fn, outputs, targets)
         if indices is None:
             raise ValueError(
                 f"indices: {type(self.loss_fn).__name__} remembers samples by position; pass them"
             )
-        return _checked_scalar(self.loss_fn(outputs, targets, indices))
+        return checked_loss(self.loss_fn, outputs, targets, indices)
 
     def outputs(self, model: nn.Module, inputs: Batch, indices: Tensor | None, *, first: bool) -> Any:
         """The outputs of a forward pass, which counts as one gradient of each sample.
@@ -322,8 +325,9 @@ class Passes:
             return self.run(model, inputs)
         try:
             return model(**inputs) if self.takes_whole_batches else model(inputs)
-        except (TypeError, AttributeError) as error:
-            if isinstance(inputs, Tensor):
+        except (TypeError, AttributeError, RuntimeError) as error:
+            check_that_dtypes_fit(model, inputs, error)
+            if isinstance(inputs, Tensor) or isinstance(error, RuntimeError):
                 raise
             raise ValueError(
                 f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}; say by forward= how it is run"
@@ -370,6 +374,14 @@ class Passes:
         total = sum(weight for weight, *_ in pieces)
         # a piece of weight 0 has no mean loss
         return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
+
+    def _sum(self, losses: list[Tensor], outputs: list[Any], pieces: list[list[Any]]) -> Tensor:
+        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
+        total = torch.stack(losses).sum()
+        if len(pieces) > 1 and not remembers_samples(self.loss_fn) and not self._adds_up:
+            check_that_pieces_add_up(self.loss_fn, outputs, [targets for _, _, targets, _ in pieces], total)
+            self._adds_up = is_known(self.loss_fn) or self.count is not None
+        return total
 
     def _weight(self, inputs: Batch, targets: Batch) -> float:
         if self.count is None:

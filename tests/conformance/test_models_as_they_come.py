@@ -16,46 +16,9 @@ from landscape import (
     top_eigenvalues,
     trajectory_directions,
 )
+from tests.conformance.right import D, assert_right, network, samples, words
 
-D = torch.float64
 cross_entropy = nn.CrossEntropyLoss()
-
-
-def samples(count=12, dtype=D):
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(count, 5, generator=generator, dtype=dtype), torch.arange(count) % 3
-
-
-def words(count=12):
-    return torch.randint(0, 9, (count, 4), generator=torch.Generator().manual_seed(1)), torch.arange(
-        count
-    ) % 3
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(D)
-
-
-def assert_right(objective, model, data):
-    """The gradient against autograd on the model itself, a product against differences of such gradients."""
-
-    def gradient(step):
-        moved = copy.deepcopy(model).eval()
-        start = 0
-        for name in objective.names:
-            parameter = moved.get_parameter(name)
-            part = step[start : start + parameter.numel()]
-            parameter.data.add_(part.view_as(parameter))
-            start += parameter.numel()
-        parameters = [moved.get_parameter(name) for name in objective.names]
-        found = torch.autograd.grad(cross_entropy(moved(data[0]), data[1]), parameters)
-        return torch.cat([part.flatten() for part in found])
-
-    vector = torch.randn(objective.n_parameters, dtype=D, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(objective.gradient(), gradient(0 * vector))
-    expected = (gradient(1e-6 * vector) - gradient(-1e-6 * vector)) / 2e-6
-    torch.testing.assert_close(objective.hvp(vector), expected, rtol=1e-6, atol=1e-8)
 
 
 class Words(nn.Module):
@@ -161,6 +124,112 @@ def test_frozen_weights_may_have_another_dtype():
     np.testing.assert_allclose(top_eigenvalues(objective).values, top_eigenvalues(head).values, rtol=1e-4)
 
 
+class NeighborMeans(nn.Module):
+    """A graph as a sparse buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+        self.register_buffer("neighbors", torch.eye(4).roll(1, 0).to_sparse())
+
+    def forward(self, x):
+        return self.head(torch.tanh(torch.sparse.mm(self.neighbors, self.inner(x).T).T))
+
+
+class OfNestedTensors(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        rows = torch.nested.as_nested_tensor([x[i : i + 1] for i in range(len(x))])
+        return self.head(torch.tanh(torch.nested.to_padded_tensor(self.inner(rows), 0.0)[:, 0]))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorch API of nested tensors", "ignore:model. products are differences"
+)
+@pytest.mark.parametrize("make", [NeighborMeans, OfNestedTensors])
+def test_layouts_of_which_torch_knows_few_operations(make):
+    """Torch compares no sparse tensors, and neither counts the operations of nested ones nor differentiates twice."""
+    torch.manual_seed(0)
+    model = make().to(D)
+    objective = Objective(model, cross_entropy, samples())
+    assert_right(objective, model, samples())
+    directions = filter_normalized_directions(objective, 1, seed=0)
+    assert line(objective, directions, steps=3).loss[1] == pytest.approx(objective.value(), rel=1e-12)
+
+
+HIDDEN = []
+
+
+class InstallsHooks(nn.Module):
+    """Puts a hook on a layer in its first pass, as models of transformers do to collect hidden states."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        if not hasattr(self, "has_hooks"):
+            self.has_hooks = True
+            self.inner.register_forward_hook(lambda _, __, output: HIDDEN.append(output))
+        HIDDEN.clear()
+        self.inner(x)
+        return self.head(torch.tanh(sum(HIDDEN)))
+
+
+def test_hooks_that_the_first_pass_installs_are_there_once():
+    """SegFormer: each hidden state was there twice, because the attribute was restored but not the hooks."""
+    torch.manual_seed(0)
+    model = InstallsHooks().to(D)
+    assert_right(Objective(model, cross_entropy, samples()), model, samples())
+
+
+class CachesAProduct(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head, self.cache = nn.Linear(5, 4), nn.Linear(4, 3), {}
+
+    def forward(self, x):
+        if "product" not in self.cache:
+            self.cache["product"] = self.head.weight @ self.inner.weight
+        return torch.tanh(x @ self.cache["product"].T)
+
+
+class Positions(nn.Module):
+    """With a code of positions, which are added along the batch, because the sequences have the other order of axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+        self.register_buffer("code", torch.randn(200, 1, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return self.head(x + self.code[: len(x)])
+
+
+class Forks(nn.Module):
+    """Computes something else where torch records no derivatives."""
+
+    def __init__(self, records):
+        super().__init__()
+        self.head, self.records = nn.Linear(5, 3), records
+
+    def forward(self, x):
+        outputs = self.head(x)
+        return outputs if self.records(outputs) else 1.5 * outputs
+
+
+class Unregistered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.head = [nn.Linear(5, 4)], nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.layers[0](x))
+
+
 def lazy():
     return nn.Sequential(nn.LazyLinear(3))
 
@@ -185,12 +254,30 @@ def traced():
         ),
         (traced, TypeError, "a ScriptModule .* takes no other weights"),
         (lambda: network().forward, TypeError, r"must be a torch\.nn\.Module, got method"),
+        (
+            Positions,
+            ValueError,
+            r"its outputs for a sample differ .* with its place in the batch.*batch_first",
+        ),
+        (lambda: Forks(lambda _: torch.is_grad_enabled()), ValueError, "its outputs differ between a pass"),
+        (
+            lambda: Forks(lambda outputs: outputs.requires_grad),
+            ValueError,
+            "its outputs differ between a pass",
+        ),
+        (CachesAProduct, ValueError, "its outputs depend on the passes before, of which it keeps 'cache'"),
+        (Unregistered, ValueError, "put layers into a ModuleList"),
+        (lambda: network().requires_grad_(False), ValueError, "none of its parameters requires a gradient"),
     ],
-    ids=["lazy", "meta", "mixed", "scripted", "function"],
 )
 def test_models_that_cannot_be_measured_are_refused_with_cause_and_remedy(make, error, cause):
     with pytest.raises(error, match=f"model: .*{cause}"):
         Objective(make(), cross_entropy, samples())
+
+
+def test_a_choice_of_no_parameter_names_those_there_are():
+    with pytest.raises(ValueError, match=r"parameters: none .* is chosen, of '0\.weight', '0\.bias'"):
+        Objective(network(), cross_entropy, samples(), parameters=lambda name: name == "head.weight")
 
 
 def test_weights_may_be_numpy_arrays():

@@ -1,13 +1,15 @@
 """Trainings that once went wrong without a word: each is right, or refused with its cause."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
-from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, Plain
+from ncsam import ASAM, GSAM, NCSAM, SAM, SANER, FriendlySAM, OneSAM, Plain, Split, fit, human_labels
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -128,3 +130,163 @@ def test_friendly_sam_is_told_that_layers_were_unfrozen():
         ValueError, match="model: other parameters require a gradient .* make a new FriendlySAM"
     ):
         method.backward(*batch())
+
+
+WEIGHTS = torch.tensor([1.0, 2.0, 5.0])
+PARTLY_IGNORED = torch.where(torch.arange(16) < 6, -100, torch.arange(16) % 3)
+SUM = partial(nn.functional.cross_entropy, reduction="sum")
+
+
+class Own(nn.CrossEntropyLoss):
+    pass
+
+
+def step(loss_fn, targets, size=None):
+    model = network()
+    method = SAM(model, loss_fn, rho=0.5)
+    method.passes.micro_batch_size = size
+    method.backward(batch()[0], targets)
+    return [parameter.grad for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "targets"),
+    [
+        (nn.functional.cross_entropy, PARTLY_IGNORED),
+        (partial(nn.functional.cross_entropy, weight=WEIGHTS), batch()[1]),
+        (SUM, batch()[1]),
+        (Own(reduction="sum"), batch()[1]),
+        (Own(weight=WEIGHTS), PARTLY_IGNORED),
+    ],
+    ids=["ignored", "weights", "sum", "own sum", "own weights"],
+)
+def test_micro_batches_of_torchs_functions_are_weighted_as_those_of_its_modules(loss_fn, targets):
+    """They were weighted by samples: 12 to 67% off."""
+    for found, right in zip(step(loss_fn, targets, 5), step(loss_fn, targets), strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def contrastive(outputs, _):
+    return cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+
+
+@pytest.mark.parametrize("method_type", [SAM, Plain])
+@pytest.mark.parametrize(
+    ("loss_fn", "targets"),
+    [
+        (lambda outputs, labels: cross_entropy(outputs, labels), PARTLY_IGNORED),
+        (lambda outputs, labels: SUM(outputs, labels), batch()[1]),
+        (contrastive, batch()[1]),
+    ],
+    ids=["ignored", "sum", "contrastive"],
+)
+def test_micro_batches_of_losses_that_are_no_mean_are_refused(method_type, loss_fn, targets):
+    options = {"rho": 0.5} if method_type is SAM else {}
+    method = method_type(network(), loss_fn, **options)
+    method.passes.micro_batch_size = 5
+    with pytest.raises(ValueError, match=r"micro_batch_size: the loss of the batch is .* give count="):
+        method.backward(batch()[0], targets)
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, weight=WEIGHTS),
+        lambda outputs, labels: SUM(outputs, labels),
+        contrastive,
+    ],
+    ids=["weights", "sum", "contrastive"],
+)
+def test_one_sam_refuses_losses_that_are_no_mean_over_the_samples(loss_fn):
+    with pytest.raises(ValueError, match="loss_fn: the loss of the batch is .* the mean over its pieces"):
+        OneSAM(network(), loss_fn, rho=0.1).backward(*batch())
+
+
+def of_closure(closure):
+    return lambda: SAM(network(), cross_entropy, rho=0.1).backward(closure=closure)
+
+
+INPUTS, CLASSES = batch()
+
+
+def of_loss(loss_fn, inputs=INPUTS, targets=CLASSES):
+    return lambda: SAM(network(), loss_fn, rho=0.1).backward(inputs, targets)
+
+
+def calls_backward(model):
+    loss = cross_entropy(model(batch()[0]), batch()[1])
+    loss.backward()
+    return loss
+
+
+class Reentrant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x):
+        return checkpoint(self.network[2:], self.network[:2](x), use_reentrant=True)
+
+
+def of_labels(label):
+    method = NCSAM(
+        network(), lambda o, t: SUM(o, t, ignore_index=label), rho=0.1, flip_ratio=0.4, strength=0.1
+    )
+    method.progress = 0.9
+    return lambda: method.backward(batch()[0], torch.where(torch.arange(16) < 6, label, batch()[1]))
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        (
+            of_closure(lambda: cross_entropy(network()(batch()[0]), batch()[1])),
+            "depends on no trainable param",
+        ),
+        (
+            of_loss(lambda outputs, targets: cross_entropy(outputs.detach(), targets)),
+            "depends on no trainable",
+        ),
+        (torch.no_grad()(of_loss(cross_entropy)), "depends on no trainable .* outside of torch.no_grad"),
+        (of_loss(lambda outputs, targets: {"loss": cross_entropy(outputs, targets)}), "got dict"),
+        (of_loss(cross_entropy, targets=batch()[1].int()), r"fails on outputs .* \(16,\) torch.int32"),
+        (of_loss(cross_entropy, inputs=batch()[0].double()), r"inputs: are in torch.float64.*inputs\.to"),
+        (
+            lambda: SAM(Reentrant(), cross_entropy, rho=0.1).backward(*batch()),
+            "model: .* use_reentrant=False",
+        ),
+        (of_labels(-100), "targets: has the label -100, which is none of the 3 classes"),
+        (of_labels(-1), "targets: has the label -1, which is none of the 3 classes"),
+    ],
+)
+def test_steps_that_would_learn_nothing_or_fail_are_refused_with_cause_and_remedy(train, says):
+    with pytest.raises(ValueError, match=says):
+        train()
+
+
+def test_a_fit_of_features_in_float64_names_the_dtypes():
+    """NumPy's own dtype."""
+    model, data = network(), Split(INPUTS.double(), CLASSES)
+    method, labels = SAM(model, cross_entropy, rho=0.1), human_labels(CLASSES, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"inputs: are in torch.float64.*inputs\.to\(torch.float32\)"):
+        fit(method, optimizer, data, labels, data, epochs=1, batch_size=8, seed=0)
+
+
+def test_a_closure_that_calls_backward_is_refused():
+    model = network()
+    with pytest.raises(ValueError, match=r"closure: calls backward\(\) itself"):
+        SAM(model, cross_entropy, rho=0.1).backward(closure=lambda: calls_backward(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_classes_may_be_integers_of_any_size(dtype):
+    gradients = []
+    for targets in (batch()[1], batch()[1].to(dtype)):
+        model = network()
+        method = METHODS["NCSAM"](model)
+        method.progress = 0.9
+        method.backward(batch()[0], targets)
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for found, right in zip(*gradients, strict=True):
+        assert torch.equal(found, right)

@@ -18,7 +18,7 @@ from ncsam import (
     OneSAM,
 )
 from ncsam.epoch import optimizer_step
-from ncsam.methods.passes import piece_sizes
+from ncsam.methods.batches import piece_sizes
 from ncsam.methods.tensor_lists import added, projected_onto_ball, scaled_to
 from tests.ncsam.small_network import METHODS as ALL_METHODS
 from tests.ncsam.small_network import assert_same, batch, gradient_at, grads, loss_fn, network, weights_of

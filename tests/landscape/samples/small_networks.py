@@ -1,7 +1,5 @@
 """Networks of some dozen weights, and dense Jacobians and Hessians of their samples in float64."""
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import nn
@@ -80,7 +78,6 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.inner(torch.tanh(self.inner(x)))))
 
 
-@cache
 def build(name):
     """A network of some dozen weights, so that unit vectors are few, with 37 samples in float64."""
     with torch.random.fork_rng():

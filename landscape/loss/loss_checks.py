@@ -1,0 +1,60 @@
+"""Checks of the value that a loss returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from landscape.loss.batches import Batch, samples_in
+from landscape.loss.task import LossFunction
+
+
+def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
+    """The mean loss of some samples.
+
+    Raises:
+        ValueError: the loss fails on the samples, or is no scalar tensor.
+    """
+    try:
+        loss: Any = loss_fn(outputs, targets)
+    except Exception as error:
+        samples = samples_in(targets)
+        raise ValueError(
+            f"loss_fn: fails on {'a batch' if samples is None else samples} of the samples: {error} (outputs "
+            f"{_shapes(outputs)}, targets {_shapes(targets)}); it must take any number of samples: a value for each "
+            "sample, such as a weight, belongs into the batch (forward=, count=)"
+        ) from error
+    if not isinstance(loss, Tensor):
+        raise ValueError(
+            f"loss_fn: must return a scalar tensor, got {type(loss).__name__}; of several parts, return their sum; a "
+            "number that is no tensor has no derivatives"
+        )
+    if loss.ndim:
+        raise ValueError(
+            f"loss_fn: must return a scalar, got shape {tuple(loss.shape)}; take the mean over the samples "
+            "(reduction='mean')"
+        )
+    return loss
+
+
+def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> None:
+    """Checks that a loss of the same outputs is the same again.
+
+    Raises:
+        ValueError: it is not.
+    """
+    once, again = loss_fn(outputs, targets).item(), loss_fn(outputs, targets).item()
+    rounding = 1e3 * torch.finfo(outputs.dtype).eps if outputs.is_floating_point() else 0.0
+    if abs(once - again) > rounding * abs(once):
+        raise ValueError(
+            f"loss_fn: the loss of the same outputs is {once:.6g} in one call and {again:.6g} in the next, and so "
+            "would be every number; take noise, Dropout, call counters and running statistics out of the loss"
+        )
+
+
+def _shapes(tree: Any) -> str:
+    found = [tuple(leaf.shape) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return ", ".join(map(str, found[:3])) or type(tree).__name__

@@ -1,0 +1,96 @@
+"""Checks of the outputs and the loss of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ncsam.methods.batches import Batch
+
+ALLOWED = 1e-3
+"""Largest relative difference between the loss of a batch and the mean over its pieces; 0.05 in half precision."""
+
+
+def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *indices: Tensor) -> Tensor:
+    """The mean loss of outputs.
+
+    Raises:
+        ValueError: the loss fails, or is no scalar tensor.
+    """
+    try:
+        loss = loss_fn(outputs, targets, *indices)
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        if "memory" in str(error):
+            raise
+        raise ValueError(
+            f"loss_fn: fails on outputs {_forms(outputs)} and targets {_forms(targets)}: {error}"
+        ) from error
+    if not isinstance(loss, Tensor):
+        raise ValueError(
+            f"loss_fn: must return a scalar tensor, got {type(loss).__name__}; of several parts, return their sum"
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_fn: must return a scalar, the mean over the samples, got shape {tuple(loss.shape)}; "
+            "use reduction='mean'"
+        )
+    return loss
+
+
+@torch.no_grad()
+def check_that_pieces_add_up(
+    loss_fn: Callable[..., Any],
+    outputs: Sequence[Any],
+    targets: Sequence[Batch],
+    mean: Tensor,
+    field: str = "micro_batch_size",
+) -> None:
+    """Checks that the loss of a batch is the weighted mean of the losses of its pieces, such as micro-batches.
+
+    Args:
+        loss_fn: (outputs, targets) -> mean loss.
+        outputs: of the pieces, which have a weight.
+        targets: of these pieces.
+        mean: the weighted mean of their losses.
+        field: what an error names.
+
+    Raises:
+        ValueError: the loss is another.
+    """
+    leaves = tree_leaves((outputs, targets))
+    if not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
+        return
+    whole = checked_loss(loss_fn, _joined(outputs), _joined(targets))
+    allowed = ALLOWED if whole.dtype in (torch.float32, torch.float64) else 0.05
+    # a piece without a label has the mean NaN
+    if torch.isfinite(whole) and not (whole - mean).abs() <= allowed * whole.abs():
+        raise ValueError(
+            f"{field}: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
+            f"{mean.item():.6g}: the loss is no mean over the samples (class weights, ignored labels, a sum, or "
+            "samples that are compared); give count=, what the mean loss of a piece divides by, or one of torch's own "
+            "losses, whose weights and ignored labels are known"
+        )
+
+
+def check_that_dtypes_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
+    """Raises ValueError if inputs have another floating-point dtype than the weights, which explains the error."""
+    weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.dtype == weights:
+        return
+    raise ValueError(
+        f"inputs: are in {inputs.dtype}, and the model's weights in {weights}; cast one of them "
+        f"(inputs.to({weights})): {error}"
+    ) from error
+
+
+def _joined(pieces: Sequence[Any]) -> Any:
+    return tree_map(lambda *leaves: torch.cat(leaves), *pieces)
+
+
+def _forms(tree: Any) -> str:
+    found = [f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return ", ".join(found[:3]) or type(tree).__name__

@@ -1,0 +1,117 @@
+"""Batches in unusual forms: each is measured right, or refused with cause and remedy."""
+
+from collections import OrderedDict, UserDict
+
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective
+from tests.conformance.right import D, assert_right, network, samples
+
+cross_entropy = nn.functional.cross_entropy
+x, y = samples()
+
+
+class Named(nn.Module):
+    """Takes its inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x, shared=0.0, **_):
+        return self.network(x + shared)
+
+
+class Dictionary(dict):
+    pass
+
+
+class Stream:
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def of_dict(outputs, batch):
+    return cross_entropy(outputs, batch["y"])
+
+
+DICTS = {
+    "ordered": OrderedDict(x=x, y=y),
+    "of the user": UserDict(x=x, y=y),
+    "subclass": Dictionary(x=x, y=y),
+}
+
+
+@pytest.mark.parametrize("batch", DICTS.values(), ids=DICTS)
+def test_dicts_of_any_class_are_cut(batch):
+    model = Named()
+    objective = Objective(model, of_dict, batch, chunk_size=5)
+    assert len(objective.chunks) == 3
+    assert_right(objective, model, loss=lambda own: cross_entropy(own(x), y))
+
+
+def test_a_count_gets_the_whole_dict():
+    """It got a pair of dicts, because the form of batches was asked for before the first one was read."""
+    model = Named()
+    batch = {"x": x, "shared": x[0], "y": y}
+    objective = Objective(model, of_dict, [batch], count=lambda batch: len(batch["y"]))
+    assert_right(objective, model, loss=lambda own: cross_entropy(own(x, x[0]), y))
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("layout", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_a_graph_with_sparse_neighbors_is_a_batch_that_is_not_cut(layout, keep):
+    model, neighbors = network(), layout(torch.eye(12, dtype=D).roll(1, 0))
+    objective = Objective(
+        model,
+        lambda outputs, batch: cross_entropy(outputs, batch[2]),
+        Stream((x, neighbors, y)),
+        forward=lambda model, batch: model(batch[1] @ batch[0]),
+        count=lambda batch: len(batch[2]),
+        keep=keep,
+    )
+    assert_right(objective, model, loss=lambda own: cross_entropy(own(x.roll(1, 0)), y))
+
+
+def test_a_stream_may_begin_with_an_empty_batch():
+    model = network()
+    objective = Objective(
+        model, nn.CrossEntropyLoss(), Stream((x[:0], y[:0]), (x[:5], y[:5]), (x[5:], y[5:])), keep="none"
+    )
+    assert_right(objective, model, (x, y))
+
+
+class Raises(dict):
+    """The usual recipe of attributes for keys, which `copy.deepcopy` cannot stand."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "says"),
+    [
+        (
+            (torch.nested.nested_tensor([x], layout=torch.jagged), y),
+            {},
+            "data: a batch holds a nested tensor",
+        ),
+        ((x.long(), y), {}, r"data: the model cannot be run .*\(4, 5\) torch.int64.*same dtype"),
+        ((x, y), {"count": lambda _: torch.ones(3)}, r"count: must return one number .* shape \(3,\)"),
+        ((x, y), {"count": lambda _: 1}, "count: 12 samples count for 1 together, for 12 apart"),
+        (
+            Raises(x=x, y=y),
+            {"forward": lambda model, batch: model(batch["x"])},
+            "data: a batch of type Raises cannot be copied .* raise an AttributeError",
+        ),
+    ],
+    ids=["nested", "integers", "counts", "constant", "copy"],
+)
+def test_batches_that_cannot_be_measured_are_refused_with_cause_and_remedy(data, options, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        Objective(network(), nn.CrossEntropyLoss(), data, **options)
