@@ -79,6 +79,24 @@ def test_a_graph_with_sparse_neighbors_is_a_batch_that_is_not_cut(layout, keep):
     assert_right(objective, model, loss=lambda own: cross_entropy(own(x.roll(1, 0)), y))
 
 
+def contrastive(model, batch):
+    outputs = model(batch["x"])
+    return cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+
+
+def test_a_loss_that_compares_samples_is_refused_for_samples_and_measured_for_whole_batches():
+    model, parts = network(), [{"x": x[:5]}, {"x": x[5:]}]
+    with pytest.raises(
+        ValueError, match=r"loss_fn: is not the mean .* a batch stays whole if .* torch.tensor\(0\)"
+    ):
+        Objective.of_loss(contrastive, model, parts)
+    whole = [{**part, "whole": torch.tensor(0)} for part in parts]
+    objective = Objective.of_loss(contrastive, model, whole, count=lambda batch: len(batch["x"]))
+    assert_right(
+        objective, model, loss=lambda own: sum(len(part["x"]) / 12 * contrastive(own, part) for part in parts)
+    )
+
+
 def test_a_stream_may_begin_with_an_empty_batch():
     model = network()
     objective = Objective(
