@@ -180,7 +180,7 @@ def top_eigenpairs(
 def _empty_basis(operator: Operator, capacity: int) -> Tensor:
     """Room for vectors. Columns lie together, so that a pass over some of them reads no other."""
     rows = ranks_of(operator).entries_of(operator.dimension)
-    return torch.zeros(capacity, rows, dtype=precision_of(operator.dtype), device=operator.device).T
+    return torch.empty(capacity, rows, dtype=precision_of(operator.dtype), device=operator.device).T
 
 
 def _restart(basis: Tensor, projected: Tensor, ritz: _RitzPairs, size: int, kept: int) -> None:

@@ -43,8 +43,8 @@ def lengths_of(block: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """The lengths (k,) of the columns of a block (n, k), in float64."""
     if block.dtype == torch.float64 and not ranks.share_vectors:
         return torch.linalg.vector_norm(block, dim=0)
-    squares = torch.stack([piece.double().square().sum(0) for piece in _pieces(block)]).sum(0)
-    return ranks.over_entries(squares).sqrt()
+    lengths = [torch.linalg.vector_norm(piece, dim=0, dtype=torch.float64) for piece in _pieces(block)]
+    return ranks.over_entries(torch.stack(lengths).square().sum(0)).sqrt()
 
 
 def orthogonalize(block: Tensor, basis: Tensor, ranks: Ranks = ALONE) -> Tensor:
@@ -56,15 +56,15 @@ def orthogonalize(block: Tensor, basis: Tensor, ranks: Ranks = ALONE) -> Tensor:
         The coefficients (m, k) of the part, in float64.
     """
     coefficients = torch.zeros(basis.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
-    before = lengths_of(block, ranks)
     for _ in range(MOST_PASSES):
         found = inner(basis, block, ranks)
         coefficients += found
         block.addmm_(basis, found.to(block.dtype), alpha=-1)
         after = lengths_of(block, ranks)
+        # part and rest are orthogonal, so that no pass over the block measures it before
+        before = torch.hypot(after, torch.linalg.vector_norm(found, dim=0))
         if not (after < SHORTENED * before).any():
             break
-        before = after
     return coefficients
 
 
@@ -76,6 +76,8 @@ def orthonormal(block: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     if block.dtype == torch.float64 and block.shape[1] > 1 and not ranks.share_vectors:
         columns, triangle = torch.linalg.qr(block)
         return columns, triangle
+    if block.shape[1] == 1:
+        return _unit_vector(block, ranks)
     coupling = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
     for _ in range(MOST_PASSES):
         products = inner(block, block, ranks)
@@ -87,9 +89,18 @@ def orthonormal(block: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
         inverse = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
         combine(block, axes * inverse)
         coupling = lengths.unsqueeze(1) * axes.T @ coupling
-        if block.shape[1] == 1 or bool((squares > 0.5).all() & (squares < 2).all()):
+        if bool((squares > 0.5).all() & (squares < 2).all()):
             break
     return block, coupling
+
+
+def _unit_vector(column: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """A column (n, 1), made a unit vector in place, and its length (1, 1); a column of zeros stays as it is."""
+    length = lengths_of(column, ranks)
+    if not torch.isfinite(length):
+        return column, torch.full_like(length, math.nan).unsqueeze(0)
+    column.mul_(torch.where(length == 0, length, 1 / length).to(column.dtype))
+    return column, length.unsqueeze(0)
 
 
 def combine(basis: Tensor, combination: Tensor) -> None:

@@ -66,9 +66,10 @@ class MeanOverSamples(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
             check_second_derivatives(type(self), objective)
-            product = objective.ranks.vector_over_samples(self._products(self._theta, block))
-            product /= objective.weight
-            product += self.of_regularizer(block)
+            products = self._products(self._theta, block, objective.weight)
+            product = objective.ranks.vector_over_samples(products)
+            if objective.penalty:
+                product = product + self.of_regularizer(block)
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)
 

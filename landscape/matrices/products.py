@@ -109,10 +109,11 @@ class Products:
         self.is_traced = False if is_direct else None
         self._ranks = ranks
 
-    def __call__(self, theta: Tensor, block: Tensor) -> Tensor:
-        """The matrix of the sum of the losses at `theta` (n,) times a block (n, k).
+    def __call__(self, theta: Tensor, block: Tensor, weight: float) -> Tensor:
+        """The matrix of the sum of the losses, divided by `weight`, at `theta` (n,) times a block (n, k).
 
-        The sum is in float64. Where that takes too much of the memory budget, it is in the dtype of the block.
+        The sum is in float64. It is in the dtype of the block where it has one term, and where float64 takes too much
+        of the memory budget.
         """
         rows = block.T.contiguous()
         if self.is_traced is not False:
@@ -122,21 +123,29 @@ class Products:
         # derivatives in parts of the weights are sums over the ranks, so that each rank's weight must be in its loss
         if is_direct and (self._ranks.share_vectors or not self._memory.has_room_for_sums_of(rows.numel())):
             try:
-                return self._summed_in_place(theta, rows).T
+                return self._summed_in_place(theta, rows, weight).T
             except RuntimeError as error:
                 if _lacks_memory(error):
                     raise
                 reason = error
         self._move_to(theta)
+        if self._is_mean_of_one(weight):
+            return self.of_chunk(0, next(iter(self._chunks)), rows).T.contiguous()
         total = torch.zeros_like(rows, dtype=torch.float64)
         for index, chunk in enumerate(self._chunks):
             if chunk.weight:
                 if self._ranks.share_vectors:
-                    total.add_(self._differences(chunk, rows, reason, chunk.weight))
+                    total.add_(self._differences(chunk, rows, reason, chunk.weight / weight))
                     reason = None
                 else:
-                    total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight)
+                    total.add_(self.of_chunk(index, chunk, rows), alpha=chunk.weight / weight)
         return total.T.contiguous()
+
+    def _is_mean_of_one(self, weight: float) -> bool:
+        """Whether the sum over the chunks of all ranks, divided by `weight`, is the mean of one chunk in memory."""
+        if not isinstance(self._chunks, Held) or len(self._chunks) != 1 or self._ranks.share_vectors:
+            return False
+        return self._ranks.group is None and self._chunks.weight == weight
 
     def prepare(self, theta: Tensor, rows: Tensor) -> None:
         """Moves to the weights `theta` (n,) and decides whether products with the vectors (k, n) are traced."""
@@ -170,7 +179,7 @@ class Products:
         self._seen = seen
 
     @torch.enable_grad()
-    def _summed_in_place(self, theta: Tensor, rows: Tensor) -> Tensor:
+    def _summed_in_place(self, theta: Tensor, rows: Tensor, divisor: float) -> Tensor:
         """The products (k, n), added to one sum tensor by tensor: beside the sum, only one gradient is held."""
         total = torch.zeros_like(rows)
         variables = self._layout.variables(theta)
@@ -186,7 +195,7 @@ class Products:
                     model: nn.Module,
                     inputs: Any = inputs,
                     targets: Any = targets,
-                    weight: float = chunk.weight,
+                    weight: float = chunk.weight / divisor,
                 ) -> None:
                     self._rule.in_place(
                         sums,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from landscape.krylov import SymmetricOperator, top_eigenpairs
+from landscape.krylov import SymmetricOperator, orthogonal, top_eigenpairs
 from landscape.krylov.orthogonal import PIECE, combine, inner, orthogonalize, orthonormal
 
 DTYPES = [torch.float32, torch.float64]
@@ -89,3 +89,27 @@ def test_products_that_are_no_numbers_are_said_to_be_none(dtype):
     found = top_eigenpairs(operator, 1, generator=torch.Generator().manual_seed(0))
     assert found.values.isnan().all()
     assert not found.converged.any()
+
+
+@pytest.mark.parametrize("inside", [0.5, 100.0])
+def test_a_second_pass_is_made_only_where_the_first_left_little(monkeypatch, inside):
+    passes = []
+
+    def counted(*arguments):
+        passes.append(1)
+        return inner(*arguments)
+
+    monkeypatch.setattr(orthogonal, "inner", counted)
+    basis = torch.eye(500, 1)
+    block = inside * basis + torch.eye(500, 2)[:, 1:]
+    orthogonalize(block, basis)
+    assert len(passes) == (1 if inside < 1 else 2)
+
+
+@pytest.mark.parametrize(("entry", "length"), [(0.0, 0.0), (torch.nan, torch.nan), (torch.inf, torch.nan)])
+def test_a_column_without_a_direction_has_none_afterward(entry, length):
+    column = torch.zeros(5, 1)
+    column[2] = entry
+    directions, coupling = orthonormal(column.clone())
+    torch.testing.assert_close(coupling, torch.tensor([[length]], dtype=torch.float64), equal_nan=True)
+    torch.testing.assert_close(directions, column, equal_nan=True)

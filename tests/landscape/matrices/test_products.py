@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape import Hessian, Objective
 from landscape.fx.forward import traced_forward
@@ -259,3 +260,37 @@ def test_traces_hold_no_norms_of_cudnn_which_could_not_be_folded(monkeypatch):
     traced_forward(objective.forward, objective.theta, inputs)
     with pytest.raises(AttributeError):
         objective.value()
+
+
+class LongInFloat64(TorchDispatchMode):
+    """Counts the results in float64 that are as long as the weights."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length, self.count = length, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            self.count += result.numel() >= self.length
+        return result
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_only_a_sum_of_several_chunks_is_taken_in_float64(linearize):
+    model, inputs, targets = build("mlp")
+    counts = []
+    for chunk_size in (37, 10):
+        objective = Objective(
+            model.float(),
+            cross_entropy,
+            (inputs.float(), targets),
+            chunk_size=chunk_size,
+            linearize=linearize,
+        )
+        vector = some_vectors(objective.n_parameters)[:, 0].float()
+        objective.hvp(vector)
+        with LongInFloat64(objective.n_parameters) as made:
+            objective.hvp(vector)
+        counts.append(made.count)
+    assert counts[0] == 0 < counts[1]
