@@ -35,6 +35,7 @@ from landscape.loss.samples import Cut, held
 from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
 from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
 from landscape.loss.without_gradients import without_gradients
+from landscape.plain_numbers import with_plain_numbers
 
 
 class Objective:
@@ -78,8 +79,7 @@ class Objective:
 
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order; under FSDP2 this rank's part.
-        n_parameters: length of theta, on all ranks together.
-        ranks: the processes that measure together.
+        n_parameters: length of theta, on all ranks together. ranks: the processes that measure together.
         layout: names and shapes of the chosen parameters.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
         chunks: the data, cut as they are read.
@@ -103,6 +103,7 @@ class Objective:
         TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
 
+    @with_plain_numbers
     def __init__(
         self,
         model: nn.Module,

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.plain_numbers import with_plain_numbers
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -16,8 +17,9 @@ Result = TypeVar("Result")
 def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
     """A function that raises TypeError unless its first argument is an Objective, or several by name.
 
-    It raises ValueError for an Objective of a model under FSDP2, because it computes with whole vectors. The function
-    computes in all of float32, its own sums as well as the model.
+    It raises ValueError for an Objective of a model under FSDP2, because it computes with whole vectors. Arguments that
+    should be numbers, and are none, are refused too. The function computes in all of float32, its own sums as well as
+    the model.
     """
 
     @wraps(function)
@@ -32,6 +34,7 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
 
 def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
     """The same for a function that takes models under FSDP2 too."""
+    computes = with_plain_numbers(function)
 
     @wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> Result:
@@ -42,7 +45,7 @@ def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
                     "Objective(model, loss_fn, data)"
                 )
         with full_float32():
-            return function(*arguments, **options)
+            return computes(*arguments, **options)
 
     return checked
 
