@@ -2,7 +2,7 @@
 
     python bench/probes.py [STUDY] [METHOD ...]
 
-By default it runs SGD, SAM and NCSAM of studies/mechanism.toml, one run each at 40% wrong labels, on one thread. The
+By default it runs SGD, SAM and NCSAM of bench/probes.toml, one run each at 40% wrong labels, on one thread. The
 rest of a run is training, the evaluation of each epoch, the alignment of its first batches, and the measures at the
 end.
 """
@@ -30,7 +30,7 @@ COUNTED = {"top_eigenvalues": "products", "sharpness": "gradients"}
 """Function that a probe of the landscape calls -> field of its result that counts the work."""
 
 
-def main(study: str = "studies/mechanism.toml", *methods: str) -> None:
+def main(study: str = "bench/probes.toml", *methods: str) -> None:
     torch.set_num_threads(1)
     tune_allocator()
     spent: Counter[str] = Counter()

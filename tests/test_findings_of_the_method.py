@@ -26,3 +26,115 @@ def test_what_is_said_of_the_transformer_is_in_the_table():
             )
         }
     )
+
+
+def points(effect, digits=1):
+    """Estimate and interval in points."""
+    return "{:+.{d}f} points [{:.{d}f}, {:.{d}f}]".format(
+        *(100 * effect[["estimate", "low", "high"]]), d=digits
+    )
+
+
+def test_what_is_said_of_the_mechanism_is_in_the_table():
+    table = table_named("mechanism-verdicts")
+    effects = table.drop_duplicates("effect").set_index("effect")
+    results = table_named("mechanism-results").set_index(["noise_rate", "method"])
+    accuracy = "clean test accuracy, last epoch: {}"
+    verdicts = effects["verdict"]
+    for name in (
+        "NCSAM less SAM > 0",
+        "NCSAM less NCSAM, constant schedule > 0",
+        "NCSAM less NCSAM, not projected > 0",
+    ):
+        assert verdicts[accuracy.format(name)] == "equivalent in these cells"
+    for name in ("random direction", "random flips"):
+        assert verdicts[accuracy.format(f"NCSAM, {name} less NCSAM = 0, within the margin")].startswith(
+            "supported"
+        )
+    opposite, none, long = (
+        effects.loc[accuracy.format(f"{name} less NCSAM = 0, within the margin")]
+        for name in (
+            "NCSAM, opposite sign",
+            "NCSAM without compensation",
+            "SAM with perturbations as long as NCSAM's",
+        )
+    )
+    best = effects.loc["clean test accuracy, best epoch: SAM less SGD > 0"]
+    turned = effects.loc["cosine of eps_SAM and eps_clean against noise rate, SAM < 0", "estimate"]
+    drawn = effects.loc[
+        "share of wrong labels among the drawn samples less that among all, NCSAM > 0", "estimate"
+    ]
+    true = effects.loc["mean temporary label precision: NCSAM less NCSAM, random flips > 0", "estimate"]
+    imitated = effects.loc["cosine of g* and g_noise, NCSAM > 0"]
+    by_flips = effects.loc["cosine of g* and g_noise, NCSAM, random flips > 0", "estimate"]
+    gained = effects.loc["cosine with eps_clean gained by +s g* over SAM, same batches, NCSAM > 0"]
+    oracle = effects.loc[accuracy.format("SAM, oracle less NCSAM > 0"), "estimate"]
+    assert_said(
+        {
+            "findings": (
+                f"equivalent in accuracy (G1: {points(effects.loc[accuracy.format('NCSAM less SAM > 0')])})",
+                f"are {100 * effects.loc[accuracy.format('SAM less SGD > 0'), 'estimate']:.0f} points more accurate",
+                f"SAM's gain is {points(best)[1:]}, inconclusive",
+                f"The opposite sign is {100 * opposite['estimate']:.1f} points better "
+                f"[{100 * opposite['low']:.1f}, {100 * opposite['high']:.1f}]",
+                f"compensation at all {points(none)[1:]}",
+                "is {:.0f} points less accurate [{:.0f}, {:.0f}]".format(
+                    *(-100 * long[["estimate"]]), *(100 * long[["low", "high"]])
+                ),
+                f"spreads widely at 60% ({100 * results.loc[(0.6, 'SAM, rho 0.5'), 'test_accuracy_mean']:.1f}%)",
+                f"from the clean one by {-turned:.2f} of a cosine",
+                f"{100 * drawn:.1f} points more wrong labels than by chance, and {100 * true:.0f} points more true",
+                "labels is {:.2f} [{:.2f}, {:.2f}] on average".format(*imitated[["estimate", "low", "high"]]),
+                f"that of random flips is {by_flips:+.2f}",
+                "perturbation is {:+.3f} [{:.3f}, {:+.3f}]".format(*gained[["estimate", "low", "high"]]),
+                f"oracle) is {-100 * oracle:.1f} points *less* accurate than NCSAM: it memorizes "
+                f"{100 * results.loc[(0.6, 'SAM, oracle'), 'memorized_mean']:.0f}% of the wrong labels at 60%",
+            )
+        }
+    )
+
+
+def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
+    table = table_named("static-cells-verdicts")
+    assert set(table.loc[table["claim"] == "L1", "claim_verdict"]) == {"inconclusive"}
+    against = table.set_index("effect")
+    grown = {
+        name: against.loc[f"{name} against noise rate, SGD > 0", "estimate"]
+        for name in (
+            *("top eigenvalue, observed labels", "sharpness, true labels"),
+            "uncertainty of the predictions, observed labels",
+            *(
+                "largest eigenvalue of J^T J, observed labels",
+                "trace of the Gauss-Newton matrix to uncertainty, observed labels",
+            ),
+            *(
+                "norm of the functional Hessian, observed labels",
+                "norm of the functional Hessian, true labels",
+            ),
+        )
+    }
+    plain = against.loc["sharpness, observed labels against noise rate, SGD > 0"]
+    sam, both = (
+        against.loc[f"sharpness, {name}: SAM less SGD {sign} 0"]
+        for name, sign in (("observed labels", "<"), ("ratio of true to observed labels", ">"))
+    )
+    by_sam = against.loc["sharpness, true labels: SAM less SGD < 0", "estimate"]
+    eigenvalue, sharpness, uncertainty, jacobian, relative, observed, true = grown.values()
+    assert_said(
+        {
+            "findings": (
+                f"the eigenvalue by {eigenvalue:.2f} decades per 100% wrong labels, sharpness with true labels by "
+                f"{sharpness:.2f}, with observed ones "
+                "{:.2f} [{:.2f}, {:.2f}]".format(*plain[["estimate", "low", "high"]]),
+                f"the uncertainty by {uncertainty:.2f} decades",
+                f"eigenvalue falls by {-jacobian:.2f}. The Gauss-Newton trace relative to the uncertainty falls by "
+                f"{-relative:.2f}",
+                f"by {observed:.2f} decades with observed and {true:.2f} with true labels",
+                "sharpness {:.2f} decades [{:.2f}, {:.2f}] with observed labels".format(
+                    *sam[["estimate", "low", "high"]]
+                ),
+                f"and {by_sam:.2f} with true ones",
+                "not told apart ({:.2f} [{:.2f}, {:+.2f}])".format(*both[["estimate", "low", "high"]]),
+            )
+        }
+    )

@@ -164,6 +164,11 @@ def _check_surfaces(study: Study) -> None:
 
 
 def _check_probes(study: Study) -> None:
+    if study.training.probe_epochs and not study.measured:
+        raise ValueError(
+            "training.probe_epochs: measured = false leaves out the measurements along training too; leave one of the "
+            "two out"
+        )
     late = [epoch for epoch in study.training.probe_epochs if epoch > study.training.epochs]
     if late:
         raise ValueError(

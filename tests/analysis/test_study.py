@@ -228,6 +228,13 @@ def test_a_mistake_is_answered_in_one_line_that_names_the_field(tmp_path, old, n
     assert "study.toml" in message
 
 
+def test_probes_of_a_study_that_measures_nothing_are_refused(tmp_path):
+    text = GOOD.replace("epochs = 2", "epochs = 2\nprobe_epochs = [1]")
+    assert read(tmp_path, text).training.probe_epochs == [1]
+    with pytest.raises(ValueError, match=r"training\.probe_epochs: measured = false leaves out"):
+        read(tmp_path, "measured = false\n" + text)
+
+
 def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
     text = (
         GOOD.replace('name = "sam"', 'name = "ncsam"')
