@@ -113,6 +113,7 @@ def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
             ),
         )
     }
+    assert against.loc["tr J^T J, observed labels against noise rate, SGD > 0", "verdict"] == "mixed"
     plain = against.loc["sharpness, observed labels against noise rate, SGD > 0"]
     sam, both = (
         against.loc[f"sharpness, {name}: SAM less SGD {sign} 0"]
@@ -135,6 +136,10 @@ def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
                 ),
                 f"and {by_sam:.2f} with true ones",
                 "not told apart ({:.2f} [{:.2f}, {:+.2f}])".format(*both[["estimate", "low", "high"]]),
-            )
+            ),
+            "answer": (
+                f"the eigenvalue grows by {eigenvalue:.2f} decades per 100% and the uncertainty by "
+                f"{uncertainty:.2f}, while",
+            ),
         }
     )
