@@ -100,10 +100,10 @@ def check_settings(
     ):
         if value < least:
             raise ValueError(f"{name}: must be at least {least}, got {value}")
-    if alignment_batches and labels.observed.ndim > 1:
+    if alignment_batches and (labels.observed.ndim > 1 or not labels.has_both.all()):
         raise ValueError(
             "alignment_batches: compares gradients of rightly and wrongly labeled samples, and these labels are of "
-            "positions; give alignment_batches=0"
+            "positions or in part ignored; give alignment_batches=0"
         )
     if redraw not in ("never", "step"):
         raise ValueError(f"redraw: must be 'never' or 'step', got {redraw!r}")

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.matrices.faster_way import forget_all
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Layers that a test makes start alike whichever tests ran before it."""
+    """Layers that a test makes start alike, and no way to products is known, whichever tests ran before it."""
     torch.manual_seed(0)
+    forget_all()
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,10 +47,19 @@ def gradient_edges(of: Tensor, by: Sequence[Tensor]) -> list[GradientEdge | None
         return gradient.new_zeros(()).expand_as(gradient)
 
     hooks = [variable.register_hook(partial(note, place)) for place, variable in enumerate(by)]
-    torch.autograd.grad(of, by, create_graph=True, allow_unused=True)
-    for hook in hooks:
-        hook.remove()
+    # a hook that is left would keep the graph, and the graph the variable
+    with _removed_at_the_end(hooks):
+        torch.autograd.grad(of, by, create_graph=True, allow_unused=True)
     return edges
+
+
+@contextmanager
+def _removed_at_the_end(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def add_derivative(
@@ -76,19 +86,21 @@ def add_derivative(
     for variable, total in zip(by, totals, strict=True):
         variable.grad = total
     hooks = list(_hooks_that_add(_starts([of[place] for place in kept]), by, totals))
-    torch.autograd.backward(
-        [of[place] for place in kept],  # type: ignore[arg-type]
-        None if along is None else [along[place] for place in kept],
-        inputs=list(by),
-        retain_graph=retain_graph,
-    )
-    for hook in hooks:
-        hook.remove()
-    for variable, total in zip(by, totals, strict=True):
-        # torch adds in place, but for gradients of other kinds, such as sparse ones
-        if variable.grad is not total:
-            total.copy_(variable.grad)  # type: ignore[arg-type]
-        variable.grad = None
+    try:
+        with _removed_at_the_end(hooks):
+            torch.autograd.backward(
+                [of[place] for place in kept],  # type: ignore[arg-type]
+                None if along is None else [along[place] for place in kept],
+                inputs=list(by),
+                retain_graph=retain_graph,
+            )
+        for variable, total in zip(by, totals, strict=True):
+            # torch adds in place, but for gradients of other kinds, such as sparse ones
+            if variable.grad is not total:
+                total.copy_(variable.grad)  # type: ignore[arg-type]
+    finally:
+        for variable in by:
+            variable.grad = None
 
 
 def _starts(of: Iterable[Tensor | GradientEdge | None]) -> list[Node]:

@@ -195,9 +195,10 @@ class FirstLook:
         except RuntimeError:
             # a forward that writes to its weights cannot be recorded
             return self._at_its_weights(self._few()[0])
-        pairs = zip(tree_leaves(recorded), tree_leaves(plain), strict=True)
+        leaves, others = tree_leaves(recorded), tree_leaves(plain)
+        pairs = zip(leaves, others, strict=False)
         dense = [(a.detach(), b) for a, b in pairs if isinstance(a, Tensor) and a.layout == torch.strided]
-        if not all(agree_but_for_rounding(*pair) for pair in dense):
+        if len(leaves) != len(others) or not all(agree_but_for_rounding(*pair) for pair in dense):
             raise ValueError(
                 "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
                 "so that losses and their derivatives would be of two functions; let forward not depend on "

@@ -27,11 +27,11 @@ class KeptState:
     """Attributes and buffers of all modules, as they were before the first pass.
 
     Attributes:
-        attributes: for each module, values by name, each with a copy if it is a dict, list or set.
+        attributes: for each module, values by name; dicts, lists and sets as `_Container`.
         buffers: for each module, tensors by name, with a copy of each.
     """
 
-    attributes: tuple[tuple[nn.Module, dict[str, tuple[Any, Any]]], ...]
+    attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
     buffers: tuple[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]], ...]
 
     @classmethod
@@ -39,7 +39,7 @@ class KeptState:
         """The current state of a model."""
         modules = list(model.modules())
         attributes = tuple(
-            (module, {name: (value, _copied(value)) for name, value in _attributes(module).items()})
+            (module, {name: _kept(value, set()) for name, value in _attributes(module).items()})
             for module in modules
         )
         buffers = tuple(
@@ -58,7 +58,7 @@ class KeptState:
             found += [
                 name
                 for name, value in _attributes(module).items()
-                if name not in before or before[name][0] is not value or not _is_same(value, before[name][1])
+                if name not in before or not _is_same(value, before[name])
             ]
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
@@ -73,9 +73,8 @@ class KeptState:
         for module, before in self.attributes:
             for name in [name for name in vars(module) if name not in STRUCTURE and name not in before]:
                 del vars(module)[name]
-            for name, (value, copy) in before.items():
-                vars(module)[name] = value
-                _put_back(value, copy)
+            for name, kept_value in before.items():
+                vars(module)[name] = _put_back(kept_value)
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
                 module._buffers[name] = buffer
@@ -86,36 +85,56 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in STRUCTURE}
 
 
-def _copied(value: Any) -> Any:
-    """A copy of dicts, lists and sets (hooks, caches) that holds the same objects; other values as they are."""
+@dataclass(frozen=True)
+class _Container:
+    """A dict, list or set (hooks, caches), and what it held: containers in the same form, other objects as they are."""
+
+    original: Any
+    held: Any
+
+
+def _kept(value: Any, seen: set[int]) -> Any:
+    """A container with all that it holds. One that was seen already, such as one that holds itself, stands as it is."""
+    if not isinstance(value, dict | list | set) or id(value) in seen:
+        return value
+    seen.add(id(value))
     if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
+        return _Container(value, {key: _kept(each, seen) for key, each in value.items()})
     if isinstance(value, list):
-        return [_copied(each) for each in value]
-    return set(value) if isinstance(value, set) else value
+        return _Container(value, [_kept(each, seen) for each in value])
+    return _Container(value, set(value))
 
 
-def _is_same(value: Any, copy: Any) -> bool:
-    """Whether a value still holds the objects of its copy."""
-    if isinstance(value, dict) and isinstance(copy, dict):
-        return value.keys() == copy.keys() and all(_is_same(value[key], copy[key]) for key in copy)
-    if isinstance(value, list) and isinstance(copy, list):
-        return len(value) == len(copy) and all(map(_is_same, value, copy))
-    return value == copy if isinstance(value, set) and isinstance(copy, set) else value is copy
+def _is_same(value: Any, kept: Any) -> bool:
+    """Whether a value is the object that was kept, and still holds the same objects."""
+    if not isinstance(kept, _Container):
+        return value is kept
+    if value is not kept.original:
+        return False
+    held = kept.held
+    if isinstance(held, dict):
+        return value.keys() == held.keys() and all(_is_same(value[key], held[key]) for key in held)
+    if isinstance(held, list):
+        return len(value) == len(held) and all(map(_is_same, value, held))
+    return bool(value == held)
 
 
-def _put_back(value: Any, copy: Any) -> None:
-    """Makes a dict, list or set hold the objects of its copy again."""
-    if _is_same(value, copy):
-        return
-    if isinstance(value, dict):
-        value.clear()
-        value.update(copy)
-    elif isinstance(value, list):
-        value[:] = copy
-    elif isinstance(value, set):
-        value.clear()
-        value.update(copy)
+def _put_back(kept: Any) -> Any:
+    """The object that was kept, which holds the same objects again."""
+    if not isinstance(kept, _Container):
+        return kept
+    original, held = kept.original, kept.held
+    if isinstance(held, dict):
+        held = {key: _put_back(each) for key, each in held.items()}
+    elif isinstance(held, list):
+        held = [_put_back(each) for each in held]
+    if not _is_same(original, kept):
+        if isinstance(original, list):
+            original[:] = held
+        else:
+            original.clear()
+            original.update(held)
+    return original
 
 
 def check_that_passes_keep_nothing(

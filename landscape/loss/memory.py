@@ -45,6 +45,10 @@ class Memory:
         """The same budget, of which nothing is used."""
         return Memory(self.budget, self.parameters, self.vector, self.ranks)
 
+    def __deepcopy__(self, known: dict[int, Any]) -> Memory:
+        """The memory of a copied Objective, in which nothing is kept: what is kept belongs to the one memory."""
+        return self.empty()
+
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """The object under a key, such as the class of a matrix. It is made when it is first asked for.
 

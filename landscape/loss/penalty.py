@@ -17,6 +17,9 @@ STEP = 1e-6
 MOST_WEIGHTS = 20_000_000
 """The comparison holds five vectors in float64, and is made for models of at most this many weights."""
 
+REPEATED = 1e-6
+"""Two values of one regularizer differ by less than this share, by rounding."""
+
 ALLOWED = 1e-3
 """Largest relative difference between a derivative along a direction and a difference."""
 
@@ -74,7 +77,7 @@ class Penalty:
                 f"regularizer: fails with {type(error).__name__}: {error}; it is called with a dict of the parameters "
                 f"by name, such as {self.layout.names[0]!r}"
             ) from error
-        if abs(once - again) > ALLOWED * abs(once):
+        if abs(once - again) > REPEATED * abs(once):
             raise ValueError(
                 f"regularizer: is {once:.6g} in one call and {again:.6g} in the next, and so would be every number; "
                 "take random numbers and counters out of it"

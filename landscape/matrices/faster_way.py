@@ -35,6 +35,7 @@ class Form:
         dtype: of the weights.
         device: of the weights.
         threads: of torch.
+        compile_mode: of the traced product.
     """
 
     rule: Rule
@@ -47,6 +48,7 @@ class Form:
     dtype: torch.dtype
     device: torch.device
     threads: int
+    compile_mode: str | None
 
 
 _TRACED_IS_FASTER: dict[Form, bool] = {}

@@ -97,7 +97,7 @@ class Products:
         self._memory = memory
         self._linearize = linearize
         self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
-        self._may_map = compile_mode is None
+        self._compile_mode = compile_mode
         self._seen: tuple[Tensor, int] | None = None
         self._theta = torch.empty(0)
         self._flops: float | None = None
@@ -325,7 +325,7 @@ class Products:
             RuntimeError: they differ.
         """
         traced = self._traced.of_chunk(self._theta, chunk, 0, some)
-        if is_small and self._may_map:
+        if is_small and self._compile_mode is None:
             self._traced.maps_vectors = True
             traced = self._traced.of_chunk(self._theta, chunk, 0, some)
         error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
@@ -344,6 +344,7 @@ class Products:
             dtype=rows.dtype,
             device=rows.device,
             threads=torch.get_num_threads(),
+            compile_mode=self._compile_mode,
         )
 
     def _is_faster_traced(self, form: Form, chunk: Chunk, rows: Tensor) -> bool:

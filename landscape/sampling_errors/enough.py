@@ -54,12 +54,13 @@ def enough_samples(
     groups: int = 32,
     seed: int = 0,
 ) -> EnoughSamples[M]:
-    """Measures on as few random samples as give each value of all samples to within `rtol` of it.
+    """Measures on as few random samples as make the sampling error of each value at most `rtol` of it.
 
     The measure is taken on `first` samples. While a sampling error, the root of standard error and bias squared and
     summed, exceeds `rtol` of its value, the measure is taken again on at least twice as many samples, which hold the
     former ones: as many as the last error asks for. On all samples there is no sampling error. All tries together cost
-    at most twice the last one. A measure that is much more accurate than `rtol` costs more and gains nothing.
+    at most three times the last one. The estimated error decides when to stop, so that its interval may hold less often
+    than it says (docs/curvature.md). A measure that is much more accurate than `rtol` costs more and gains nothing.
 
     Args:
         objective: of all samples.
@@ -74,6 +75,11 @@ def enough_samples(
             that did not converge.
         TypeError: the measure gives a result of another kind.
     """
+    if not callable(measure):
+        raise TypeError(
+            f"measure: must be a function of an Objective, got {type(measure).__name__}; such as "
+            "lambda objective: top_eigenvalues(objective, 1)"
+        )
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     if first < groups:

@@ -42,9 +42,9 @@ def auroc_at_equal_loss(scores: Floats, is_wrong: Booleans, loss: Floats) -> flo
         loss: (n,), the loss of each sample.
 
     Returns:
-        NaN if a score is NaN, or if fewer than `FEWEST_MATCHED` wrong labels have such neighbors.
+        NaN if a score or a loss is NaN, or if fewer than `FEWEST_MATCHED` wrong labels have such neighbors.
     """
-    if np.isnan(scores).any():
+    if np.isnan(scores).any() or np.isnan(loss).any():
         return float("nan")
     order = np.flatnonzero(~is_wrong)[np.argsort(loss[~is_wrong], kind="stable")]
     places = np.searchsorted(loss[order], loss[is_wrong])

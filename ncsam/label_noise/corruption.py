@@ -57,6 +57,11 @@ NOISE_KINDS: dict[str, NoiseKind] = {
 """Name -> kind of label noise; the docstring of its `draw` describes it."""
 
 
+NOT_SAMPLES = (
+    "and these labels are of positions or in part ignored; give a kind in which the class alone decides, such as "
+    '"symmetric"'
+)
+
 NOISE_REGISTRY: Registry[NoiseKind] = Registry("kind", NOISE_KINDS, maker=lambda kind: kind.draw)
 """The kinds of label noise with their options."""
 
@@ -142,19 +147,28 @@ def corrupt_labels(
     options = {name: value for name, value in arguments.items() if value is not None}
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
-    is_label = _places_of_labels(kind, targets, observed, ignore_index)
+    is_label = _places_of_labels(chosen, kind, targets, observed, ignore_index)
     clean = targets.cpu()[is_label]
     if observed is not None and kind == "human":
         options["observed"] = observed.cpu()[is_label]
-    classes = int(clean.max()) + 1 if num_classes is None else num_classes
+    classes = _highest_label(targets, ignore_index) + 1 if num_classes is None else num_classes
+    if ignore_index is not None and 0 <= ignore_index < classes:
+        raise ValueError(
+            f"ignore_index: {ignore_index} is one of the {classes} classes, which wrong labels may be; mark places "
+            "without a label by a number outside, such as -100"
+        )
     _check_labels("targets", clean, classes)
     if num_classes is None and kind != "human":
         _check_that_every_class_is_there(clean, classes)
     if classes < 2:
         raise ValueError(f"num_classes: label noise needs at least 2 classes, got {classes}")
+    if targets.ndim > 1 and num_classes in (None, targets.shape[-1]):
+        _check_that_they_are_not_one_hot(targets)
 
     generator = torch.Generator().manual_seed(seed)
     found, expected, probabilities = chosen.draw(clean, classes, rate, generator, **options)
+    if probabilities is not None and clean.shape != targets.shape:
+        raise ValueError(f"kind: {kind!r} draws a label for each sample, {NOT_SAMPLES}")
     # without a label there, people may have given one, or none
     whole = targets.clone() if observed is None else observed.to(targets.device, copy=True)
     whole[is_label.to(targets.device)] = found.to(targets.device)
@@ -202,18 +216,15 @@ def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
 
 
 def _places_of_labels(
-    kind: str, targets: Tensor, observed: Tensor | None, ignore_index: int | None
+    chosen: NoiseKind, kind: str, targets: Tensor, observed: Tensor | None, ignore_index: int | None
 ) -> Tensor:
     """Where there are labels, bool, of the shape of the targets, on the CPU. Checks the shapes."""
     _check_integers("targets", targets)
     is_label = torch.ones(targets.shape, dtype=torch.bool)
     if ignore_index is not None:
         is_label &= targets.cpu() != ignore_index
-    if NOISE_KINDS[kind].by_sample and (targets.ndim > 1 or not is_label.all()):
-        raise ValueError(
-            f"kind: {kind!r} draws a label for each sample, and these labels are of positions or in part ignored; "
-            'give a kind in which the class alone decides, such as "symmetric"'
-        )
+    if chosen.by_sample and (targets.ndim > 1 or not is_label.all()):
+        raise ValueError(f"kind: {kind!r} draws a label for each sample, {NOT_SAMPLES}")
     if observed is not None:
         _check_integers("observed", observed)
         if observed.shape != targets.shape:
@@ -228,6 +239,10 @@ def _places_of_labels(
     return is_label
 
 
+def _highest_label(targets: Tensor, ignore_index: int | None) -> int:
+    return int((targets if ignore_index is None else targets[targets != ignore_index]).max())
+
+
 def _check_integers(name: str, labels: Tensor) -> None:
     if not isinstance(labels, Tensor):
         raise TypeError(
@@ -240,13 +255,22 @@ def _check_integers(name: str, labels: Tensor) -> None:
         )
 
 
+def _check_that_they_are_not_one_hot(targets: Tensor) -> None:
+    if targets.min() == 0 and targets.max() == 1 and bool((targets.sum(-1) == 1).all()):
+        raise ValueError(
+            "targets: are rows of zeros and a single one, which stand for classes; targets.argmax(-1) makes labels of "
+            "them; if they are labels of positions, give num_classes=2"
+        )
+
+
 def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
     missing = (targets.cpu().bincount(minlength=classes) == 0).nonzero().flatten().tolist()
     if missing:
         named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ValueError(
             f"num_classes: no target is of class {named}, which wrong labels would be drawn from; if it exists, "
-            f"give num_classes={classes}; else count the classes from 0, as targets.unique(return_inverse=True)[1] does"
+            f"give num_classes={classes}; if {classes - 1} marks places without a label, give it as ignore_index; else "
+            "count the classes from 0, as targets.unique(return_inverse=True)[1] does"
         )
 
 

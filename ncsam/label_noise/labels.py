@@ -58,14 +58,19 @@ class NoisyLabels:
     probabilities: Tensor | None = None
 
     @property
+    def has_both(self) -> Tensor:
+        """bool, of the labels' shape: whether there are both labels."""
+        return self._is_label(self.observed) & self._is_label(self.clean)
+
+    @property
     def is_wrong(self) -> Tensor:
-        """bool, of the labels' shape: there are both labels, and the observed one differs from the true one."""
-        return (self.observed != self.clean) & self._is_label(self.observed) & self._is_label(self.clean)
+        """bool, of the labels' shape: there are both labels, and they differ."""
+        return (self.observed != self.clean) & self.has_both
 
     @property
     def realised_rate(self) -> float:
-        """Share of the observed labels that are wrong."""
-        return int(self.is_wrong.sum()) / int(self._is_label(self.observed).sum())
+        """Share of wrong labels where there are both labels; NaN if there are none."""
+        return self.is_wrong[self.has_both].double().mean().item()
 
     def _is_label(self, labels: Tensor) -> Tensor:
         return (labels >= 0) & (labels < len(self.transition))

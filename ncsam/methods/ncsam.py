@@ -202,9 +202,14 @@ class NCSAM(SAM):
         """The positions, in the flattened targets, whose labels the loss does not ignore.
 
         Raises:
-            ValueError: one of these labels is no class.
+            ValueError: one of these labels is no class, or the ignored label is one.
         """
         ignored = ignored_label(self.loss_fn)
+        if ignored is not None and 0 <= ignored < classes:
+            raise ValueError(
+                f"loss_fn: ignores the label {ignored}, which is one of the {classes} classes, so that temporary "
+                "labels may be it; mark positions without a label by another number, such as -100"
+            )
         labels = targets.flatten()
         kept = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
         outside = labels[kept & ((labels < 0) | (labels >= classes))]

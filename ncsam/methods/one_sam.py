@@ -93,16 +93,15 @@ class OneSAM(SAM):
     @torch.no_grad()
     def _check_that_it_is_a_mean(self, inputs: Tensor, targets: Tensor) -> None:
         """Checks once that the loss of a batch is the mean of the samples' losses, for losses that are not torch's."""
+        if not is_known(self.loss_fn):
+            # the caller's random numbers are those of the step
+            with torch.random.fork_rng(), unmoved_buffers(self.passes.module):
+                outputs = self.passes.forward(self.passes.module, inputs)
+            if isinstance(outputs, Tensor):
+                samples = outputs.split(1), targets.split(1)
+                each = [checked_loss(self.loss_fn, *sample) for sample in zip(*samples, strict=True)]
+                check_that_pieces_add_up(self.loss_fn, *samples, torch.stack(each).mean(), field="loss_fn")
         self._is_mean = True
-        if is_known(self.loss_fn):
-            return
-        # the caller's random numbers are those of the step
-        with torch.random.fork_rng(), unmoved_buffers(self.passes.module):
-            outputs = self.passes.forward(self.passes.module, inputs)
-        if isinstance(outputs, Tensor):
-            samples = outputs.split(1), targets.split(1)
-            each = [checked_loss(self.loss_fn, *sample) for sample in zip(*samples, strict=True)]
-            check_that_pieces_add_up(self.loss_fn, *samples, torch.stack(each).mean(), field="loss_fn")
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The sum of the losses at w, and the sums of the perturbed gradients, of a piece of the batch."""

@@ -68,6 +68,7 @@ def squares(parameters):
 
 REGULARIZERS = {
     "random": (lambda p: torch.rand(()) * squares(p), "in one call and .* in the next"),
+    "hardly random": (lambda p: (1 + 5e-4 * torch.rand(())) * squares(p), "in one call and .* in the next"),
     "missing": (lambda p: p["none"].sum(), r"fails with KeyError: 'none'; .* such as '0\.weight'"),
     "detached": (
         lambda p: sum((part * part.detach()).sum() for part in p.values()),

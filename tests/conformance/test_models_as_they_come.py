@@ -209,6 +209,18 @@ class Positions(nn.Module):
         return self.head(x + self.code[: len(x)])
 
 
+class MoreWhereRecorded(nn.Module):
+    """Returns one output more where torch records derivatives."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        outputs = self.head(x)
+        return (outputs, outputs.mean()) if torch.is_grad_enabled() else (outputs,)
+
+
 class Forks(nn.Module):
     """Computes something else where torch records no derivatives."""
 
@@ -273,6 +285,16 @@ def traced():
 def test_models_that_cannot_be_measured_are_refused_with_cause_and_remedy(make, error, cause):
     with pytest.raises(error, match=f"model: .*{cause}"):
         Objective(make(), cross_entropy, samples())
+
+
+def test_an_output_more_where_torch_records_is_refused():
+    with pytest.raises(ValueError, match="^model: its outputs differ between a pass"):
+        Objective(
+            MoreWhereRecorded(),
+            lambda outputs, batch: cross_entropy(outputs[0], batch[1]),
+            samples(),
+            forward=lambda model, batch: model(batch[0]),
+        )
 
 
 def test_a_choice_of_no_parameter_names_those_there_are():

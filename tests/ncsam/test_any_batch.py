@@ -182,7 +182,8 @@ def dense_case():
 
 
 def ncsam(model, **options):
-    method = NCSAM(model, cross_entropy, rho=RHO, flip_ratio=0.3, strength=0.5, warmup=0.0, **options)
+    loss_fn = options.pop("loss_fn", cross_entropy)
+    method = NCSAM(model, loss_fn, rho=RHO, flip_ratio=0.3, strength=0.5, warmup=0.0, **options)
     method.progress = 1.0
     return method
 
@@ -230,11 +231,17 @@ def refused():
     )
     peers = CoTeaching(model, cross_entropy, peer=network(), forget_rate=0.2)
     dense = {"inputs": x, "targets": y.unsqueeze(1).expand(-1, 4)}
+    of_padding = ncsam(network(), loss_fn=nn.CrossEntropyLoss(ignore_index=0))
     return {
         "nothing": (SAM(model, cross_entropy, rho=RHO), {}, "^inputs: give a batch, or a closure"),
         "no labels": (ncsam(model), {"inputs": (x, y)}, "^targets: NCSAM needs classes by themselves"),
         "a closure": (ncsam(model), {"closure": model}, "^targets: NCSAM needs classes by themselves"),
         "positions": (own_loss, dense, "^loss_fn: NCSAM relabels single positions"),
+        "an ignored class": (
+            of_padding,
+            {"inputs": x, "targets": y},
+            "^loss_fn: ignores the label 0, which is one of",
+        ),
         "two networks": (peers, {"closure": model}, "^targets: CoTeaching needs inputs and targets"),
     }
 

@@ -1,7 +1,10 @@
 """Label noise on labels of positions, such as tokens or pixels, some of which the loss ignores."""
 
+import math
+
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from ncsam import corrupt_labels, human_labels
 from tests.ncsam.noisy_labels import probabilities
@@ -31,9 +34,16 @@ def test_only_positions_with_both_labels_can_be_wrong():
     given[0, 0], given[1, 1], given[0, 9] = (int(PADDED[0, 0]) + 1) % 5, IGNORED, 3
     labels = human_labels(PADDED, given, ignore_index=IGNORED)
     assert labels.is_wrong.nonzero().tolist() == [[0, 0]]
-    # of the observed labels one more is there than of the true ones, and one fewer
-    assert labels.realised_rate == 1 / int(IS_LABEL.sum())
+    assert labels.realised_rate == labels.rate == 1 / (int(IS_LABEL.sum()) - 1)
     assert torch.equal(labels.observed, given)
+
+
+def test_where_nothing_has_both_labels_no_share_is_wrong():
+    labels = human_labels(PADDED, PADDED.roll(1, 0), num_classes=5, ignore_index=IGNORED)
+    nothing = labels.take(torch.tensor([0]))
+    nothing.observed[0, 0] = IGNORED
+    assert not nothing.is_wrong.any()
+    assert math.isnan(nothing.realised_rate)
 
 
 def test_redrawn_labels_of_positions_follow_the_transition_and_leave_ignored_ones():
@@ -57,6 +67,12 @@ def test_redrawn_labels_of_positions_follow_the_transition_and_leave_ignored_one
         (lambda: corrupt(PADDED[:, 1], "pmd", posterior=probabilities(60, 5)), "kind: 'pmd' draws a label"),
         (lambda: corrupt(torch.full((3, 4), IGNORED)), "targets: no place has a label"),
         (lambda: corrupt(PADDED.int()), "targets: must be int64 of shape"),
+        (
+            lambda: corrupt_labels(LABELS, rate=0.4, seed=0, ignore_index=0),
+            "ignore_index: 0 is one of the 5 classes",
+        ),
+        (lambda: corrupt(one_hot(LABELS[:, 0], 5)), "targets: are rows of zeros and a single one"),
+        (lambda: corrupt(one_hot(LABELS[:, 0], 5), num_classes=5), "targets: are rows of zeros"),
         (lambda: corrupt(torch.tensor(3)), "targets: must be int64 of shape"),
         (lambda: human_labels(PADDED, PADDED.T, ignore_index=IGNORED), r"observed: .* \(60, 10\)"),
         (lambda: human_labels(PADDED, PADDED), "observed: labels must lie|targets: labels must lie"),

@@ -155,6 +155,13 @@ def test_1_sam_refuses_a_loss_in_which_samples_do_not_count_alike(loss):
         OneSAM(network(), loss, rho=RHO)
 
 
+def test_1_sam_refuses_a_loss_that_is_no_mean_each_time():
+    method = OneSAM(network(), lambda outputs, targets: loss_fn(outputs, targets) * len(targets), rho=RHO)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="^loss_fn: "):
+            method.backward(*batch())
+
+
 def test_1_sam_refuses_a_label_that_the_loss_ignores():
     inputs, targets = batch()
     targets[3] = -100

@@ -1,5 +1,6 @@
 """Products with the Hessian and the Gauss-Newton matrix are those of the dense matrices."""
 
+import copy
 import gc
 import weakref
 
@@ -294,3 +295,14 @@ def test_only_a_sum_of_several_chunks_is_taken_in_float64(linearize):
             objective.hvp(vector)
         counts.append(made.count)
     assert counts[0] == 0 < counts[1]
+
+
+def test_a_copied_objective_counts_what_it_keeps_by_itself():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, torch.nn.CrossEntropyLoss(), (inputs, targets), linearize=True)
+    vectors = some_vectors(objective.n_parameters)
+    expected = objective.hvp(vectors)
+    copied = copy.deepcopy(objective)
+    assert copied.kept_bytes == 0
+    torch.testing.assert_close(copied.hvp(vectors), expected)
+    assert copied.kept_bytes == objective.kept_bytes > 0
