@@ -392,9 +392,9 @@ def _at_center(
 def _random_start(
     theta: Tensor, neighborhood: Neighborhood, near: Tensor | None, generator: torch.Generator
 ) -> Tensor:
-    draw = torch.randn(len(theta), dtype=theta.dtype, device=theta.device, generator=generator)
-    start = neighborhood.border(draw)
+    start = torch.randn(len(theta), dtype=theta.dtype, device=theta.device, generator=generator)
+    start = neighborhood.border(start, out=start)
     if near is not None and bool(near.any()):
         # random directions of many weights are orthogonal, so that the sum lies halfway
-        start = neighborhood.border(start.add_(neighborhood.border(near)))
+        start = neighborhood.border(start.add_(neighborhood.border(near)), out=start)
     return start
