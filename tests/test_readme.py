@@ -1,6 +1,5 @@
 """Every snippet and every command of the README runs."""
 
-import contextlib
 import os
 import re
 import shlex
@@ -47,23 +46,18 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
 
 
-@pytest.fixture(scope="module")
-def after_commands(readme, folder):
-    """The folder after the page's commands ran in it, in the order of the page."""
+def test_commands_snippets_and_the_picture_run_in_the_order_of_the_page(
+    readme, folder, monkeypatch, capsys, pytestconfig
+):
+    monkeypatch.chdir(folder)
     commands = [
         line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ncsam ")
     ]
     assert len(commands) == 4
-    with contextlib.chdir(folder):
-        for command in commands:
-            arguments = shlex.split(command, comments=True)[1:]
-            engine = ["--engine", "serial"] if "study" in arguments else []
-            assert cli.main([*arguments, *engine]) == 0, command
-    return folder
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        assert cli.main([*arguments, *(["--engine", "serial"] if "study" in arguments else [])]) == 0, command
 
-
-def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, after_commands, monkeypatch, capsys):
-    monkeypatch.chdir(after_commands)
     snippets = blocks(readme, "python")
     assert len(snippets) == 2
     names = {}
@@ -74,6 +68,15 @@ def test_commands_and_then_snippets_run_in_the_order_of_the_page(readme, after_c
         assert len([line for line in snippet.splitlines() if line]) <= 9
     assert names["history"].epochs == 5
     assert names["eigen"].converged.all()
+
+    # by the script that the page names, from the study's folder
+    script = pytestconfig.rootpath / "bench/readme_picture.py"
+    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
+    drawn = folder / "drawn.png"
+    subprocess.run(
+        [sys.executable, script, folder / "results/quick", "--out", drawn], check=True, env=environment
+    )
+    assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_is_short(readme):
@@ -93,16 +96,8 @@ def test_badges_say_what_the_package_says(readme, pytestconfig):
     assert f"version = {{{project['version']}}}" in readme
 
 
-def test_the_picture_is_drawn_from_stored_results(tmp_path, pytestconfig, after_commands):
-    """By the script that the page names, from a study's folder; the picture that lies there is small."""
-    picture = pytestconfig.rootpath / "figures/gallery/sgd_beside_sam.png"
-    assert picture.stat().st_size < 300 * 1024
-    results = after_commands / "results/quick"
-    script = pytestconfig.rootpath / "bench/readme_picture.py"
-    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
-    command = [sys.executable, script, results, "--out", tmp_path / "drawn.png"]
-    subprocess.run(command, check=True, env=environment)
-    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+def test_the_picture_that_lies_there_is_small(pytestconfig):
+    assert (pytestconfig.rootpath / "figures/gallery/sgd_beside_sam.png").stat().st_size < 300 * 1024
 
 
 def test_make_targets_named_exist(readme, pytestconfig):

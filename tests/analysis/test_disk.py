@@ -33,7 +33,7 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize(("size", "finished"), [("128k", 0), ("200k", 1)])
+@pytest.mark.parametrize(("size", "finished"), [("128k", 0), ("260k", 1)])
 def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(
     size, finished, disk, undisturbed, tmp_path
 ):
