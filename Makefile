@@ -8,7 +8,7 @@ PIP_ARGS ?=
 # what a recipe runs is not printed, only what it says
 .SILENT:
 
-.PHONY: study test test-clients soak lint docs clean
+.PHONY: study test test-notebooks test-clients soak lint docs clean
 
 study: $(VENV)/.data
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
@@ -16,7 +16,12 @@ study: $(VENV)/.data
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py --ignore=tests/clients
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py --ignore=tests/clients \
+		--ignore=tests/test_notebooks.py
+
+# `make docs` runs the notebooks too
+test-notebooks: $(VENV)/.test
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/test_notebooks.py
 
 # real models of other libraries, of small random configurations
 test-clients: $(VENV)/.clients

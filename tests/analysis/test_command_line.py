@@ -73,7 +73,7 @@ def test_head_does_not_end_a_study(study_file, tmp_path):
     assert (tmp_path / "out/figures/drawn").is_file()
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [60, 120])
 def test_a_study_prints_one_screen_at_any_width(width, study_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     out = tmp_path / "out"

@@ -79,7 +79,7 @@ def test_bad_arguments_are_named(options, field):
         surface(objective, (first, second), **options)
     with pytest.raises(ValueError, match="^direction"):
         line(objective, torch.ones(3))
-    with pytest.raises(ValueError, match="^extent"):
+    with pytest.raises(TypeError, match="^extent: must be a number"):
         line(objective, first, extent=[1.0, 2.0])
 
 
