@@ -11,7 +11,6 @@ square of the relative error against the value of all samples, and how often the
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from sampling import trained
-from timing import parser_of
+from timing import parser_of, write_table
 from torch import nn
 
 from landscape import Objective, enough_samples, top_eigenvalues, trace
@@ -94,13 +93,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     objective = data()
-    rows = []
-    for name in arguments.measures:
-        for rtol in RTOLS:
-            rows.append(row_of(name, rtol, objective, arguments.draws))
-            print(" | ".join(rows[-1]), flush=True)
-    with arguments.table.open("w", newline="") as file:
-        csv.writer(file).writerows([FIELDS, *rows])
+    rows = (row_of(name, rtol, objective, arguments.draws) for name in arguments.measures for rtol in RTOLS)
+    write_table(arguments.table, FIELDS, rows)
 
 
 if __name__ == "__main__":

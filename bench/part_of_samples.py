@@ -11,7 +11,6 @@ share), the root mean square of the relative error over the draws, and how often
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cases import LOSS, Case
-from timing import parser_of
+from timing import parser_of, write_table
 
 from landscape import Objective, diagonal, trace
 from ncsam import build_model, corrupt_labels, load_dataset
@@ -102,15 +101,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--table", type=Path, default=TABLE)
     args = parser.parse_args()
-    rows: list[tuple[str, ...]] = []
-    for network in args.models:
-        for samples in args.samples:
-            for row in rows_of(network, samples, args.draws):
-                print(" | ".join(row), flush=True)
-                rows.append(row)
-                # after each row, so that a stopped run has written its results
-                with args.table.open("w", newline="") as file:
-                    csv.writer(file, lineterminator="\n").writerows([FIELDS, *rows])
+    rows = (
+        row
+        for network in args.models
+        for samples in args.samples
+        for row in rows_of(network, samples, args.draws)
+    )
+    write_table(args.table, FIELDS, rows)
 
 
 if __name__ == "__main__":

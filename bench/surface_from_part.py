@@ -12,14 +12,13 @@ last columns are the largest errors of both ways, in those allowed: 1% of the ra
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import torch
 from cases import LOSS
 from part_of_samples import MODELS, trained
-from timing import parser_of
+from timing import parser_of, write_table
 
 from landscape import Objective, filter_normalized_directions, surfaces
 from landscape.evaluation.evaluator import Values
@@ -93,12 +92,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
-    rows = []
-    for network in arguments.models:
-        rows.append(row_of(network, arguments.samples))
-        print(" | ".join(rows[-1]), flush=True)
-    with arguments.table.open("w", newline="") as file:
-        csv.writer(file).writerows([FIELDS, *rows])
+    rows = (row_of(network, arguments.samples) for network in arguments.models)
+    write_table(arguments.table, FIELDS, rows)
 
 
 if __name__ == "__main__":

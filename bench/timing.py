@@ -1,11 +1,13 @@
-"""Shared parts of the benchmarks: command lines, timings that take turns, and tables in Markdown."""
+"""Shared parts of the benchmarks: command lines, timings that take turns, and tables in Markdown and CSV."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,3 +58,13 @@ def table(title: str, header: list[str], rows: Iterable[list[str]]) -> None:
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
     print(flush=True)
+
+
+def write_table(path: Path, fields: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """Writes a CSV table after each row, so that a stopped run has written its results. Prints the rows too."""
+    written: list[tuple[str, ...]] = [tuple(fields)]
+    for row in rows:
+        print(" | ".join(row), flush=True)
+        written.append(row)
+        with path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(written)

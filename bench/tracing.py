@@ -12,7 +12,6 @@ choice beside the products (tracing and timing), and the product of PyHessian (i
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from cases import LOSS
-from timing import median_seconds, now, parser_of
+from timing import median_seconds, now, parser_of, write_table
 from torch import Tensor, nn
 
 from landscape import Hessian, Objective
@@ -137,12 +136,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for name in args.models:
-        rows.append(row_of(name, args.rounds))
-        print(" | ".join(rows[-1]), flush=True)
-    with args.table.open("w", newline="") as file:
-        csv.writer(file).writerows([FIELDS, *rows])
+    write_table(args.table, FIELDS, (row_of(name, args.rounds) for name in args.models))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ def table(study, kind):
     ("study", "kind"),
     [
         *((study, kind) for study in STUDIES for kind in RENDERED),
-        *((study, "verdicts") for study in ("theory", "redrawn-cells", "explanations", *OF_ACCURACY)),
+        *(
+            (study, "verdicts")
+            for study in ("theory", "redrawn-cells", "static-cells", "explanations", *OF_ACCURACY)
+        ),
     ],
 )
 def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):

@@ -98,8 +98,12 @@ def quality_of(ranking: Ranking, is_wrong: ArrayLike | Tensor) -> DetectionQuali
     )
 
 
-def _auroc(scores: Floats, wrong: Booleans) -> Interval:
-    """The area, and an interval that spans DeLong's and Newcombe's."""
+def shares_told_apart(scores: Floats, wrong: Booleans) -> tuple[Floats, Floats]:
+    """How well each label is told apart from those of the other kind.
+
+    For each wrong label this is the share of right ones with a smaller score, and for each right label the share of
+    wrong ones with a larger score. Equal scores count half. The mean of either is the area under the ROC curve.
+    """
     from scipy.stats import rankdata
 
     among_all = rankdata(scores)
@@ -107,7 +111,13 @@ def _auroc(scores: Floats, wrong: Booleans) -> Interval:
     # midranks among all samples less those among samples of the same kind
     of_wrong = (among_all[wrong] - rankdata(scores[wrong])) / others
     of_right = 1 - (among_all[~wrong] - rankdata(scores[~wrong])) / count
-    area = float(of_wrong.mean())
+    return of_wrong, of_right
+
+
+def _auroc(scores: Floats, wrong: Booleans) -> Interval:
+    """The area, and an interval that spans DeLong's and Newcombe's."""
+    of_wrong, of_right = shares_told_apart(scores, wrong)
+    area, count, others = float(of_wrong.mean()), len(of_wrong), len(of_right)
     low, high = _newcombe_low(area, count, others), 1 - _newcombe_low(1 - area, count, others)
     if 0 < area < 1:
         variance = sum(part.var(ddof=1) / len(part) for part in (of_wrong, of_right))

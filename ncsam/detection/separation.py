@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
-from ncsam.detection.quality import Booleans, Floats
+from ncsam.detection.quality import Booleans, Floats, shares_told_apart
 
 LIKE_LOSSES = 10**0.05
 """Losses within this factor, 12%, count as equal."""
@@ -23,10 +22,10 @@ def auroc(scores: Floats, is_wrong: Booleans) -> float:
     Returns:
         NaN if a score is NaN, or if all labels or none are wrong.
     """
-    wrong, right = int(is_wrong.sum()), int((~is_wrong).sum())
-    if not wrong or not right or np.isnan(scores).any():
+    if is_wrong.all() or not is_wrong.any() or np.isnan(scores).any():
         return float("nan")
-    return float((rankdata(scores)[is_wrong].mean() - (wrong + 1) / 2) / right)
+    of_wrong, _ = shares_told_apart(scores, is_wrong)
+    return float(of_wrong.mean())
 
 
 def auroc_at_equal_loss(scores: Floats, is_wrong: Booleans, loss: Floats) -> float:

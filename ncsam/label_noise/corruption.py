@@ -149,7 +149,7 @@ def corrupt_labels(
     _check_rate(kind, chosen, rate)
     is_label = _places_of_labels(chosen, kind, targets, observed, ignore_index)
     clean = targets.cpu()[is_label]
-    if observed is not None and kind == "human":
+    if observed is not None:
         options["observed"] = observed.cpu()[is_label]
     classes = _highest_label(targets, ignore_index) + 1 if num_classes is None else num_classes
     if ignore_index is not None and 0 <= ignore_index < classes:

@@ -166,7 +166,7 @@ class Passes:
         Returns:
             The mean loss, detached.
         """
-        losses, kept = [], []
+        losses, compared = [], []
         pieces = self._pieces(inputs, targets, indices)
         with self._statistics(moves_statistics):
             for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
@@ -174,9 +174,10 @@ class Passes:
                 outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
                 loss = self.loss(outputs, piece_targets, piece_indices)
                 losses.append(loss.detach() * share)
-                kept.append(detached(outputs))
+                if self._must_add_up(pieces):
+                    compared.append(detached(outputs))
                 self.backward_of(loss * share)
-        return self._sum(losses, kept, pieces)
+        return self._sum(losses, compared, pieces)
 
     def gradient(
         self,
@@ -375,10 +376,14 @@ class Passes:
         # a piece of weight 0 has no mean loss
         return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
 
+    def _must_add_up(self, pieces: list[list[Any]]) -> bool:
+        """Whether the loss of the batch is compared with that of its pieces."""
+        return len(pieces) > 1 and not remembers_samples(self.loss_fn) and not self._adds_up
+
     def _sum(self, losses: list[Tensor], outputs: list[Any], pieces: list[list[Any]]) -> Tensor:
         """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
         total = torch.stack(losses).sum()
-        if len(pieces) > 1 and not remembers_samples(self.loss_fn) and not self._adds_up:
+        if self._must_add_up(pieces):
             check_that_pieces_add_up(self.loss_fn, outputs, [targets for _, _, targets, _ in pieces], total)
             self._adds_up = is_known(self.loss_fn) or self.count is not None
         return total
