@@ -185,14 +185,16 @@ def fit(
             "learning_rate": learning_rate,
             "gradients": method.gradient_count,
             **_means_over(ranks, steps),
-            **_probed(probes, epoch),
         }
+        with ranks.together():
+            row |= _probed(probes, epoch)
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
         if on_epoch:
-            on_epoch(epoch, rows[-1], method.model)
+            with ranks.together():
+                on_epoch(epoch, rows[-1], method.model)
     return _history(rows, probes, method, recorder)
 
 
