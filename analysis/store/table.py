@@ -19,12 +19,14 @@ from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
+from analysis.store.early_columns import early_columns
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.history_columns import history_columns
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
 from analysis.store.sample_columns import sample_columns
 from analysis.store.stability_edge import edge_columns
+from analysis.store.weight_columns import weight_columns
 from ncsam.seal import sealed
 from ncsam.training import METRICS
 
@@ -121,6 +123,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row.update(history_columns(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"], row["train_samples"] = float(wrong.mean()), len(wrong)
+    row.update(early_columns(history, row["realised_noise_rate"]))
     row["classes"] = len(file["labels/transition"])
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
@@ -131,6 +134,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row.update(_scalars(file, NOISE, "observed"))
     row.update(edge_columns(stored, row))
     row.update(sample_columns(file))
+    row.update(weight_columns(file))
     row.update(bound_scalars(file))
     row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
     for name in TEXTS:
