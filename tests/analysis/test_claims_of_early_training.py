@@ -1,6 +1,7 @@
 """Claims E7 to E10 on studies with a planted truth: early training, spectra of the weights, equal uncertainty."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ FAMILIES = 10
 
 
 def judged(claim, runs):
-    (judgement,) = judge(runs, [CLAIMS[claim]])
+    (judgement,) = judge(runs, [replace(CLAIMS[claim], controls=())])
     return [effect.verdict for effect in judgement.effects]
 
 
