@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -384,9 +385,16 @@ def read_histories(root: str | Path) -> pd.DataFrame:
 
 def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
     """(identity of the run, its result in the group `name`) for all runs that have the result."""
-    found = []
-    for path in run_files(root):
+    return read_several_results(root, [name])[name]
+
+
+def read_several_results(root: Path, names: Sequence[str]) -> dict[str, list[tuple[Identity, Any]]]:
+    """What `read_results` returns, for each of several names. Each file is opened and checked once."""
+    found: dict[str, list[tuple[Identity, Any]]] = {name: [] for name in names}
+    for path in run_files(root) if names else ():
         with opened(path) as file:
-            if name in file:
-                found.append((config_of(file).config.identity, landscape.load(file, name)))
+            identity = config_of(file).config.identity
+            for name in names:
+                if name in file:
+                    found[name].append((identity, landscape.load(file, name)))
     return found
