@@ -51,9 +51,9 @@ def trained(name, count=800, **options):
 
 
 NETWORKS = {
-    "MLP": ("mlp", {"hidden": [16]}, 31),
-    "CNN": ("cnn", {"channels": [4, 4], "count": 400}, 21),
-    "ResNet-8": ("resnet", {"depth": 8, "width": 2, "count": 240}, 15),
+    "MLP": ("mlp", {"hidden": [16], "count": 400}, 21),
+    "CNN": ("cnn", {"channels": [4, 4], "count": 240}, 15),
+    "ResNet-8": ("resnet", {"depth": 8, "width": 2, "count": 160}, 15),
 }
 
 
@@ -139,7 +139,7 @@ def refine(whole, part, tolerance=0.01):
     return (each.reshape(whole.shape) for each in (found.values.loss, found.errors.evaluated, found.on_part))
 
 
-@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("name", ["valley", "walls", "two basins"])
 def test_a_part_that_resembles_the_whole_saves_most_evaluations(name):
     whole = SPARSE[name]
     part = whole + 0.1 * np.ptp(whole) * (FIRST + SECOND**2)
