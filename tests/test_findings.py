@@ -8,7 +8,16 @@ import pytest
 from tests.doc_pages import assert_said, page_named, sentences_of, table_named
 
 STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part", "trace-penalty")
-JUDGED = ("theory", "redrawn-cells", "static-cells", "explanations", "early-noise", "spectra", "flatness")
+JUDGED = (
+    "theory",
+    "redrawn-cells",
+    "static-cells",
+    "explanations",
+    "early-noise",
+    "spectra",
+    "flatness",
+    "at-uncertainty",
+)
 """Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "mechanism")
 """Studies that measure no landscape."""

@@ -85,3 +85,32 @@ def test_what_is_said_of_spectra_is_in_the_tables(cells):
             )
         }
     )
+
+
+def test_what_is_said_of_simulated_labels_at_equal_uncertainty_is_in_the_table():
+    verdicts = effects_of("at-uncertainty")
+    assert set(verdicts["claim_verdict"]) == {"contradicted in these cells"}
+    trace = "trace of the Gauss-Newton matrix to uncertainty, observed labels"
+    over = "less NCSAM without compensation"
+    shown = [
+        f"{row['estimate']:.2f} {words}[{row['low']:.2f}, {row['high']:.2f}]"
+        for method, words in (
+            ("NCSAM", "decades above that without compensation "),
+            ("NCSAM, random flips", ""),
+        )
+        for row in [verdicts.loc[f"{trace}: {method} {over} < 0"]]
+    ]
+    in_gradient = -verdicts.loc[f"{trace}: SGD, stochastic label noise less SGD < 0", "estimate"]
+    redrawn = -verdicts.loc[f"{trace}, {REDRAWN}", "estimate"]
+    for method in ("NCSAM, random flips", "NCSAM, opposite sign"):
+        unsure = f"uncertainty of the predictions, observed labels: {method} {over} = 0, within the margin"
+        assert verdicts.loc[unsure, "verdict"] == "inconclusive"
+    assert_said(
+        {
+            "findings": (
+                f"is {shown[0]}, with random flips {shown[1]}",
+                f"takes {in_gradient:.2f} decades, redrawn labels take {redrawn:.2f}",
+            ),
+            "answer": (f"{shown[0][:4]} decades more, against {in_gradient:.2f} less (F5",),
+        }
+    )

@@ -53,7 +53,7 @@ def trained(name, count=800, **options):
 NETWORKS = {
     "MLP": ("mlp", {"hidden": [16], "count": 400}, 21),
     "CNN": ("cnn", {"channels": [4, 4], "count": 240}, 15),
-    "ResNet-8": ("resnet", {"depth": 8, "width": 2, "count": 160}, 15),
+    "ResNet-8": ("resnet", {"depth": 8, "width": 2, "count": 240}, 15),
 }
 
 
