@@ -16,7 +16,7 @@ study: $(VENV)/.data
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
 test: $(VENV)/.test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/analysis/test_engines.py --ignore=tests/clients \
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/analysis/test_engines.py --ignore=tests/clients \
 		--ignore=tests/test_notebooks.py
 
 # `make docs` runs the notebooks too

@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.claims import CLAIMS, judge
 from analysis.store import read_tables
+from ncsam.probes import GROUPS
 
 TABLES = Path(__file__).resolve().parents[1] / "docs/tables"
 MEANS = (
@@ -40,6 +41,9 @@ MEANS = (
         for where in ("", "_at_equal_loss")
     ),
     "stability_edge",
+    *("early_memorized", "early_fitted", "memorized_at_fit", "weight_tail_index", "weight_norm"),
+    "early_trace",
+    *(f"mean_probe_damping_{group}" for group in GROUPS),
 )
 
 

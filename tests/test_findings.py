@@ -8,6 +8,17 @@ import pytest
 from tests.doc_pages import assert_said, page_named, sentences_of, table_named
 
 STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part", "trace-penalty")
+JUDGED = (
+    "theory",
+    "redrawn-cells",
+    "static-cells",
+    "explanations",
+    "early-noise",
+    "spectra",
+    "flatness",
+    "at-uncertainty",
+)
+"""Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "mechanism")
 """Studies that measure no landscape."""
 
@@ -54,10 +65,7 @@ def table(study, kind):
     ("study", "kind"),
     [
         *((study, kind) for study in STUDIES for kind in RENDERED),
-        *(
-            (study, "verdicts")
-            for study in ("theory", "redrawn-cells", "static-cells", "explanations", *OF_ACCURACY)
-        ),
+        *((study, "verdicts") for study in (*JUDGED, *OF_ACCURACY)),
     ],
 )
 def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):

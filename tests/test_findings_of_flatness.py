@@ -149,3 +149,56 @@ def test_what_is_said_of_the_nine_cells_is_in_the_table():
             "answer": (f"by {gap} over nine cells", f"accuracy {points} higher"),
         }
     )
+
+
+def test_the_table_of_ten_methods_is_the_committed_one():
+    of_rates = table_named("flatness-results").query("noise_rate > 0").groupby("method", sort=False)
+    rows = [
+        f"| {method} | {' | '.join(f'{100 * a:.1f} / {s:.2f}' for a, s in zip(*pair, strict=True))} |"
+        for method, of in of_rates
+        for pair in [(of["test_accuracy_mean"], of["sharpness_clean_mean"])]
+    ]
+    (section,) = re.findall(r"<!-- flatness-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
+    assert section.splitlines()[2:] == rows
+
+
+def test_what_is_said_of_ten_methods_is_in_the_tables():
+    verdicts = table_named("flatness-verdicts")
+    assert set(verdicts["claim_verdict"]) == {"inconclusive"}
+    of_claim = verdicts.set_index("effect")
+    given, tau = (
+        of_claim.loc[
+            f"sharpness, true labels with clean test accuracy, last epoch over methods, within noise rate{given} < 0"
+        ]
+        for given in (", given training loss", "")
+    )
+    intervals = [f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in (tau, given)]
+    results = table_named("flatness-results").query("noise_rate > 0").set_index(["method", "noise_rate"])
+    accuracy, sharpness = 100 * results["test_accuracy_mean"], results["sharpness_clean_mean"]
+    assert results["sharpness_observed_mean"].xs(0.4, level=1).idxmin() == "SAM, rho 0.5"
+    lost = accuracy["SAM, rho 0.2"] - accuracy["SAM, rho 0.5"]
+    assert (sharpness["SAM, rho 0.5"] <= 1.2 * sharpness.groupby("noise_rate").min()).all()
+    assert sharpness["SAM, rho 0.05"].gt(sharpness["SAM, rho 0.2"]).all()
+    assert sharpness["SAM, rho 0.2"].gt(sharpness["SAM, rho 0.5"]).all()
+    assert accuracy["SAM, rho 0.2"].gt(accuracy["SAM, rho 0.05"]).all()
+    memorizing = ["SGD", "SAM, rho 0.05", "ASAM, rho 0.5"]
+    of_memorizing = results.loc[memorizing]
+    assert of_memorizing["memorized_mean"].between(0.48, 0.75).all()
+    times = sharpness.loc[memorizing] / sharpness["SAM, rho 0.2"]
+    assert accuracy["SAM, oracle"].lt(accuracy["SAM, rho 0.2"]).all()
+    assert sharpness["SAM, oracle"].gt(sharpness["SAM, rho 0.2"]).all()
+    assert_said(
+        {
+            "findings": (
+                f"accuracy is {intervals[0]}, with either labeling",
+                f"({intervals[1]})",
+                "is {:.0f}, {:.0f} and {:.0f} points less accurate".format(*lost),
+                f"At 60% it ends at {accuracy['SAM, rho 0.5', 0.6]:.1f}%",
+                f"are {times.min():.0f} to {times.max():.0f} times as sharp",
+            ),
+            "answer": (
+                f"Kendall's tau is {intervals[0]} (L3)",
+                f"with observed labels, and is {lost[0.4]:.0f} points less accurate",
+            ),
+        }
+    )

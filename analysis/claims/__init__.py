@@ -65,7 +65,7 @@ _CLAIMS = [
     *label_mean.CLAIMS,
 ]
 _FAMILIES = list(dict.fromkeys(claim.family for claim in _CLAIMS))
-for _claim in sorted(_CLAIMS, key=lambda claim: (_FAMILIES.index(claim.family), claim.id)):
+for _claim in sorted(_CLAIMS, key=lambda claim: (_FAMILIES.index(claim.family), len(claim.id), claim.id)):
     register(_claim)
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""The quantities of claims E4 to E6: the curvature of wrongly labeled samples, critical steps, edges of stability."""
+"""The quantities of claims E4 to E10: wrongly labeled samples, critical steps, edges of stability, early training,
+spectra of the weights."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ import pandas as pd
 from analysis.claims.quantities import (
     DECADES,
     DECADES_MARGIN,
+    NEW_INDEX,
     POINT,
     REMEASURED,
     Quantity,
     less,
+    log10,
     log_ratio,
     register_quantity,
 )
@@ -98,7 +101,58 @@ REACH = Quantity(
 )
 
 
+EARLY = "mean over the first tenth of the epochs"
+PROBED_TRACE = 'training.probe_epochs in the first tenth, with training.probe_measures = ["trace"]'
+
+
+def _of_early_training() -> dict[str, Quantity]:
+    shares = {
+        "early_memorized": f"wrong labels memorized, {EARLY}",
+        "early_fitted": f"right labels fitted, {EARLY}",
+        "memorized_at_fit": "wrong labels memorized when seven eighths of the right labels are first fitted",
+    }
+    return {
+        **{
+            name: Quantity(words, (name,), "share", margin=2 * POINT, needs=NEW_INDEX)
+            for name, words in shares.items()
+        },
+        "early_train_loss": Quantity(
+            f"training loss, {EARLY}", ("early_train_loss",), "nat", needs=NEW_INDEX
+        ),
+        # the Fisher trace of a network that is linear in each single weight, such as a ReLU network
+        "early_trace": Quantity(
+            f"trace of the Hessian, observed labels, {EARLY}",
+            ("early_trace",),
+            DECADES,
+            of=log10,
+            margin=DECADES_MARGIN,
+            needs=PROBED_TRACE,
+        ),
+    }
+
+
+OF_WEIGHTS = {
+    "weight_tail_index": Quantity(
+        "tail index of the weight matrices' spectra", ("weight_tail_index",), margin=0.1, needs=NEW_INDEX
+    ),
+    "weight_norm": Quantity(
+        "norm of the weight matrices",
+        ("weight_norm",),
+        DECADES,
+        of=log10,
+        margin=DECADES_MARGIN,
+        needs=NEW_INDEX,
+    ),
+}
+
+
 def register_explanation_quantities() -> None:
     """Adds the quantities to those that claims may name."""
-    for name, found in {**_of_samples(), "reach": REACH, **_of_edges()}.items():
+    for name, found in {
+        **_of_samples(),
+        "reach": REACH,
+        **_of_edges(),
+        **_of_early_training(),
+        **OF_WEIGHTS,
+    }.items():
         register_quantity(name, found)

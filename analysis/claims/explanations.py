@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.claims.associations import Association
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference, Level
 from analysis.claims.explanation_quantities import register_explanation_quantities
@@ -127,6 +128,73 @@ CLAIMS = (
             Trend("to_own_edge", SGD, 1),
             Trend("to_own_edge", SAM, 1),
             Difference("to_own_edge", SAM, SGD, 1),
+        ],
+    ),
+    Claim(
+        "E7",
+        "The Fisher trace early in training predicts what is lost late: across methods at a fixed rate, a larger one "
+        "goes with more wrong labels memorized and more accuracy lost.",
+        "Jastrzebski et al. 2021 (arXiv:2012.14193), across methods in place of learning rates",
+        [Association("early_trace", outcome, 1) for outcome in ("memorized", "late_decay")],
+        controls=[
+            # does the trace tell more than how far the training got, which costs nothing?
+            Association("early_train_loss", "memorized", -1),
+            Association("early_trace", "memorized", 1, given="early_train_loss"),
+            Association("early_trace", "test_accuracy", -1),
+            *(
+                Difference("early_trace", method, SGD, -1)
+                for method in (FISHER_PENALTY, JACOBIAN_PENALTY, SAM)
+            ),
+            *(Difference("memorized", method, SGD, -1) for method in (FISHER_PENALTY, JACOBIAN_PENALTY, SAM)),
+        ],
+    ),
+    Claim(
+        "E8",
+        "SAM learns less noise than SGD from the start: fewer wrong labels early in training, and fewer when the right "
+        "labels are equally fitted.",
+        "Chen et al. 2023 (arXiv:2310.07269), who prove it for two-layer convolutional networks",
+        [Difference(name, SAM, SGD, -1) for name in ("early_memorized", "memorized_at_fit")],
+        controls=[
+            Difference("early_fitted", SAM, SGD, 0),
+            Difference("memorized", SAM, SGD, -1),
+            *(Difference(name, NCSAM, SAM, -1) for name in ("early_memorized", "memorized_at_fit")),
+        ],
+    ),
+    Claim(
+        "E9",
+        "Wrong labels make the tails of the weight matrices' spectra lighter: their tail index grows with the rate.",
+        "Loftus 2026 (arXiv:2603.27885), in the direction of Martin and Mahoney 2021",
+        [Trend("weight_tail_index", SGD, 1)],
+        controls=[
+            Trend("weight_tail_index", SAM, 1),
+            # a rival that is cheaper still
+            *(Trend("weight_norm", method, 1) for method in (SGD, SAM)),
+            # the noise alone, or that it is memorized?
+            Redrawn("weight_tail_index", SGD, -1),
+            Redrawn("weight_norm", SGD, -1),
+            Association("weight_tail_index", "test_accuracy", -1),
+        ],
+    ),
+    Claim(
+        "E10",
+        "Flatness protects at equal uncertainty: across methods at a fixed rate, given the uncertainty of the "
+        "predictions, a smaller tr J^T J goes with fewer wrong labels memorized and a higher accuracy.",
+        "what claim E3 leaves open: all that flattens here also makes predictions less sure",
+        [
+            Association("jacobian_trace_observed", outcome, sign, given="uncertainty_observed")
+            for outcome, sign in (("memorized", 1), ("test_accuracy", -1))
+        ],
+        controls=[
+            *(
+                Association("jacobian_trace_observed", outcome, sign)
+                for outcome, sign in (("memorized", 1), ("test_accuracy", -1))
+            ),
+            # and the other way round
+            *(
+                Association("uncertainty_observed", outcome, sign, given=given)
+                for given in ("jacobian_trace_observed", None)
+                for outcome, sign in (("memorized", -1), ("test_accuracy", 1))
+            ),
         ],
     ),
 )

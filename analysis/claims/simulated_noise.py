@@ -1,10 +1,13 @@
-"""F2: is the label noise that NCSAM simulates like labels that are redrawn at each step?"""
+"""F2 and F5: is the label noise that NCSAM simulates like labels that are redrawn at each step?"""
 
 from __future__ import annotations
 
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference
+from analysis.claims.redraw import Redrawn
 from analysis.claims.variants import NCSAM, OPPOSITE_SIGN, RANDOM_FLIPS, SGD, SLN, UNCOMPENSATED
+
+RELATIVE = "curvature_of_uncertainty_observed"
 
 CLAIMS = (
     Claim(
@@ -25,6 +28,23 @@ CLAIMS = (
             Difference("test_accuracy", NCSAM, UNCOMPENSATED, 1),
             Difference("jacobian_trace_observed", OPPOSITE_SIGN, UNCOMPENSATED, 1),
             Difference("jacobian_trace_observed", UNCOMPENSATED, SGD, -1),
+        ],
+    ),
+    Claim(
+        "F5",
+        "Relative to the uncertainty of the predictions, the labels that NCSAM simulates at each step flatten the "
+        "network, as redrawn labels do.",
+        "claim F2, whose methods also differ in how sure their networks are",
+        [Difference(RELATIVE, method, UNCOMPENSATED, -1) for method in (NCSAM, RANDOM_FLIPS)],
+        controls=[
+            Difference(RELATIVE, SLN, SGD, -1),
+            Redrawn(RELATIVE, SGD, -1),
+            Difference(RELATIVE, OPPOSITE_SIGN, UNCOMPENSATED, 1),
+            Difference(RELATIVE, UNCOMPENSATED, SGD, -1),
+            *(
+                Difference("uncertainty_observed", method, UNCOMPENSATED, 0)
+                for method in (RANDOM_FLIPS, OPPOSITE_SIGN)
+            ),
         ],
     ),
 )

@@ -173,15 +173,11 @@ def _draw_landscapes(sheet: _Sheet, order: Sequence[str]) -> None:
         **{f"surface/plane-{loss}": ("contours", "relief", "page") for loss in LOSSES},
         DENSITY: ("spectra", "spectral_densities"),
     }
-    found = {
-        name: sorted(
-            (pair for pair in store.read_results(sheet.root, name) if pair[0].method in order),
-            key=lambda pair: order.index(pair[0].method),
-        )
-        if any(map(sheet.wants, kinds))
-        else []
-        for name, kinds in shown_by.items()
-    }
+    wanted = [name for name, kinds in shown_by.items() if any(map(sheet.wants, kinds))]
+    found: dict[str, list[tuple[Identity, Any]]] = {name: [] for name in shown_by}
+    for name, pairs in store.read_several_results(sheet.root, wanted).items():
+        chosen = [pair for pair in pairs if pair[0].method in order]
+        found[name] = sorted(chosen, key=lambda pair: order.index(pair[0].method))
     for place in sorted({_place(identity) for pairs in found.values() for identity, _ in pairs}):
         results = {
             name: [(who.method, result) for who, result in pairs if _place(who) == place]

@@ -22,7 +22,7 @@ from analysis.plan import final_runs, read_study
 from analysis.report.answer import answer
 from analysis.report.chosen import claims_of
 from analysis.report.numbers import interval, spread
-from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, scatter
+from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, results_shown, scatter
 from analysis.report.results import COLUMNS, MEANING, rows_of_noise
 from analysis.report.summary import deciding
 from landscape.results.wording import percent
@@ -124,14 +124,15 @@ def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
     )
     study = read_study(root / "study.toml")
     histories = store.read_histories(root)
+    results = results_shown(root)
     return environment.get_template("report.html.jinja").render(
         study=study,
         folder=root.as_posix(),
         answer=answer(table, judgements),
         summary=_summary(table),
-        landscape=landscape_of_two(root, table),
+        landscape=landscape_of_two(results, table),
         scatter=scatter(table),
-        landscapes=landscapes(root, table),
+        landscapes=landscapes(results, table),
         verdicts=VERDICTS,
         sections=[
             _section(judgement, table, histories)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 
 import figures
 from analysis import store
+from analysis.plan.run_config import Identity
 from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
 from analysis.run.measurements import LOSSES
 from figures.sharpness_accuracy import MEASURES
@@ -33,12 +36,20 @@ def embedded(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-def landscape_of_two(root: Path, table: pd.DataFrame) -> str:
+Results = Mapping[str, list[tuple[Identity, Any]]]
+"""Name of a group of the run files -> (identity of the run, result) of all runs that have the group."""
+
+
+def results_shown(root: Path) -> Results:
+    """The surfaces, lines and spectra of a study, from its files."""
+    kinds = [f"surface/{kind}-{loss}" for kind in ("plane", "line") for loss in LOSSES]
+    return store.read_several_results(root, [*kinds, DENSITY])
+
+
+def landscape_of_two(results: Results, table: pd.DataFrame) -> str:
     """The first two methods with a surface, at the largest noise rate with surfaces; empty if there are none."""
     found = [
-        (run, plane)
-        for run, plane in store.read_results(root, "surface/plane-observed")
-        if np.isfinite(plane.loss).all()
+        (run, plane) for run, plane in results["surface/plane-observed"] if np.isfinite(plane.loss).all()
     ]
     if not found:
         return ""
@@ -71,12 +82,10 @@ def scatter(table: pd.DataFrame) -> str:
     return embedded(figures.sharpness_accuracy(runs, measures=measured[:1], width=WIDTH)) if measured else ""
 
 
-def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
+def landscapes(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     """(title, picture) of surfaces, lines and spectra, at the largest noise rate and first seed with surfaces."""
     order = list(dict.fromkeys(table["method"]))
-    names = [f"surface/plane-{loss}" for loss in LOSSES] + [f"surface/line-{loss}" for loss in LOSSES]
-    found = {name: store.read_results(root, name) for name in (*names, DENSITY)}
-    places = [(-run.noise_rate, run.dataset, run.seed) for pairs in found.values() for run, _ in pairs]
+    places = [(-run.noise_rate, run.dataset, run.seed) for pairs in results.values() for run, _ in pairs]
     if not places:
         return []
     place = min(places)
@@ -89,7 +98,7 @@ def landscapes(root: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
             ),
             key=lambda pair: order.index(pair[0]),
         )
-        for name, pairs in found.items()
+        for name, pairs in results.items()
     }
     about = f"{place[1]}, {percent(-place[0])} wrong labels, seed {place[2]}."
     drawn = []

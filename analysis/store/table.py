@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
+from analysis.store.early_columns import early_columns
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.history_columns import history_columns
 from analysis.store.run_file import config_of, metrics_of, opened, read_history
 from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
 from analysis.store.sample_columns import sample_columns
 from analysis.store.stability_edge import edge_columns
+from analysis.store.weight_columns import weight_columns
 from ncsam.seal import sealed
 from ncsam.training import METRICS
 
@@ -121,6 +124,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row.update(history_columns(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"], row["train_samples"] = float(wrong.mean()), len(wrong)
+    row.update(early_columns(history, row["realised_noise_rate"]))
     row["classes"] = len(file["labels/transition"])
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
@@ -131,6 +135,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row.update(_scalars(file, NOISE, "observed"))
     row.update(edge_columns(stored, row))
     row.update(sample_columns(file))
+    row.update(weight_columns(file))
     row.update(bound_scalars(file))
     row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
     for name in TEXTS:
@@ -380,9 +385,16 @@ def read_histories(root: str | Path) -> pd.DataFrame:
 
 def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
     """(identity of the run, its result in the group `name`) for all runs that have the result."""
-    found = []
-    for path in run_files(root):
+    return read_several_results(root, [name])[name]
+
+
+def read_several_results(root: Path, names: Sequence[str]) -> dict[str, list[tuple[Identity, Any]]]:
+    """What `read_results` returns, for each of several names. Each file is opened and checked once."""
+    found: dict[str, list[tuple[Identity, Any]]] = {name: [] for name in names}
+    for path in run_files(root) if names else ():
         with opened(path) as file:
-            if name in file:
-                found.append((config_of(file).config.identity, landscape.load(file, name)))
+            identity = config_of(file).config.identity
+            for name in names:
+                if name in file:
+                    found[name].append((identity, landscape.load(file, name)))
     return found

@@ -86,3 +86,10 @@ def test_simulated_labels_are_compared_with_no_compensation(decades, expected):
     noisy = pd.concat([runs, random])
     planted = with_jacobian(noisy, {"NCSAM": decades, "random flips": decades})
     assert verdict(planted, "F2") == expected
+    # an uncertainty that moves with the Jacobian takes nothing of what is relative to it
+    unsure = 10.0 ** (0.5 * planted["method"].map({"NCSAM": decades, "random flips": decades}).fillna(0) - 1)
+    planted = planted.assign(
+        uncertainty_observed=unsure,
+        gauss_newton_trace_observed=unsure * planted["jacobian_trace_observed"],
+    )
+    assert verdict(planted, "F5") == expected

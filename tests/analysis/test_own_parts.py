@@ -1,7 +1,9 @@
 """`--with mine.py`: parts of one's own in a study, whose file is part of the fingerprint and not needed to read."""
 
+import contextlib
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -123,9 +125,9 @@ trace_max_products = 10
 """
 
 
-@pytest.fixture
-def registries():
-    """Puts back what a test registers; called, it forgets it at once, as a new process would have."""
+@contextlib.contextmanager
+def forgotten_at_the_end():
+    """Puts back what is registered meanwhile; the function that is given forgets it at once, as a new process would."""
     before = [dict(registry) for registry in REGISTRIES]
 
     def forget():
@@ -138,11 +140,35 @@ def registries():
 
 
 @pytest.fixture
+def registries():
+    with forgotten_at_the_end() as forget:
+        yield forget
+
+
+@pytest.fixture
 def folder(tmp_path, registries, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "own.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def study_of_own_parts(tmp_path_factory):
+    """The results of the study with its own parts, run once in this process."""
+    made = tmp_path_factory.mktemp("own")
+    (made / "mine.py").write_text(MINE)
+    (made / "own.toml").write_text(STUDY)
+    with forgotten_at_the_end(), contextlib.chdir(made):
+        assert study("--with", "mine.py") == 0
+    return made / "out"
+
+
+@pytest.fixture
+def with_results(folder, study_of_own_parts):
+    """The folder with the results of its study, whose own parts this process has not read."""
+    shutil.copytree(study_of_own_parts, folder / "out")
+    return folder
 
 
 def study(*arguments, engine="serial"):
@@ -164,10 +190,8 @@ def test_every_kind_of_part_works_in_a_study(engine, folder, capsys):
     assert stored.config.own_parts == list(read_study(folder / "out/study.toml").own_parts.values())
 
 
-def test_results_are_read_without_the_file_and_own_claims_wait_for_it(folder, registries, capsys):
-    assert study("--with", "mine.py") == 0
-    registries()
-    capsys.readouterr()
+def test_results_are_read_without_the_file_and_own_claims_wait_for_it(with_results, capsys):
+    folder = with_results
     for command in (["results", "out"], ["report", "out"], ["info", "out"], ["figures", "out"]):
         assert cli.main(command) == 0, (command, capsys.readouterr().err)
     assert cli.main(["claims", "out"]) == 0
@@ -179,10 +203,9 @@ def test_results_are_read_without_the_file_and_own_claims_wait_for_it(folder, re
     assert [each["id"] for each in json.loads((folder / "out/claims.json").read_text())] == ["L1", "X1"]
 
 
-def test_finished_runs_are_kept_and_a_changed_file_is_another_study(folder, registries, capsys):
-    assert study("--with", "mine.py") == 0
+def test_finished_runs_are_kept_and_a_changed_file_is_another_study(with_results, registries, capsys):
+    folder = with_results
     before = {path: path.read_bytes() for path in (folder / "out").rglob("seed*.h5")}
-    registries()
     assert study("--with", "mine.py") == 0
     assert {path: path.read_bytes() for path in before} == before
     registries()
@@ -192,20 +215,16 @@ def test_finished_runs_are_kept_and_a_changed_file_is_another_study(folder, regi
     assert "own_parts" in capsys.readouterr().err
 
 
-def test_measuring_again_needs_the_file_and_says_so(folder, registries, capsys):
-    assert study("--with", "mine.py") == 0
-    registries()
-    capsys.readouterr()
+@pytest.mark.usefixtures("with_results")
+def test_measuring_again_needs_the_file_and_says_so(capsys):
     assert cli.main(["measure", "out", "--engine", "serial"]) == 2
     assert "needs --with mine.py" in capsys.readouterr().err
     command = ["measure", "out", "--engine", "serial", "--with", "mine.py", "--only", "confidence"]
     assert cli.main(command) == 0
 
 
-def test_a_folders_own_study_file_never_runs_the_file(folder, registries, capsys):
-    assert study("--with", "mine.py") == 0
-    registries()
-    capsys.readouterr()
+@pytest.mark.usefixtures("with_results")
+def test_a_folders_own_study_file_never_runs_the_file(capsys):
     assert cli.main(["study", "out/study.toml", "--out", "other", "--engine", "serial"]) == 2
     assert "needs --with mine.py" in capsys.readouterr().err
     assert not own_parts.LOADED

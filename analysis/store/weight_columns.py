@@ -1,0 +1,65 @@
+"""Columns of the table about the weights alone: the tails of weight matrices' spectra, and their norm."""
+
+from __future__ import annotations
+
+import math
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+TAIL_SHARE = 0.25
+"""Share of the eigenvalues, the largest ones, that count as the tail."""
+FEWEST = 8
+"""Eigenvalues in the tail below which no tail index is estimated."""
+
+
+def weight_columns(file: h5py.File) -> dict[str, float]:
+    """Tail index and norm of the weight matrices that are large enough for a tail.
+
+    A matrix W has a row for each unit or channel; a kernel's other dimensions are its columns.
+
+    Returns:
+        weight_tail_index: mean over matrices of the `tail_index` of the eigenvalues of W W^T.
+        weight_tail_index_error: its standard error, as for independent eigenvalues.
+        weight_norm: Frobenius norm of these matrices together.
+        All are NaN if no matrix is large enough, or if a weight is not finite.
+    """
+    found, squares = [], []
+    for stored in file["weights"].values() if "weights" in file else ():
+        if stored.ndim < 2:
+            continue
+        matrix = stored[()].astype(np.float64).reshape(len(stored), -1)
+        if not np.isfinite(matrix).all():
+            return dict.fromkeys(COLUMNS, math.nan)
+        eigenvalues = np.linalg.svd(matrix, compute_uv=False) ** 2
+        if math.isfinite(tail_index(eigenvalues)[0]):
+            found.append(tail_index(eigenvalues))
+            squares.append(eigenvalues.sum())
+    if not found:
+        return dict.fromkeys(COLUMNS, math.nan)
+    indices, errors = np.transpose(found)
+    numbers = indices.mean(), np.linalg.norm(errors) / len(errors), math.sqrt(sum(squares))
+    return {name: float(number) for name, number in zip(COLUMNS, numbers, strict=True)}
+
+
+COLUMNS = ("weight_tail_index", "weight_tail_index_error", "weight_norm")
+
+
+def tail_index(eigenvalues: NDArray[np.float64]) -> tuple[float, float]:
+    """The exponent a of a density ~ x^-a above the tail's lower end, by Hill's estimator, and its standard error.
+
+    The standard error is that of independent draws. Eigenvalues of a matrix repel each other.
+
+    Args:
+        eigenvalues: (count,), at least 0. The largest `TAIL_SHARE` of them is the tail; the next one is its lower end.
+
+    Returns:
+        NaN with fewer than `FEWEST` eigenvalues in the tail, or where the tail's lower end is 0 or its upper end.
+    """
+    ordered = np.sort(eigenvalues)[::-1]
+    count = int(TAIL_SHARE * len(ordered))
+    if count < FEWEST or not 0 < ordered[count] < ordered[0]:
+        return math.nan, math.nan
+    index = 1 + 1 / float(np.log(ordered[:count] / ordered[count]).mean())
+    return index, (index - 1) / math.sqrt(count)

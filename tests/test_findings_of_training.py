@@ -1,0 +1,116 @@
+"""What docs/findings.md says of early noise, spectra of the weights, early Fisher traces and damping."""
+
+import pytest
+
+from tests.doc_pages import assert_said, table_named
+
+TAIL = "tail index of the weight matrices' spectra"
+NORM = "norm of the weight matrices"
+AGAINST = "against noise rate, SGD > 0"
+REDRAWN = "SGD: redrawn labels less fixed ones < 0"
+
+
+def effects_of(study):
+    return table_named(f"{study}-verdicts").set_index("effect")
+
+
+def less(row, times=1.0, digits=1):
+    """The effect of the other sign, with its interval."""
+    low, middle, high = (-times * row[name] for name in ("high", "estimate", "low"))
+    return f"{middle:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Means of the nine cells with fixed and with redrawn labels, and of those without wrong labels."""
+    return table_named("spectra-results")
+
+
+def test_what_is_said_of_early_noise_is_in_the_tables(cells):
+    effects = effects_of("early-noise")
+    assert set(effects.loc[effects["claim"] == "E8", "claim_verdict"]) == {"supported"}
+    early, fit, last = (
+        less(effects.loc[f"wrong labels memorized{when}: SAM less SGD < 0"], 100)
+        for when in (
+            ", mean over the first tenth of the epochs",
+            " when seven eighths of the right labels are first fitted",
+            "",
+        )
+    )
+    fitted = effects.loc[
+        "right labels fitted, mean over the first tenth of the epochs: SAM less SGD = 0, within the margin"
+    ]
+    assert fitted["verdict"] == "inconclusive"
+    fixed = cells[(cells["noise_rate"] > 0) & ~cells["noise_kind"].str.contains("redrawn")]
+    shares = fixed.pivot_table(
+        "early_memorized_mean", ["dataset", "noise_kind", "noise_rate"], "method", sort=False
+    )
+    gaps = 100 * (shares["SGD"] - shares["SAM"])
+    fashion = gaps["fashion-mnist", "symmetric"]
+    assert_said(
+        {
+            "findings": (
+                f"SGD has memorized {early[0]} points more wrong labels {early[1]}",
+                f"first fitted {fit[0]} points more {fit[1]}",
+                f"it has fitted {-100 * fitted['estimate']:.1f} points less",
+                f"the gap is {last[0]} points",
+                f"with pair noise of 30% the early gap is {gaps['mnist-5k', 'pair', 0.3]:.1f} points",
+                f"Fashion-MNIST {fashion.min():.1f} to {fashion.max():.1f}",
+            )
+        }
+    )
+
+
+def test_what_is_said_of_spectra_is_in_the_tables(cells):
+    alone, together = effects_of("early-noise"), effects_of("spectra")
+    assert set(alone.loc[alone["claim"] == "E9", "claim_verdict"]) == {"supported in these cells"}
+    assert together.loc[f"{TAIL} {AGAINST}", "verdict"] == "inconclusive"
+    assert together.loc[f"{TAIL}, {REDRAWN}", "verdict"] == "supported"
+    growth = alone.loc[f"{TAIL} {AGAINST}"]
+    redrawn, of_norm = (less(together.loc[f"{name}, {REDRAWN}"], digits=2) for name in (TAIL, NORM))
+    stays = (cells["noise_rate"] > 0) & ~cells["noise_kind"].str.contains("redrawn")
+    index = cells["weight_tail_index_mean"]
+    assert index[~stays].max() < index[stays].min()
+    norms = cells.set_index(["dataset", "noise_kind", "noise_rate", "method"])["weight_norm_mean"]
+    assert norms["fashion-mnist", "symmetric", 0.0, "SAM"] > norms["mnist-5k", "pair", 0.15, "SGD"]
+    assert_said(
+        {
+            "findings": (
+                f"grows by {growth['estimate']:.2f} per 100% wrong labels [{growth['low']:.2f}, {growth['high']:.2f}]",
+                f"the index is {redrawn[0]} lower {redrawn[1]}",
+                f"between {index[~stays].min():.2f} and {index[~stays].max():.2f} where labels are right or redrawn",
+                f"and between {index[stays].min():.2f} and {index[stays].max():.2f} where wrong labels stay",
+                f"grows by {alone.loc[f'{NORM} {AGAINST}', 'estimate']:.2f} decades per 100%",
+                f"is {of_norm[0]} decades lower with redrawn labels",
+            )
+        }
+    )
+
+
+def test_what_is_said_of_simulated_labels_at_equal_uncertainty_is_in_the_table():
+    verdicts = effects_of("at-uncertainty")
+    assert set(verdicts["claim_verdict"]) == {"contradicted in these cells"}
+    trace = "trace of the Gauss-Newton matrix to uncertainty, observed labels"
+    over = "less NCSAM without compensation"
+    shown = [
+        f"{row['estimate']:.2f} {words}[{row['low']:.2f}, {row['high']:.2f}]"
+        for method, words in (
+            ("NCSAM", "decades above that without compensation "),
+            ("NCSAM, random flips", ""),
+        )
+        for row in [verdicts.loc[f"{trace}: {method} {over} < 0"]]
+    ]
+    in_gradient = -verdicts.loc[f"{trace}: SGD, stochastic label noise less SGD < 0", "estimate"]
+    redrawn = -verdicts.loc[f"{trace}, {REDRAWN}", "estimate"]
+    for method in ("NCSAM, random flips", "NCSAM, opposite sign"):
+        unsure = f"uncertainty of the predictions, observed labels: {method} {over} = 0, within the margin"
+        assert verdicts.loc[unsure, "verdict"] == "inconclusive"
+    assert_said(
+        {
+            "findings": (
+                f"is {shown[0]}, with random flips {shown[1]}",
+                f"takes {in_gradient:.2f} decades, redrawn labels take {redrawn:.2f}",
+            ),
+            "answer": (f"{shown[0][:4]} decades more, against {in_gradient:.2f} less (F5",),
+        }
+    )
