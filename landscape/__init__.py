@@ -17,7 +17,7 @@ from landscape.curvature.diagonal import MatrixDiagonal, diagonal
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.flatness import RelativeFlatness, relative_flatness
 from landscape.curvature.gradient_noise import GradientNoise, gradient_noise
-from landscape.curvature.parts import CurvatureParts, curvature_parts
+from landscape.curvature.parts import CurvatureParts, curvature_parts, curvature_parts_by_labels
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
 from landscape.loss.allocator import tune_allocator
 from landscape.loss.loss_and_accuracy import Evaluation
@@ -91,6 +91,7 @@ __all__ = [
     "combined",
     "critical_sharpness",
     "curvature_parts",
+    "curvature_parts_by_labels",
     "diagonal",
     "direction_to",
     "eigenvector_directions",

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from landscape import (
     TopEigenvalues,
     critical_sharpness,
     curvature_parts,
+    curvature_parts_by_labels,
     filter_normalized_directions,
     gradient_noise,
     lines,
@@ -59,6 +60,7 @@ CRITICAL_TOL = 0.02
 CRITICAL_PASSES = 60
 """Most forward passes. Of these 20 may only find that the rate is far below the first one."""
 
+R = TypeVar("R")
 Results = dict[str, Any]
 """Group of the run file -> result that `landscape.save` takes."""
 
@@ -114,32 +116,43 @@ class Subject:
     def objectives(self) -> dict[str, Objective]:
         """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
 
-        All methods are measured with the same loss, so that their landscapes can be compared.
+        All methods are measured with the same loss, so that their landscapes can be compared. If all observed labels
+        are the true ones, both training losses are one objective.
         """
         train, labels = (
             self.data.train.take(self.samples["train"]),
             self.data.labels.take(self.samples["train"]),
         )
         test = self.data.held_out.take(self.samples["test"])
-        pairs = {
-            "observed": (train.inputs, labels.observed),
-            "clean": (train.inputs, labels.clean),
-            "test": (test.inputs, test.targets),
+        observed = objective_of(self.model, (train.inputs, labels.observed))
+        return {
+            "observed": observed,
+            "clean": objective_of(self.model, (observed.inputs, labels.clean))
+            if labels.is_wrong.any()
+            else observed,
+            "test": objective_of(self.model, (test.inputs, test.targets)),
         }
-        return {name: objective_of(self.model, pair) for name, pair in pairs.items()}
+
+    def of_training_losses(self, measured: Callable[[str], R]) -> dict[str, R]:
+        """Name of each of `TRAINING_LOSSES` -> what is measured of this loss; once if both are one objective."""
+        found: dict[Objective, R] = {}
+        for name in TRAINING_LOSSES:
+            objective = self.objectives[name]
+            if objective not in found:
+                found[objective] = measured(name)
+        return {name: found[self.objectives[name]] for name in TRAINING_LOSSES}
 
     @cached_property
     def eigenpairs(self) -> dict[str, TopEigenvalues]:
         """Name of each of `TRAINING_LOSSES` -> the largest eigenvalues of its Hessian, with their vectors."""
-        return {
-            name: top_eigenvalues(
+        return self.of_training_losses(
+            lambda name: top_eigenvalues(
                 self.objectives[name],
                 self.settings.eigenvalues,
                 tol=self.settings.eigenvalue_tol,
                 seed=self.seed,
             )
-            for name in TRAINING_LOSSES
-        }
+        )
 
     @cached_property
     def directions(self) -> Any:
@@ -168,51 +181,58 @@ class Measure:
 
 def _curvature(subject: Subject) -> Results:
     settings = subject.settings
-    results: Results = {}
-    for name, eigen in subject.eigenpairs.items():
-        # vectors as long as the weights are left out; the file holds the weights, from which they can be computed again
-        results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
-        results[f"curvature/{name}/trace"] = trace(
+    traces = subject.of_training_losses(
+        lambda name: trace(
             subject.objectives[name],
             rtol=settings.trace_rtol,
             max_products=settings.trace_max_products,
-            deflate=eigen,
+            deflate=subject.eigenpairs[name],
             seed=subject.seed,
         )
+    )
+    results: Results = {f"curvature/{name}/trace": found for name, found in traces.items()}
+    for name, eigen in subject.eigenpairs.items():
+        # vectors as long as the weights are left out; the file holds the weights, from which they can be computed again
+        results[f"curvature/{name}/top_eigenvalues"] = dataclasses.replace(eigen, vectors=None)
     return results
 
 
 def _sharpness(subject: Subject) -> Results:
     """Converged worst-case sharpness: plain, relative to each weight, and relative to each filter."""
     settings = subject.settings
-    found: dict[str, Sharpness] = {}
-    for name, eigen in subject.eigenpairs.items():
+
+    def measured(name: str) -> dict[str, Sharpness]:
         ascend = partial(
             sharpness,
             subject.objectives[name],
             steps=settings.sharpness_steps,
-            start=eigen,
+            start=subject.eigenpairs[name],
             seed=subject.seed,
         )
-        found[f"sharpness/{name}"] = ascend(rho=settings.sharpness_rho)
-        found[f"sharpness_elementwise/{name}"] = ascend(
-            rho=settings.sharpness_elementwise_rho, adaptive="elementwise"
-        )
-        found[f"sharpness_filter/{name}"] = ascend(rho=settings.sharpness_filter_rho, adaptive="filter")
+        return {
+            "sharpness": ascend(rho=settings.sharpness_rho),
+            "sharpness_elementwise": ascend(rho=settings.sharpness_elementwise_rho, adaptive="elementwise"),
+            "sharpness_filter": ascend(rho=settings.sharpness_filter_rho, adaptive="filter"),
+        }
+
     # offsets are left out as eigenvectors are: they are as long as the weights and can be computed again
-    return {group: dataclasses.replace(worst, offset=None) for group, worst in found.items()}
+    return {
+        f"{kind}/{name}": dataclasses.replace(worst, offset=None)
+        for name, found in subject.of_training_losses(measured).items()
+        for kind, worst in found.items()
+    }
 
 
 def _flatness(subject: Subject) -> Results:
-    return {
-        f"flatness/{name}": relative_flatness(
+    found = subject.of_training_losses(
+        lambda name: relative_flatness(
             subject.objectives[name],
             rtol=subject.settings.trace_rtol,
             max_products=subject.settings.trace_max_products,
             seed=subject.seed,
         )
-        for name in TRAINING_LOSSES
-    }
+    )
+    return {f"flatness/{name}": flatness for name, flatness in found.items()}
 
 
 def _critical(subject: Subject) -> Results:
@@ -220,12 +240,12 @@ def _critical(subject: Subject) -> Results:
     step = -subject.objectives["observed"].gradient()
     if not step.any():
         return {}
-    return {
-        f"critical_sharpness/{name}": critical_sharpness(
+    found = subject.of_training_losses(
+        lambda name: critical_sharpness(
             subject.objectives[name], step, tol=CRITICAL_TOL, max_passes=CRITICAL_PASSES
         )
-        for name in TRAINING_LOSSES
-    }
+    )
+    return {f"critical_sharpness/{name}": critical for name, critical in found.items()}
 
 
 def _noise(subject: Subject) -> Results:
@@ -249,21 +269,16 @@ def _parts(subject: Subject) -> Results:
     """The parts of the curvature, with observed and true labels, and of rightly and wrongly labeled samples."""
     is_wrong = subject.is_wrong
     observed = subject.objectives["observed"]
-    losses = {name: subject.objectives[name] for name in TRAINING_LOSSES}
-    if is_wrong.any() and not is_wrong.all():
-        losses |= {
-            "observed_right": observed.subset(samples=~is_wrong),
-            "observed_wrong": observed.subset(samples=is_wrong),
-        }
-    return {
-        f"curvature/{name}/parts": curvature_parts(
-            objective,
-            rtol=subject.settings.trace_rtol,
-            max_products=subject.settings.trace_max_products,
-            seed=subject.seed,
-        )
-        for name, objective in losses.items()
+    asked: dict[str, Any] = {
+        "rtol": subject.settings.trace_rtol,
+        "max_products": subject.settings.trace_max_products,
+        "seed": subject.seed,
     }
+    found = curvature_parts_by_labels({name: subject.objectives[name] for name in TRAINING_LOSSES}, **asked)
+    if is_wrong.any() and not is_wrong.all():
+        for name, samples in (("observed_right", ~is_wrong), ("observed_wrong", is_wrong)):
+            found[name] = curvature_parts(observed.subset(samples=samples), **asked)
+    return {f"curvature/{name}/parts": parts for name, parts in found.items()}
 
 
 def _density(subject: Subject) -> Results:
@@ -341,7 +356,7 @@ MEASURES = {
         Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=3),
         # files without versions hold none of these five
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
-        Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=2),
+        Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=3),
         Measure("critical", _critical, CRITICAL, ("samples",), version=3),
         Measure("noise", _noise, (NOISE,), ("samples",), version=2),
         Measure("samples", _samples, (SAMPLES,), ("samples", "by_sample"), version=2),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class CurvatureParts(Result):
     functional_norm_error: float = described("standard error of that norm, over probes")
     functional_smallest: float = described("smallest eigenvalue of the functional Hessian")
     functional_smallest_error: float = described("error of that eigenvalue")
-    converged: bool = described("traces are within their tolerance, and both eigenvalues were found")
+    converged: bool = described("traces and norm are within their tolerance, and both eigenvalues were found")
     products: int = described("matrix-vector products spent", unit="products")
     samples: int = described("samples in the mean loss")
 
@@ -70,7 +71,7 @@ def curvature_parts(
 
     Args:
         objective: its loss must be the mean cross-entropy of outputs (samples, classes).
-        rtol: relative accuracy of the traces; see `trace`.
+        rtol: relative accuracy of the traces; see `trace`. The norm, which costs less, is found to half of it.
         tol: relative residual of the eigenvalues; their error is of second order in the residual.
         max_products: most products that each estimate may spend.
         seed: seed of probes and start vectors.
@@ -79,37 +80,131 @@ def curvature_parts(
     Raises:
         ValueError: the loss is not the mean cross-entropy of class scores, or the memory budget is too small.
     """
+    asked = _Asked(rtol, tol, max_products, seed, progress)
+    return _with_labels(objective, _without_labels(objective, asked), asked)
+
+
+@of_objective
+def curvature_parts_by_labels(
+    objectives: Mapping[str, Objective],
+    *,
+    rtol: float = 0.05,
+    tol: float = 0.03,
+    max_products: int = 100,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+) -> dict[str, CurvatureParts]:
+    """The parts of several cross-entropies of one model and the same inputs, which differ in the labels alone.
+
+    Jacobian, uncertainty and Gauss-Newton matrix do not depend on the labels. They are measured once, and their
+    products are those of the first objective.
+
+    Args:
+        objectives: the losses by name.
+        rtol, tol, max_products, seed, progress: as for `curvature_parts`.
+
+    Raises:
+        ValueError: as for `curvature_parts`, or the objectives have other weights or inputs.
+    """
+    asked = _Asked(rtol, tol, max_products, seed, progress)
+    first, *others = objectives.values()
+    _check_that_labels_differ_alone(first, others)
+    shared = _without_labels(first, asked)
+    found: dict[Objective, CurvatureParts] = {}
+    for objective in objectives.values():
+        if objective not in found:
+            found[objective] = _with_labels(objective, shared, asked)
+        shared = replace(shared, products=0)
+    return {name: found[objective] for name, objective in objectives.items()}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options of `curvature_parts`."""
+
+    rtol: float
+    tol: float
+    max_products: int
+    seed: int
+    progress: Progress | bool | None
+
+    @property
+    def of_all(self) -> dict[str, Any]:
+        """The options of every estimate."""
+        return {"max_products": self.max_products, "seed": self.seed, "progress": self.progress}
+
+
+@dataclass(frozen=True)
+class _WithoutLabels:
+    """The parts that no label enters, and the products that they cost."""
+
+    top: TopEigenvalues
+    jacobian: TraceEstimate
+    gauss_newton: TraceEstimate
+    uncertainty: float
+    products: int
+
+    @property
+    def converged(self) -> bool:
+        """Whether all of them are known to the tolerance."""
+        return self.jacobian.converged and self.gauss_newton.converged and bool(np.all(self.top.converged))
+
+
+def _without_labels(objective: Objective, asked: _Asked) -> _WithoutLabels:
     # its traces need the most
     objective.memory.check_room(VECTORS, "curvature_parts", in_float64=True)
     _check_that_it_is_cross_entropy(objective)
     jacobian = _with_loss(objective, half_squared_outputs)
     # the largest eigenvalues of J^T J lie far above the others; deflation makes their part of the trace exact
-    shared: dict[str, Any] = {"max_products": max_products, "seed": seed, "progress": progress}
-    top = top_eigenvalues(jacobian, 1, matrix="gauss-newton", tol=tol, **shared)
-    traces = {
-        "jacobian": trace(jacobian, matrix="gauss-newton", rtol=rtol, deflate=top, **shared),
-        "gauss-newton": trace(objective, matrix="gauss-newton", rtol=rtol, **shared),
-        # only the norm is used; the trace is near 0, so that a relative accuracy of it makes no sense
-        "functional": trace(objective, matrix="functional", rtol=None, **shared),
-    }
-    smallest = top_eigenvalues(objective, 1, which="smallest", matrix="functional", tol=tol, **shared)
-    functional, functional_error = _norm(traces["functional"])
+    top = top_eigenvalues(jacobian, 1, matrix="gauss-newton", tol=asked.tol, **asked.of_all)
+    of_jacobian = trace(jacobian, matrix="gauss-newton", rtol=asked.rtol, deflate=top, **asked.of_all)
+    gauss_newton = trace(objective, matrix="gauss-newton", rtol=asked.rtol, **asked.of_all)
+    return _WithoutLabels(
+        top,
+        of_jacobian,
+        gauss_newton,
+        _with_loss(objective, impurity).value(),
+        top.products + of_jacobian.products + gauss_newton.products,
+    )
+
+
+def _with_labels(objective: Objective, shared: _WithoutLabels, asked: _Asked) -> CurvatureParts:
+    """All parts, given those that no label enters."""
+    _check_that_it_is_cross_entropy(objective)
+    # the trace is near 0, so that a relative accuracy of it makes no sense; only the norm is used
+    size = trace(objective, matrix="functional", goal="norm", rtol=asked.rtol / 2, **asked.of_all)
+    smallest = top_eigenvalues(
+        objective, 1, which="smallest", matrix="functional", tol=asked.tol, **asked.of_all
+    )
+    functional, functional_error = _norm(size)
     return CurvatureParts(
-        jacobian_trace=traces["jacobian"].value,
-        jacobian_trace_error=traces["jacobian"].standard_error,
-        jacobian_top=float(top.values[0]),
-        jacobian_top_error=float(top.errors[0]),
-        uncertainty=_with_loss(objective, impurity).value(),
-        gauss_newton_trace=traces["gauss-newton"].value,
-        gauss_newton_trace_error=traces["gauss-newton"].standard_error,
+        jacobian_trace=shared.jacobian.value,
+        jacobian_trace_error=shared.jacobian.standard_error,
+        jacobian_top=float(shared.top.values[0]),
+        jacobian_top_error=float(shared.top.errors[0]),
+        uncertainty=shared.uncertainty,
+        gauss_newton_trace=shared.gauss_newton.value,
+        gauss_newton_trace_error=shared.gauss_newton.standard_error,
         functional_norm=functional,
         functional_norm_error=functional_error,
         functional_smallest=float(smallest.values[0]),
         functional_smallest_error=float(smallest.errors[0]),
-        converged=_all_converged(traces, (top, smallest), functional_error <= 2 * rtol * functional),
-        products=sum(each.products for each in traces.values()) + top.products + smallest.products,
+        converged=shared.converged and size.converged and bool(np.all(smallest.converged)),
+        products=shared.products + size.products + smallest.products,
         samples=objective.n_samples,
     )
+
+
+def _check_that_labels_differ_alone(first: Objective, others: Sequence[Objective]) -> None:
+    for other in others:
+        of_both = ((first.theta, other.theta), (first.inputs, other.inputs))
+        if first.names != other.names or not all(
+            a.shape == b.shape and bool(torch.equal(a, b.to(a))) for a, b in of_both
+        ):
+            raise ValueError(
+                "objectives: must be losses of one model and the same inputs, which differ in the labels alone; "
+                "measure others by curvature_parts"
+            )
 
 
 def _norm(estimate: TraceEstimate) -> tuple[float, float]:
@@ -118,17 +213,6 @@ def _norm(estimate: TraceEstimate) -> tuple[float, float]:
         return (0.0, 0.0) if estimate.squared_norm == 0 else (math.nan, math.nan)
     norm = math.sqrt(estimate.squared_norm)
     return norm, estimate.squared_norm_error / (2 * norm)
-
-
-def _all_converged(
-    traces: dict[str, TraceEstimate], eigenvalues: tuple[TopEigenvalues, ...], norm_is_known: bool
-) -> bool:
-    return (
-        traces["jacobian"].converged
-        and traces["gauss-newton"].converged
-        and norm_is_known
-        and all(bool(np.all(each.converged)) for each in eigenvalues)
-    )
 
 
 def _with_loss(objective: Objective, loss_fn: Callable[[Tensor, Tensor], Tensor]) -> Objective:

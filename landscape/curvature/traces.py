@@ -39,7 +39,9 @@ class TraceEstimate(Result):
     high: float = described("upper end of the value's 95% interval")
     squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
     squared_norm_error: float = described("standard error of the squared norm")
-    converged: bool = described("the interval is within the tolerance asked for")
+    converged: bool = described(
+        "the interval, of the trace or of the norm, is within the tolerance asked for"
+    )
     products: int = described("matrix-vector products spent", unit="products")
     matrix: str = described("which matrix")
     method: str = described("who computed it")
@@ -71,13 +73,14 @@ def trace(
     matrix: str = "hessian",
     method: str | None = None,
     part: float | None = None,
+    goal: str = "trace",
     progress: Progress | bool | None = None,
 ) -> TraceEstimate:
     """The trace and the squared Frobenius norm of a matrix at the objective's weights.
 
     Args:
         objective: gives the matrix.
-        rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
+        rtol: sampling ends when the 95% interval of the goal is within +-2 rtol |value|; None spends the whole budget.
         max_products: most products that may be spent.
         seed: seed of the probes.
         deflate: eigenpairs that were found for the same objective. Their part of the trace is exact, and only the rest
@@ -91,6 +94,8 @@ def trace(
             this part, and only some on all samples, for the difference (`landscape.krylov.two_levels`). The trace is
             that of all samples, without bias for a fixed budget. Products on the part count by their share. This pays
             if the part has some thousand samples; with few samples it costs more than it saves.
+        goal: what shall be known to `rtol`: the `"trace"`, or the `"norm"`, which is Frobenius'. The trace of an
+            indefinite matrix may be near 0, where no relative accuracy can be reached.
         progress: called with the products spent on all samples and the most that may be spent. True writes a line on
             the terminal.
 
@@ -98,8 +103,8 @@ def trace(
         ValueError: an argument is out of range.
     """
     if method == "pyhessian":
-        if deflate is not None or matrix != "hessian" or part is not None:
-            raise ValueError("deflate, matrix, part: PyHessian knows none of them; leave them out")
+        if deflate is not None or matrix != "hessian" or part is not None or goal != "trace":
+            raise ValueError("deflate, matrix, part, goal: PyHessian knows none of them; leave them out")
         return _pyhessian_trace(objective, rtol, max_products, seed)
     if method is not None and method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
@@ -109,8 +114,10 @@ def trace(
         method = "xtrace" if fits and not objective.ranks.share_vectors else "hutchinson"
     objective.memory.check_room(VECTORS, "trace", in_float64=True)
     if part is not None:
-        if deflate is not None or method == "hutch++":
-            raise ValueError("part: goes with xtrace or hutchinson, without deflate; leave one of them out")
+        if deflate is not None or method == "hutch++" or goal != "trace":
+            raise ValueError(
+                "part: goes with xtrace or hutchinson and the trace, without deflate; leave one of them out"
+            )
         check_whole_vectors(objective, "trace with the help of a part")
     operator = matrix_named(matrix, objective)
     operator.expect(min(12, max_products))
@@ -123,7 +130,7 @@ def trace(
     with counted_products(operator, max_products, progress, "trace") as counted:
         if part is None:
             known = None if deflate is None else deflation(deflate, objective, matrix)
-            found = trace_and_squared_norm(counted, deflate=known, **asked)
+            found = trace_and_squared_norm(counted, deflate=known, goal=goal, **asked)
         else:
             found = _with_a_part(counted, objective, part, matrix, seed, asked)
     return TraceEstimate(

@@ -61,6 +61,7 @@ class Evaluator:
         center: the values of the model itself, of shape (1, losses).
         block: number of points that are evaluated at a time.
         calibration_samples: number of inputs with which BatchNorm is recalibrated.
+        inputs: number of inputs that pass through the model for a point.
 
     Raises:
         ValueError: the objectives are of different models or weights, or an argument is out of range.
@@ -102,6 +103,7 @@ class Evaluator:
             else DirectPass(group[0], errors)
             for group in groups
         ]
+        self.inputs = sum(group[0].n_samples for group in groups) + self.calibration_samples
         self._columns = [i for columns in _with_equal_inputs(self._objectives) for i in columns]
         self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
         self.block = min(part.block for part in self._passes)

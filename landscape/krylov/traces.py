@@ -16,6 +16,7 @@ from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
 
 METHODS = ("xtrace", "hutch++", "hutchinson")
+GOALS = ("trace", "norm")
 
 FIRST_LOOK = {"xtrace": 6, "hutch++": 8, "hutchinson": 16}
 """Probes before the error is looked at for the first time. Later looks follow when their number has grown by half."""
@@ -40,7 +41,8 @@ class TraceAndSquaredNorm:
     Attributes:
         trace: the sum of the eigenvalues.
         square: the sum of their squares, which is the squared Frobenius norm.
-        converged: whether the interval of the trace is within +-2 rtol |value|; without an rtol, whether it is finite.
+        converged: whether the interval of the trace, or of the norm if that is the goal, is within +-2 rtol |value|;
+            without an rtol, whether it is finite.
         products: number of matrix-vector products spent.
     """
 
@@ -56,6 +58,7 @@ def trace_and_squared_norm(
     method: str = "xtrace",
     rtol: float | None = 0.05,
     max_products: int = 200,
+    goal: str = "trace",
     deflate: Deflation | None = None,
     generator: torch.Generator,
 ) -> TraceAndSquaredNorm:
@@ -79,9 +82,11 @@ def trace_and_squared_norm(
     Args:
         operator: the operator A. The rounding of its dtype is a part of the error.
         method: one of `METHODS`.
-        rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|. The interval is looked at
+        rtol: sampling ends when the 95% interval of the goal is within +-2 rtol |value|. The interval is looked at
             each time the number of probes has grown by half. None spends the whole budget.
         max_products: most products that may be spent.
+        goal: what shall be known to `rtol`: the `"trace"`, or the `"norm"`, which is Frobenius'. The trace of an
+            indefinite matrix may be near 0, where no relative accuracy can be reached.
         deflate: a subspace in which A is known, such as that of known eigenvectors.
         generator: draws the probes, on the operator's device. 4 vectors in float64 are kept for each probe; none with
             Hutchinson's method.
@@ -93,6 +98,8 @@ def trace_and_squared_norm(
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
+    if goal not in GOALS:
+        raise ValueError(f"goal: must be one of {', '.join(GOALS)}, got {goal!r}")
     cost = PRODUCTS_PER_PROBE[method]
     dimension, ranks = operator.dimension, ranks_of(operator)
     known = deflate or Deflation.empty(ranks.entries_of(dimension), operator.device)
@@ -126,8 +133,10 @@ def trace_and_squared_norm(
         size = squares.mean().abs()
         square = _estimate(exact[1], squares, covariance_of_squares, 2 * rounding * size, WIDER_QUANTILE)
         trace = _estimate(exact[0], values, covariance, rounding * size.sqrt(), quantile)
+        # the relative error of a square is twice that of its root
+        asked, margin = (trace, 2) if goal == "trace" else (square, 4)
         finite = math.isfinite(trace.value)
-        met = finite and (rtol is None or trace.high - trace.value <= 2 * rtol * abs(trace.value))
+        met = finite and (rtol is None or asked.high - asked.value <= margin * rtol * abs(asked.value))
         return TraceAndSquaredNorm(trace, square, met, wanted * cost)
 
     def is_done(found: TraceAndSquaredNorm) -> bool:

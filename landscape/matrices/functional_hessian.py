@@ -2,42 +2,84 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from landscape.fx.linearize import Outputs, Product
+from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
-from landscape.loss.samples import Chunk
-from landscape.matrices.gauss_newton import GaussNewton
-from landscape.matrices.hessian import Hessian
-from landscape.matrices.of_objective import MatrixOfObjective
+from landscape.loss.task import LossFunction
+from landscape.matrices.gauss_newton import check_that_it_has_outputs
+from landscape.matrices.hessian import double_backward, double_backward_in_place
+from landscape.matrices.mean_over_samples import MeanOverSamples
+from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
+from landscape.matrices.rule import Loss, ProductSums, Rule, Run
+
+
+def with_fixed_slope(outputs: Any, loss: Loss) -> Tensor:
+    """The inner product of the outputs with the loss's slope in them, held fixed. Its Hessian is the functional one."""
+    return (as_one_tensor(outputs)[0] * slope_in_outputs(outputs, loss)).sum()
+
+
+def double_backward_at_fixed_slope(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:
+    """The functional Hessian of `loss(outputs)` in `theta` times a vector, by double backward."""
+    return double_backward(theta, with_fixed_slope(outputs, loss), torch.clone)
+
+
+def double_backward_at_fixed_slope_in_place(sums: ProductSums, outputs: Any, loss: Loss) -> None:
+    """Adds the products of `double_backward_at_fixed_slope` to the sums."""
+    double_backward_in_place(sums, with_fixed_slope(outputs, loss), torch.clone)
+
+
+def difference_at_fixed_slope(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> Tensor:
+    """The functional Hessian times a step, to second order: the change of J^T times the slope at `theta`."""
+    slope = run(theta, lambda _, outputs: slope_in_outputs(outputs, loss))
+
+    def pulled(variable: Tensor, outputs: Any) -> Tensor:
+        return derivative((as_one_tensor(outputs)[0] * slope).sum(), variable)
+
+    return (run(theta + step, pulled) - run(theta - step, pulled)) / 2
+
+
+def forward_over_reverse_at_fixed_slope(outputs: Outputs, loss_fn: LossFunction) -> Product:
+    """The functional Hessian times a vector, forward over reverse."""
+
+    def product(theta: Tensor, vector: Tensor, inputs: Any, targets: Any) -> Tensor:
+        slope = grad(lambda scores: loss_fn(scores, targets))(outputs(theta, inputs))
+        gradient = grad(lambda point: (outputs(point, inputs) * slope).sum())
+        result: Tensor = jvp(gradient, (theta,), (vector,))[1]
+        return result
+
+    return product
 
 
 @matrix_of_loss("functional")
-class FunctionalHessian(MatrixOfObjective):
+class FunctionalHessian(MeanOverSamples):
     """The curvature of the outputs, weighted by the gradient of the loss in the outputs (Singh et al. 2021).
 
     It is the Hessian minus the Gauss-Newton matrix. For cross-entropy it is the only part of the Hessian that depends
-    on the labels and so on their noise. A product costs one product with each of the two matrices.
+    on the labels and so on their noise. A product costs as much as one with the Hessian.
+
+    Raises:
+        ValueError: the objective has no outputs (`Objective.of_loss`).
     """
 
+    rule = Rule(
+        direct=double_backward_at_fixed_slope,
+        difference=difference_at_fixed_slope,
+        traced=forward_over_reverse_at_fixed_slope,
+        in_place=double_backward_at_fixed_slope_in_place,
+    )
+
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
+        check_that_it_has_outputs(objective)
         super().__init__(objective, theta)
-        self._hessian = Hessian(objective, theta)
-        self._gauss_newton = GaussNewton(objective, theta)
 
-    def expect(self, products: int) -> None:
-        """Says how many products are to come; see `MeanOverSamples`."""
-        self._hessian.expect(products)
-        self._gauss_newton.expect(products)
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        """The matrix times a vector (n,) or a block of vectors (n, k)."""
-        return self._hessian @ vectors - self._gauss_newton @ vectors
-
-    def _prepare(self, block: Tensor) -> None:
-        self._hessian._prepare(block)
-        self._gauss_newton._prepare(block)
-
-    def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:
-        hessian = self._hessian._product_of_chunk(index, chunk, block)
-        return hessian - self._gauss_newton._product_of_chunk(index, chunk, block)
+    def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002
+        """Nothing: the regularizer's whole Hessian is part of the Gauss-Newton matrix."""
+        return 0.0

@@ -15,7 +15,7 @@ from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
 from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
-from landscape.matrices.outputs import as_one_tensor
+from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 from landscape.matrices.rule import Loss, ProductSums, Rule, Run
 
 
@@ -61,9 +61,7 @@ def difference_of_slopes(run: Run, loss: Loss, theta: Tensor, step: Tensor) -> T
     """The Gauss-Newton matrix times a step, to second order: J^T times the change of the loss' slope in the outputs."""
 
     def slope(_: Tensor, outputs: Any) -> Tensor:
-        outputs, whole = as_one_tensor(outputs)
-        scores = outputs.detach().requires_grad_()
-        return derivative(loss(whole(scores.clone())), scores)
+        return slope_in_outputs(outputs, loss)
 
     change = (run(theta + step, slope) - run(theta - step, slope)) / 2
     return run(
@@ -112,9 +110,14 @@ class GaussNewton(MeanOverSamples):
     )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
-        if not objective.has_outputs:
-            raise ValueError(
-                "matrix: the Gauss-Newton matrix needs outputs and a loss of these, which Objective.of_loss has not; "
-                "make the Objective with forward= and a loss of (outputs, batch), or take matrix='hessian'"
-            )
+        check_that_it_has_outputs(objective)
         super().__init__(objective, theta)
+
+
+def check_that_it_has_outputs(objective: Objective) -> None:
+    """Raises ValueError if the loss is not one of outputs, so that it has no Gauss-Newton matrix."""
+    if not objective.has_outputs:
+        raise ValueError(
+            "matrix: the Gauss-Newton matrix needs outputs and a loss of these, which Objective.of_loss has not; "
+            "make the Objective with forward= and a loss of (outputs, batch), or take matrix='hessian'"
+        )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from landscape.loss.derivatives import derivative
+
 
 def as_one_tensor(outputs: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """The floating-point tensors of outputs as one tensor, and the function that turns such a tensor into outputs.
@@ -43,6 +45,13 @@ def as_one_tensor(outputs: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         return tree_unflatten(whole, form)
 
     return torch.cat([leaves[i].flatten() for i in moving]), outputs_of
+
+
+def slope_in_outputs(outputs: Any, loss: Callable[[Any], Tensor]) -> Tensor:
+    """The gradient of a loss of outputs in the outputs, in the form of `as_one_tensor`; a constant."""
+    scores, whole = as_one_tensor(outputs)
+    scores = scores.detach().requires_grad_()
+    return derivative(loss(whole(scores.clone())), scores)
 
 
 def holds_constants(outputs: Any) -> bool:

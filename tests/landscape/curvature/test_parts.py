@@ -1,13 +1,15 @@
 """The parts of the curvature against dense matrices in float64."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from landscape import Objective, curvature_parts
+from landscape import Objective, curvature_parts, curvature_parts_by_labels
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -69,3 +71,30 @@ def test_other_losses_are_refused(case, loss):
     model, inputs, targets = case
     with pytest.raises(ValueError, match="^objective"):
         curvature_parts(Objective(model, loss, (inputs, targets)))
+
+
+def test_parts_of_several_labels_are_those_of_each_alone_in_fewer_products(case):
+    model, inputs, targets = case
+    observed, clean = (
+        Objective(model, cross_entropy, (inputs, labels)) for labels in (targets, targets.flip(0))
+    )
+    asked = {"max_products": 16, "tol": 0.3}
+    together = curvature_parts_by_labels({"observed": observed, "again": observed, "clean": clean}, **asked)
+    alone = {"observed": curvature_parts(observed, **asked), "clean": curvature_parts(clean, **asked)}
+    assert together["observed"] == together["again"] == alone["observed"]
+    assert together["clean"].products < alone["clean"].products
+    assert replace(together["clean"], products=alone["clean"].products) == alone["clean"]
+
+
+@pytest.mark.parametrize("part", ["inputs", "weights"])
+def test_parts_of_several_labels_need_the_same_inputs_and_weights(case, part):
+    model, inputs, targets = case
+    other = copy.deepcopy(model)
+    if part == "weights":
+        nn.init.zeros_(next(other.parameters()))
+    objectives = {
+        "observed": Objective(model, cross_entropy, (inputs, targets)),
+        "clean": Objective(other, cross_entropy, (inputs + (part == "inputs"), targets)),
+    }
+    with pytest.raises(ValueError, match="^objectives: must be losses of one model"):
+        curvature_parts_by_labels(objectives)

@@ -208,6 +208,18 @@ def test_95_percent_intervals_hold_where_the_tolerance_ended_the_run(name, metho
     assert covered >= 0.92
 
 
+def test_the_norm_may_be_what_the_tolerance_asks_for_where_the_trace_is_near_0():
+    spectrum = SPECTRA["indefinite"]
+    spectrum = spectrum - spectrum.mean()
+    draws = [with_spectrum(spectrum, seed, rtol=0.05, max_products=200, goal="norm") for seed in range(120)]
+    norm = np.linalg.norm(spectrum)
+    errors = [math.sqrt(draw.square.value) / norm - 1 for draw in draws]
+    assert all(draw.converged for draw in draws)
+    assert not with_spectrum(spectrum, rtol=0.05, max_products=60).converged
+    assert np.mean(np.abs(errors) <= 2 * 0.05) >= 0.95
+    assert np.mean([draw.square.low <= norm**2 <= draw.square.high for draw in draws]) >= 0.9
+
+
 def test_every_product_is_counted_and_none_is_lost_when_more_are_asked():
     spent = []
 
@@ -253,7 +265,12 @@ def test_block_traces_are_those_of_the_diagonal_blocks():
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"rtol": 0.0}, "rtol"), ({"max_products": 1}, "max_products"), ({"method": "guess"}, "method")],
+    [
+        ({"rtol": 0.0}, "rtol"),
+        ({"max_products": 1}, "max_products"),
+        ({"method": "guess"}, "method"),
+        ({"goal": "guess"}, "goal"),
+    ],
 )
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from landscape import Hessian, Objective
 from landscape.fx.forward import traced_forward
 from landscape.fx.linearize import linearized
+from landscape.matrices import FunctionalHessian
 from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian, some_vectors
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -59,6 +60,26 @@ def test_products_are_those_of_the_dense_matrices(case, chunk_size, linearize):
     torch.testing.assert_close(objective.hvp(vectors), hessian @ vectors, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(objective.hvp(vectors[:, 0]), hessian @ vectors[:, 0], rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(objective.ggnvp(vectors), gauss_newton @ vectors, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("way", ["direct", "traced", "in place"])
+def test_the_functional_hessian_is_the_hessian_without_the_gauss_newton_matrix(way):
+    model, inputs, targets = build("mlp")
+    functional = dense_hessian(model, inputs, targets) - dense_gauss_newton(model, inputs, targets)
+    objective = Objective(
+        model,
+        cross_entropy,
+        (inputs, targets),
+        chunk_size=10,
+        # a curvature of the weights alone, which is part of the Gauss-Newton matrix
+        regularizer=lambda parameters: sum(each.square().sum() for each in parameters.values()),
+        linearize=way == "traced",
+        # products in place take the least memory
+        memory_budget=40 * len(functional) if way == "in place" else 2**30,
+    )
+    operator, vectors = FunctionalHessian(objective), some_vectors(objective.n_parameters)
+    torch.testing.assert_close(operator @ vectors, functional @ vectors, rtol=1e-9, atol=1e-11)
+    assert operator.is_traced == (way == "traced")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
