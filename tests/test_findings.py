@@ -17,6 +17,7 @@ JUDGED = (
     "spectra",
     "flatness",
     "at-uncertainty",
+    "damping",
 )
 """Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "mechanism")
