@@ -28,7 +28,7 @@ def early_columns(history: Mapping[str, NDArray[np.float64]], wrong: float) -> d
         early_memorized, early_fitted, early_train_loss: means over the early epochs, after each of which the whole
             training set is judged. Fitted is the share of rightly labeled samples predicted as their label.
         memorized_at_fit: share of wrong labels memorized where `FITTED` is first reached.
-        early_trace: mean trace of the Hessian with observed labels over the early probes; NaN if one did not converge.
+        early_trace: trace of the Hessian with observed labels at the last early probe; NaN if it did not converge.
     """
     memorized, recovered = history["memorized"], history["recovered"]
     fitted = history["train_clean_accuracy"]
@@ -62,7 +62,7 @@ def _where_first_reached(rising: NDArray[np.float64], values: NDArray[np.float64
 def _early_trace(history: Mapping[str, NDArray[np.float64]], early: slice) -> float:
     if CONVERGED not in history:
         return math.nan
-    probed = np.isfinite(history[CONVERGED][early])
-    if not probed.any() or (history[CONVERGED][early][probed] != 1).any():
+    probed = np.flatnonzero(np.isfinite(history[CONVERGED][early]))
+    if len(probed) == 0 or history[CONVERGED][probed[-1]] != 1:
         return math.nan
-    return float(history["probe_trace_observed"][early][probed].mean())
+    return float(history["probe_trace_observed"][probed[-1]])
