@@ -60,8 +60,8 @@ def _where_first_reached(rising: NDArray[np.float64], values: NDArray[np.float64
 
 
 def _early_trace(history: Mapping[str, NDArray[np.float64]], early: slice) -> dict[str, float]:
-    probed = np.flatnonzero(np.isfinite(history[CONVERGED][early])) if CONVERGED in history else []
     names = {"early_trace": "probe_trace_observed", "early_trace_converged": CONVERGED}
+    probed = np.flatnonzero(np.isfinite(history[CONVERGED][early] if CONVERGED in history else np.empty(0)))
     return {
         name: float(history[probe][probed[-1]]) if len(probed) else math.nan for name, probe in names.items()
     }
