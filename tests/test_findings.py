@@ -18,6 +18,7 @@ JUDGED = (
     "flatness",
     "at-uncertainty",
     "damping",
+    "early-fisher",
 )
 """Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "mechanism")

@@ -178,3 +178,40 @@ def test_what_is_said_of_damping_is_in_the_tables():
             "answer": (f"by {ambiguous[0]} decades of ambiguous and {confident[0]} of confident ones",),
         }
     )
+
+
+def test_what_is_said_of_early_traces_and_equal_uncertainty_is_in_the_table():
+    verdicts = effects_of("early-fisher")
+    assert set(verdicts["claim_verdict"]) == {"inconclusive"}
+    assert verdicts.loc[verdicts["claim"] == "E7", "not_converged"].max() == 1
+    within, memorized, accuracy = (
+        " over methods, within noise rate",
+        "wrong labels memorized",
+        "clean test accuracy, last epoch",
+    )
+    trace = "trace of the Hessian, observed labels, at the end of the first tenth of the epochs"
+    loss = "training loss, mean over the first tenth of the epochs"
+    jacobian, unsure = "tr J^T J, observed labels", "uncertainty of the predictions, observed labels"
+
+    def with_interval(effect):
+        row = verdicts.loc[effect]
+        return f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    late = "best epoch's clean test accuracy less the last one's"
+    of_unsure = [
+        verdicts.loc[f"{unsure} with {outcome}{within} {sign} 0", "estimate"]
+        for outcome, sign in ((memorized, "<"), (accuracy, ">"))
+    ]
+    assert_said(
+        {
+            "findings": (
+                f"tau is {with_interval(f'{trace} with {memorized}{within} > 0')} with the wrong",
+                f"memorized and {with_interval(f'{trace} with {late}{within} > 0')}",
+                f"has a tau of {verdicts.loc[f'{loss} with {memorized}{within} < 0', 'estimate']:.2f}",
+                f"({with_interval(f'{trace} with {memorized}{within}, given {loss} > 0')})",
+                f"({with_interval(f'{jacobian} with {memorized}{within} > 0')})",
+                f"({with_interval(f'{jacobian} with {accuracy}{within} < 0')})",
+                f"({of_unsure[0]:.2f} and {of_unsure[1]:.2f})",
+            )
+        }
+    )
