@@ -1,5 +1,8 @@
 """Lightning's Trainer with a method of the SAM family, and with a tracker, beside loops written by hand."""
 
+# before lightning, which imports torchvision; a spawned rank imports this module, and not conftest.py
+import tests.clients.without_cuda  # noqa: F401  # isort: skip
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule
