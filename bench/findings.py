@@ -81,9 +81,9 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     for name in MEANS:
         parts = name.rsplit("_", 1)
-        flag = f"{parts[0]}_converged_{parts[-1]}"
-        if flag in table:
-            table[name] = table[name].where(table[flag] != 0)
+        for flag in (f"{parts[0]}_converged_{parts[-1]}", f"{name}_converged"):
+            if flag in table:
+                table[name] = table[name].where(table[flag] != 0)
     present = [name for name in MEANS if name in table and table[name].notna().any()]
     grouped = table.groupby(["dataset", "noise_kind", "noise_rate", "method"], sort=False)[present]
     means = grouped.agg(["mean", "std", "count"])

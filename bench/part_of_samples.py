@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from cases import LOSS, Case
 from timing import parser_of, write_table
+from torch import Tensor
 
 from landscape import Objective, diagonal, trace
 from ncsam import build_model, corrupt_labels, load_dataset
@@ -33,16 +34,9 @@ RTOL, MOST = 0.01, 400
 
 def trained(name: str, options: dict[str, list[int]], samples: int) -> Case:
     """A network trained for three epochs, and the samples."""
-    dataset = load_dataset("digits")
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(0, len(dataset.train.inputs), (samples,), generator=generator)
-    shifts = torch.randint(-1, 2, (samples, 2), generator=generator).tolist()
-    shifted = [
-        image.roll(shift, (1, 2)) for image, shift in zip(dataset.train.inputs[rows], shifts, strict=True)
-    ]
-    inputs = torch.stack(shifted)
-    inputs += 0.3 * torch.randn(inputs.shape, generator=generator)
-    targets = corrupt_labels(dataset.train.targets[rows], kind="symmetric", rate=0.4, seed=0).observed
+    inputs, targets, _ = noisy_digits(samples, generator)
+    dataset = load_dataset("digits")
     model = build_model(name, dataset.input_shape, dataset.num_classes, seed=0, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for _ in range(3):
@@ -51,6 +45,20 @@ def trained(name: str, options: dict[str, list[int]], samples: int) -> Case:
             LOSS(model(inputs[batch]), targets[batch]).backward()
             optimizer.step()
     return model.eval(), inputs, targets
+
+
+def noisy_digits(samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Shifted, noised digits, their labels of which 40% are wrong, and their true labels."""
+    dataset = load_dataset("digits")
+    rows = torch.randint(0, len(dataset.train.inputs), (samples,), generator=generator)
+    shifts = torch.randint(-1, 2, (samples, 2), generator=generator).tolist()
+    shifted = [
+        image.roll(shift, (1, 2)) for image, shift in zip(dataset.train.inputs[rows], shifts, strict=True)
+    ]
+    inputs = torch.stack(shifted)
+    inputs += 0.3 * torch.randn(inputs.shape, generator=generator)
+    true = dataset.train.targets[rows]
+    return inputs, corrupt_labels(true, kind="symmetric", rate=0.4, seed=0).observed, true
 
 
 Found = tuple[float, int, bool | None]

@@ -6,6 +6,8 @@ part of each vector as long as the weights, and an inner product is a sum over t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -74,6 +76,34 @@ class Ranks:
         found: list[T] = [value] * self.count
         dist.all_gather_object(found, value, group=self.group)
         return found
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block without communication, at whose end the ranks agree. If one rank fails, no other waits for it.
+
+        Raises:
+            RuntimeError: another rank failed; the message says why.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:
+            # any exception would leave the others waiting
+            if self.group is None:
+                raise
+            error = caught
+        failures = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, failure in enumerate(failures):
+            if failure is not None:
+                raise RuntimeError(
+                    f"rank {rank} failed, so that the sum over the ranks is not there: {failure}"
+                )
+
+    def in_a_pass(self) -> AbstractContextManager[None]:
+        """The same for a pass over the samples. Under FSDP2 the ranks communicate within a pass, and cannot agree."""
+        return nullcontext() if self.share_vectors else self.together()
 
     def generator(self, seed: int, device: torch.device) -> torch.Generator:
         """A generator for the entries that this rank holds. The parts of a vector must not repeat each other."""

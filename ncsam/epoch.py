@@ -88,9 +88,7 @@ def train_epoch(
         order = torch.randperm(len(train))
         # each rank has its own draws, such as masks of Dropout
         with borrowed_generators(device, seeds.rank) if share.ranks.rank else nullcontext():
-            found = _steps(
-                method, optimizer, train, labels, share.pieces(order, settings.batch_size), settings, seeds
-            )
+            found = _steps(method, optimizer, train, labels, share, order, settings, seeds)
         if remembers_samples(method.loss_fn):
             share.merge(method.loss_fn, order)
         found["seconds"] = now(device) - started - found.pop("alignment_seconds")
@@ -102,10 +100,12 @@ def _steps(
     optimizer: torch.optim.Optimizer,
     train: Samples,
     labels: NoisyLabels,
-    pieces: tuple[Tensor, ...],
+    share: Share,
+    order: Tensor,
     settings: StepSettings,
     seeds: Seeds,
 ) -> dict[str, float]:
+    pieces = share.pieces(order, settings.batch_size)
     for network in method.networks():
         network.train()
     device = labels.observed.device
@@ -117,6 +117,9 @@ def _steps(
     norms: list[Tensor] = []
     alignment_seconds = 0.0
     batches = train.batches(pieces, augment, seed=seeds.items)
+    if not isinstance(train, Split):
+        # samples in memory are there; files may not be
+        batches = share.ranks.read_together(batches)
     for step, (batch, piece) in enumerate(zip(batches, pieces, strict=True)):
         inputs, indices = moved(batch, device), piece.to(device)
         observed = labels.observed[indices] if redrawn_by is None else labels.redrawn(indices, redrawn_by)

@@ -121,7 +121,9 @@ class Evaluated:
         """
         own = self.share.own(torch.arange(len(self.samples)))
         batches = self.samples.batches(own.split(self.samples.evaluation_batch), seed=None)
-        return self.share.whole(_outputs_of(network, batches, autocast_dtype), len(self.samples))
+        with self.share.ranks.together():
+            outputs = _outputs_of(network, batches, autocast_dtype)
+        return self.share.whole(outputs, len(self.samples))
 
     def of_all(self, labels: Tensor) -> Tensor:
         """The labels of the samples of all ranks, of those of this rank's samples."""

@@ -92,6 +92,20 @@ class Ranks:
             if message is not None:
                 raise RuntimeError(f"rank {rank}: {message}")
 
+    def read_together(self, batches: Iterator[T]) -> Iterator[T]:
+        """The batches that each rank reads, equally many. If one rank cannot read its next batch, all end.
+
+        Raises:
+            RuntimeError: another rank raised something.
+        """
+        nothing = object()
+        while True:
+            with self.together():
+                batch = next(batches, nothing)
+            if batch is nothing:
+                return
+            yield batch  # type: ignore[misc]
+
     def share_buffers(self, networks: list[nn.Module]) -> None:
         """Gives all ranks the buffers of rank 0, such as BatchNorm's statistics, as DistributedDataParallel does."""
         if self.count == 1:

@@ -168,8 +168,7 @@ def fit(
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
         rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
         check_that_it_is_not_longer(checkpoint, len(rows), epochs)
-        if on_epoch:
-            on_epoch(len(rows), rows[-1], method.model)
+        _tell(ranks, on_epoch, rows, method)
 
     method.epoch_share = 1 / epochs
     while len(rows) < epochs and not _diverged(rows):
@@ -190,14 +189,13 @@ def fit(
             "learning_rate": learning_rate,
             "gradients": method.gradient_count,
             **_means_over(ranks, steps),
-            **_probed(probes, epoch),
+            **_probed(ranks, probes, epoch),
         }
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
-        if on_epoch:
-            on_epoch(epoch, rows[-1], method.model)
+        _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
 
 
@@ -242,10 +240,18 @@ def _history(
     return History(metrics, _diverged(rows), described, recorder.dynamics if recorder else None)
 
 
-def _probed(probes: Sequence[Probe], epoch: int) -> dict[str, float]:
+def _tell(ranks: Ranks, on_epoch: OnEpoch | None, rows: list[dict[str, float]], method: Method) -> None:
+    """Calls `on_epoch` with the last row."""
+    if on_epoch:
+        with ranks.together():
+            on_epoch(len(rows), rows[-1], method.model)
+
+
+def _probed(ranks: Ranks, probes: Sequence[Probe], epoch: int) -> dict[str, float]:
     values: dict[str, float] = {}
-    for probe in probes:
-        values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
+    with ranks.together():
+        for probe in probes:
+            values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
     # plain floats, because a checkpoint with NumPy's could be read only by executing code in it
     return {name: float(value) for name, value in values.items()}
 

@@ -17,6 +17,8 @@ JUDGED = (
     "spectra",
     "flatness",
     "at-uncertainty",
+    "damping",
+    "early-fisher",
 )
 """Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "mechanism")

@@ -1,8 +1,11 @@
 """What docs/findings.md says of early noise, spectra of the weights, early Fisher traces and damping."""
 
+import re
+
 import pytest
 
-from tests.doc_pages import assert_said, table_named
+from ncsam.probes import GROUPS
+from tests.doc_pages import assert_said, page_named, table_named
 
 TAIL = "tail index of the weight matrices' spectra"
 NORM = "norm of the weight matrices"
@@ -56,7 +59,11 @@ def test_what_is_said_of_early_noise_is_in_the_tables(cells):
                 f"the gap is {last[0]} points",
                 f"with pair noise of 30% the early gap is {gaps['mnist-5k', 'pair', 0.3]:.1f} points",
                 f"Fashion-MNIST {fashion.min():.1f} to {fashion.max():.1f}",
-            )
+            ),
+            "answer": (
+                f"memorizes {early[0]} points fewer wrong labels",
+                f"and {fit[0]} points fewer where",
+            ),
         }
     )
 
@@ -112,5 +119,99 @@ def test_what_is_said_of_simulated_labels_at_equal_uncertainty_is_in_the_table()
                 f"takes {in_gradient:.2f} decades, redrawn labels take {redrawn:.2f}",
             ),
             "answer": (f"{shown[0][:4]} decades more, against {in_gradient:.2f} less (F5",),
+        }
+    )
+
+
+def damping_row(method, of):
+    """A method's row of the table of damping as the page has it."""
+    cells = []
+    for _, row in of.sort_values("noise_rate").iterrows():
+        cells += [f"{row[f'mean_probe_damping_{group}_mean']:+.2f}" for group in GROUPS]
+        cells += [f"{100 * row['memorized_mean']:.0f}", f"{100 * row['test_accuracy_mean']:.1f}"]
+    return f"| {' | '.join([method, *cells])} |"
+
+
+def test_the_table_of_damping_is_the_committed_one():
+    results = table_named("damping-results").groupby("method", sort=False)
+    (section,) = re.findall(r"<!-- damping-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
+    assert section.splitlines()[2:] == [damping_row(method, of) for method, of in results]
+
+
+def test_what_is_said_of_damping_is_in_the_tables():
+    verdicts = effects_of("damping")
+    assert set(verdicts["claim_verdict"]) == {"inconclusive"}
+    norm, over = "norm of the gradient at w + eps to that at w", "less NCSAM without compensation"
+    ambiguous, confident = (
+        less(
+            verdicts.loc[f"{norm}, rightly labeled samples with a margin {margin}: NCSAM {over} < 0"],
+            digits=2,
+        )
+        for margin in ("below their median", "of at least their median")
+    )
+    wrong, contrast, flips, opposite = (
+        f"{row['estimate']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        for who, method, sign in (
+            ("wrongly labeled samples", "NCSAM", "<"),
+            ("ambiguous to confident samples", "NCSAM", "<"),
+            ("ambiguous to confident samples", "NCSAM, random flips", "<"),
+            ("ambiguous to confident samples", "NCSAM, opposite sign", ">"),
+        )
+        for row in [verdicts.loc[f"{norm}, {who}: {method} {over} {sign} 0"]]
+    )
+    results = table_named("damping-results").set_index(["method", "noise_rate"])
+    memorized, accuracy = 100 * results["memorized_mean"], 100 * results["test_accuracy_mean"]
+    without = "NCSAM, no compensation"
+    lost = accuracy[without] - accuracy["NCSAM"]
+    assert_said(
+        {
+            "findings": (
+                f"by {ambiguous[0]} decades {ambiguous[1]}, as H1 predicts",
+                f"smaller too, by {confident[0]} {confident[1]}",
+                f"({wrong})",
+                f"the contrast is {contrast}",
+                f"NCSAM's draws ({flips})",
+                f"that predicted ({opposite})",
+                f"memorizes {memorized['NCSAM', 0.2]:.0f}% of them at 20% noise, and {memorized[without, 0.2]:.0f}%",
+                f"its accuracy is {lost[0.2]:.1f} and {lost[0.4]:.1f} points lower",
+            ),
+            "answer": (f"by {ambiguous[0]} decades of ambiguous and {confident[0]} of confident ones",),
+        }
+    )
+
+
+def test_what_is_said_of_early_traces_and_equal_uncertainty_is_in_the_table():
+    verdicts = effects_of("early-fisher")
+    assert set(verdicts["claim_verdict"]) == {"inconclusive"}
+    assert verdicts.loc[verdicts["claim"] == "E7", "not_converged"].max() == 1
+    within, memorized, accuracy = (
+        " over methods, within noise rate",
+        "wrong labels memorized",
+        "clean test accuracy, last epoch",
+    )
+    trace = "trace of the Hessian, observed labels, at the end of the first tenth of the epochs"
+    loss = "training loss, mean over the first tenth of the epochs"
+    jacobian, unsure = "tr J^T J, observed labels", "uncertainty of the predictions, observed labels"
+
+    def with_interval(effect):
+        row = verdicts.loc[effect]
+        return f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    late = "best epoch's clean test accuracy less the last one's"
+    of_unsure = [
+        verdicts.loc[f"{unsure} with {outcome}{within} {sign} 0", "estimate"]
+        for outcome, sign in ((memorized, "<"), (accuracy, ">"))
+    ]
+    assert_said(
+        {
+            "findings": (
+                f"tau is {with_interval(f'{trace} with {memorized}{within} > 0')} with the wrong",
+                f"memorized and {with_interval(f'{trace} with {late}{within} > 0')}",
+                f"has a tau of {verdicts.loc[f'{loss} with {memorized}{within} < 0', 'estimate']:.2f}",
+                f"({with_interval(f'{trace} with {memorized}{within}, given {loss} > 0')})",
+                f"({with_interval(f'{jacobian} with {memorized}{within} > 0')})",
+                f"({with_interval(f'{jacobian} with {accuracy}{within} < 0')})",
+                f"({of_unsure[0]:.2f} and {of_unsure[1]:.2f})",
+            )
         }
     )

@@ -121,7 +121,7 @@ def _of_early_training() -> dict[str, Quantity]:
         ),
         # the Fisher trace of a network that is linear in each single weight, such as a ReLU network
         "early_trace": Quantity(
-            f"trace of the Hessian, observed labels, {EARLY}",
+            "trace of the Hessian, observed labels, at the end of the first tenth of the epochs",
             ("early_trace",),
             DECADES,
             of=log10,

@@ -28,7 +28,7 @@ def early_columns(history: Mapping[str, NDArray[np.float64]], wrong: float) -> d
         early_memorized, early_fitted, early_train_loss: means over the early epochs, after each of which the whole
             training set is judged. Fitted is the share of rightly labeled samples predicted as their label.
         memorized_at_fit: share of wrong labels memorized where `FITTED` is first reached.
-        early_trace: mean trace of the Hessian with observed labels over the early probes; NaN if one did not converge.
+        early_trace, early_trace_converged: trace of the Hessian with observed labels at the last early probe.
     """
     memorized, recovered = history["memorized"], history["recovered"]
     fitted = history["train_clean_accuracy"]
@@ -42,7 +42,7 @@ def early_columns(history: Mapping[str, NDArray[np.float64]], wrong: float) -> d
         "early_fitted": mean_of_defined(fitted[early]),
         "early_train_loss": mean_of_defined(history["train_loss"][early]),
         "memorized_at_fit": _where_first_reached(fitted, memorized, FITTED),
-        "early_trace": _early_trace(history, early),
+        **_early_trace(history, early),
     }
 
 
@@ -59,10 +59,9 @@ def _where_first_reached(rising: NDArray[np.float64], values: NDArray[np.float64
     return float((1 - share) * values[after - 1] + share * values[after])
 
 
-def _early_trace(history: Mapping[str, NDArray[np.float64]], early: slice) -> float:
-    if CONVERGED not in history:
-        return math.nan
-    probed = np.isfinite(history[CONVERGED][early])
-    if not probed.any() or (history[CONVERGED][early][probed] != 1).any():
-        return math.nan
-    return float(history["probe_trace_observed"][early][probed].mean())
+def _early_trace(history: Mapping[str, NDArray[np.float64]], early: slice) -> dict[str, float]:
+    names = {"early_trace": "probe_trace_observed", "early_trace_converged": CONVERGED}
+    probed = np.flatnonzero(np.isfinite(history[CONVERGED][early] if CONVERGED in history else np.empty(0)))
+    return {
+        name: float(history[probe][probed[-1]]) if len(probed) else math.nan for name, probe in names.items()
+    }

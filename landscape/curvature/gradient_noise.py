@@ -64,7 +64,6 @@ def gradient_noise(
     if pieces < 2:
         raise ValueError(f"pieces: must be at least 2, got {pieces}")
     objective.memory.check_room(3, "gradient_noise", in_float64=True)
-    objective.check_that_derivatives_exist()
     parts = objective
     if objective.chunks.is_uniform:
         generator = torch.Generator().manual_seed(seed)
@@ -74,14 +73,17 @@ def gradient_noise(
     # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
     sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
     with counted(2 * pieces, progress, "gradient noise", "gradients of pieces") as spend:
-        for part in _parts(parts, cut):
-            mean += _gradient(objective, part) * part.weight
-            spend(1)
+        with objective.ranks.in_a_pass():
+            objective.check_that_derivatives_exist()
+            for part in _parts(parts, cut):
+                mean += _gradient(objective, part) * part.weight
+                spend(1)
         mean = objective.summed(mean) / objective.weight
-        for part in _parts(parts, cut):
-            spread = (_gradient(objective, part) - mean).square().sum() * part.weight
-            sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
-            spend(1)
+        with objective.ranks.in_a_pass():
+            for part in _parts(parts, cut):
+                spread = (_gradient(objective, part) - mean).square().sum() * part.weight
+                sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
+                spend(1)
     objective.gradients += 2
     total, squares, count = objective.summed(sums).tolist()
     if count < 2:

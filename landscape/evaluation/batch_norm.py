@@ -47,7 +47,7 @@ class BatchStatistics:
             # the new statistics replace the old ones
             module.momentum = 1.0
         if calibration is None:
-            calibration = _evenly_spaced(objective)
+            calibration = evenly_spaced(objective)
         self.samples = samples_in(calibration) or 0
         if self.samples < 2:
             raise ValueError(f"calibration: statistics need at least 2 inputs, got {self.samples}")
@@ -74,7 +74,12 @@ class BatchStatistics:
         return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
 
-def _evenly_spaced(objective: Objective) -> Batch:
+def evenly_spaced(objective: Objective) -> Batch:
+    """At most `CALIBRATION_SAMPLES` inputs of the objective.
+
+    Raises:
+        ValueError: the data are streamed, or cannot be cut.
+    """
     if not objective.chunks.is_uniform:
         raise ValueError(
             "calibration: must be given where the data are streamed, or batches that cannot be cut: inputs from which "

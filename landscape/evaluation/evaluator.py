@@ -61,6 +61,7 @@ class Evaluator:
         center: the values of the model itself, of shape (1, losses).
         block: number of points that are evaluated at a time.
         calibration_samples: number of inputs with which BatchNorm is recalibrated.
+        inputs: number of inputs that pass through the model for a point.
 
     Raises:
         ValueError: the objectives are of different models or weights, or an argument is out of range.
@@ -83,7 +84,7 @@ class Evaluator:
         self.names = list(objectives)
         self._objectives = list(objectives.values())
         first = self._objectives[0]
-        self._theta = first.theta
+        self._theta, self._ranks = first.theta, first.ranks
         # a point beside the directions
         first.memory.check_room(len(vectors) + 1, f"an evaluation along {len(vectors)} directions")
         self._vectors = [checked_vector(first, vector) for vector in vectors]
@@ -102,6 +103,7 @@ class Evaluator:
             else DirectPass(group[0], errors)
             for group in groups
         ]
+        self.inputs = sum(group[0].n_samples for group in groups) + self.calibration_samples
         self._columns = [i for columns in _with_equal_inputs(self._objectives) for i in columns]
         self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
         self.block = min(part.block for part in self._passes)
@@ -120,7 +122,7 @@ class Evaluator:
             len(multiples), len(self.names), SUMS + 1, dtype=torch.float64, device=self._theta.device
         )
         moved = np.flatnonzero((multiples != 0).any(1))
-        with torch.inference_mode():
+        with self._ranks.in_a_pass(), torch.inference_mode():
             # copied to the device once, because each copy waits until the device has finished
             places = torch.from_numpy(moved).to(sums.device).split(self.block)
             weights = combination(multiples[moved], self._theta).split(self.block)
@@ -139,7 +141,7 @@ class Evaluator:
     @full_float32()
     def at(self, theta: Tensor) -> Values:
         """The values at the weights (points, n)."""
-        with torch.inference_mode():
+        with self._ranks.in_a_pass(), torch.inference_mode():
             parts = [self._sums(block, None) for block in theta.split(self.block)]
         return self._means(torch.cat(parts))
 
@@ -167,13 +169,15 @@ class Evaluator:
     def _of_model(self) -> Values:
         zero = np.zeros((1, len(self._vectors)))
         with torch.inference_mode():
-            for part in self._passes:
-                part.remember_center(None if self._statistics is None else self._statistics.at(self._theta))
-            values = (
-                self._means(self._sums(self._points(zero), combination(zero, self._theta)))
-                if self._errors or self._statistics is not None
-                else None
-            )
+            sums = None
+            with self._ranks.in_a_pass():
+                for part in self._passes:
+                    part.remember_center(
+                        None if self._statistics is None else self._statistics.at(self._theta)
+                    )
+                if self._errors or self._statistics is not None:
+                    sums = self._sums(self._points(zero), combination(zero, self._theta))
+            values = None if sums is None else self._means(sums)
         if self._statistics is not None and values is not None:
             return values
         at_model = [objective.evaluate() for objective in self._objectives]
@@ -187,7 +191,7 @@ class Evaluator:
     def _means(self, sums: Tensor) -> Values:
         labeled = np.array([objective.labeled for objective in self._objectives])
         weight = np.array([objective.weight for objective in self._objectives])
-        total = self._objectives[0].summed(sums[:, :, :-1].contiguous()).cpu().numpy()
+        total = self._ranks.over_samples(sums[:, :, :-1].contiguous()).cpu().numpy()
         loss, hits, units, squares, *moments = np.moveaxis(total, 2, 0)
         mean, accuracy = loss / weight + sums[:, :, -1].cpu().numpy(), hits / labeled
         if not self._errors:

@@ -1,13 +1,16 @@
-"""Keeps freed memory in the process, without which large tensors on the CPU are slow."""
+"""What glibc does with freed memory: it is kept, for speed, or given back to the kernel where memory is scarce."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from threading import Event
 
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
 M_MMAP_MAX = -4
+
+_keeps_freed_memory = Event()
 
 
 def tune_allocator() -> bool:
@@ -27,4 +30,20 @@ def tune_allocator() -> bool:
     if mallopt is None:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20))
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    took_effect = all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    if took_effect:
+        _keeps_freed_memory.set()
+    return took_effect
+
+
+def give_back_freed_memory() -> None:
+    """Gives memory that was freed back to the kernel.
+
+    Gradients and products of a layer are freed one after the other, between others that stay. glibc keeps such gaps:
+    after some products as much memory as the weights take. The call changes no setting. After `tune_allocator`, which
+    asks for the opposite, nothing is given back.
+    """
+    if sys.platform.startswith("linux") and not _keeps_freed_memory.is_set():
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.loss.allocator import give_back_freed_memory
 from landscape.loss.derivatives import add_derivative, derivative
 from landscape.loss.reading import Chunks
 from landscape.loss.task import LossFunction
@@ -73,4 +74,5 @@ class Gradients:
                     return found.detach()
 
                 loss += with_weights(self.model, variables, differentiated) * weight
+        give_back_freed_memory()
         return loss, total

@@ -128,33 +128,32 @@ class Objective:
         self.model = measured_copy(model)
         self.exclusive = ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        if dtype is not None:
-            self.model.to(dtype)
-        self.model.requires_grad_(False)
+        self.model.to(dtype).requires_grad_(False)
         state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
-        self.chunk_size = chunk_size
-        self.memory_budget = memory_budget
-        self.linearize = linearize
-        self.compile_mode = compile_mode
+        self.chunk_size, self.memory_budget = chunk_size, memory_budget
+        self.linearize, self.compile_mode = linearize, compile_mode
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
-        self.process_group = self.ranks.group
-        self.regularizer = regularizer
+        self.process_group, self.regularizer = self.ranks.group, regularizer
         self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
+        # how the model is run on batches follows from the form of the first one, so that `run` is known once it is read
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
         self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
-        self.is_shuffled, cut = source.is_shuffled, Cut(self.counting, chunk_size, self.device)
-        self._hold(read(source, cut, keep=keep, budget=memory_budget))
-        self.run = self._task.run
+        cut = Cut(self.counting, chunk_size, self.device)
+        with self.ranks.together():
+            chunks = read(source, cut, keep=keep, budget=memory_budget)
+        self._hold(chunks)
+        self.run, self.is_shuffled = self._task.run, source.is_shuffled
         some = seen_by_all(self.chunks, cut, self.ranks)
         look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some)
-        self.differentiates = look.takes_derivatives()
-        look.check_samples(self.is_supervised, self.differentiates, chunk_size)
-        self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
+        with self.ranks.in_a_pass():
+            self.differentiates = look.takes_derivatives()
+            look.check_samples(self.is_supervised, self.differentiates, chunk_size)
+            self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
 
     @classmethod
     def of_loss(
@@ -188,10 +187,11 @@ class Objective:
         if parameters is not None:
             part._choose(self.names, parameters)
             part.verified = set()
-        cut = Cut(self.counting, self.chunk_size, self.device)
-        part._hold(
-            self.chunks if samples is None else held(self.chunks.rows(samples), cut, self.memory_budget)
-        )
+        if samples is not None:
+            cut = Cut(self.counting, self.chunk_size, self.device)
+            with self.ranks.together():
+                part.chunks = held(self.chunks.rows(samples), cut, self.memory_budget)
+        part._hold(part.chunks)
         return part
 
     @property
@@ -270,7 +270,7 @@ class Objective:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
-        with self.without_gradients():
+        with self.ranks.in_a_pass(), self.without_gradients():
             sums, classifies = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
             )
@@ -281,9 +281,10 @@ class Objective:
     @cached_property
     def labeled(self) -> float:
         """The number of samples, over all ranks, whose label is not ignored; NaN if the data have no accuracy."""
-        count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
-        total = self.summed(torch.tensor(count, dtype=torch.float64, device=self.device)).item()
-        return total or float("nan")
+        with self.ranks.together():
+            count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
+        total = torch.tensor(count, dtype=torch.float64, device=self.device)
+        return self.summed(total).item() or float("nan")
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
@@ -298,12 +299,12 @@ class Objective:
         Raises:
             RuntimeError: in `torch.inference_mode()`, where torch computes no gradient.
         """
-        self.check_that_derivatives_exist()
-        theta = self.point(theta)
-        sums = self._sums()
+        sums, theta = self._sums(), self.point(theta)
         # a part of the weights has the gradient of all ranks' samples, whose weights must be in the loss
         apart = self.memory.has_room_for_sums_of(self.n_parameters) and not self.ranks.share_vectors
-        loss, gradient = sums.in_float64(theta) if apart else sums.in_place(theta)
+        with self.ranks.in_a_pass():
+            self.check_that_derivatives_exist()
+            loss, gradient = sums.in_float64(theta) if apart else sums.in_place(theta)
         loss, gradient = self.summed(loss), self.ranks.vector_over_samples(gradient)
         self.gradients += 1
         loss /= self.weight
@@ -388,8 +389,7 @@ class Objective:
     def _hold(self, chunks: Chunks) -> None:
         """Makes these batches the data, and forgets all that was computed."""
         self.chunks = chunks
-        self.gradients = 0
-        self.products = 0
+        self.gradients = self.products = 0
         vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
         self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
         # in float64, which holds whole numbers up to 2^53

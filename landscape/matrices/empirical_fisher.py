@@ -44,13 +44,14 @@ class EmpiricalFisher(MatrixOfObjective):
         n = len(self._theta)
         if vectors.ndim not in (1, 2) or len(vectors) != n:
             raise ValueError(f"vectors: must be ({n},) or ({n}, k), got {tuple(vectors.shape)}")
-        objective.check_that_derivatives_exist()
         block = vectors.to(objective.theta).reshape(n, -1)
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
         with objective.exclusive:
-            for chunk in objective.chunks:
-                if chunk.weight:
-                    total += self._of_chunk(chunk, block)
+            with objective.ranks.in_a_pass():
+                objective.check_that_derivatives_exist()
+                for chunk in objective.chunks:
+                    if chunk.weight:
+                        total += self._of_chunk(chunk, block)
             product = objective.ranks.vector_over_samples(total) / objective.weight
             objective.products += block.shape[1]
         return product.to(self.dtype).view(vectors.shape)

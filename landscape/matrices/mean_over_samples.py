@@ -62,11 +62,12 @@ class MeanOverSamples(MatrixOfObjective):
                 f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
             )
         objective = self._objective
-        objective.check_that_derivatives_exist()
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
-            check_second_derivatives(type(self), objective)
-            products = self._products(self._theta, block, objective.weight)
+            with objective.ranks.in_a_pass():
+                objective.check_that_derivatives_exist()
+                check_second_derivatives(type(self), objective)
+                products = self._products(self._theta, block, objective.weight)
             product = objective.ranks.vector_over_samples(products)
             if objective.penalty:
                 product = product + self.of_regularizer(block)

@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.krylov import SymmetricOperator, top_eigenpairs
 from landscape.krylov.eigenpairs import fewest_vectors
+from landscape.loss.allocator import give_back_freed_memory
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
@@ -165,17 +166,18 @@ def top_direction(objective: Objective, scale: Tensor | float, seed: int) -> Ten
     """
     hessian = Hessian(objective)
     hessian.expect(MOST_PRODUCTS // 3)
+    has_room = remembered_points(objective) > 0
 
     def product(block: Tensor) -> Tensor:
-        if isinstance(scale, float):
-            return hessian @ block
-        columns = scale[:, None]
-        return (hessian @ (columns * block)).mul_(columns)
+        image = hessian @ (block if isinstance(scale, float) else scale[:, None] * block)
+        if not has_room:
+            give_back_freed_memory()
+        return image if isinstance(scale, float) else image.mul_(scale[:, None])
 
     scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
     generator = torch.Generator(objective.device).manual_seed(seed)
     least = min(objective.n_parameters, fewest_vectors(1, 1))
-    most = max(least, MOST_PRODUCTS) if remembered_points(objective) else least
+    most = max(least, MOST_PRODUCTS) if has_room else least
     objective.check_that_derivatives_exist()
     what = "the top direction of a sharpness"
     with objective.memory.room_for_vectors(most, least, what) as count:

@@ -144,10 +144,11 @@ class _Measurement:
     def mean_gradient(self) -> Tensor:
         """The weighted mean gradient (n,) of the samples whose gradient is a number."""
         total = torch.zeros_like(self.objective.theta, dtype=torch.float64)
-        for pair, weights in self.pieces():
-            (gradients,) = self._each(lambda sample: (self._one.gradient(sample),), pair)
-            counts = (weights > 0) & gradients.isfinite().all(1)
-            total += (weights[counts, None] * gradients[counts]).sum(0)
+        with self.objective.ranks.in_a_pass():
+            for pair, weights in self.pieces():
+                (gradients,) = self._each(lambda sample: (self._one.gradient(sample),), pair)
+                counts = (weights > 0) & gradients.isfinite().all(1)
+                total += (weights[counts, None] * gradients[counts]).sum(0)
         self.products += 1
         return self.objective.summed(total).to(self.objective.dtype)
 

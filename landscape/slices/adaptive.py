@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from landscape.evaluation.evaluator import Values
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray
-from landscape.slices.measured import Evaluate
+from landscape.slices.levels import Evaluate
 
 START = 9
 """Number of points on each axis at the beginning."""
@@ -50,6 +50,9 @@ of the distance to the range, so that the bottom of a basin is evaluated and not
 
 NEIGHBORS = 3
 
+Fields = dict[str, FloatArray]
+"""Field of `Values` -> (points, losses)."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -68,10 +71,17 @@ class Errors:
 
 @dataclass(frozen=True)
 class Refined:
-    """Values at all points of a grid, and their errors."""
+    """Values at all points of a grid.
+
+    Attributes:
+        values: evaluated or interpolated.
+        errors: of the interpolated values; None if all were evaluated.
+        on_part: whether a point was evaluated on a part of the samples, (points,); None without a part.
+    """
 
     values: Values
-    errors: Errors
+    errors: Errors | None = None
+    on_part: NDArray[np.bool_] | None = None
 
 
 def refined(
@@ -90,54 +100,91 @@ def refined(
         tolerance: largest error relative to the range, see above.
         progress: called with the points done and the points in all, as far as these are known.
     """
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    low, high = grid.min(0), grid.max(0)
-    unit = (grid - low) / (high - low)
-    chosen = _start(axes)
-    evaluated = np.zeros(len(grid), dtype=bool)
-    values: dict[str, FloatArray] = {}
+    known = Known(axes)
+    chosen = first_points(axes, START)
     while len(chosen):
-        before = int(evaluated.sum())
-        found = evaluate(grid[chosen], partial(_report, progress, before, before + len(chosen)))
+        known.evaluate(evaluate, chosen, partial(report, progress, known.count, known.count + len(chosen)))
+        filled, errors = known.interpolated()
+        chosen = wanted(known, filled["loss"], errors["loss"], tolerance, ROUND)
+    return known.finished(filled, errors)
+
+
+class Known:
+    """The values at those points of a grid that were evaluated so far.
+
+    Args:
+        axes: the multiples on each axis, ascending.
+
+    Attributes:
+        unit: the grid's points, scaled to the unit square, (points, 2).
+        evaluated: whether a point was evaluated, (points,).
+        values: each field of `Values` that was evaluated, (points, losses); NaN at the other points.
+    """
+
+    def __init__(self, axes: tuple[FloatArray, FloatArray]) -> None:
+        self._grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+        low, high = self._grid.min(0), self._grid.max(0)
+        self.unit = (self._grid - low) / (high - low)
+        self.evaluated = np.zeros(len(self._grid), dtype=bool)
+        self.values: Fields = {}
+
+    @property
+    def count(self) -> int:
+        """Number of points that were evaluated."""
+        return int(self.evaluated.sum())
+
+    def evaluate(self, evaluate: Evaluate, chosen: NDArray[np.intp], progress: Callable[[int], None]) -> None:
+        """Evaluates the chosen points, and keeps their values."""
+        found = evaluate(self._grid[chosen], progress)
         for field in dataclasses.fields(Values):
             of_points = getattr(found, field.name)
             if of_points is not None:
-                whole = values.setdefault(field.name, np.full((len(grid), of_points.shape[1]), np.nan))
-                whole[chosen] = of_points
-        evaluated[chosen] = True
-        filled, errors = _interpolated(unit, evaluated, values)
-        chosen = _wanted(unit, evaluated, filled["loss"], errors["loss"], tolerance)
-    for name, of_points in filled.items():
-        known = np.isfinite(of_points) & evaluated[:, None]
-        low, high = np.where(known, of_points, np.inf).min(0), np.where(known, of_points, -np.inf).max(0)
-        # no accuracy beyond 1, and no loss or standard error below 0
-        inside = of_points[~evaluated].clip(low, high)
-        errors[name][~evaluated] += np.abs(of_points[~evaluated] - inside)
-        of_points[~evaluated] = inside
-    return Refined(
-        Values(filled["loss"], filled["accuracy"], filled.get("loss_error"), filled.get("rise_error")),
-        Errors(evaluated, errors["loss"], errors["accuracy"]),
-    )
+                empty = np.full((len(self.unit), of_points.shape[1]), np.nan)
+                self.values.setdefault(field.name, empty)[chosen] = of_points
+        self.evaluated[chosen] = True
+
+    def interpolated(self) -> tuple[Fields, Fields]:
+        """The values at all points, and their estimated errors; see `interpolated`."""
+        return interpolated(self.unit, self.evaluated, self.values)
+
+    def finished(self, filled: Fields, errors: Fields) -> Refined:
+        """The result: no interpolated value lies outside the range of the evaluated ones.
+
+        There is no accuracy beyond 1, and no loss or standard error below 0.
+        """
+        there = ~self.evaluated
+        for name, of_points in filled.items():
+            known = np.isfinite(of_points) & self.evaluated[:, None]
+            low, high = np.where(known, of_points, np.inf).min(0), np.where(known, of_points, -np.inf).max(0)
+            inside = of_points[there].clip(low, high)
+            errors[name][there] += np.abs(of_points[there] - inside)
+            of_points[there] = inside
+        return Refined(
+            Values(filled["loss"], filled["accuracy"], filled.get("loss_error"), filled.get("rise_error")),
+            Errors(self.evaluated, errors["loss"], errors["accuracy"]),
+        )
 
 
-def _report(progress: Progress, before: int, total: int, done: int) -> None:
+def report(progress: Progress, before: int, total: int, done: int) -> None:
+    """Tells the progress after some of the points that are evaluated together."""
     progress(before + done, total)
 
 
-def _start(axes: tuple[FloatArray, FloatArray]) -> NDArray[np.intp]:
-    """A coarse grid that is denser at the edges. It holds the corners, and the model itself if the whole grid does."""
+def first_points(axes: tuple[FloatArray, FloatArray], count: int) -> NDArray[np.intp]:
+    """A coarse grid with `count` points on each axis, denser at the edges.
+
+    It holds the corners, and the model itself if the whole grid does.
+    """
     on_axes = []
     for axis in axes:
-        even = np.linspace(0, 1, min(START, len(axis)))
+        even = np.linspace(0, 1, min(count, len(axis)))
         share = even + TOWARD_ENDS * (0.5 - 0.5 * np.cos(np.pi * even) - even)
         coarse = (share * (len(axis) - 1)).round().astype(int)
         on_axes.append(np.union1d(coarse, np.flatnonzero(axis == 0)))
     return np.array([i * len(axes[1]) + j for i, j in product(*on_axes)])
 
 
-def _interpolated(
-    unit: FloatArray, evaluated: NDArray[np.bool_], values: dict[str, FloatArray]
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+def interpolated(unit: FloatArray, evaluated: NDArray[np.bool_], values: Fields) -> tuple[Fields, Fields]:
     """All values, interpolated where they were not evaluated, and their estimated errors; NaN near non-finite ones."""
     columns = np.concatenate(list(values.values()), 1)
     # accuracies without classes are NaN everywhere, and must not exclude points
@@ -149,8 +196,12 @@ def _interpolated(
     # points on a line determine no linear trend; then nothing is interpolated, and all points are evaluated
     trend = np.column_stack([np.ones(usable.sum()), unit[usable]])
     if open_.any() and usable.sum() > 3 and np.linalg.matrix_rank(trend) == 3:
-        cubic, left_out = _fit(unit[usable], columns[usable], unit[open_], lambda r: r**3)
-        thin, _ = _fit(unit[usable], columns[usable], unit[open_], _thin_plate)
+        fit = partial(_fit, unit[usable], columns[usable], unit[open_])
+        distances = [
+            scipy.spatial.distance.cdist(points, unit[usable]) for points in (unit[usable], unit[open_])
+        ]
+        cubic, left_out = fit(*(distance**3 for distance in distances))
+        thin, _ = fit(*map(_thin_plate, distances))
         _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBORS)
         near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
         filled[open_] = np.where(near[:, None], cubic, np.nan)
@@ -159,7 +210,7 @@ def _interpolated(
     edges = np.cumsum([0, *(part.shape[1] for part in values.values())])
     bounds = dict(zip(values, pairwise(edges), strict=True))
 
-    def parts(of: FloatArray) -> dict[str, FloatArray]:
+    def parts(of: FloatArray) -> Fields:
         return {name: of[:, start:end] for name, (start, end) in bounds.items()}
 
     return parts(filled), parts(errors)
@@ -172,20 +223,28 @@ def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.b
 
 
 def _fit(
-    at: FloatArray, values: FloatArray, points: FloatArray, basis: Callable[[FloatArray], FloatArray]
+    at: FloatArray, values: FloatArray, points: FloatArray, of_data: FloatArray, of_points: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Interpolation with a linear trend: values at the points, and the error at each datum if the datum is left out."""
+    """Interpolation with a linear trend: values at the points, and the error at each datum if the datum is left out.
+
+    Args:
+        at: places of the data, (data, 2).
+        values: the data, (data, columns).
+        points: where to interpolate, (points, 2).
+        of_data: the basis functions, one for each datum, at the data, (data, data).
+        of_points: the basis functions at the points, (points, data).
+    """
     n = len(at)
     trend = np.column_stack([np.ones(n), at])
     system = np.zeros((n + 3, n + 3))
     system[:n, :n], system[:n, n:], system[n:, :n] = (
-        basis(scipy.spatial.distance.cdist(at, at)),
+        of_data,
         trend,
         trend.T,
     )
     inverse = np.linalg.inv(system)
     coefficients = inverse[:, :n] @ values
-    rows = np.column_stack([basis(scipy.spatial.distance.cdist(points, at)), np.ones(len(points)), points])
+    rows = np.column_stack([of_points, np.ones(len(points)), points])
     return rows @ coefficients, coefficients[:n] / inverse.diagonal()[:n, None]
 
 
@@ -193,23 +252,28 @@ def _thin_plate(distance: FloatArray) -> FloatArray:
     return np.asarray(distance**2 * np.log(np.where(distance > 0, distance, 1)))
 
 
-def _wanted(
-    unit: FloatArray,
-    evaluated: NDArray[np.bool_],
-    loss: FloatArray,
-    errors: FloatArray,
-    tolerance: float,
+def wanted(
+    known: Known, loss: FloatArray, errors: FloatArray, tolerance: float, least: int
 ) -> NDArray[np.intp]:
-    """The points to evaluate next: those whose errors exceed the tolerance most, spread over the plane."""
+    """The points to evaluate next: those whose errors exceed the tolerance most, spread over the plane.
+
+    Args:
+        known: the points that were evaluated.
+        loss: of all points, (points, losses).
+        errors: estimated errors of the loss.
+        tolerance: see `refined`.
+        least: that many points are wanted at least, if so many exceed the tolerance.
+    """
+    unit, evaluated = known.unit, known.evaluated
     finite = np.where(np.isfinite(loss), loss, np.nan)
-    known = finite[evaluated]
-    missing = np.isnan(known)
+    there = finite[evaluated]
+    missing = np.isnan(there)
     # values that are not finite do not enter the range
-    low, high = np.where(missing, np.inf, known).min(0), np.where(missing, -np.inf, known).max(0)
+    low, high = np.where(missing, np.inf, there).min(0), np.where(missing, -np.inf, there).max(0)
     spread = np.maximum(high - low, 0)
     allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
     # the rounding of a constant is no error
-    allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(known)).max(0))
+    allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(there)).max(0))
     beyond = np.maximum(np.maximum(low - finite, finite - high), 0)
     errors = np.maximum(errors, BEYOND * beyond)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -222,7 +286,7 @@ def _wanted(
         return asking
     apart = 0.5 / np.sqrt(evaluated.sum())
     chosen: list[int] = []
-    for _ in range(max(ROUND, int(evaluated.sum()) // 4)):
+    for _ in range(max(least, int(evaluated.sum()) // 4)):
         best = int(excess.argmax())
         if excess[best] <= 1:
             break

@@ -19,6 +19,7 @@ from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 from landscape.results.files import replaced
 from landscape.results.trust import FAULTS, check_trusted
+from landscape.slices.levels import Levels
 
 FIELDS = [field.name for field in dataclasses.fields(Values)]
 
@@ -74,7 +75,12 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str | Path, evaluator: Evaluator, known: Mapping[str, str], *, every: float = 10.0
+        self,
+        path: str | Path,
+        evaluator: Evaluator | Levels,
+        known: Mapping[str, str],
+        *,
+        every: float = 10.0,
     ) -> None:
         self._path = Path(path)
         self._evaluator = evaluator

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.random_part import random_part
+from landscape.evaluation.batch_norm import evenly_spaced
 from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.results.fields import FloatArray
 from landscape.slices.checkpoint import Checkpoint, fingerprint
 from landscape.slices.directions import Directions
-
-Evaluate = Callable[[FloatArray, Callable[[int], None] | None], Values]
-"""(multiples (points, directions), called with the number of points done) -> values at the points."""
+from landscape.slices.levels import Evaluate, Levels
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Options:
     seed: int
     checkpoint: str | Path | None
     checkpoint_seconds: float
+    part: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Slice:
         population: the number of samples of each objective before the draw.
         batch_norm: how BatchNorm is evaluated.
         evaluator: evaluates points.
-        evaluate: the evaluator; finished points are kept in the checkpoint's file if one is given.
+        evaluate: the evaluator, or with a part that of `Levels`; finished points are kept in the checkpoint's file if
+            one is given.
+        parts: the losses on a random part of the samples; none without a part.
+        share: cost of a point on the part, relative to a point on all samples.
+        seed: seed of the draws.
     """
 
     objectives: dict[str, Objective]
@@ -52,6 +58,9 @@ class Slice:
     batch_norm: str
     evaluator: Evaluator
     evaluate: Evaluate
+    parts: dict[str, Objective]
+    share: float
+    seed: int
 
     def fields(self, values: Values, shape: Sequence[int], directions: Any) -> dict[str, dict[str, Any]]:
         """The fields that results for lines and for surfaces share, for each loss.
@@ -75,6 +84,7 @@ class Slice:
                 "samples": objective.n_samples,
                 "population": self.population[name],
                 "batch_norm": self.batch_norm,
+                **self._of_part(name),
                 "calibration_samples": self.evaluator.calibration_samples,
                 "direction_kind": directions.kind if known else "given",
                 "one_dimensional": directions.one_dimensional if known else "kept",
@@ -82,6 +92,10 @@ class Slice:
             }
             for column, (name, objective) in enumerate(self.objectives.items())
         }
+
+    def _of_part(self, name: str) -> dict[str, int]:
+        part = self.parts.get(name)
+        return {} if part is None else {"part_samples": part.n_samples, "part_seed": self.seed}
 
     def _corrected(self, errors: FloatArray | None) -> FloatArray | None:
         """Standard errors (points, losses), corrected for finite populations (Cochran 1977, section 2.2)."""
@@ -100,22 +114,38 @@ def prepared(
 ) -> Slice:
     """The losses on the grid of the axes along the vectors."""
     chosen, population = _sampled(objectives, options.samples, options.seed)
-    evaluator = Evaluator(
-        chosen,
-        vectors,
+    parts = {
+        name: random_part(objective, options.part, options.seed)
+        for name, objective in chosen.items()
+        if options.part is not None
+    }
+    calibration = options.calibration
+    if parts and calibration is None and options.batch_norm == "recalibrate":
+        # the part has the statistics of all samples
+        calibration = evenly_spaced(first_of(chosen))
+    ready = partial(
+        Evaluator,
+        vectors=vectors,
         batch_norm=options.batch_norm,
-        calibration=options.calibration,
+        calibration=calibration,
         errors=options.samples is not None,
         expected=math.prod(map(len, axes)),
     )
-    evaluate: Evaluate = evaluator
+    evaluator = ready(chosen)
+    levels = Levels(evaluator, ready(parts)) if parts else None
+    evaluates = levels or evaluator
+    evaluate: Evaluate = evaluates
     if options.checkpoint is not None:
         if first_of(chosen).process_group is not None:
             raise ValueError("checkpoint: cannot be written by several ranks")
-        settings = ([axis.tolist() for axis in axes], options.batch_norm, evaluator.calibration_samples)
+        settings = (
+            *([axis.tolist() for axis in axes], options.batch_norm, evaluator.calibration_samples),
+            *((options.part, options.seed) if parts else ()),
+        )
         digests = fingerprint(chosen, vectors, settings)
-        evaluate = Checkpoint(options.checkpoint, evaluator, digests, every=options.checkpoint_seconds)
-    return Slice(chosen, population, options.batch_norm, evaluator, evaluate)
+        evaluate = Checkpoint(options.checkpoint, evaluates, digests, every=options.checkpoint_seconds)
+    share = levels.share if levels else 0.0
+    return Slice(chosen, population, options.batch_norm, evaluator, evaluate, parts, share, options.seed)
 
 
 def first_of(objectives: Mapping[str, Objective]) -> Objective:

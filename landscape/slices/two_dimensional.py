@@ -20,10 +20,11 @@ from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult
-from landscape.slices.adaptive import refined
+from landscape.slices.adaptive import Refined, refined
 from landscape.slices.axes import axis_of, pair_of
 from landscape.slices.directions import Directions
 from landscape.slices.measured import Options, first_of, prepared
+from landscape.slices.two_levels import refined_with_part
 
 POINT = ("alpha", "beta")
 
@@ -67,6 +68,14 @@ class Surface(DrawnResult):
     batch_norm: str = described("statistics of BatchNorm at each point", default="eval")
     calibration_samples: int = described("inputs that BatchNorm is recalibrated with", default=0)
     evaluations: int = described("points evaluated, each a pass over the data", default=0)
+    evaluated_on_part: NDArray[np.bool_] | None = described(
+        "evaluated on a part of the samples; missing without a part", dims=POINT, default=None
+    )
+    part_samples: int = described("samples of the part; 0 without a part", default=0)
+    part_seed: int = described("seed with which the part was drawn", default=0)
+    cost: float = described(
+        "cost in passes over all samples; NaN in files older than the field", default=math.nan
+    )
     direction_kind: str = described("how the directions were made", default="given")
     one_dimensional: str = described("what was done with biases and BatchNorm parameters", default="kept")
     loss_unit: str = loss_unit_field()
@@ -83,6 +92,7 @@ def surfaces(
     beta: ArrayLike | None = None,
     adaptive: bool = False,
     tolerance: float = 0.01,
+    part: float | None = None,
     batch_norm: str = "eval",
     calibration: Tensor | None = None,
     samples: int | None = None,
@@ -107,36 +117,43 @@ def surfaces(
             of its error, and more points are evaluated until all estimates are within the tolerance
             (`landscape.slices.adaptive`).
         tolerance: largest error of an interpolated value, relative to the range of all values.
+        part: share of the samples, such as 1/8, that are drawn at random with the seed. The shape of an adaptive
+            surface comes from this part, and some points on all samples correct it (`landscape.slices.two_levels`). The
+            tolerance is that of the surface of all samples. This pays if the part has some hundred samples and a point
+            on all samples takes longer than some 20 ms; with few samples it saves little.
         batch_norm: `"eval"` uses BatchNorm's stored statistics at every point. `"recalibrate"` computes the statistics
             anew at each point, because moved weights make the stored ones wrong.
         calibration: inputs from which `"recalibrate"` computes the statistics; at most 2,048 inputs of the first
             objective if not given.
         samples: number of samples of each objective on which it is measured; all if not given. They are drawn once, so
             that all points share them, and the results hold standard errors.
-        seed: seed of the draw of samples.
+        seed: seed of the draws of samples and of the part.
         progress: called with the points done and the points in all. True writes a line on the terminal.
         checkpoint: HDF5 file of finished points. After a kill, the same call continues from this file.
         checkpoint_seconds: seconds between two writes of the checkpoint.
 
     Raises:
         ValueError: an argument is out of range, there are fewer than two directions, the objectives are of different
-            models, or the checkpoint belongs to another surface.
+            models, a part is asked for without `adaptive` or of samples that cannot be cut, or the checkpoint belongs
+            to another surface.
     """
     vectors = _two_vectors(first_of(objectives), directions)
     extents, counts = pair_of("extent", extent), pair_of("steps", steps)
     axes = axis_of("alpha", alpha, extents[0], counts[0]), axis_of("beta", beta, extents[1], counts[1])
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: must lie between 0 and 1, got {tolerance}")
-    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds)
+    if part is not None and not adaptive:
+        raise ValueError("part: helps an adaptive surface only; add adaptive=True, or leave out part")
+    options = Options(batch_norm, calibration, samples, seed, checkpoint, checkpoint_seconds, part)
     plane = prepared(objectives, vectors, axes, options)
     report = as_progress(progress, "surface")
+    shape = (len(axes[0]), len(axes[1]))
     if adaptive:
-        found = refined(plane.evaluate, axes, tolerance, report)
-        values, extra = found.values, found.errors
+        refine = refined if part is None else refined_with_part
+        found = refine(plane.evaluate, axes, tolerance, report)
     else:
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-        values, extra = plane.evaluate(grid, lambda done: report(done, len(grid))), None
-    shape = (len(axes[0]), len(axes[1]))
+        found = Refined(plane.evaluate(grid, lambda done: report(done, len(grid))))
     norms, cosine = _norms_and_cosine(vectors)
     return {
         name: Surface(
@@ -145,13 +162,10 @@ def surfaces(
             direction_norms=np.array(norms),
             cosine=cosine,
             angle=math.degrees(math.acos(min(max(cosine, -1.0), 1.0))) if cosine == cosine else math.nan,
-            evaluated=None if extra is None else extra.evaluated.reshape(shape),
-            loss_interpolation_error=None if extra is None else extra.loss[:, column].reshape(shape),
-            accuracy_interpolation_error=None if extra is None else extra.accuracy[:, column].reshape(shape),
-            evaluations=math.prod(shape) if extra is None else int(extra.evaluated.sum()),
+            **_of_points(found, column, shape, plane.share),
             **fields,
         )
-        for column, (name, fields) in enumerate(plane.fields(values, shape, directions).items())
+        for column, (name, fields) in enumerate(plane.fields(found.values, shape, directions).items())
     }
 
 
@@ -160,6 +174,32 @@ def surfaces(
 def surface(objective: Objective, *arguments: Any, **options: Any) -> Surface:
     """Loss and accuracy over the plane of two directions through the weights; arguments as for `surfaces`."""
     return surfaces({"loss": objective}, *arguments, **options)["loss"]
+
+
+def _of_points(found: Refined, column: int, shape: tuple[int, int], share: float) -> dict[str, Any]:
+    """The fields that say which points were evaluated, and the errors of the others.
+
+    Args:
+        found: values and errors of all losses.
+        column: of the loss.
+        shape: of the grid.
+        share: cost of a point on the part of the samples.
+    """
+    errors = found.errors
+    if errors is None:
+        return {"evaluations": math.prod(shape), "cost": float(math.prod(shape))}
+    evaluations = int(errors.evaluated.sum())
+    fields = {
+        "evaluated": errors.evaluated.reshape(shape),
+        "loss_interpolation_error": errors.loss[:, column].reshape(shape),
+        "accuracy_interpolation_error": errors.accuracy[:, column].reshape(shape),
+        "evaluations": evaluations,
+        "cost": float(evaluations),
+    }
+    if found.on_part is None:
+        return fields
+    cost = evaluations + share * int(found.on_part.sum())
+    return {**fields, "evaluated_on_part": found.on_part.reshape(shape), "cost": cost}
 
 
 def _two_vectors(objective: Objective, directions: Directions | tuple[Tensor, Tensor]) -> list[Tensor]:

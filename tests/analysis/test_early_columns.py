@@ -47,16 +47,22 @@ def test_where_the_fit_is_not_reached_between_two_epochs_nothing_is_said(fitted)
 
 @pytest.mark.parametrize(
     ("converged", "expected"),
-    [([1.0, NOTHING, 1.0, 0.0], 3.0), ([1.0, NOTHING, 0.0, 1.0], NOTHING), ([NOTHING] * 4, NOTHING)],
-    ids=["a late probe does not count", "one did not converge", "not probed early"],
+    [
+        ([0.0, NOTHING, 1.0, 0.0], (4.0, 1.0)),
+        ([1.0, NOTHING, 0.0, 1.0], (4.0, 0.0)),
+        ([NOTHING, NOTHING, NOTHING, 1.0], (NOTHING, NOTHING)),
+    ],
+    ids=["only the last early probe counts", "that one did not converge", "not probed early"],
 )
-def test_the_early_trace_is_the_mean_of_early_probes_that_all_converged(converged, expected):
+def test_the_early_trace_is_that_of_the_last_early_probe_and_says_whether_it_converged(converged, expected):
     long = [0.5] * 30
-    padded = [*converged, *[NOTHING] * 26]
-    traces = np.where(np.isfinite(padded), [2.0, NOTHING, 4.0, 9.0, *[NOTHING] * 26], NOTHING)
-    probes = {"probe_trace_observed": traces, "probe_trace_converged_observed": padded}
+    later = [NOTHING] * 26
+    probes = {
+        "probe_trace_observed": [2.0, NOTHING, 4.0, 9.0, *later],
+        "probe_trace_converged_observed": [*converged, *later],
+    }
     found = early_columns(history(long, long, long, wrong=0.2, **probes), 0.2)
-    assert found["early_trace"] == pytest.approx(expected, nan_ok=True)
+    assert (found["early_trace"], found["early_trace_converged"]) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("exponent", [2.0, 3.5])

@@ -90,10 +90,17 @@ def same(one, other):
     return np.asarray(one).tobytes() == np.asarray(other).tobytes() or np.array_equal(one, other)
 
 
-@pytest.mark.parametrize(("engine", "workers"), [("serial", 1), ("processes", 2)])
-def test_the_numbers_are_those_of_a_study_with_the_other_settings_from_the_start(out, fresh, engine, workers):
-    outcome, _ = measured(out, text=OTHERWISE, engine=engine, workers=workers)
+@pytest.fixture(scope="module")
+def otherwise(undisturbed, tmp_path_factory):
+    """A copy of the tiny study, measured with the other settings."""
+    out = tmp_path_factory.mktemp("otherwise") / "out"
+    shutil.copytree(undisturbed, out)
+    outcome, _ = measured(out, text=OTHERWISE)
     assert not outcome.failed
+    return out
+
+
+def assert_as_from_the_start(out, fresh):
     for name in FILES:
         assert_same_results(out / name, fresh / name)
         assert store.read_config(out / name) == store.read_config(fresh / name)
@@ -104,10 +111,19 @@ def test_the_numbers_are_those_of_a_study_with_the_other_settings_from_the_start
     assert store.fingerprint(out) == store.fingerprint(fresh)
 
 
-def test_weights_history_and_labels_stay_as_they_are_to_the_byte(out, undisturbed):
-    measured(out, text=OTHERWISE)
+def test_the_numbers_are_those_of_a_study_with_the_other_settings_from_the_start(otherwise, fresh):
+    assert_as_from_the_start(otherwise, fresh)
+
+
+def test_worker_processes_measure_the_same_numbers(out, fresh):
+    outcome, _ = measured(out, text=OTHERWISE, engine="processes", workers=2)
+    assert not outcome.failed
+    assert_as_from_the_start(out, fresh)
+
+
+def test_weights_history_and_labels_stay_as_they_are_to_the_byte(otherwise, undisturbed):
     for name in FILES:
-        with h5py.File(undisturbed / name) as before, h5py.File(out / name) as after:
+        with h5py.File(undisturbed / name) as before, h5py.File(otherwise / name) as after:
             for group in ("weights", "history", "labels"):
                 assert before[group].keys() == after[group].keys()
                 for key in before[group]:
@@ -117,8 +133,9 @@ def test_weights_history_and_labels_stay_as_they_are_to_the_byte(out, undisturbe
                     assert one.attrs.keys() == other.attrs.keys()
 
 
-def test_the_same_study_then_counts_as_finished_with_the_other_settings(out, tmp_path):
-    measured(out, text=OTHERWISE)
+def test_the_same_study_then_counts_as_finished_with_the_other_settings(otherwise, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(otherwise, out)
     before = {path: path.stat().st_mtime_ns for path in store.run_files(out)}
     _, printed = run_tiny(tmp_path, out, OTHERWISE)
     assert "2 of 2 runs are there" in printed
@@ -269,7 +286,7 @@ def test_a_file_of_version_0_1_is_measured_again_and_is_one_of_today_then(tmp_pa
 
 
 def test_the_room_of_replaced_arrays_is_used_again(out):
-    wide = OTHERWISE.replace("surface_steps = 3", "surface_steps = 101")
+    wide = OTHERWISE.replace("surface_steps = 3", "surface_steps = 51")
     measured(out, text=wide)
     size = (out / FILES[1]).stat().st_size
     measured(out, "surfaces", text=wide + "surface_extent = 0.5\n")
@@ -323,7 +340,6 @@ def test_what_cannot_be_measured_is_said_in_one_line(out, tmp_path, capsys, opti
     assert error.count("\n") == 1
 
 
-def test_runs_of_the_study_have_the_fingerprint_of_the_new_settings(out, tmp_path):
-    measured(out, text=OTHERWISE)
+def test_runs_of_the_study_have_the_fingerprint_of_the_new_settings(otherwise, tmp_path):
     planned = {run.path: run.fingerprint for run in final_runs(study_of(tmp_path, OTHERWISE))}
-    assert {path: store.read_record(out / path).fingerprint for path in FILES} == planned
+    assert {path: store.read_record(otherwise / path).fingerprint for path in FILES} == planned

@@ -27,10 +27,12 @@ from tests.analysis.tiny_study import LONGER, TINY, interrupted_in_training, run
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
     _, out = finished
     again = tmp_path / "again"
-    outcome, _ = run_tiny(tmp_path, again, STUDY, engine="processes", workers=2)
+    # half of the finished runs
+    text = STUDY.replace("seeds = [0, 1]", "seeds = [0]")
+    outcome, _ = run_tiny(tmp_path, again, text, engine="processes", workers=2)
     assert not outcome.failed
-    for file in store.run_files(out):
-        assert_same_results(file, again / file.relative_to(out))
+    for file in store.run_files(again):
+        assert_same_results(file, out / file.relative_to(again))
 
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
 
 from ncsam import METRICS, NCSAM, SAM, EarlyLearningRegularization, Plain, Split, corrupt_labels, fit
 from ncsam.ranks import Ranks, Share
@@ -94,7 +95,37 @@ def _rank(rank, port, folder):
                 messages.append("")
             except (ValueError, RuntimeError, OSError) as error:
                 messages.append(str(error))
+        messages.append(_loses_a_file(rank))
         torch.save(messages, f"{folder}/messages{rank}.pt")
+
+
+class Files(TensorDataset):
+    """Samples in files, of which one gets lost after some were read."""
+
+    left = 10**9
+
+    def __getitem__(self, index):
+        Files.left -= 1
+        if Files.left < 0:
+            raise FileNotFoundError("17.png")
+        return super().__getitem__(index)
+
+
+def _loses_a_file(rank):
+    """What `fit` says if one rank cannot read a batch in the second of two epochs."""
+    method = Plain(DistributedDataParallel(network()), loss_fn)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+
+    def after(*_):
+        Files.left = 10 if rank else 10**9
+
+    try:
+        fit(
+            method, optimizer, Files(TRAIN.pixels, TRAIN.targets), LABELS, HELD_OUT,
+            epochs=2, batch_size=16, seed=0, on_epoch=after,
+        )  # fmt: skip
+    except (FileNotFoundError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _one_file(tmp_path):
@@ -165,6 +196,8 @@ def test_what_fails_on_one_rank_fails_on_both_and_none_waits(folder):
     assert second[2] == f"rank 0: ValueError: {first[2]}"
     assert "one.ckpt" in first[3]
     assert second[3].startswith("rank 0: ")
+    assert second[4] == "FileNotFoundError: 17.png"
+    assert first[4] == "RuntimeError: rank 1: FileNotFoundError: 17.png"
 
 
 @pytest.mark.parametrize(("samples", "batch_size"), [(97, 8), (98, 48), (96, 8), (67, 32), (5, 2), (2, 4)])

@@ -3,8 +3,18 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from landscape import Objective, sampling_error, spectral_density, top_eigenvalues, trace
+from landscape import (
+    EmpiricalFisher,
+    Objective,
+    gradient_noise,
+    line,
+    sampling_error,
+    spectral_density,
+    top_eigenvalues,
+    trace,
+)
 from tests.conftest import build
 from tests.ranks import joined, on_two_ranks
 
@@ -49,9 +59,62 @@ def rank_main(rank, port, folder, linearize):
         torch.save(results, f"{folder}/{rank}.pt")
 
 
+class Files(Dataset):
+    """Samples, the last of which is a file that can be lost."""
+
+    def __init__(self):
+        _, self.inputs, self.targets = build("cnn-batchnorm-dropout")
+        self.is_lost = False
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, index):
+        if self.is_lost and index == len(self) - 1:
+            raise FileNotFoundError("36.png")
+        return self.inputs[index], self.targets[index]
+
+
+MEASURES = {
+    "a loss": lambda objective: objective.value(),
+    "a gradient": lambda objective: objective.gradient(),
+    "a product": lambda objective: objective.hvp(objective.theta),
+    "the Fisher matrix": lambda objective: EmpiricalFisher(objective) @ objective.theta,
+    "a line": lambda objective: line(objective, objective.theta, steps=3),
+    "gradient noise": lambda objective: gradient_noise(objective, pieces=4),
+    "another Objective": lambda objective: Objective(
+        objective.independent_model(),
+        cross_entropy,
+        DataLoader(objective.files),
+        process_group=dist.group.WORLD,
+    ),
+}
+
+
+def failures_on_one_rank(rank):
+    """What each measure says when rank 1 cannot read its last sample any more."""
+    files = Files()
+    model, _, _ = build("cnn-batchnorm-dropout")
+    loader = DataLoader(files, batch_size=20)
+    objective = Objective(model, cross_entropy, loader, keep="none", process_group=dist.group.WORLD)
+    objective.files = files
+    said = {}
+    for name, measure in MEASURES.items():
+        files.is_lost = rank == 1
+        try:
+            measure(objective)
+        except (FileNotFoundError, RuntimeError) as error:
+            said[name] = f"{type(error).__name__}: {error}"
+        files.is_lost = False
+    # the ranks are still in step
+    said["afterward"] = objective.value()
+    return said
+
+
 def refusals_main(rank, port, folder):
     """What is said about models that differ between the ranks in a weight, a frozen one, a statistic; or in nothing."""
     with joined(rank, port):
+        torch.save(failures_on_one_rank(rank), f"{folder}/failures{rank}.pt")
         refusals = {}
         for name in ("0.weight", "6.bias", "1.running_mean", "nan"):
             model, inputs, targets = build("cnn-batchnorm-dropout")
@@ -68,10 +131,25 @@ def refusals_main(rank, port, folder):
         torch.save(refusals, f"{folder}/{rank}.pt")
 
 
-def test_ranks_whose_models_differ_are_told_where(tmp_path):
-    on_two_ranks(refusals_main, str(tmp_path))
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refused")
+    on_two_ranks(refusals_main, str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_failure_on_one_rank_ends_the_measure_on_all_with_its_cause(measure, refused):
+    first, second = (torch.load(refused / f"failures{rank}.pt") for rank in range(2))
+    assert second[measure] == "FileNotFoundError: 36.png"
+    assert first[measure].startswith("RuntimeError: rank 1 failed")
+    assert "36.png" in first[measure]
+    assert first["afterward"] == second["afterward"]
+
+
+def test_ranks_whose_models_differ_are_told_where(refused):
     for rank in range(2):
-        refusals = torch.load(tmp_path / f"{rank}.pt")
+        refusals = torch.load(refused / f"{rank}.pt")
         assert refusals.keys() == {"0.weight", "6.bias", "1.running_mean"}
         for name, message in refusals.items():
             assert message.startswith(f"process_group: the ranks hold different models, in {name};")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -27,3 +28,24 @@ def test_a_tuned_process_keeps_its_pages():
         return int(subprocess.run([sys.executable, "-c", code, kind], capture_output=True, check=True).stdout)
 
     assert faults("tuned") < 0.5 * faults("plain")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux only")
+def test_gaps_between_blocks_are_given_back_unless_the_process_was_tuned():
+    code = (
+        "import torch\n"
+        "from landscape import tune_allocator\n"
+        "from landscape.loss.allocator import give_back_freed_memory\n"
+        "def megabytes(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
+        "def given_back():\n"
+        "    blocks = [torch.ones(16_000) for _ in range(1000)]\n"
+        "    del blocks[::2]\n"
+        "    before = megabytes()\n"
+        "    give_back_freed_memory()\n"
+        "    return before - megabytes()\n"
+        "print(given_back(), given_back() if tune_allocator() else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    plain, tuned = map(float, done.stdout.split())
+    assert plain > 20
+    assert tuned < 1
