@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from landscape import (
     Objective,
@@ -271,3 +272,13 @@ def test_a_model_that_changes_while_it_is_measured_is_refused_and_one_that_only_
     measured(10**9)
     with pytest.raises(ValueError, match="^model: its outputs for the same samples .* this measure"):
         measured(last)
+
+
+def test_reentrant_checkpoints_have_losses_and_are_refused_for_gradients_with_the_remedy():
+    def between(hidden, module):
+        return checkpoint(torch.tanh, hidden, use_reentrant=True)
+
+    objective = Objective(Network(between), cross_entropy, samples())
+    assert objective.value() > 0
+    with pytest.raises(ValueError, match="^model: it uses reentrant checkpoints .* use_reentrant=False"):
+        objective.gradient()
