@@ -21,7 +21,7 @@ from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
 from landscape.loss.gradients import Gradients
-from landscape.loss.in_float64 import InFloat64
+from landscape.loss.in_float64 import InFloat64, affordable
 from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
@@ -128,9 +128,7 @@ class Objective:
         self.model = measured_copy(model)
         self.exclusive = ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        if dtype is not None:
-            self.model.to(dtype)
-        self.model.requires_grad_(False)
+        self.model.to(dtype).requires_grad_(False)
         state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
@@ -139,15 +137,17 @@ class Objective:
         self.process_group, self.regularizer = self.ranks.group, regularizer
         self.writes_weights = self.has_right_gradient = False
         self.verified: set[type] = set()
+        # how the model is run on batches follows from the form of the first one, so that `run` is known once it is read
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
-        self.run, self.counting = self._task.run, self._task.counting(self.loss_fn)
+        self.counting = self._task.counting(self.loss_fn)
         source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
-        self.is_shuffled, cut = source.is_shuffled, Cut(self.counting, chunk_size, self.device)
+        cut = Cut(self.counting, chunk_size, self.device)
         with self.ranks.together():
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
+        self.run, self.is_shuffled = self._task.run, source.is_shuffled
         some = seen_by_all(self.chunks, cut, self.ranks)
         look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some)
         with self.ranks.in_a_pass():
@@ -187,9 +187,9 @@ class Objective:
         if parameters is not None:
             part._choose(self.names, parameters)
             part.verified = set()
-        cut = Cut(self.counting, self.chunk_size, self.device)
-        with self.ranks.together():
-            if samples is not None:
+        if samples is not None:
+            cut = Cut(self.counting, self.chunk_size, self.device)
+            with self.ranks.together():
                 part.chunks = held(self.chunks.rows(samples), cut, self.memory_budget)
         part._hold(part.chunks)
         return part
@@ -327,7 +327,7 @@ class Objective:
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
         if not self.has_right_gradient:
-            check_first_derivatives(self.few_in_float64(4))
+            check_first_derivatives(affordable(self.few_in_float64))
             self.has_right_gradient = True
 
     def few_in_float64(self, samples: int) -> InFloat64:

@@ -19,6 +19,7 @@ from torch.utils.data import (
 
 from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.counts import Pair
+from landscape.loss.endless import EndlessData
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
@@ -182,7 +183,8 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
         budget: number of bytes.
 
     Raises:
-        ValueError: there are no samples, or data that can be read only once shall be streamed.
+        ValueError: there are no samples, the data seem never to end, or data that can be read only once shall be
+            streamed.
     """
     if keep not in KEEP:
         raise ValueError(f"keep: must be one of {', '.join(KEEP)}, got {keep!r}")
@@ -195,10 +197,11 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
     may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
     most = 0 if keep == "none" else budget
     batches, size = [], 0
-    stream = Streamed(source, cut)
+    stream, endless = Streamed(source, cut), EndlessData(source.data)
     for pair in source:
         batches.append(pair)
         size += bytes_of(pair)
+        endless.check(pair, 0 if may_stream else size)
         if may_stream and size > most:
             for each in batches:
                 stream.note(each)

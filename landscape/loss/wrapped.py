@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
+from landscape.loss.same_function import same_function
 from landscape.plain_numbers import with_plain_numbers
 
 P = ParamSpec("P")
@@ -19,7 +20,7 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
 
     It raises ValueError for an Objective of a model under FSDP2, because it computes with whole vectors. Arguments that
     should be numbers, and are none, are refused too. The function computes in all of float32, its own sums as well as
-    the model.
+    the model. It raises ValueError if the model changes meanwhile.
     """
 
     @wraps(function)
@@ -44,7 +45,7 @@ def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
                     f"objective: must be an Objective, got {type(one).__name__}; wrap it: "
                     "Objective(model, loss_fn, data)"
                 )
-        with full_float32():
+        with full_float32(), same_function(_objectives(arguments, options)):
             return computes(*arguments, **options)
 
     return checked

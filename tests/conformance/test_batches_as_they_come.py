@@ -1,10 +1,12 @@
 """Batches in unusual forms: each is measured right, or refused with cause and remedy."""
 
+import itertools
 from collections import OrderedDict, UserDict
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 from landscape import Objective
 from tests.conformance.right import D, assert_right, network, samples
@@ -133,3 +135,70 @@ class Raises(dict):
 def test_batches_that_cannot_be_measured_are_refused_with_cause_and_remedy(data, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
         Objective(network(), nn.CrossEntropyLoss(), data, **options)
+
+
+class Forever(IterableDataset):
+    """The batches, again and again; or for a number of rounds."""
+
+    def __init__(self, batches, rounds=None):
+        self.batches, self.rounds = batches, rounds
+
+    def __iter__(self):
+        rounds = itertools.count() if self.rounds is None else range(self.rounds)
+        return (batch for _ in rounds for batch in self.batches)
+
+
+class EndlessSampler(Sampler):
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield int(torch.randint(12, (1,), generator=generator))
+
+
+def batches_of(size):
+    return list(zip(*(part.split(size) for part in samples()), strict=True))
+
+
+ENDLESS = {
+    "a data set that begins anew": lambda: DataLoader(Forever(batches_of(2)), batch_size=None),
+    "a generator that begins anew": lambda: iter(Forever(batches_of(2))),
+    "one batch for ever": lambda: Forever(batches_of(12)),
+    "two batches for ever": lambda: Forever(batches_of(6)),
+    "a sampler without an end": lambda: DataLoader(TensorDataset(*samples()), sampler=EndlessSampler()),
+}
+
+
+@pytest.mark.parametrize("data", ENDLESS)
+@pytest.mark.parametrize("keep", ["auto", "all"])
+def test_data_that_never_end_are_refused_with_a_remedy(data, keep):
+    with pytest.raises(
+        ValueError, match=r"^data: .* seems never to end; give data that end, such as \[\*itertools"
+    ):
+        Objective(network(), nn.CrossEntropyLoss(), ENDLESS[data](), keep=keep)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_data_that_hold_all_samples_several_times_and_end_are_read(rounds):
+    objective = Objective(network(), nn.CrossEntropyLoss(), Forever(batches_of(2), rounds))
+    assert objective.n_samples == 12 * rounds
+    assert_right(objective, network(), samples())
+
+
+def drawn_for_ever():
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield torch.randn(4, 5, generator=generator, dtype=D), torch.arange(4) % 3
+
+
+def test_data_without_a_length_are_refused_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("landscape.loss.endless._half_of_the_memory", lambda: 1e5)
+    with pytest.raises(ValueError, match=r"^data: its batches, which are kept, .* half of the memory"):
+        Objective(network(), nn.CrossEntropyLoss(), drawn_for_ever())
+
+
+def test_a_long_first_pass_over_data_without_a_length_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr("landscape.loss.endless.SECONDS", 0.0)
+    with pytest.warns(
+        UserWarning, match="^data: 1 batches were read .* if it never ends, give data that end"
+    ):
+        Objective(network(), nn.CrossEntropyLoss(), Forever(batches_of(4), 1))

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from landscape import Objective, filter_normalized_directions, line, sharpness, surface, top_eigenvalues
+from landscape import (
+    Objective,
+    filter_normalized_directions,
+    line,
+    sharpness,
+    spectral_density,
+    surface,
+    top_eigenvalues,
+    trace,
+)
 
 D = torch.float64
 cross_entropy = nn.CrossEntropyLoss()
@@ -218,3 +228,57 @@ def test_an_operation_without_a_second_derivative_is_named_where_the_model_does_
     objective = Objective(model, cross_entropy, samples())
     with pytest.raises(RuntimeError, match="model: an operation of it has no second derivative in torch"):
         objective.hvp(torch.ones_like(objective.theta))
+
+
+def switched_by_an_attribute(last):
+    def between(hidden, module):
+        module.passes += 1
+        return hidden * (1.0 if module.passes < last else 1.02)
+
+    return between
+
+
+def switched_by_a_buffer(last):
+    def between(hidden, module):
+        module.mean += 1
+        return hidden * (1.0 if module.mean[0] < last else 1.02)
+
+    return between
+
+
+LONG_MEASURES = {
+    "eigenvalues": lambda objective: top_eigenvalues(objective, 1, tol=1e-6),
+    "trace": lambda objective: trace(objective, rtol=None, max_products=40),
+    "density": lambda objective: spectral_density(objective, steps=10, probes=3),
+    "sharpness": lambda objective: sharpness(objective, rho=0.5),
+    "line": lambda objective: line(objective, objective.gradient(), steps=61),
+}
+
+
+@pytest.mark.parametrize("switched", [switched_by_an_attribute, switched_by_a_buffer])
+@pytest.mark.parametrize("measure", LONG_MEASURES)
+def test_a_model_that_changes_while_it_is_measured_is_refused_and_one_that_only_counts_is_not(
+    measure, switched
+):
+    # passes of a line over samples in memory are traced, and then of one function; a stream's first checks take 32
+    keep, last = ("none", 50) if measure == "line" else ("all", 12)
+
+    def measured(last):
+        model = Network(switched(last))
+        return LONG_MEASURES[measure](
+            Objective(model, cross_entropy, [samples()], keep=keep, linearize=False)
+        )
+
+    measured(10**9)
+    with pytest.raises(ValueError, match="^model: its outputs for the same samples .* this measure"):
+        measured(last)
+
+
+def test_reentrant_checkpoints_have_losses_and_are_refused_for_gradients_with_the_remedy():
+    def between(hidden, module):
+        return checkpoint(torch.tanh, hidden, use_reentrant=True)
+
+    objective = Objective(Network(between), cross_entropy, samples())
+    assert objective.value() > 0
+    with pytest.raises(ValueError, match="^model: it uses reentrant checkpoints .* use_reentrant=False"):
+        objective.gradient()
