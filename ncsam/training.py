@@ -153,6 +153,11 @@ def fit(
             max_gradient_norm,
             0 if mixup_alpha is not None else alignment_batches,
         )
+    # augmentation takes the images as they are stored
+    if isinstance(samples, Split) and augmentation is None:
+        samples = samples.normalized_once()
+    if isinstance(held_out_samples, Split):
+        held_out_samples = held_out_samples.normalized_once()
     share = Share.of(ranks, samples, labels.observed, labels.clean)
     share.check_steps(len(samples), batch_size)
     of_held_out = Share.of(ranks, held_out_samples, held_out_samples.targets)

@@ -27,7 +27,7 @@ def weight_columns(file: h5py.File) -> dict[str, float]:
     """
     found, squares = [], []
     for stored in file["weights"].values() if "weights" in file else ():
-        if stored.ndim < 2:
+        if stored.ndim < 2 or stored.dtype.kind != "f":
             continue
         matrix = stored[()].astype(np.float64).reshape(len(stored), -1)
         if not np.isfinite(matrix).all():

@@ -28,6 +28,10 @@ RANDOM_PART = 0.3
 A longer random vector finds more of the pairs that the start vectors miss, but the first pair converges later."""
 
 
+EVEN = 0.2
+"""The next block is the remainder as it stands if the remainder's smallest singular value exceeds this share of the
+largest. Its part in the basis, which is rounding, then grows at most by the inverse when columns get length 1."""
+
 RESIDUALS = 3.0
 """Error of a value, in residuals. Some eigenvalue lies within one residual (Weyl), but not always the wanted one: the
 Ritz vector may mix the eigenvectors of two near eigenvalues. The residual r is then the standard deviation of the
@@ -302,10 +306,26 @@ def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor,
     product = operator @ basis[:, last]
     is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
     product = product.to(basis.dtype, copy=is_part)
-    coefficients = orthogonalize(product, basis[:, : last.stop], ranks_of(operator))
+    coefficients = _taken_out(product, basis, last, ranks_of(operator))
     directions, coupling = orthonormal(product, ranks_of(operator))
     coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
     return directions, coefficients, coupling
+
+
+def _taken_out(product: Tensor, basis: Tensor, last: slice, ranks: Ranks) -> Tensor:
+    """Takes out of a product, in place, its part in the span of the basis, whose coefficients are returned.
+
+    Most of the part lies in the block that was multiplied and in the one before. Once these are taken out, the rest is
+    seldom so short that the whole basis, whose passes cost most, is gone through again. The coefficients that are left
+    are small, so that the basis' own precision is enough for them; where they are not, the pass is repeated.
+    """
+    before = max(0, 2 * last.start - last.stop)
+    if before == 0:
+        return orthogonalize(product, basis[:, : last.stop], ranks)
+    near = orthogonalize(product, basis[:, before : last.stop], ranks, most_passes=1)
+    coefficients = orthogonalize(product, basis[:, : last.stop], ranks, in_pieces=basis.dtype)
+    coefficients[before:] += near
+    return coefficients
 
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
@@ -329,7 +349,7 @@ def _next_block(
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
-    if directions.shape[1] == 1 and bool(there.all()):
+    if directions.shape[1] == width and bool((sizes > EVEN * sizes[0]).all() & there.all()):
         return directions
     # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
     columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]

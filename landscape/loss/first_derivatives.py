@@ -70,10 +70,12 @@ def _error(few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within the error of the differences."""
     line = _Line.drawn(few, seed)
     found = line.slope()
-    (long, size), (short, _) = line.rise(STEP), line.rise(STEP / 2)
-    allowed = ALLOWED * abs(short) + SPREAD * abs(long - short) + ROUNDING * 2.2e-16 * size / STEP
-    # also false if both are NaN
-    if abs(found - short) > allowed:
+    short, size = line.rise(STEP / 2)
+    allowed = ALLOWED * abs(short) + ROUNDING * 2.2e-16 * size / STEP
+    # also false if both are NaN; the error of the difference is needed only where the two differ
+    if abs(found - short) > allowed and abs(found - short) > allowed + SPREAD * abs(
+        line.rise(STEP)[0] - short
+    ):
         return abs(found - short) / max(abs(short), abs(found))
     return None
 

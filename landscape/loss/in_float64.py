@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from landscape.fx.flops import with_flops
 from landscape.loss.batches import copied_to, in_precision
 from landscape.loss.counts import Pair
 from landscape.loss.long_vectors import norm
@@ -23,6 +24,16 @@ from landscape.ranks import ALONE, Ranks
 
 MOVED = 0.01
 """Derivatives are compared at points this far from the weights, relative to them: weights of 0 may lie on a kink."""
+
+SAMPLES = 4
+"""Samples of which derivatives are compared. A derivative is missing for all samples or for none."""
+
+FEWER = 2
+"""Samples where a pass is expensive."""
+
+EXPENSIVE = 2e9
+"""Operations of a forward pass of `SAMPLES` samples. The comparisons cost some 20 such passes in float64:
+for large images more than the products of a search."""
 
 T = TypeVar("T")
 
@@ -119,11 +130,24 @@ class InFloat64:
         return self.ranks.over_entries(number).item()
 
     @cached_property
+    def _first_pass(self) -> tuple[bool, float]:
+        with Shortened() as shortened, torch.no_grad():
+            theta = self.theta.double()
+            _, operations = with_flops(lambda: self.run(theta, lambda _, outputs: self.loss(outputs)))
+        return shortened.found, operations
+
+    @property
     def loses_precision(self) -> bool:
         """Whether the model or the loss rounds to a shorter dtype, so that short differences are noise."""
-        with Shortened() as shortened, torch.no_grad():
-            self.run(self.theta.double(), lambda _, outputs: self.loss(outputs))
-        return shortened.found
+        return self._first_pass[0]
+
+    @property
+    def is_expensive(self) -> bool:
+        """Whether a forward pass takes more than `EXPENSIVE` operations; False for a model that has none in float64."""
+        try:
+            return self._first_pass[1] > EXPENSIVE
+        except Exception:
+            return False
 
     def draws(self, seed: int) -> tuple[Tensor, Tensor]:
         """Weights nearby, and a direction of the weights' size."""
@@ -150,3 +174,9 @@ class InFloat64:
     def loss(self, outputs: Any) -> Tensor:
         """The mean loss."""
         return self._loss_fn(outputs, self._pair[1]) * self.weight
+
+
+def affordable(of_first: Callable[[int], InFloat64]) -> InFloat64:
+    """The loss of the first `SAMPLES` samples, or of `FEWER` where a pass is expensive."""
+    few = of_first(SAMPLES)
+    return of_first(FEWER) if few.is_expensive else few

@@ -33,6 +33,10 @@ class Samples(Protocol):
         """The inputs of the first samples, as a model is evaluated on them."""
 
 
+NORMALIZED_BYTES = 256 * 1024**2
+"""Most bytes of normalized samples that are held beside the bytes of the images."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Samples and their labels, held on one device as they were stored and normalized batch by batch.
@@ -108,6 +112,12 @@ class Split:
         """The same samples on `device`."""
         mean, std = (None if tensor is None else tensor.to(device) for tensor in (self.mean, self.std))
         return Split(self.pixels.to(device), self.targets.to(device), mean, std)
+
+    def normalized_once(self) -> Split:
+        """The same samples, normalized now and not at each reading, if they then take at most `NORMALIZED_BYTES`."""
+        if self._affine is None or self.pixels.numel() * self._affine[0].element_size() > NORMALIZED_BYTES:
+            return self
+        return Split(self.inputs, self.targets)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         if pixels.dtype == torch.int64:

@@ -30,6 +30,9 @@ class OfBatch(TypedDict, total=False):
 
 def samples_in(batch: Batch) -> int | None:
     """The number of samples of a batch that can be cut: the length of all its tensors. None for other batches."""
+    # asked ten times a step, and most batches are single tensors, for which a walk through a tree takes longest
+    if isinstance(batch, Tensor):
+        return batch.size(0) if batch.ndim > 0 else None
     leaves = tree_leaves(batch)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
         return None
@@ -39,7 +42,7 @@ def samples_in(batch: Batch) -> int | None:
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     """Some samples of a batch that can be cut."""
-    return tree_map(lambda leaf: leaf[rows], batch)
+    return batch[rows] if isinstance(batch, Tensor) else tree_map(lambda leaf: leaf[rows], batch)
 
 
 def piece_sizes(samples: int, size: int) -> list[int]:
@@ -122,6 +125,8 @@ def as_float32(outputs: Any) -> Any:
 
 def detached(outputs: Any) -> Any:
     """Outputs without their graph."""
+    if isinstance(outputs, Tensor):
+        return outputs.detach()
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
 
 

@@ -29,7 +29,7 @@ from ncsam.methods.simulated_noise import (
     temporary_labels,
     uniform_other_labels,
 )
-from ncsam.methods.tensor_lists import added, norm, projected_onto_ball, scaled_to
+from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
 
 CHOICES = {
     "draw": ("low-margin", "uniform", "whole-batch"),
@@ -181,11 +181,12 @@ class NCSAM(SAM):
         if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
             return Ascent(loss, at_w, to_rho)
         simulated = self._simulated_gradient(inputs, targets, indices, drawn, labels)
-        shifted = added(to_rho, simulated, alpha=scale)
+        # in place, because each list as long as the weights costs a small network as much as a layer
+        torch._foreach_add_(to_rho, simulated, alpha=scale)
         projected = torch.zeros((), dtype=torch.bool, device=loss.device)
         if self.project:
-            shifted, projected = projected_onto_ball(shifted, self.rho)
-        return Ascent(loss, at_w, shifted, Compensation(drawn, labels, simulated, scale, projected))
+            to_rho, projected = projected_onto_ball(to_rho, self.rho)
+        return Ascent(loss, at_w, to_rho, Compensation(drawn, labels, simulated, scale, projected))
 
     def _check_scores(self, logits: Any, targets: Tensor) -> None:
         is_tensor = isinstance(logits, Tensor)
@@ -211,14 +212,23 @@ class NCSAM(SAM):
                 "labels may be it; mark positions without a label by another number, such as -100"
             )
         labels = targets.flatten()
-        kept = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
-        outside = labels[kept & ((labels < 0) | (labels >= classes))]
+        kept = torch.arange(len(labels), device=labels.device)
+        # two numbers tell that no label is outside, which is so in nearly all batches
+        if (
+            len(labels)
+            and min(bounds := torch.stack(labels.aminmax()).tolist()) >= 0
+            and max(bounds) < classes
+        ):
+            return kept
+        if ignored is not None:
+            kept = kept[labels != ignored]
+        outside = labels[kept][(labels[kept] < 0) | (labels[kept] >= classes)]
         if len(outside):
             raise ValueError(
                 f"targets: has the label {int(outside[0])}, which is none of the {classes} classes; a loss that "
                 "ignores a label must say which, as nn.CrossEntropyLoss does by its attribute ignore_index"
             )
-        return kept.nonzero().flatten()
+        return kept
 
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples to relabel, int64 (m,), and their temporary labels, int64 (m,)."""

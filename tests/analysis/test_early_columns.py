@@ -97,7 +97,9 @@ def test_the_columns_are_of_the_matrices_that_are_large_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [np.zeros((4, 5)), np.full((40, 40), np.nan)], ids=["too small", "diverged"]
+    "value",
+    [np.zeros((4, 5)), np.full((40, 40), np.nan), np.eye(40, dtype=complex)],
+    ids=["too small", "diverged", "complex"],
 )
 def test_weights_without_a_spectrum_have_no_columns(tmp_path, value):
     with h5py.File(tmp_path / "run.h5", "w") as file:

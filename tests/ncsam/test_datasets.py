@@ -43,6 +43,19 @@ def test_packaged_sets_have_their_size_and_are_normalized_by_the_training_set(na
     assert dataset.train.inputs.std().item() == pytest.approx(1, abs=1e-5)
 
 
+def test_samples_that_are_normalized_once_are_the_same_to_the_bit(monkeypatch):
+    stored = load_dataset("digits").train
+    once, some = stored.normalized_once(), torch.tensor([5, 0, 7])
+    assert torch.equal(once.batch(some), stored.batch(some))
+    assert torch.equal(once.targets, stored.targets)
+    assert once.normalized_once() is once
+    tokens = Split(torch.arange(6).view(3, 2), torch.arange(3))
+    assert tokens.normalized_once() is tokens
+    monkeypatch.setattr("ncsam.datasets.split.NORMALIZED_BYTES", 4 * stored.pixels.numel() - 1)
+    # images that would take too much memory stay bytes
+    assert stored.normalized_once() is stored
+
+
 def test_mnist_5k_is_balanced_in_both_splits():
     dataset = load_dataset("mnist-5k")
     assert dataset.train.targets.bincount().tolist() == [400] * 10

@@ -95,15 +95,35 @@ def test_products_that_are_no_numbers_are_said_to_be_none(dtype):
 def test_a_second_pass_is_made_only_where_the_first_left_little(monkeypatch, inside):
     passes = []
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         passes.append(1)
-        return inner(*arguments)
+        return inner(*arguments, **options)
 
     monkeypatch.setattr(orthogonal, "inner", counted)
     basis = torch.eye(500, 1)
     block = inside * basis + torch.eye(500, 2)[:, 1:]
     orthogonalize(block, basis)
     assert len(passes) == (1 if inside < 1 else 2)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_search_goes_through_its_whole_basis_about_once_a_block(monkeypatch, width):
+    columns = []
+
+    def counted(basis, block, *arguments, **options):
+        columns.append(basis.shape[1])
+        return inner(basis, block, *arguments, **options)
+
+    monkeypatch.setattr(orthogonal, "inner", counted)
+    # eigenvectors that are found early are large parts of all later products
+    eigenvalues = torch.cat([torch.tensor([90.0, 80.0, 70.0]), torch.linspace(0, 10, 40000)]).unsqueeze(1)
+    operator = SymmetricOperator(lambda block: eigenvalues * block, len(eigenvalues), torch.float32)
+    options = {"tol": 1e-12, "block": width, "max_products": 20 * width}
+    found = top_eigenpairs(operator, 3, generator=torch.Generator().manual_seed(0), **options)
+    torch.testing.assert_close(found.values, eigenvalues[:3, 0].double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(3), rtol=0, atol=1e-6)
+    far = [count for count in columns if count > 2 * width]
+    assert len(far) <= 1.3 * 20
 
 
 @pytest.mark.parametrize(("entry", "length"), [(0.0, 0.0), (torch.nan, torch.nan), (torch.inf, torch.nan)])
