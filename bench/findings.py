@@ -11,11 +11,12 @@ Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, from whic
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import CLAIMS, judge
+from analysis.report.chosen import judge_studies, judgements_of
 from analysis.store import read_tables
 from ncsam.probes import GROUPS
 
@@ -44,13 +45,19 @@ MEANS = (
     *("early_memorized", "early_fitted", "memorized_at_fit", "weight_tail_index", "weight_norm"),
     "early_trace",
     *(f"mean_probe_damping_{group}" for group in GROUPS),
+    "mean_cos_gstar_noise",
 )
 
 
-def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
-    """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict."""
+def verdicts(roots: Sequence[Path], claims: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict.
+
+    As `ncsam claims` judges them: p-values are corrected over all that these studies measured of a family of claims,
+    also where only some of its claims are asked for.
+    """
+    judgements = judge_studies(roots)
     rows = []
-    for judgement in judge(table, [CLAIMS[name] for name in claims] if claims else None):
+    for judgement in judgements_of(judgements, claims) if claims else judgements:
         for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):
             for effect in effects:
                 rows.append(
@@ -65,7 +72,7 @@ def verdicts(table: pd.DataFrame, claims: list[str] | None) -> pd.DataFrame:
                         "unit": effect.unit,
                         "p": effect.deciding_p,
                         "units": effect.samples,
-                        "counted": effect.finding.these.counted if effect.verdict != "not measured" else "",
+                        "counted": effect.counted if effect.verdict != "not measured" else "",
                         "not_converged": effect.coverage.not_converged,
                         "verdict": effect.verdict,
                     }
@@ -99,12 +106,13 @@ def main() -> None:
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--claims", nargs="+", help="(default: all)")
     arguments = parser.parse_args()
-    table = read_tables(arguments.results)
     TABLES.mkdir(exist_ok=True)
-    verdicts(table, arguments.claims).to_csv(
+    verdicts(arguments.results, arguments.claims).to_csv(
         TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g"
     )
-    results(table).to_csv(TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g")
+    results(read_tables(arguments.results)).to_csv(
+        TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, chosen_claims, judge, write_json
+from analysis.claims import CLAIMS, Judgement, chosen_claims, write_json
 from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
@@ -27,7 +27,7 @@ from analysis.plan.errors import one_of
 from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import printable
 from analysis.report import figure_files
-from analysis.report.chosen import claims_of
+from analysis.report.chosen import judge_studies, judgements_of
 from analysis.report.details import print_claims, print_details
 from analysis.report.page import markdown, write_report
 from analysis.report.results import print_results, print_results_of_one_rate
@@ -178,22 +178,16 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     for path in options.own:
         read_own_part(path)
     asked = [_claim_id(name) for name in options.claim or CLAIMS]
-    claims = [CLAIMS[name] for name in asked] if options.claim else None
     if options.list:
         print_claims((CLAIMS[name] for name in asked), console)
         return 0
     if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
     judgements = _judgements(options.results, console)
-    if claims is not None:
-        # a claim of the family that the study chose, so that the correction is the same
-        judged = {judgement.claim.id: judgement for judgement in judgements}
-        missing = [claim for claim in claims if claim.id not in judged]
-        if missing:
-            raise ValueError(f"--claim: {missing[0].id!r} is none of the claims that the study chose")
-        judgements = [judged[claim.id] for claim in claims]
+    if options.claim:
+        judgements = judgements_of(judgements, asked)
     if options.verbose:
-        print_details(judgements, console, with_unmeasured=claims is not None)
+        print_details(judgements, console, with_unmeasured=bool(options.claim))
     else:
         print_verdicts(judgements, console)
     if options.markdown:
@@ -213,7 +207,7 @@ def _claim_id(name: str) -> str:
 
 def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
     """The verdicts. If there is only one folder, they are also written into it."""
-    judgements = judge(store.read_tables(roots), claims_of(roots))
+    judgements = judge_studies(roots)
     if len(roots) == 1:
         try:
             write_json(judgements, roots[0] / "claims.json")

@@ -1,13 +1,14 @@
-"""The claims that are judged on the results of studies: those that the studies chose, or all."""
+"""The claims that are judged on the results of studies: those that the studies chose, or all. And their judgements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.claims import Claim, chosen_claims
+from analysis.claims import Claim, Judgement, chosen_claims, judge
 from analysis.plan import read_study
 from analysis.plan.own_parts import are_loaded
+from analysis.store import read_tables
 
 
 def claims_of(roots: Sequence[Path]) -> list[Claim]:
@@ -23,3 +24,24 @@ def claims_of(roots: Sequence[Path]) -> list[Claim]:
         return chosen_claims(None)
     named = list(dict.fromkeys(name for study in studies for name in study.claims or ()))
     return chosen_claims(named, skip_unknown=not all(are_loaded(study.own_parts) for study in studies))
+
+
+def judge_studies(roots: Sequence[Path]) -> list[Judgement]:
+    """The judgements of all claims of these studies, on all their runs together."""
+    return judge(read_tables(roots), claims_of(roots))
+
+
+def judgements_of(judgements: Sequence[Judgement], ids: Sequence[str]) -> list[Judgement]:
+    """The judgements of the claims with these ids, in their order.
+
+    They are chosen after the whole family was judged: Holm's correction is over all predictions that were measured,
+    whichever are looked at.
+
+    Raises:
+        ValueError: a claim was not judged.
+    """
+    judged = {judgement.claim.id: judgement for judgement in judgements}
+    for name in ids:
+        if name not in judged:
+            raise ValueError(f"--claim: {name!r} is none of the claims that the study chose")
+    return [judged[name] for name in ids]

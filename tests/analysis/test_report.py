@@ -1,15 +1,19 @@
 """The report of the small study, and the commands that print claims."""
 
+import json
+import math
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import cli, store
-from analysis.claims import CLAIMS, claim
+from analysis.claims import CLAIMS, claim, judge
 from analysis.cli import commands
 from analysis.plan import final_runs, read_study
+from bench.findings import verdicts
 from tests.analysis.test_claims import OWN
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -173,3 +177,20 @@ def test_figures_are_written_with_fonts_that_can_be_edited(finished):
     """TrueType; of Type 3, which matplotlib writes by default, journals take none."""
     for path in (finished[1] / "figures").glob("*.pdf"):
         assert b"/Type3" not in path.read_bytes()
+
+
+def test_a_table_of_one_claim_has_the_p_values_of_the_command_line(finished, tmp_path):
+    root = tmp_path / "out"
+    shutil.copytree(finished[1], root)
+    study = (root / "study.toml").read_text()
+    (root / "study.toml").write_text(f'claims = ["M1", "M3", "M4"]\n{study}')
+    assert cli.main(["claims", str(root), "--claim", "M1"]) == 0
+    of_command = json.loads((root / "claims.json").read_text())[0]
+    effects = [*of_command["effects"], *of_command["controls"]]
+    shown = verdicts([root], ["M1"])
+    assert shown["effect"].tolist() == [effect["name"] for effect in effects]
+    assert shown["verdict"].tolist() == [effect["verdict"] for effect in effects]
+    p = [math.nan if effect["deciding_p"] is None else effect["deciding_p"] for effect in effects]
+    np.testing.assert_array_equal(shown["p"], p)
+    (alone,) = judge(store.read_table(root), [CLAIMS["M1"]])
+    assert p[0] > alone.effects[0].deciding_p, "corrected over the family, not over the claim"
