@@ -32,10 +32,11 @@ def weight_columns(file: h5py.File) -> dict[str, float]:
         matrix = stored[()].astype(np.float64).reshape(len(stored), -1)
         if not np.isfinite(matrix).all():
             return dict.fromkeys(COLUMNS, math.nan)
-        eigenvalues = np.linalg.svd(matrix, compute_uv=False) ** 2
-        if math.isfinite(tail_index(eigenvalues)[0]):
-            found.append(tail_index(eigenvalues))
-            squares.append(eigenvalues.sum())
+        wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+        estimate = tail_index(np.linalg.eigvalsh(wide @ wide.T).clip(min=0))
+        if math.isfinite(estimate[0]):
+            found.append(estimate)
+            squares.append((matrix**2).sum())
     if not found:
         return dict.fromkeys(COLUMNS, math.nan)
     indices, errors = np.transpose(found)
