@@ -28,21 +28,22 @@ MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 REMEDY = (
     "give data that end, such as [*itertools.islice(loader, 100)] for the first 100 batches, or a DataLoader with a "
-    "sampler that takes each sample once"
+    "sampler that takes each sample once; of data that do end give a list"
 )
 
 
 class EndlessData:
-    """Watches the first pass over the data. Data that say their length are not watched.
+    """Watches the first pass over the data. Data that say their length, and keep to it, are taken as they are.
 
     Args:
         data: one batch, or an iterable of batches.
     """
 
     def __init__(self, data: Any) -> None:
-        self._is_watched = _length_of(data) is None
-        self._items = _length_of(data.dataset) if isinstance(data, DataLoader) else None
-        self._repeats = Repeats()
+        said = _length_of(data)
+        self._says_its_length = said is not None
+        self._items = _length_of(data.dataset) if said is None and isinstance(data, DataLoader) else said
+        self._batches, self._repeats = 0, Repeats()
         self._started: float | None = time.monotonic()
 
     def check(self, pair: Pair, kept: int) -> None:
@@ -56,21 +57,21 @@ class EndlessData:
             ValueError: the data begin anew again and again, hold many more batches than their dataset has items, or
                 fill the memory.
         """
-        if not self._is_watched:
+        self._batches = batches = self._batches + 1
+        # each batch has one item of the dataset at least
+        if self._items is not None and batches > max(MANY, ROUNDS * self._items):
+            raise ValueError(
+                f"data: {batches} batches were read of data of {self._items} items, so that it seems never to end; "
+                f"{REMEDY}"
+            )
+        if self._says_its_length:
             return
         # the first sample tells batches apart, and costs little
         self._repeats.add(digest_of_pair(pair if samples_in(pair) is None else rows_of(pair, slice(0, 1))))
-        batches = len(self._repeats)
         if batches >= MANY and self._repeats.rounds >= ROUNDS:
             raise ValueError(
                 f"data: its {batches} batches are {self._repeats.period} ones again and again, so that it seems never "
                 f"to end; {REMEDY}"
-            )
-        # each batch has one item of the dataset at least
-        if self._items is not None and batches > max(MANY, ROUNDS * self._items):
-            raise ValueError(
-                f"data: {batches} batches were read of a dataset of {self._items} items, so that it seems never to "
-                f"end; {REMEDY}"
             )
         if kept > MOST_OF_MEMORY * _memory():
             raise ValueError(

@@ -156,6 +156,11 @@ class EndlessSampler(Sampler):
             yield int(torch.randint(12, (1,), generator=generator))
 
 
+class SaysItsLength(Forever):
+    def __len__(self):
+        return len(self.batches)
+
+
 def batches_of(size):
     return list(zip(*(part.split(size) for part in samples()), strict=True))
 
@@ -165,6 +170,7 @@ ENDLESS = {
     "a generator that begins anew": lambda: iter(Forever(batches_of(2))),
     "one batch for ever": lambda: Forever(batches_of(12)),
     "two batches for ever": lambda: Forever(batches_of(6)),
+    "more batches than are said": lambda: SaysItsLength(batches_of(2)),
     "a sampler without an end": lambda: DataLoader(TensorDataset(*samples()), sampler=EndlessSampler()),
 }
 
