@@ -137,10 +137,10 @@ def what_levels_say(surfaces: Titled[Surface], high: float) -> str:
 
 
 def _what_parts_say(refined: Iterable[Surface]) -> str:
-    """On how many of the samples the shapes of surfaces were measured, for a caption; empty without a part."""
+    """Of how many samples the shapes of surfaces are, for a caption; empty without a part."""
     parts = sorted({(s.part_samples, s.samples) for s in refined if s.part_samples})
     of_all = " and ".join(f"{part:,} of the {samples:,}" for part, samples in parts)
-    return f"Between them the shape is that of {of_all} samples, corrected. " if parts else ""
+    return f"Between the evaluated points the shape is that of {of_all} samples, corrected. " if parts else ""
 
 
 def holes(surfaces: Iterable[tuple[str, Surface | Line | Path]]) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as MapDataset
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import load_checkpoint, save_checkpoint
-from ncsam.datasets import Loaded, Split
+from ncsam.datasets import Loaded, Samples, Split
 from ncsam.dynamics import Recorder
 from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
@@ -154,10 +154,8 @@ def fit(
             0 if mixup_alpha is not None else alignment_batches,
         )
     # augmentation takes the images as they are stored
-    if isinstance(samples, Split) and augmentation is None:
-        samples = samples.normalized_once()
-    if isinstance(held_out_samples, Split):
-        held_out_samples = held_out_samples.normalized_once()
+    samples = _normalized_once(samples) if augmentation is None else samples
+    held_out_samples = _normalized_once(held_out_samples)
     share = Share.of(ranks, samples, labels.observed, labels.clean)
     share.check_steps(len(samples), batch_size)
     of_held_out = Share.of(ranks, held_out_samples, held_out_samples.targets)
@@ -197,6 +195,10 @@ def fit(
             save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
+
+
+def _normalized_once(samples: Samples) -> Samples:
+    return samples.normalized_once() if isinstance(samples, Split) else samples
 
 
 def _prepare(

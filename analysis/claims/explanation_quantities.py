@@ -101,6 +101,9 @@ REACH = Quantity(
 )
 
 
+AT_FIT = "memorized_at_fit"
+FITTED = f"runs that fit seven eighths of the right labels after their first epoch, and {NEW_INDEX}"
+LARGE = f"weight matrices of at least 32 eigenvalues that are not 0, and {NEW_INDEX}"
 EARLY = "mean over the first tenth of the epochs"
 PROBED_TRACE = 'training.probe_epochs in the first tenth, with training.probe_measures = ["trace"]'
 
@@ -109,11 +112,13 @@ def _of_early_training() -> dict[str, Quantity]:
     shares = {
         "early_memorized": f"wrong labels memorized, {EARLY}",
         "early_fitted": f"right labels fitted, {EARLY}",
-        "memorized_at_fit": "wrong labels memorized when seven eighths of the right labels are first fitted",
+        AT_FIT: "wrong labels memorized when seven eighths of the right labels are first fitted",
     }
     return {
         **{
-            name: Quantity(words, (name,), "share", margin=2 * POINT, needs=NEW_INDEX)
+            name: Quantity(
+                words, (name,), "share", margin=2 * POINT, needs=FITTED if name == AT_FIT else NEW_INDEX
+            )
             for name, words in shares.items()
         },
         "early_train_loss": Quantity(
@@ -133,7 +138,7 @@ def _of_early_training() -> dict[str, Quantity]:
 
 OF_WEIGHTS = {
     "weight_tail_index": Quantity(
-        "tail index of the weight matrices' spectra", ("weight_tail_index",), margin=0.1, needs=NEW_INDEX
+        "tail index of the weight matrices' spectra", ("weight_tail_index",), margin=0.1, needs=LARGE
     ),
     "weight_norm": Quantity(
         "norm of the weight matrices",
@@ -141,7 +146,7 @@ OF_WEIGHTS = {
         DECADES,
         of=log10,
         margin=DECADES_MARGIN,
-        needs=NEW_INDEX,
+        needs=LARGE,
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,20 +28,28 @@ def weight_columns(file: h5py.File) -> dict[str, float]:
     """
     found, squares = [], []
     for stored in file["weights"].values() if "weights" in file else ():
-        if stored.ndim < 2 or stored.dtype.kind != "f":
+        if stored.ndim < 2 or stored.dtype.kind != "f" or not stored.size:
             continue
         matrix = stored[()].astype(np.float64).reshape(len(stored), -1)
         if not np.isfinite(matrix).all():
             return dict.fromkeys(COLUMNS, math.nan)
-        eigenvalues = np.linalg.svd(matrix, compute_uv=False) ** 2
-        if math.isfinite(tail_index(eigenvalues)[0]):
-            found.append(tail_index(eigenvalues))
-            squares.append(eigenvalues.sum())
+        wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+        eigenvalues = np.linalg.eigvalsh(wide @ wide.T)
+        eigenvalues[eigenvalues < _rounding(matrix.shape, stored.dtype) * eigenvalues[-1]] = 0
+        estimate = tail_index(eigenvalues)
+        if math.isfinite(estimate[0]):
+            found.append(estimate)
+            squares.append((matrix**2).sum())
     if not found:
         return dict.fromkeys(COLUMNS, math.nan)
     indices, errors = np.transpose(found)
     numbers = indices.mean(), np.linalg.norm(errors) / len(errors), math.sqrt(sum(squares))
     return {name: float(number) for name, number in zip(COLUMNS, numbers, strict=True)}
+
+
+def _rounding(shape: tuple[int, ...], stored: np.dtype[Any]) -> float:
+    """The share of the largest eigenvalue below which others are rounding, of the stored weights or of the product."""
+    return float(max((np.finfo(stored).eps * max(shape)) ** 2, np.finfo(np.float64).eps * max(shape)))
 
 
 COLUMNS = ("weight_tail_index", "weight_tail_index_error", "weight_norm")

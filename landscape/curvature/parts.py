@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import VECTORS, TraceEstimate, trace
 from landscape.loss.objective import Objective
+from landscape.loss.one_model import check_one_model
 from landscape.loss.wrapped import of_objective
 from landscape.progress import Progress
 from landscape.results.fields import described
@@ -97,19 +98,18 @@ def curvature_parts_by_labels(
     """The parts of several cross-entropies of one model and the same inputs, which differ in the labels alone.
 
     Jacobian, uncertainty and Gauss-Newton matrix do not depend on the labels. They are measured once, and their
-    products are those of the first objective.
+    products are those of the first objective. An objective that has two names is measured once.
 
     Args:
         objectives: the losses by name.
         rtol, tol, max_products, seed, progress: as for `curvature_parts`.
 
     Raises:
-        ValueError: as for `curvature_parts`, or the objectives have other weights or inputs.
+        ValueError: as for `curvature_parts`, or the objectives are none, or have other models, weights or inputs.
     """
     asked = _Asked(rtol, tol, max_products, seed, progress)
-    first, *others = objectives.values()
-    _check_that_labels_differ_alone(first, others)
-    shared = _without_labels(first, asked)
+    _check_that_labels_differ_alone(objectives)
+    shared = _without_labels(next(iter(objectives.values())), asked)
     found: dict[Objective, CurvatureParts] = {}
     for objective in objectives.values():
         if objective not in found:
@@ -195,15 +195,18 @@ def _with_labels(objective: Objective, shared: _WithoutLabels, asked: _Asked) ->
     )
 
 
-def _check_that_labels_differ_alone(first: Objective, others: Sequence[Objective]) -> None:
-    for other in others:
-        of_both = ((first.theta, other.theta), (first.inputs, other.inputs))
-        if first.names != other.names or not all(
-            a.shape == b.shape and bool(torch.equal(a, b.to(a))) for a, b in of_both
+def _check_that_labels_differ_alone(objectives: Mapping[str, Objective]) -> None:
+    check_one_model(objectives)
+    for objective in objectives.values():
+        _check_that_it_is_cross_entropy(objective)
+    (first_name, first), *others = objectives.items()
+    for name, other in others:
+        if first.inputs.shape != other.inputs.shape or not torch.equal(
+            first.inputs, other.inputs.to(first.inputs)
         ):
             raise ValueError(
-                "objectives: must be losses of one model and the same inputs, which differ in the labels alone; "
-                "measure others by curvature_parts"
+                f"objectives: {name!r} has other inputs than {first_name!r}; the losses may differ in the labels "
+                "alone; measure others by curvature_parts"
             )
 
 

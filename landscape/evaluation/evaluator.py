@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_flatten
 from landscape.evaluation.batch_norm import BatchStatistics
 from landscape.evaluation.direct_pass import DirectPass
 from landscape.evaluation.losses import SUMS
-from landscape.evaluation.one_model import check_one_model
 from landscape.evaluation.prepared_pass import PreparedPass, combination
 from landscape.loss.batches import copied_to, samples_in
 from landscape.loss.objective import Objective
+from landscape.loss.one_model import check_one_model
 from landscape.loss.precision import full_float32
 from landscape.loss.wrapped import check_whole_vectors
 from landscape.results.fields import FloatArray

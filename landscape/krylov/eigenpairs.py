@@ -28,9 +28,9 @@ RANDOM_PART = 0.3
 A longer random vector finds more of the pairs that the start vectors miss, but the first pair converges later."""
 
 
-EVEN = 0.2
-"""The next block is the remainder as it stands if the remainder's smallest singular value exceeds this share of the
-largest. Its part in the basis, which is rounding, then grows at most by the inverse when columns get length 1."""
+LEAST_RATIO_OF_LENGTHS = 0.2
+"""A remainder whose smallest singular value exceeds this share of the largest is the next block as it stands. Columns
+are divided by their length, and so is the rounding that lies in the basis: here it grows at most five times."""
 
 RESIDUALS = 3.0
 """Error of a value, in residuals. Some eigenvalue lies within one residual (Weyl), but not always the wanted one: the
@@ -349,7 +349,7 @@ def _next_block(
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
-    if directions.shape[1] == width and bool((sizes > EVEN * sizes[0]).all() & there.all()):
+    if directions.shape[1] == width and bool((sizes > LEAST_RATIO_OF_LENGTHS * sizes[0]).all() & there.all()):
         return directions
     # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
     columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]

@@ -19,7 +19,7 @@ SHORTENED = 2**-0.5
 may be left in the rest (Daniel, Gragg, Kaufman and Stewart 1976)."""
 MOST_PASSES = 4
 
-EVEN = 1e-2
+LEAST_RATIO_OF_SQUARES = 1e-2
 """Columns of which the Gram matrix' smallest eigenvalue exceeds this share of the largest are made orthonormal in one
 pass: its rounding is at most ten times that of the columns, and averages out over their entries."""
 
@@ -108,7 +108,9 @@ def orthonormal(block: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
         inverse = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
         combine(block, axes * inverse)
         coupling = lengths.unsqueeze(1) * axes.T @ coupling
-        if bool((squares > 0.5).all() & (squares < 2).all()) or bool((squares > EVEN * squares[-1]).all()):
+        if bool((squares > 0.5).all() & (squares < 2).all()) or bool(
+            (squares > LEAST_RATIO_OF_SQUARES * squares[-1]).all()
+        ):
             break
     return block, coupling
 

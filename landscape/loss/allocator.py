@@ -6,6 +6,11 @@ import ctypes
 import sys
 from threading import Event
 
+from torch import Tensor
+
+LARGE = 10 * 2**20
+"""Bytes of weights below which nothing is given back: that takes milliseconds, as long as a small model's gradient."""
+
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
 M_MMAP_MAX = -4
@@ -36,14 +41,15 @@ def tune_allocator() -> bool:
     return took_effect
 
 
-def give_back_freed_memory() -> None:
-    """Gives memory that was freed back to the kernel.
+def give_back_freed_memory(weights: Tensor) -> None:
+    """Gives memory that was freed back to the kernel, if a vector as long as the weights is large and on the CPU.
 
     Gradients and products of a layer are freed one after the other, between others that stay. glibc keeps such gaps:
     after some products as much memory as the weights take. The call changes no setting. After `tune_allocator`, which
     asks for the opposite, nothing is given back.
     """
-    if sys.platform.startswith("linux") and not _keeps_freed_memory.is_set():
+    is_large = weights.device.type == "cpu" and weights.numel() * weights.itemsize >= LARGE
+    if is_large and sys.platform.startswith("linux") and not _keeps_freed_memory.is_set():
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)

@@ -74,5 +74,5 @@ class Gradients:
                     return found.detach()
 
                 loss += with_weights(self.model, variables, differentiated) * weight
-        give_back_freed_memory()
+        give_back_freed_memory(total)
         return loss, total

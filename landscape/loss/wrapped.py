@@ -22,19 +22,36 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
     should be numbers, and are none, are refused too. The function computes in all of float32, its own sums as well as
     the model. It raises ValueError if the model changes meanwhile.
     """
-
-    @wraps(function)
-    def checked(*arguments: P.args, **options: P.kwargs) -> Result:
-        for one in _objectives(arguments, options):
-            check_whole_vectors(one, function.__name__)
-        return computes(*arguments, **options)
-
-    computes = of_whole_or_sharded(function)
-    return checked
+    return _of_whole_vectors(of_whole_or_sharded(function))
 
 
 def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
     """The same for a function that takes models under FSDP2 too."""
+
+    @wraps(function)
+    def watched(*arguments: P.args, **options: P.kwargs) -> Result:
+        with same_function(_objectives(arguments, options)):
+            return function(*arguments, **options)
+
+    return _of_objectives(watched)
+
+
+def of_weights(function: Callable[P, Result]) -> Callable[P, Result]:
+    """The same as `of_objective` for a function of the weights alone, which runs no pass that the model could count."""
+    return _of_whole_vectors(_of_objectives(function))
+
+
+def _of_whole_vectors(function: Callable[P, Result]) -> Callable[P, Result]:
+    @wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> Result:
+        for one in _objectives(arguments, options):
+            check_whole_vectors(one, function.__name__)
+        return function(*arguments, **options)
+
+    return checked
+
+
+def _of_objectives(function: Callable[P, Result]) -> Callable[P, Result]:
     computes = with_plain_numbers(function)
 
     @wraps(function)
@@ -45,7 +62,7 @@ def of_whole_or_sharded(function: Callable[P, Result]) -> Callable[P, Result]:
                     f"objective: must be an Objective, got {type(one).__name__}; wrap it: "
                     "Objective(model, loss_fn, data)"
                 )
-        with full_float32(), same_function(_objectives(arguments, options)):
+        with full_float32():
             return computes(*arguments, **options)
 
     return checked

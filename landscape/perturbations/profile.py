@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.curvature.flatness import relative_flatness
-from landscape.evaluation.one_model import check_one_model
 from landscape.loss.objective import Objective
+from landscape.loss.one_model import check_one_model
 from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood, search

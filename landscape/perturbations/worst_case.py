@@ -171,7 +171,7 @@ def top_direction(objective: Objective, scale: Tensor | float, seed: int) -> Ten
     def product(block: Tensor) -> Tensor:
         image = hessian @ (block if isinstance(scale, float) else scale[:, None] * block)
         if not has_room:
-            give_back_freed_memory()
+            give_back_freed_memory(objective.theta)
         return image if isinstance(scale, float) else image.mul_(scale[:, None])
 
     scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)

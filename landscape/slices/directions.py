@@ -13,7 +13,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 from landscape.loss.weights import Weights, filter_norms
-from landscape.loss.wrapped import check_whole_vectors, of_objective
+from landscape.loss.wrapped import check_whole_vectors, of_objective, of_weights
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
@@ -39,7 +39,7 @@ class Directions(Result):
     orthogonalized: bool = described("the part of each along those before it was taken out", default=False)
 
 
-@of_objective
+@of_weights
 def filter_normalized_directions(
     objective: Objective, count: int = 2, *, seed: int = 0, one_dimensional: str = "zero"
 ) -> Directions:
@@ -61,7 +61,7 @@ def filter_normalized_directions(
     return random_directions(objective, count, seed=seed, one_dimensional=one_dimensional)
 
 
-@of_objective
+@of_weights
 def random_directions(
     objective: Objective,
     count: int = 2,
@@ -144,7 +144,7 @@ def gradient_direction(objective: Objective) -> Directions:
     return _directions(objective.gradient().unsqueeze(1), "gradient")
 
 
-@of_objective
+@of_weights
 def given_direction(objective: Objective, vector: Weights, kind: str = "given") -> Directions:
     """A direction from elsewhere, such as the perturbation of SAM or NCSAM on a batch.
 
@@ -159,7 +159,7 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
     return _directions(objective.flatten(vector).unsqueeze(1), kind)
 
 
-@of_objective
+@of_weights
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
     """The direction from the objective's weights to other weights, which lie at the multiple 1.
 

@@ -40,7 +40,8 @@ class Levels:
             multiples: (points, vectors + 1); the last column is the level.
             progress: called with the number of points done.
         """
-        return self._evaluators[int(multiples[0, -1])](multiples[:, :-1], progress)
+        (level,) = np.unique(multiples[:, -1])
+        return self._evaluators[int(level)](multiples[:, :-1], progress)
 
 
 def on_level(evaluate: Evaluate, level: int) -> Evaluate:

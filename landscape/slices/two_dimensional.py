@@ -119,8 +119,8 @@ def surfaces(
         tolerance: largest error of an interpolated value, relative to the range of all values.
         part: share of the samples, such as 1/8, that are drawn at random with the seed. The shape of an adaptive
             surface comes from this part, and some points on all samples correct it (`landscape.slices.two_levels`). The
-            tolerance is that of the surface of all samples. This pays if the part has some hundred samples and a point
-            on all samples takes longer than some 20 ms; with few samples it saves little.
+            tolerance is that of the surface of all samples; with a part of fewer than some 500 samples, errors exceed
+            it in some surfaces. This pays if a point on all samples takes longer than some 20 ms.
         batch_norm: `"eval"` uses BatchNorm's stored statistics at every point. `"recalibrate"` computes the statistics
             anew at each point, because moved weights make the stored ones wrong.
         calibration: inputs from which `"recalibrate"` computes the statistics; at most 2,048 inputs of the first

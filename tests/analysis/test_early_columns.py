@@ -83,6 +83,15 @@ def test_a_spectrum_without_a_tail_has_no_index():
     assert np.isnan(tail_index(np.r_[np.ones(10), np.zeros(90)])).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_matrix_of_low_rank_has_no_tail_but_rounding_and_so_no_index(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file["weights/low"] = (rng.normal(size=(64, 10)) @ rng.normal(size=(10, 64))).astype(dtype)
+        file["weights/empty"] = np.zeros((0, 5), dtype)
+        assert np.isnan(list(weight_columns(file).values())).all()
+
+
 def test_the_columns_are_of_the_matrices_that_are_large_enough(tmp_path):
     rng = np.random.default_rng(0)
     matrix, kernel = rng.normal(size=(32, 50)), rng.normal(size=(40, 5, 3, 3))

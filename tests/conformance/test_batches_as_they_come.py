@@ -6,9 +6,10 @@ from collections import OrderedDict, UserDict
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 from landscape import Objective
+from landscape.loss.endless import Repeats
 from tests.conformance.right import D, assert_right, network, samples
 
 cross_entropy = nn.functional.cross_entropy
@@ -155,6 +156,11 @@ class EndlessSampler(Sampler):
             yield int(torch.randint(12, (1,), generator=generator))
 
 
+class SaysItsLength(Forever):
+    def __len__(self):
+        return len(self.batches)
+
+
 def batches_of(size):
     return list(zip(*(part.split(size) for part in samples()), strict=True))
 
@@ -164,6 +170,7 @@ ENDLESS = {
     "a generator that begins anew": lambda: iter(Forever(batches_of(2))),
     "one batch for ever": lambda: Forever(batches_of(12)),
     "two batches for ever": lambda: Forever(batches_of(6)),
+    "more batches than are said": lambda: SaysItsLength(batches_of(2)),
     "a sampler without an end": lambda: DataLoader(TensorDataset(*samples()), sampler=EndlessSampler()),
 }
 
@@ -177,11 +184,61 @@ def test_data_that_never_end_are_refused_with_a_remedy(data, keep):
         Objective(network(), nn.CrossEntropyLoss(), ENDLESS[data](), keep=keep)
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [1, 2, 9])
 def test_data_that_hold_all_samples_several_times_and_end_are_read(rounds):
     objective = Objective(network(), nn.CrossEntropyLoss(), Forever(batches_of(2), rounds))
     assert objective.n_samples == 12 * rounds
     assert_right(objective, network(), samples())
+
+
+class RowsOfDocuments(Dataset):
+    """Items of several rows each, which the loader joins."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, item):
+        return tuple(part[4 * item : 4 * item + 4] for part in samples())
+
+
+class ByBudget(Sampler):
+    """Batches of items, of which nobody knows how many there will be."""
+
+    def __iter__(self):
+        yield from ([0], [1, 2])
+
+
+def joined(items):
+    return tuple(map(torch.cat, zip(*items, strict=True)))
+
+
+def test_a_loader_whose_items_hold_several_rows_is_read():
+    loader = DataLoader(RowsOfDocuments(), batch_sampler=ByBudget(), collate_fn=joined)
+    objective = Objective(network(), nn.CrossEntropyLoss(), loader)
+    assert_right(objective, network(), samples())
+
+
+def test_a_long_stream_of_few_different_rows_that_ends_is_read():
+    inputs, targets = samples()
+    rows = torch.randint(4, (1500,), generator=torch.Generator().manual_seed(0)).tolist()
+    stream = ((inputs[row : row + 1], targets[row : row + 1]) for row in rows)
+    assert Objective(network(), nn.CrossEntropyLoss(), stream).n_samples == 1500
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_period_of_digests_is_the_smallest_by_exhaustive_search(seed):
+    generator = torch.Generator().manual_seed(seed)
+    once = torch.randint(
+        2, (int(torch.randint(1, 6, (), generator=generator)),), generator=generator
+    ).tolist()
+    digests = (once * 9)[:-1] + torch.randint(2, (seed,), generator=generator).tolist()
+    repeats = Repeats()
+    for count, digest in enumerate(digests, 1):
+        repeats.add(digest)
+        period = next(
+            p for p in range(1, count + 1) if all(digests[i] == digests[i - p] for i in range(p, count))
+        )
+        assert (repeats.period, repeats.rounds) == (period, count // period)
 
 
 def drawn_for_ever():
@@ -191,8 +248,8 @@ def drawn_for_ever():
 
 
 def test_data_without_a_length_are_refused_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr("landscape.loss.endless._half_of_the_memory", lambda: 1e5)
-    with pytest.raises(ValueError, match=r"^data: its batches, which are kept, .* half of the memory"):
+    monkeypatch.setattr("landscape.loss.endless._memory", lambda: 1e5)
+    with pytest.raises(ValueError, match=r"^data: its batches, which are kept, .* most of the memory"):
         Objective(network(), nn.CrossEntropyLoss(), drawn_for_ever())
 
 

@@ -16,6 +16,7 @@ from landscape import (
     top_eigenvalues,
     trace,
 )
+from landscape.loss.same_function import same_function
 
 D = torch.float64
 cross_entropy = nn.CrossEntropyLoss()
@@ -272,6 +273,58 @@ def test_a_model_that_changes_while_it_is_measured_is_refused_and_one_that_only_
     measured(10**9)
     with pytest.raises(ValueError, match="^model: its outputs for the same samples .* this measure"):
         measured(last)
+
+
+class ChangesLate(nn.Module):
+    """A network whose outputs change after some passes."""
+
+    def __init__(self, passes, change, classes):
+        super().__init__()
+        self.network = nn.Linear(5, classes, dtype=D)
+        self.change, self.left = change, passes
+
+    def forward(self, x):
+        self.left -= 1
+        outputs = self.network(x)
+        return outputs if self.left > 0 else self.change(outputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "classes"),
+    [
+        # norm and sum stay
+        pytest.param(lambda outputs: outputs.flip(-1), 3, id="order of the classes"),
+        pytest.param(lambda outputs: outputs * 1.01, 50_000, id="size of many outputs"),
+    ],
+)
+def test_every_late_change_of_the_outputs_is_noticed(change, classes):
+    inputs, targets = samples()
+    objective = Objective(ChangesLate(14, change, classes), cross_entropy, (inputs, targets), linearize=False)
+    with pytest.raises(ValueError, match="^model: its outputs for the same samples"):
+        trace(objective, rtol=None, max_products=20)
+
+
+class CountsPasses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(5, 3, dtype=D)
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        self.passes += 1
+        return self.network(x)
+
+
+def test_a_measure_that_calls_others_looks_at_the_model_once_and_directions_do_not():
+    objective = Objective(CountsPasses(), cross_entropy, samples(), linearize=False)
+    passes = objective.model.passes
+    before = passes.item()
+    filter_normalized_directions(objective, 2)
+    assert passes.item() == before
+    with same_function([objective]):
+        before = passes.item()
+        with same_function([objective]):
+            assert passes.item() == before
 
 
 def test_reentrant_checkpoints_have_losses_and_are_refused_for_gradients_with_the_remedy():

@@ -106,9 +106,41 @@ def failures_on_one_rank(rank):
         except (FileNotFoundError, RuntimeError) as error:
             said[name] = f"{type(error).__name__}: {error}"
         files.is_lost = False
+    said[CHANGED] = what_is_said_of_a_change(rank)
     # the ranks are still in step
     said["afterward"] = objective.value()
     return said
+
+
+CHANGED = "a model that changes on rank 1"
+
+
+class Late(nn.Module):
+    """A model whose class scores change places after some passes."""
+
+    def __init__(self, passes):
+        super().__init__()
+        self.model, self.left = build("mlp")[0], passes
+
+    def forward(self, x):
+        self.left -= 1
+        return self.model(x) if self.left > 0 else self.model(x).flip(-1)
+
+
+def what_is_said_of_a_change(rank):
+    _, inputs, targets = build("mlp")
+    objective = Objective(
+        Late(12 if rank else 10**9),
+        cross_entropy,
+        (inputs, targets),
+        process_group=dist.group.WORLD,
+        linearize=False,
+    )
+    try:
+        trace(objective, rtol=None, max_products=12)
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def refusals_main(rank, port, folder):
@@ -145,6 +177,12 @@ def test_a_failure_on_one_rank_ends_the_measure_on_all_with_its_cause(measure, r
     assert first[measure].startswith("RuntimeError: rank 1 failed")
     assert "36.png" in first[measure]
     assert first["afterward"] == second["afterward"]
+
+
+def test_a_model_that_changes_on_one_rank_is_refused_on_all(refused):
+    first, second = (torch.load(refused / f"failures{rank}.pt")[CHANGED] for rank in range(2))
+    assert second.startswith("ValueError: model: its outputs for the same samples")
+    assert first.startswith("RuntimeError: rank 1 failed")
 
 
 def test_ranks_whose_models_differ_are_told_where(refused):

@@ -86,15 +86,32 @@ def test_parts_of_several_labels_are_those_of_each_alone_in_fewer_products(case)
     assert replace(together["clean"], products=alone["clean"].products) == alone["clean"]
 
 
-@pytest.mark.parametrize("part", ["inputs", "weights"])
-def test_parts_of_several_labels_need_the_same_inputs_and_weights(case, part):
-    model, inputs, targets = case
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("inputs", "'clean' has other inputs than 'observed'"),
+        ("weights", "'clean' is of another model or other weights than 'observed'"),
+        ("statistics", "'clean' is of another model or other weights than 'observed'"),
+        ("function", "'clean' is of another model or other weights than 'observed'"),
+    ],
+)
+def test_parts_of_several_labels_need_one_model_and_the_same_inputs(what, says):
+    model, inputs, targets = build("cnn-batchnorm-dropout")
     other = copy.deepcopy(model)
-    if part == "weights":
+    if what == "weights":
         nn.init.zeros_(next(other.parameters()))
+    elif what == "statistics":
+        other[1].running_var.mul_(4)
+    elif what == "function":
+        other[2] = nn.Tanh()
     objectives = {
         "observed": Objective(model, cross_entropy, (inputs, targets)),
-        "clean": Objective(other, cross_entropy, (inputs + (part == "inputs"), targets)),
+        "clean": Objective(other, cross_entropy, (inputs + (what == "inputs"), targets)),
     }
-    with pytest.raises(ValueError, match="^objectives: must be losses of one model"):
+    with pytest.raises(ValueError, match=f"^objectives: {says}"):
         curvature_parts_by_labels(objectives)
+
+
+def test_parts_of_no_labels_are_refused():
+    with pytest.raises(ValueError, match="^objectives: holds none"):
+        curvature_parts_by_labels({})

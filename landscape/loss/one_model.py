@@ -15,9 +15,15 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
     """Checks that the objectives are of one model at the same weights.
 
     Raises:
+        TypeError: the objectives are no mapping.
         ValueError: there is no objective, or models, weights, buffers, variables or the outputs for the first inputs
             differ.
     """
+    if not isinstance(objectives, Mapping):
+        raise TypeError(
+            f"objectives: must be objectives by name, such as {{'observed': objective}}, "
+            f"got {type(objectives).__name__}"
+        )
     if not objectives:
         raise ValueError("objectives: holds none")
     (first_name, first), *others = objectives.items()
