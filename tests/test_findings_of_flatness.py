@@ -151,7 +151,7 @@ def test_what_is_said_of_the_nine_cells_is_in_the_table():
     )
 
 
-def test_the_table_of_ten_methods_is_the_committed_one():
+def test_the_table_of_methods_is_the_committed_one():
     of_rates = table_named("flatness-results").query("noise_rate > 0").groupby("method", sort=False)
     rows = [
         f"| {method} | {' | '.join(f'{100 * a:.1f} / {s:.2f}' for a, s in zip(*pair, strict=True))} |"
@@ -162,7 +162,15 @@ def test_the_table_of_ten_methods_is_the_committed_one():
     assert section.splitlines()[2:] == rows
 
 
-def test_what_is_said_of_ten_methods_is_in_the_tables():
+def most_accurate(results):
+    return results["test_accuracy_mean"].unstack().idxmax()
+
+
+def flattest_by_true_labels(results):
+    return results["sharpness_clean_mean"].unstack().idxmin()
+
+
+def test_what_is_said_of_flat_methods_is_in_the_tables():
     verdicts = table_named("flatness-verdicts")
     assert set(verdicts["claim_verdict"]) == {"inconclusive"}
     of_claim = verdicts.set_index("effect")
@@ -175,9 +183,16 @@ def test_what_is_said_of_ten_methods_is_in_the_tables():
     intervals = [f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in (tau, given)]
     results = table_named("flatness-results").query("noise_rate > 0").set_index(["method", "noise_rate"])
     accuracy, sharpness = 100 * results["test_accuracy_mean"], results["sharpness_clean_mean"]
-    assert results["sharpness_observed_mean"].xs(0.4, level=1).idxmin() == "SAM, rho 0.5"
+    measured_alike = ["test_accuracy_mean", "sharpness_observed_mean", "sharpness_clean_mean"]
+    assert results.loc["SAM", measured_alike].equals(results.loc["SAM, rho 0.2", measured_alike])
+    of_rates = results["sharpness_observed_mean"].groupby("noise_rate").idxmin()
+    assert {rate for name, rate in of_rates if name == "SAM, rho 0.5"} == {0.2, 0.4}
+    best, flattest = (found(results) for found in (most_accurate, flattest_by_true_labels))
+    assert flattest[0.6] == "SAM, rho 0.5"
+    assert flattest[0.2] == best[0.2] == "NCSAM, opposite sign"
+    controls = verdicts[(verdicts["role"] == "control") & verdicts["p"].notna()]
+    nearest = controls.loc[controls["p"].idxmin()]
     lost = accuracy["SAM, rho 0.2"] - accuracy["SAM, rho 0.5"]
-    assert (sharpness["SAM, rho 0.5"] <= 1.2 * sharpness.groupby("noise_rate").min()).all()
     assert sharpness["SAM, rho 0.05"].gt(sharpness["SAM, rho 0.2"]).all()
     assert sharpness["SAM, rho 0.2"].gt(sharpness["SAM, rho 0.5"]).all()
     assert accuracy["SAM, rho 0.2"].gt(accuracy["SAM, rho 0.05"]).all()
@@ -192,9 +207,13 @@ def test_what_is_said_of_ten_methods_is_in_the_tables():
             "findings": (
                 f"accuracy is {intervals[0]}, with either labeling",
                 f"({intervals[1]})",
+                f"of the {len(controls)} controls that were measured",
+                "with a tau of {:.2f} [{:.2f}, {:.2f}] and a p of {:.3f}".format(
+                    *nearest[["estimate", "low", "high", "p"]]
+                ),
                 "is {:.0f}, {:.0f} and {:.0f} points less accurate".format(*lost),
                 f"At 60% it ends at {accuracy['SAM, rho 0.5', 0.6]:.1f}%",
-                f"are {times.min():.0f} to {times.max():.0f} times as sharp",
+                f"are {times.min():.1f} to {times.max():.1f} times as sharp",
             ),
             "answer": (
                 f"Kendall's tau is {intervals[0]} (L3)",
