@@ -127,7 +127,8 @@ def test_what_is_said_of_spectra_is_in_the_tables(cells):
                 f"and between {index[stays].min():.2f} and {index[stays].max():.2f} where wrong labels stay",
                 f"grows by {alone.loc[f'{NORM} {AGAINST}', 'estimate']:.2f} decades per 100%",
                 f"is {of_norm[0]} decades lower with redrawn labels",
-                f"({right_norm:.1f} with SAM) is as large as one with 15% of pair noise on digits ({wrong_norm:.1f} with SGD)",
+                f"({right_norm:.1f} with SAM) is as large as one with 15% of pair noise on digits ({wrong_norm:.1f} "
+                "with SGD)",
             )
         }
     )
