@@ -7,7 +7,7 @@ import pytest
 
 from tests.doc_pages import assert_said, page_named, sentences_of, table_named
 
-STUDIES = ("quick", "redrawn", "redrawn-cnn", "along", "sam-by-part", "trace-penalty")
+STUDIES = ("quick", "redrawn", "redrawn-cnn", "redrawn-resnet", "along", "sam-by-part", "trace-penalty")
 JUDGED = (
     "theory",
     "redrawn-cells",
