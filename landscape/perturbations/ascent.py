@@ -1,17 +1,15 @@
-"""The largest rise of a loss within a neighborhood of the weights, by ascents that say whether they converged."""
+"""An ascent to a largest rise of a loss within a neighborhood of the weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from landscape.loss.long_vectors import dot, norm
-from landscape.loss.objective import Objective
 from landscape.perturbations.secant_model import SecantModel
 
 NORMS = ("l2", "linf")
@@ -25,8 +23,6 @@ INSIDE = 1e-3
 """A point nearer than this share of the radius to the border, or to the center, counts as lying on it."""
 SHORTER = 4.0
 """The step after a step down is shorter by this factor."""
-LEAST_VECTORS = 3
-"""Vectors that are held between gradients at least: the highest point, that of all ascents, and a direction."""
 
 
 @dataclass(frozen=True)
@@ -244,157 +240,3 @@ def _downward_curvature(best: _Visit, trial: _Visit) -> float:
     step = trial.offset - best.offset
     length = float(step @ step)
     return float((best.gradient - trial.gradient) @ step) / length if length > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Search:
-    """Ascents from several starts.
-
-    Attributes:
-        ascents: the ascents; that from the gradient's direction is the first. Only the highest keeps its offset.
-        center: the loss at the weights.
-        tol: relative accuracy that was asked for.
-        rounding: the largest difference of two losses that rounding alone can give.
-    """
-
-    ascents: list[Ascent]
-    center: Tensor
-    tol: float
-    rounding: float
-
-    def joined(self, ascent: Ascent, *, is_first: bool = False) -> Search:
-        """The same with one more ascent."""
-        ascents = [ascent, *self.ascents] if is_first else [*self.ascents, ascent]
-        highest = replace(self, ascents=ascents).highest
-        nothing = ascent.offset.new_empty(0)
-        return replace(
-            self, ascents=[each if each is highest else replace(each, offset=nothing) for each in ascents]
-        )
-
-    @property
-    def highest(self) -> Ascent:
-        """The ascent with the largest rise. An ascent that met a NaN comes first."""
-        return max(self.ascents, key=lambda each: math.inf if math.isnan(each.rise) else each.rise)
-
-    @property
-    def spread(self) -> float:
-        """Difference of the two highest rises, as a share of the highest; NaN for one ascent."""
-        if len(self.ascents) < 2:
-            return math.nan
-        second, first = sorted(each.rise for each in self.ascents)[-2:]
-        return 0.0 if first - second <= self.rounding else (first - second) / first
-
-    @property
-    def converged(self) -> bool:
-        """Whether the highest point is stationary, and another ascent came within `tol` of its height."""
-        return self.highest.is_stationary and self.spread <= self.tol
-
-
-def search(
-    objective: Objective,
-    neighborhood: Neighborhood,
-    *,
-    steps: int,
-    restarts: int,
-    tol: float,
-    seed: int,
-    directions: Callable[[], Tensor],
-    known: tuple[Tensor, Tensor] | None = None,
-    spend: Callable[[int], None] = lambda _: None,
-) -> Search:
-    """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
-
-    Loss landscapes have several maxima on the border. The maxima to which the gradient and random starts lead are often
-    not the highest. So both signs of each given direction are always starts. Afterward, random starts alternate with
-    starts that lie 45 degrees away from the highest point. If such a start leads back, the highest point is confirmed.
-    If it leads higher, the search continues from there (basin hopping, Wales and Doye 1997).
-
-    Args:
-        objective: its loss is maximized.
-        neighborhood: a neighborhood of its weights.
-        steps: largest number of gradients in an ascent.
-        restarts: largest number of random starts.
-        tol: see `ascend`. Two heights agree if they differ by at most this share.
-        seed: seed of the random starts.
-        directions: gives directions of u, such as top eigenvectors, (n, k); called if the gradient is finite.
-        known: the loss and the gradient (n,) at the weights, where the caller has them.
-        spend: called with the number of gradients after each.
-
-    Raises:
-        ValueError: the vectors of an ascent do not fit into the memory budget.
-    """
-    objective.memory.check_room(LEAST_VECTORS, what := "a search for the sharpness")
-    points = remembered_points(objective)
-    center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
-    rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
-    columns = list(directions().to(objective.theta).T) if is_finite else []
-
-    def visit(offset: Tensor) -> tuple[float, Tensor]:
-        # the weights may take the place of the offset, so that no vector more is held
-        in_place = points == 0 and isinstance(neighborhood.scale, float)
-        weights = offset.add_(objective.theta) if in_place else neighborhood.weights(objective.theta, offset)
-        loss, gradient = objective.value_and_gradient(weights)
-        if in_place:
-            offset.sub_(objective.theta)
-        spend(1)
-        return float(loss - center), neighborhood.slope(gradient)
-
-    climb = partial(
-        ascend,
-        visit,
-        slope,
-        neighborhood=neighborhood,
-        steps=steps,
-        tol=tol,
-        rounding=rounding,
-        points=points,
-    )
-    result = Search([], center, tol, rounding)
-    with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points, LEAST_VECTORS, what):
-        while columns:
-            result = result.joined(climb(lambda: neighborhood.border(columns[0])))
-            result = result.joined(climb(lambda: neighborhood.border(columns.pop(0)).neg_()))
-        result = result.joined(climb(lambda: neighborhood.border(slope.at_center())), is_first=True)
-        generator = torch.Generator(objective.device).manual_seed(seed)
-        for index in range(restarts):
-            if not math.isfinite(result.highest.rise) or (result.converged and len(result.ascents) > 1):
-                break
-            near = result.highest.offset if index % 2 == 0 else None
-            result = result.joined(
-                climb(partial(_random_start, objective.theta, neighborhood, near, generator))
-            )
-    return result
-
-
-def remembered_points(objective: Objective) -> int:
-    """How many points of an ascent are remembered: 0 where the memory budget has no room for 3."""
-    vectors = objective.memory.budget // objective.memory.vector - 1 - LEAST_VECTORS
-    points = min(MOST_POINTS, vectors // 2)
-    return points if points >= 3 else 0
-
-
-def _at_center(
-    objective: Objective,
-    neighborhood: Neighborhood,
-    known: tuple[Tensor, Tensor] | None,
-    *,
-    holds_slope: bool,
-) -> tuple[Tensor, Slope, bool]:
-    """The loss at the center, its slope, and whether that is finite. A slope that is not held is computed anew."""
-    center, gradient = known or objective.value_and_gradient()
-    slope = neighborhood.slope(gradient if known is None else gradient.clone())
-    is_finite, gain = bool(slope.isfinite().all()), neighborhood.gain(slope)
-    if holds_slope:
-        return center, Slope(lambda: slope, gain), is_finite
-    return center, Slope(lambda: neighborhood.slope(objective.gradient()), gain), is_finite
-
-
-def _random_start(
-    theta: Tensor, neighborhood: Neighborhood, near: Tensor | None, generator: torch.Generator
-) -> Tensor:
-    start = torch.randn(len(theta), dtype=theta.dtype, device=theta.device, generator=generator)
-    start = neighborhood.border(start, out=start)
-    if near is not None and bool(near.any()):
-        # random directions of many weights are orthogonal, so that the sum lies halfway
-        start = neighborhood.border(start.add_(neighborhood.border(near)), out=start)
-    return start

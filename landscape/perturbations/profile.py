@@ -17,10 +17,11 @@ from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
-from landscape.perturbations.ascent import Neighborhood, search
+from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_and_draws, mean_rises
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
+from landscape.perturbations.search import search
 from landscape.perturbations.worst_case import check_ascent, top_direction
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field

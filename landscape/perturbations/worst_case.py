@@ -16,8 +16,9 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
-from landscape.perturbations.ascent import NORMS, Neighborhood, remembered_points, search
+from landscape.perturbations.ascent import NORMS, Neighborhood
 from landscape.perturbations.relative_scale import scale_of
+from landscape.perturbations.search import remembered_points, search
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -88,9 +89,9 @@ def sharpness(
 ) -> Sharpness:
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
-    Ascents (`landscape/perturbations/ascent.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
+    Ascents (`landscape/perturbations/search.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
     ball), from the top eigenvector of the Hessian in both directions, and from random points, until the highest point
-    is found twice within `tol`. The result says whether it was found twice, and how much the gradient at the highest
+    is found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found twice, and how much the gradient at the highest
     point still promises. A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and
     `converged` says that more of the same search does not raise it.
 

@@ -196,7 +196,7 @@ def test_a_trace_by_the_help_of_a_part_is_that_of_all_samples_within_its_error(m
     [
         (cross_entropy, {"part": 1.0}, "part: must be a share"),
         (cross_entropy, {"part": 0.5, "method": "hutch++"}, "part: goes with"),
-        (cross_entropy, {"part": 0.5, "method": "pyhessian"}, "part: PyHessian"),
+        (cross_entropy, {"part": 0.5, "method": "pyhessian"}, "part, goal: PyHessian"),
         (nn.CrossEntropyLoss(reduction="sum"), {"part": 0.5}, "part: the loss is a sum"),
     ],
     ids=["all samples", "Hutch++", "PyHessian", "sum"],
