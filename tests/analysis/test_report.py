@@ -127,7 +127,7 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
 def test_claims_are_listed_without_any_results(capsys):
     assert cli.main(["claims", "--list"]) == 0
     shown = capsys.readouterr().out
-    assert re.findall(r"^([A-Z]\d+) ", shown, flags=re.M) == list(CLAIMS)
+    assert re.findall(r"^([A-Z]\d+) +", shown, flags=re.M) == list(CLAIMS)
 
 
 def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, capsys, monkeypatch):
