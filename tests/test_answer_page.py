@@ -109,6 +109,24 @@ def test_the_cnn_s_numbers(page):
     assert fixed["jacobian_trace_observed_mean"] < clean["jacobian_trace_observed_mean"]
 
 
+def test_the_resnet_s_numbers(page):
+    effects = table_named("redrawn-resnet-verdicts").set_index("effect")["estimate"]
+    jacobian, accuracy, eigenvalue = (
+        effects[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0"]
+        for measure, sign in (
+            ("tr J^T J, observed labels", "<"),
+            ("clean test accuracy, last epoch", ">"),
+            ("top eigenvalue, observed labels", "<"),
+        )
+    )
+    assert f"on photographs {-jacobian:.2f} decades and {100 * accuracy:.0f} points" in page
+    assert (
+        f"tr JᵀJ {jacobian:+.2f} decades, accuracy {100 * accuracy:+.0f} points, "
+        f"top eigenvalue {eigenvalue:+.2f} decades" in page
+    )
+    assert f"is {10**eigenvalue:.0f} times ({eigenvalue:.2f} decades) smaller" in page
+
+
 @pytest.mark.parametrize(
     ("effect", "verdict", "words"),
     [

@@ -180,7 +180,7 @@ def test_the_readmes_sentences_rest_on_verdicts_of_the_tables(readme, study, eff
         assert shown in readme, shown
 
 
-@pytest.mark.parametrize("study", ["redrawn", "redrawn-cnn"])
+@pytest.mark.parametrize("study", ["redrawn", "redrawn-cnn", "redrawn-resnet"])
 def test_redrawn_labels_stand_supported(study):
     verdicts = table(study, "verdicts")
     assert set(verdicts.loc[verdicts["claim"] == "F1", "claim_verdict"]) == {"supported in these cells"}
@@ -218,6 +218,39 @@ def test_what_is_said_of_the_cnn_is_in_its_table():
         f"memorized {fixed['memorized_mean']:.0%} of the wrong labels",
         f"MLP {of_mlp.loc[('symmetric', 0.4, 'SGD'), 'memorized_mean']:.0%} of them",
         f"tr JᵀJ is {traces[0]} at 40% and {traces[1]} without",
+    ):
+        assert words in page, words
+
+
+def test_what_is_said_of_the_resnet_is_in_its_table():
+    page = sentences_of("findings")
+    verdicts = table("redrawn-resnet", "verdicts").set_index("effect")
+    results = table("redrawn-resnet", "results").set_index(["noise_kind", "noise_rate"])
+    clean, fixed = (results.loc[("symmetric", rate)] for rate in (0.0, 0.4))
+    fresh = results.loc[("symmetric, redrawn each step", 0.4)]
+    jacobian, sharpness, accuracy, eigenvalue, gauss_newton, functional = (
+        verdicts.loc[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0", "estimate"]
+        for measure, sign in (
+            ("tr J^T J, observed labels", "<"),
+            ("sharpness elementwise, true labels", "<"),
+            ("clean test accuracy, last epoch", ">"),
+            ("top eigenvalue, observed labels", "<"),
+            ("trace of the Gauss-Newton matrix, observed labels", "<"),
+            ("norm of the functional Hessian, observed labels", "<"),
+        )
+    )
+    shares = [f"{100 * run['test_accuracy_mean']:.0f}%" for run in (fresh, fixed)]
+    traces = [f"{run['jacobian_trace_observed_mean']:,.0f}" for run in (fixed, clean)]
+    unsure = [run["uncertainty_observed_mean"] for run in (fixed, fresh)]
+    for words in (
+        f"a tr JᵀJ {-jacobian:.2f} decades below that of fixed ones, relative sharpness {-sharpness:.2f} decades "
+        f"below, and an accuracy {100 * accuracy:.0f} points higher ({shares[0]} and {shares[1]};",
+        f"{eigenvalue:.2f} decades *higher*, the Gauss-Newton trace {gauss_newton:.2f}, the functional norm "
+        f"{functional:.2f}",
+        f"wrong label that stays ({fixed['memorized_mean']:.0%})",
+        f"(uncertainty {unsure[0]:.3f} against {unsure[1]:.2f})",
+        f"by a factor of {10**eigenvalue:.0f}",
+        f"as clean ones do: {traces[0]} and {traces[1]}",
     ):
         assert words in page, words
 

@@ -91,9 +91,9 @@ def sharpness(
 
     Ascents (`landscape/perturbations/search.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
     ball), from the top eigenvector of the Hessian in both directions, and from random points, until the highest point
-    is found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found twice, and how much the gradient at the highest
-    point still promises. A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and
-    `converged` says that more of the same search does not raise it.
+    is found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found
+    twice, and how much the gradient at the highest point still promises. A search cannot exclude that it missed a
+    higher maximum. So the value is a lower bound, and `converged` says that more of the same search does not raise it.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
     Andriushchenko et al. 2023 (all three). Cost: 4 to 8 starts of some 10 gradients each for most trained networks.
