@@ -1,7 +1,6 @@
 """Lightning's Trainer with a method of the SAM family, and with a tracker, beside loops written by hand."""
 
-# before lightning, which imports torchvision; a spawned rank imports this module, and not conftest.py
-import tests.clients.without_cuda  # noqa: F401  # isort: skip
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from landscape.tracking.lightning import LightningTracker
 from ncsam import ASAM, GSAM, NCSAM, SAM
 from ncsam.integrations.lightning import SharpnessAware, computed_by_the_loop
 from tests.clients.quiet_trainer import quiet_trainer
+from tests.clients.without_cuda import LIBRARY
 
 METHODS = {
     "sam": (SAM, {"rho": 0.3}),
@@ -143,6 +143,11 @@ def test_every_pass_runs_in_bfloat16(tmp_path):
         assert_same(module, by_hand("sam")[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(
+    LIBRARY is not None and find_spec("torchvision") is not None,
+    reason="a spawned rank imports Lightning, and with it torchvision, before this module, and so needs a torchvision "
+    "without CUDA beside a torch without",
+)
 @pytest.mark.parametrize("name", ["sam", "gsam"])
 def test_two_ranks_train_on_the_mean_of_their_gradients(name, tmp_path):
     module = Classifier(name)
