@@ -137,7 +137,7 @@ def what_levels_say(surfaces: Titled[Surface], high: float) -> str:
 
 
 def _what_parts_say(refined: Iterable[Surface]) -> str:
-    """Of how many samples the shapes of surfaces are, for a caption; empty without a part."""
+    """The words of a caption that say how many samples gave a surface its shape; empty without a part."""
     parts = sorted({(s.part_samples, s.samples) for s in refined if s.part_samples})
     of_all = " and ".join(f"{part:,} of the {samples:,}" for part, samples in parts)
     return f"Between the evaluated points the shape is that of {of_all} samples, corrected. " if parts else ""

@@ -21,6 +21,15 @@ def table_named(name):
     return pd.read_csv(DOCS / f"tables/{name}.csv")
 
 
+def redrawn_less_fixed(study, *measures):
+    """What SGD's redrawn labels change against fixed ones in these measures, from a study's table of verdicts."""
+    estimates = table_named(f"{study}-verdicts").set_index("effect")["estimate"]
+    signs = {measure: ">" if "accuracy" in measure else "<" for measure in measures}
+    return [
+        estimates[f"{name}, SGD: redrawn labels less fixed ones {sign} 0"] for name, sign in signs.items()
+    ]
+
+
 def rows_under(page, heading):
     """Header and rows of the first table below a bold heading."""
     lines = page.split(f"**{heading}**")[1].splitlines()

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.doc_pages import sentences_of, table_named
+from tests.doc_pages import redrawn_less_fixed, sentences_of, table_named
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,10 @@ def test_what_is_said_of_the_quick_study(page, effects):
 
 
 def test_the_cnn_s_numbers(page):
-    effects = table_named("redrawn-cnn-verdicts").set_index("effect")["estimate"]
     results = table_named("redrawn-cnn-results").set_index(["noise_kind", "noise_rate", "method"])
-    jacobian = effects["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
-    accuracy = effects["clean test accuracy, last epoch, SGD: redrawn labels less fixed ones > 0"]
+    jacobian, accuracy = redrawn_less_fixed(
+        "redrawn-cnn", "tr J^T J, observed labels", "clean test accuracy, last epoch"
+    )
     clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
     assert f"In a CNN the gap is {-jacobian:.2f} decades and {100 * accuracy:.0f} points" in page
     assert f"tr JᵀJ {jacobian:+.2f} decades, accuracy {100 * accuracy:+.0f} points" in page
@@ -110,14 +110,11 @@ def test_the_cnn_s_numbers(page):
 
 
 def test_the_resnet_s_numbers(page):
-    effects = table_named("redrawn-resnet-verdicts").set_index("effect")["estimate"]
-    jacobian, accuracy, eigenvalue = (
-        effects[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0"]
-        for measure, sign in (
-            ("tr J^T J, observed labels", "<"),
-            ("clean test accuracy, last epoch", ">"),
-            ("top eigenvalue, observed labels", "<"),
-        )
+    jacobian, accuracy, eigenvalue = redrawn_less_fixed(
+        "redrawn-resnet",
+        "tr J^T J, observed labels",
+        "clean test accuracy, last epoch",
+        "top eigenvalue, observed labels",
     )
     assert f"on photographs {-jacobian:.2f} decades and {100 * accuracy:.0f} points" in page
     assert (

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from tests.doc_pages import assert_said, page_named, sentences_of, table_named
+from tests.doc_pages import assert_said, page_named, redrawn_less_fixed, sentences_of, table_named
 
 STUDIES = ("quick", "redrawn", "redrawn-cnn", "redrawn-resnet", "along", "sam-by-part", "trace-penalty")
 JUDGED = (
@@ -188,18 +188,15 @@ def test_redrawn_labels_stand_supported(study):
 
 def test_what_is_said_of_the_cnn_is_in_its_table():
     page = sentences_of("findings")
-    effects = table("redrawn-cnn", "verdicts").set_index("effect")["estimate"]
     results = table("redrawn-cnn", "results").set_index(["noise_kind", "noise_rate", "method"])
     of_mlp = table("redrawn", "results").set_index(["noise_kind", "noise_rate", "method"])
     clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
     fresh = results.loc[("symmetric, redrawn each step", 0.4, "SGD")]
-    jacobian, sharpness, accuracy = (
-        effects[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0"]
-        for measure, sign in (
-            ("tr J^T J, observed labels", "<"),
-            ("sharpness elementwise, true labels", "<"),
-            ("clean test accuracy, last epoch", ">"),
-        )
+    jacobian, sharpness, accuracy = redrawn_less_fixed(
+        "redrawn-cnn",
+        "tr J^T J, observed labels",
+        "sharpness elementwise, true labels",
+        "clean test accuracy, last epoch",
     )
     with_sam = (
         table("redrawn-cnn", "verdicts")
@@ -224,20 +221,17 @@ def test_what_is_said_of_the_cnn_is_in_its_table():
 
 def test_what_is_said_of_the_resnet_is_in_its_table():
     page = sentences_of("findings")
-    verdicts = table("redrawn-resnet", "verdicts").set_index("effect")
     results = table("redrawn-resnet", "results").set_index(["noise_kind", "noise_rate"])
     clean, fixed = (results.loc[("symmetric", rate)] for rate in (0.0, 0.4))
     fresh = results.loc[("symmetric, redrawn each step", 0.4)]
-    jacobian, sharpness, accuracy, eigenvalue, gauss_newton, functional = (
-        verdicts.loc[f"{measure}, SGD: redrawn labels less fixed ones {sign} 0", "estimate"]
-        for measure, sign in (
-            ("tr J^T J, observed labels", "<"),
-            ("sharpness elementwise, true labels", "<"),
-            ("clean test accuracy, last epoch", ">"),
-            ("top eigenvalue, observed labels", "<"),
-            ("trace of the Gauss-Newton matrix, observed labels", "<"),
-            ("norm of the functional Hessian, observed labels", "<"),
-        )
+    jacobian, sharpness, accuracy, eigenvalue, gauss_newton, functional = redrawn_less_fixed(
+        "redrawn-resnet",
+        "tr J^T J, observed labels",
+        "sharpness elementwise, true labels",
+        "clean test accuracy, last epoch",
+        "top eigenvalue, observed labels",
+        "trace of the Gauss-Newton matrix, observed labels",
+        "norm of the functional Hessian, observed labels",
     )
     shares = [f"{100 * run['test_accuracy_mean']:.0f}%" for run in (fresh, fixed)]
     traces = [f"{run['jacobian_trace_observed_mean']:,.0f}" for run in (fixed, clean)]

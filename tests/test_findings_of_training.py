@@ -241,7 +241,7 @@ def test_what_is_said_of_damping_is_in_the_tables():
 
 
 def correlations(of_rate):
-    """Of the logarithms of tr J^T J and of uncertainty, and of what is memorized, over methods."""
+    """The correlations, over methods, of log tr J^T J, log uncertainty and the share that is memorized."""
     logs = np.log10(of_rate[["jacobian_trace_observed_mean", "uncertainty_observed_mean"]])
     return np.corrcoef([*logs.to_numpy().T, of_rate["memorized_mean"]])
 

@@ -101,7 +101,6 @@ REACH = Quantity(
 )
 
 
-AT_FIT = "memorized_at_fit"
 FITTED = f"runs that fit seven eighths of the right labels after their first epoch, and {NEW_INDEX}"
 LARGE = f"weight matrices of at least 32 eigenvalues that are not 0, and {NEW_INDEX}"
 EARLY = "mean over the first tenth of the epochs"
@@ -112,15 +111,19 @@ def _of_early_training() -> dict[str, Quantity]:
     shares = {
         "early_memorized": f"wrong labels memorized, {EARLY}",
         "early_fitted": f"right labels fitted, {EARLY}",
-        AT_FIT: "wrong labels memorized when seven eighths of the right labels are first fitted",
     }
     return {
         **{
-            name: Quantity(
-                words, (name,), "share", margin=2 * POINT, needs=FITTED if name == AT_FIT else NEW_INDEX
-            )
+            name: Quantity(words, (name,), "share", margin=2 * POINT, needs=NEW_INDEX)
             for name, words in shares.items()
         },
+        "memorized_at_fit": Quantity(
+            "wrong labels memorized when seven eighths of the right labels are first fitted",
+            ("memorized_at_fit",),
+            "share",
+            margin=2 * POINT,
+            needs=FITTED,
+        ),
         "early_train_loss": Quantity(
             f"training loss, {EARLY}", ("early_train_loss",), "nat", needs=NEW_INDEX
         ),

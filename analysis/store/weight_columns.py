@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+COLUMNS = ("weight_tail_index", "weight_tail_index_error", "weight_norm")
 TAIL_SHARE = 0.25
 """Share of the eigenvalues, the largest ones, that count as the tail."""
 FEWEST = 8
@@ -50,9 +51,6 @@ def weight_columns(file: h5py.File) -> dict[str, float]:
 def _rounding(shape: tuple[int, ...], stored: np.dtype[Any]) -> float:
     """The share of the largest eigenvalue below which others are rounding, of the stored weights or of the product."""
     return float(max((np.finfo(stored).eps * max(shape)) ** 2, np.finfo(np.float64).eps * max(shape)))
-
-
-COLUMNS = ("weight_tail_index", "weight_tail_index_error", "weight_norm")
 
 
 def tail_index(eigenvalues: NDArray[np.float64]) -> tuple[float, float]:

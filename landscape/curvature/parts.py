@@ -170,7 +170,6 @@ def _without_labels(objective: Objective, asked: _Asked) -> _WithoutLabels:
 
 def _with_labels(objective: Objective, shared: _WithoutLabels, asked: _Asked) -> CurvatureParts:
     """All parts, given those that no label enters."""
-    _check_that_it_is_cross_entropy(objective)
     # the trace is near 0, so that a relative accuracy of it makes no sense; only the norm is used
     size = trace(objective, matrix="functional", goal="norm", rtol=asked.rtol / 2, **asked.of_all)
     smallest = top_eigenvalues(
