@@ -8,15 +8,19 @@ one file for each family.
 
 from analysis.claims import (
     ablations,
+    alarm,
     explanations,
     generalization,
     label_mean,
     landscapes,
     mechanism,
     redraw,
+    regularizers,
     rivals,
     simulated_noise,
     theory,
+    width,
+    wrong_perturbations,
 )
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import (
@@ -60,9 +64,13 @@ _CLAIMS = [
     *ablations.CLAIMS,
     *rivals.CLAIMS,
     *explanations.CLAIMS,
+    *width.CLAIMS,
+    *regularizers.CLAIMS,
+    *alarm.CLAIMS,
     *redraw.CLAIMS,
     *simulated_noise.CLAIMS,
     *label_mean.CLAIMS,
+    *wrong_perturbations.CLAIMS,
 ]
 _FAMILIES = list(dict.fromkeys(claim.family for claim in _CLAIMS))
 for _claim in sorted(_CLAIMS, key=lambda claim: (_FAMILIES.index(claim.family), len(claim.id), claim.id)):

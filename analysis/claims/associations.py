@@ -11,7 +11,13 @@ from analysis.claims.coverage import coverage_of_all
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, cell_names, effect_of, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import Quantity, quantity
-from analysis.claims.variants import distinct_methods, family_of, hyperparameters_of
+from analysis.claims.variants import (
+    UNCHANGED,
+    changes,
+    distinct_methods,
+    family_of,
+    hyperparameters_of,
+)
 from analysis.statistics import conditional_information, rank_association
 
 TAU = "Kendall's tau"
@@ -111,8 +117,11 @@ class Information:
 
 
 def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """The runs with wrong labels that a comparison over methods may use: those with one training loss."""
+    """The runs with wrong labels that a comparison over methods may use: those with one training loss, and architecture
+    and training of their study.
+    """
     noisy = noisy_runs(table)
+    noisy = noisy[changes(noisy) == UNCHANGED]
     unchanged = (noisy["mixup"] == 0) & (noisy["label_smoothing"] == 0)
     noisy = noisy[(noisy["loss"] == "cross-entropy") & unchanged]
     for what in quantities:

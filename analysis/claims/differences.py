@@ -10,6 +10,8 @@ import pandas as pd
 from analysis.claims.coverage import Coverage, coverage, coverage_of_all
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import (
+    CLEAN,
+    NEEDS_CLEAN,
     SIGNS,
     Prediction,
     cell_names,
@@ -94,25 +96,37 @@ class Difference:
 
     The effect is the mean over cells of the mean difference in each cell. A test looks for differences of opposite
     signs between cells.
+
+    Attributes:
+        clean: whether the runs are those without wrong labels instead.
     """
 
     quantity: str
     more: Variant
     less: Variant
     sign: int
+    clean: bool = False
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
-        return f"{quantity(self.quantity).words}: {self.more.title} less {self.less.title} {SIGNS[self.sign]}"
+        where = CLEAN if self.clean else ""
+        return f"{quantity(self.quantity).words}{where}: {self.more.title} less {self.less.title} {SIGNS[self.sign]}"
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return f"{self.more.title} and {self.less.title} with the same wrong labels and seeds"
+        labels = (
+            "without wrong labels, with the same seeds"
+            if self.clean
+            else "with the same wrong labels and seeds"
+        )
+        return f"{self.more.title} and {self.less.title} {labels}"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
-        noisy = what.measured(noisy_runs(table))
+        noisy = what.measured(noisy_runs(table, clean=self.clean))
+        if self.clean and noisy.empty:
+            return not_measured(self, what.unit, NEEDS_CLEAN)
         runs = select_both(noisy, self.more, self.less)
         more, less = (
             Side(method.title, method, found, grid=noisy)
@@ -128,17 +142,19 @@ class Level:
     Attributes:
         method: method of the runs. None: the mean over all methods for each data set, noise and seed.
         non_inferior: whether the quantity may lie on the other side of zero by less than its margin.
+        clean: whether the runs are those without wrong labels instead.
     """
 
     quantity: str
     method: Variant | None
     sign: int
     non_inferior: bool = False
+    clean: bool = False
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
         what = quantity(self.quantity)
-        where = f", {self.method.title}" if self.method else ""
+        where = f", {self.method.title}{CLEAN if self.clean else ''}" if self.method else ""
         bound = (
             f"{SIGNS[self.sign][0]} {-self.sign * what.margin:g}" if self.non_inferior else SIGNS[self.sign]
         )
@@ -146,12 +162,14 @@ class Level:
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return f"{self.method.title if self.method else 'any method'} with wrong labels"
+        return f"{self.method.title if self.method else 'any method'} with{'out' if self.clean else ''} wrong labels"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over cells of the mean over seeds in each cell."""
         what = quantity(self.quantity)
-        noisy = what.measured(noisy_runs(table))
+        noisy = what.measured(noisy_runs(table, clean=self.clean))
+        if self.clean and noisy.empty:
+            return not_measured(self, what.unit, NEEDS_CLEAN)
         runs = noisy if self.method is None else select(noisy, self.method)
         needs = lacking(table, noisy, [what], *([(self.method, runs)] if self.method else []))
         needs = needs or what.lacks(runs)

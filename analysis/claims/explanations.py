@@ -5,8 +5,11 @@ from __future__ import annotations
 from analysis.claims.associations import Association
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference, Level
-from analysis.claims.explanation_quantities import register_explanation_quantities
+from analysis.claims.early_quantities import of_early_training
+from analysis.claims.quantities import register_quantity
 from analysis.claims.redraw import Redrawn
+from analysis.claims.sample_quantities import of_samples
+from analysis.claims.step_quantities import REACH, of_edges
 from analysis.claims.trends import Trend
 from analysis.claims.variants import (
     FISHER_PENALTY,
@@ -17,8 +20,16 @@ from analysis.claims.variants import (
     SAM,
     SGD,
 )
+from analysis.claims.weight_quantities import OF_WEIGHTS
 
-register_explanation_quantities()
+for _name, _quantity in {
+    **of_samples(),
+    "reach": REACH,
+    **of_edges(),
+    **of_early_training(),
+    **OF_WEIGHTS,
+}.items():
+    register_quantity(_name, _quantity)
 
 CLAIMS = (
     Claim(

@@ -20,7 +20,7 @@ from analysis.statistics import Finding
 from landscape.results.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
-NEEDS_NOISE = "runs with wrong labels"
+NEEDS_NOISE, NEEDS_CLEAN = "runs with wrong labels", "runs without wrong labels"
 NOISE = CELL[:3]
 """Columns that name a cell. The seeds of a cell repeat one measurement."""
 
@@ -70,9 +70,13 @@ def not_measured(prediction: Prediction, unit: str, needs: str) -> Effect:
     return Effect(name=prediction.describe(), predicted=prediction.sign, unit=unit, needs=needs)
 
 
-def noisy_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with wrong labels."""
-    return table[table["noise_rate"] > 0]
+CLEAN = ", without wrong labels"
+"""Ends the name of an effect that is about runs without wrong labels."""
+
+
+def noisy_runs(table: pd.DataFrame, *, clean: bool = False) -> pd.DataFrame:
+    """The runs with wrong labels, or those without."""
+    return table[table["noise_rate"] == 0] if clean else table[table["noise_rate"] > 0]
 
 
 def joined(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> pd.Series:

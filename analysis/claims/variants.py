@@ -25,6 +25,9 @@ SAME_NORM = 1.25
 REDRAWN = ", redrawn each step"
 """The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
 
+UNCHANGED = "[]"
+"""The text of the column `changed` of a method that trains as its study says."""
+
 CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
 """Runs with equal values in these columns are paired."""
 
@@ -41,6 +44,8 @@ class Variant:
         larger_radius: whether only runs count whose rho is larger than that of the method's chosen runs in the same
             cell.
         as_long_as: a variant; only runs count whose perturbations are as long as its perturbations with the same noise.
+        changed: the settings of architecture and training, such as `"training.weight_decay"`, in which the method
+            differs from its study. Runs with other changes are of another variant.
     """
 
     title: str
@@ -49,6 +54,7 @@ class Variant:
     loss: str = "cross-entropy"
     larger_radius: bool = False
     as_long_as: Variant | None = None
+    changed: tuple[str, ...] = ()
 
 
 SGD = Variant("SGD", "plain")
@@ -56,6 +62,11 @@ SLN = Variant("SGD, stochastic label noise", "plain", loss="sln")
 SAM = Variant("SAM", "sam")
 LARGER_SAM = Variant("SAM with a larger radius", "sam", larger_radius=True)
 ORACLE = Variant("SAM, oracle", "oracle-sam")
+CLEAN_SAM = Variant("SAM on rightly labeled samples", "clean-sam")
+CLEAN_PERTURBATION = Variant(
+    "SAM with the perturbation of rightly labeled samples", "clean-sam", {"descent": "all"}
+)
+WARMED_SAM = Variant("SAM with a warm-up", "sam", {"warmup": 0.25})
 JACOBIAN_SAM = Variant("J-SAM", "j-sam")
 LOGIT_SAM = Variant("L-SAM", "l-sam")
 FISHER_PENALTY = Variant("penalty on the Fisher trace", "fisher-penalty")
@@ -77,6 +88,7 @@ def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
     """The runs of a variant with its loss and any tuned hyper-parameters, without mixed or smoothed labels."""
     is_plain = (table["mixup"] == 0) & (table["label_smoothing"] == 0)
     named = table[(table["method_name"] == variant.name) & (table["loss"] == variant.loss) & is_plain]
+    named = named[changes(named) == json.dumps(sorted(variant.changed))]
     texts = named["hyperparameters"]
     is_variant = {text: _has_settings(variant, json.loads(text)) for text in texts.unique()}
     return named[texts.map(is_variant).astype(bool)]
@@ -96,6 +108,11 @@ def _has_settings(variant: Variant, settings: dict[str, Any]) -> bool:
         value is Parameter.empty or settings.get(name, defaults.get(name)) == value
         for name, value in wanted.items()
     )
+
+
+def changes(table: pd.DataFrame) -> pd.Series:
+    """The settings in which each run's method differs from its study, as JSON of a sorted list."""
+    return table["changed"] if "changed" in table else pd.Series(UNCHANGED, index=table.index)
 
 
 class AmbiguousError(ValueError):

@@ -14,7 +14,7 @@ from analysis.plan.choice import method_part
 from analysis.plan.data import observed_labels
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import final_runs
-from analysis.plan.study import Study
+from analysis.plan.study import ModelSettings, Study
 from landscape.evaluation.batch_norm import keeps_statistics
 from ncsam import METHODS, Dataset, build_method, build_model, predict
 
@@ -33,10 +33,42 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
     Raises:
         StudyError: a setting does not fit the data; the message names the field.
     """
+    for settings in architectures(study):
+        _check_model(study, settings, dataset)
+    fraction = study.selection.validation_fraction
+    if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
+        raise StudyError(
+            f"selection.validation_fraction: {fraction} leaves one part of the training set empty"
+        )
+    trainings = [study.training_of(method) for method in study.methods]
+    if any(each.crop or each.flip or each.cutout for each in trainings) and len(dataset.input_shape) != 3:
+        raise StudyError(
+            f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
+        )
+    _check_methods(study, dataset)
+    for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
+        try:
+            labels = observed_labels(config, dataset, data_dir)
+            if study.noise.redraw == "step":
+                # human labels have no model from which labels could be drawn
+                labels.redrawn(torch.zeros(1, dtype=torch.int64), torch.Generator())
+        except (ValueError, TypeError, OSError) as error:
+            text = str(error)
+            raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
+
+
+def architectures(study: Study) -> list[ModelSettings]:
+    """The architectures that a study trains, without repetitions."""
+    found = {repr(settings): settings for settings in map(study.model_of, study.methods)}
+    return list(found.values())
+
+
+def _check_model(study: Study, settings: ModelSettings, dataset: Dataset) -> None:
+    """Raises StudyError for an architecture that does not fit the data, the memory or what is measured."""
     try:
-        _check_memory(study, dataset)
+        _check_memory(study, settings, dataset)
         model = build_model(
-            study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
+            settings.name, dataset.input_shape, dataset.num_classes, seed=0, **settings.options
         )
     except StudyError:
         raise
@@ -55,34 +87,12 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
     recalibrates = study.measure.surface_rates and study.measure.surface_batch_norm == "recalibrate"
     if recalibrates and not any(map(keeps_statistics, model.modules())):
         raise StudyError(
-            f"measure.surface_batch_norm: 'recalibrate' needs BatchNorm, and {study.model.name!r} has none; take "
-            "'eval'"
+            f"measure.surface_batch_norm: 'recalibrate' needs BatchNorm, and {settings.name!r} has none; take 'eval'"
         )
-    fraction = study.selection.validation_fraction
-    if not 1 <= round(fraction * len(dataset.train)) < len(dataset.train):
-        raise StudyError(
-            f"selection.validation_fraction: {fraction} leaves one part of the training set empty"
-        )
-    if (study.training.crop or study.training.flip or study.training.cutout) and len(
-        dataset.input_shape
-    ) != 3:
-        raise StudyError(
-            f"training.crop, flip, cutout: need images (channels, height, width), not shape {dataset.input_shape}"
-        )
-    _check_methods(study, dataset, model)
-    for config in {run.config.noise.rate: run.config for run in final_runs(study)}.values():
-        try:
-            labels = observed_labels(config, dataset, data_dir)
-            if study.noise.redraw == "step":
-                # human labels have no model from which labels could be drawn
-                labels.redrawn(torch.zeros(1, dtype=torch.int64), torch.Generator())
-        except (ValueError, TypeError, OSError) as error:
-            text = str(error)
-            raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
 
 
-def _check_methods(study: Study, dataset: Dataset, model: nn.Module) -> None:
-    """Raises StudyError for a method that cannot be trained on these inputs or with this model."""
+def _check_methods(study: Study, dataset: Dataset) -> None:
+    """Raises StudyError for a method that cannot be trained on these inputs or with its model."""
     pixels = dataset.train.pixels.dtype
     are_tokens = not pixels.is_floating_point and pixels != torch.uint8
     for place, method in enumerate(study.methods):
@@ -92,6 +102,10 @@ def _check_methods(study: Study, dataset: Dataset, model: nn.Module) -> None:
             raise StudyError(
                 f"methods[{place}].name: {method.name!r} mixes inputs, and tokens cannot be mixed; leave it out"
             )
+        settings = study.model_of(method)
+        model = build_model(
+            settings.name, dataset.input_shape, dataset.num_classes, seed=0, **settings.options
+        )
         try:
             build_method(
                 method.name,
@@ -120,10 +134,18 @@ class Memory:
 
 
 def memory_of_a_run(study: Study, dataset: Dataset) -> Memory:
-    """Forecasts the memory of training and measuring, from a model with shapes but no numbers."""
+    """Forecasts the memory of training and measuring the study's largest network."""
+    return max(
+        (_memory_of(study, settings, dataset) for settings in architectures(study)),
+        key=lambda memory: memory.bytes,
+    )
+
+
+def _memory_of(study: Study, settings: ModelSettings, dataset: Dataset) -> Memory:
+    # a model with shapes but no numbers
     with torch.device("meta"):
         model = build_model(
-            study.model.name, dataset.input_shape, dataset.num_classes, seed=0, **study.model.options
+            settings.name, dataset.input_shape, dataset.num_classes, seed=0, **settings.options
         )
     count = sum(parameter.numel() for parameter in model.parameters())
     data = sum(split.pixels.numel() * split.pixels.element_size() for split in (dataset.train, dataset.test))
@@ -131,12 +153,12 @@ def memory_of_a_run(study: Study, dataset: Dataset) -> Memory:
     return Memory(count, data + 4 * count * (COPIES_IN_TRAINING + 4 * study.measure.eigenvalues))
 
 
-def _check_memory(study: Study, dataset: Dataset) -> None:
-    needed = memory_of_a_run(study, dataset)
+def _check_memory(study: Study, settings: ModelSettings, dataset: Dataset) -> None:
+    needed = _memory_of(study, settings, dataset)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed.bytes > available:
         raise StudyError(
-            f"model: {study.model.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
+            f"model: {settings.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "
             f"{needed.bytes / 2**30:,.0f} GiB of memory, and there are {available / 2**30:.0f}: choose a smaller model "
             "or fewer measure.eigenvalues"
         )

@@ -106,6 +106,8 @@ def _check_titles(study: Study) -> None:
 
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     candidates = study.candidates(method)
+    if method.model:
+        check_model(study.model.name, study.model_of(method).options, f"{field}.model")
     check_method(field, method.name, method.options, [method_part(candidate) for candidate in candidates])
     _check_loss(f"{field}.loss", method, [loss_part(candidate) for candidate in candidates])
     if method.mixup is not None and (

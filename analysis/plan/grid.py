@@ -65,7 +65,7 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
 def _final_run(study: Study, rate: float, method: MethodSettings, seed: int) -> Run:
     config = RunConfig(
         purpose="final",
-        method=_run_method(method, study.candidates(method)),
+        method=_run_method(study, method, study.candidates(method)),
         seed=seed,
         measure=study.measure if study.measured else None,
         **_shared(study, rate, method),
@@ -78,7 +78,7 @@ def _selection_run(
 ) -> Run:
     config = RunConfig(
         purpose="selection",
-        method=_run_method(method, [candidate]),
+        method=_run_method(study, method, [candidate]),
         seed=seed,
         **_shared(study, rate, method),
     )
@@ -88,24 +88,23 @@ def _selection_run(
 
 def _shared(study: Study, rate: float, method: MethodSettings) -> dict[str, Any]:
     """The settings that all runs of a method at one noise rate share."""
-    epochs = method.epochs or study.training.epochs
     return {
         "study": study.name,
         "dataset": study.dataset,
         "train_samples": study.train_samples,
         "test_samples": study.test_samples,
         "image_size": study.image_size,
-        "model": study.model,
+        "model": study.model_of(method),
         "noise": RunNoise(
             kind=study.noise.kind, rate=rate, options=study.noise.options, redraw=study.noise.redraw
         ),
-        "training": study.training.model_copy(update={"epochs": epochs}),
+        "training": study.training_of(method),
         "selection": study.selection,
         "own_parts": sorted(study.own_parts.values()) or None,
     }
 
 
-def _run_method(method: MethodSettings, candidates: list[dict[str, Any]]) -> RunMethod:
+def _run_method(study: Study, method: MethodSettings, candidates: list[dict[str, Any]]) -> RunMethod:
     return RunMethod(
         label=method.title,
         name=method.name,
@@ -113,6 +112,7 @@ def _run_method(method: MethodSettings, candidates: list[dict[str, Any]]) -> Run
         candidates=candidates,
         loss=method.loss.fixed,
         mixup=method.mixup,
+        changed=study.changed_by(method),
     )
 
 

@@ -18,13 +18,13 @@ from ncsam.models import check_model_options
 from ncsam.options import Registry, check_names, quoted
 
 
-def check_model(name: str, options: dict[str, Any]) -> None:
+def check_model(name: str, options: dict[str, Any], field: str = "model") -> None:
     """Raises ValueError unless each option has the type of its default and a plausible size."""
-    with _within("model"):
+    with _within(field):
         check_model_options(name, options)
     for key, value in options.items():
         if isinstance(model_options(name)[key], float) and not 0 <= value < 1:
-            raise ValueError(f"model.{key}: must be a share from 0 to below 1, got {quoted(value)}")
+            raise ValueError(f"{field}.{key}: must be a share from 0 to below 1, got {quoted(value)}")
 
 
 def check_noise(kind: str, options: dict[str, Any]) -> None:

@@ -36,14 +36,19 @@ class RunNoise(Settings):
 
 
 class RunMethod(Settings):
-    """The method of one run. `candidates` are the hyper-parameters that may be chosen."""
+    """The method of one run. `candidates` are the hyper-parameters that may be chosen.
 
+    `changed` names the settings of architecture and training in which the method differs from its study.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("changed",)
     label: str
     name: str
     like: str | None
     candidates: list[dict[str, Any]]
     loss: LossSettings = LossSettings()
     mixup: float | None = None
+    changed: list[str] = Field(default_factory=list)
 
     @property
     def tuned(self) -> list[str]:

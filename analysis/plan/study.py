@@ -44,7 +44,7 @@ class Settings(BaseModel):
         defaults = type(self).model_fields
         values: dict[str, Any] = dumped(self)
         for name in self.later:
-            if getattr(self, name) == defaults[name].default:
+            if getattr(self, name) == defaults[name].get_default(call_default_factory=True):
                 values.pop(name, None)
         return values
 
@@ -169,6 +169,16 @@ class LossSettings(OpenSettings):
         return LossSettings.model_construct(name=self.name, transition=self.transition, **kept)
 
 
+class MethodTraining(Settings):
+    """What one method trains with in the place of the study's `training`, such as without weight decay."""
+
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    crop: Annotated[int, Field(ge=0, le=64)] | None = None
+    flip: bool | None = None
+    cutout: Annotated[int, Field(ge=0, le=1024)] | None = None
+
+
 class MethodSettings(OpenSettings):
     """A method of `ncsam.methods`. Further keys are hyper-parameters; a list holds candidates to choose from.
 
@@ -180,9 +190,12 @@ class MethodSettings(OpenSettings):
     methods differ only in the keys of this one.
 
     `epochs` takes the place of the study's, so that methods whose steps cost more gradients can have as many in all.
+
+    `model` and `training` take the place of single settings of the study, such as another width or weight decay.
+    Labels, order of samples, and first weights of equal networks stay those of the study's other methods.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("epochs",)
+    later: ClassVar[tuple[str, ...]] = ("epochs", "model", "training")
     name: str
     # without characters that the markup of terminals and figures would swallow
     label: Annotated[str, Field(max_length=64, pattern=r"^[^\[\]$\\\x00-\x1f]*$")] = ""
@@ -190,6 +203,8 @@ class MethodSettings(OpenSettings):
     loss: LossSettings = LossSettings()
     mixup: Positive | None = None
     epochs: Count | None = None
+    model: dict[str, Any] = {}
+    training: MethodTraining = MethodTraining()
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -295,6 +310,26 @@ class Study(Settings):
     @classmethod
     def _known(cls, value: str, about: ValidationInfo) -> str:
         return one_of_or_own(value, DATASETS, about.context)
+
+    def model_of(self, method: MethodSettings) -> ModelSettings:
+        """The architecture that a method trains."""
+        return self.model.model_copy(update=method.model)
+
+    def training_of(self, method: MethodSettings) -> TrainingSettings:
+        """The training of a method."""
+        changes = method.training.model_dump(exclude_none=True)
+        return self.training.model_copy(update={**changes, "epochs": method.epochs or self.training.epochs})
+
+    def changed_by(self, method: MethodSettings) -> list[str]:
+        """The settings of architecture and training in which a method differs from the study, but for its epochs."""
+        theirs = {"model": self.model.options, "training": self.training.model_dump()}
+        ours = {"model": method.model, "training": method.training.model_dump(exclude_none=True)}
+        return sorted(
+            f"{table}.{key}"
+            for table, changes in ours.items()
+            for key, value in changes.items()
+            if theirs[table].get(key) != value
+        )
 
     def candidates(self, method: MethodSettings) -> list[dict[str, Any]]:
         """The hyper-parameters that may be chosen for a method.

@@ -20,6 +20,7 @@ from analysis.store.folder import (
     read_tables,
     write_study,
 )
+from analysis.store.row import OWN_NUMBERS, Record, read_record, record_of, scalars
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,
@@ -42,17 +43,12 @@ from analysis.store.run_file import (
 )
 from analysis.store.sample_columns import OF_SAMPLES
 from analysis.store.table import (
-    OWN_NUMBERS,
-    Record,
     fingerprint,
     read_histories,
-    read_record,
     read_results,
     read_several_results,
     read_table,
-    record_of,
     run_files,
-    scalars,
     write_index,
 )
 

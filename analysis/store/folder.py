@@ -30,9 +30,10 @@ from analysis.store.files import (
     write_bytes,
     write_text,
 )
+from analysis.store.row import Record, read_record
 from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
 from analysis.store.safe_hdf5 import is_sealed
-from analysis.store.table import Record, read_record, read_table, run_files
+from analysis.store.table import read_table, run_files
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 from landscape.results.wording import percent
 from ncsam.seal import sealed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,198 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import pandas as pd
 
 import landscape
-from analysis.bound import bound_scalars
 from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
-from analysis.store.early_columns import early_columns
+from analysis.store.definitions import definitions
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
-from analysis.store.history_columns import history_columns
-from analysis.store.run_file import config_of, metrics_of, opened, read_history
-from analysis.store.safe_hdf5 import check_content, check_results, check_trusted, is_sealed
-from analysis.store.sample_columns import sample_columns
-from analysis.store.stability_edge import edge_columns
-from analysis.store.weight_columns import weight_columns
+from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_record
+from analysis.store.run_file import config_of, opened, read_history
+from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from ncsam.seal import sealed
-from ncsam.training import METRICS
-
-TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned")
-"""Columns of the table that hold words."""
-COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "label_smoothing"), *METRICS)
-"""Columns that every table has."""
-
-PLAIN = (int, float, bool, str, type(None))
-"""Types of a hyper-parameter's value."""
-OWN_NUMBERS = "own"
-"""Group of a run file that holds the numbers of the user's measures."""
-PARTS = (
-    "jacobian_trace",
-    "jacobian_top",
-    "uncertainty",
-    "gauss_newton_trace",
-    "functional_norm",
-    "functional_smallest",
-)
-"""Fields of the decomposed curvature that enter the table."""
-NOISE = {
-    "gradient_norm": ("gradient_noise/observed", "gradient_norm"),
-    "gradient_noise": ("gradient_noise/observed", "value"),
-    "gradient_noise_error": ("gradient_noise/observed", "standard_error"),
-}
-"""Column without its suffix -> (group, field)."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """The record of a finished run that its study keeps.
-
-    Attributes:
-        fingerprint: fingerprint of its configuration.
-        measured: name of a measure -> the version that took it; empty if the file does not say.
-        data: digest of its data; empty if the file is older than these digests.
-        row: its row of the table.
-        trained: number of its training samples.
-    """
-
-    fingerprint: str
-    measured: dict[str, int]
-    data: str
-    row: dict[str, Any]
-    trained: int
-
-
-def read_record(path: Path) -> Record:
-    """The record of a run file.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        BrokenFileError: the file is no whole run file.
-    """
-    with opened(path) as file:
-        check_results(file)
-        return record_of(file)
-
-
-def record_of(file: h5py.File) -> Record:
-    """The record of an open run file."""
-    check_content(file)
-    stored = config_of(file)
-    return Record(
-        stored.config.fingerprint,
-        {name: who.version for name, who in stored.measured_by.items()},
-        stored.data,
-        scalars_of(file),
-        len(file["labels/observed"]),
-    )
-
-
-def scalars(path: Path) -> dict[str, Any]:
-    """A run's row of the table."""
-    return read_record(path).row
-
-
-def scalars_of(file: h5py.File) -> dict[str, Any]:
-    """A run's row of the table, from its open file."""
-    stored = config_of(file)
-    history = metrics_of(file)
-    row: dict[str, Any] = stored.config.identity._asdict()
-    method = stored.config.method
-    row["method_name"] = method.name
-    row["loss"] = method.loss.name
-    row["label_smoothing"] = float(method.loss_options(stored.hyperparameters).get("label_smoothing", 0.0))
-    row["mixup"] = method.mixup or 0.0
-    row["candidates"] = len(method.candidates)
-    row["diverged"] = stored.diverged
-    row["epochs"] = stored.epochs
-    row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
-    row["tuned"] = json.dumps(method.tuned)
-    row.update(history_columns(history))
-    wrong = file["labels/clean"][()] != file["labels/observed"][()]
-    row["realised_noise_rate"], row["train_samples"] = float(wrong.mean()), len(wrong)
-    row.update(early_columns(history, row["realised_noise_rate"]))
-    row["classes"] = len(file["labels/transition"])
-    for loss in ("observed", "clean"):
-        row.update(_measured_scalars(file, loss))
-    for group in ("right", "wrong"):
-        row.update(
-            _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
-        )
-    row.update(_scalars(file, NOISE, "observed"))
-    row.update(edge_columns(stored, row))
-    row.update(sample_columns(file))
-    row.update(weight_columns(file))
-    row.update(bound_scalars(file))
-    row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
-    for name in TEXTS:
-        if not row[name].isprintable():
-            raise ValueError(f"{name} holds what cannot be printed")
-    _check_settings(row["hyperparameters"], row["tuned"])
-    return row
-
-
-def _check_settings(hyperparameters: str, tuned: str) -> None:
-    """Checks the two columns that hold JSON.
-
-    Raises:
-        ValueError: not plain values by name, or not names of some of these.
-    """
-    settings, names = json.loads(hyperparameters), json.loads(tuned)
-    if not isinstance(settings, dict) or not all(type(value) in PLAIN for value in settings.values()):
-        raise ValueError(f"hyperparameters holds {hyperparameters[:100]!r}")
-    if not isinstance(names, list) or not all(name in settings for name in names):
-        raise ValueError(f"tuned holds {tuned[:100]!r}")
-
-
-def _own_numbers(file: h5py.File) -> dict[str, float]:
-    """The columns that the user's measures fill."""
-    found = {}
-    for group in file[OWN_NUMBERS].values() if OWN_NUMBERS in file else ():
-        for name, value in zip(group["name"].asstr()[()], group["value"][()], strict=True):
-            if not name.isidentifier():
-                raise ValueError(f"{group.name} names a column {name!r}")
-            found[str(name)] = float(value)
-    return found
-
-
-def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
-    groups = {
-        "top_eigenvalue": (f"curvature/{loss}/top_eigenvalues", "values"),
-        "top_eigenvalue_residual": (f"curvature/{loss}/top_eigenvalues", "residuals"),
-        "top_eigenvalue_converged": (f"curvature/{loss}/top_eigenvalues", "converged"),
-        "trace": (f"curvature/{loss}/trace", "value"),
-        "trace_standard_error": (f"curvature/{loss}/trace", "standard_error"),
-        "trace_converged": (f"curvature/{loss}/trace", "converged"),
-        "sharpness": (f"sharpness/{loss}", "value"),
-        "sharpness_one_step": (f"sharpness/{loss}", "one_step"),
-        "sharpness_rho": (f"sharpness/{loss}", "rho"),
-        "sharpness_converged": (f"sharpness/{loss}", "converged"),
-        "sharpness_spread": (f"sharpness/{loss}", "spread"),
-        "sharpness_elementwise": (f"sharpness_elementwise/{loss}", "value"),
-        "sharpness_elementwise_converged": (f"sharpness_elementwise/{loss}", "converged"),
-        "sharpness_filter": (f"sharpness_filter/{loss}", "value"),
-        "sharpness_filter_converged": (f"sharpness_filter/{loss}", "converged"),
-        "relative_flatness": (f"flatness/{loss}", "value"),
-        "relative_flatness_converged": (f"flatness/{loss}", "converged"),
-        "critical_learning_rate": (f"critical_sharpness/{loss}", "learning_rate"),
-        "critical_learning_rate_found": (f"critical_sharpness/{loss}", "converged"),
-        **{name: (f"curvature/{loss}/parts", name) for name in PARTS},
-        **{f"{name}_converged": (f"curvature/{loss}/parts", "converged") for name in PARTS},
-    }
-    return _scalars(file, groups, loss)
-
-
-def _scalars(file: h5py.File, fields: dict[str, tuple[str, str]], suffix: str) -> dict[str, float]:
-    """Column without its suffix -> (group, field), as numbers; NaN where a file lacks it."""
-    return {
-        f"{name}_{suffix}": float(np.ravel(file[f"{group}/{field}"][()])[0])
-        if f"{group}/{field}" in file
-        else math.nan
-        for name, (group, field) in fields.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -251,6 +70,7 @@ def _write(root: Path, index: Index) -> None:
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
             file.attrs["fingerprint"] = index.fingerprint
+            file.attrs["definitions"] = definitions()
             # an attribute cannot hold thousands of paths
             file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
             for path in index.runs:
@@ -263,11 +83,12 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. A broken or changed index is made anew from the run files.
+    """The index of a study folder. It is made anew from the run files if it is broken or was changed, or if its columns
+    were computed in another way than now.
 
     Raises:
         FileNotFoundError: the folder or its index does not exist.
-        StoreError: the index is broken, and there is no run file from which a new one could be made.
+        StoreError: the index is not believed, and there is no run file from which a new one could be made.
     """
     path = root / "study.h5"
     if not (path.exists() or path.is_symlink()):
@@ -280,7 +101,7 @@ def read_index(root: Path) -> Index:
 
 
 def _believed(path: Path) -> Index:
-    """The content of an index, if the index is sealed, leads nowhere else, and has all columns."""
+    """The content of an index that is sealed, leads nowhere else, and has all columns as they are computed now."""
     if path.is_symlink() or not path.is_file():
         raise BrokenFileError(f"file: {path} is not a regular file")
     if not is_sealed(path):
@@ -292,13 +113,19 @@ def _believed(path: Path) -> Index:
             group, runs = file["table"], file["runs"].asstr()[()].tolist()
             columns = {name: _column(group[name], len(runs)) for name in json.loads(group.attrs["order"])}
             fingerprint = str(file.attrs["fingerprint"])
-        for pair in set(zip(columns["hyperparameters"], columns["tuned"], strict=True)) if runs else ():
-            _check_settings(*pair)
+            defined = str(file.attrs.get("definitions", ""))
+        settings = [columns[name] for name in ("hyperparameters", "tuned", "changed")] if runs else []
+        for texts in set(zip(*settings, strict=True)):
+            check_settings(*texts)
     except StoreError:
         raise
     except Exception as error:  # a broken file may raise anything
         words = " ".join(str(error).split())
         raise BrokenFileError(f"file: {path} is not a study's index: {words}") from error
+    if defined != definitions():
+        raise BrokenFileError(
+            f"file: {path} has columns that another version of ncsam computed in another way"
+        )
     missing = [name for name in COLUMNS if name not in columns] if runs else []
     if missing:
         raise BrokenFileError(f"file: {path} lacks the column {missing[0]!r}")

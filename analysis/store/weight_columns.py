@@ -1,4 +1,4 @@
-"""Columns of the table about the weights alone: the tails of weight matrices' spectra, and their norm."""
+"""Columns of the table about the weights alone: their number and norm, and the tails of weight matrices' spectra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEWEST = 8
 
 
 def weight_columns(file: h5py.File) -> dict[str, float]:
-    """Tail index and norm of the weight matrices that are large enough for a tail.
+    """The number of weights; tail index and norm of the weight matrices that are large enough for a tail.
 
     A matrix W has a row for each unit or channel; a kernel's other dimensions are its columns.
 
@@ -25,12 +25,24 @@ def weight_columns(file: h5py.File) -> dict[str, float]:
         weight_tail_index: mean over matrices of the `tail_index` of the eigenvalues of W W^T.
         weight_tail_index_error: its standard error, as for independent eigenvalues.
         weight_norm: Frobenius norm of these matrices together.
-        All are NaN if no matrix is large enough, or if a weight is not finite.
+        weight_count: entries of all weight matrices and kernels, also of small ones.
+        All but the last are NaN if no matrix is large enough, or if a weight is not finite.
     """
+    return {
+        **_of_large_matrices(file),
+        "weight_count": float(sum(stored.size for _, stored in matrices_of(file))),
+    }
+
+
+def matrices_of(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
+    """(name, weight matrix or kernel) of a run's network."""
+    stored = file["weights"].items() if "weights" in file else ()
+    return [(name, each) for name, each in stored if each.ndim > 1 and each.dtype.kind == "f" and each.size]
+
+
+def _of_large_matrices(file: h5py.File) -> dict[str, float]:
     found, squares = [], []
-    for stored in file["weights"].values() if "weights" in file else ():
-        if stored.ndim < 2 or stored.dtype.kind != "f" or not stored.size:
-            continue
+    for _, stored in matrices_of(file):
         matrix = stored[()].astype(np.float64).reshape(len(stored), -1)
         if not np.isfinite(matrix).all():
             return dict.fromkeys(COLUMNS, math.nan)
