@@ -64,7 +64,7 @@ class Sharpness(Result):
     )
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
-        "the highest point is stationary (gap at most tol^2) and another start, other than the opposite one, came within tol of it",
+        "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol",
         default=False,
     )
     offset: Tensor | None = described(
