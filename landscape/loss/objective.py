@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
 from landscape.loss.batches import Batch, copied_to, tensors_in
 from landscape.loss.checks import Linearize, check_settings
+from landscape.loss.complex_numbers import cast
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded
@@ -128,7 +129,7 @@ class Objective:
         self.model = measured_copy(model)
         self.exclusive = ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        self.model.to(dtype).requires_grad_(False)
+        cast(self.model, dtype).requires_grad_(False)
         state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
