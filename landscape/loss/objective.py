@@ -126,8 +126,7 @@ class Objective:
         check_settings(chunk_size, memory_budget, dtype, parameters, linearize)
         model = unwrapped(model)
         check_weights(model)
-        self.model = measured_copy(model)
-        self.exclusive = ThreadLock()
+        self.model, self.exclusive = measured_copy(model), ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         cast(self.model, dtype).requires_grad_(False)
         state = KeptState.of(self.model)
