@@ -151,6 +151,91 @@ def test_what_is_said_of_the_nine_cells_is_in_the_table():
     )
 
 
+def test_what_is_said_of_sharpness_measured_anew_is_in_the_table():
+    anew = table_named("sharpness-anew")
+    change = anew["anew"] / anew["before"] - 1
+    moved = change[change.abs() > 0.01]
+    assert (anew.loc[moved.index, "noise_rate"] > 0).sum() == 1
+    said = f"of its {len(anew)} means of sharpness"
+    assert_said(
+        {
+            "findings": (
+                said,
+                f"{len(moved)} moved by more than 1%, from {min(moved):.0%} to {max(moved):+.0%}",
+            )
+        }
+    )
+
+
+def test_what_is_said_of_the_four_landscape_studies_is_in_the_table():
+    verdicts = table_named("landscapes-verdicts")
+    effects = verdicts.set_index("effect")
+
+    def of(name, digits=2, sign=1):
+        estimate, *ends = sign * effects.loc[name, ["estimate", "low", "high"]]
+        return estimate, "[{:.{d}f}, {:.{d}f}]".format(*sorted(ends), d=digits)
+
+    grows = {
+        name: of(f"{name} against noise rate, SGD > 0")
+        for name in (
+            "top eigenvalue, observed labels",
+            "sharpness, observed labels",
+            "sharpness, true labels",
+            "tr J^T J, observed labels",
+            "largest eigenvalue of J^T J, observed labels",
+        )
+    }
+    eigenvalue, observed, true, jacobian, largest = grows.values()
+    uncertainty = of("uncertainty of the predictions, observed labels against noise rate, SGD > 0")[0]
+    relative = of(
+        "trace of the Gauss-Newton matrix to uncertainty, observed labels against noise rate, SGD > 0"
+    )[0]
+    falls = [of(f"sharpness, true labels against noise rate, {method} > 0")[0] for method in ("SAM", "NCSAM")]
+    flatter = of("sharpness, true labels: SAM less SGD < 0", sign=-1)
+    not_converged = effects.loc["sharpness, observed labels: SAM less SGD < 0"]
+    assert not_converged["not_converged"] == 1
+    of_ncsam = of("sharpness, true labels: NCSAM less SAM < 0", sign=-1)
+    ratios = [
+        of(f"{name}, ratio of true to observed labels: SAM less SGD > 0")
+        for name in ("top eigenvalue", "trace", "sharpness")
+    ]
+    over_methods = "{} with clean test accuracy, last epoch over methods, within noise rate{} < 0"
+    taus = [of(over_methods.format(f"sharpness, {labels} labels", "")) for labels in ("observed", "true")]
+    given = [
+        of(over_methods.format(f"sharpness, {labels} labels", ", given training loss"))[0]
+        for labels in ("observed", "true")
+    ]
+    functional = of(over_methods.format("norm of the functional Hessian, true labels", ""))
+    corrected = effects.loc[over_methods.format("norm of the functional Hessian, true labels", ""), "p"]
+    assert set(verdicts.query("claim == 'L1' and role == 'prediction'")["verdict"]) == {
+        "supported in these cells"
+    }
+    assert set(verdicts.query("claim == 'L3'")["claim_verdict"]) == {"inconclusive"}
+    assert_said(
+        {
+            "findings": (
+                f"top eigenvalue by {eigenvalue[0]:.2f} decades per 100% wrong labels {eigenvalue[1]}",
+                f"sharpness by {observed[0]:.2f} {observed[1]} with observed labels and {true[0]:.2f} {true[1]} with",
+                f"grows by {uncertainty:.2f} decades; tr JᵀJ grows by {jacobian[0]:.2f} {jacobian[1]}",
+                f"apart from constant ({largest[0]:.2f} [-0.12, 0.00])",
+                f"Gauss-Newton trace falls, by {-relative:.2f}",
+                "by {:.2f} and {:.2f} decades: they fit fewer".format(*(-each for each in falls)),
+                f"by {flatter[0]:.2f} decades {flatter[1]}, for cells",
+                f"as large ({not_converged['estimate']:.2f}",
+                f"flatter than SAM, by {of_ncsam[0]:.2f} decades {of_ncsam[1]}",
+                f"({ratios[0][0]:.2f} {ratios[0][1]})",
+                f"sharpness ({ratios[2][0]:.2f} {ratios[2][1]})",
+                f"tau is {taus[0][0]:.2f} {taus[0][1]} with observed and {taus[1][0]:.2f} {taus[1][1]} with true",
+                "({:+.2f} and {:+.2f})".format(*given),
+                f"({functional[0]:.2f} {functional[1]}; {corrected:.3f} after correction)",
+            ),
+            "answer": (f"{taus[1][0]:.2f} {taus[1][1]} over four studies",),
+        }
+    )
+    assert largest[1] == "[-0.12, -0.00]"
+    assert ratios[1][1] == "[-0.01, 0.01]"
+
+
 def test_the_table_of_methods_is_the_committed_one():
     of_rates = table_named("flatness-results").query("noise_rate > 0").groupby("method", sort=False)
     rows = [
