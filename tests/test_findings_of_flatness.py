@@ -167,73 +167,87 @@ def test_what_is_said_of_sharpness_measured_anew_is_in_the_table():
     )
 
 
-def test_what_is_said_of_the_four_landscape_studies_is_in_the_table():
-    verdicts = table_named("landscapes-verdicts")
-    effects = verdicts.set_index("effect")
+@pytest.fixture(scope="module")
+def landscapes():
+    return table_named("landscapes-verdicts").set_index("effect")
 
-    def of(name, digits=2, sign=1):
-        estimate, *ends = sign * effects.loc[name, ["estimate", "low", "high"]]
-        return estimate, "[{:.{d}f}, {:.{d}f}]".format(*sorted(ends), d=digits)
 
-    grows = {
-        name: of(f"{name} against noise rate, SGD > 0")
-        for name in (
-            "top eigenvalue, observed labels",
-            "sharpness, observed labels",
-            "sharpness, true labels",
-            "tr J^T J, observed labels",
-            "largest eigenvalue of J^T J, observed labels",
-        )
-    }
-    eigenvalue, observed, true, jacobian, largest = grows.values()
-    uncertainty = of("uncertainty of the predictions, observed labels against noise rate, SGD > 0")[0]
-    relative = of(
-        "trace of the Gauss-Newton matrix to uncertainty, observed labels against noise rate, SGD > 0"
-    )[0]
-    falls = [of(f"sharpness, true labels against noise rate, {method} > 0")[0] for method in ("SAM", "NCSAM")]
-    flatter = of("sharpness, true labels: SAM less SGD < 0", sign=-1)
-    not_converged = effects.loc["sharpness, observed labels: SAM less SGD < 0"]
-    assert not_converged["not_converged"] == 1
-    of_ncsam = of("sharpness, true labels: NCSAM less SAM < 0", sign=-1)
-    ratios = [
-        of(f"{name}, ratio of true to observed labels: SAM less SGD > 0")
-        for name in ("top eigenvalue", "trace", "sharpness")
-    ]
-    over_methods = "{} with clean test accuracy, last epoch over methods, within noise rate{} < 0"
-    taus = [of(over_methods.format(f"sharpness, {labels} labels", "")) for labels in ("observed", "true")]
-    given = [
-        of(over_methods.format(f"sharpness, {labels} labels", ", given training loss"))[0]
-        for labels in ("observed", "true")
-    ]
-    functional = of(over_methods.format("norm of the functional Hessian, true labels", ""))
-    corrected = effects.loc[over_methods.format("norm of the functional Hessian, true labels", ""), "p"]
-    assert set(verdicts.query("claim == 'L1' and role == 'prediction'")["verdict"]) == {
-        "supported in these cells"
-    }
-    assert set(verdicts.query("claim == 'L3'")["claim_verdict"]) == {"inconclusive"}
+def estimate_and_interval(effects, name, sign=1):
+    estimate, *ends = sign * effects.loc[name, ["estimate", "low", "high"]]
+    return f"{estimate:.2f} " + "[{:.2f}, {:.2f}]".format(*sorted(ends))
+
+
+def test_what_is_said_of_noise_in_the_four_landscape_studies_is_in_the_table(landscapes):
+    predicted = landscapes.query("claim == 'L1' and role == 'prediction'")
+    assert set(predicted["verdict"]) == {"supported in these cells"}
+
+    def of(measure, method="SGD"):
+        return estimate_and_interval(landscapes, f"{measure} against noise rate, {method} > 0")
+
+    def decades(measure, method="SGD"):
+        return f"{abs(landscapes.loc[f'{measure} against noise rate, {method} > 0', 'estimate']):.2f}"
+
+    eigenvalue = of("top eigenvalue, observed labels").replace(" [", " decades per 100% wrong labels [")
+    relative = "trace of the Gauss-Newton matrix to uncertainty, observed labels"
+    falls = [decades("sharpness, true labels", method) for method in ("SAM", "NCSAM")]
     assert_said(
         {
             "findings": (
-                f"top eigenvalue by {eigenvalue[0]:.2f} decades per 100% wrong labels {eigenvalue[1]}",
-                f"sharpness by {observed[0]:.2f} {observed[1]} with observed labels and {true[0]:.2f} {true[1]} with",
-                f"grows by {uncertainty:.2f} decades; tr JᵀJ grows by {jacobian[0]:.2f} {jacobian[1]}",
-                f"apart from constant ({largest[0]:.2f} [-0.12, 0.00])",
-                f"Gauss-Newton trace falls, by {-relative:.2f}",
-                "by {:.2f} and {:.2f} decades: they fit fewer".format(*(-each for each in falls)),
-                f"by {flatter[0]:.2f} decades {flatter[1]}, for cells",
-                f"as large ({not_converged['estimate']:.2f}",
-                f"flatter than SAM, by {of_ncsam[0]:.2f} decades {of_ncsam[1]}",
-                f"({ratios[0][0]:.2f} {ratios[0][1]})",
-                f"sharpness ({ratios[2][0]:.2f} {ratios[2][1]})",
-                f"tau is {taus[0][0]:.2f} {taus[0][1]} with observed and {taus[1][0]:.2f} {taus[1][1]} with true",
-                "({:+.2f} and {:+.2f})".format(*given),
-                f"({functional[0]:.2f} {functional[1]}; {corrected:.3f} after correction)",
+                f"top eigenvalue by {eigenvalue}",
+                f"sharpness by {of('sharpness, observed labels')} with observed labels",
+                f"and {of('sharpness, true labels')} with true ones",
+                f"grows by {decades('uncertainty of the predictions, observed labels')} decades",
+                f"tr JᵀJ grows by {of('tr J^T J, observed labels')}",
+                f"apart from constant ({of('largest eigenvalue of J^T J, observed labels')})",
+                f"Gauss-Newton trace falls, by {decades(relative)}",
+                f"by {falls[0]} and {falls[1]} decades: they fit fewer",
             ),
-            "answer": (f"{taus[1][0]:.2f} {taus[1][1]} over four studies",),
         }
     )
-    assert largest[1] == "[-0.12, -0.00]"
-    assert ratios[1][1] == "[-0.01, 0.01]"
+
+
+def test_what_is_said_of_methods_in_the_four_landscape_studies_is_in_the_table(landscapes):
+    observed = landscapes.loc["sharpness, observed labels: SAM less SGD < 0"]
+    assert observed["not_converged"] == 1
+    assert set(landscapes.query("claim == 'L3'")["claim_verdict"]) == {"inconclusive"}
+    flatter, of_ncsam = (
+        estimate_and_interval(landscapes, f"sharpness, true labels: {pair} < 0", sign=-1).replace(
+            " [", " decades ["
+        )
+        for pair in ("SAM less SGD", "NCSAM less SAM")
+    )
+    eigenvalue, trace, ratio = (
+        estimate_and_interval(landscapes, f"{name}, ratio of true to observed labels: SAM less SGD > 0")
+        for name in ("top eigenvalue", "trace", "sharpness")
+    )
+    over_methods = "{} labels with clean test accuracy, last epoch over methods, within noise rate{} < 0"
+    plain, true, functional = (
+        estimate_and_interval(landscapes, over_methods.format(name, ""))
+        for name in ("sharpness, observed", "sharpness, true", "norm of the functional Hessian, true")
+    )
+    given = landscapes.loc[
+        [
+            over_methods.format(f"sharpness, {labels}", ", given training loss")
+            for labels in ("observed", "true")
+        ],
+        "estimate",
+    ]
+    corrected = landscapes.loc[over_methods.format("norm of the functional Hessian, true", ""), "p"]
+    assert_said(
+        {
+            "findings": (
+                f"by {flatter}, for cells",
+                f"as large ({observed['estimate']:.2f})",
+                f"flatter than SAM, by {of_ncsam}",
+                f"top eigenvalue ({eigenvalue}) and the trace ({trace})",
+                f"told apart for sharpness ({ratio})",
+                f"tau is {plain} with observed and {true} with true",
+                "({:+.2f} and {:+.2f})".format(*given),
+                f"({functional}; {corrected:.3f} after correction)",
+            ),
+            "answer": (f"{true} over four studies",),
+        }
+    )
 
 
 def test_the_table_of_methods_is_the_committed_one():
