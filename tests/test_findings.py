@@ -16,12 +16,13 @@ JUDGED = (
     "early-noise",
     "spectra",
     "flatness",
+    "landscapes",
     "at-uncertainty",
     "damping",
     "early-fisher",
 )
 """Studies of whose results the page has the verdicts alone."""
-OF_ACCURACY = ("word-languages", "mechanism")
+OF_ACCURACY = ("word-languages", "mechanism", "ablations")
 """Studies that measure no landscape."""
 
 

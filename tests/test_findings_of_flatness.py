@@ -151,6 +151,105 @@ def test_what_is_said_of_the_nine_cells_is_in_the_table():
     )
 
 
+def test_what_is_said_of_sharpness_measured_anew_is_in_the_table():
+    anew = table_named("sharpness-anew")
+    change = anew["anew"] / anew["before"] - 1
+    moved = change[change.abs() > 0.01]
+    assert (anew.loc[moved.index, "noise_rate"] > 0).sum() == 1
+    said = f"of its {len(anew)} means of sharpness"
+    assert_said(
+        {
+            "findings": (
+                said,
+                f"{len(moved)} moved by more than 1%, from {min(moved):.0%} to {max(moved):+.0%}",
+            )
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def landscapes():
+    return table_named("landscapes-verdicts").set_index("effect")
+
+
+def estimate_and_interval(effects, name, sign=1):
+    estimate, *ends = sign * effects.loc[name, ["estimate", "low", "high"]]
+    return f"{estimate:.2f} " + "[{:.2f}, {:.2f}]".format(*sorted(ends))
+
+
+def test_what_is_said_of_noise_in_the_four_landscape_studies_is_in_the_table(landscapes):
+    predicted = landscapes.query("claim == 'L1' and role == 'prediction'")
+    assert set(predicted["verdict"]) == {"supported in these cells"}
+
+    def of(measure, method="SGD"):
+        return estimate_and_interval(landscapes, f"{measure} against noise rate, {method} > 0")
+
+    def decades(measure, method="SGD"):
+        return f"{abs(landscapes.loc[f'{measure} against noise rate, {method} > 0', 'estimate']):.2f}"
+
+    eigenvalue = of("top eigenvalue, observed labels").replace(" [", " decades per 100% wrong labels [")
+    relative = "trace of the Gauss-Newton matrix to uncertainty, observed labels"
+    falls = [decades("sharpness, true labels", method) for method in ("SAM", "NCSAM")]
+    assert_said(
+        {
+            "findings": (
+                f"top eigenvalue by {eigenvalue}",
+                f"sharpness by {of('sharpness, observed labels')} with observed labels",
+                f"and {of('sharpness, true labels')} with true ones",
+                f"grows by {decades('uncertainty of the predictions, observed labels')} decades",
+                f"tr JᵀJ grows by {of('tr J^T J, observed labels')}",
+                f"apart from constant ({of('largest eigenvalue of J^T J, observed labels')})",
+                f"Gauss-Newton trace falls, by {decades(relative)}",
+                f"by {falls[0]} and {falls[1]} decades: they fit fewer",
+            ),
+        }
+    )
+
+
+def test_what_is_said_of_methods_in_the_four_landscape_studies_is_in_the_table(landscapes):
+    observed = landscapes.loc["sharpness, observed labels: SAM less SGD < 0"]
+    assert observed["not_converged"] == 1
+    assert set(landscapes.query("claim == 'L3'")["claim_verdict"]) == {"inconclusive"}
+    flatter, of_ncsam = (
+        estimate_and_interval(landscapes, f"sharpness, true labels: {pair} < 0", sign=-1).replace(
+            " [", " decades ["
+        )
+        for pair in ("SAM less SGD", "NCSAM less SAM")
+    )
+    eigenvalue, trace, ratio = (
+        estimate_and_interval(landscapes, f"{name}, ratio of true to observed labels: SAM less SGD > 0")
+        for name in ("top eigenvalue", "trace", "sharpness")
+    )
+    over_methods = "{} labels with clean test accuracy, last epoch over methods, within noise rate{} < 0"
+    plain, true, functional = (
+        estimate_and_interval(landscapes, over_methods.format(name, ""))
+        for name in ("sharpness, observed", "sharpness, true", "norm of the functional Hessian, true")
+    )
+    given = landscapes.loc[
+        [
+            over_methods.format(f"sharpness, {labels}", ", given training loss")
+            for labels in ("observed", "true")
+        ],
+        "estimate",
+    ]
+    corrected = landscapes.loc[over_methods.format("norm of the functional Hessian, true", ""), "p"]
+    assert_said(
+        {
+            "findings": (
+                f"by {flatter}, for cells",
+                f"as large ({observed['estimate']:.2f})",
+                f"flatter than SAM, by {of_ncsam}",
+                f"top eigenvalue ({eigenvalue}) and the trace ({trace})",
+                f"told apart for sharpness ({ratio})",
+                f"tau is {plain} with observed and {true} with true",
+                "({:+.2f} and {:+.2f})".format(*given),
+                f"({functional}; {corrected:.3f} after correction)",
+            ),
+            "answer": (f"{true} over four studies",),
+        }
+    )
+
+
 def test_the_table_of_methods_is_the_committed_one():
     of_rates = table_named("flatness-results").query("noise_rate > 0").groupby("method", sort=False)
     rows = [

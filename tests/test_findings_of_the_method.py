@@ -143,3 +143,51 @@ def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
             ),
         }
     )
+
+
+def test_what_is_said_of_the_settings_is_in_the_table():
+    effects = table_named("ablations-verdicts").set_index("effect")
+    results = table_named("ablations-results").set_index(["method", "noise_rate"])
+    accuracy, memorized = 100 * results["test_accuracy_mean"], results["memorized_mean"]
+    strengths = [f"NCSAM, kappa {kappa}" for kappa in ("0.03", "0.05", "0.2", "0.4")]
+    of_strength = accuracy.loc[strengths].unstack()
+    assert (of_strength.idxmax() == strengths[0]).all()
+    assert (memorized.loc[strengths].unstack().idxmax() == strengths[-1]).all()
+    lost = of_strength[0.4].max() - of_strength[0.4].min()
+    ratios = accuracy.unstack().loc[
+        ["NCSAM", *(f"NCSAM, flip ratio {ratio}" for ratio in (0.2, 0.3, 0.5, 0.6, 0.7))]
+    ]
+    whole = "clean test accuracy, last epoch{}"
+    strength = 10 * effects.loc[whole.format(" against strength, NCSAM < 0"), ["estimate", "low", "high"]]
+    constant = (
+        100
+        * effects.loc[whole.format(": NCSAM less NCSAM, constant schedule > 0"), ["estimate", "low", "high"]]
+    )
+    at_best = effects.loc["clean test accuracy, best epoch: NCSAM less NCSAM, constant schedule > 0"]
+    projected = (
+        100 * effects.loc[whole.format(": NCSAM less NCSAM, not projected > 0"), ["estimate", "low", "high"]]
+    )
+    best = "best flip ratio of NCSAM by clean test accuracy, last epoch, less the noise rate, at {}"
+    near = effects.loc[best.format("40% = 0, within the margin"), ["estimate", "low", "high"]]
+    below = effects.loc[best.format("60% < 0"), ["estimate", "low", "high"]]
+    assert at_best["verdict"] == "equivalent in these cells"
+    assert_said(
+        {
+            "findings": (
+                "falls by {:.1f} points for each 0.1 of kappa [{:.1f}, {:.1f}]".format(
+                    *(-strength[["estimate", "high", "low"]])
+                ),
+                f"at 40% kappa 0.4 is {lost:.1f} points less accurate than kappa 0.03",
+                "is {:.1f} points better than a constant one [{:.1f}, {:.1f}]".format(*constant),
+                f"equivalent at the best one ({100 * at_best['estimate']:.1f} points)",
+                "last epoch is {:.1f} points better [{:.1f}, {:.1f}]".format(
+                    *(-projected[["estimate", "high", "low"]])
+                ),
+                "it is {:.2f} below the noise rate at 40% [{:.2f}, {:.2f}]".format(
+                    *(-near[["estimate", "high", "low"]])
+                ),
+                "and {:.2f} below it at 60% [{:.2f}, {:.2f}]".format(*(-below[["estimate", "high", "low"]])),
+                f"moves by at most {(ratios.max() - ratios.min()).max():.1f} points",
+            )
+        }
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import VECTORS, TraceEstimate, trace
+from landscape.loss.checks import are_class_scores
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.wrapped import of_objective
@@ -236,7 +237,7 @@ def _check_that_it_is_cross_entropy(objective: Objective) -> None:
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, inputs)
         found = objective.loss_fn(outputs, targets)
-    is_scores = outputs.ndim == 2 and not targets.is_floating_point() and targets.shape == outputs.shape[:1]
+    is_scores = are_class_scores(outputs, targets) and targets.shape == outputs.shape[:1]
     expected = torch.nn.functional.cross_entropy(outputs, targets) if is_scores else torch.nan
     if not is_scores or not torch.allclose(
         found, torch.as_tensor(expected).to(found), rtol=1e-4, equal_nan=True

@@ -184,13 +184,19 @@ def tidy(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+PHYSICAL: dict[Any, Any] = {
+    aten._conj.default: aten.conj_physical.default,
+    aten._neg_view.default: aten.neg.default,
+}
+"""Lazy operations, which mark a tensor, and those that compute the same. A trace cannot tell marked tensors."""
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 RAW_STRIDES = {aten.as_strided.default, aten.as_strided_scatter.default}
 
 
 def _without_strides(node: fx.Node) -> None:
-    """Replaces a view, and an operation on strides that is the same as a view, by a reshape."""
+    """Replaces a view, and an operation on strides that is the same as a view, by a reshape; a lazy operation."""
     arguments: Any = node.args
+    node.target = PHYSICAL.get(node.target, node.target)
     if node.target in VIEWS:
         node.target = aten.reshape.default
     elif node.target is aten.as_strided.default:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from landscape.loss.complex_numbers import as_real, in_dtype
+
 Batch = Any
 """A batch: tensors in tuples, lists, dicts and any other objects."""
 
@@ -58,7 +60,7 @@ class _InPlaceOfTensors(TorchFunctionMode):
 
 
 def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch, detached, with its floating-point tensors in `dtype`."""
+    """The batch, detached, with its floating-point tensors in `dtype` and its complex ones in that precision."""
 
     def cast(tensor: Tensor) -> Tensor:
         if tensor.is_nested:
@@ -66,8 +68,7 @@ def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
                 "data: a batch holds a nested tensor, which torch does not cut into samples; give padded tensors and a "
                 "mask, or a list of tensors and forward="
             )
-        tensor = tensor.detach()
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return in_dtype(tensor.detach(), dtype)
 
     return mapped(batch, cast)
 
@@ -171,7 +172,7 @@ PLAIN = (int, float, complex, str, bytes)
 
 def _content(tensor: Tensor) -> memoryview:
     # as bytes, because NumPy has no bfloat16
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return as_real(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _digest(*parts: bytes | memoryview) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.counts import Counting
 from landscape.loss.random_state import borrowed_generators
 
@@ -190,7 +191,7 @@ def check_that_classes_count_alike(
     Raises:
         ValueError: the loss is no mean.
     """
-    if targets.ndim != 1 or targets.is_floating_point() or outputs.ndim < 2:
+    if targets.ndim != 1 or not is_whole(targets) or outputs.ndim < 2:
         return
     classes = targets.unique()
     if len(classes) > MOST_CLASSES:
@@ -206,9 +207,8 @@ def are_class_scores(outputs: object, targets: object) -> bool:
     """Whether outputs are (n, at least 2 classes) and targets (n,) classes. One column is a binary model's logit."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return False
-    return (
-        outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
-    )
+    are_scores = outputs.ndim == 2 and outputs.shape[1] > 1 and not outputs.is_complex()
+    return are_scores and targets.ndim == 1 and is_whole(targets)
 
 
 def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.ProcessGroup) -> None:
@@ -220,7 +220,7 @@ def check_that_ranks_agree(tensors: Mapping[str, Tensor], process_group: dist.Pr
     differing = []
     for name, tensor in tensors.items():
         # NaN is neither the least nor the largest number, and equals no number
-        value = torch.nan_to_num(tensor.double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
+        value = torch.nan_to_num(as_real(tensor).double(), nan=-1e300, posinf=math.inf, neginf=-math.inf)
         extremes = torch.stack([value, -value])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=process_group)
         if not torch.equal(extremes[0], -extremes[1]):
@@ -240,17 +240,17 @@ def _rows_of_rare_values(targets: Tensor) -> Tensor:
     If there are very many targets, such as the labels of pixels, only the smallest and the largest one of each row
     count: the values that losses ignore are -100 and 255 by convention.
     """
-    rows = targets.reshape(len(targets), -1)
+    rows = as_real(targets).reshape(len(targets), -1)
     if rows.numel() > 1_000_000:
         rows = torch.stack([rows.amin(1), rows.amax(1)], 1)
-    if targets.is_floating_point():
+    if rows.is_floating_point():
         # each NaN would be a value of its own
         rows = rows.nan_to_num(torch.finfo(rows.dtype).max)
     _, values, counts = rows.unique(return_inverse=True, return_counts=True)
     row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
     first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
     extremes = torch.stack([first[0], first[-1]])
-    if targets.is_floating_point():
+    if rows.is_floating_point():
         first, counts = first[counts > 1], counts[counts > 1]
     return torch.cat([first[counts.argsort()[:100]], extremes])
 
@@ -261,14 +261,15 @@ def agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     Rounding depends on the batch, and parts of a model may compute with less precision than its outputs have (bfloat16,
     TF32). Dropout and BatchNorm change outputs by about the size of the outputs. The tolerance of 5% lies between both.
     """
-    is_precise = outputs.dtype == torch.float64
+    is_precise = outputs.dtype in (torch.float64, torch.complex128)
     return _agree(again, outputs, 1e-4 if is_precise else 0.05)
 
 
 def _agree(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
     """Whether two tensors differ by at most a share of the largest value, or by 20 roundings in their dtype."""
-    if not outputs.is_floating_point():
+    if again.shape != outputs.shape or is_whole(outputs):
         return torch.equal(again, outputs)
+    again, outputs = as_real(again), as_real(outputs)
     tolerance = max(tolerance, 20 * torch.finfo(outputs.dtype).eps)
     largest = outputs.double().abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
     return torch.allclose(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.loss.batches import Batch, rows_of, samples_in
+from landscape.loss.complex_numbers import is_whole
 
 Pair = tuple[Batch, Batch]
 """(inputs of the model, targets of its outputs); twice the whole batch if a batch is not split."""
@@ -51,7 +52,7 @@ class Counting:
     def labeled(self, pair: Pair) -> int:
         """Samples with a class that counts: an ignored label, such as -100, is no class."""
         targets = pair[1]
-        if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.ndim != 1:
+        if not isinstance(targets, Tensor) or not is_whole(targets) or targets.ndim != 1:
             return samples_in(pair) or 1
         counted = targets >= 0
         if self.is_known:

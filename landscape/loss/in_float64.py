@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.fx.flops import with_flops
 from landscape.loss.batches import copied_to, in_precision
+from landscape.loss.complex_numbers import cast, is_whole
 from landscape.loss.counts import Pair
 from landscape.loss.long_vectors import norm
 from landscape.loss.task import Forward, LossFunction
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 
 class Shortened(TorchDispatchMode):
-    """A context that notes whether an operation turns a tensor in float64 into a shorter floating-point tensor.
+    """A context that notes whether an operation turns a tensor in float64 (real or complex) into a shorter dtype.
 
     Attributes:
         found: whether an operation did.
@@ -58,13 +59,16 @@ class Shortened(TorchDispatchMode):
     ) -> Any:
         """Runs the operation."""
         result = function(*arguments, **(options or {}))
-        if any(leaf.dtype == torch.float64 for leaf in _floating((arguments, options))):
-            self.found |= any(leaf.dtype != torch.float64 for leaf in _floating(result))
+        if any(leaf.dtype in LONG for leaf in _inexact((arguments, options))):
+            self.found |= any(leaf.dtype not in LONG for leaf in _inexact(result))
         return result
 
 
-def _floating(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+LONG = (torch.float64, torch.complex128)
+
+
+def _inexact(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not is_whole(leaf)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class InFloat64:
 
     @cached_property
     def _loss_fn(self) -> LossFunction:
-        return copy.deepcopy(self.loss_fn).double() if isinstance(self.loss_fn, nn.Module) else self.loss_fn
+        if not isinstance(self.loss_fn, nn.Module):
+            return self.loss_fn
+        return cast(copy.deepcopy(self.loss_fn), torch.float64)
 
     @property
     def size(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import dense_parts
+from landscape.loss.complex_numbers import as_real, is_whole
 
 STRUCTURE = frozenset({"_parameters", "_modules", "_buffers", "training"})
 """Attributes that every module has. They are compared elsewhere, or no forward pass changes them."""
@@ -178,9 +179,9 @@ def _agree(one: object, other: object) -> bool:
     pairs = [
         (a, b)
         for a, b in zip(tree_leaves(one), tree_leaves(other), strict=True)
-        if isinstance(a, Tensor) and a.is_floating_point()
+        if isinstance(a, Tensor) and not is_whole(a)
     ]
-    for a, b in pairs:
+    for a, b in ((as_real(a), as_real(b)) for a, b in pairs):
         allowed = ROUNDING * torch.finfo(a.dtype).eps if a.device.type == "cpu" else 1e-4
         largest = float(b.detach().double().abs().nan_to_num(0, 0, 0).amax()) if b.numel() else 0.0
         if not torch.allclose(a.double(), b.double(), rtol=0, atol=allowed * largest, equal_nan=True):

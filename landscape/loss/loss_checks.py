@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import Batch, samples_in
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.task import LossFunction
 
 
@@ -16,7 +17,7 @@ def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
     """The mean loss of some samples.
 
     Raises:
-        ValueError: the loss fails on the samples, or is no scalar tensor.
+        ValueError: the loss fails on the samples, or is no real scalar tensor.
     """
     try:
         loss: Any = loss_fn(outputs, targets)
@@ -26,8 +27,7 @@ def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
         samples = samples_in(targets)
         raise ValueError(
             f"loss_fn: fails on {'a batch' if samples is None else samples} of the samples: {error} (outputs "
-            f"{_shapes(outputs)}, targets {_shapes(targets)}); it must take any number of samples: a value for each "
-            "sample, such as a weight, belongs into the batch (forward=, count=)"
+            f"{_shapes(outputs)}, targets {_shapes(targets)}); {_remedy(outputs)}"
         ) from error
     if not isinstance(loss, Tensor):
         raise ValueError(
@@ -38,6 +38,11 @@ def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
         raise ValueError(
             f"loss_fn: must return a scalar, got shape {tuple(loss.shape)}; take the mean over the samples "
             "(reduction='mean')"
+        )
+    if loss.is_complex():
+        raise ValueError(
+            f"loss_fn: must return a real number, got {loss.dtype}; take its real part, or the squared modulus "
+            "(outputs.abs().square()) before the mean"
         )
     return loss
 
@@ -50,12 +55,24 @@ def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tenso
     """
     once, again = loss_fn(outputs, targets).item(), loss_fn(outputs, targets).item()
     # float32 sums of a GPU have no fixed order; 1,000 units of half precision would let all pass
-    rounding = min(1e3 * torch.finfo(outputs.dtype).eps, 0.02) if outputs.is_floating_point() else 0.0
+    rounding = 0.0 if is_whole(outputs) else min(1e3 * torch.finfo(outputs.dtype).eps, 0.02)
     if abs(once - again) > rounding * abs(once):
         raise ValueError(
             f"loss_fn: the loss of the same outputs is {once:.6g} in one call and {again:.6g} in the next, and so "
             "would be every number; take noise, Dropout, call counters and running statistics out of the loss"
         )
+
+
+def _remedy(outputs: Any) -> str:
+    if any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree_leaves(outputs)):
+        return (
+            "of complex outputs many losses take the real and imaginary parts alone: give them torch.view_as_real of "
+            "outputs and targets"
+        )
+    return (
+        "it must take any number of samples: a value for each sample, such as a weight, belongs into the batch "
+        "(forward=, count=)"
+    )
 
 
 def _shapes(tree: Any) -> str:

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import telling_rows
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
 
 MOST_SAMPLES = 128
@@ -29,7 +30,7 @@ def telling_samples(pair: Pair, most: int) -> Pair:
     samples = samples_in(pair)
     if samples is None:
         return pair
-    rare = [telling_rows(leaf) for leaf in tree_leaves(pair[1]) if not leaf.is_floating_point()]
+    rare = [telling_rows(leaf) for leaf in tree_leaves(pair[1]) if is_whole(leaf)]
     rows = torch.cat([torch.arange(0), *rare]).unique() if rare else torch.arange(samples)
     most = min(len(rows), max(most, FEWEST), MOST_SAMPLES)
     return rows_of(pair, rows[torch.linspace(0, len(rows) - 1, most).long()])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
 from landscape.loss.batches import Batch, copied_to, tensors_in
 from landscape.loss.checks import Linearize, check_settings
+from landscape.loss.complex_numbers import cast
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.loss.counts import Count
 from landscape.loss.derivatives import check_that_gradients_are_recorded
@@ -125,10 +126,9 @@ class Objective:
         check_settings(chunk_size, memory_budget, dtype, parameters, linearize)
         model = unwrapped(model)
         check_weights(model)
-        self.model = measured_copy(model)
-        self.exclusive = ThreadLock()
+        self.model, self.exclusive = measured_copy(model), ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        self.model.to(dtype).requires_grad_(False)
+        cast(self.model, dtype).requires_grad_(False)
         state = KeptState.of(self.model)
         self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size, self.memory_budget = chunk_size, memory_budget

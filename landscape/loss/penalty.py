@@ -42,12 +42,12 @@ class Penalty:
         """The regularizer at `theta` (n,), a scalar.
 
         Raises:
-            ValueError: the value is no scalar.
+            ValueError: the value is no real scalar.
         """
         constants = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         value = self.regularizer({**constants, **self.layout.unflatten(theta)})
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ValueError(f"regularizer: must return a scalar tensor, got {value!r:.80}")
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
+            raise ValueError(f"regularizer: must return a real scalar tensor, got {value!r:.80}")
         return value.reshape(())
 
     @torch.enable_grad()

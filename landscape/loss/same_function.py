@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import copied_to
+from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.objective import Objective
 from landscape.loss.random_state import borrowed_generators
 
@@ -94,10 +95,11 @@ def _look(objective: Objective) -> list[_Outputs]:
 
 
 def _is_plain(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.is_floating_point()
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and not is_whole(leaf)
 
 
 def _kept(leaf: Tensor) -> _Outputs:
+    leaf = as_real(leaf)
     norm = torch.linalg.vector_norm(leaf, dtype=torch.float64).item()
     entries = leaf.reshape(-1)[:: max(1, leaf.numel() // ENTRIES)].to("cpu", torch.float64, copy=True)
     return _Outputs(norm, entries, max(ALLOWED, 20 * torch.finfo(leaf.dtype).eps))

@@ -77,7 +77,7 @@ class FunctionalHessian(MeanOverSamples):
     )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
-        check_that_it_has_outputs(objective)
+        check_that_it_has_outputs(objective, "functional Hessian")
         super().__init__(objective, theta)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002

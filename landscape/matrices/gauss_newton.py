@@ -110,14 +110,14 @@ class GaussNewton(MeanOverSamples):
     )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
-        check_that_it_has_outputs(objective)
+        check_that_it_has_outputs(objective, "Gauss-Newton matrix")
         super().__init__(objective, theta)
 
 
-def check_that_it_has_outputs(objective: Objective) -> None:
-    """Raises ValueError if the loss is not one of outputs, so that it has no Gauss-Newton matrix."""
+def check_that_it_has_outputs(objective: Objective, matrix: str) -> None:
+    """Raises ValueError if the loss is not one of outputs, so that it has no `matrix`."""
     if not objective.has_outputs:
         raise ValueError(
-            "matrix: the Gauss-Newton matrix needs outputs and a loss of these, which Objective.of_loss has not; "
+            f"matrix: the {matrix} needs outputs and a loss of these, which Objective.of_loss has not; "
             "make the Objective with forward= and a loss of (outputs, batch), or take matrix='hessian'"
         )

@@ -293,7 +293,10 @@ class Products:
         except Exception as reason:
             # tracing may raise any error; direct products are right for all models
             if self._linearize is True:
-                raise
+                raise RuntimeError(
+                    f"linearize: these products cannot be traced: {reason}; leave linearize=True out, which makes them "
+                    "direct"
+                ) from reason
             self.is_traced = False
             warnings.warn(
                 f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",

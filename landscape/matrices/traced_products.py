@@ -119,10 +119,13 @@ class TracedProducts:
     def _of_one_tensor(self, theta: Tensor, inputs: Any) -> tuple[Outputs, LossFunction]:
         """The model's outputs as one tensor, and the loss of such a tensor. A trace needs this form."""
         example = self._outputs(theta, inputs)
-        if isinstance(example, Tensor):
+        if isinstance(example, Tensor) and example.is_floating_point():
             return self._outputs, self._loss_fn
         if holds_constants(example):
-            raise RuntimeError("outputs beside floating-point tensors are not traced")
+            raise RuntimeError(
+                "the outputs hold whole numbers or truth values, which a trace would freeze (return the scores alone, "
+                "if need be by forward=)"
+            )
         _, whole = as_one_tensor(example)
         return (
             lambda theta, inputs: as_one_tensor(self._outputs(theta, inputs))[0],

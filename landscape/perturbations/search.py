@@ -26,12 +26,14 @@ class Search:
         center: the loss at the weights.
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
+        directions: number of directions whose two signs are the first starts after the gradient's.
     """
 
     ascents: list[Ascent]
     center: Tensor
     tol: float
     rounding: float
+    directions: int
 
     def joined(self, ascent: Ascent, *, is_first: bool = False) -> Search:
         """The same with one more ascent."""
@@ -55,24 +57,24 @@ class Search:
         second, first = sorted(each.rise for each in self.ascents)[-2:]
         return 0.0 if first - second <= self.rounding else (first - second) / first
 
-    def is_confirmed(self, directions: int) -> bool:
-        """Whether the search converged, and not by the two signs of one direction alone.
-
-        At a minimum their ascents mirror each other, and agree at a saddle too.
-
-        Args:
-            directions: number of directions whose two signs were the first starts after the gradient's.
-        """
-        least = self.highest.rise * (1 - self.tol) - self.rounding
-        high = [index for index, each in enumerate(self.ascents) if each.rise >= least]
-        # the first start is the gradient; then come both signs of each direction
-        is_mirrored = len(high) == 2 and high[0] % 2 == 1 and high[1] == high[0] + 1 <= 2 * directions
-        return self.converged and not is_mirrored
-
     @property
     def converged(self) -> bool:
-        """Whether the highest point is stationary, and another ascent came within `tol` of its height."""
-        return self.highest.is_stationary and self.spread <= self.tol
+        """Whether the highest point is stationary, and another ascent came within `tol` of its height.
+
+        The ascent from the opposite start is no other ascent: at a minimum the two mirror each other, and agree at a
+        saddle too.
+        """
+        return (
+            self.highest.is_stationary
+            and self.spread <= self.tol
+            and not self._only_a_mirrored_pair_is_high()
+        )
+
+    def _only_a_mirrored_pair_is_high(self) -> bool:
+        """Whether the two signs of one direction reach the highest rise, and nothing else does."""
+        least = self.highest.rise * (1 - self.tol) - self.rounding
+        high = [index for index, each in enumerate(self.ascents) if each.rise >= least]
+        return len(high) == 2 and high[0] % 2 == 1 and high[1] == high[0] + 1 <= 2 * self.directions
 
 
 def search(
@@ -113,7 +115,6 @@ def search(
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
     columns = list(directions().to(objective.theta).T) if is_finite else []
-    count = len(columns)
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
         # the weights may take the place of the offset, so that no vector more is held
@@ -135,7 +136,7 @@ def search(
         rounding=rounding,
         points=points,
     )
-    result = Search([], center, tol, rounding)
+    result = Search([], center, tol, rounding, len(columns))
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points, LEAST_VECTORS, what):
         while columns:
             result = result.joined(climb(lambda: neighborhood.border(columns[0])))
@@ -143,7 +144,7 @@ def search(
         result = result.joined(climb(lambda: neighborhood.border(slope.at_center())), is_first=True)
         generator = torch.Generator(objective.device).manual_seed(seed)
         for index in range(restarts):
-            if not math.isfinite(result.highest.rise) or result.is_confirmed(count):
+            if not math.isfinite(result.highest.rise) or result.converged:
                 break
             near = result.highest.offset if index % 2 == 0 else None
             result = result.joined(

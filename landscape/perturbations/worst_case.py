@@ -64,7 +64,7 @@ class Sharpness(Result):
     )
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
-        "the highest point is stationary (gap at most tol^2) and another start came within tol of it",
+        "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol",
         default=False,
     )
     offset: Tensor | None = described(
@@ -106,7 +106,8 @@ def sharpness(
             of each weight's filter or row, and |theta| for one-dimensional parameters).
         tol: relative accuracy that is asked for.
         steps: largest number of gradients in an ascent.
-        restarts: largest number of random starts.
+        restarts: largest number of random starts. With 0, nothing confirms a maximum at which both signs of the top
+            eigenvector arrive and the gradient does not.
         start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If not given,
             the largest eigenpair is computed.
         seed: seed of the random starts.

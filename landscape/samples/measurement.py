@@ -12,6 +12,7 @@ from torch import Tensor
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to, rows_of, samples_in
 from landscape.loss.checks import are_class_scores
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Pair
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
@@ -251,7 +252,7 @@ def _count(pair: Pair) -> int:
 
 def _classes(pair: Pair) -> Columns:
     targets = pair[1]
-    is_class = isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
+    is_class = isinstance(targets, Tensor) and targets.ndim == 1 and is_whole(targets)
     return {"target": targets.long()} if is_class else {}
 
 

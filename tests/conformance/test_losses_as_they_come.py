@@ -74,7 +74,7 @@ REGULARIZERS = {
         lambda p: sum((part * part.detach()).sum() for part in p.values()),
         "its gradient is not that of its value",
     ),
-    "constant": (lambda p: float(squares(p)), "must return a scalar tensor"),
+    "constant": (lambda p: float(squares(p)), "must return a real scalar tensor"),
 }
 
 

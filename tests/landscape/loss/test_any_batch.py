@@ -117,6 +117,8 @@ def test_traced_products_are_the_direct_ones(make):
 
 def test_a_loss_without_outputs_has_no_gauss_newton_matrix():
     objective = pinn().objective
+    with pytest.raises(ValueError, match="matrix: the functional Hessian needs outputs"):
+        top_eigenvalues(objective, matrix="functional")
     with pytest.raises(ValueError, match="matrix: the Gauss-Newton matrix needs outputs"):
         objective.ggnvp(objective.theta)
     with pytest.raises(ValueError, match="matrix: the Gauss-Newton matrix needs outputs"):

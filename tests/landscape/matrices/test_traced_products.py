@@ -113,8 +113,55 @@ def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monke
     with pytest.warns(UserWarning, match="cannot be traced"):
         product = objective.hvp(vectors)
     torch.testing.assert_close(product, dense_hessian(model, inputs, targets) @ vectors)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        RuntimeError, match=r"linearize: these products cannot be traced: .*leave linearize=True out"
+    ):
         Objective(model, cross_entropy, (inputs, targets), linearize=True).hvp(vectors)
+
+
+def test_outputs_with_whole_numbers_beside_the_scores_are_direct_and_traced_ones_are_refused_with_the_remedy():
+    class WithPredictions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            scores = torch.tanh(self.linear(x))
+            return scores, scores.argmax(1)
+
+    def loss(outputs, batch):
+        return cross_entropy(outputs[0], batch[1])
+
+    batch = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 3
+    model = WithPredictions()
+    options = {"forward": lambda model, batch: model(batch[0])}
+    vectors = some_vectors(15)
+    alone = Objective(nn.Sequential(model.linear, nn.Tanh()), cross_entropy, batch)
+    for product in (Objective.hvp, Objective.ggnvp):
+        direct = Objective(model, loss, batch, **options)
+        torch.testing.assert_close(product(direct, vectors), product(alone, vectors))
+        with pytest.raises(
+            RuntimeError, match=r"linearize: .*return the scores alone.*leave linearize=True out"
+        ):
+            product(Objective(model, loss, batch, linearize=True, **options), vectors)
+
+
+def test_outputs_that_are_whole_numbers_alone_have_no_gauss_newton_matrix():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.linear(x).argmax(1)
+
+    batch = torch.randn(9, 4), torch.arange(9) % 3
+    objective = Objective(Counted(), lambda found, wanted: (found != wanted).float().mean(), batch)
+    assert objective.gradient().norm() == 0
+    with pytest.raises(
+        TypeError, match=r"forward: its outputs hold no floating-point tensor, but torch.int64"
+    ):
+        objective.ggnvp(objective.theta)
 
 
 def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):

@@ -232,6 +232,17 @@ def test_eigenvectors_are_starts():
     np.testing.assert_allclose(found.starts, [0, 1, 1, 0.25, 0.25], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("restarts", "converged"),
+    [pytest.param(0, False, id="only the two signs"), pytest.param(4, True, id="random starts too")],
+)
+def test_at_a_minimum_the_two_signs_of_a_direction_do_not_confirm_each_other(restarts, converged):
+    objective = quadratic([4.0, 1.0, 0.5], [0.0, 0.0, 0.0])
+    found = sharpness(objective, rho=0.5, restarts=restarts, start=top_eigenvalues(objective, 1))
+    assert found.value == pytest.approx(1.0)
+    assert found.converged == converged
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(20))
 def test_the_largest_value_of_a_quadratic_in_a_ball_is_scipys(dimensions, seed):
