@@ -17,12 +17,15 @@ JUDGED = (
     "spectra",
     "flatness",
     "landscapes",
+    "widths",
+    "regularizers",
+    "alarms",
     "at-uncertainty",
     "damping",
     "early-fisher",
 )
 """Studies of whose results the page has the verdicts alone."""
-OF_ACCURACY = ("word-languages", "mechanism", "ablations")
+OF_ACCURACY = ("word-languages", "mechanism", "ablations", "sam-controls")
 """Studies that measure no landscape."""
 
 

@@ -21,7 +21,7 @@ from analysis.claims.prediction import (
     not_measured,
 )
 from analysis.claims.quantities import Quantity, quantity
-from analysis.claims.variants import CELL, Variant, select, select_both
+from analysis.claims.variants import CELL, UNCHANGED, Variant, changes, select, select_both
 from analysis.statistics import paired_effect
 
 
@@ -170,7 +170,7 @@ class Level:
         noisy = what.measured(noisy_runs(table, clean=self.clean))
         if self.clean and noisy.empty:
             return not_measured(self, what.unit, NEEDS_CLEAN)
-        runs = noisy if self.method is None else select(noisy, self.method)
+        runs = noisy[changes(noisy) == UNCHANGED] if self.method is None else select(noisy, self.method)
         needs = lacking(table, noisy, [what], *([(self.method, runs)] if self.method else []))
         needs = needs or what.lacks(runs)
         if needs:

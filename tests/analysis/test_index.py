@@ -85,6 +85,11 @@ DAMAGES = {
     "a list for a hyper-parameter": words("hyperparameters", '{"rho": [1]}'),
     "tuned hyper-parameters that are none": words("tuned", '["rho"]'),
     "no list of tuned hyper-parameters": words("tuned", "1"),
+    "changed settings that are no list": words("changed", "1"),
+    "columns that were computed in another way": rewritten(
+        lambda file: file.attrs.__setitem__("definitions", "of an earlier version")
+    ),
+    "columns of which nothing says how": rewritten(lambda file: file.attrs.__delitem__("definitions")),
     "no fingerprint": rewritten(lambda file: file.attrs.__delitem__("fingerprint")),
     "a run outside of the folder": rewritten(lambda file: file["runs"].__setitem__(0, "../../secret.h5")),
     "a link to another file": as_link,

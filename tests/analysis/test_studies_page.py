@@ -13,6 +13,7 @@ from analysis.plan.study import (
     LossSettings,
     MeasureSettings,
     MethodSettings,
+    MethodTraining,
     ModelSettings,
     NoiseSettings,
     ScheduleSettings,
@@ -42,6 +43,7 @@ TABLES = (
     TrainingSettings,
     ScheduleSettings,
     MethodSettings,
+    MethodTraining,
     LossSettings,
     SelectionSettings,
     MeasureSettings,
@@ -53,6 +55,7 @@ IN_WORDS = {
     "label": "the name",
     "schedule": "cosine",
 }
+IN_WORDS |= {"model": "the study's", "training": "the study's"}
 IN_WORDS |= {"selection": "its defaults", "measure": "its defaults", "loss": '`"cross-entropy"`'}
 
 

@@ -47,6 +47,35 @@ def test_listed_values_are_candidates_to_choose_from(tmp_path):
     assert [t.path for t in selection_runs(study, by_label["oracle"])] == [t.path for t in trials]
 
 
+CHANGED = GOOD.replace(
+    'label = "SGD"',
+    'label = "SGD"\n[[methods]]\nname = "plain"\nlabel = "other"\nmodel = { hidden = [32] }\n'
+    "training = { weight_decay = 0.01, crop = 1 }",
+)
+
+
+def test_a_method_may_have_an_architecture_and_a_training_of_its_own(tmp_path):
+    of_label = {run.config.method.label: run.config for run in final_runs(read(tmp_path, CHANGED))}
+    plain, other = of_label["SGD"], of_label["other"]
+    assert (plain.model.options["hidden"], other.model.options["hidden"]) == ([16], [32])
+    assert (other.training.weight_decay, other.training.crop) == (0.01, 1)
+    assert other.training.learning_rate == plain.training.learning_rate
+    assert other.method.changed == ["model.hidden", "training.crop", "training.weight_decay"]
+    assert plain.method.changed == []
+
+
+def test_methods_beside_one_with_a_training_of_its_own_keep_their_fingerprints(tmp_path):
+    before = {run.path: run.fingerprint for run in final_runs(read(tmp_path, GOOD))}
+    after = {run.path: run.fingerprint for run in final_runs(read(tmp_path, CHANGED))}
+    assert before.items() <= after.items()
+
+
+def test_a_setting_equal_to_the_studys_is_no_change(tmp_path):
+    text = CHANGED.replace("hidden = [32]", "hidden = [16]")
+    of_label = {run.config.method.label: run.config.method for run in final_runs(read(tmp_path, text))}
+    assert of_label["other"].changed == ["training.crop", "training.weight_decay"]
+
+
 def test_with_a_choice_for_each_seed_no_two_seeds_share_a_trial(tmp_path):
     study = read(tmp_path, GOOD + "[selection]\nseeds = [7, 8]\nper_seed = true\n")
     trials = [{t.path for t in selection_runs(study, run)} for run in final_runs(study)]
@@ -193,6 +222,18 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("[noise]", "[noise]\nconcentration = 2", "noise.concentration: 'symmetric' has no such option"),
         ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' has the folder 'sam' of another"),
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\nmodel = { hiden = [8] }",
+            "methods.1.model.hiden: 'mlp' has no such",
+        ),
+        ("rho = [0.1, 0.5]", "rho = 0.1\nmodel = { hidden = [0] }", "methods.1.model.hidden"),
+        ("rho = [0.1, 0.5]", "rho = 0.1\ntraining = { epochs = 3 }", "methods.1.training.epochs"),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\ntraining = { weight_decay = -1 }",
+            "methods.1.training.weight_decay",
+        ),
         ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
         ("[noise]", "[noise", "not a TOML file"),
         (
