@@ -188,7 +188,7 @@ def assumption_1(
         raise ValueError(f"draws: must be at least 2 for a standard error, got {draws}")
     sigma = perturbation_scale(test.n_parameters, right_labels, rho)
     generator = torch.Generator(test.device).manual_seed(seed)
-    losses = torch.empty(draws, dtype=torch.float64)
+    losses = torch.empty(draws, dtype=torch.float64, device="cpu")
     for draw in range(draws):
         noise = torch.empty_like(test.theta).normal_(generator=generator)
         losses[draw] = test.value(test.theta + sigma * noise)

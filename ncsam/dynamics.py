@@ -56,7 +56,7 @@ class Recorder:
                 "record_samples out"
             )
         self._labels = labels
-        empty = torch.empty(0, len(labels))
+        empty = torch.empty(0, len(labels), device="cpu")
         self.dynamics = TrainingDynamics(empty, empty.clone(), empty.to(torch.int16))
 
     def record(self, outputs: Tensor) -> None:

@@ -85,7 +85,7 @@ def train_epoch(
     with borrowed_generators(device, seeds.order):
         # the clock starts here, because another thread's epoch may have to end first
         started = now(device)
-        order = torch.randperm(len(train))
+        order = torch.randperm(len(train), device="cpu")
         # each rank has its own draws, such as masks of Dropout
         with borrowed_generators(device, seeds.rank) if share.ranks.rank else nullcontext():
             found = _steps(method, optimizer, train, labels, share, order, settings, seeds)

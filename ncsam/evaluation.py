@@ -55,7 +55,7 @@ def predict(
     """
     if isinstance(inputs, Tensor):
         return _outputs_of(model, inputs.split(batch_size or Split.evaluation_batch), autocast_dtype)
-    pieces = torch.arange(len(inputs)).split(batch_size or inputs.evaluation_batch)
+    pieces = torch.arange(len(inputs), device="cpu").split(batch_size or inputs.evaluation_batch)
     return _outputs_of(model, inputs.batches(pieces, seed=None), autocast_dtype)
 
 
@@ -119,7 +119,7 @@ class Evaluated:
             network: not in DistributedDataParallel, which would share buffers in each pass.
             autocast_dtype: as for `predict`.
         """
-        own = self.share.own(torch.arange(len(self.samples)))
+        own = self.share.own(torch.arange(len(self.samples), device="cpu"))
         batches = self.samples.batches(own.split(self.samples.evaluation_batch), seed=None)
         with self.share.ranks.together():
             outputs = _outputs_of(network, batches, autocast_dtype)

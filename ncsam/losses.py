@@ -200,7 +200,7 @@ class StochasticLabelNoise(nn.Module):
         """Draws the noise of these samples for the step that begins."""
         words = np.random.SeedSequence([self.seed, self.draws]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]))
-        drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator)
+        drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator, device="cpu")
         self.noise[indices] = drawn.to(self.noise, non_blocking=True)
         self.draws += 1
 
@@ -250,7 +250,9 @@ def mixup(
         )
     share = beta_draw(alpha, generator)
     # copying to the device needs no wait
-    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device, non_blocking=True)
+    partner = torch.randperm(len(inputs), generator=generator, device="cpu").to(
+        inputs.device, non_blocking=True
+    )
     classes_of = one_hot(targets, classes).to(inputs.dtype)
     return (
         share * inputs + (1 - share) * inputs[partner],

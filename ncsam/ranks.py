@@ -156,7 +156,7 @@ class Share:
         ranks = self.ranks
         if self.is_dealt and samples < ranks.count:
             raise ValueError(f"train: {samples} samples for {ranks.count} ranks")
-        steps = ranks.gathered(len(self.pieces(torch.arange(samples), batch_size)))
+        steps = ranks.gathered(len(self.pieces(torch.arange(samples, device="cpu"), batch_size)))
         if len(set(steps)) > 1:
             raise ValueError(
                 f"train: the ranks have {_listed(steps)} steps an epoch, of {_listed(ranks.gathered(samples))} "

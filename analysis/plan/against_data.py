@@ -51,7 +51,7 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
             labels = observed_labels(config, dataset, data_dir)
             if study.noise.redraw == "step":
                 # human labels have no model from which labels could be drawn
-                labels.redrawn(torch.zeros(1, dtype=torch.int64), torch.Generator())
+                labels.redrawn(torch.zeros(1, dtype=torch.int64, device="cpu"), torch.Generator())
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
@@ -75,7 +75,7 @@ def _check_model(study: Study, settings: ModelSettings, dataset: Dataset) -> Non
     except (ValueError, TypeError, RecursionError) as error:
         raise StudyError(f"model.{error}") from error
     try:
-        predict(model, dataset.test.take(torch.arange(min(2, len(dataset.test)))))
+        predict(model, dataset.test.take(torch.arange(min(2, len(dataset.test)), device="cpu")))
     except RuntimeError as error:
         raise StudyError(f"model: does not take images of shape {dataset.input_shape}: {error}") from error
     count = sum(parameter.numel() for parameter in model.parameters())

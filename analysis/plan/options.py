@@ -66,7 +66,7 @@ def check_method(
                 model,
                 torch.nn.functional.cross_entropy,
                 seed=0,
-                clean_targets=torch.zeros(1, dtype=torch.int64),
+                clean_targets=torch.zeros(1, dtype=torch.int64, device="cpu"),
                 peer=peer,
                 **candidate,
             )
@@ -101,13 +101,13 @@ def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, An
         raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
     for options in candidates:
         with _within(field):
-            build_loss(loss.name, samples=1, classes=2, transition=torch.eye(2), **options)
+            build_loss(loss.name, samples=1, classes=2, transition=torch.eye(2, device="cpu"), **options)
 
 
 def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:
     """Raises ValueError unless the options make a schedule for a training of `epochs` epochs."""
     with _within("training.schedule"):
-        build_schedule(name, torch.optim.SGD([torch.zeros(1)]), epochs=epochs, **options)
+        build_schedule(name, torch.optim.SGD([torch.zeros(1, device="cpu")]), epochs=epochs, **options)
 
 
 @contextmanager

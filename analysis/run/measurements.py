@@ -67,7 +67,7 @@ Results = dict[str, Any]
 
 def subset(count: int, samples: int, seed: int) -> Tensor:
     """Positions of at most `samples` of `count` samples, drawn without replacement, ascending."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
     return order[:samples].sort().values
 
 

@@ -67,7 +67,7 @@ def _validation_split(
     train: Split, labels: NoisyLabels, fraction: float, seed: int
 ) -> tuple[Split, NoisyLabels, Split]:
     count = max(1, round(fraction * len(train)))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed), device="cpu")
     kept, held = order[count:].sort().values, order[:count].sort().values
     held_out = replace(train.take(held), targets=labels.observed[held])
     return train.take(kept), labels.take(kept), held_out

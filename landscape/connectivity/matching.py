@@ -70,12 +70,12 @@ def matched(
     if {n: p.shape for n, p in weights.items()} != {n: p.shape for n, p in other_weights.items()}:
         raise ValueError("other: must have parameters of the same names and shapes as model")
     other_weights = {name: p.to(weights[name].device) for name, p in other_weights.items()}
-    permutations: Permutations = {group: torch.arange(group.size) for group in units.groups}
+    permutations: Permutations = {group: torch.arange(group.size, device="cpu") for group in units.groups}
     generator = torch.Generator().manual_seed(seed)
     sweeps, changed = 0, True
     while changed and sweeps < max_sweeps:
         changed = False
-        for index in torch.randperm(len(units.groups), generator=generator).tolist():
+        for index in torch.randperm(len(units.groups), generator=generator, device="cpu").tolist():
             group = units.groups[index]
             gains = _similarity(weights, other_weights, units, permutations, group).cpu().numpy()
             best = torch.from_numpy(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
@@ -105,7 +105,7 @@ def _similarity(
     weights: Tensors, other_weights: Tensors, units: PermutableUnits, permutations: Permutations, group: Group
 ) -> Tensor:
     """Inner products of each unit of one network with each unit of the other, (size, size), other groups permuted."""
-    total = torch.zeros(group.size, group.size, dtype=torch.float64)
+    total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
     for (name, axis), segments in units.axes.items():
         if name not in weights or all(segment.group is not group for segment in segments):
             continue

@@ -373,8 +373,8 @@ def order_of(segments: list[Segment], permutations: Permutations) -> torch.Tenso
     parts, start = [], 0
     for segment in segments:
         size, repeat = segment.group.size, segment.repeat
-        units = permutations.get(segment.group, torch.arange(size))
-        parts.append(start + (units.unsqueeze(1) * repeat + torch.arange(repeat)).flatten())
+        units = permutations.get(segment.group, torch.arange(size, device="cpu"))
+        parts.append(start + (units.unsqueeze(1) * repeat + torch.arange(repeat, device="cpu")).flatten())
         start += size * repeat
     return torch.cat(parts)
 

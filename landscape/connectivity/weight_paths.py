@@ -205,8 +205,8 @@ def low_loss_bend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)
     losses = torch.zeros(steps, dtype=torch.float64, device=objective.device)
     for step in range(steps):
-        t = torch.rand((), generator=generator, dtype=torch.float64).item()
-        rows = torch.randint(samples, (batch_size,), generator=generator)
+        t = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
+        rows = torch.randint(samples, (batch_size,), generator=generator, device="cpu")
         inputs, targets = copied_to(rows_of(data, rows), objective.device)
         point = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
         loss = objective.loss_fn(outputs(point, inputs), targets)

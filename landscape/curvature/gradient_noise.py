@@ -67,7 +67,9 @@ def gradient_noise(
     parts = objective
     if objective.chunks.is_uniform:
         generator = torch.Generator().manual_seed(seed)
-        parts = objective.subset(samples=torch.randperm(objective.chunks.samples, generator=generator))
+        parts = objective.subset(
+            samples=torch.randperm(objective.chunks.samples, generator=generator, device="cpu")
+        )
     cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
     mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
     # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts

@@ -238,10 +238,10 @@ def _check_that_it_is_cross_entropy(objective: Objective) -> None:
         outputs = objective.outputs(objective.theta, inputs)
         found = objective.loss_fn(outputs, targets)
     is_scores = are_class_scores(outputs, targets) and targets.shape == outputs.shape[:1]
-    expected = torch.nn.functional.cross_entropy(outputs, targets) if is_scores else torch.nan
-    if not is_scores or not torch.allclose(
-        found, torch.as_tensor(expected).to(found), rtol=1e-4, equal_nan=True
-    ):
+    expected = (
+        torch.nn.functional.cross_entropy(outputs, targets) if is_scores else found.new_tensor(torch.nan)
+    )
+    if not is_scores or not torch.allclose(found, expected.to(found), rtol=1e-4, equal_nan=True):
         raise ValueError(
             "objective: the parts are those of the mean cross-entropy of outputs (samples, classes) with classes as "
             "targets; make the Objective with nn.CrossEntropyLoss()"

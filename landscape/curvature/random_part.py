@@ -29,7 +29,7 @@ def random_part(objective: Objective, share: float, seed: int) -> Objective:
     samples = objective.chunks.samples
     # not the seed of the probes, which must not depend on the part
     drawn = int(np.random.SeedSequence([seed, samples]).generate_state(1)[0])
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(drawn))
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(drawn), device="cpu")
     try:
         return objective.subset(samples=order[: max(1, round(share * samples))])
     except ValueError as error:

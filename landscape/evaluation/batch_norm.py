@@ -85,7 +85,9 @@ def evenly_spaced(objective: Objective) -> Batch:
             "calibration: must be given where the data are streamed, or batches that cannot be cut: inputs from which "
             "the statistics are computed"
         )
-    rows = torch.linspace(0, objective.chunks.samples - 1, min(objective.chunks.samples, CALIBRATION_SAMPLES))
+    rows = torch.linspace(
+        0, objective.chunks.samples - 1, min(objective.chunks.samples, CALIBRATION_SAMPLES), device="cpu"
+    )
     return rows_of(objective.inputs, rows.long().unique())
 
 

@@ -62,7 +62,9 @@ class DirectPass:
             center = self._objective.outputs(self._objective.theta, chunk.read()[0])
             counting = self._objective.counting
             can_be_cut = samples_in(outputs) == chunk.samples == samples_in(targets)
-            each = counting.of_samples(chunk.pair) if can_be_cut else torch.tensor([chunk.weight])
+            each = (
+                counting.of_samples(chunk.pair) if can_be_cut else torch.tensor([chunk.weight], device="cpu")
+            )
             losses = torch.stack(
                 [self._sample_losses(part, targets, can_be_cut) for part in (outputs, center)]
             ).to(theta.device)

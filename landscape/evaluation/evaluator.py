@@ -18,6 +18,7 @@ from landscape.loss.batches import copied_to, samples_in
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.precision import full_float32
+from landscape.loss.weights import tensor_of
 from landscape.loss.wrapped import check_whole_vectors
 from landscape.results.fields import FloatArray
 
@@ -259,7 +260,7 @@ def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
     Raises:
         ValueError: the vector has another length.
     """
-    vector = torch.as_tensor(vector)
+    vector = tensor_of(vector)
     if vector.shape != objective.theta.shape:
         raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")
     return vector.detach().to(objective.theta).contiguous()

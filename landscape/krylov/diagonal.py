@@ -51,7 +51,7 @@ def diagonal_of(
     """
     n = operator.dimension
     if max_products >= n:
-        return DiagonalEstimate(_exact(operator), torch.zeros(n, dtype=torch.float64), True, n)
+        return DiagonalEstimate(_exact(operator), torch.zeros(n, dtype=torch.float64, device="cpu"), True, n)
     total = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
     drawn = 0
 

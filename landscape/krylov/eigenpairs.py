@@ -127,7 +127,7 @@ def top_eigenpairs(
     key = SELECTIONS[which]
     rounding = 10 * torch.finfo(operator.dtype).eps
     basis = _empty_basis(operator, capacity)
-    projected = torch.zeros(capacity, capacity, dtype=torch.float64)
+    projected = torch.zeros(capacity, capacity, dtype=torch.float64, device="cpu")
     size, steps = 0, 0
     if start is not None:
         start = _with_a_random_image(start.to(basis), width, operator, generator)
@@ -359,6 +359,8 @@ def _next_block(
 
 
 def _not_a_number(rows: int, k: int, products: int, device: torch.device) -> Eigenpairs:
-    nan = torch.full((k,), float("nan"), dtype=torch.float64)
+    nan = torch.full((k,), float("nan"), dtype=torch.float64, device="cpu")
     vectors = torch.full((rows, k), float("nan"), dtype=torch.float64, device=device)
-    return Eigenpairs(nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool), vectors, products)
+    return Eigenpairs(
+        nan, nan.clone(), nan.clone(), torch.zeros(k, dtype=torch.bool, device="cpu"), vectors, products
+    )

@@ -80,9 +80,9 @@ def lanczos_quadrature(
     )
     free = dimension - known.shape[1]
     if free < 1:
-        empty = torch.zeros(probes, 0, dtype=torch.float64)
+        empty = torch.zeros(probes, 0, dtype=torch.float64, device="cpu")
         return Quadrature(values, residuals, empty, empty, 0)
-    nodes = torch.zeros(probes, min(steps, free), dtype=torch.float64)
+    nodes = torch.zeros(probes, min(steps, free), dtype=torch.float64, device="cpu")
     weights = torch.zeros_like(nodes)
     products = 0
     todo = list(range(probes))

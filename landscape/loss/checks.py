@@ -86,7 +86,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
 
 def telling_rows(targets: Tensor) -> Tensor:
     """Indices of a hundred samples, which reveal a loss that is no mean and a model that mixes samples."""
-    rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT)).long()
+    rows = torch.linspace(0, len(targets) - 1, min(len(targets), LOOKED_AT), device="cpu").long()
     # only samples of a class show that the class has a weight or is ignored; so it is with masks and missing values
     return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
 
@@ -195,7 +195,7 @@ def check_that_classes_count_alike(
         return
     classes = targets.unique()
     if len(classes) > MOST_CLASSES:
-        classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES).long()]
+        classes = classes[torch.linspace(0, len(classes) - 1, MOST_CLASSES, device="cpu").long()]
     classes = classes.to(outputs.device)
     scores = outputs.flatten(1).double().nan_to_num(0, 0, 0)
     telling = outputs[(scores.amax(1) - scores.amin(1)).argmax()]
@@ -247,7 +247,7 @@ def _rows_of_rare_values(targets: Tensor) -> Tensor:
         # each NaN would be a value of its own
         rows = rows.nan_to_num(torch.finfo(rows.dtype).max)
     _, values, counts = rows.unique(return_inverse=True, return_counts=True)
-    row = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
+    row = torch.arange(len(rows), device="cpu").repeat_interleave(rows.shape[1])
     first = torch.full_like(counts, len(rows)).scatter_reduce(0, values.flatten(), row, "amin")
     extremes = torch.stack([first[0], first[-1]])
     if rows.is_floating_point():

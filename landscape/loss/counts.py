@@ -86,7 +86,7 @@ def counting_by(count: Count, of_whole_batches: Callable[[], bool]) -> Counting:
     def of_samples(pair: Pair) -> Tensor:
         samples = samples_in(pair)
         parts = [pair] if samples is None else [rows_of(pair, slice(i, i + 1)) for i in range(samples)]
-        return torch.tensor([of_batch(part) for part in parts], dtype=torch.float64)
+        return torch.tensor([of_batch(part) for part in parts], dtype=torch.float64, device="cpu")
 
     return Counting(of_samples, of_batch)
 
@@ -132,7 +132,7 @@ def _one_each(pair: Pair) -> Tensor:
             "count: the tensors of a batch do not share their first size, so that its samples cannot be counted; give "
             "count=, a function from a batch to how much its mean loss counts for"
         )
-    return torch.ones(samples, dtype=torch.float64)
+    return torch.ones(samples, dtype=torch.float64, device="cpu")
 
 
 def _entries(pair: Pair) -> Tensor:

@@ -101,7 +101,9 @@ class _Line:
         """A random line."""
         generator = torch.Generator().manual_seed(seed)
         shifts, signs = (
-            torch.randint(2, few.theta.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
+            torch.randint(2, few.theta.shape, generator=generator, dtype=torch.int8, device="cpu")
+            .mul_(2)
+            .sub_(1)
             for _ in range(2)
         )
         return cls(few, few.size, shifts.to(few.theta.device), signs.to(few.theta.device))

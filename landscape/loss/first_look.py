@@ -125,7 +125,7 @@ class FirstLook:
         rows = telling_rows(targets)
         if self.counting.is_known:
             # torch's own losses are known to be means; fewer samples tell whether the model mixes them
-            rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 2 * FEWEST)).long()]
+            rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 2 * FEWEST), device="cpu").long()]
 
         def outputs_of(rows: Tensor) -> Any:
             # some models cannot take a single sample

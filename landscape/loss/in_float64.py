@@ -159,7 +159,7 @@ class InFloat64:
         """Weights nearby, and a direction of the weights' size."""
         generator = torch.Generator().manual_seed(seed)
         shift, vector = (
-            self.size * torch.randn(self.theta.shape, generator=generator, dtype=torch.float64)
+            self.size * torch.randn(self.theta.shape, generator=generator, dtype=torch.float64, device="cpu")
             for _ in range(2)
         )
         return self.theta.double() + MOVED * shift.to(self.theta.device), vector.to(self.theta.device)

@@ -31,9 +31,13 @@ def telling_samples(pair: Pair, most: int) -> Pair:
     if samples is None:
         return pair
     rare = [telling_rows(leaf) for leaf in tree_leaves(pair[1]) if is_whole(leaf)]
-    rows = torch.cat([torch.arange(0), *rare]).unique() if rare else torch.arange(samples)
+    rows = (
+        torch.cat([torch.arange(0, device="cpu"), *rare]).unique()
+        if rare
+        else torch.arange(samples, device="cpu")
+    )
     most = min(len(rows), max(most, FEWEST), MOST_SAMPLES)
-    return rows_of(pair, rows[torch.linspace(0, len(rows) - 1, most).long()])
+    return rows_of(pair, rows[torch.linspace(0, len(rows) - 1, most, device="cpu").long()])
 
 
 def check_that_losses_add_up(

@@ -96,7 +96,7 @@ class Penalty:
         """The relative difference between the slope along a direction, near theta, and that of the values."""
         generator = torch.Generator().manual_seed(seed)
         shift, vector = (
-            torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta.device)
+            torch.randn(theta.shape, generator=generator, dtype=torch.float64, device="cpu").to(theta.device)
             for _ in range(2)
         )
         size = theta.double().square().mean().sqrt().item() or 1.0

@@ -20,6 +20,11 @@ Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
 
 
+def tensor_of(values: object) -> Tensor:
+    """A tensor as it is, and anything else on the CPU, whatever the default device of torch."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+
+
 @dataclass(frozen=True)
 class ParameterLayout:
     """Names and shapes of the chosen parameters, in the order in which the vector holds them."""
@@ -62,7 +67,7 @@ class ParameterLayout:
                 raise ValueError(f"weights: no {missing[0]!r} among them")
             weights = [weights[name] for name in self.names]
         if not isinstance(weights, Tensor):
-            parts = [own_part(torch.as_tensor(part)) for part in weights]
+            parts = [own_part(tensor_of(part)) for part in weights]
             shapes = [part.shape for part in parts]
             if shapes != list(self.shapes):
                 raise ValueError(

@@ -75,7 +75,7 @@ class MatrixOfObjective(ABC):
                     weights.append(chunk.weight)
                     measures.append(measure(product).cpu())
             objective.products += block.shape[1]
-        return torch.tensor(weights, dtype=torch.float64), torch.stack(measures)
+        return torch.tensor(weights, dtype=torch.float64, device="cpu"), torch.stack(measures)
 
     def _prepare(self, block: Tensor) -> None:  # noqa: B027
         """Prepares for the products of the chunks with this block, where that saves time."""

@@ -99,7 +99,7 @@ class Products:
         self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
         self._compile_mode = compile_mode
         self._seen: tuple[Tensor, int] | None = None
-        self._theta = torch.empty(0)
+        self._theta = torch.empty(0, device="cpu")
         self._flops: float | None = None
         self._columns = 0
         self._by_difference = False
@@ -386,7 +386,7 @@ def _with_noise(vectors: Tensor) -> Tensor:
 
     A product that is wrong in some rows and columns may be right for a vector that is 0 there.
     """
-    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0)).to(vectors)
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(vectors)
     lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
     return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))

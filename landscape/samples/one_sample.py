@@ -60,7 +60,7 @@ class OneSample:
         inputs, _ = _batch_of(sample)
         pullback: Any = vjp(lambda theta: self._scores(theta, inputs), self.theta)[1]
         scores, loss = self._scores_and_loss(sample)
-        rows = torch.stack([pullback(unit)[0] for unit in torch.eye(len(scores)).to(scores)])
+        rows = torch.stack([pullback(unit)[0] for unit in torch.eye(len(scores), device="cpu").to(scores)])
         gram = rows @ rows.T
         gradient = grad(loss)(scores) @ rows
         gauss_newton = (jacrev(grad(loss))(scores) * gram).sum()

@@ -21,13 +21,15 @@ class Probes:
 
     def __init__(self, count: int, like: Tensor, seed: int) -> None:
         self._count, self._like = count, like
-        seeds = torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+        seeds = torch.randint(
+            2**62, (count,), generator=torch.Generator().manual_seed(seed), device="cpu"
+        ).tolist()
         self._generators = [torch.Generator(like.device).manual_seed(each) for each in seeds]
 
     def directions(self, samples: int, dimension: int) -> Iterator[Tensor]:
         """The directions (samples, dimension) of each probe. Their squared length is `dimension`."""
         if dimension <= self._count:
-            for unit in math.sqrt(dimension) * torch.eye(dimension).to(self._like):
+            for unit in math.sqrt(dimension) * torch.eye(dimension, device="cpu").to(self._like):
                 yield unit.expand(samples, -1)
             return
         shape = (samples, dimension)

@@ -54,7 +54,7 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     variances = units.variance(OfUnits(weights, of_units[:, : k * k])).view(k, k)
     outside = units.mean_square(OfUnits(weights, of_units[:, k * k :]))
     gaps = values.unsqueeze(0) - values.unsqueeze(1)
-    biases = (_shift(gaps, variances) * (1 - torch.eye(k))).sum(0) + _shift(values, outside)
+    biases = (_shift(gaps, variances) * (1 - torch.eye(k, device="cpu"))).sum(0) + _shift(values, outside)
     names = [f"eigenvalue {j + 1}" for j in range(k)]
     return error_of(units, names, values, variances.diagonal(), biases=biases, products=k)
 

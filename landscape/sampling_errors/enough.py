@@ -86,7 +86,7 @@ def enough_samples(
         raise ValueError(f"first: must be at least the number of groups, {groups}, got {first}")
     total = objective.n_samples
     own = objective.chunks.samples
-    order = torch.randperm(own, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(own, generator=torch.Generator().manual_seed(seed), device="cpu")
     tried: list[int] = []
     wanted = first
     while True:

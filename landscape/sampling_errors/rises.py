@@ -24,7 +24,7 @@ def loss_error(units: Units, evaluation: Evaluation) -> SamplingError:
     """
     losses = units.losses(units.objective.theta)
     _check_the_center(units, losses, evaluation.loss)
-    value = torch.tensor([evaluation.loss], dtype=torch.float64)
+    value = torch.tensor([evaluation.loss], dtype=torch.float64, device="cpu")
     return error_of(units, ["loss"], value, units.variance(losses))
 
 
@@ -74,7 +74,7 @@ def sharpness_error(units: Units, found: Sharpness) -> SamplingError:
 
     square = units.mean_square(units.gradients(highest, tangential))
     bias = (found.rho * square / (2 * length.cpu())).minimum(found.rho * square.sqrt())
-    value = torch.tensor([found.value], dtype=torch.float64)
+    value = torch.tensor([found.value], dtype=torch.float64, device="cpu")
     return error_of(units, ["sharpness"], value, units.variance(rises), biases=bias)
 
 

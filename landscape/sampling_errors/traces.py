@@ -46,15 +46,17 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
     n = objective.n_parameters
     generator = torch.Generator().manual_seed(seed)
     columns = _columns(objective)
-    weights, forms = torch.empty(0), torch.zeros(())
+    weights, forms = torch.empty(0, device="cpu"), torch.zeros((), device="cpu")
     operator = matrix_named(estimate.matrix, objective)
     for first in range(0, PROBES, columns):
         count = min(columns, PROBES - first)
-        signs = (torch.randint(0, 2, (n, count), generator=generator).double() * 2 - 1).to(objective.device)
+        signs = (torch.randint(0, 2, (n, count), generator=generator, device="cpu").double() * 2 - 1).to(
+            objective.device
+        )
         weights, of_units = operator.of_chunks(signs, units.told(partial(_quadratic_forms, signs)))
         forms = forms + of_units
-    value = torch.tensor([estimate.value], dtype=torch.float64)
-    numerical = torch.tensor([estimate.standard_error], dtype=torch.float64)
+    value = torch.tensor([estimate.value], dtype=torch.float64, device="cpu")
+    numerical = torch.tensor([estimate.standard_error], dtype=torch.float64, device="cpu")
     variance = units.variance(OfUnits(weights, forms / PROBES))
     return error_of(units, ["trace"], value, variance, numerical=numerical, products=PROBES)
 

@@ -112,7 +112,7 @@ class Units:
                 if chunk.weight:
                     weights.append(chunk.weight)
                     values.append(measure(chunk).double().cpu())
-        return OfUnits(torch.tensor(weights, dtype=torch.float64), torch.stack(values))
+        return OfUnits(torch.tensor(weights, dtype=torch.float64, device="cpu"), torch.stack(values))
 
     def _sum(self, total: Tensor) -> Tensor:
         """The sum over all ranks."""
@@ -150,8 +150,10 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
         smaller = copy.copy(objective)
         smaller.chunk_size = max(1, samples // groups)
         # in random order, because data are often sorted by class
-        objective = smaller.subset(samples=torch.randperm(samples, generator=generator))
-    units = torch.tensor(float(sum(1 for chunk in objective.chunks if chunk.weight)), dtype=torch.float64)
+        objective = smaller.subset(samples=torch.randperm(samples, generator=generator, device="cpu"))
+    units = torch.tensor(
+        float(sum(1 for chunk in objective.chunks if chunk.weight)), dtype=torch.float64, device="cpu"
+    )
     count = int(objective.summed(units.to(objective.device)))
     if count < FEWEST_UNITS:
         raise ValueError(

@@ -84,7 +84,7 @@ def random_directions(
     for row in rows:
         # one tensor at a time, so that a direction does not depend on how many there are
         for part in objective.unflatten(row).values():
-            torch.randn(part.shape, generator=generator, out=part)
+            torch.randn(part.shape, generator=generator, out=part, device=part.device)
         _normalize(row, objective, normalize, one_dimensional)
     return _directions(rows.T, f"{normalize}-normalized", one_dimensional=one_dimensional, seed=seed)
 

@@ -180,6 +180,6 @@ def _sampled(
                 "samples: with a process group, give each rank's objective fewer samples instead"
             )
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(objective.n_samples, generator=generator)
+        order = torch.randperm(objective.n_samples, generator=generator, device="cpu")
         chosen[name] = objective.subset(samples=order[:samples].sort().values)
     return chosen, population

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from numbers import Integral
 
 import numpy as np
@@ -66,8 +67,8 @@ def trajectory_directions(
         raise ValueError(f"count: {objective.n_parameters} weights have no more directions, got {count}")
     vectors, squares = _principal_components(points, count)
     # the sign that lets the trajectory begin on the positive side
-    begins = sum(block[0] @ vectors[place] for place, block in points.blocks())
-    vectors = vectors * torch.where(torch.as_tensor(begins) < 0, -1.0, 1.0)
+    begins = _sum(block[0] @ vectors[place] for place, block in points.blocks())
+    vectors = vectors * torch.where(begins < 0, -1.0, 1.0)
     cosines = (vectors.T @ vectors).cpu().numpy()
     directions = Directions(
         vectors=vectors.to(objective.dtype).contiguous(),
@@ -175,8 +176,8 @@ def _principal_components(points: _Points, count: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the points span fewer directions.
     """
-    gram = sum(centered @ centered.T for _, block in points.blocks() for centered in [block - block.mean(0)])
-    squares, left = torch.linalg.eigh(torch.as_tensor(gram))
+    gram = _sum(centered @ centered.T for _, block in points.blocks() for centered in [block - block.mean(0)])
+    squares, left = torch.linalg.eigh(gram)
     squares, left = squares.flip(0).clamp(min=0), left.flip(1)[:, :count]
     if not squares[count - 1] > 1e-14 * squares[0]:
         raise ValueError(f"count: the checkpoints do not span {count} directions")
@@ -188,9 +189,13 @@ def _principal_components(points: _Points, count: int) -> tuple[Tensor, Tensor]:
 
 def _projected(points: _Points, vectors: Tensor, explained: FloatArray) -> Trajectory:
     basis, triangle = torch.linalg.qr(vectors)
-    along = torch.as_tensor(sum(block @ basis[place] for place, block in points.blocks()))
+    along = _sum(block @ basis[place] for place, block in points.blocks())
     coordinates = torch.linalg.solve_triangular(triangle, along.T, upper=True).T
-    squares = sum((block - along @ basis[place].T).square().sum(1) for place, block in points.blocks())
-    far = sum(block.square().sum(1) for _, block in points.blocks())
-    distances, from_model = (torch.as_tensor(each).sqrt().cpu().numpy() for each in (squares, far))
+    squares = _sum((block - along @ basis[place].T).square().sum(1) for place, block in points.blocks())
+    far = _sum(block.square().sum(1) for _, block in points.blocks())
+    distances, from_model = (each.sqrt().cpu().numpy() for each in (squares, far))
     return Trajectory(coordinates.cpu().numpy(), distances, explained, from_model)
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, parts)

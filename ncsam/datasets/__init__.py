@@ -109,5 +109,5 @@ def _drawn(field: str, samples: int, count: int, seed: int) -> Tensor:
     """Positions of `samples` of `count` samples, ascending."""
     if not 1 <= samples <= count:
         raise ValueError(f"{field}: must be from 1 to {count}, the number of samples, got {samples}")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
     return order[:samples].sort().values

@@ -107,7 +107,7 @@ def _labels(rows: list[dict[str, Any]], column: str, table: Path) -> Tensor:
             raise ValueError(
                 f"{table}, row {number}: {column} must be a whole number from 0, got {row[column]!r}"
             )
-    return torch.tensor([int(row[column]) for row in rows], dtype=torch.int64)
+    return torch.tensor([int(row[column]) for row in rows], dtype=torch.int64, device="cpu")
 
 
 def _read_images(paths: list[Path], size: int) -> Tensor:

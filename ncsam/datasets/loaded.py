@@ -109,17 +109,19 @@ class Loaded:
             ValueError: items that are no pairs.
         """
         targets = []
-        for batch in self._read(torch.arange(len(self)).split(self.evaluation_batch), None):
+        for batch in self._read(torch.arange(len(self), device="cpu").split(self.evaluation_batch), None):
             if not _is_pair(batch):
                 raise ValueError(
                     "data: its items must be pairs (input, target), because their targets are read"
                 )
-            targets.append(torch.as_tensor(batch[1]))
+            targets.append(
+                batch[1] if isinstance(batch[1], Tensor) else torch.as_tensor(batch[1], device="cpu")
+            )
         return torch.cat(targets)
 
     def some(self, count: int) -> Any:
         """The inputs of the first samples, as in an evaluation."""
-        (inputs,) = self.batches([torch.arange(min(count, len(self)))], seed=None)
+        (inputs,) = self.batches([torch.arange(min(count, len(self)), device="cpu")], seed=None)
         return inputs
 
     def _read(self, pieces: Sequence[Tensor], seed: int | None) -> Iterator[Any]:

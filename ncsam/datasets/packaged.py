@@ -49,7 +49,7 @@ def _split_by_class(name: str, images: Tensor, labels: Tensor) -> Dataset:
 
 
 def _last_of_each_class(targets: Tensor, fraction: float) -> Tensor:
-    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    chosen = torch.zeros(len(targets), dtype=torch.bool, device="cpu")
     for label in targets.unique():
         members = torch.nonzero(targets == label).flatten()
         chosen[members[len(members) - round(fraction * len(members)) :]] = True

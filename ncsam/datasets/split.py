@@ -196,7 +196,7 @@ def make_dataset(
         train=Split(pixels, targets, mean, std),
         test=Split(*test, mean, std),
         num_classes=int(targets.max()) + 1 if num_classes is None else num_classes,
-        train_indices=torch.arange(len(targets)),
+        train_indices=torch.arange(len(targets), device="cpu"),
         observed=observed,
     )
 
@@ -230,7 +230,7 @@ def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         pixels: uint8 (n, channels, height, width). Each value is counted, so that no sum is rounded.
     """
-    values = torch.arange(256, dtype=torch.float64)
+    values = torch.arange(256, dtype=torch.float64, device="cpu")
     means, deviations = [], []
     for channel in pixels.unbind(1):
         counts = channel.flatten().bincount(minlength=256).double()

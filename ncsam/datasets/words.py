@@ -58,8 +58,8 @@ def word_languages(_: Path | None = None) -> Dataset:
                 f"{folder}: only {len(chosen)} words of {LANGUAGES[label]!r}; {WORDS} are needed"
             )
         tokens = torch.stack([_tokens(word) for word in chosen])
-        order = torch.randperm(WORDS, generator=generator)
-        labels = torch.full((WORDS,), label)
+        order = torch.randperm(WORDS, generator=generator, device="cpu")
+        labels = torch.full((WORDS,), label, device="cpu")
         for part, rows in ((test, order[:TEST_WORDS]), (train, order[TEST_WORDS:])):
             part.append((tokens[rows], labels[rows]))
     return Dataset(
@@ -67,7 +67,7 @@ def word_languages(_: Path | None = None) -> Dataset:
         train=_joined(train),
         test=_joined(test),
         num_classes=len(LANGUAGES),
-        train_indices=torch.arange((WORDS - TEST_WORDS) * len(LANGUAGES)),
+        train_indices=torch.arange((WORDS - TEST_WORDS) * len(LANGUAGES), device="cpu"),
     )
 
 
@@ -100,7 +100,7 @@ def _fits(word: str) -> bool:
 
 
 def _tokens(word: str) -> Tensor:
-    return torch.tensor(list(word.encode().ljust(LENGTH, b"\0")), dtype=torch.int64)
+    return torch.tensor(list(word.encode().ljust(LENGTH, b"\0")), dtype=torch.int64, device="cpu")
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> Split:

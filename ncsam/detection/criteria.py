@@ -45,8 +45,8 @@ def forgetting_events(dynamics: TrainingDynamics, labels: Tensor) -> Tensor:
         labels: int64 (n,), the observed ones.
     """
     is_learned, is_known = dynamics.predictions == labels.cpu(), dynamics.predictions != NO_CLASS
-    events = torch.zeros(dynamics.samples, dtype=torch.float64)
-    was_learned = torch.zeros(dynamics.samples, dtype=torch.bool)
+    events = torch.zeros(dynamics.samples, dtype=torch.float64, device="cpu")
+    was_learned = torch.zeros(dynamics.samples, dtype=torch.bool, device="cpu")
     for learned, known in zip(is_learned, is_known, strict=True):
         events += known & was_learned & ~learned
         was_learned = torch.where(known, learned, was_learned)

@@ -89,7 +89,7 @@ def cross_validated_probabilities(
         parts.append((inside.cpu(), outputs.float().softmax(1).cpu()))
         if on_fold is not None:
             on_fold(fold + 1)
-    found = torch.empty(len(train), parts[0][1].shape[1])
+    found = torch.empty(len(train), parts[0][1].shape[1], device="cpu")
     for inside, chances in parts:
         found[inside] = chances
     return found
@@ -98,8 +98,8 @@ def cross_validated_probabilities(
 def _folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """The fold of each sample, int64 (n,): drawn, and dealt out label by label."""
     labels = labels.cpu()
-    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     by_label = drawn[labels[drawn].argsort(stable=True)]
-    found = torch.empty(len(labels), dtype=torch.int64)
-    found[by_label] = torch.arange(len(labels)) % folds
+    found = torch.empty(len(labels), dtype=torch.int64, device="cpu")
+    found[by_label] = torch.arange(len(labels), device="cpu") % folds
     return found

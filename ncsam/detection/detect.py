@@ -203,7 +203,7 @@ def _proposed(
         return np.full(len(labels), UNKNOWN, dtype=np.int64)
     predictions = early_predictions(dynamics, early_share)
     classes = int(predictions.max().clamp(min=0)) + 1
-    votes = torch.zeros(len(labels), classes)
+    votes = torch.zeros(len(labels), classes, device="cpu")
     for of_epoch in predictions:
         is_known = of_epoch != NO_CLASS
         votes[is_known.nonzero().flatten(), of_epoch[is_known]] += 1

@@ -53,7 +53,7 @@ def beta(
     drawn = torch.from_numpy(scipy.special.betaincinv(*thetas, levels.numpy()))
     # a probability that underflows to 0 comes last, but the sample can still be flipped
     flip_rates = drawn.clamp(min=1e-200)
-    others = torch.ones(len(clean), classes, dtype=torch.float64)
+    others = torch.ones(len(clean), classes, dtype=torch.float64, device="cpu")
     if posterior is not None:
         # where the classifier rules out all wrong classes, each of them stays possible
         others = checked_posterior(posterior, clean, classes) + 1e-300

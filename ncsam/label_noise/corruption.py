@@ -220,7 +220,7 @@ def _places_of_labels(
 ) -> Tensor:
     """Where there are labels, bool, of the shape of the targets, on the CPU. Checks the shapes."""
     _check_integers("targets", targets)
-    is_label = torch.ones(targets.shape, dtype=torch.bool)
+    is_label = torch.ones(targets.shape, dtype=torch.bool, device="cpu")
     if ignore_index is not None:
         is_label &= targets.cpu() != ignore_index
     if chosen.by_sample and (targets.ndim > 1 or not is_label.all()):

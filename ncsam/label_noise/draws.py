@@ -13,7 +13,7 @@ from torch import Tensor
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Uniform numbers from 0 to below 1, float64."""
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
+    return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -37,7 +37,7 @@ def largest_remainder(quotas: Tensor, total: int, generator: torch.Generator) ->
     # (1 - 0.9) * 10 falls short of 1 by a rounding error; neither floors nor ties may depend on such errors
     quotas = (quotas * 2**32).round() / 2**32
     counts = quotas.floor()
-    order = torch.randperm(len(quotas), generator=generator)
+    order = torch.randperm(len(quotas), generator=generator, device="cpu")
     order = order[(quotas - counts)[order].argsort(descending=True, stable=True)]
     counts[order[: total - int(counts.sum())]] += 1
     return counts.long()
@@ -62,9 +62,9 @@ def relabel_by_matrix(clean: Tensor, transition: Tensor, generator: torch.Genera
     for label in torch.nonzero(counts).flatten().tolist():
         count = int(counts[label])
         members = torch.nonzero(clean == label).flatten()
-        chosen = members[torch.randperm(len(members), generator=generator)[:count]]
+        chosen = members[torch.randperm(len(members), generator=generator, device="cpu")[:count]]
         quotas = count * wrong[label] / wrong[label].sum()
-        observed[chosen] = torch.arange(classes).repeat_interleave(
+        observed[chosen] = torch.arange(classes, device="cpu").repeat_interleave(
             largest_remainder(quotas, count, generator)
         )
     return observed
@@ -84,12 +84,14 @@ def sample_of_size(weights: Tensor, size: int, generator: torch.Generator) -> Te
     Returns:
         bool (n,), True for the members of the sample.
     """
-    order = torch.randperm(len(weights), generator=generator)
+    order = torch.randperm(len(weights), generator=generator, device="cpu")
     ends = inclusion_probabilities(weights, size)[order].cumsum(0)
     # the sum is a whole number but for rounding errors
     ends[-1] = size
-    steps = (torch.cat([torch.zeros(1, dtype=torch.float64), ends]) + uniform((), generator)).floor()
-    chosen = torch.empty(len(weights), dtype=torch.bool)
+    steps = (
+        torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), ends]) + uniform((), generator)
+    ).floor()
+    chosen = torch.empty(len(weights), dtype=torch.bool, device="cpu")
     chosen[order] = steps.diff() > 0
     return chosen
 
@@ -99,7 +101,7 @@ def inclusion_probabilities(weights: Tensor, size: int) -> Tensor:
     if size == 0:
         return torch.zeros_like(weights)
     descending = weights.sort(descending=True).values
-    certain = torch.arange(len(weights))
+    certain = torch.arange(len(weights), device="cpu")
     # the factor k, if the `certain` largest weights have probability 1; the first k that leaves the next one below 1 is
     # the right one
     rest = descending.flip(0).cumsum(0).flip(0)

@@ -133,4 +133,4 @@ def empirical_transition(clean: Tensor, observed: Tensor, classes: int) -> Tenso
     pairs = (clean * classes + observed).bincount(minlength=classes * classes)
     counts = pairs.view(classes, classes).double().cpu()
     totals = counts.sum(1, keepdim=True)
-    return torch.where(totals > 0, counts / totals, torch.eye(classes, dtype=torch.float64))
+    return torch.where(totals > 0, counts / totals, torch.eye(classes, dtype=torch.float64, device="cpu"))

@@ -62,7 +62,7 @@ def pair(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -
 def _relabel(
     clean: Tensor, classes: int, rate: float, generator: torch.Generator, mistakes: Mapping[int, int]
 ) -> Corruption:
-    transition = torch.eye(classes, dtype=torch.float64)
+    transition = torch.eye(classes, dtype=torch.float64, device="cpu")
     for label, wrong in mistakes.items():
         transition[label, label] = 1 - rate
         transition[label, wrong] = rate

@@ -57,10 +57,13 @@ def _checked(transition: Tensor | str | list[list[float]], classes: int) -> Tens
         if transition not in TRANSITION_MATRICES:
             known = ", ".join(sorted(TRANSITION_MATRICES))
             raise ValueError(f"transition: unknown matrix {transition!r}; known: {known}")
-        found = torch.tensor(TRANSITION_MATRICES[transition], dtype=torch.float64)
+        found = torch.tensor(TRANSITION_MATRICES[transition], dtype=torch.float64, device="cpu")
     else:
         try:
-            found = torch.as_tensor(transition).detach().cpu().double()
+            given = (
+                transition if isinstance(transition, Tensor) else torch.as_tensor(transition, device="cpu")
+            )
+            found = given.detach().cpu().double()
         except (TypeError, ValueError) as error:
             raise ValueError(f"transition: must be a matrix of numbers ({error})") from error
     if found.shape != (classes, classes):

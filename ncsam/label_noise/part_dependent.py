@@ -68,7 +68,7 @@ def truncated_normal(count: int, mean: float, std: float, generator: torch.Gener
 
 def _wrong_label_weights(clean: Tensor, classes: int, inputs: Tensor, generator: torch.Generator) -> Tensor:
     """Probability of each wrong label, given that the label is wrong, float64 (n, classes)."""
-    weights = torch.zeros(len(clean), classes, dtype=torch.float64)
+    weights = torch.zeros(len(clean), classes, dtype=torch.float64, device="cpu")
     for label in range(classes):
         # a matrix is drawn for every class, so that the draws do not depend on which classes occur
         projection = normal((inputs[0].numel(), classes), generator)

@@ -26,4 +26,6 @@ def checked_posterior(posterior: Tensor, clean: Tensor, classes: int) -> Tensor:
 
 def among_others(posterior: Tensor, clean: Tensor) -> Tensor:
     """The probabilities of the wrong classes, float64 (n, classes); the true class of each sample has 0."""
-    return posterior.scatter(1, clean.unsqueeze(1), torch.zeros(len(clean), 1, dtype=torch.float64))
+    return posterior.scatter(
+        1, clean.unsqueeze(1), torch.zeros(len(clean), 1, dtype=torch.float64, device="cpu")
+    )

@@ -24,13 +24,13 @@ def symmetric_all(clean: Tensor, classes: int, rate: float, generator: torch.Gen
 
 
 def _spread(clean: Tensor, classes: int, wrong: float, generator: torch.Generator) -> Tensor:
-    chosen = torch.randperm(len(clean), generator=generator)[: round(wrong * len(clean))]
-    shift = torch.randint(1, classes, (len(chosen),), generator=generator)
+    chosen = torch.randperm(len(clean), generator=generator, device="cpu")[: round(wrong * len(clean))]
+    shift = torch.randint(1, classes, (len(chosen),), generator=generator, device="cpu")
     observed = clean.clone()
     observed[chosen] = (clean[chosen] + shift) % classes
     return observed
 
 
 def _transition(classes: int, wrong: float) -> Tensor:
-    transition = torch.full((classes, classes), wrong / (classes - 1), dtype=torch.float64)
+    transition = torch.full((classes, classes), wrong / (classes - 1), dtype=torch.float64, device="cpu")
     return transition.fill_diagonal_(1 - wrong)

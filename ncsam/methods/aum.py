@@ -58,8 +58,8 @@ class AUMFilter(TwoNetworks):
             raise ValueError(f"ranking: must be a share above 0 and below 1, got {ranking}")
         self.removed = removed
         self.ranking = ranking
-        self.margins = torch.zeros(samples, dtype=torch.float64)
-        self.seen = torch.zeros(samples, dtype=torch.int64)
+        self.margins = torch.zeros(samples, dtype=torch.float64, device="cpu")
+        self.seen = torch.zeros(samples, dtype=torch.int64, device="cpu")
 
     def is_ranking(self) -> bool:
         """Whether the first network learns."""
@@ -72,10 +72,10 @@ class AUMFilter(TwoNetworks):
     def kept(self) -> Tensor:
         """bool (n,): which samples the second network learns from; a sample that was never ranked is kept."""
         if not self.seen.any():
-            return torch.ones(len(self.margins), dtype=torch.bool)
+            return torch.ones(len(self.margins), dtype=torch.bool, device="cpu")
         count = int(self.removed * len(self.margins) + 1e-9)
         areas = torch.where(self.seen > 0, self.margins / self.seen, torch.inf)
-        kept = torch.ones(len(areas), dtype=torch.bool)
+        kept = torch.ones(len(areas), dtype=torch.bool, device="cpu")
         kept[areas.argsort(stable=True)[:count]] = False
         return kept
 

@@ -178,7 +178,7 @@ def chances_of_small(losses: Tensor, seed: int) -> Tensor:
         raise ImportError("DivideMix: needs scikit-learn: pip install 'ncsam[detect]'") from error
     spread = (losses.max() - losses.min()).item()
     if not 0 < spread < float("inf"):
-        return torch.ones(len(losses), dtype=torch.float64)
+        return torch.ones(len(losses), dtype=torch.float64, device="cpu")
     scaled = ((losses - losses.min()) / spread).double().cpu().numpy()[:, None]
     mixture = GaussianMixture(
         n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed % 2**32

@@ -35,7 +35,7 @@ class Mixture:
                 "inputs: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
             )
         share = beta_draw(alpha, generator)
-        partner = torch.randperm(len(inputs), generator=generator)
+        partner = torch.randperm(len(inputs), generator=generator, device="cpu")
         return cls(max(share, 1 - share), partner.to(inputs.device, non_blocking=True))
 
     def of(self, rows: Tensor) -> Tensor:

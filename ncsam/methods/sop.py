@@ -93,7 +93,9 @@ class SOP(Method):
     def _noise(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.noise_u is None or self.noise_v is None:
             generator = torch.Generator().manual_seed(self.seed)
-            drawn = self.scale * torch.randn(self.samples, 1 + outputs.shape[1], generator=generator)
+            drawn = self.scale * torch.randn(
+                self.samples, 1 + outputs.shape[1], generator=generator, device="cpu"
+            )
             drawn = drawn.to(outputs.device, outputs.dtype)
             self.noise_u, self.noise_v = drawn[:, :1].clone(), drawn[:, 1:].clone()
         return self.noise_u, self.noise_v

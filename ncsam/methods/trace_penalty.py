@@ -124,7 +124,7 @@ class FisherPenalty(TracePenalty):
             )
         shares = outputs.detach().float().softmax(1).cumsum(1)
         # drawn on the CPU, so that every device has the same draws
-        level = torch.rand(len(outputs), 1, generator=generator).to(outputs.device)
+        level = torch.rand(len(outputs), 1, generator=generator, device="cpu").to(outputs.device)
         drawn = (shares < level).sum(1).clamp(max=outputs.shape[1] - 1)
         return cross_entropy(outputs, drawn)
 
@@ -140,5 +140,5 @@ class JacobianPenalty(TracePenalty):
 
     def drawn_mean(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """The mean over the samples of the outputs' inner product with random signs."""
-        signs = 2.0 * torch.randint(0, 2, outputs.shape, generator=generator) - 1
+        signs = 2.0 * torch.randint(0, 2, outputs.shape, generator=generator, device="cpu") - 1
         return mean_inner_product(outputs, signs.to(outputs))

@@ -27,10 +27,12 @@ def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_nei
     vacuous = {"T1": verdicts.VACUOUS}
     # its labels are never redrawn, its Jacobian is not measured, and nothing is measured along its training
     unmeasured = dict.fromkeys(
-        (*(f"E{number}" for number in range(1, 11)), *(f"F{number}" for number in range(1, 6)), "L4"),
+        (*(f"E{number}" for number in range(1, 14)), *(f"F{number}" for number in range(1, 6)), "L4"),
         verdicts.NOT_MEASURED,
     )
-    assert found == dict.fromkeys(PAPERS, verdicts.SUPPORTED_HERE) | vacuous | unmeasured | rivals
+    # the oracle is better than SAM, and SAM with the perturbation of rightly labeled samples is not there
+    partly = {"S1": verdicts.INCONCLUSIVE}
+    assert found == dict.fromkeys(PAPERS, verdicts.SUPPORTED_HERE) | vacuous | unmeasured | rivals | partly
 
 
 def test_from_six_cells_or_series_on_verdicts_are_about_the_population():

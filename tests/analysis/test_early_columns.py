@@ -83,13 +83,27 @@ def test_a_spectrum_without_a_tail_has_no_index():
     assert np.isnan(tail_index(np.r_[np.ones(10), np.zeros(90)])).all()
 
 
+OF_SPECTRA = ("weight_tail_index", "weight_tail_index_error", "weight_norm")
+
+
+def test_the_weights_are_counted_without_biases_whatever_their_spectra(tmp_path):
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        for name, value in {
+            "a": np.zeros((4, 5)),
+            "b": np.full((2, 3, 3, 3), np.nan),
+            "bias": np.zeros(7),
+        }.items():
+            file[f"weights/{name}"] = value
+        assert weight_columns(file)["weight_count"] == 4 * 5 + 2 * 27
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_matrix_of_low_rank_has_no_tail_but_rounding_and_so_no_index(tmp_path, dtype):
     rng = np.random.default_rng(0)
     with h5py.File(tmp_path / "run.h5", "w") as file:
         file["weights/low"] = (rng.normal(size=(64, 10)) @ rng.normal(size=(10, 64))).astype(dtype)
         file["weights/empty"] = np.zeros((0, 5), dtype)
-        assert np.isnan(list(weight_columns(file).values())).all()
+        assert np.isnan([weight_columns(file)[name] for name in OF_SPECTRA]).all()
 
 
 def test_the_columns_are_of_the_matrices_that_are_large_enough(tmp_path):
@@ -113,4 +127,4 @@ def test_the_columns_are_of_the_matrices_that_are_large_enough(tmp_path):
 def test_weights_without_a_spectrum_have_no_columns(tmp_path, value):
     with h5py.File(tmp_path / "run.h5", "w") as file:
         file["weights/a"] = value
-        assert np.isnan(list(weight_columns(file).values())).all()
+        assert np.isnan([weight_columns(file)[name] for name in OF_SPECTRA]).all()
