@@ -49,6 +49,7 @@ BART = {
     **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2},
 }
 LONG = {"max_position_embeddings": LENGTH}
+LLAMA = {**SIZES, **LONG, "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MODELS = {
     "bert": ("BertForSequenceClassification", {**BERT, "num_labels": 3}, classes, tasks.hugging_face),
     "distilbert": (
@@ -59,6 +60,7 @@ MODELS = {
     ),
     "masked language": ("BertForMaskedLM", BERT, words, tasks.hugging_face),
     "gpt2": ("GPT2LMHeadModel", {**GPT2, "n_positions": LENGTH}, words, tasks.causal_language_model),
+    "llama": ("LlamaForCausalLM", LLAMA, words, tasks.causal_language_model),
     # not T5, whose normalization computes in float32
     "encoder and decoder": (
         "BartForConditionalGeneration",
@@ -68,6 +70,16 @@ MODELS = {
     ),
 }
 """Name -> class of the model, sizes, labels of a batch, and how the model is run."""
+CAUSAL = ("gpt2", "llama")
+
+
+def normalized_in_float64(model):
+    """The model, with Llama's normalization by torch's own formula: transformers' computes in float32."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "LlamaRMSNorm":
+                setattr(module, name, nn.RMSNorm(len(child.weight), child.variance_epsilon))
+    return model
 
 
 def built(name):
@@ -75,7 +87,7 @@ def built(name):
     kind, sizes, labels, task = MODELS[name]
     model = getattr(transformers, kind)
     config = model.config_class(vocab_size=WORDS, **sizes)
-    return model(without_dropout(config)), labels, task()
+    return normalized_in_float64(model(without_dropout(config))), labels, task()
 
 
 def case(name, cut):
@@ -86,12 +98,12 @@ def case(name, cut):
     batch = batch_of(labels)
     parts = {key: value.split(cut) for key, value in batch.items()}
     batches = [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-    loss = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
+    loss = tasks.next_token_loss if name in CAUSAL else tasks.label_loss
     objective = Objective(model, loss, batches, chunk_size=cut, **task)
 
     def truth(model):
         logits, targets = model(**batch).logits, batch["labels"]
-        if name == "gpt2":
+        if name in CAUSAL:
             logits, targets = logits[:, :-1], targets[:, 1:]
         kept = targets != -100
         chosen = logits.log_softmax(-1)[kept].gather(1, targets[kept].unsqueeze(1))
@@ -124,7 +136,7 @@ def client_of(name):
     torch.manual_seed(0)
     model, labels, task = built(name)
     batch = batch_of(labels)
-    loss_fn = tasks.next_token_loss if name == "gpt2" else tasks.label_loss
+    loss_fn = tasks.next_token_loss if name in CAUSAL else tasks.label_loss
     few = [
         (p.numel(), key) for key, p in model.named_parameters() if key in objective.names and p.numel() > 2
     ]
