@@ -364,7 +364,7 @@ MEASURES = {
             "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
         ),
         Measure("surfaces", _surfaces, SURFACES, ("samples", *OF_SURFACES, *OF_GRIDS)),
-        Measure("bound", _bound, BOUNDS, ("bound",), version=2),
+        Measure("bound", _bound, BOUNDS, ("bound",), version=3),
     )
 }
 """Name -> measure, in the order in which they are taken."""
