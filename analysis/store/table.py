@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +210,34 @@ def read_histories(root: str | Path) -> pd.DataFrame:
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 
+@dataclass(frozen=True)
+class StoredResult:
+    """A result in a run file, which is read when it is asked for.
+
+    Attributes:
+        identity: of the run.
+        path: the run file.
+        name: of the group in the file.
+    """
+
+    identity: Identity
+    path: Path
+    name: str
+
+    def read(self) -> Any:
+        """The result. The file is opened and checked anew."""
+        with opened(self.path) as file:
+            return landscape.load(file, self.name)
+
+
+def find_results(root: Path, names: Sequence[str]) -> dict[str, list[StoredResult]]:
+    """For each name, the results of all runs that have a group of this name. Each file is opened and checked once."""
+    found: dict[str, list[StoredResult]] = {name: [] for name in names}
+    for _, each in _stored(root, names):
+        found[each.name].append(each)
+    return found
+
+
 def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
     """(identity of the run, its result in the group `name`) for all runs that have the result."""
     return read_several_results(root, [name])[name]
@@ -218,10 +246,16 @@ def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
 def read_several_results(root: Path, names: Sequence[str]) -> dict[str, list[tuple[Identity, Any]]]:
     """What `read_results` returns, for each of several names. Each file is opened and checked once."""
     found: dict[str, list[tuple[Identity, Any]]] = {name: [] for name in names}
+    for file, each in _stored(root, names):
+        found[each.name].append((each.identity, landscape.load(file, each.name)))
+    return found
+
+
+def _stored(root: Path, names: Sequence[str]) -> Iterator[tuple[h5py.File, StoredResult]]:
+    """The results that the runs have of these names, each with its open file."""
     for path in run_files(root) if names else ():
         with opened(path) as file:
             identity = config_of(file).config.identity
             for name in names:
                 if name in file:
-                    found[name].append((identity, landscape.load(file, name)))
-    return found
+                    yield file, StoredResult(identity, path, name)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis import cli, store
 from analysis.claims import CLAIMS, claim, judge
 from analysis.cli import commands
 from analysis.plan import final_runs, read_study
+from analysis.report import pictures
 from bench.findings import verdicts
 from tests.analysis.test_claims import OWN
 
@@ -62,6 +64,26 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     lines = (root / "claims.md").read_text().splitlines()
     assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_report_reads_the_results_that_it_draws_and_no_others(finished, tmp_path, monkeypatch):
+    root = tmp_path / "out"
+    shutil.copytree(finished[1], root)
+    read, load = [], store.table.landscape.load
+    monkeypatch.setattr(
+        store.table.landscape,
+        "load",
+        lambda file, name: read.append((file.filename, name)) or load(file, name),
+    )
+    assert cli.main(["report", str(root)]) == 0
+    stored = pictures.results_shown(root)
+    places = {
+        name: [each.identity[:3] + each.identity[4:] for each in found] for name, found in stored.items()
+    }
+    drawn = max(chain.from_iterable(places.values()), key=lambda place: (place[2], -place[3]))
+    # the picture of two reads its surfaces once more
+    assert len(read) == sum(found.count(drawn) for found in places.values()) + 2
+    assert len(read) < sum(map(len, places.values()))
 
 
 def test_the_runs_can_be_had_as_parquet_with_their_types(finished, tmp_path, monkeypatch, capsys):
