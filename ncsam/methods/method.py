@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ncsam.methods.batches import Batch, Count, Forward, samples_in
-from ncsam.methods.passes import Passes, TrainingLoss, check_batch
+from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
+from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded

@@ -21,13 +21,16 @@ from ncsam.methods.batches import (
     Count,
     Forward,
     as_float32,
+    check_batch,
     detached,
     is_known,
     is_sum,
     joined,
+    part_of_mean,
     piece_sizes,
     rows_of,
     samples_in,
+    sum_of_parts,
     weight_of,
 )
 from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
@@ -97,15 +100,6 @@ def _gradient_and_reached(
     return whole, {place for place, part in enumerate(found) if part is not None}
 
 
-def check_batch(inputs: Batch, targets: Batch) -> None:
-    """Raises ValueError for an empty batch, and for inputs and targets of unequal number."""
-    samples = samples_in(inputs)
-    if samples == 0:
-        raise ValueError("inputs: the batch is empty")
-    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
-        raise ValueError(f"targets: {len(targets)} for {samples} inputs")
-
-
 @dataclass
 class Passes:
     """Forward and backward passes of one model and loss.
@@ -172,11 +166,11 @@ class Passes:
             for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
                 model = self.model if number == len(pieces) - 1 else self.module
                 outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
-                loss = self.loss(outputs, piece_targets, piece_indices)
-                losses.append(loss.detach() * share)
+                loss = part_of_mean(self.loss(outputs, piece_targets, piece_indices), share)
+                losses.append(loss.detach())
                 if self._must_add_up(pieces):
                     compared.append(detached(outputs))
-                self.backward_of(loss * share)
+                self.backward_of(loss)
         return self._sum(losses, compared, pieces)
 
     def gradient(
@@ -212,20 +206,21 @@ class Passes:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
                     loss = loss_fn(output, piece_targets)
-                part, reached = _gradient_and_reached(self._scale(loss * share), self.module)
+                loss = part_of_mean(loss, share)
+                part, reached = _gradient_and_reached(self._scale(loss), self.module)
                 self._reached |= reached
                 if total is None:
                     total = part
                 else:
                     torch._foreach_add_(total, part)
-                losses.append(loss.detach() * share)
+                losses.append(loss.detach())
                 outputs.append(detached(output))
         assert total is not None
         if self.scaler is not None:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
         if self.averages:
             self.average(total, samples_in(inputs) or 1)
-        mean = torch.stack(losses).sum() if loss_fn else self._sum(losses, outputs, pieces)
+        mean = sum_of_parts(losses) if loss_fn else self._sum(losses, outputs, pieces)
         return mean, joined(outputs), total
 
     def find_reached(self, inputs: Batch, targets: Batch) -> None:
@@ -382,7 +377,7 @@ class Passes:
 
     def _sum(self, losses: list[Tensor], outputs: list[Any], pieces: list[list[Any]]) -> Tensor:
         """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
-        total = torch.stack(losses).sum()
+        total = sum_of_parts(losses)
         if self._must_add_up(pieces):
             check_that_pieces_add_up(self.loss_fn, outputs, [targets for _, _, targets, _ in pieces], total)
             self._adds_up = is_known(self.loss_fn) or self.count is not None
