@@ -244,7 +244,7 @@ class NCSAM(SAM):
         else:
             probabilities = draw_probabilities(confidence_gaps(logits))
         drawn = draw_without_replacement(probabilities, count, self.generator)
-        return drawn, self._other_labels(logits[drawn], targets[drawn])
+        return drawn, self._other_labels(logits.index_select(0, drawn), targets.index_select(0, drawn))
 
     def _labels_of_all(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)

@@ -51,7 +51,7 @@ def project_onto_ball(tensors: list[Tensor], radius: float) -> Tensor:
     """Proj of Eq. 13, in place: the vector is scaled down to norm `radius` if it is longer. Returns whether it was."""
     total = norm(tensors)
     longer = total > radius
-    factor = torch.where(longer, radius / total, torch.ones_like(total))
+    factor = torch.where(longer, total.reciprocal() * radius, torch.ones_like(total))
     if _are_half(tensors):
         torch._foreach_copy_(tensors, scaled(tensors, factor))
     else:

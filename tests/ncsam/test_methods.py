@@ -128,6 +128,13 @@ def test_the_projection_shortens_what_is_longer_and_leaves_the_rest(length, resu
         assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
 
 
+def test_the_projection_of_half_precision_measures_squares_that_half_precision_cannot_hold():
+    tensors = [torch.full((2,), 300.0, dtype=torch.float16)]
+    assert bool(project_onto_ball(tensors, 1.0))
+    assert tensors[0].dtype == torch.float16
+    assert norm(tensors).item() == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_zero_gradient_gives_a_zero_perturbation():
     assert torch.equal(scaled_to([torch.zeros(3)], 0.5)[0], torch.zeros(3))
 
