@@ -29,7 +29,7 @@ from ncsam.methods.simulated_noise import (
     temporary_labels,
     uniform_other_labels,
 )
-from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
+from ncsam.methods.tensor_lists import norm, project_onto_ball, scaled_to
 
 CHOICES = {
     "draw": ("low-margin", "uniform", "whole-batch"),
@@ -171,11 +171,7 @@ class NCSAM(SAM):
         loss, logits, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         self._check_scores(logits, targets)
         to_rho = scaled_to(at_w, self.rho)
-        kept = self._labeled(targets, logits.shape[1])
-        chosen, labels = self.simulated_labels(
-            logits.movedim(1, -1).flatten(0, -2)[kept], targets.flatten()[kept]
-        )
-        drawn = kept[chosen]
+        drawn, labels = self._drawn(logits.movedim(1, -1).flatten(0, -2), targets.flatten())
         scale = self.scale()
         self.passes.ranks.check_that_all_have(len(drawn), "samples to relabel")
         if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
@@ -185,7 +181,7 @@ class NCSAM(SAM):
         torch._foreach_add_(to_rho, simulated, alpha=scale)
         projected = torch.zeros((), dtype=torch.bool, device=loss.device)
         if self.project:
-            to_rho, projected = projected_onto_ball(to_rho, self.rho)
+            projected = project_onto_ball(to_rho, self.rho)
         return Ascent(loss, at_w, to_rho, Compensation(drawn, labels, simulated, scale, projected))
 
     def _check_scores(self, logits: Any, targets: Tensor) -> None:
@@ -199,8 +195,16 @@ class NCSAM(SAM):
                 "to which forward= can bring them"
             )
 
-    def _labeled(self, targets: Tensor, classes: int) -> Tensor:
-        """The positions, in the flattened targets, whose labels the loss does not ignore.
+    def _drawn(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`simulated_labels` of the positions whose labels the loss does not ignore."""
+        kept = self._labeled(targets, logits.shape[1])
+        if kept is None:
+            return self.simulated_labels(logits, targets)
+        drawn, labels = self.simulated_labels(logits[kept], targets[kept])
+        return kept[drawn], labels
+
+    def _labeled(self, labels: Tensor, classes: int) -> Tensor | None:
+        """The positions whose labels (m,) the loss does not ignore; None where these are all.
 
         Raises:
             ValueError: one of these labels is no class, or the ignored label is one.
@@ -211,15 +215,14 @@ class NCSAM(SAM):
                 f"loss_fn: ignores the label {ignored}, which is one of the {classes} classes, so that temporary "
                 "labels may be it; mark positions without a label by another number, such as -100"
             )
-        labels = targets.flatten()
-        kept = torch.arange(len(labels), device=labels.device)
         # two numbers tell that no label is outside, which is so in nearly all batches
         if (
             len(labels)
             and min(bounds := torch.stack(labels.aminmax()).tolist()) >= 0
             and max(bounds) < classes
         ):
-            return kept
+            return None
+        kept = torch.arange(len(labels), device=labels.device)
         if ignored is not None:
             kept = kept[labels != ignored]
         outside = labels[kept][(labels[kept] < 0) | (labels[kept] >= classes)]
@@ -241,7 +244,7 @@ class NCSAM(SAM):
         else:
             probabilities = draw_probabilities(confidence_gaps(logits))
         drawn = draw_without_replacement(probabilities, count, self.generator)
-        return drawn, self._other_labels(logits[drawn], targets[drawn])
+        return drawn, self._other_labels(logits.index_select(0, drawn), targets.index_select(0, drawn))
 
     def _labels_of_all(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)

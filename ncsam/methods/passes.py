@@ -27,9 +27,11 @@ from ncsam.methods.batches import (
     is_known,
     is_sum,
     joined,
+    part_of_mean,
     piece_sizes,
     rows_of,
     samples_in,
+    sum_of_parts,
     weight_of,
 )
 from ncsam.methods.gradients import gradient_and_reached
@@ -132,14 +134,14 @@ class Passes:
                 is_last = number == len(pieces) - 1
                 model = self.model if is_last else self.module
                 outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
-                loss = self.loss(outputs, piece_targets, piece_indices)
-                losses.append(loss.detach() * share)
+                loss = part_of_mean(self.loss(outputs, piece_targets, piece_indices), share)
+                losses.append(loss.detach())
                 if self._must_add_up(pieces):
                     compared.append(detached(outputs))
                 if is_last:
                     # may raise, and so comes before the ranks wait for each other
                     mean = self._sum(losses, compared, pieces)
-                self.backward_of(loss * share, over_ranks=is_last)
+                self.backward_of(loss, over_ranks=is_last)
         return mean
 
     def gradient(
@@ -175,21 +177,22 @@ class Passes:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
                     loss = loss_fn(output, piece_targets)
+                loss = part_of_mean(loss, share)
                 with self._waiting(self.ranks.waits_in_passes):
-                    part, reached = gradient_and_reached(self._scale(loss * share), self.module)
+                    part, reached = gradient_and_reached(self._scale(loss), self.module)
                 self._reached |= reached
                 if total is None:
                     total = part
                 else:
                     torch._foreach_add_(total, part)
-                losses.append(loss.detach() * share)
+                losses.append(loss.detach())
                 outputs.append(detached(output))
         assert total is not None
         if self.scaler is not None:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
         if self.averages:
             self.average(total, samples_in(inputs) or 1)
-        mean = torch.stack(losses).sum() if loss_fn else self._sum(losses, outputs, pieces)
+        mean = sum_of_parts(losses) if loss_fn else self._sum(losses, outputs, pieces)
         return mean, joined(outputs), total
 
     def find_reached(self, inputs: Batch, targets: Batch) -> None:
@@ -360,7 +363,7 @@ class Passes:
 
     def _sum(self, losses: list[Tensor], outputs: list[Any], pieces: list[list[Any]]) -> Tensor:
         """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
-        total = torch.stack(losses).sum()
+        total = sum_of_parts(losses)
         if self._must_add_up(pieces):
             check_that_pieces_add_up(self.loss_fn, outputs, [targets for _, _, targets, _ in pieces], total)
             self._adds_up = is_known(self.loss_fn) or self.count is not None

@@ -14,7 +14,7 @@ def confidence_gaps(logits: Tensor) -> Tensor:
 
 def draw_probabilities(gaps: Tensor) -> Tensor:
     """Eq. 17: q_i = 1 / (1 + gap_i), normalized over the batch. (batch,) -> (batch,)."""
-    weights = 1 / (1 + gaps)
+    weights = (1 + gaps).reciprocal()
     return weights / weights.sum()
 
 

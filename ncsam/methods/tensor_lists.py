@@ -47,11 +47,16 @@ def scaled_to(tensors: list[Tensor], length: float | Tensor) -> list[Tensor]:
     return scaled(tensors, torch.where(total == 0, torch.zeros_like(total), length / total))
 
 
-def projected_onto_ball(tensors: list[Tensor], radius: float) -> tuple[list[Tensor], Tensor]:
-    """Proj of Eq. 13: the vector, scaled down to norm `radius` if it is longer; and whether it was longer."""
+def project_onto_ball(tensors: list[Tensor], radius: float) -> Tensor:
+    """Proj of Eq. 13, in place: the vector is scaled down to norm `radius` if it is longer. Returns whether it was."""
     total = norm(tensors)
     longer = total > radius
-    return scaled(tensors, torch.where(longer, radius / total, torch.ones_like(total))), longer
+    factor = torch.where(longer, total.reciprocal() * radius, torch.ones_like(total))
+    if _are_half(tensors):
+        torch._foreach_copy_(tensors, scaled(tensors, factor))
+    else:
+        torch._foreach_mul_(tensors, factor)
+    return longer
 
 
 def cosine(first: list[Tensor], second: list[Tensor]) -> float:

@@ -11,7 +11,7 @@ from ncsam import (
     build_method,
     hyperparameters,
 )
-from ncsam.methods.tensor_lists import norm, projected_onto_ball, scaled_to
+from ncsam.methods.tensor_lists import norm, project_onto_ball, scaled_to
 from tests.ncsam import small_network as small
 
 
@@ -120,11 +120,19 @@ def test_all_zero_gradients_stay_zero(name):
 @pytest.mark.parametrize(("length", "result"), [(2.0, 1.0), (1.0, 1.0), (0.4, 0.4), (0.0, 0.0)])
 def test_the_projection_shortens_what_is_longer_and_leaves_the_rest(length, result):
     tensors = [torch.tensor([0.6, 0.0]) * length, torch.tensor([[0.8]]) * length]
-    projected, longer = projected_onto_ball(tensors, 1.0)
-    assert norm(projected).item() == pytest.approx(result)
+    before = [tensor.clone() for tensor in tensors]
+    longer = project_onto_ball(tensors, 1.0)
+    assert norm(tensors).item() == pytest.approx(result)
     assert bool(longer) == (length > 1)
     if length <= 1:
-        assert all(torch.equal(a, b) for a, b in zip(projected, tensors, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+
+
+def test_the_projection_of_half_precision_measures_squares_that_half_precision_cannot_hold():
+    tensors = [torch.full((2,), 300.0, dtype=torch.float16)]
+    assert bool(project_onto_ball(tensors, 1.0))
+    assert tensors[0].dtype == torch.float16
+    assert norm(tensors).item() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_a_zero_gradient_gives_a_zero_perturbation():
