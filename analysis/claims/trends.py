@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.stats
 
 from analysis.claims.coverage import coverage, coverage_of_all
-from analysis.claims.differences import null_of
+from analysis.claims.differences import check_margin, check_margin_of, null_of
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs, not_measured, series_names
 from analysis.claims.quantities import Quantity, quantity
@@ -35,6 +35,14 @@ class Trend:
     against: str = "noise_rate"
     noisy: bool = False
     noise_kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.by_rate:
+            check_margin_of(self.quantity, self.sign)
+        else:
+            check_margin(
+                self.sign, np.nan, "slopes over a hyper-parameter have none: predict a sign, 1 or -1"
+            )
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -114,6 +122,9 @@ class Best:
     rate: float
     sign: int
     margin: float = np.nan
+
+    def __post_init__(self) -> None:
+        check_margin(self.sign, self.margin, "give Best its margin")
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
