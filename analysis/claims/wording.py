@@ -95,10 +95,13 @@ def _coverage(effect: Effect) -> list[str]:
         )
     if effect.lost:
         these = effect.finding.these
+        why = f" ({', '.join(found.reasons)})" if found.reasons else ""
         sentences.append(
-            f"{effect.lost} {these.counted} lost to divergence or missing measurements; the {these.units} left would "
-            f"say: {effect.verdict_of_the_rest}. They are a choice of the fittest, so this is no verdict."
+            f"{effect.lost} {these.counted} lost{why}; the {these.units} left would say: {effect.verdict_of_the_rest}. "
+            "What is lost may differ from what is left, so this is no verdict."
         )
+        if NOT_CONVERGED in found.reasons:
+            sentences.append("Measure with more products or steps: ncsam measure.")
     elif found.missing:
         parts = len(found.missing)
         sentences.append(
