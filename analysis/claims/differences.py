@@ -225,4 +225,5 @@ class Level:
             margin=what.margin,
             null=null,
             coverage=covered,
+            vacuous=what.never_negative and self.sign == 1 and not self.non_inferior,
         )

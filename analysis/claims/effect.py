@@ -39,7 +39,7 @@ VERDICTS = {
     CONTRADICTED_HERE: "the effect has the opposite sign in the cells at hand",
     EQUIVALENT_HERE: "the effect in the cells at hand is smaller than the margin",
     MIXED: "the sign depends on the cell",
-    VACUOUS: "it cannot fail: every bound is above the largest value that the loss can have",
+    VACUOUS: "it cannot fail, such as a bound above the largest value that the loss can have",
     INCONCLUSIVE: "the data allow either sign",
     NOT_MEASURED: "the runs or measurements that it needs are not there",
 }
@@ -152,7 +152,7 @@ class Effect:
     def verdict_of_the_rest(self) -> str:
         """The verdict that the units at hand would give if none were lost."""
         found = self._verdict_of_the_population
-        if self.vacuous and found != CONTRADICTED:
+        if self.vacuous and found not in (CONTRADICTED, EQUIVALENT):
             return VACUOUS
         return IN_THESE_CELLS.get(found, found) if self.estimand == THESE else found
 
@@ -225,7 +225,7 @@ def combined_verdict(verdicts: Sequence[str]) -> str:
 
 
 def corrected(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects with corrected p-values. The probability of any wrong verdict in the family is at most 5%.
+    """The effects with corrected p-values (Holm).
 
     Effects, equivalences and reversals are corrected apart: in a family, the probability of any wrong verdict of one
     kind is at most 5%, and that of any wrong verdict at most 15%. Where one prediction has no effect and another an
