@@ -34,6 +34,7 @@ from ncsam.training_checks import (
     checked_classes,
 )
 from ncsam.training_numbers import TrainingNumbers
+from ncsam.training_settings import settings_of
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -125,7 +126,10 @@ def fit(
             and epoch. They cost no further pass, and the checkpoint holds them too.
         checkpoint: file with the state after each epoch, from which a training resumes. It is written whole or not at
             all.
-        fingerprint: of everything that decides the result. A checkpoint with another fingerprint is refused.
+        fingerprint: of everything that decides the result and is not among the settings, such as the samples. A
+            checkpoint with another fingerprint is refused. So is one of other settings: seed, batch size, mixup,
+            redrawing, gradient norm, augmentation, labels, and the kinds of method, loss, optimizer and scheduler,
+            with the options of the first three. More epochs may be asked for.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
             once when a training resumes; on each rank.
 
@@ -149,9 +153,9 @@ def fit(
         check_that_it_trains(method, optimizer, scheduler)
         check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
-        mixes = numbers.mixup_alpha is not None
-        classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixes)
+        classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         settings = _step_settings(numbers, augmentation, classes, redraw)
+        begun = settings_of(method, optimizer, scheduler, labels, settings, seed)
     # augmentation takes the images as they are stored
     samples = _normalized_once(samples) if augmentation is None else samples
     held_out_samples = _normalized_once(held_out_samples)
@@ -163,7 +167,7 @@ def fit(
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
+        rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
         check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         _tell(ranks, on_epoch, rows, method)
 
@@ -191,7 +195,9 @@ def fit(
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
-            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
+            save_checkpoint(
+                checkpoint, fingerprint, begun, method, optimizer, scheduler, rows, ranks, recorder
+            )
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
 
