@@ -155,7 +155,7 @@ def fit(
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         settings = _step_settings(numbers, augmentation, classes, redraw)
-        begun = settings_of(method, optimizer, scheduler, labels, settings, seed)
+        begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
     # augmentation takes the images as they are stored
     samples = _normalized_once(samples) if augmentation is None else samples
     held_out_samples = _normalized_once(held_out_samples)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ncsam.epoch import StepSettings
+from ncsam.augmentation import Augmentation
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.arguments import PLAIN
 from ncsam.methods.method import Method
+from ncsam.training_numbers import TrainingNumbers
 
 Settings = dict[str, Any]
 """Name -> plain value, such as `"method.rho"` -> 0.05. Tensors are there as digests."""
@@ -33,8 +34,9 @@ def settings_of(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     labels: NoisyLabels,
-    settings: StepSettings,
-    seed: int,
+    numbers: TrainingNumbers,
+    redraw: str,
+    augmentation: Augmentation | None,
 ) -> Settings:
     """The settings of a training that is about to begin or to resume.
 
@@ -42,12 +44,12 @@ def settings_of(
     that name, or the argument that it was made with.
     """
     found: Settings = {
-        "seed": seed,
-        "batch_size": settings.batch_size,
-        "mixup_alpha": settings.mixup_alpha,
-        "redraw": "step" if settings.redraws else "never",
-        "max_gradient_norm": settings.max_gradient_norm,
-        "augmentation": None if settings.augmentation is None else repr(settings.augmentation),
+        "seed": numbers.seed,
+        "batch_size": numbers.batch_size,
+        "mixup_alpha": numbers.mixup_alpha,
+        "max_gradient_norm": numbers.max_gradient_norm,
+        "redraw": redraw,
+        "augmentation": None if augmentation is None else repr(augmentation),
         "labels": _digest(labels.observed, labels.clean),
         "method": type(method).__name__,
         **_named("method", {**method.arguments, **_attributes(method, method.arguments)}),
