@@ -85,8 +85,9 @@ def test_a_training_with_ignored_labels_learns(half_ignored, kind):
         history = fit(
             method, optimizer, dataset.train, labels, dataset.test, epochs=6, batch_size=128, seed=0
         )
-    losses = history.metrics["train_loss"]
-    assert losses[-1] < losses[0] - 0.1
+    # the loss on observed labels rises where a method does not learn the wrong ones
+    accuracies = history.metrics["test_accuracy"]
+    assert accuracies[-1] > max(0.5, accuracies[0])
 
 
 def test_ignored_labels_are_not_mixed(half_ignored):
