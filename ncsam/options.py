@@ -153,6 +153,18 @@ def check_not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name}: must be at least 0 and finite, got {value}")
 
 
+def check_positive(name: str, value: float, remedy: str = "") -> None:
+    """Raises ValueError, with the remedy, unless the value is above 0 and finite."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: must be above 0 and finite, got {value}{remedy and f'; {remedy}'}")
+
+
+def check_at_least(name: str, value: float, least: int) -> None:
+    """Raises ValueError for a value below `least`."""
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}, got {value}")
+
+
 def check_below_1(name: str, value: float) -> None:
     """Raises ValueError unless the value is at least 0 and below 1."""
     if not 0 <= value < 1:

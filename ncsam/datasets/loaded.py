@@ -22,6 +22,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import borrowed_generators
 
 KEPT_SETTINGS = (
@@ -53,6 +54,7 @@ class Loaded:
         ValueError: a DataLoader that chooses the samples or their order, or datasets of unequal lengths.
     """
 
+    @with_plain_numbers
     def __init__(
         self,
         data: Any,

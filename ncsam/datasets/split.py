@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from ncsam.plain_numbers import with_plain_numbers
+
 
 class Samples(Protocol):
     """Numbered samples that can be read in any order; a `Split` is such, and so is `Loaded`."""
@@ -177,6 +179,7 @@ class Dataset:
         return self.train.std
 
 
+@with_plain_numbers
 def make_dataset(
     name: str,
     train: tuple[Tensor, Tensor],

@@ -17,6 +17,7 @@ from ncsam.label_noise.part_dependent import part_dependent
 from ncsam.label_noise.pmd import pmd
 from ncsam.label_noise.symmetric import symmetric, symmetric_all
 from ncsam.options import Option, Registry
+from ncsam.plain_numbers import with_plain_numbers
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def noise_options(kind: str) -> Mapping[str, NoiseOption]:
     return NOISE_REGISTRY.options(kind)
 
 
+@with_plain_numbers
 def corrupt_labels(
     targets: Tensor,
     *,
@@ -184,6 +186,7 @@ def corrupt_labels(
     )
 
 
+@with_plain_numbers
 def human_labels(
     clean: Tensor, observed: Tensor, num_classes: int | None = None, *, ignore_index: int | None = None
 ) -> NoisyLabels:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
@@ -50,7 +51,10 @@ class Method(ABC):
             weights.
         predicts_by_several: several networks predict together, so that no single landscape is the method's.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
+        takes_ignored_labels: a method that requires classes leaves out samples whose label the loss ignores. A method
+            that takes classes of positions does so too.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
+        arguments: the settings that the method was made with, by name: numbers, words, lists of them, and tensors.
 
     Raises:
         TypeError: the model is no module, or the loss cannot be called.
@@ -60,17 +64,26 @@ class Method(ABC):
     requires: ClassVar[Requirements] = Requirements()
     predicts_by_several: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
+    takes_ignored_labels: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
-        """Raises TypeError for an attribute that `requires` replaced, so that no requirement is ignored."""
+        """Lets all methods check the numbers among their arguments, and remember their settings.
+
+        Raises:
+            TypeError: an attribute that `requires` replaced, so that no requirement is ignored.
+        """
         super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = with_known_arguments(cls.__init__)  # type: ignore[method-assign]
         for former, requirement in FORMER_ATTRIBUTES.items():
             if former in vars(cls):
                 raise TypeError(
                     f"{cls.__name__}.{former}: declare `requires = Requirements({requirement}=True)` in its place"
                 )
 
+    @with_known_arguments
     def __init__(
         self,
         model: nn.Module,
