@@ -137,8 +137,12 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
     own.add_argument(
-        "--samples", type=int, default=1000, help="most samples that are measured (default: 1000)"
+        "--samples",
+        type=int,
+        default=1000,
+        help="most samples that are measured; of more they are drawn at random (default: 1000)",
     )
+    own.add_argument("--seed", type=int, default=0, help="of the drawn samples and of probes (default: 0)")
     own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
     own.add_argument(
         "--along",
