@@ -28,6 +28,7 @@ from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
     as_samples,
+    check_samples,
     check_settings,
     check_that_it_is_not_longer,
     check_that_it_trains,
@@ -130,8 +131,8 @@ def fit(
 
     Raises:
         TypeError: data or labels of another type.
-        ValueError: sizes or labels that do not fit, an optimizer of another model, or a checkpoint of other
-            settings, or ranks with unequal numbers of steps.
+        ValueError: sizes or labels that do not fit, samples that hold NaN or infinity, an optimizer of another model, a
+            checkpoint of other settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
@@ -143,6 +144,7 @@ def fit(
         )
         check_that_it_trains(method, optimizer, scheduler)
         check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
+        check_samples(samples, held_out_samples)
         labels = labels.to(device)
         settings = StepSettings(
             batch_size,

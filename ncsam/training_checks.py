@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
+from ncsam.datasets.finite import check_finite
 from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
@@ -112,6 +113,16 @@ def check_settings(
         labels.redrawn(torch.zeros(1, dtype=torch.int64, device=labels.clean.device), torch.Generator())
     if augmentation is not None and isinstance(train, Loaded):
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
+
+
+def check_samples(train: Samples, held_out: Samples) -> None:
+    """Raises ValueError for samples in memory that are not finite. Others are checked when their batch is read.
+
+    The mean loss would be NaN from the first step on, as that of a training that diverges.
+    """
+    for name, samples in (("train", train), ("held_out", held_out)):
+        if isinstance(samples, Split):
+            check_finite(name, samples.pixels)
 
 
 def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:

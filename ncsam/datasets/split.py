@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ncsam.datasets.classes import number_of_classes
+from ncsam.datasets.finite import check_finite
 
 
 class Samples(Protocol):
@@ -222,9 +223,7 @@ def standardized(data: Dataset) -> Dataset:
     if data.mean is not None or not pixels.is_floating_point():
         return data
     for part, split in (("x_train", data.train), ("x_test", data.test)):
-        lost = int((~split.pixels.isfinite()).sum())
-        if lost:
-            raise ValueError(f"{part}: {lost} values are not finite; fill them in, or leave the samples out")
+        check_finite(part, split.pixels)
     values = pixels.double().transpose(0, 1).flatten(1)
     mean, std = values.mean(1).float(), values.std(1, correction=0).float()
     std = torch.where(std > 0, std, 1.0)
