@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncsam.data_bounds import MAX_CLASSES, check_size
+from ncsam.data_bounds import MAX_CLASSES, check_classes, check_size
 from ncsam.datasets.classes import number_of_classes
 from ncsam.datasets.split import Dataset, make_dataset
 
@@ -114,6 +114,8 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
             f"{path}: {name!r} must be whole numbers from 0 of shape (n,), "
             f"got {array.dtype} of shape {array.shape}"
         )
+    # before int64, in which larger numbers become negative
+    check_classes(int(array.max()), f"{path}: {name!r}")
     return torch.from_numpy(array.astype(np.int64))
 
 
