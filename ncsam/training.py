@@ -28,7 +28,6 @@ from ncsam.probes import Probe
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
     as_samples,
-    check_samples,
     check_settings,
     check_that_it_is_not_longer,
     check_that_it_trains,
@@ -144,7 +143,6 @@ def fit(
         )
         check_that_it_trains(method, optimizer, scheduler)
         check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
-        check_samples(samples, held_out_samples)
         labels = labels.to(device)
         settings = StepSettings(
             batch_size,

@@ -115,7 +115,7 @@ def check_settings(
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
 
 
-def check_samples(train: Samples, held_out: Samples) -> None:
+def _check_samples(train: Samples, held_out: Samples) -> None:
     """Raises ValueError for samples in memory that are not finite. Others are checked when their batch is read.
 
     The mean loss would be NaN from the first step on, as that of a training that diverges.
@@ -128,9 +128,12 @@ def check_samples(train: Samples, held_out: Samples) -> None:
 def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
     """The model's number of classes. All labels are checked to lie below it, or to be ones that the loss ignores.
 
+    Samples in memory are checked to be finite before the model sees them.
+
     On a GPU a label out of range would end the process with a message that names neither label nor cause. A method that
     chooses samples by their class has no use for ignored labels.
     """
+    _check_samples(train, held_out)
     classes = outputs_of_first(method, train).shape[1]
     leaves_out = not method.requires.classes or method.takes_classes_of_positions
     ignored = ignored_label(method.loss_fn) if leaves_out else None
