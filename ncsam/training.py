@@ -135,8 +135,8 @@ def fit(
 
     Raises:
         TypeError: data or labels of another type, or a number that is none.
-        ValueError: a number out of range, sizes or labels that do not fit, an optimizer of another model, a
-            checkpoint of other settings, or ranks with unequal numbers of steps.
+        ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
+            optimizer of another model, a checkpoint of other settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
+from ncsam.datasets.finite import check_finite
 from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
@@ -105,14 +106,27 @@ def check_settings(
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
 
 
+def _check_samples(train: Samples, held_out: Samples) -> None:
+    """Raises ValueError for samples in memory that are not finite. Others are checked when their batch is read.
+
+    The mean loss would be NaN from the first step on, as that of a training that diverges.
+    """
+    for name, samples in (("train", train), ("held_out", held_out)):
+        if isinstance(samples, Split):
+            check_finite(name, samples.pixels)
+
+
 def checked_classes(
     method: Method, train: Samples, labels: NoisyLabels, held_out: Samples, *, mixes: bool
 ) -> int:
     """The model's number of classes. All labels are checked to lie below it, or to be ones that the loss ignores.
 
+    Samples in memory are checked to be finite before the model sees them.
+
     On a GPU a label out of range would end the process with a message that names neither label nor cause. A method that
     chooses samples by their class has no use for ignored labels, and a label that is none cannot be mixed.
     """
+    _check_samples(train, held_out)
     classes = outputs_of_first(method, train).shape[1]
     takes_ignored = method.takes_classes_of_positions or method.takes_ignored_labels
     leaves_out = not method.requires.classes or takes_ignored

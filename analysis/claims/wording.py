@@ -126,6 +126,9 @@ def _open(effect: Effect) -> str:
     if test.counted == "draws":
         needed = draws_needed(effect.null[1], level)
         return f"Without any failure it takes {needed} draws; there are {test.units}."
+    if test.is_without_spread:
+        cannot = _could_have_found(effect, test, level) if test.smallest_p >= level else []
+        return " ".join([*cannot, f"The {test.counted} have no spread, from which a size could be planned."])
     return " ".join([*_could_have_found(effect, test, level), *_would_take(effect, test, level)])
 
 

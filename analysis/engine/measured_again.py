@@ -12,7 +12,7 @@ from rich.console import Console
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
-from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
+from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import one_of
@@ -68,7 +68,11 @@ def measure_study(
         records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
-        data = load_checked_data(root, finals[0], data_dir, records)[1] if outdated else ""
+        data = ""
+        if outdated:
+            data = load_checked_data(root, finals[0], data_dir, records)[1]
+        else:
+            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
         # written before the first run, so that after a kill the study of the folder has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import missing_classes
 from ncsam.label_noise.beta import beta
 from ncsam.label_noise.labels import Corruption, NoisyLabels, empirical_transition
 from ncsam.label_noise.maps import asymmetric, pair, superclass
@@ -267,11 +268,10 @@ def _check_that_they_are_not_one_hot(targets: Tensor) -> None:
 
 
 def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
-    missing = (targets.cpu().bincount(minlength=classes) == 0).nonzero().flatten().tolist()
+    missing = missing_classes([targets], classes)
     if missing:
-        named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ValueError(
-            f"num_classes: no target is of class {named}, which wrong labels would be drawn from; if it exists, "
+            f"num_classes: no target is of class {missing}, which wrong labels would be drawn from; if it exists, "
             f"give num_classes={classes}; if {classes - 1} marks places without a label, give it as ignore_index; else "
             "count the classes from 0, as targets.unique(return_inverse=True)[1] does"
         )

@@ -160,6 +160,17 @@ def test_an_open_answer_says_what_it_would_take():
     assert "To find one as large as the margin (0.5)" in said
 
 
+@pytest.mark.parametrize("mean", [0.0, -0.00252, 1 / 3])
+@pytest.mark.parametrize(("seeds", "cannot"), [(2, True), (12, False)])
+def test_units_without_spread_plan_no_size(mean, seeds, cannot):
+    """Their standard error is zero or rounding, by which any size would be found at once."""
+    said = conclusion(effect_of([mean], noise=0.0, seeds=seeds, null=(-1.0, 1.0)))
+    assert "The pairs have no spread, from which a size could be planned." in said
+    assert ("2 pairs cannot decide" in said) == cannot
+    assert "would have been found" not in said
+    assert "takes about" not in said
+
+
 def no_difference(values, margin=0.01):
     finding = paired_effect(["x"] * len(values), values, null=(-margin, margin), margin=margin)
     return Effect("x", 0, "share", finding=finding, margin=margin, null=(-margin, margin))
