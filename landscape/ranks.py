@@ -7,7 +7,7 @@ part of each vector as long as the weights, and an inner product is a sum over t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,6 +18,49 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+SETTLED = "_all_ranks_know_of_it"
+"""Attribute of an error that no other rank waits for."""
+
+
+def agree(group: dist.ProcessGroup | None, device: torch.device, error: Exception | None = None) -> None:
+    """Goes on if no rank has failed, which costs one sum of one number over the ranks; causes follow only a failure.
+
+    Args:
+        group: by which the ranks communicate; None for one process.
+        device: on which they do.
+        error: why this rank cannot go on.
+
+    Raises:
+        Exception: this rank's own error.
+        RuntimeError: another rank failed; the message says which, and why.
+    """
+    if group is not None and not is_settled(error):
+        failures = torch.tensor(int(error is not None), device=device)
+        dist.all_reduce(failures, group=group)
+        if failures.item():
+            raise _settled(error, group)
+    if error is not None:
+        raise error
+
+
+def is_settled(error: Exception | None) -> bool:
+    """Whether all ranks know of an error."""
+    return hasattr(error, SETTLED)
+
+
+def _settled(error: Exception | None, group: dist.ProcessGroup) -> Exception:
+    """The error of this rank, or of the first one that failed."""
+    causes: list[str | None] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(causes, None if error is None else f"{type(error).__name__}: {error}", group=group)
+    failures = [
+        RuntimeError(f"rank {rank} failed, so that the sum over the ranks is not there: {cause}")
+        for rank, cause in enumerate(causes)
+        if cause is not None
+    ]
+    found = failures[0] if error is None else error
+    setattr(found, SETTLED, True)
+    return found
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -26,10 +69,12 @@ class Ranks:
     Attributes:
         group: by which they communicate; None for one process.
         entries: how many entries of a vector this rank holds; None: all of them.
+        device: on which they communicate.
     """
 
     group: dist.ProcessGroup | None = None
     entries: int | None = None
+    device: torch.device = torch.device("cpu")
 
     @property
     def share_vectors(self) -> bool:
@@ -79,31 +124,19 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block without communication, at whose end the ranks agree. If one rank fails, no other waits for it.
+        """A block at whose end the ranks agree: if one rank fails in it, no other goes on to wait for it.
+
+        The ranks communicate in the block only under FSDP2, where they agree before each communication.
 
         Raises:
             RuntimeError: another rank failed; the message says why.
         """
-        error: Exception | None = None
         try:
             yield
-        except Exception as caught:
-            # any exception would leave the others waiting
-            if self.group is None:
-                raise
-            error = caught
-        failures = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
-        if error is not None:
-            raise error
-        for rank, failure in enumerate(failures):
-            if failure is not None:
-                raise RuntimeError(
-                    f"rank {rank} failed, so that the sum over the ranks is not there: {failure}"
-                )
-
-    def in_a_pass(self) -> AbstractContextManager[None]:
-        """The same for a pass over the samples. Under FSDP2 the ranks communicate within a pass, and cannot agree."""
-        return nullcontext() if self.share_vectors else self.together()
+        except Exception as error:  # any exception would leave the others waiting
+            agree(self.group, self.device, error)
+        else:
+            agree(self.group, self.device)
 
     def generator(self, seed: int, device: torch.device) -> torch.Generator:
         """A generator for the entries that this rank holds. The parts of a vector must not repeat each other."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ncsam.memorization import share
+from ncsam.methods.gradients import gradient
 from ncsam.methods.method import Method
-from ncsam.methods.passes import gradient
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 

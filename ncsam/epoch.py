@@ -82,7 +82,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, seconds."""
     device = labels.observed.device
-    with borrowed_generators(device, seeds.order):
+    with share.ranks.agreement.announced(), borrowed_generators(device, seeds.order):
         # the clock starts here, because another thread's epoch may have to end first
         started = now(device)
         order = torch.randperm(len(train), device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ncsam.datasets import Samples
+from ncsam.methods.agreement import ALONE, Agreement
 from ncsam.methods.batches import piece_sizes
 
 T = TypeVar("T")
@@ -28,11 +29,13 @@ class Ranks:
         rank: number of this process, from 0.
         count: number of processes.
         group: the process group by which they communicate; None for one process.
+        agreement: the points at which they agree to go on.
     """
 
     rank: int = 0
     count: int = 1
     group: Any = None
+    agreement: Agreement = ALONE
 
     @classmethod
     def of(cls, model: nn.Module) -> Ranks:
@@ -49,12 +52,17 @@ class Ranks:
         if not isinstance(model, DistributedDataParallel):
             return cls()
         group = model.process_group
-        return cls(dist.get_rank(group), dist.get_world_size(group), group)
+        return cls(dist.get_rank(group), dist.get_world_size(group), group, Agreement.of(model))
 
     def gathered(self, value: T) -> list[T]:
-        """The values of all ranks, in the order of the ranks. Tensors are copied to the CPU."""
+        """The values of all ranks, in the order of the ranks. Tensors are copied to the CPU.
+
+        Raises:
+            RuntimeError: another rank failed.
+        """
         if self.count == 1:
             return [value]
+        self.agreement.agree()
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, on_cpu(value), group=self.group)
         return found
@@ -73,24 +81,13 @@ class Ranks:
             value = function() if self.rank == 0 else None
         return self.from_first(value)  # type: ignore[return-value]
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """A context in which an exception on one rank ends the block on all ranks, so that no rank waits in vain.
 
         Raises:
             RuntimeError: another rank raised something.
         """
-        error: Exception | None = None
-        try:
-            yield
-        except Exception as caught:  # the other ranks must learn of any exception
-            error = caught
-        messages = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
-        if error is not None:
-            raise error
-        for rank, message in enumerate(messages):
-            if message is not None:
-                raise RuntimeError(f"rank {rank}: {message}")
+        return self.agreement.together()
 
     def read_together(self, batches: Iterator[T]) -> Iterator[T]:
         """The batches that each rank reads, equally many. If one rank cannot read its next batch, all end.

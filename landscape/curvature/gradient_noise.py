@@ -75,13 +75,13 @@ def gradient_noise(
     # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
     sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
     with counted(2 * pieces, progress, "gradient noise", "gradients of pieces") as spend:
-        with objective.ranks.in_a_pass():
+        with objective.ranks.together():
             objective.check_that_derivatives_exist()
             for part in _parts(parts, cut):
                 mean += _gradient(objective, part) * part.weight
                 spend(1)
         mean = objective.summed(mean) / objective.weight
-        with objective.ranks.in_a_pass():
+        with objective.ranks.together():
             for part in _parts(parts, cut):
                 spread = (_gradient(objective, part) - mean).square().sum() * part.weight
                 sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])

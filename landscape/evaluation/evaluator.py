@@ -123,7 +123,7 @@ class Evaluator:
             len(multiples), len(self.names), SUMS + 1, dtype=torch.float64, device=self._theta.device
         )
         moved = np.flatnonzero((multiples != 0).any(1))
-        with self._ranks.in_a_pass(), torch.inference_mode():
+        with self._ranks.together(), torch.inference_mode():
             # copied to the device once, because each copy waits until the device has finished
             places = torch.from_numpy(moved).to(sums.device).split(self.block)
             weights = combination(multiples[moved], self._theta).split(self.block)
@@ -142,7 +142,7 @@ class Evaluator:
     @full_float32()
     def at(self, theta: Tensor) -> Values:
         """The values at the weights (points, n)."""
-        with self._ranks.in_a_pass(), torch.inference_mode():
+        with self._ranks.together(), torch.inference_mode():
             parts = [self._sums(block, None) for block in theta.split(self.block)]
         return self._means(torch.cat(parts))
 
@@ -171,7 +171,7 @@ class Evaluator:
         zero = np.zeros((1, len(self._vectors)))
         with torch.inference_mode():
             sums = None
-            with self._ranks.in_a_pass():
+            with self._ranks.together():
                 for part in self._passes:
                     part.remember_center(
                         None if self._statistics is None else self._statistics.at(self._theta)

@@ -5,7 +5,8 @@ of such a model has plain tensors, the rank's parts, in the place of DTensors, a
 that was given to `fully_shard` runs, its weights are gathered from all ranks, and put away afterward. Gathering is
 linear and its derivative is a sum over the ranks, so that gradients and exact products come out as parts, summed over
 the samples of all ranks. What autograd would keep of gathered weights is gathered again where it is needed, so that no
-rank holds more of them than a module needs.
+rank holds more of them than a module needs. Before each communication the ranks agree, so that none waits for one that
+failed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from landscape.ranks import agree
 
 # torch 2.13 renamed both
 ALL_GATHER: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -247,6 +250,7 @@ class AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:  # noqa: D102
         ctx.group = group
+        agree(group, own.device)
         found = own.new_empty(dist.get_world_size(group) * len(own))
         ALL_GATHER(found, own.contiguous(), group=group)
         return found.view(-1, len(own))
@@ -262,6 +266,7 @@ class ReduceScatter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:  # noqa: D102
         ctx.group = group
+        agree(group, rows.device)
         own = rows.new_empty(rows.shape[1])
         REDUCE_SCATTER(own, rows.flatten(), group=group)
         return own

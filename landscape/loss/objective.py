@@ -150,7 +150,7 @@ class Objective:
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         some = seen_by_all(self.chunks, cut, self.ranks)
         look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some)
-        with self.ranks.in_a_pass():
+        with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
             self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
@@ -270,7 +270,7 @@ class Objective:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
-        with self.ranks.in_a_pass(), self.without_gradients():
+        with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
             )
@@ -302,7 +302,7 @@ class Objective:
         sums, theta = self._sums(), self.point(theta)
         # a part of the weights has the gradient of all ranks' samples, whose weights must be in the loss
         apart = self.memory.has_room_for_sums_of(self.n_parameters) and not self.ranks.share_vectors
-        with self.ranks.in_a_pass():
+        with self.ranks.together():
             self.check_that_derivatives_exist()
             loss, gradient = sums.in_float64(theta) if apart else sums.in_place(theta)
         loss, gradient = self.summed(loss), self.ranks.vector_over_samples(gradient)

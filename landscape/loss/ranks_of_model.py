@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -24,8 +25,9 @@ def ranks_that_measure(
     Raises:
         ValueError: a sharded model with a group of its own, a regularizer, or traced products.
     """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if not is_sharded(model):
-        return Ranks(group)
+        return Ranks(group, device=device)
     if group is not None:
         raise ValueError("process_group: a model under FSDP2 brings its own; leave it out")
     if regularizer is not None:
@@ -35,7 +37,7 @@ def ranks_that_measure(
         )
     if linearize is True:
         raise ValueError("linearize: products of a model under FSDP2 are not traced; leave it out")
-    return Ranks(group_of(model), entries=0)
+    return Ranks(group_of(model), entries=0, device=device)
 
 
 def check_that_ranks_fit(model: nn.Module, chunks: Chunks, ranks: Ranks) -> None:

@@ -47,7 +47,7 @@ class EmpiricalFisher(MatrixOfObjective):
         block = vectors.to(objective.theta).reshape(n, -1)
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
         with objective.exclusive:
-            with objective.ranks.in_a_pass():
+            with objective.ranks.together():
                 objective.check_that_derivatives_exist()
                 for chunk in objective.chunks:
                     if chunk.weight:

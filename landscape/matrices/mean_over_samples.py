@@ -64,7 +64,7 @@ class MeanOverSamples(MatrixOfObjective):
         objective = self._objective
         block = vectors.to(objective.theta).reshape(n, -1)
         with objective.exclusive:
-            with objective.ranks.in_a_pass():
+            with objective.ranks.together():
                 objective.check_that_derivatives_exist()
                 check_second_derivatives(type(self), objective)
                 products = self._products(self._theta, block, objective.weight)

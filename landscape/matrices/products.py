@@ -23,7 +23,7 @@ from landscape.matrices.faster_way import Form, least_seconds, remember, traced_
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 from landscape.matrices.traced_products import TracedProducts
-from landscape.ranks import ALONE, Ranks
+from landscape.ranks import ALONE, Ranks, is_settled
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
@@ -125,7 +125,7 @@ class Products:
             try:
                 return self._summed_in_place(theta, rows, weight).T
             except RuntimeError as error:
-                if _lacks_memory(error):
+                if _lacks_memory(error) or is_settled(error):
                     raise
                 reason = error
         self._move_to(theta)
@@ -225,7 +225,7 @@ class Products:
             try:
                 return with_weights(self._model, self._layout.unflatten(variable), products)
             except RuntimeError as error:
-                if _lacks_memory(error):
+                if _lacks_memory(error) or is_settled(error):
                     raise
                 return self._differences(chunk, rows, error)
 

@@ -145,7 +145,7 @@ class _Measurement:
     def mean_gradient(self) -> Tensor:
         """The weighted mean gradient (n,) of the samples whose gradient is a number."""
         total = torch.zeros_like(self.objective.theta, dtype=torch.float64)
-        with self.objective.ranks.in_a_pass():
+        with self.objective.ranks.together():
             for pair, weights in self.pieces():
                 (gradients,) = self._each(lambda sample: (self._one.gradient(sample),), pair)
                 counts = (weights > 0) & gradients.isfinite().all(1)

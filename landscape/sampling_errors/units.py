@@ -107,7 +107,7 @@ class Units:
         """The result of `measure` on each unit with a positive weight."""
         weights, values = [], []
         measure = self.told(measure)
-        with self.objective.exclusive, self.objective.ranks.in_a_pass():
+        with self.objective.exclusive, self.objective.ranks.together():
             for chunk in self.objective.chunks:
                 if chunk.weight:
                     weights.append(chunk.weight)

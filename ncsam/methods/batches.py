@@ -135,3 +135,12 @@ def joined(outputs: list[Any]) -> Any:
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if all(isinstance(output, Tensor) for output in outputs) else outputs
+
+
+def check_batch(inputs: Batch, targets: Batch) -> None:
+    """Raises ValueError for an empty batch, and for inputs and targets of unequal number."""
+    samples = samples_in(inputs)
+    if samples == 0:
+        raise ValueError("inputs: the batch is empty")
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
+        raise ValueError(f"targets: {len(targets)} for {samples} inputs")

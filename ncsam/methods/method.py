@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ncsam.methods.batches import Batch, Count, Forward, samples_in
-from ncsam.methods.passes import Passes, TrainingLoss, check_batch
+from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
+from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
@@ -201,7 +201,15 @@ class Method(ABC):
 
         Raises:
             ValueError: `progress` is needed and was never set, or the method needs classes and got none.
+            RuntimeError: another rank failed; the message has its number and the cause. An error in the middle of an
+                operation in which the ranks wait for each other ends its own rank alone.
         """
+        with self.passes.ranks.announced():
+            return self._backward(inputs, targets, indices, closure)
+
+    def _backward(
+        self, inputs: Batch, targets: Batch, indices: Tensor | None, closure: Callable[[], Tensor] | None
+    ) -> Tensor:
         if (closure is None) == (inputs is None):
             raise ValueError("inputs: give a batch, or a closure that returns its loss")
         before = self.passes.sample_gradients

@@ -21,7 +21,7 @@ from ncsam.methods.perturbation import (
 )
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
-from ncsam.methods.sharded import check_that_all_ranks_have_samples, own_parts
+from ncsam.methods.sharded import own_parts
 from ncsam.methods.simulated_noise import (
     confidence_gaps,
     draw_probabilities,
@@ -177,7 +177,7 @@ class NCSAM(SAM):
         )
         drawn = kept[chosen]
         scale = self.scale()
-        check_that_all_ranks_have_samples(len(drawn), self.passes.module, "samples to relabel")
+        self.passes.ranks.check_that_all_have(len(drawn), "samples to relabel")
         if scale == 0 or (len(drawn) == 0 and not self.passes.averages):
             return Ascent(loss, at_w, to_rho)
         simulated = self._simulated_gradient(inputs, targets, indices, drawn, labels)

@@ -7,7 +7,7 @@ DistributedDataParallel are written once, for all methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
@@ -16,11 +16,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ncsam.methods.agreement import Agreement
 from ncsam.methods.batches import (
     Batch,
     Count,
     Forward,
     as_float32,
+    check_batch,
     detached,
     is_known,
     is_sum,
@@ -30,9 +32,9 @@ from ncsam.methods.batches import (
     samples_in,
     weight_of,
 )
+from ncsam.methods.gradients import gradient_and_reached
 from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
-from ncsam.methods.sharded import gradients_by_backward, is_sharded
 from ncsam.methods.tensor_lists import scaled
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -53,57 +55,9 @@ TrainingLoss = LossFunction | RememberingLoss
 """The loss of a method."""
 
 
-NO_GRADIENT = (
-    "loss_fn: the loss depends on no trainable parameter of the model, so that nothing would be learned; call backward "
-    "outside of torch.no_grad and inference_mode, leave out detach(), argmax() and item(), and let a closure run this "
-    "model"
-)
-
-
 def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
     """Whether a loss, or a class of losses, remembers each sample and so takes the samples' positions."""
     return hasattr(loss_fn, "remember")
-
-
-def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
-    """The gradient of `loss`, zero for parameters that the loss does not reach. `.grad` is not touched."""
-    return _gradient_and_reached(loss, model, retain_graph=retain_graph)[0]
-
-
-def _gradient_and_reached(
-    loss: Tensor, model: nn.Module, *, retain_graph: bool = False
-) -> tuple[list[Tensor], set[int]]:
-    """The gradient of `loss`, and which of the trainable parameters the loss reaches."""
-    parameters = trainable_parameters(model)
-    if not parameters:
-        raise ValueError("model: none of its parameters requires a gradient")
-    if not loss.requires_grad:
-        raise ValueError(NO_GRADIENT)
-    try:
-        found = (
-            gradients_by_backward(loss, parameters, retain_graph=retain_graph)
-            if is_sharded(model)
-            else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-        )
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise ValueError("model: its checkpoints must be called with use_reentrant=False") from error
-    # sparse embeddings have sparse ones, which have no norm
-    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
-    if all(part is None for part in found):
-        raise ValueError(NO_GRADIENT)
-    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
-    return whole, {place for place, part in enumerate(found) if part is not None}
-
-
-def check_batch(inputs: Batch, targets: Batch) -> None:
-    """Raises ValueError for an empty batch, and for inputs and targets of unequal number."""
-    samples = samples_in(inputs)
-    if samples == 0:
-        raise ValueError("inputs: the batch is empty")
-    if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(targets) != samples:
-        raise ValueError(f"targets: {len(targets)} for {samples} inputs")
 
 
 @dataclass
@@ -151,6 +105,11 @@ class Passes:
             return bare
         return self.model
 
+    @property
+    def ranks(self) -> Agreement:
+        """The ranks that train the model together."""
+        return Agreement.of(self.model)
+
     def backward(
         self, inputs: Batch, targets: Batch, indices: Tensor | None, *, moves_statistics: bool
     ) -> Tensor:
@@ -170,14 +129,18 @@ class Passes:
         pieces = self._pieces(inputs, targets, indices)
         with self._statistics(moves_statistics):
             for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
-                model = self.model if number == len(pieces) - 1 else self.module
+                is_last = number == len(pieces) - 1
+                model = self.model if is_last else self.module
                 outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
                 loss = self.loss(outputs, piece_targets, piece_indices)
                 losses.append(loss.detach() * share)
                 if self._must_add_up(pieces):
                     compared.append(detached(outputs))
-                self.backward_of(loss * share)
-        return self._sum(losses, compared, pieces)
+                if is_last:
+                    # may raise, and so comes before the ranks wait for each other
+                    mean = self._sum(losses, compared, pieces)
+                self.backward_of(loss * share, over_ranks=is_last)
+        return mean
 
     def gradient(
         self,
@@ -212,7 +175,8 @@ class Passes:
                     loss = self.loss(output, piece_targets, piece_indices)
                 else:
                     loss = loss_fn(output, piece_targets)
-                part, reached = _gradient_and_reached(self._scale(loss * share), self.module)
+                with self._waiting(self.ranks.waits_in_passes):
+                    part, reached = gradient_and_reached(self._scale(loss * share), self.module)
                 self._reached |= reached
                 if total is None:
                     total = part
@@ -232,11 +196,17 @@ class Passes:
         """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
         with self._statistics(move=False):
             loss = self.loss(self.outputs(self.module, inputs, None, first=False), targets, None)
-            self._reached = _gradient_and_reached(loss, self.module)[1]
+            self._reached = gradient_and_reached(loss, self.module)[1]
 
-    def backward_of(self, loss: Tensor) -> None:
-        """Calls `loss.backward()`, with the loss scaled if there is a scaler."""
-        self._scale(loss).backward()
+    def backward_of(self, loss: Tensor, *, over_ranks: bool = True) -> None:
+        """Calls `loss.backward()`, with the loss scaled if there is a scaler.
+
+        Args:
+            loss: a scalar.
+            over_ranks: whether the outputs are those of the wrapped model, so that the ranks average the gradient.
+        """
+        with self._waiting(over_ranks or self.ranks.waits_in_passes):
+            self._scale(loss).backward()
 
     def accumulate(self, gradients: list[Tensor]) -> None:
         """Adds gradients that a method combined to `.grad`, as `backward` would.
@@ -264,6 +234,7 @@ class Passes:
     def average(self, tensors: list[Tensor], weight: float = 1.0) -> None:
         """Averages over the ranks by their weights, in place, with one all-reduce. Needs DistributedDataParallel."""
         assert isinstance(self.model, DistributedDataParallel)
+        self.ranks.agree()
         flat = torch.cat(
             [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_full((1,), weight)]
         )
@@ -296,7 +267,12 @@ class Passes:
             first: whether this is the step's pass at the unperturbed weights, which the loss remembers.
         """
         self.sample_gradients += samples_in(inputs) or 1
-        outputs = self.forward(model, inputs)
+        ranks = self.ranks
+        if model is not self.module:
+            # DistributedDataParallel may share buffers before the pass
+            ranks.agree()
+        with self._waiting(ranks.waits_in_passes):
+            outputs = self.forward(model, inputs)
         if first and indices is not None and remembers_samples(self.loss_fn):
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs
@@ -373,6 +349,8 @@ class Passes:
         if self.count is None and is_sum(self.loss_fn):
             return [[1.0, *piece] for _, *piece in pieces]
         total = sum(weight for weight, *_ in pieces)
+        if total == 0:
+            return [[1.0, inputs, targets, indices]]
         # a piece of weight 0 has no mean loss
         return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
 
@@ -395,6 +373,9 @@ class Passes:
 
     def _statistics(self, move: bool) -> Any:
         return nullcontext() if move else unmoved_buffers(self.module)
+
+    def _waiting(self, ranks_wait: bool) -> AbstractContextManager[None]:
+        return self.ranks.operation() if ranks_wait else nullcontext()
 
     def _scale(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)

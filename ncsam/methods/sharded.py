@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -69,21 +68,3 @@ def own_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
     from torch.distributed.tensor import DTensor
 
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-
-
-def check_that_all_ranks_have_samples(samples: int, model: nn.Module, of_what: str) -> None:
-    """Checks that all ranks of a sharded model go on to the same passes, because these wait for each other.
-
-    Raises:
-        ValueError: on all ranks, if some have samples and others have none.
-    """
-    if not is_sharded(model):
-        return
-    has_some = torch.tensor([samples > 0, samples == 0], device=next(model.parameters()).device)
-    found = has_some.to(torch.int64)
-    dist.all_reduce(found)
-    if found.all():
-        raise ValueError(
-            f"inputs: some ranks have {of_what}, others have none, but all ranks of a sharded model must take the same "
-            "passes; give larger batches"
-        )

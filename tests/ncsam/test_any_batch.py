@@ -146,6 +146,13 @@ def test_micro_batches_of_a_weighted_mean_have_the_gradient_of_the_batch(name, s
         torch.testing.assert_close(found, right)
 
 
+def test_a_batch_without_labels_has_the_loss_of_torch_in_micro_batches_too():
+    model, (x, y) = network(), samples()
+    method = Plain(model, cross_entropy)
+    method.passes.micro_batch_size = 4
+    assert method.backward(x, torch.full_like(y, -100)).isnan()
+
+
 def test_micro_batches_count_as_the_caller_says():
     model, (x, y) = network(), samples()
     w = torch.rand(10, dtype=D, generator=torch.Generator().manual_seed(1))

@@ -215,9 +215,11 @@ def _rank(rank, port, name, average, directory):
         reduced = []
         original = dist.all_reduce
 
-        def counted(*arguments, **options):
-            reduced.append(1)
-            return original(*arguments, **options)
+        def counted(tensor, *arguments, **options):
+            # of one number: whether any rank failed
+            if tensor.numel() > 1:
+                reduced.append(1)
+            return original(tensor, *arguments, **options)
 
         dist.all_reduce = counted
         model = network()

@@ -1,5 +1,7 @@
 """Methods on a model that FSDP2 shards over two ranks: the same step as in one process, or a refusal."""
 
+import functools
+
 import pytest
 import torch
 
@@ -82,6 +84,28 @@ def ncsams_step(rank):
     return rows[drawn.drawn], drawn.temporary_targets, whole(small.grads(model))
 
 
+def failures(rank):
+    """What is said if rank 1 cannot take a batch, or its loss fails at w or at the perturbed weights."""
+    calls = []
+
+    def failing(outputs, targets, fails_in):
+        calls.append(0)
+        if rank and len(calls) == fails_in:
+            raise ValueError("the disk is full")
+        return small.loss_fn(outputs, targets)
+
+    found = {}
+    for name, fails_in, rows in (("at w", 1, 8), ("perturbed", 2, 8), ("batch", 0, 8 - 8 * rank)):
+        calls.clear()
+        loss_fn = functools.partial(failing, fails_in=fails_in)
+        method = SAM(fully_sharded(small.network()), loss_fn, rho=RADIUS)
+        try:
+            method.backward(INPUTS[:rows], TARGETS[:rows])
+        except (ValueError, RuntimeError) as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
 def measured(rank):
     """What one of the ranks finds."""
     rows = torch.arange(16) + 16 * rank
@@ -105,7 +129,7 @@ def measured(rank):
     )
     ignored = TARGETS[rows] if rank else torch.full((16,), -100)
     refused["no sample"] = refusal(lambda: method_of(model, "ncsam", SINGLE).backward(INPUTS[rows], ignored))
-    return found, kept, refused, ncsams_step(rank)
+    return found, kept, refused, ncsams_step(rank), failures(rank)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -152,8 +176,17 @@ def test_ncsam_compensates_by_the_noise_that_the_ranks_simulate_together(methods
     ],
 )
 def test_what_cannot_run_on_parts_of_the_weights_is_refused_on_all_ranks(methods, what, cause):
-    for _, _, refused, _ in methods:
+    for _, _, refused, *_ in methods:
         assert cause in refused[what]
+
+
+@pytest.mark.parametrize("where", ["at w", "perturbed", "batch"])
+def test_a_failure_on_one_rank_ends_the_step_on_all_with_the_cause(methods, where):
+    first, second = (found[4][where] for found in methods)
+    assert second == "ValueError: " + (
+        "inputs: the batch is empty" if where == "batch" else "the disk is full"
+    )
+    assert first == f"RuntimeError: rank 1: {second}"
 
 
 def test_every_method_is_either_tried_or_refused():

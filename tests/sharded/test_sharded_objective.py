@@ -152,6 +152,51 @@ def numbers(objective):
     }
 
 
+class Breaks(nn.Module):
+    """tanh, whose forward or backward pass can be told to fail."""
+
+    fails_in = ""
+
+    def forward(self, x):
+        if self.fails_in == "forward":
+            raise ValueError("the disk is full")
+        x = x.tanh()
+        if self.fails_in == "backward" and x.requires_grad:
+            x.register_hook(self.fail)
+        return x
+
+    def fail(self, _):
+        raise ValueError("the disk is full")
+
+
+MEASURES = {
+    "loss": lambda objective: objective.value(),
+    "gradient": lambda objective: objective.gradient(),
+    "product": lambda objective: objective.hvp(objective.theta),
+    "Fisher matrix": lambda objective: EmpiricalFisher(objective) @ objective.theta,
+    "line": lambda objective: line(objective, objective.theta, alpha=ALPHA),
+}
+
+
+def failures(rank, mine):
+    """What each measure says if rank 1 fails in the middle of a pass, and what is measured afterward."""
+    objective = Objective(fully_sharded(network(Breaks)), loss_fn, mine, chunk_size=10)
+    for measure in MEASURES.values():
+        measure(objective)
+    found = {}
+    (breaks,) = (module for module in objective.model.modules() if isinstance(module, Breaks))
+    for fails_in in ("forward", "backward"):
+        for name, measure in MEASURES.items():
+            breaks.fails_in = fails_in if rank else ""
+            try:
+                measure(objective)
+            except (ValueError, RuntimeError) as error:
+                found[name, fails_in] = f"{type(error).__name__}: {error}"
+            breaks.fails_in = ""
+    found["afterward"] = objective.value()
+    return found
+
+
 def refusals(rank, objective, model, mine):
     def made(model=model, data=mine, **options):
         return lambda: Objective(model, loss_fn, data, **options)
@@ -207,6 +252,7 @@ def measured(rank):
     keeps_weights(tied.body[0])
     found["tied"] = products(Objective(fully_sharded(tied), loss_fn, mine, chunk_size=10))
     found["refusals"] = refusals(rank, objective, model, mine)
+    found["failures"] = failures(rank, mine)
     return found
 
 
@@ -314,3 +360,21 @@ def test_without_second_derivatives_products_are_differences_within_their_stated
 def test_what_needs_whole_vectors_or_unequal_passes_is_refused_on_all_ranks(objectives, what, cause):
     for found in objectives:
         assert found["refusals"][what].startswith(cause)
+
+
+@pytest.mark.parametrize(
+    ("measure", "fails_in"),
+    [
+        *((name, "forward") for name in MEASURES),
+        *((name, "backward") for name in ("gradient", "product", "Fisher matrix")),
+    ],
+)
+def test_a_failure_of_one_rank_in_the_middle_of_a_pass_ends_it_on_all_with_the_cause(
+    objectives, truth, measure, fails_in
+):
+    first, second = (found["failures"] for found in objectives)
+    assert second[measure, fails_in] == "ValueError: the disk is full"
+    assert first[measure, fails_in].startswith("RuntimeError: rank 1 failed")
+    assert first[measure, fails_in].endswith("ValueError: the disk is full")
+    for found in (first, second):
+        close(found["afterward"], truth["loss"](truth["theta"]))

@@ -107,12 +107,37 @@ def failures_on_one_rank(rank):
             said[name] = f"{type(error).__name__}: {error}"
         files.is_lost = False
     said[CHANGED] = what_is_said_of_a_change(rank)
+    said[EXCHANGED] = {name: exchanged(lambda m=measure: m(objective)) for name, measure in PASSES.items()}
     # the ranks are still in step
     said["afterward"] = objective.value()
     return said
 
 
 CHANGED = "a model that changes on rank 1"
+EXCHANGED = "what the ranks exchange"
+PASSES = {name: MEASURES[name] for name in ("a loss", "a gradient", "a product", "the Fisher matrix")}
+
+
+def exchanged(measure):
+    """How many sums of one number, and how many pickled objects, the ranks exchange in a measure."""
+    measure()  # preceded by checks
+    reduce, gather, found = dist.all_reduce, dist.all_gather_object, []
+
+    def reducing(tensor, *arguments, **options):
+        if tensor.dtype == torch.int64:
+            found.append(tensor.numel())
+        return reduce(tensor, *arguments, **options)
+
+    def gathering(*arguments, **options):
+        found.append("object")
+        return gather(*arguments, **options)
+
+    dist.all_reduce, dist.all_gather_object = reducing, gathering
+    try:
+        measure()
+    finally:
+        dist.all_reduce, dist.all_gather_object = reduce, gather
+    return found
 
 
 class Late(nn.Module):
@@ -177,6 +202,12 @@ def test_a_failure_on_one_rank_ends_the_measure_on_all_with_its_cause(measure, r
     assert first[measure].startswith("RuntimeError: rank 1 failed")
     assert "36.png" in first[measure]
     assert first["afterward"] == second["afterward"]
+
+
+@pytest.mark.parametrize("measure", PASSES)
+def test_in_a_pass_that_succeeds_the_ranks_exchange_one_number_more_and_no_objects(measure, refused):
+    for rank in range(2):
+        assert torch.load(refused / f"failures{rank}.pt")[EXCHANGED][measure] == [1]
 
 
 def test_a_model_that_changes_on_one_rank_is_refused_on_all(refused):

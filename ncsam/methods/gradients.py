@@ -1,0 +1,47 @@
+"""The gradient of a loss with respect to the trainable parameters of a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ncsam.methods.perturbation import trainable_parameters
+from ncsam.methods.sharded import gradients_by_backward, is_sharded
+
+NO_GRADIENT = (
+    "loss_fn: the loss depends on no trainable parameter of the model, so that nothing would be learned; call backward "
+    "outside of torch.no_grad and inference_mode, leave out detach(), argmax() and item(), and let a closure run this "
+    "model"
+)
+
+
+def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
+    """The gradient of `loss`, zero for parameters that the loss does not reach. `.grad` is not touched."""
+    return gradient_and_reached(loss, model, retain_graph=retain_graph)[0]
+
+
+def gradient_and_reached(
+    loss: Tensor, model: nn.Module, *, retain_graph: bool = False
+) -> tuple[list[Tensor], set[int]]:
+    """The gradient of `loss`, and which of the trainable parameters the loss reaches."""
+    parameters = trainable_parameters(model)
+    if not parameters:
+        raise ValueError("model: none of its parameters requires a gradient")
+    if not loss.requires_grad:
+        raise ValueError(NO_GRADIENT)
+    try:
+        found = (
+            gradients_by_backward(loss, parameters, retain_graph=retain_graph)
+            if is_sharded(model)
+            else torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+        )
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError("model: its checkpoints must be called with use_reentrant=False") from error
+    # sparse embeddings have sparse ones, which have no norm
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+    if all(part is None for part in found):
+        raise ValueError(NO_GRADIENT)
+    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
+    return whole, {place for place, part in enumerate(found) if part is not None}
