@@ -18,13 +18,15 @@ MAX_FILE_NAME = 200
 """Longest name of a run's file. File systems take 255 bytes, and checkpoints and temporary files have longer names."""
 
 
-def check_consistency(study: Study, *, knows_all: bool = True) -> None:
+def check_consistency(study: Study, *, knows_all: bool = True, has_results: bool = False) -> None:
     """Checks that the settings of a study fit each other.
 
     Args:
         study: a study, each of whose values was checked by itself.
         knows_all: whether all methods, models, losses and kinds of noise are known. If the user's parts are not loaded,
             such as when results are only shown, their options are not checked.
+        has_results: whether the study comes from a results folder. Earlier versions took probes together with
+            `measured = false`, and measured nothing. Such results can still be read.
 
     Raises:
         ValueError: the first fault that was found; the message begins with the field.
@@ -48,7 +50,7 @@ def check_consistency(study: Study, *, knows_all: bool = True) -> None:
             schedule = study.training.schedule
             check_schedule(schedule.name, schedule.options, method.epochs or study.training.epochs)
     _check_surfaces(study)
-    _check_probes(study)
+    _check_probes(study, has_results)
     _check_file_names(study)
 
 
@@ -165,8 +167,8 @@ def _check_surfaces(study: Study) -> None:
         raise ValueError(f"measure.{empty[0]}: is empty, so that no run would get a surface; name some")
 
 
-def _check_probes(study: Study) -> None:
-    if study.training.probe_epochs and not study.measured:
+def _check_probes(study: Study, has_results: bool) -> None:
+    if study.training.probe_epochs and not study.measured and not has_results:
         raise ValueError(
             "training.probe_epochs: measured = false leaves out the measurements along training too; leave one of the "
             "two out"

@@ -20,7 +20,7 @@ MAX_BYTES = 1 << 20
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a study file, unchecked, without what a results folder adds to them.
+    """The settings in a study file, unchecked. The study.toml of a results folder has the key "resolved" beside them.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -42,26 +42,25 @@ def read_toml(path: Path) -> dict[str, Any]:
     # ValueError covers TOMLDecodeError, bytes that are not UTF-8, and numbers of more digits than Python converts
     except ValueError as error:
         raise StudyError(f"{path}: not a TOML file: {error}") from error
-    # the study.toml of a results folder has this key beside the study
-    settings.pop("resolved", None)
     return settings
 
 
 def read_study(path: Path) -> Study:
-    """Reads and checks a study file.
+    """Reads and checks a study file, or the study.toml of a results folder.
 
     Raises:
         FileNotFoundError: no such file.
         StudyError: not a file, not TOML, or not a study; the message is one line that names file and field.
     """
     settings = read_toml(path)
+    has_results = settings.pop("resolved", None) is not None
     try:
         check_plain(settings)
         own_parts = settings.get("own_parts", {})
         # names of the user's parts are known only if these are loaded, and showing results does not need them
         knows_all = not isinstance(own_parts, dict) or are_loaded(own_parts)
         study = Study.model_validate(settings, context={OWN_PARTS: not knows_all})
-        check_consistency(study, knows_all=knows_all)
+        check_consistency(study, knows_all=knows_all, has_results=has_results)
     except ValidationError as error:
         raise StudyError(f"{path}: {one_line(error, Study)}") from error
     except ValueError as error:

@@ -190,6 +190,7 @@ def written_study(path: Path) -> dict[str, Any]:
         settings = read_toml(path)
     except StudyError as error:
         raise StoreError(f"results: {error}; put the study's file there, or choose another folder") from error
+    settings.pop("resolved", None)
     for name in TABLES:
         if not isinstance(settings.get(name, {}), dict):
             raise StoreError(f"results: {path} is no study's: {name} must be a table")

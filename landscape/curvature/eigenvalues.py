@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from torch import Tensor
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.eigenpairs import SMALL, fewest_vectors, most_vectors, top_eigenpairs
+from landscape.krylov.eigenpairs import RESIDUALS, SMALL, fewest_vectors, most_vectors, top_eigenpairs
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_whole_or_sharded
@@ -47,7 +49,11 @@ class TopEigenvalues(DrawnResult):
 
 
 def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: str = "deflate") -> Deflation:
-    """The subspace of known eigenpairs, for deflation. The weights and data of the pairs are not checked.
+    """The subspace of known eigenpairs, for deflation.
+
+    Pairs of other weights or data would put a wrong part into a result that is called exact. One product, which no
+    budget counts, finds them: the matrix times the sum of the vectors must be the sum of the values times the vectors,
+    to the pairs' residuals.
 
     Args:
         eigen: the pairs.
@@ -57,7 +63,7 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
 
     Raises:
         ValueError: the pairs have no vectors, come from PyHessian, or belong to another matrix, size or number of
-            samples.
+            samples, or to other weights or data.
     """
     if eigen.method != "own":
         raise ValueError(f"{field}: needs orthonormal vectors, which method {eigen.method!r} does not give")
@@ -75,8 +81,26 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
     # those of a search in float32 are orthonormal to its rounding only
-    basis = torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q
-    return Deflation(basis, values, residuals)
+    known = Deflation(torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q, values, residuals)
+    _check_pairs(known, objective, matrix, field)
+    return known
+
+
+def _check_pairs(known: Deflation, objective: Objective, matrix: str, field: str) -> None:
+    """Raises ValueError if the pairs are not those of the matrix."""
+    if not len(known.values):
+        return
+    product = matrix_named(matrix, objective) @ known.basis.sum(1, keepdim=True).to(objective.theta)
+    distance = float(torch.linalg.vector_norm(product.double().squeeze(1) - known.basis @ known.values))
+    rounding = math.sqrt(torch.finfo(objective.dtype).eps) * float(known.values.abs().max())
+    allowed = RESIDUALS * float(known.residuals.sum()) + rounding
+    # a matrix that is not finite has no pairs, which the measure itself says
+    if distance > allowed:
+        raise ValueError(
+            f"{field}: holds eigenpairs of other weights or data: the {matrix} matrix times the sum of the vectors is "
+            f"{distance:.3g} from what the pairs say, which their residuals allow to be {allowed:.3g}; find the pairs "
+            "of this objective, or pass these as start="
+        )
 
 
 @of_whole_or_sharded

@@ -16,6 +16,9 @@ from landscape.sampling_errors.units import OfUnits, Units
 
 PROBES = 16
 
+FAR = 8
+"""Standard errors between two estimates of one trace that chance does not explain."""
+
 
 def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingError:
     """The sampling error of a trace.
@@ -31,7 +34,7 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
         seed: seed of the signs.
 
     Raises:
-        ValueError: the trace did not converge, or belongs to another number of samples.
+        ValueError: the trace did not converge, or belongs to other samples or weights.
     """
     objective = units.objective
     if estimate.samples != objective.n_samples:
@@ -46,7 +49,7 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
     n = objective.n_parameters
     generator = torch.Generator().manual_seed(seed)
     columns = _columns(objective)
-    weights, forms = torch.empty(0, device="cpu"), torch.zeros((), device="cpu")
+    weights, forms, of_regularizer = torch.empty(0, device="cpu"), [], []
     operator = matrix_named(estimate.matrix, objective)
     for first in range(0, PROBES, columns):
         count = min(columns, PROBES - first)
@@ -54,10 +57,13 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
             objective.device
         )
         weights, of_units = operator.of_chunks(signs, units.told(partial(_quadratic_forms, signs)))
-        forms = forms + of_units
+        forms.append(of_units)
+        of_regularizer.append((signs * operator.of_regularizer(signs.to(objective.theta))).sum(0).cpu())
+    of_probes = OfUnits(weights, torch.cat(forms, 1))
+    _check_the_trace(estimate, units.mean(of_probes) + torch.cat(of_regularizer))
     value = torch.tensor([estimate.value], dtype=torch.float64, device="cpu")
     numerical = torch.tensor([estimate.standard_error], dtype=torch.float64, device="cpu")
-    variance = units.variance(OfUnits(weights, forms / PROBES))
+    variance = units.variance(OfUnits(weights, of_probes.values.mean(1, keepdim=True)))
     return error_of(units, ["trace"], value, variance, numerical=numerical, products=PROBES)
 
 
@@ -73,5 +79,16 @@ def _columns(objective: Objective) -> int:
 
 
 def _quadratic_forms(signs: Tensor, product: Tensor) -> Tensor:
-    """The sum of w^T H w over the vectors w of signs (n, k), as a tensor (1,)."""
-    return (signs * product).sum().reshape(1)
+    """w^T H w for each vector w of signs (n, k), as a tensor (k,)."""
+    return (signs * product).sum(0)
+
+
+def _check_the_trace(estimate: TraceEstimate, forms: Tensor) -> None:
+    """Checks that the quadratic forms of all samples (16,), whose mean is the trace, agree with the estimate."""
+    mean, error = float(forms.mean()), float(forms.std()) / math.sqrt(len(forms))
+    allowed = FAR * math.hypot(error, estimate.standard_error)
+    if abs(mean - estimate.value) > allowed:
+        raise ValueError(
+            f"measured: is the trace of other weights or samples: {estimate.value:.6g}, where {len(forms)} random "
+            f"vectors give {mean:.6g} for this objective, and could be {allowed:.3g} off; measure it for this objective"
+        )

@@ -276,6 +276,11 @@ def test_probes_of_a_study_that_measures_nothing_are_refused(tmp_path):
         read(tmp_path, "measured = false\n" + text)
 
 
+def test_results_of_an_earlier_version_that_took_probes_and_measured_nothing_can_be_read(tmp_path):
+    text = "measured = false\n" + GOOD.replace("epochs = 2", "epochs = 2\nprobe_epochs = [1]")
+    assert not read(tmp_path, text + "\n[resolved]\nschema = 1\n").measured
+
+
 def test_candidates_of_both_signs_have_files_of_their_own(tmp_path):
     text = (
         GOOD.replace('name = "sam"', 'name = "ncsam"')

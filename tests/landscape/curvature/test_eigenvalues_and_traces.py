@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import Objective, layer_traces, spectral_density, top_eigenvalues, trace
+from landscape import Objective, layer_traces, sampling_error, spectral_density, top_eigenvalues, trace
 from landscape.krylov.traces import METHODS
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
@@ -281,3 +281,31 @@ def test_matrices_and_vectors_that_do_not_fit_are_refused(ask, field):
     model, inputs, targets = build("mlp")
     with pytest.raises(ValueError, match=f"^{field}"):
         ask(Objective(model, cross_entropy, (inputs, targets)))
+
+
+@pytest.mark.parametrize("ask", [trace, layer_traces, spectral_density, sampling_error])
+@pytest.mark.parametrize("change", ["a step", "other labels"])
+def test_eigenpairs_of_other_weights_or_labels_are_refused(ask, change):
+    model, inputs, targets = build("mlp")
+    eigen = top_eigenvalues(Objective(model, cross_entropy, (inputs, targets)), 3)
+    if change == "a step":
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.01
+    else:
+        targets = targets.roll(1)
+    now = Objective(model, cross_entropy, (inputs, targets))
+    with pytest.raises(ValueError, match=r"^(deflate|measured): holds eigenpairs of other weights or data"):
+        ask(now, eigen) if ask is sampling_error else ask(now, deflate=eigen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("matrix", ["hessian", "gauss-newton", "functional"])
+@pytest.mark.parametrize("tol", [0.3, 1e-6])
+def test_eigenpairs_found_to_any_tolerance_are_taken_for_their_own_objective(dtype, matrix, tol):
+    model, inputs, targets = build("mlp")
+    objective = Objective(model.to(dtype), cross_entropy, (inputs.to(dtype), targets), chunk_size=7)
+    eigen = top_eigenvalues(objective, 4, which="magnitude", tol=tol, matrix=matrix)
+    deflated, whole = (trace(objective, deflate=known, matrix=matrix) for known in (eigen, None))
+    error = np.hypot(deflated.standard_error, whole.standard_error)
+    assert abs(deflated.value - whole.value) <= 5 * error

@@ -243,6 +243,17 @@ def test_results_of_other_samples_are_refused(measure):
         sampling_error(fewer, measure(objective))
 
 
+@pytest.mark.parametrize("measure", [top_eigenvalues, trace], ids=["eigenvalues", "trace"])
+def test_curvature_of_other_weights_is_refused(measure):
+    model, *data = small()
+    before = measure(Objective(model, cross_entropy, tuple(data)))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 3
+    with pytest.raises(ValueError, match="^measured: .*of other weights or"):
+        sampling_error(Objective(model, cross_entropy, tuple(data)), before)
+
+
 def test_a_loss_at_other_weights_is_refused():
     objective, _ = objectives()
     with pytest.raises(ValueError, match="^measured: belongs to other weights or samples"):
