@@ -21,7 +21,7 @@ from analysis.store.definitions import definitions
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_record
 from analysis.store.run_file import config_of, opened, read_history
-from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
 from ncsam.seal import sealed
 
 
@@ -32,7 +32,7 @@ class Index:
     Attributes:
         table: one row for each finished run.
         runs: paths of the run files in the study folder, in the order of the table.
-        fingerprint: fingerprint of all these runs, which changes with any of their results.
+        fingerprint: digest of all these files, which changes with any of their results.
     """
 
     table: pd.DataFrame
@@ -48,15 +48,15 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
         runs: the runs, in the order of the table.
         records: path -> record of each run that has finished.
     """
-    index = _index_of(runs, records)
+    index = _index_of(root, runs, records)
     _write(root, index)
     return index.table
 
 
-def _index_of(runs: list[Run], records: dict[str, Record]) -> Index:
+def _index_of(root: Path, runs: list[Run], records: dict[str, Record]) -> Index:
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
-    return Index(table, finished, _fingerprint_of([records[path] for path in finished]))
+    return Index(table, finished, _fingerprint_of(root, finished))
 
 
 def _write(root: Path, index: Index) -> None:
@@ -162,7 +162,7 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
         raise StoreError(
             f"{doubt}; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
         )
-    index = _index_of(runs, records)
+    index = _index_of(root, runs, records)
     with suppress(OSError):
         _write(root, index)
     return index
@@ -191,18 +191,15 @@ def run_files(root: Path) -> list[Path]:
 
 
 def fingerprint(root: Path) -> str:
-    """The fingerprint of all runs in the index, which changes with any of their results."""
+    """The digest of all files of the index, which changes with any of their results."""
     return read_index(root).fingerprint
 
 
-def _fingerprint_of(records: list[Record]) -> str:
-    # version 1 adds nothing, because files that do not name versions have version 1
-    later = [
-        record.fingerprint
-        + "".join(f" {name} {version}" for name, version in sorted(record.measured.items()) if version > 1)
-        for record in records
-    ]
-    return hashlib.sha256("".join(sorted(later)).encode()).hexdigest()
+def _fingerprint_of(root: Path, paths: Sequence[str]) -> str:
+    """A digest of the runs' files. Settings alone do not decide results: a machine or a library may change them."""
+    return hashlib.sha256(
+        json.dumps([(path, checksum_of(root / path)) for path in paths]).encode()
+    ).hexdigest()
 
 
 def read_histories(root: str | Path) -> pd.DataFrame:

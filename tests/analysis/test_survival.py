@@ -230,7 +230,7 @@ def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
     run = final_runs(study)[0]
     trials = selection_runs(study, run)
     rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
-    records = {t.path: store.Record("", {}, "", row, 150) for t, row in zip(trials, rows, strict=True)}
+    records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
     choice = selection.choose(study, run, records)
     assert choice.hyperparameters == {"rho": 5.0}
     assert np.isnan(choice.scores[0])
