@@ -16,6 +16,7 @@ from analysis.plan.seeds import derived_seed
 from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
 from ncsam.label_noise.human import PACKAGED
+from ncsam.label_noise.maps import SIMILAR_CLASSES
 
 RATE_TOLERANCE = 0.02
 """Largest allowed difference between the noise rate in a study and the rate of its human labels."""
@@ -123,6 +124,8 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
     if "posterior" in options:
         rows = _posterior(_below(data_dir, options["posterior"]))
         options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
+    if kind == "asymmetric" and dataset.name in SIMILAR_CLASSES:
+        options.setdefault("classes_of", dataset.name)
     if "inputs" in noise_options(kind):
         options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)

@@ -61,6 +61,13 @@ class Split:
     std: Tensor | None = None
     evaluation_batch: ClassVar[int] = 2000
 
+    def __repr__(self) -> str:
+        normalized = "" if self.mean is None else ", normalized when read"
+        return (
+            f"Split({len(self.targets):,} samples of shape {self.input_shape}, {self.pixels.dtype}{normalized}, "
+            f"on {self.pixels.device})"
+        )
+
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.targets):
             raise ValueError(f"targets: {len(self.targets)} labels for {len(self.pixels)} samples")
@@ -164,6 +171,10 @@ class Dataset:
     num_classes: int
     train_indices: Tensor
     observed: Tensor | None = None
+
+    def __repr__(self) -> str:
+        annotators = "" if self.observed is None else ", with annotators' labels"
+        return f"Dataset({self.name!r}, {self.num_classes} classes{annotators}, train={self.train}, test={self.test})"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

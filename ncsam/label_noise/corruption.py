@@ -89,6 +89,7 @@ def corrupt_labels(
     seed: int,
     num_classes: int | None = None,
     ignore_index: int | None = None,
+    classes_of: str | None = None,
     transition: Tensor | str | list[list[float]] | None = None,
     inputs: Tensor | None = None,
     flip_std: float | None = None,
@@ -100,10 +101,12 @@ def corrupt_labels(
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
-    In class-dependent kinds the class decides, and the number of wrong labels is the expected one, rounded.
+    In class-dependent kinds the class decides, and the number of wrong labels is the expected one, rounded. `rate` is
+    the share of all labels, but for `"symmetric-all"` and `"asymmetric"`.
     `"symmetric"`: the wrong label is drawn uniformly from the *other* classes. `"symmetric-all"`: the label is drawn
     anew from all classes, the true one included, so that a nominal rate r corrupts the share r (1 - 1/classes).
-    `"asymmetric"`: similar classes of CIFAR-10; the rate counts within the classes that have a similar one.
+    `"asymmetric"`: the similar class of the data set `classes_of`; the rate counts within the classes that have a
+    similar one, which are half of them.
     `"superclass"`: the next class of CIFAR-100's superclass. `"pair"`: the next class. `"matrix"`: any transition
     matrix.
 
@@ -122,6 +125,7 @@ def corrupt_labels(
             same on every device and machine.
         num_classes: the number of classes. If not given, the largest label plus one; each class must then occur.
         ignore_index: the label of places without a label, such as -100, which the loss ignores. They stay as they are.
+        classes_of: for `"asymmetric"`: whose classes these are, `"cifar10"` or `"mnist"`.
         transition: for `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
         inputs: for `"part-dependent"`: (n, ...), the pixels.
         flip_std: for `"part-dependent"`: standard deviation of the flip rates.
@@ -138,6 +142,7 @@ def corrupt_labels(
     """
     chosen = NOISE_REGISTRY.entry(kind)
     arguments = {
+        "classes_of": classes_of,
         "transition": transition,
         "inputs": inputs,
         "flip_std": flip_std,
