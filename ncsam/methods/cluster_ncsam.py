@@ -128,8 +128,8 @@ class ClusterNCSAM(NCSAM):
             self._features.wanted = False
             self._features.batches.clear()
 
-    def _labeled(self, targets: Tensor, classes: int) -> Tensor:
-        """The samples whose labels the loss does not ignore; the others are not clustered."""
+    def _labeled(self, targets: Tensor, classes: int) -> Tensor | None:
+        """The samples whose labels the loss does not ignore, None for all; the others are not clustered."""
         self._with_label = super()._labeled(targets, classes)
         return self._with_label
 
@@ -138,7 +138,8 @@ class ClusterNCSAM(NCSAM):
         if len(targets) == 0:
             return targets, targets
         of_batch = torch.cat(self._features.batches).flatten(1)
-        features = nn.functional.normalize(of_batch[self._with_label].to(logits), dim=1)
+        of_labeled = of_batch if self._with_label is None else of_batch[self._with_label]
+        features = nn.functional.normalize(of_labeled.to(logits), dim=1)
         clusters = cluster(features, self.clusters, self.generator)
         rates = cluster_flip_rates(confidence_gaps(logits), clusters, self.clusters, self.flip_ratio)
         chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)
