@@ -1,10 +1,10 @@
 """The report of the small study, and the commands that print claims."""
 
+import dataclasses
 import json
 import math
 import re
 import shutil
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -66,24 +66,18 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_the_report_reads_the_results_that_it_draws_and_no_others(finished, tmp_path, monkeypatch):
-    root = tmp_path / "out"
-    shutil.copytree(finished[1], root)
-    read, load = [], store.table.landscape.load
-    monkeypatch.setattr(
-        store.table.landscape,
-        "load",
-        lambda file, name: read.append((file.filename, name)) or load(file, name),
-    )
-    assert cli.main(["report", str(root)]) == 0
-    stored = pictures.results_shown(root)
-    places = {
-        name: [each.identity[:3] + each.identity[4:] for each in found] for name, found in stored.items()
-    }
-    drawn = max(chain.from_iterable(places.values()), key=lambda place: (place[2], -place[3]))
-    # the picture of two reads its surfaces once more
-    assert len(read) == sum(found.count(drawn) for found in places.values()) + 2
-    assert len(read) < sum(map(len, places.values()))
+def test_pictures_of_one_place_read_no_results_of_others(finished):
+    table = store.read_table(finished[1])
+    results = pictures.results_shown(finished[1])
+
+    def elsewhere(stored):
+        """The same result of a later seed, in a file that cannot be read because it is not there."""
+        later = stored.identity._replace(seed=stored.identity.seed + 1)
+        return dataclasses.replace(stored, identity=later, path=stored.path / "missing")
+
+    more = {name: [*found, *map(elsewhere, found)] for name, found in results.items()}
+    assert any(results.values())
+    assert pictures.landscapes(more, table) == pictures.landscapes(results, table)
 
 
 def test_the_runs_can_be_had_as_parquet_with_their_types(finished, tmp_path, monkeypatch, capsys):
