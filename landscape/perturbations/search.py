@@ -22,7 +22,8 @@ gradient missed the highest known maximum by more than 3% in 23, those from five
 SHORT = 8
 """Gradients after which only the highest ascents are continued."""
 CONTINUED = 4
-"""Ascents that are continued. In the same 99 searches, `sharpness` then missed the maximum by more than 3% in 3."""
+"""Ascents that are continued. In the same 99 searches, `sharpness` then missed the maximum by more than 3% in 3.
+`bench/sharpness_starts.py` compares with more starts, gradients of single classes among them."""
 
 
 @dataclass(frozen=True)
