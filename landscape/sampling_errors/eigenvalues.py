@@ -30,13 +30,14 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
         ValueError: the pairs did not converge, have no vectors, or belong to another size or number of samples.
     """
     objective = units.objective
-    found = deflation(eigen, objective, eigen.matrix, field="measured")
+    # before the product by which `deflation` looks at the pairs
     if not eigen.converged.all():
         missed = int((~eigen.converged).sum())
         raise ValueError(
             f"measured: {missed} of {len(eigen.values)} eigenvalues did not converge; find them with a larger "
             "max_products or tol"
         )
+    found = deflation(eigen, objective, eigen.matrix, field="measured")
     operator = matrix_named(eigen.matrix, objective)
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)
