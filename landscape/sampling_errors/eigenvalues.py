@@ -27,7 +27,8 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     Source: perturbation theory of eigenvalues (Kato 1966, section II.2).
 
     Raises:
-        ValueError: the pairs did not converge, have no vectors, or belong to another size or number of samples.
+        ValueError: the pairs did not converge, have no vectors, or belong to another size, other samples or other
+            weights.
     """
     objective = units.objective
     # before the product by which `deflation` looks at the pairs
