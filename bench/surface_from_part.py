@@ -26,7 +26,7 @@ from timing import parser_of, write_table
 
 from landscape import Directions, Objective, Surface, filter_normalized_directions, surface, surfaces
 from landscape.curvature.random_part import random_part
-from landscape.slices import adaptive
+from landscape.slices.loss_scale import LossScale
 
 TABLE = Path(__file__).parents[1] / "docs" / "tables" / "surface-from-part.csv"
 OF_BOTH = ("cost", "seconds", "error", "loss_beyond", "accuracy_beyond", "accuracy_error")
@@ -42,14 +42,14 @@ STEPS, TOLERANCE, PART = 51, 0.01, 1 / 8
 
 def judged(found: Surface, seconds: float, full: Surface) -> tuple[str, ...]:
     """The columns `OF_BOTH` of a refined surface."""
-    spread = np.ptp(full.loss)
-    small = adaptive.LOCAL * np.maximum(np.abs(full.loss), adaptive.FLOOR * spread)
+    scale = LossScale.of(full.loss.reshape(-1, 1))
+    allowed = scale.allowed(full.loss, TOLERANCE)
     error, wrong = np.abs(found.loss - full.loss), np.abs(found.accuracy - full.accuracy)
     assert found.evaluated is not None
     between = ~found.evaluated
     return (
         *(f"{found.cost:.0f}", f"{seconds:.1f}"),
-        f"{(error / (TOLERANCE * np.minimum(spread, small))).max():.2f}",
+        f"{(error / allowed).max():.2f}",
         f"{(error > found.loss_interpolation_error)[between].mean():.3f}",
         f"{(wrong > found.accuracy_interpolation_error)[between].mean():.3f}",
         f"{wrong.mean():.4f}",

@@ -24,7 +24,8 @@ def whole_number(name: str, value: object) -> int:
         ValueError: it is no whole number.
     """
     number = _number(name, value, "a whole number")
-    if not math.isfinite(number) or number != int(number):
+    # an int may be too large for a float
+    if isinstance(number, float) and not number.is_integer():
         raise ValueError(f"{name}: must be a whole number, got {value}")
     return int(number)
 
@@ -37,7 +38,7 @@ def real_number(name: str, value: object) -> float:
         ValueError: it is NaN.
     """
     number = _number(name, value, "a number")
-    if math.isnan(number):
+    if isinstance(number, float) and math.isnan(number):
         raise ValueError(f"{name}: must be a number, got {value}")
     return number
 

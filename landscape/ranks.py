@@ -110,10 +110,6 @@ class Ranks:
         """The sum over all ranks, in place, of what each computed from its part of vectors, such as inner products."""
         return self.over_samples(total) if self.share_vectors else total
 
-    def all_agree(self, value: float) -> bool:
-        """Whether all ranks have the same number."""
-        return len(set(self.gathered(value))) == 1
-
     def gathered(self, value: T) -> list[T]:
         """The values of all ranks."""
         if self.group is None:

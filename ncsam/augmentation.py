@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ncsam.plain_numbers import whole_number
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -30,7 +32,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, value in (("crop", self.crop), ("cutout", self.cutout)):
-            if value < 0:
+            if whole_number(name, value) < 0:
                 raise ValueError(f"{name}: must be at least 0 pixels, got {value}")
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.ranks import Ranks
 from ncsam.seal import is_sealed, seal
+from ncsam.training_settings import Settings, check_same_settings
 from ncsam.whole_file import written_whole
 
 
@@ -24,6 +25,7 @@ class CheckpointError(ValueError):
 def save_checkpoint(
     path: Path,
     fingerprint: str,
+    settings: Settings,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
@@ -32,7 +34,7 @@ def save_checkpoint(
     recorder: Recorder | None = None,
 ) -> None:
     """Writes the state after an epoch on rank 0, whole or not at all."""
-    first, *others = ranks.gathered(_state_of_rank(method))
+    first, *others = ranks.gathered(_state_of_rank(method, settings))
     state: dict[str, Any] = {
         "fingerprint": fingerprint,
         "model": method.passes.module.state_dict(),
@@ -46,9 +48,10 @@ def save_checkpoint(
     ranks.on_first(lambda: _write(state, path))
 
 
-def _state_of_rank(method: Method) -> dict[str, Any]:
-    """What differs between ranks: random states and what is remembered of the samples that a rank saw."""
+def _state_of_rank(method: Method, settings: Settings) -> dict[str, Any]:
+    """What differs between ranks: settings, random states, and what is remembered of the samples that a rank saw."""
     return {
+        "settings": settings,
         "method": method.state_dict(),
         "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
         "loss": method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {},
@@ -76,6 +79,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
 def load_checkpoint(
     path: Path,
     fingerprint: str,
+    settings: Settings,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
@@ -94,9 +98,12 @@ def load_checkpoint(
     with ranks.together():
         _check(state, path, fingerprint, scheduler, ranks)
         check_that_the_state_fits(state["optimizer"], optimizer, path)
+        of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
+        # a checkpoint of an earlier version does not know its settings
+        before = of_rank.get("settings", {})
+        check_same_settings(path, before, settings, state["optimizer"]["param_groups"])
     if recorder is not None:
         _load_samples(path, state.get("samples"), recorder)
-    of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
     method.passes.module.load_state_dict(state["model"])
     method.load_state_dict(of_rank["method"])
     optimizer.load_state_dict(state["optimizer"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from numpy.lib.npyio import NpzFile
+from torch import Tensor
 
 MAX_CLASSES = 100_000
 """No data set has more. A larger label is refused as a slip, because a model with that many outputs would be built."""
@@ -19,6 +22,13 @@ def check_classes(largest: int, where: str) -> None:
             f"{where} holds the label {largest}; labels are counted from 0 and lie below {MAX_CLASSES:,}: "
             "number the classes anew"
         )
+
+
+def missing_classes(labels: Iterable[Tensor], classes: int) -> str:
+    """The first classes that no label is of, such as "3, 4, 5, ..."; empty if every class occurs."""
+    counts = sum(part.cpu().bincount(minlength=classes) for part in labels)
+    missing = [number for number, count in enumerate(counts.tolist()) if count == 0]  # type: ignore[union-attr]
+    return ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
 
 
 def check_size(file: NpzFile, most: int) -> None:

@@ -19,6 +19,7 @@ from ncsam.methods.batches import Batch, ignored_label, moved
 from ncsam.methods.loss_checks import check_that_dtypes_fit
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.ranks import Share
 
 EVALUATION_METRICS = {
@@ -38,6 +39,7 @@ LOSS_METRICS = ("train_loss", "test_loss")
 
 
 @torch.no_grad()
+@with_plain_numbers
 def predict(
     model: nn.Module,
     inputs: Tensor | Samples,

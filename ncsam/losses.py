@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
 from ncsam.beta_draw import beta_draw
-from ncsam.options import Registry, check_below_1, check_not_negative
+from ncsam.options import Registry, check_at_least, check_below_1, check_not_negative
+from ncsam.plain_numbers import with_plain_numbers
 
 
+@with_plain_numbers
 def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
     """Cross-entropy, whose labels may be smoothed over all classes (Szegedy et al. 2016, section 7).
 
@@ -35,6 +37,7 @@ class GeneralizedCrossEntropy(nn.Module):
         q: in (0, 1]. Near 0 the loss is cross-entropy, at 1 the mean absolute error; the paper has 0.7.
     """
 
+    @with_plain_numbers
     def __init__(self, *, q: float = 0.7) -> None:
         super().__init__()
         if not 0 < q <= 1:
@@ -59,6 +62,7 @@ class SymmetricCrossEntropy(nn.Module):
         log_zero: A; -4 for both in the paper.
     """
 
+    @with_plain_numbers
     def __init__(self, *, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
         super().__init__()
         for name, weight in (("alpha", alpha), ("beta", beta)):
@@ -106,6 +110,7 @@ class ForwardCorrection(nn.Module):
         return -(log_softmax(outputs, 1) + log_column).logsumexp(1).mean()
 
 
+@with_plain_numbers
 def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Tensor:
     """The transition matrix, from the predictions of a network that was trained on the noisy labels.
 
@@ -144,8 +149,10 @@ class EarlyLearningRegularization(nn.Module):
 
     targets: Tensor
 
+    @with_plain_numbers
     def __init__(self, samples: int, classes: int, *, strength: float = 3.0, momentum: float = 0.7) -> None:
         super().__init__()
+        _check_table(samples, classes)
         check_not_negative("strength", strength)
         check_below_1("momentum", momentum)
         self.strength = strength
@@ -187,8 +194,11 @@ class StochasticLabelNoise(nn.Module):
 
     noise: Tensor
 
+    @with_plain_numbers
     def __init__(self, samples: int, classes: int, seed: int = 0, *, sigma: float = 1.0) -> None:
         super().__init__()
+        _check_table(samples, classes)
+        check_at_least("seed", seed, 0)
         check_not_negative("sigma", sigma)
         self.sigma = sigma
         self.seed = seed
@@ -224,6 +234,7 @@ def _clamped(outputs: Tensor) -> Tensor:
     return softmax(outputs, 1).clamp(1e-4, 1 - 1e-4)
 
 
+@with_plain_numbers
 def mixup(
     inputs: Tensor, targets: Tensor, *, classes: int, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -267,6 +278,12 @@ def _check_classes(loss: nn.Module, targets: Tensor) -> None:
         )
 
 
+def _check_table(samples: int, classes: int) -> None:
+    """Checks the size of a table with a row for each sample."""
+    check_at_least("samples", samples, 1)
+    check_at_least("classes", classes, 1)
+
+
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: must lie in [0, 1], got {value}")
@@ -304,6 +321,7 @@ def loss_options(name: str) -> dict[str, Any]:
     return {key: option.default for key, option in LOSS_REGISTRY.options(name).items()}
 
 
+@with_plain_numbers
 def build_loss(
     name: str, *, samples: int, classes: int, transition: Tensor | None = None, seed: int = 0, **options: Any
 ) -> nn.Module:

@@ -23,7 +23,7 @@ def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LR
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError(
             "scheduler: ReduceLROnPlateau follows a metric, which fit does not give it; take a schedule by epochs "
-            "(build_schedule), or train epoch by epoch with a checkpoint and step the scheduler in between"
+            "(build_schedule), or, without a checkpoint, step it in on_epoch by a metric such as test_loss"
         )
 
 

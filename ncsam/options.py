@@ -21,6 +21,8 @@ Entry = TypeVar("Entry")
 
 MAX_NUMBER = 1e300
 """Larger numbers are refused. Integers of Python can be larger than any float."""
+FEWEST_BEGUN = 3
+"""Letters from which on a word is taken for the beginning of another."""
 MAX_QUOTED = 500
 """Characters of a wrong value that an error quotes."""
 
@@ -153,6 +155,18 @@ def check_not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name}: must be at least 0 and finite, got {value}")
 
 
+def check_positive(name: str, value: float, remedy: str = "") -> None:
+    """Raises ValueError, with the remedy, unless the value is above 0 and finite."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: must be above 0 and finite, got {value}{remedy and f'; {remedy}'}")
+
+
+def check_at_least(name: str, value: float, least: int) -> None:
+    """Raises ValueError for a value below `least`."""
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}, got {value}")
+
+
 def check_below_1(name: str, value: float) -> None:
     """Raises ValueError unless the value is at least 0 and below 1."""
     if not 0 <= value < 1:
@@ -170,8 +184,24 @@ def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The question "did you mean ...?" with the known word that is most like this one; empty if none is like it."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = nearest_of(word, known)
+    return "" if near is None else f"did you mean {near!r}?"
+
+
+def nearest_of(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like this one, whatever the case of its letters; None if none is like it.
+
+    The same word in another case comes first, then the shortest word that begins with this one.
+    """
+    in_small_letters = {each.lower(): each for each in known}
+    small = word.lower()
+    begun = (
+        [each for each in in_small_letters if each.startswith(small)] if len(small) >= FEWEST_BEGUN else []
+    )
+    if small in in_small_letters or begun:
+        return in_small_letters[small if small in in_small_letters else min(begun, key=len)]
+    near = difflib.get_close_matches(small, list(in_small_letters), 1)
+    return in_small_letters[near[0]] if near else None
 
 
 def quoted(value: Any) -> str:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ncsam.options import Registry
+from ncsam.plain_numbers import with_plain_numbers
 
 
 def constant(optimizer: Optimizer, epochs: int, *, warmup_epochs: int = 0) -> LRScheduler:
@@ -89,6 +90,7 @@ def schedule_options(name: str) -> dict[str, Any]:
     return {key: option.default for key, option in SCHEDULE_REGISTRY.options(name).items()}
 
 
+@with_plain_numbers
 def build_schedule(name: str, optimizer: Optimizer, *, epochs: int, **options: Any) -> LRScheduler:
     """Builds a schedule by name, for the `scheduler` of `fit`.
 

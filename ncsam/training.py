@@ -33,6 +33,8 @@ from ncsam.training_checks import (
     check_that_it_trains,
     checked_classes,
 )
+from ncsam.training_numbers import TrainingNumbers
+from ncsam.training_settings import settings_of
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -108,14 +110,14 @@ def fit(
         epochs: number of epochs.
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
-        seed: of the order of samples.
+        seed: of the order of samples; at least 0.
         scheduler: stepped once an epoch; `build_schedule` makes one by name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
             batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. The history's
             numbers about observed labels are then about `labels.observed`, which is one more draw.
-        max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm.
+        max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm, above 0.
         alignment_batches: number of batches at the beginning of each epoch in which the perturbations are compared with
             those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and three backward
             passes; the training stays the same. NaN with mixup, because mixed batches have no true labels.
@@ -124,35 +126,36 @@ def fit(
             and epoch. They cost no further pass, and the checkpoint holds them too.
         checkpoint: file with the state after each epoch, from which a training resumes. It is written whole or not at
             all.
-        fingerprint: of everything that decides the result. A checkpoint with another fingerprint is refused.
+        fingerprint: of everything that decides the result and is not among the settings, such as the samples. A
+            checkpoint with another fingerprint is refused. So is one of other settings: seed, batch size, mixup,
+            redrawing, gradient norm, augmentation, labels, and the kinds of method, loss, optimizer and scheduler,
+            with the options of the first three. More epochs may be asked for.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
             once when a training resumes; on each rank.
 
     Raises:
-        TypeError: data or labels of another type.
-        ValueError: sizes or labels that do not fit, an optimizer of another model, or a checkpoint of other
-            settings, or ranks with unequal numbers of steps.
+        TypeError: data or labels of another type, or a number that is none.
+        ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
+            optimizer of another model, a checkpoint of other settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
     ranks = Ranks.of(method.model)
     device = next(method.model.parameters()).device
     with ranks.together():
+        numbers = TrainingNumbers.checked(
+            epochs, batch_size, seed, alignment_batches, mixup_alpha, max_gradient_norm
+        )
+        epochs, batch_size, seed = numbers.epochs, numbers.batch_size, numbers.seed
         samples, held_out_samples = (
             as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
         )
         check_that_it_trains(method, optimizer, scheduler)
-        check_settings(samples, labels, epochs, batch_size, alignment_batches, redraw, augmentation)
+        check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
-        settings = StepSettings(
-            batch_size,
-            augmentation,
-            mixup_alpha,
-            checked_classes(method, samples, labels, held_out_samples),
-            redraw == "step",
-            max_gradient_norm,
-            0 if mixup_alpha is not None else alignment_batches,
-        )
+        classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
+        settings = _step_settings(numbers, augmentation, classes, redraw)
+        begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
     # augmentation takes the images as they are stored
     samples = _normalized_once(samples) if augmentation is None else samples
     held_out_samples = _normalized_once(held_out_samples)
@@ -164,7 +167,7 @@ def fit(
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, ranks, recorder)
+        rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
         check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         _tell(ranks, on_epoch, rows, method)
 
@@ -192,9 +195,25 @@ def fit(
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
-            save_checkpoint(checkpoint, fingerprint, method, optimizer, scheduler, rows, ranks, recorder)
+            save_checkpoint(
+                checkpoint, fingerprint, begun, method, optimizer, scheduler, rows, ranks, recorder
+            )
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
+
+
+def _step_settings(
+    numbers: TrainingNumbers, augmentation: Augmentation | None, classes: int, redraw: str
+) -> StepSettings:
+    return StepSettings(
+        numbers.batch_size,
+        augmentation,
+        numbers.mixup_alpha,
+        classes,
+        redraw == "step",
+        numbers.max_gradient_norm,
+        0 if numbers.mixup_alpha is not None else numbers.alignment_batches,
+    )
 
 
 def _normalized_once(samples: Samples) -> Samples:

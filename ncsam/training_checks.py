@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
+from ncsam.datasets.finite import check_finite
 from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
@@ -80,8 +81,6 @@ def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> 
 def check_settings(
     train: Samples,
     labels: NoisyLabels,
-    epochs: int,
-    batch_size: int,
     alignment_batches: int,
     redraw: str,
     augmentation: Augmentation | None,
@@ -93,13 +92,6 @@ def check_settings(
         )
     if len(train) != len(labels.observed):
         raise ValueError(f"labels: {len(labels.observed)} labels for {len(train)} training samples")
-    for name, value, least in (
-        ("epochs", epochs, 1),
-        ("batch_size", batch_size, 1),
-        ("alignment_batches", alignment_batches, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: must be at least {least}, got {value}")
     if alignment_batches and (labels.observed.ndim > 1 or not labels.has_both.all()):
         raise ValueError(
             "alignment_batches: compares gradients of rightly and wrongly labeled samples, and these labels are of "
@@ -114,21 +106,37 @@ def check_settings(
         raise ValueError("augmentation: a dataset augments its samples by itself; put it into its transform")
 
 
-def checked_classes(method: Method, train: Samples, labels: NoisyLabels, held_out: Samples) -> int:
+def _check_samples(train: Samples, held_out: Samples) -> None:
+    """Raises ValueError for samples in memory that are not finite. Others are checked when their batch is read.
+
+    The mean loss would be NaN from the first step on, as that of a training that diverges.
+    """
+    for name, samples in (("train", train), ("held_out", held_out)):
+        if isinstance(samples, Split):
+            check_finite(name, samples.pixels)
+
+
+def checked_classes(
+    method: Method, train: Samples, labels: NoisyLabels, held_out: Samples, *, mixes: bool
+) -> int:
     """The model's number of classes. All labels are checked to lie below it, or to be ones that the loss ignores.
 
+    Samples in memory are checked to be finite before the model sees them.
+
     On a GPU a label out of range would end the process with a message that names neither label nor cause. A method that
-    chooses samples by their class has no use for ignored labels.
+    chooses samples by their class has no use for ignored labels, and a label that is none cannot be mixed.
     """
+    _check_samples(train, held_out)
     classes = outputs_of_first(method, train).shape[1]
-    leaves_out = not method.requires.classes or method.takes_classes_of_positions
+    takes_ignored = method.takes_classes_of_positions or method.takes_ignored_labels
+    leaves_out = not method.requires.classes or takes_ignored
     ignored = ignored_label(method.loss_fn) if leaves_out else None
     for name, targets in (
         ("observed", labels.observed),
         ("clean", labels.clean),
         ("held_out", held_out.targets),
     ):
-        _check_range(name, targets, classes, ignored)
+        _check_range(name, targets, classes, None if mixes and name == "observed" else ignored)
     if ignored is not None and bool((labels.observed == ignored).all()):
         raise ValueError(
             f"labels: every observed label is {ignored}, which the loss ignores; nothing can be learned"

@@ -78,7 +78,7 @@ def test_what_is_said_of_alarms_is_in_the_table():
     )
     share = "share of runs with an alarm by {}, SGD{}"
     clean = ", without wrong labels = 0, within the margin"
-    assert effects.loc[share.format(layer, " > 0"), "estimate"] == 1
+    assert effects.loc[share.format(f"{layer}, less 1/2", " > 0"), "estimate"] == 0.5
     assert effects.loc[share.format(layer, clean), "estimate"] == 0
     assert effects.loc[share.format(loss, clean), "estimate"] == 1
     assert_said(

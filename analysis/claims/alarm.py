@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Level
 from analysis.claims.quantities import DECADES, DECADES_MARGIN, POINT, Quantity, less, register_quantity
+from analysis.claims.sample_quantities import above_half
 from analysis.claims.trends import Trend
 from analysis.claims.variants import SGD
 
@@ -30,6 +31,7 @@ def _quantities() -> dict[str, Quantity]:
             "share",
             margin=2 * POINT,
             needs=PROBED,
+            never_negative=True,
         )
         found[f"{name}_alarm_lead"] = Quantity(
             f"epochs from the alarm by {words} to the best test accuracy",
@@ -45,18 +47,33 @@ def _quantities() -> dict[str, Quantity]:
             DECADES,
             margin=DECADES_MARGIN,
             needs=PROBED,
+            never_negative=True,
         )
-    return found | {
-        f"layer_before_{name}": Quantity(
-            f"epochs from the alarm by {RAISED_BY['layer']} to that by {RAISED_BY[name]}",
-            ("layer_alarm_lead", f"{name}_alarm_lead"),
-            "epochs",
-            of=less,
-            margin=EPOCHS,
-            needs=PROBED,
-        )
-        for name in ("trace", "loss")
-    }
+    return (
+        found
+        | {
+            # a share is never negative: only a share of more than one half says something
+            "layer_alarm_often": Quantity(
+                f"share of runs with an alarm by {RAISED_BY['layer']}, less 1/2",
+                ("layer_alarm",),
+                "share",
+                of=above_half,
+                margin=2 * POINT,
+                needs=PROBED,
+            )
+        }
+        | {
+            f"layer_before_{name}": Quantity(
+                f"epochs from the alarm by {RAISED_BY['layer']} to that by {RAISED_BY[name]}",
+                ("layer_alarm_lead", f"{name}_alarm_lead"),
+                "epochs",
+                of=less,
+                margin=EPOCHS,
+                needs=PROBED,
+            )
+            for name in ("trace", "loss")
+        }
+    )
 
 
 for _name, _quantity in _quantities().items():
@@ -71,7 +88,7 @@ CLAIMS = (
         "that is calibrated on the others; the alarm's lead ours to test",
         [Level("layer_alarm_lead", SGD, 1, non_inferior=True), Trend("layer_rise", SGD, 1)],
         controls=[
-            Level("layer_alarm", SGD, 1),
+            Level("layer_alarm_often", SGD, 1),
             Level("layer_alarm", SGD, 0, clean=True),
             # does the whole trace or the training loss, which costs nothing, tell it as well?
             *(Level(f"{name}_alarm_lead", SGD, 1, non_inferior=True) for name in ("trace", "loss")),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.claims.coverage import coverage_of_all
+from analysis.claims.differences import check_margin
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, cell_names, effect_of, lacking, noisy_runs, not_measured
 from analysis.claims.quantities import Quantity, quantity
@@ -40,6 +42,9 @@ class Association:
     outcome: str
     sign: int
     given: str | None = None
+
+    def __post_init__(self) -> None:
+        check_margin(self.sign, math.nan, "correlations have none: predict a sign, 1 or -1")
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""

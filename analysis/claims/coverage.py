@@ -24,17 +24,20 @@ class Coverage:
         missing: parts of the study's grid without a run, or without a number, each with the reason.
         runs: number of runs that exist.
         not_converged: number of runs whose value did not converge. Such a value is not used.
+        reasons: why runs that exist have no number: some of `DIVERGED`, `NOT_CONVERGED` and `NO_VALUE`.
     """
 
     missing: tuple[str, ...] = ()
     runs: int = 0
     not_converged: int = 0
+    reasons: tuple[str, ...] = ()
 
     def __add__(self, other: Coverage) -> Coverage:
         return Coverage(
             tuple(dict.fromkeys((*self.missing, *other.missing))),
             self.runs + other.runs,
             self.not_converged + other.not_converged,
+            tuple(sorted({*self.reasons, *other.reasons})),
         )
 
 
@@ -64,7 +67,8 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
         f"{title}, {dataset}, {kind} {percent(rate)}, seed {', '.join(of_reason)}: {reason}"
         for (dataset, kind, rate, reason), of_reason in seeds.items()
     )
-    return Coverage(missing, len(runs), int(unconverged.sum()))
+    reasons = tuple(sorted({*states.values()} & {DIVERGED, NOT_CONVERGED, NO_VALUE}))
+    return Coverage(missing, len(runs), int(unconverged.sum()), reasons)
 
 
 def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Coverage:

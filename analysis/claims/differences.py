@@ -30,6 +30,29 @@ def null_of(sign: int, margin: float) -> tuple[float, float]:
     return (-margin, margin) if sign == 0 and math.isfinite(margin) else (0.0, 0.0)
 
 
+def check_margin(sign: int, margin: float, remedy: str) -> None:
+    """Refuses a prediction of no difference, or of none beyond a margin, that no data could support.
+
+    Args:
+        sign: the predicted sign; 0 where the prediction needs a margin.
+        margin: the smallest difference that matters; NaN for none.
+        remedy: how to give a margin.
+
+    Raises:
+        ValueError: there is no margin.
+    """
+    if sign == 0 and not math.isfinite(margin):
+        raise ValueError(
+            f"margin: a prediction of no difference, or of none beyond a margin, needs one; {remedy}"
+        )
+
+
+def check_margin_of(name: str, sign: int, *, non_inferior: bool = False) -> None:
+    """As `check_margin`, for the margin of the quantity of this name."""
+    remedy = f"before the claim call register_quantity(NAME, Quantity(WORDS, ({name!r},), margin=...)), and name that"
+    check_margin(0 if non_inferior else sign, quantity(name).margin, remedy)
+
+
 def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
     """The quantity in pairs of runs that agree in data set, noise and seed. Columns: `CELL`, `more` and `less`."""
     first, second = more[CELL].assign(more=what.values(more)), less[CELL].assign(less=what.values(less))
@@ -107,6 +130,9 @@ class Difference:
     sign: int
     clean: bool = False
 
+    def __post_init__(self) -> None:
+        check_margin_of(self.quantity, self.sign)
+
     def describe(self) -> str:
         """Quantity, comparison and sign."""
         where = CLEAN if self.clean else ""
@@ -150,6 +176,9 @@ class Level:
     sign: int
     non_inferior: bool = False
     clean: bool = False
+
+    def __post_init__(self) -> None:
+        check_margin_of(self.quantity, self.sign, non_inferior=self.non_inferior)
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -196,4 +225,5 @@ class Level:
             margin=what.margin,
             null=null,
             coverage=covered,
+            vacuous=what.never_negative and self.sign == 1 and not self.non_inferior,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.claims.quantities import DECADES, DECADES_MARGIN, NEW_INDEX, POINT, Quantity, log10
+from analysis.claims.quantities import DECADES, DECADES_MARGIN, NEW_INDEX, POINT, Quantity, less, log10
 
 FITTED = f"runs that fit seven eighths of the right labels after their first epoch, and {NEW_INDEX}"
 EARLY = "mean over the first tenth of the epochs"
@@ -17,9 +17,18 @@ def of_early_training() -> dict[str, Quantity]:
     }
     return {
         **{
-            name: Quantity(words, (name,), "share", margin=2 * POINT, needs=NEW_INDEX)
+            name: Quantity(words, (name,), "share", margin=2 * POINT, needs=NEW_INDEX, never_negative=True)
             for name, words in shares.items()
         },
+        # not the best epoch's: a maximum less one of its values is never negative
+        "early_recovered_lost": Quantity(
+            f"true labels of wrongly labeled samples recovered, {EARLY}, less the last one's",
+            ("early_recovered", "recovered"),
+            "share",
+            of=less,
+            margin=2 * POINT,
+            needs=NEW_INDEX,
+        ),
         "memorized_at_fit": Quantity(
             "wrong labels memorized when seven eighths of the right labels are first fitted",
             ("memorized_at_fit",),

@@ -57,7 +57,7 @@ CLAIMS = (
         "Rightly labeled samples are fitted first: true labels that training recovered are lost again, and less with "
         "SAM.",
         "Arpit et al. 2017; Liu et al. 2020 (early learning); Baek et al. 2024 for SAM",
-        [Level("recovered_lost", SGD, 1), Difference("recovered_lost", SAM, SGD, -1)],
+        [Level("early_recovered_lost", SGD, 1), Difference("recovered_lost", SAM, SGD, -1)],
         controls=[
             Difference("recovered_lost", NCSAM, SAM, -1),
             Difference("best_recovered", SAM, SGD, 1),

@@ -7,7 +7,7 @@ several columns. If a table lacks a column, or the column holds only NaN, the cl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,7 @@ class Quantity:
         of: (columns) -> the number. If not given, the number is the first column.
         margin: smallest difference that matters, in the unit; NaN if every difference matters.
         needs: how to get the columns, for tables that lack them.
+        never_negative: whether the number is never below zero, so that a prediction of its sign alone cannot fail.
     """
 
     words: str
@@ -60,6 +61,7 @@ class Quantity:
     of: Callable[..., pd.Series] | None = None
     margin: float = np.nan
     needs: str = ""
+    never_negative: bool = False
 
     def values(self, table: pd.DataFrame) -> pd.Series:
         """One number for each run; NaN if it is undefined or did not converge, or if the run diverged."""
@@ -176,34 +178,35 @@ def _difference(words: str, column: str, subtracted: str, margin: float, needs: 
     return Quantity(words, (column, subtracted), "share", of=less, margin=margin, needs=needs)
 
 
+def _share(words: str, column: str, margin: float, needs: str = "") -> Quantity:
+    return Quantity(words, (column,), "share", margin=margin, needs=needs, never_negative=True)
+
+
+def _fall_from_best(words: str, best: str, last: str, margin: float, needs: str = "") -> Quantity:
+    """A share in its best epoch minus that in the last one, which is one of the epochs."""
+    return replace(_difference(words, best, last, margin, needs), never_negative=True)
+
+
 def at_equal_loss(name: str, level: str, scope: str) -> str:
     """The column of a quantity at the lowest or highest level of the training loss that a pair or series passes."""
     return f"{name}_at_{level}_equal_loss_in_{scope}"
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity("clean test accuracy, last epoch", ("test_accuracy",), "share", margin=POINT),
-    "best_test_accuracy": Quantity(
-        "clean test accuracy, best epoch", ("best_test_accuracy",), "share", margin=POINT
-    ),
-    "late_decay": _difference(
+    "test_accuracy": _share("clean test accuracy, last epoch", "test_accuracy", POINT),
+    "best_test_accuracy": _share("clean test accuracy, best epoch", "best_test_accuracy", POINT),
+    "late_decay": _fall_from_best(
         "best epoch's clean test accuracy less the last one's",
         "best_test_accuracy",
         "test_accuracy",
         POINT,
     ),
-    "memorized": Quantity("wrong labels memorized", ("memorized",), "share", margin=2 * POINT),
-    "recovered": Quantity(
-        "true labels of wrongly labeled samples recovered", ("recovered",), "share", margin=2 * POINT
+    "memorized": _share("wrong labels memorized", "memorized", 2 * POINT),
+    "recovered": _share("true labels of wrongly labeled samples recovered", "recovered", 2 * POINT),
+    "best_recovered": _share(
+        "true labels of wrongly labeled samples recovered, best epoch", "best_recovered", 2 * POINT, NEW_INDEX
     ),
-    "best_recovered": Quantity(
-        "true labels of wrongly labeled samples recovered, best epoch",
-        ("best_recovered",),
-        "share",
-        margin=2 * POINT,
-        needs=NEW_INDEX,
-    ),
-    "recovered_lost": _difference(
+    "recovered_lost": _fall_from_best(
         "true labels of wrongly labeled samples recovered, best epoch's less the last one's",
         "best_recovered",
         "recovered",
@@ -337,7 +340,7 @@ QUANTITIES: dict[str, Quantity] = {
         "mean_perturbation_norm",
         needs="a study run by a version that records the perturbation's norm",
     ),
-    "train_loss": Quantity("training loss", ("train_loss",), "nat"),
+    "train_loss": Quantity("training loss", ("train_loss",), "nat", never_negative=True),
 }
 """Name -> quantity. `mean_probe_...` is the mean of a probe (`ncsam.probes`) over the probed epochs in which it is
 defined. The mean of a perturbation is that over epochs with a perturbation."""

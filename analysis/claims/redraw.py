@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.claim import Claim
-from analysis.claims.differences import Side, paired_difference
+from analysis.claims.differences import Side, check_margin_of, paired_difference
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss, quantity
@@ -21,6 +21,9 @@ class Redrawn:
     quantity: str
     method: Variant
     sign: int
+
+    def __post_init__(self) -> None:
+        check_margin_of(self.quantity, self.sign)
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""

@@ -16,7 +16,7 @@ BY_SAMPLE = "`ncsam measure --only samples`, with measure.by_sample = true"
 
 
 def above_half(area: pd.Series) -> pd.Series:
-    """An area under the curve less that of a random order."""
+    """An area under the curve less that of a random order, or a share less one half."""
     return area - 0.5
 
 

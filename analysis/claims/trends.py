@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.stats
 
 from analysis.claims.coverage import coverage, coverage_of_all
-from analysis.claims.differences import null_of
+from analysis.claims.differences import check_margin, check_margin_of, null_of
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs, not_measured, series_names
 from analysis.claims.quantities import Quantity, quantity
@@ -35,6 +35,14 @@ class Trend:
     against: str = "noise_rate"
     noisy: bool = False
     noise_kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.by_rate:
+            check_margin_of(self.quantity, self.sign)
+        else:
+            check_margin(
+                self.sign, np.nan, "slopes over a hyper-parameter have none: predict a sign, 1 or -1"
+            )
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -102,6 +110,8 @@ class Trend:
 class Best:
     """The value of a hyper-parameter with the best outcome minus the noise rate, at one noise rate, seed by seed.
 
+    Values that tie count as their mean.
+
     Attributes:
         option: a hyper-parameter. Three or more of its values were run with nothing else changed.
         rate: the noise rate.
@@ -114,6 +124,9 @@ class Best:
     rate: float
     sign: int
     margin: float = np.nan
+
+    def __post_init__(self) -> None:
+        check_margin(self.sign, self.margin, "give Best its margin")
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""
@@ -141,7 +154,7 @@ class Best:
         there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
         outcomes = outcomes[there == runs["option"].nunique()]
         whole = outcomes.dropna()
-        best = whole.idxmax(axis=1).reindex(outcomes.index).rename("best").reset_index()
+        best = _best_values(whole).reindex(outcomes.index).rename("best").reset_index()
         null = null_of(self.sign, self.margin)
         found = paired_effect(
             cell_names(best),
@@ -158,6 +171,12 @@ class Best:
             null=null,
             coverage=coverage_of_all(runs, [what]),
         )
+
+
+def _best_values(outcomes: pd.DataFrame) -> pd.Series:
+    """For each row the column with the largest number; if several tie, their mean, as none of them is better."""
+    ties = outcomes.eq(outcomes.max(axis=1), axis=0)
+    return ties.mul(outcomes.columns.to_numpy(dtype=np.float64), axis=1).sum(axis=1) / ties.sum(axis=1)
 
 
 def _where_values_differ(found: Finding, outcomes: np.ndarray) -> Finding:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.claims.claim import Claim
 from analysis.claims.coverage import Coverage, coverage
-from analysis.claims.differences import null_of, pairs_of
+from analysis.claims.differences import check_margin_of, null_of, pairs_of
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import CLEAN, SIGNS, cell_names, effect_of, noisy_runs, not_measured
 from analysis.claims.quantities import Quantity, quantity
@@ -37,6 +37,9 @@ class Widening:
     less: Variant | None
     sign: int
     clean: bool = False
+
+    def __post_init__(self) -> None:
+        check_margin_of(self.quantity, self.sign)
 
     def describe(self) -> str:
         """Quantity, comparison and sign."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from analysis.claims.coverage import NOT_CONVERGED
 from analysis.claims.effect import (
     CONTRADICTED,
     EQUIVALENT,
@@ -20,6 +21,7 @@ from analysis.statistics import (
     Test,
     detectable_effect,
     draws_needed,
+    units_for_equivalence,
     units_needed,
 )
 
@@ -93,10 +95,13 @@ def _coverage(effect: Effect) -> list[str]:
         )
     if effect.lost:
         these = effect.finding.these
+        why = f" ({', '.join(found.reasons)})" if found.reasons else ""
         sentences.append(
-            f"{effect.lost} {these.counted} lost to divergence or missing measurements; the {these.units} left would "
-            f"say: {effect.verdict_of_the_rest}. They are a choice of the fittest, so this is no verdict."
+            f"{effect.lost} {these.counted} lost{why}; the {these.units} left would say: {effect.verdict_of_the_rest}. "
+            "What is lost may differ from what is left, so this is no verdict."
         )
+        if NOT_CONVERGED in found.reasons:
+            sentences.append("Measure with more products or steps: ncsam measure.")
     elif found.missing:
         parts = len(found.missing)
         sentences.append(
@@ -121,6 +126,9 @@ def _open(effect: Effect) -> str:
     if test.counted == "draws":
         needed = draws_needed(effect.null[1], level)
         return f"Without any failure it takes {needed} draws; there are {test.units}."
+    if test.is_without_spread:
+        cannot = _could_have_found(effect, test, level) if test.smallest_p >= level else []
+        return " ".join([*cannot, f"The {test.counted} have no spread, from which a size could be planned."])
     return " ".join([*_could_have_found(effect, test, level), *_would_take(effect, test, level)])
 
 
@@ -141,13 +149,17 @@ def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
 
 
 def _would_take(effect: Effect, test: Test, level: float) -> list[str]:
+    """The number of units that find what the prediction needs, four times in five."""
     unit = f" {effect.unit}" if effect.unit else ""
-    has_margin = math.isfinite(effect.margin)
-    size = effect.margin if has_margin else effect.estimate
-    needed = units_needed(test, size, level)
-    if not math.isfinite(needed):
-        return []
-    name = "the margin" if has_margin else "the estimate"
-    return [
-        f"To find one as large as {name} ({abs(size):.2g}{unit}) takes about {needed:.0f} {test.counted}."
-    ]
+    if effect.predicted == 0:
+        needed = units_for_equivalence(test, effect.margin, SIGNIFICANCE / effect.equivalences)
+        aim = f"To show that there is none beyond the margin ({effect.margin:.2g}{unit}), if there is none,"
+    elif effect.null[0] == effect.null[1] != 0:
+        needed = units_needed(test, effect.null[0], level)
+        aim = f"To show that it is not {abs(effect.null[0]):.2g}{unit} on the other side, if it is zero,"
+    else:
+        has_margin = math.isfinite(effect.margin)
+        size = effect.margin if has_margin else effect.estimate
+        needed = units_needed(test, size, level)
+        aim = f"To find one as large as {'the margin' if has_margin else 'the estimate'} ({abs(size):.2g}{unit})"
+    return [f"{aim} takes about {needed:.0f} {test.counted}."] if math.isfinite(needed) else []

@@ -32,7 +32,8 @@ def draw_along_training(checkpoints: list[Path], asked: Measurement, console: Co
     for number, checkpoint in enumerate(checkpoints):
         with console.status(f"measuring {printable(checkpoint.name)}"):
             objective = asked.objective(checkpoint)
-            plane = surface(objective, filter_normalized_directions(objective, 2, seed=0), steps=asked.steps)
+            directions = filter_normalized_directions(objective, 2, seed=asked.seed)
+            plane = surface(objective, directions, steps=asked.steps)
         save(target, f"along/{number:04d}", plane)
         frames.append((checkpoint.name, plane))
     loss_name, about = "mean loss", f"{asked.model} along its training."

@@ -13,7 +13,15 @@ ENGINES = ("serial", "processes", "dask")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors about an unknown command or option name the most similar one."""
+    """A parser whose errors about an unknown command or option name the most similar one that is known there."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments. Unknown ones are an error of the command that was called, which has other options."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            called: Parser = _commands(self)[found.command]
+            called.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Prints one line that names the most similar argument, and exits with status 2."""
@@ -56,14 +64,16 @@ def _version() -> str:
 
 
 def _words(whole: argparse.ArgumentParser) -> list[str]:
-    """The names of all commands and options."""
-    found = re.findall(r"--[\w-]+", whole.format_help())
+    """The names of the commands and options of this parser."""
+    return [*re.findall(r"--[\w-]+", whole.format_help()), *_commands(whole)]
+
+
+def _commands(whole: argparse.ArgumentParser) -> dict[str, Any]:
+    """Name -> parser of each command; none for the parser of a command."""
     for action in whole._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found += action.choices
-            for command in action.choices.values():
-                found += re.findall(r"--[\w-]+", command.format_help())
-    return found
+            return dict(action.choices)
+    return {}
 
 
 def _add_study(commands: Any) -> None:
@@ -137,8 +147,12 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--loss", metavar="MODULE:FUNCTION", help="the mean loss (default: cross-entropy)")
     own.add_argument(
-        "--samples", type=int, default=1000, help="most samples that are measured (default: 1000)"
+        "--samples",
+        type=int,
+        default=1000,
+        help="most samples that are measured; of more they are drawn at random (default: 1000)",
     )
+    own.add_argument("--seed", type=int, default=0, help="of the drawn samples and of probes (default: 0)")
     own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
     own.add_argument(
         "--along",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 import figures
+from analysis.cli.drawn_samples import DrawnSamples, drawn_samples
 from analysis.cli.png import write_png
+from analysis.cli.python_names import called, found
 from analysis.printable import printable
 from landscape import (
     Objective,
@@ -27,13 +29,14 @@ from landscape import (
     top_eigenvalues,
     trace,
 )
-from ncsam import DATASETS, load_dataset
-from ncsam.options import nearest
+from landscape.results.files import one_writer_at_a_time, replaced
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "weights")
 """Keys under which training scripts store the weights in a larger dict."""
 PREFIXES = ("_orig_mod.", "module.")
 """Prefixes that `torch.compile` and `DistributedDataParallel` put before each name."""
+MAX_SEED = 2**31 - 1
+"""Largest seed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Measurement:
             `module:function`, without arguments, that returns (inputs, targets) or batches of such pairs.
         loss: `module:function`, (outputs, targets) -> mean loss; cross-entropy for None.
         out: file of the results; for None a file beside the checkpoint.
-        samples: number of samples, from the first on, that are measured.
+        samples: most samples that are measured; of more they are drawn at random.
+        seed: seed of the drawn samples, of start vectors, probes and directions.
         steps: number of points on a side of the surface.
         device: device of the measurement.
         data_dir: folder of the files of a packaged data set.
@@ -57,21 +61,29 @@ class Measurement:
     loss: str | None
     out: Path | None
     samples: int
+    seed: int
     steps: int
     device: str
     data_dir: Path | None
+
+    @cached_property
+    def drawn(self) -> DrawnSamples:
+        """The measured samples, the same for every checkpoint; errors as for `drawn_samples`."""
+        return drawn_samples(self.data, self.data_dir, self.samples, self.seed)
 
     def objective(self, checkpoint: Path) -> Objective:
         """The objective of a checkpoint; errors as for `measure_checkpoint`."""
         if self.samples < 1:
             raise ValueError(f"--samples: must be at least 1, got {self.samples}")
-        built = _called("--model", self.model)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"--seed: must be from 0 to {MAX_SEED}, got {self.seed}")
+        built = called("--model", self.model)
         if not isinstance(built, nn.Module):
             raise ValueError(f"--model: {self.model} returns {type(built).__name__}, not a torch module")
         _load(checkpoint, built)
-        pairs = _data(self.data, self.data_dir, self.samples)
-        loss_fn: Any = nn.CrossEntropyLoss() if self.loss is None else _found("--loss", self.loss)
-        return Objective(built.to(self.device), loss_fn, pairs)
+        data = self.drawn.data
+        loss_fn: Any = nn.CrossEntropyLoss() if self.loss is None else found("--loss", self.loss)
+        return Objective(built.to(self.device), loss_fn, data)
 
     def results_of(self, checkpoint: Path) -> Path:
         """The file of the results."""
@@ -91,14 +103,21 @@ def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -
     """
     objective = asked.objective(checkpoint)
     with console.status("measuring"):
-        eigen = top_eigenvalues(objective, min(3, objective.n_parameters), seed=0)
-        whole = trace(objective, deflate=eigen, seed=0)
-        directions = filter_normalized_directions(objective, 2, seed=0)
+        eigen = top_eigenvalues(objective, min(3, objective.n_parameters), seed=asked.seed)
+        whole = trace(objective, deflate=eigen, seed=asked.seed)
+        directions = filter_normalized_directions(objective, 2, seed=asked.seed)
         plane = surface(objective, directions, steps=asked.steps)
-    _print_numbers(console, objective, plane, eigen, whole)
+    _say(console, f"{objective.n_parameters:,} parameters, {asked.drawn}")
+    _print_numbers(console, plane, eigen, whole)
     target = asked.results_of(checkpoint)
-    for name, found in (("top_eigenvalues", eigen), ("trace", whole), ("plane", plane)):
-        save(target, name, found)
+    for name, result in (("top_eigenvalues", eigen), ("trace", whole), ("plane", plane)):
+        save(target, name, result)
+    with (
+        one_writer_at_a_time(target),
+        replaced(target, copied=True) as beside,
+        h5py.File(beside, "a") as file,
+    ):
+        asked.drawn.write_to(file)
     _say(console, f"results: {target} (landscape.load reads top_eigenvalues, trace, plane)")
     picture = target.with_suffix(".png")
     drawn = figures.relief(
@@ -108,9 +127,8 @@ def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -
     _say(console, f"picture: {picture}")
 
 
-def _print_numbers(console: Console, objective: Objective, plane: Surface, eigen: Any, whole: Any) -> None:
+def _print_numbers(console: Console, plane: Surface, eigen: Any, whole: Any) -> None:
     unit = f" {plane.loss_unit}" if plane.loss_unit else ""
-    _say(console, f"{objective.n_parameters:,} parameters, {objective.n_samples:,} samples")
     accuracy = "" if np.isnan(plane.center_accuracy) else f", accuracy {100 * plane.center_accuracy:.1f}%"
     _say(console, f"mean loss {plane.center_loss:.4g}{unit}{accuracy}")
     for index, (value, error) in enumerate(zip(eigen.values, eigen.errors, strict=True), start=1):
@@ -120,84 +138,18 @@ def _print_numbers(console: Console, objective: Objective, plane: Surface, eigen
     _say(console, f"trace: {whole.value:.4g}, 95% interval {whole.low:.4g} to {whole.high:.4g}{doubt}")
 
 
-def _found(option: str, text: str) -> Any:
-    """The object that `module:name` or `file.py:name` names. Modules are looked for in the current folder too."""
-    place, _, name = text.rpartition(":")
-    if not place or not name:
-        raise ValueError(f"{option}: must look like module:function, got {text!r}")
-    if place.endswith(".py"):
-        if not Path(place).is_file():
-            raise FileNotFoundError(f"{option}: {place} does not exist")
-        sys.path.insert(0, str(Path(place).resolve().parent))
-        place = Path(place).stem
-    elif "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(place)
-    except Exception as error:
-        raise ValueError(f"{option}: cannot import {place}: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        hint = nearest(name, dir(module))
-        raise ValueError(f"{option}: {place} has no {name!r}{f'; {hint}' if hint else ''}")
-    return getattr(module, name)
-
-
-def _called(option: str, text: str) -> Any:
-    function: Callable[[], Any] = _found(option, text)
-    try:
-        return function()
-    except Exception as error:
-        raise ValueError(f"{option}: {text}() fails: {type(error).__name__}: {error}") from error
-
-
-def _data(text: str, data_dir: Path | None, samples: int) -> Any:
-    if text in DATASETS:
-        test = load_dataset(text, data_dir).test
-        return test.inputs[:samples], test.targets[:samples]
-    if text.endswith(".npz"):
-        return _of_npz(Path(text), samples)
-    if ":" not in text:
-        hint = nearest(text, DATASETS)
-        raise ValueError(
-            f"--data: {text!r} is no packaged data set, no .npz file and no module:function"
-            + (f"; {hint}" if hint else "")
-        )
-    found = _called("--data", text)
-    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
-        return found[0][:samples], found[1][:samples]
-    return list(_first(found, samples))
-
-
-def _first(batches: Any, samples: int) -> Any:
-    """The batches with the first `samples` samples. The last batch is cut."""
-    left = samples
-    for inputs, targets in islice(batches, samples):
-        if left <= 0:
-            return
-        yield inputs[:left], targets[:left]
-        left -= len(inputs)
-
-
-def _of_npz(path: Path, samples: int) -> tuple[Tensor, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"--data: {path} does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            inputs, targets = (torch.from_numpy(arrays[name][:samples]) for name in ("inputs", "targets"))
-    except Exception as error:  # a broken file may raise anything
-        raise ValueError(f"--data: {path} does not hold the arrays inputs and targets: {error}") from error
-    return inputs, targets
-
-
 def _load(checkpoint: Path, model: nn.Module) -> None:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"checkpoint: {checkpoint} does not exist")
     try:
         held = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file may raise anything
-        reason = str(error).splitlines()[0]
+        # torch writes several lines, with codes for bold letters
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()[0]
         raise ValueError(
-            f"checkpoint: {checkpoint} is no file of weights that torch.load reads with weights_only=True: {reason}"
+            f"checkpoint: {checkpoint} is no file of weights that torch.load reads with weights_only=True ({reason}); "
+            "of a whole model, which torch.save(model, ...) writes, save the weights: "
+            "torch.save(model.state_dict(), ...)"
         ) from error
     for name in HOLDERS:
         if isinstance(held, Mapping) and isinstance(held.get(name), Mapping):

@@ -102,6 +102,7 @@ def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
         loss=options.loss,
         out=options.out,
         samples=options.samples,
+        seed=options.seed,
         steps=options.steps,
         device=_device(options.device),
         data_dir=options.data_dir,

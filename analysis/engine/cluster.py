@@ -22,7 +22,7 @@ import torch
 import analysis
 import landscape
 import ncsam
-from analysis.engine.jobs import EngineError, Event, Job, OnEvent
+from analysis.engine.jobs import EngineError, Event, Job, OnEvent, no_listener
 from analysis.engine.processes import gpus_of_workers, kill_children, threads_of_each, wait_passively
 from analysis.engine.resources import Resources
 
@@ -43,6 +43,7 @@ class Cluster:
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise EngineError("--engine: 'dask' needs pip install 'ncsam[cluster]'") from error
+        self.on_event: OnEvent = no_listener
         workers, threads, scheduler = resources.workers, resources.threads, resources.scheduler
         # Dask itself would wait for half a minute and end with a traceback
         if scheduler is not None and not re.fullmatch(r"((tcp|tls)://)?[^/]+:\d+", scheduler):
@@ -95,17 +96,17 @@ class Cluster:
         except OSError:
             return 0
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
+    def submit(self, job: Job) -> Future[Any]:
         """Hands a job to the scheduler."""
         future: Future[Any] = self._executor.submit(
             _work, job, self._topic, self._threads, self._gpus, code_digest()
         )
         return future
 
-    def deliver(self, on_event: OnEvent) -> None:
+    def deliver(self) -> None:
         """Passes on the events that the workers have logged."""
         while not self._events.empty():
-            on_event(self._events.get())
+            self.on_event(self._events.get())
 
     def renew(self) -> None:
         """Does nothing, because Dask itself replaces its workers."""

@@ -21,6 +21,10 @@ OnDone = Callable[[str, Any, BaseException | None], None]
 """Called with (id of the job, its result, its error); one of the last two is None."""
 
 
+def no_listener(event: Event) -> None:
+    """Lets a report go unheard."""
+
+
 class EngineError(ValueError):
     """An engine cannot be started, or has ended. The message is one line."""
 
@@ -40,12 +44,14 @@ class Engine(Protocol):
     """The number of jobs that may be submitted at a time, so that none waits for long."""
     lost: tuple[type[BaseException], ...]
     """Errors of a future whose worker died."""
+    on_event: OnEvent
+    """Called in this process with the reports of jobs."""
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:
+    def submit(self, job: Job) -> Future[Any]:
         """Starts a job."""
 
-    def deliver(self, on_event: OnEvent) -> None:
-        """Passes on the reports of jobs."""
+    def deliver(self) -> None:
+        """Passes on the reports that have come from workers."""
 
     def renew(self) -> None:
         """Replaces workers that died."""
@@ -66,6 +72,7 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: On
     Raises:
         EngineError: the engine is gone.
     """
+    engine.on_event = on_event
     waiting = deque(jobs)
     in_hand: dict[Future[Any], Job] = {}
     finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
@@ -83,19 +90,19 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], on_event: OnEvent, on_done: On
         while waiting and may_start(waiting[0]):
             job = waiting.popleft()
             try:
-                future = engine.submit(job, on_event)
+                future = engine.submit(job)
             except engine.lost:
                 # a worker died while it had no job
                 engine.renew()
-                future = engine.submit(job, on_event)
+                future = engine.submit(job)
             in_hand[future] = job
             future.add_done_callback(finished.put)
         try:
             future = finished.get(timeout=SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
-            engine.deliver(on_event)
+            engine.deliver()
             continue
-        engine.deliver(on_event)
+        engine.deliver()
         job = in_hand.pop(future)
         error = _error_of(future)
         if not isinstance(error, engine.lost):

@@ -12,7 +12,7 @@ from rich.console import Console
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
-from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
+from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import one_of
@@ -38,7 +38,8 @@ def measure_study(
     """Measures the stored weights of a study's finished runs again.
 
     A run is left alone if it was already measured with the same settings and the same version of each measure. After a
-    kill, the same call continues.
+    kill, the same call continues. The index holds the runs that are measured as asked: a run that fails keeps its file,
+    and has no row until the call is repeated.
 
     Args:
         root: the study folder.
@@ -67,19 +68,38 @@ def measure_study(
         records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
-        data = load_checked_data(root, finals[0], data_dir, records)[1] if outdated else ""
+        data = ""
+        if outdated:
+            data = load_checked_data(root, finals[0], data_dir, records)[1]
+        else:
+            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
         # written before the first run, so that after a kill the study of the folder has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
-        current = records.keys() - {run.path for run in outdated}
-        with RunsProgress(console, planned, current, lambda: engine.workers, "measured as asked") as shown:
+        # what an outdated run holds is not what is asked for: if measuring it fails, it has no row
+        for run in outdated:
+            del records[run.path]
+        with RunsProgress(
+            console, planned, set(records), lambda: engine.workers, "measured as asked"
+        ) as shown:
             work = Work(root, engine, shown, records, failed)
             context = RunContext(
                 root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
             )
             again = partial(measure_again, context=context)
             work.do([(run.path, partial(again, run, names)) for run in outdated])
-        return Outcome(store.write_index(root, finals, records), failed)
+        failed.update(_with_old_settings(root, finals, records))
+        as_asked = {path: record for path, record in records.items() if path not in failed}
+        return Outcome(store.write_index(root, finals, as_asked), failed)
+
+
+def _with_old_settings(root: Path, finals: Sequence[Run], records: dict[str, store.Record]) -> dict[str, str]:
+    """Path -> error of each run that still has old settings for measures that are not named now."""
+    return {
+        run.path: f"StoreError: {store.other_settings(root, run)}"
+        for run in finals
+        if run.path in records and records[run.path].fingerprint != run.fingerprint
+    }
 
 
 def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path) -> Study:

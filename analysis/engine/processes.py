@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from analysis.engine.jobs import Event, Job, OnEvent
+from analysis.engine.jobs import Event, Job, OnEvent, no_listener
 from analysis.engine.resources import Resources
 from landscape import tune_allocator
 
@@ -28,6 +28,7 @@ class Processes:
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self, resources: Resources) -> None:
+        self.on_event: OnEvent = no_listener
         self.workers = resources.workers
         # one job more than workers, so that no worker waits while this process handles a result
         self.slots = self.workers + 1
@@ -40,7 +41,7 @@ class Processes:
         self._others = multiprocessing.active_children()
         wait_passively()
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:  # noqa: ARG002
+    def submit(self, job: Job) -> Future[Any]:
         """Hands a job to the next free worker."""
         if self._pool is None:
             # each pool has a new queue, because a worker killed while it wrote holds the queue's lock for ever
@@ -56,11 +57,11 @@ class Processes:
             )
         return self._pool.submit(_work, job)
 
-    def deliver(self, on_event: OnEvent) -> None:
+    def deliver(self) -> None:
         """Passes on the events that the workers have put into the queue."""
         while self._events is not None:
             try:
-                on_event(self._events.get_nowait())
+                self.on_event(self._events.get_nowait())
             except queue.Empty:
                 return
 

@@ -66,6 +66,7 @@ class RunsProgress:
         self._over = {job for job in planned if job in finished}
         self._ended = Counter(planned[job].kind for job in self._over)
         self._failed = 0
+        self._before = len(self._over)
         self._finished_are = finished_are
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._in_hand: dict[str, InHand] = {}
@@ -144,6 +145,7 @@ class RunsProgress:
         return line
 
     def _is_worth_a_line(self) -> bool:
-        """Whether a plain line is printed now; four are printed in all."""
+        """Whether a plain line is printed now: at the first run's end, which tells the time left, and four times."""
         quarter = max(1, math.ceil(len(self._planned) / 4))
-        return len(self._over) % quarter == 0 or len(self._over) == len(self._planned)
+        over = len(self._over)
+        return over == self._before + 1 or over % quarter == 0 or over == len(self._planned)

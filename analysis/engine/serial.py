@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from analysis.engine.jobs import Job, OnEvent
+from analysis.engine.jobs import Job, OnEvent, no_listener
 
 
 class Serial:
@@ -18,22 +18,23 @@ class Serial:
     lost: tuple[type[BaseException], ...] = ()
 
     def __init__(self, threads: int | None) -> None:
+        self.on_event: OnEvent = no_listener
         if threads is not None:
             torch.set_num_threads(threads)
 
-    def submit(self, job: Job, on_event: OnEvent) -> Future[Any]:
+    def submit(self, job: Job) -> Future[Any]:
         """Runs a job to its end."""
         identity, function = job
         future: Future[Any] = Future()
         try:
-            result = function(report=lambda *event: on_event((identity, *event)))
+            result = function(report=lambda *event: self.on_event((identity, *event)))
         except Exception as error:
             future.set_exception(error)
         else:
             future.set_result(result)
         return future
 
-    def deliver(self, on_event: OnEvent) -> None:
+    def deliver(self) -> None:
         """Does nothing, because events were passed on while the job ran."""
 
     def renew(self) -> None:

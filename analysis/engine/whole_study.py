@@ -11,7 +11,7 @@ from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
 from analysis.engine.selection import check_choice, choose, only_choice
-from analysis.engine.work import Outcome, Work, kind_of, load_checked_data
+from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Choice, Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data
 from analysis.plan.own_parts import loaded
@@ -46,7 +46,9 @@ def run_study(
     ):
         records = store.open_folder(root, study, finals + trials, partial(say, console))
         data = ""
-        if not all(run.path in records for run in finals + trials):
+        if all(run.path in records for run in finals + trials):
+            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
+        else:
             dataset, data = load_checked_data(root, finals[0], data_dir, records)
             # faults are found here once, rather than by every worker
             check_against_data(study, dataset, data_dir)

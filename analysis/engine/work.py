@@ -15,7 +15,7 @@ from analysis import store
 from analysis.engine.jobs import Engine, run_jobs
 from analysis.engine.progress import RunsProgress
 from analysis.plan import Run
-from analysis.plan.data import data_digest, load_data
+from analysis.plan.data import check_label_files, data_digest, load_data
 from ncsam import Dataset
 
 Task = tuple[str, Callable[..., store.Record]]
@@ -97,6 +97,29 @@ def kind_of(run: Run) -> str:
     if run.config.purpose == "selection":
         return f"{method}, to choose"
     return f"{method}, with surfaces" if run.config.has_surfaces else method
+
+
+def check_data_of_finished(
+    root: Path,
+    run: Run,
+    data_dir: Path | None,
+    records: dict[str, store.Record],
+    tell: Callable[[str], None],
+) -> None:
+    """Compares the data with those of finished runs, where nothing is left to do that needs the data.
+
+    Args:
+        root, run, data_dir, records: as for `load_checked_data`.
+        tell: called with a line if files are missing. Results are shown without them too.
+
+    Raises:
+        StoreError: a finished run had other data.
+    """
+    try:
+        check_label_files(run.config, data_dir)
+        load_checked_data(root, run, data_dir, records)
+    except FileNotFoundError as error:
+        tell(f"data: {error}; so it is not checked whether they are still those of the finished runs")
 
 
 def load_checked_data(

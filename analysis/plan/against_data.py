@@ -17,6 +17,7 @@ from analysis.plan.grid import final_runs
 from analysis.plan.study import ModelSettings, Study
 from landscape.evaluation.batch_norm import keeps_statistics
 from ncsam import METHODS, Dataset, build_method, build_model, predict
+from ncsam.datasets.finite import check_finite
 
 COPIES_IN_TRAINING = 5
 """Number of vectors as long as the weights that a method with a perturbation keeps."""
@@ -31,8 +32,9 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         data_dir: folder of the files of labels.
 
     Raises:
-        StudyError: a setting does not fit the data; the message names the field.
+        StudyError: a setting does not fit the data, or the data hold NaN or infinity; the message names the field.
     """
+    _check_finite(dataset)
     for settings in architectures(study):
         _check_model(study, settings, dataset)
     fraction = study.selection.validation_fraction
@@ -55,6 +57,14 @@ def check_against_data(study: Study, dataset: Dataset, data_dir: Path | None) ->
         except (ValueError, TypeError, OSError) as error:
             text = str(error)
             raise StudyError(text if text.startswith("noise.") else f"noise.{text}") from error
+
+
+def _check_finite(dataset: Dataset) -> None:
+    try:
+        check_finite("dataset: x_train", dataset.train.pixels, dataset.train_indices)
+        check_finite("dataset: x_test", dataset.test.pixels)
+    except ValueError as error:
+        raise StudyError(str(error)) from error
 
 
 def architectures(study: Study) -> list[ModelSettings]:

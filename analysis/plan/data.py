@@ -16,6 +16,7 @@ from analysis.plan.seeds import derived_seed
 from ncsam import Dataset, NoisyLabels, corrupt_labels, load_dataset
 from ncsam.label_noise import human_labels, noise_options, read_human_labels
 from ncsam.label_noise.human import PACKAGED
+from ncsam.label_noise.maps import SIMILAR_CLASSES
 
 RATE_TOLERANCE = 0.02
 """Largest allowed difference between the noise rate in a study and the rate of its human labels."""
@@ -55,12 +56,25 @@ def data_digest(config: RunConfig, dataset: Dataset, data_dir: Path | None) -> s
         if tensor is not None:
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
-    for key in ("file", "posterior"):
-        source = config.noise.options.get(key)
-        # labels of a package have no file, and true labels need none
-        if source is not None and (path := _below(data_dir, source)).is_file():
+    for path in _label_files(config, data_dir):
+        # true labels need no file
+        if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def check_label_files(config: RunConfig, data_dir: Path | None) -> None:
+    """Raises FileNotFoundError for a file of labels that is missing; `data_digest` would leave it out."""
+    for path in _label_files(config, data_dir):
+        if not path.is_file():
+            raise FileNotFoundError(f"noise: {path} does not exist")
+
+
+def _label_files(config: RunConfig, data_dir: Path | None) -> list[Path]:
+    """The files that the noise names. Labels of a package have none."""
+    options = config.noise.options
+    sources = [options[key] for key in ("file", "posterior") if options.get(key) is not None]
+    return [_below(data_dir, source) for source in sources if source not in PACKAGED]
 
 
 def study_options(kind: str) -> dict[str, bool]:
@@ -110,6 +124,8 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
     if "posterior" in options:
         rows = _posterior(_below(data_dir, options["posterior"]))
         options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
+    if kind == "asymmetric" and dataset.name in SIMILAR_CLASSES:
+        options.setdefault("classes_of", dataset.name)
     if "inputs" in noise_options(kind):
         options["inputs"] = dataset.train.pixels
     return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from analysis.plan.consistency import check_consistency
 from analysis.plan.errors import OWN_PARTS, StudyError
 from analysis.plan.own_parts import are_loaded
 from analysis.plan.plain_values import check_plain
 from analysis.plan.study import Study
-from ncsam.options import nearest, quoted
+from ncsam.options import nearest_of, quoted
 
 MAX_BYTES = 1 << 20
 """Most bytes of a study file, which is a page or two of text."""
@@ -69,22 +70,33 @@ def read_study(path: Path) -> Study:
 
 
 def one_line(error: ValidationError, whole: type[BaseModel]) -> str:
-    """The first mistake in a file whose whole content is a `whole`, in one line that names the field."""
-    first, *others = error.errors()
+    """The first mistake in a file whose whole content is a `whole`, in one line that names the field.
+
+    A key that is unknown comes before all others: often another one is missing because this one is misspelled.
+    """
+    first, *others = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1], whole)
-        hint = nearest(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
-        message = f"unknown key; {hint}"
+        table, known = first["loc"][:-1], _fields_at(first["loc"][:-1], whole)
+        near = nearest_of(str(first["loc"][-1]), known)
+        message = "unknown key; " + (f"did you mean {near!r}?" if near else f"known: {', '.join(known)}")
+        others = [each for each in others if (each["type"], each["loc"]) != ("missing", (*table, near))]
     elif first["type"] == "missing":
-        message = "is missing"
+        message = f"is missing{_misspelled(first)}"
     elif first["type"] == "model_type":
         message = f"must be a table, got {quoted(first['input'])}"
     elif first["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, got {quoted(first['input'])}"
     more = f" (and {len(others)} more)" if others else ""
     return (f"{field}: {message}" if field else message) + more
+
+
+def _misspelled(missing: ErrorDetails) -> str:
+    """The question whether a key of the same table was meant, which is an option of the table's choice otherwise."""
+    given = [str(key) for key in missing["input"]] if isinstance(missing["input"], dict) else []
+    near = nearest_of(str(missing["loc"][-1]), given)
+    return "" if near is None else f"; did you mean it by {near!r}?"
 
 
 def _fields_at(location: tuple[int | str, ...], whole: type[BaseModel]) -> list[str]:

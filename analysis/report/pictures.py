@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -36,36 +36,40 @@ def embedded(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-Results = Mapping[str, list[tuple[Identity, Any]]]
-"""Name of a group of the run files -> (identity of the run, result) of all runs that have the group."""
+Results = Mapping[str, list[store.StoredResult]]
+"""Name of a group of the run files -> the results of all runs that have the group."""
 
 
 def results_shown(root: Path) -> Results:
-    """The surfaces, lines and spectra of a study, from its files."""
+    """The surfaces, lines and spectra of a study. Pictures read from the files what they show, and no more."""
     kinds = [f"surface/{kind}-{loss}" for kind in ("plane", "line") for loss in LOSSES]
-    return store.read_several_results(root, [*kinds, DENSITY])
+    return store.find_results(root, [*kinds, DENSITY])
 
 
 def landscape_of_two(results: Results, table: pd.DataFrame) -> str:
-    """The first two methods with a surface, at the largest noise rate with surfaces; empty if there are none."""
-    found = [
-        (run, plane) for run, plane in results["surface/plane-observed"] if np.isfinite(plane.loss).all()
-    ]
-    if not found:
-        return ""
-    rate = max(run.noise_rate for run, _ in found)
-    planes: dict[str, Surface] = {}
-    for run, plane in found:
-        if run.noise_rate == rate:
-            planes.setdefault(run.method, plane)
-    order = [method for method in dict.fromkeys(table["method"]) if method in planes][:2]
-    runs = table[table["noise_rate"] == rate]
-    panels = [
-        (method, _numbers(runs[runs["method"] == method]), planes[method]) for method in map(str, order)
-    ]
-    about = f"{found[0][0].dataset}, {percent(rate)} wrong labels."
-    figure = figures.shaded_relief(panels, loss_name=LOSS_NAMES["observed"], about=about, width=WIDTH)
-    return embedded(figure)
+    """The first two methods with a finite surface, at the largest noise rate that has one; empty if none has."""
+    order = list(map(str, dict.fromkeys(table["method"])))
+    stored = results["surface/plane-observed"]
+    for rate in sorted({each.identity.noise_rate for each in stored}, reverse=True):
+        here = [each for each in stored if each.identity.noise_rate == rate]
+        found = (_first_finite([each for each in here if each.identity.method == method]) for method in order)
+        shown = list(islice((pair for pair in found if pair), 2))
+        if shown:
+            runs = table[table["noise_rate"] == rate]
+            panels = [
+                (run.method, _numbers(runs[runs["method"] == run.method]), plane) for run, plane in shown
+            ]
+            about = f"{shown[0][0].dataset}, {percent(rate)} wrong labels."
+            return embedded(
+                figures.shaded_relief(panels, loss_name=LOSS_NAMES["observed"], about=about, width=WIDTH)
+            )
+    return ""
+
+
+def _first_finite(stored: list[store.StoredResult]) -> tuple[Identity, Surface] | None:
+    """The first surface without holes, with its run."""
+    read = ((each.identity, each.read()) for each in stored)
+    return next(((run, plane) for run, plane in read if np.isfinite(plane.loss).all()), None)
 
 
 def _numbers(runs: pd.DataFrame) -> str:
@@ -85,20 +89,20 @@ def scatter(table: pd.DataFrame) -> str:
 def landscapes(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     """(title, picture) of surfaces, lines and spectra, at the largest noise rate and first seed with surfaces."""
     order = list(dict.fromkeys(table["method"]))
-    places = [(-run.noise_rate, run.dataset, run.seed) for pairs in results.values() for run, _ in pairs]
+    places = [_place(each.identity) for stored in results.values() for each in stored]
     if not places:
         return []
     place = min(places)
     here = {
         name: sorted(
             (
-                (run.method, result)
-                for run, result in pairs
-                if (-run.noise_rate, run.dataset, run.seed) == place
+                (each.identity.method, each.read())
+                for each in stored
+                if _place(each.identity) == place and each.identity.method in order
             ),
             key=lambda pair: order.index(pair[0]),
         )
-        for name, pairs in results.items()
+        for name, stored in results.items()
     }
     about = f"{place[1]}, {percent(-place[0])} wrong labels, seed {place[2]}."
     drawn = []
@@ -113,3 +117,8 @@ def landscapes(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
         figure = figures.spectral_densities(densities, matrix_name=SPECTRUM_NAME, about=about, width=WIDTH)
         drawn.append(("Spectra", embedded(figure)))
     return drawn
+
+
+def _place(run: Identity) -> tuple[float, str, int]:
+    """Where a run belongs. The smallest place has the largest noise rate."""
+    return -run.noise_rate, run.dataset, run.seed

@@ -8,7 +8,13 @@ from analysis.statistics.family import holm
 from analysis.statistics.finding import FEWEST_CELLS, LIKE_THESE, THESE, Finding, Part, Test, nothing_found
 from analysis.statistics.information import conditional_information
 from analysis.statistics.paired import paired_effect
-from analysis.statistics.power import POWER, detectable_effect, draws_needed, units_needed
+from analysis.statistics.power import (
+    POWER,
+    detectable_effect,
+    draws_needed,
+    units_for_equivalence,
+    units_needed,
+)
 from analysis.statistics.shares import failing_share
 from analysis.statistics.trends import slope_of, trend
 
@@ -30,5 +36,6 @@ __all__ = [
     "rank_association",
     "slope_of",
     "trend",
+    "units_for_equivalence",
     "units_needed",
 ]

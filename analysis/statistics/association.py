@@ -16,8 +16,6 @@ from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sid
 from analysis.statistics.signs import reordered, sign_matrices
 from analysis.statistics.student import CONFIDENCE, student
 
-TAU = "Kendall's tau"
-PARTIAL = "Spearman's rho, partial"
 SPREAD = math.sqrt(0.437)
 """SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957)."""
 
@@ -70,8 +68,7 @@ def rank_association(
     values = {name: table[name].to_numpy(dtype=np.float64) for name in columns}
     orders = orders_of(count, seed)
     found = _tau(values, orders) if given is None else _partial(values, orders, ranked=True)
-    larger, smaller = one_sided(found.mean(-1))
-    p_value = min(1.0, 2 * float(min(larger, smaller)))
+    p_value = _two_sided(found.mean(-1))
     if given is not None:
         p_value = max(p_value, _two_sided(_partial(values, orders, ranked=False).mean(-1)))
     by_cell = found[0]

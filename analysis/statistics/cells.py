@@ -14,9 +14,8 @@ import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test
+from analysis.statistics.resampling import Values
 from analysis.statistics.student import Region, student, student_interval
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ For fewer values, a test that assumes only symmetry has no p-value below 5%: fiv
 of 2^5 cases, which is 6%.
 """
 
+ROUNDING = 1e-12
+"""A standard error that is a smaller share of the estimate is rounding."""
+
 
 @dataclass(frozen=True)
 class Test:
@@ -50,6 +53,11 @@ class Test:
     standard_error: float = math.nan
     freedom: float = math.nan
     smallest_p: float = 0.0
+
+    @property
+    def is_without_spread(self) -> bool:
+        """Whether the units are equal but for rounding, so that their spread says nothing of other units."""
+        return self.standard_error <= ROUNDING * abs(self.estimate)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import scipy.stats
 from scipy.optimize import brentq
 
 from analysis.statistics.finding import Test
 
 POWER = 0.8
+QUANTILES = (np.arange(500) + 0.5) / 500
+"""Points of a distribution that stand for equal shares of it."""
 MOST = 100_000
 """Largest number of units that is planned for."""
 
@@ -40,20 +44,61 @@ def units_needed(test: Test, size: float, level: float) -> float:
         size: distance of the effect from the null hypothesis.
         level: a p-value below this level decides.
     """
-    if not (test.standard_error > 0 and test.freedom > 0 and abs(size) > 0):
+    if not abs(size) > 0:
+        return math.nan
+    return _fewest_units(test, lambda error, freedom: abs(size) / error - _noncentrality(freedom, level))
+
+
+def units_for_equivalence(test: Test, margin: float, level: float) -> float:
+    """The number of units that show a number to lie within the margin with a probability of 80%, if it is zero.
+
+    It follows from the power of the two one-sided t tests of `student`, whose p-value is twice the worse one's. NaN if
+    it is not known.
+
+    Args:
+        test: the test of these data. Its standard error falls with the root of the number of units.
+        margin: margin of equivalence.
+        level: a p-value below this level decides.
+    """
+    if not margin > 0:
+        return math.nan
+    return _fewest_units(
+        test, lambda error, freedom: _power_of_equivalence(margin / error, freedom, level) - POWER
+    )
+
+
+def _fewest_units(test: Test, surplus: Callable[[float, float], float]) -> float:
+    """The smallest number of units with a surplus; NaN if the standard error is not known, infinite beyond `MOST`.
+
+    Args:
+        test: the test of these data. Its standard error falls with the root of the number of units.
+        surplus: (standard error, degrees of freedom) -> a number that grows with the units, from 0 on enough.
+    """
+    if not (test.standard_error > 0 and test.freedom > 0):
         return math.nan
     # means on which the units spend degrees of freedom
     spent = test.units - test.freedom
     spread = test.standard_error * test.units**0.5
 
-    def surplus(units: float) -> float:
-        freedom = max(1.0, units - spent)
-        return abs(size) / (spread / units**0.5) - _noncentrality(freedom, level)
+    def of_units(units: float) -> float:
+        return surplus(spread / units**0.5, max(1.0, units - spent))
 
     fewest = spent + 1
-    if surplus(fewest) >= 0:
+    if of_units(fewest) >= 0:
         return math.ceil(fewest)
-    return math.ceil(brentq(surplus, fewest, MOST) - 1e-6) if surplus(MOST) > 0 else math.inf
+    return math.ceil(brentq(of_units, fewest, MOST) - 1e-6) if of_units(MOST) > 0 else math.inf
+
+
+def _power_of_equivalence(margin: float, freedom: float, level: float) -> float:
+    """The probability that an estimate of zero is shown to be within the margin, in true standard errors.
+
+    The estimate must be nearer to zero than the margin less `critical` estimated standard errors; averaged over the
+    distribution of the estimated one.
+    """
+    critical = float(scipy.stats.t.isf(level / 2, freedom))
+    estimated = np.sqrt(scipy.stats.chi2.ppf(QUANTILES, freedom) / freedom)
+    left = np.maximum(margin - critical * estimated, 0.0)
+    return float((2 * scipy.stats.norm.cdf(left) - 1).mean())
 
 
 def draws_needed(allowed: float, level: float) -> int:

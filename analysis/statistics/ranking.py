@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
+from analysis.statistics.resampling import Values
 from analysis.statistics.student import CONFIDENCE
-
-Values = NDArray[np.float64]
 
 DRAWS = 10_000
 """Permutations that are drawn. A p-value of 5% has a standard error of 0.2%."""

@@ -6,7 +6,7 @@ import math
 
 from scipy.special import stdtr, stdtrit
 
-from analysis.statistics.finding import Test
+from analysis.statistics.finding import ROUNDING, Test
 
 CONFIDENCE = 0.95
 
@@ -51,7 +51,7 @@ def student(
         return Test(estimand, estimate, method=why, units=units, counted=counted, smallest_p=1.0)
     beyond = max(null[0] - estimate, estimate - null[1], 0.0)
     within = margin - abs(estimate)
-    if error > 1e-12 * abs(estimate):
+    if error > ROUNDING * abs(estimate):
         p_value = 2 * float(stdtr(freedom, -beyond / error)) if beyond else 1.0
         equivalence = 2 * float(stdtr(freedom, -within / error))
         smallest = 0.0

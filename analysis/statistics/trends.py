@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.cells import Cells, Values, cells_at, judged_by_cells
+from analysis.statistics.cells import Cells, cells_at, judged_by_cells
 from analysis.statistics.finding import Finding, nothing_found
+from analysis.statistics.resampling import Values
 
 
 def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: float = np.nan) -> Finding:

@@ -43,6 +43,8 @@ from analysis.store.run_file import (
 )
 from analysis.store.sample_columns import OF_SAMPLES
 from analysis.store.table import (
+    StoredResult,
+    find_results,
     fingerprint,
     read_histories,
     read_results,
@@ -62,6 +64,7 @@ __all__ = [
     "MeasuredBy",
     "Record",
     "StoreError",
+    "StoredResult",
     "StoredRun",
     "cannot_write",
     "check_is_study",
@@ -69,6 +72,7 @@ __all__ = [
     "column_at_loss",
     "config_of",
     "failure_path",
+    "find_results",
     "fingerprint",
     "is_of_the_disk",
     "load_weights",

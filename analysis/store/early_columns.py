@@ -25,8 +25,9 @@ def early_columns(history: Mapping[str, NDArray[np.float64]], wrong: float) -> d
         wrong: share of wrong labels in the training set.
 
     Returns:
-        early_memorized, early_fitted, early_train_loss: means over the early epochs, after each of which the whole
-            training set is judged. Fitted is the share of rightly labeled samples predicted as their label.
+        early_memorized, early_fitted, early_recovered, early_train_loss: means over the early epochs, after each of
+            which the whole training set is judged. Fitted is the share of rightly labeled samples predicted as their
+            label, recovered that of wrongly labeled ones predicted as their true label.
         memorized_at_fit: share of wrong labels memorized where `FITTED` is first reached.
         early_trace, early_trace_converged: trace of the Hessian with observed labels at the last early probe.
     """
@@ -40,6 +41,7 @@ def early_columns(history: Mapping[str, NDArray[np.float64]], wrong: float) -> d
     return {
         "early_memorized": mean_of_defined(memorized[early]),
         "early_fitted": mean_of_defined(fitted[early]),
+        "early_recovered": mean_of_defined(recovered[early]),
         "early_train_loss": mean_of_defined(history["train_loss"][early]),
         "memorized_at_fit": _where_first_reached(fitted, memorized, FITTED),
         **_early_trace(history, early),

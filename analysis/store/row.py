@@ -54,14 +54,12 @@ class Record:
 
     Attributes:
         fingerprint: fingerprint of its configuration.
-        measured: name of a measure -> the version that took it; empty if the file does not say.
         data: digest of its data; empty if the file is older than these digests.
         row: its row of the table.
         trained: number of its training samples.
     """
 
     fingerprint: str
-    measured: dict[str, int]
     data: str
     row: dict[str, Any]
     trained: int
@@ -85,7 +83,6 @@ def record_of(file: h5py.File) -> Record:
     stored = config_of(file)
     return Record(
         stored.config.fingerprint,
-        {name: who.version for name, who in stored.measured_by.items()},
         stored.data,
         scalars_of(file),
         len(file["labels/observed"]),

@@ -6,6 +6,8 @@ file must also have the types and shapes that were written; this is checked befo
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -47,6 +49,18 @@ def is_sealed(path: Path) -> bool:
         return seal.is_sealed(path)
     except seal.SealError as error:
         raise BrokenFileError(str(error)) from error
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a file's content: as its seal says, or computed if it has none."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - seal.LENGTH))
+        line = file.read()
+        if line.startswith(seal.BEFORE_DIGEST) and len(line) == seal.LENGTH:
+            return line[len(seal.BEFORE_DIGEST) :].decode("ascii", errors="replace").strip()
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_content(file: h5py.File) -> None:

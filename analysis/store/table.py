@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from analysis.store.definitions import definitions
 from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
 from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_record
 from analysis.store.run_file import config_of, opened, read_history
-from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
 from ncsam.seal import sealed
 
 
@@ -32,7 +32,7 @@ class Index:
     Attributes:
         table: one row for each finished run.
         runs: paths of the run files in the study folder, in the order of the table.
-        fingerprint: fingerprint of all these runs, which changes with any of their results.
+        fingerprint: digest of all these files, which changes with any of their results.
     """
 
     table: pd.DataFrame
@@ -48,15 +48,15 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
         runs: the runs, in the order of the table.
         records: path -> record of each run that has finished.
     """
-    index = _index_of(runs, records)
+    index = _index_of(root, runs, records)
     _write(root, index)
     return index.table
 
 
-def _index_of(runs: list[Run], records: dict[str, Record]) -> Index:
+def _index_of(root: Path, runs: list[Run], records: dict[str, Record]) -> Index:
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
-    return Index(table, finished, _fingerprint_of([records[path] for path in finished]))
+    return Index(table, finished, _fingerprint_of(root, finished))
 
 
 def _write(root: Path, index: Index) -> None:
@@ -162,7 +162,7 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
         raise StoreError(
             f"{doubt}; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
         )
-    index = _index_of(runs, records)
+    index = _index_of(root, runs, records)
     with suppress(OSError):
         _write(root, index)
     return index
@@ -191,23 +191,48 @@ def run_files(root: Path) -> list[Path]:
 
 
 def fingerprint(root: Path) -> str:
-    """The fingerprint of all runs in the index, which changes with any of their results."""
+    """The digest of all files of the index, which changes with any of their results."""
     return read_index(root).fingerprint
 
 
-def _fingerprint_of(records: list[Record]) -> str:
-    # version 1 adds nothing, because files that do not name versions have version 1
-    later = [
-        record.fingerprint
-        + "".join(f" {name} {version}" for name, version in sorted(record.measured.items()) if version > 1)
-        for record in records
-    ]
-    return hashlib.sha256("".join(sorted(later)).encode()).hexdigest()
+def _fingerprint_of(root: Path, paths: Sequence[str]) -> str:
+    """A digest of the runs' files. Settings alone do not decide results: a machine or a library may change them."""
+    return hashlib.sha256(
+        json.dumps([(path, checksum_of(root / path)) for path in paths]).encode()
+    ).hexdigest()
 
 
 def read_histories(root: str | Path) -> pd.DataFrame:
     """The histories of all final runs, one row for each epoch."""
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A result in a run file, which is read when it is asked for.
+
+    Attributes:
+        identity: of the run.
+        path: the run file.
+        name: of the group in the file.
+    """
+
+    identity: Identity
+    path: Path
+    name: str
+
+    def read(self) -> Any:
+        """The result. The file is opened and checked anew."""
+        with opened(self.path) as file:
+            return landscape.load(file, self.name)
+
+
+def find_results(root: Path, names: Sequence[str]) -> dict[str, list[StoredResult]]:
+    """For each name, the results of all runs that have a group of this name. Each file is opened and checked once."""
+    found: dict[str, list[StoredResult]] = {name: [] for name in names}
+    for _, each in _stored(root, names):
+        found[each.name].append(each)
+    return found
 
 
 def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
@@ -218,10 +243,16 @@ def read_results(root: Path, name: str) -> list[tuple[Identity, Any]]:
 def read_several_results(root: Path, names: Sequence[str]) -> dict[str, list[tuple[Identity, Any]]]:
     """What `read_results` returns, for each of several names. Each file is opened and checked once."""
     found: dict[str, list[tuple[Identity, Any]]] = {name: [] for name in names}
+    for file, each in _stored(root, names):
+        found[each.name].append((each.identity, landscape.load(file, each.name)))
+    return found
+
+
+def _stored(root: Path, names: Sequence[str]) -> Iterator[tuple[h5py.File, StoredResult]]:
+    """The results that the runs have of these names, each with its open file."""
     for path in run_files(root) if names else ():
         with opened(path) as file:
             identity = config_of(file).config.identity
             for name in names:
                 if name in file:
-                    found[name].append((identity, landscape.load(file, name)))
-    return found
+                    yield file, StoredResult(identity, path, name)

@@ -28,7 +28,7 @@ class RelativeFlatness(Result):
     low: float = described("lower end of the value's 95% interval")
     high: float = described("upper end of the value's 95% interval")
     layer: str = described("name of the weights")
-    converged: bool = described("the interval is within the tolerance asked for")
+    converged: bool = described("the 95% interval is within +-2 rtol of the value")
     products: int = described("matrix-vector products spent", unit="products")
     samples: int = described("samples in the mean loss")
 

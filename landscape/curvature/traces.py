@@ -39,9 +39,7 @@ class TraceEstimate(Result):
     high: float = described("upper end of the value's 95% interval")
     squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
     squared_norm_error: float = described("standard error of the squared norm")
-    converged: bool = described(
-        "the interval, of the trace or of the norm, is within the tolerance asked for"
-    )
+    converged: bool = described("the 95% interval, of the trace or of the norm, is within +-2 rtol of it")
     products: int = described("matrix-vector products spent", unit="products")
     matrix: str = described("which matrix")
     method: str = described("who computed it")

@@ -22,7 +22,7 @@ from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import search
-from landscape.perturbations.worst_case import check_ascent, top_direction
+from landscape.perturbations.worst_case import check_ascent, top_directions
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -163,7 +163,7 @@ def sharpness_profile(
         measures: names in `MEASURES`; all if not given.
         sizes: name -> radius, standard deviation or rise, which replaces the size in `MEASURES`.
         steps: largest number of gradients in each ascent.
-        restarts: largest number of random starts of each worst case, beside the gradient's direction.
+        restarts: largest number of further starts of each worst case.
         rtol: relative accuracy of averages and of the relative flatness. The ends of PAC-Bayes intervals are found to a
             twentieth of it.
         max_draws: largest number of draws of noise at each size; PAC-Bayes takes all of them.
@@ -268,7 +268,7 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
                 restarts=task.restarts,
                 tol=WORST_TOL,
                 seed=task.seed,
-                directions=partial(top_direction, objective, neighborhood.scale, task.seed),
+                directions=partial(top_directions, objective, neighborhood.scale, task.seed),
                 known=task.shared[loss],
             )
         )

@@ -18,15 +18,16 @@ from landscape.loss.wrapped import of_objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import NORMS, Neighborhood
 from landscape.perturbations.relative_scale import scale_of
-from landscape.perturbations.search import remembered_points, search
+from landscape.perturbations.search import directions_that_fit, remembered_points, search
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import Result
 
 ROUGHLY = 0.1
-"""Relative residual of the eigenvector from which ascents start. It may be large, because ascents improve the start."""
+"""Relative residual of the eigenvectors from which ascents start. It may be large, because ascents improve them."""
 MOST_PRODUCTS = 30
+"""Most products for these eigenvectors."""
 
 
 @result
@@ -40,13 +41,13 @@ class Sharpness(Result):
     center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     rho: float = described("radius of the neighborhood")
     steps: int = described("most ascent steps from each start")
-    restarts: int = described("most random starts")
+    restarts: int = described("most further starts")
     gradients: int = described("gradients spent", unit="gradients")
     samples: int = described("samples in the mean loss")
     norm: str = described("l2: a ball; linf: a box", default="l2")
     adaptive: str = described("what the radius is relative to", default="none")
     starts: FloatArray | None = described(
-        "largest rise found from each start, the gradient's first",
+        "largest rise found from each start, the gradient's first; most ascents are given up early",
         unit=LOSS_UNIT,
         dims=("start",),
         default=None,
@@ -67,6 +68,7 @@ class Sharpness(Result):
         "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol",
         default=False,
     )
+    directions: int = described("top eigenvectors among the starts", default=1)
     offset: Tensor | None = described(
         "change of the weights at the highest point", dims=("parameter",), default=None
     )
@@ -90,13 +92,15 @@ def sharpness(
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
     Ascents (`landscape/perturbations/search.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
-    ball), from the top eigenvector of the Hessian in both directions, and from random points, until the highest point
-    is found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found
-    twice, and how much the gradient at the highest point still promises. A search cannot exclude that it missed a
-    higher maximum. So the value is a lower bound, and `converged` says that more of the same search does not raise it.
+    ball) and from the five top eigenvectors of the Hessian in both directions. The highest go on, and further starts
+    follow, until the highest point is found twice within `tol`, and not by the two signs of one direction alone. The
+    result says whether it was found twice, and how much the gradient at the highest point still promises. A search
+    cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that more of the
+    same search does not raise it. Where the memory budget cannot hold some forty vectors as long as the weights, the
+    ascents start from one eigenvector alone and miss the highest maximum more often; `directions` says from how many.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
-    Andriushchenko et al. 2023 (all three). Cost: 4 to 8 starts of some 10 gradients each for most trained networks.
+    Andriushchenko et al. 2023 (all three). Cost: some 150 gradients and 25 products for most trained networks.
 
     Args:
         objective: its loss is measured, in evaluation mode.
@@ -106,10 +110,10 @@ def sharpness(
             of each weight's filter or row, and |theta| for one-dimensional parameters).
         tol: relative accuracy that is asked for.
         steps: largest number of gradients in an ascent.
-        restarts: largest number of random starts. With 0, nothing confirms a maximum at which both signs of the top
-            eigenvector arrive and the gradient does not.
-        start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If not given,
-            the largest eigenpair is computed.
+        restarts: largest number of further starts. With 0, nothing confirms a maximum at which both signs of an
+            eigenvector arrive and nothing else does.
+        start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If they are
+            fewer than five, the search for five begins from them.
         seed: seed of the random starts.
         progress: called with the gradients of ascents spent and the most that may be spent. True writes a line on the
             terminal.
@@ -123,11 +127,14 @@ def sharpness(
     given = None if start is None else _vectors(start, objective)
     if adaptive != "none":
         given = None
+    count = max(directions_that_fit(objective), 0 if given is None else given.shape[1])
 
     def directions() -> Tensor:
-        return top_direction(objective, neighborhood.scale, seed) if given is None else given
+        if given is not None and given.shape[1] == count:
+            return given
+        return top_directions(objective, neighborhood.scale, seed, start=given)
 
-    starts = 1 + restarts + 2 * (1 if given is None else given.shape[1])
+    starts = 1 + restarts + 2 * count
     with counted(steps * starts, progress, "sharpness", "gradients") as spend:
         found = search(
             objective,
@@ -156,16 +163,21 @@ def sharpness(
         spread=found.spread,
         tol=tol,
         converged=found.converged,
+        directions=found.directions,
         loss_unit=unit_of(objective.loss_fn),
         offset=highest.offset if isinstance(scale, float) else scale * highest.offset,
     )
 
 
-def top_direction(objective: Objective, scale: Tensor | float, seed: int) -> Tensor:
-    """An approximate top eigenvector (n, 1) of T H T.
+def top_directions(
+    objective: Objective, scale: Tensor | float, seed: int, *, start: Tensor | None = None
+) -> Tensor:
+    """Approximate top eigenvectors (n, k) of T H T, as many as `directions_that_fit`.
 
-    The matrix is T H T and not H, so that rescaling of layers changes neither the neighborhood nor the search.
+    The matrix is T H T and not H, so that rescaling of layers changes neither the neighborhood nor the search. The
+    search begins from the vectors `start` (n, m) if given.
     """
+    k = directions_that_fit(objective)
     hessian = Hessian(objective)
     hessian.expect(MOST_PRODUCTS // 3)
     has_room = remembered_points(objective) > 0
@@ -178,13 +190,20 @@ def top_direction(objective: Objective, scale: Tensor | float, seed: int) -> Ten
 
     scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
     generator = torch.Generator(objective.device).manual_seed(seed)
-    least = min(objective.n_parameters, fewest_vectors(1, 1))
+    width = k if start is None else start.shape[1] + 1
+    least = min(objective.n_parameters, fewest_vectors(k, width))
     most = max(least, MOST_PRODUCTS) if has_room else least
     objective.check_that_derivatives_exist()
-    what = "the top direction of a sharpness"
+    what = "the top directions of a sharpness"
     with objective.memory.room_for_vectors(most, least, what) as count:
         return top_eigenpairs(
-            scaled, 1, tol=ROUGHLY, max_products=MOST_PRODUCTS, max_vectors=count, generator=generator
+            scaled,
+            k,
+            tol=ROUGHLY,
+            max_products=MOST_PRODUCTS,
+            max_vectors=count,
+            start=start,
+            generator=generator,
         ).vectors
 
 

@@ -27,16 +27,18 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     Source: perturbation theory of eigenvalues (Kato 1966, section II.2).
 
     Raises:
-        ValueError: the pairs did not converge, have no vectors, or belong to another size or number of samples.
+        ValueError: the pairs did not converge, have no vectors, or belong to another size, other samples or other
+            weights.
     """
     objective = units.objective
-    found = deflation(eigen, objective, eigen.matrix, field="measured")
+    # before the product by which `deflation` looks at the pairs
     if not eigen.converged.all():
         missed = int((~eigen.converged).sum())
         raise ValueError(
             f"measured: {missed} of {len(eigen.values)} eigenvalues did not converge; find them with a larger "
             "max_products or tol"
         )
+    found = deflation(eigen, objective, eigen.matrix, field="measured")
     operator = matrix_named(eigen.matrix, objective)
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)

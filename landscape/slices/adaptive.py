@@ -1,9 +1,7 @@
 """A surface from some of its points: more points are evaluated until all estimated errors are small.
 
-Cubic radial basis functions interpolate between the evaluated points. Two estimates of the error are made at each
-point, and the larger one counts. The first is the error at the nearest evaluated points when each is left out
-(Rippa 1999), which needs no further solution of a linear system. The second is the difference to an interpolation by
-thin plate splines.
+Between the evaluated points, the losses or their logarithms are interpolated (`landscape.slices.interpolation`,
+`landscape.slices.loss_scale`).
 """
 
 from __future__ import annotations
@@ -12,46 +10,35 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from landscape.evaluation.evaluator import Values
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray
+from landscape.slices.interpolation import Fields, interpolated
 from landscape.slices.levels import Evaluate
+from landscape.slices.loss_scale import LOG, LossScale
 
-START = 9
+START = 7
 """Number of points on each axis at the beginning."""
 
-ROUND = 24
+ROUND = 10
 """Least number of points that are evaluated before the interpolation is made again."""
 
-LOCAL = 5
-"""Largest error of a value relative to the value, in tolerances. Without it, large values far away hide a basin."""
-
-FLOOR = 0.02
-"""For the rule of `LOCAL`, a value below this share of the range counts as this share."""
+GROWTH = 0.1
+"""As many points are evaluated at a time at least, in those that were evaluated before."""
 
 TOWARD_ENDS = 0.6
 """The spacing of the first points, from even (0) to Chebyshev's (1). Near the borders interpolation is worst, and its
 estimates are too small. With even spacing and the same number of points, the allowed error was exceeded by 17% on one
 in six rotations of a surface with two basins."""
 
-SAFETY = 2.0
-"""Factor on the estimates. Without it errors were up to a third larger than estimated, on surfaces with a narrow basin
-or valley."""
-
 BEYOND = 10.0
 """An interpolated loss may lie outside the range of the evaluated ones. Its error then counts as at least this multiple
 of the distance to the range, so that the bottom of a basin is evaluated and not cut off."""
-
-NEIGHBORS = 3
-
-Fields = dict[str, FloatArray]
-"""Field of `Values` -> (points, losses)."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +130,19 @@ class Known:
                 self.values.setdefault(field.name, empty)[chosen] = of_points
         self.evaluated[chosen] = True
 
+    @property
+    def scale(self) -> LossScale:
+        """The range of the evaluated losses."""
+        return LossScale.of(self.values["loss"][self.evaluated])
+
+    def on(self, scale: LossScale) -> Fields:
+        """The values, with the logarithms of the losses on a scale."""
+        return {**self.values, LOG: scale.logarithm(self.values["loss"])}
+
     def interpolated(self) -> tuple[Fields, Fields]:
-        """The values at all points, and their estimated errors; see `interpolated`."""
-        return interpolated(self.unit, self.evaluated, self.values)
+        """The values at all points, and their estimated errors."""
+        scale = self.scale
+        return scale.back(*interpolated(self.unit, self.evaluated, self.on(scale)))
 
     def finished(self, filled: Fields, errors: Fields) -> Refined:
         """The result: no interpolated value lies outside the range of the evaluated ones.
@@ -184,74 +181,6 @@ def first_points(axes: tuple[FloatArray, FloatArray], count: int) -> NDArray[np.
     return np.array([i * len(axes[1]) + j for i, j in product(*on_axes)])
 
 
-def interpolated(unit: FloatArray, evaluated: NDArray[np.bool_], values: Fields) -> tuple[Fields, Fields]:
-    """All values, interpolated where they were not evaluated, and their estimated errors; NaN near non-finite ones."""
-    columns = np.concatenate(list(values.values()), 1)
-    # accuracies without classes are NaN everywhere, and must not exclude points
-    numbers = ~np.isnan(columns[evaluated]).all(0)
-    usable = evaluated & numbers.any() & np.isfinite(columns[:, numbers]).all(1)
-    filled, errors = columns.copy(), np.full(columns.shape, np.nan)
-    errors[evaluated] = 0
-    open_ = ~evaluated
-    # points on a line determine no linear trend; then nothing is interpolated, and all points are evaluated
-    trend = np.column_stack([np.ones(usable.sum()), unit[usable]])
-    if open_.any() and usable.sum() > 3 and np.linalg.matrix_rank(trend) == 3:
-        fit = partial(_fit, unit[usable], columns[usable], unit[open_])
-        distances = [
-            scipy.spatial.distance.cdist(points, unit[usable]) for points in (unit[usable], unit[open_])
-        ]
-        cubic, left_out = fit(*(distance**3 for distance in distances))
-        thin, _ = fit(*map(_thin_plate, distances))
-        _, nearest = scipy.spatial.KDTree(unit[usable]).query(unit[open_], NEIGHBORS)
-        near = _distance_to(unit, usable, open_) <= _distance_to(unit, evaluated, open_)
-        filled[open_] = np.where(near[:, None], cubic, np.nan)
-        estimate = SAFETY * np.maximum(np.abs(cubic - thin), np.abs(left_out)[nearest].max(1))
-        errors[open_] = np.where(near[:, None], estimate, np.nan)
-    edges = np.cumsum([0, *(part.shape[1] for part in values.values())])
-    bounds = dict(zip(values, pairwise(edges), strict=True))
-
-    def parts(of: FloatArray) -> Fields:
-        return {name: of[:, start:end] for name, (start, end) in bounds.items()}
-
-    return parts(filled), parts(errors)
-
-
-def _distance_to(unit: FloatArray, some: NDArray[np.bool_], points: NDArray[np.bool_]) -> FloatArray:
-    """The distance of each point to the farthest of its nearest neighbors among some others."""
-    distance, _ = scipy.spatial.KDTree(unit[some]).query(unit[points], NEIGHBORS)
-    return np.asarray(distance[:, -1])
-
-
-def _fit(
-    at: FloatArray, values: FloatArray, points: FloatArray, of_data: FloatArray, of_points: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Interpolation with a linear trend: values at the points, and the error at each datum if the datum is left out.
-
-    Args:
-        at: places of the data, (data, 2).
-        values: the data, (data, columns).
-        points: where to interpolate, (points, 2).
-        of_data: the basis functions, one for each datum, at the data, (data, data).
-        of_points: the basis functions at the points, (points, data).
-    """
-    n = len(at)
-    trend = np.column_stack([np.ones(n), at])
-    system = np.zeros((n + 3, n + 3))
-    system[:n, :n], system[:n, n:], system[n:, :n] = (
-        of_data,
-        trend,
-        trend.T,
-    )
-    inverse = np.linalg.inv(system)
-    coefficients = inverse[:, :n] @ values
-    rows = np.column_stack([of_points, np.ones(len(points)), points])
-    return rows @ coefficients, coefficients[:n] / inverse.diagonal()[:n, None]
-
-
-def _thin_plate(distance: FloatArray) -> FloatArray:
-    return np.asarray(distance**2 * np.log(np.where(distance > 0, distance, 1)))
-
-
 def wanted(
     known: Known, loss: FloatArray, errors: FloatArray, tolerance: float, least: int
 ) -> NDArray[np.intp]:
@@ -266,14 +195,12 @@ def wanted(
     """
     unit, evaluated = known.unit, known.evaluated
     finite = np.where(np.isfinite(loss), loss, np.nan)
-    there = finite[evaluated]
-    missing = np.isnan(there)
     # values that are not finite do not enter the range
-    low, high = np.where(missing, np.inf, there).min(0), np.where(missing, -np.inf, there).max(0)
-    spread = np.maximum(high - low, 0)
-    allowed = tolerance * np.minimum(spread, LOCAL * np.maximum(np.abs(finite), FLOOR * spread))
+    scale = LossScale.of(finite[evaluated])
+    low, high = scale.low, scale.low + scale.spread
+    allowed = scale.allowed(finite, tolerance)
     # the rounding of a constant is no error
-    allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(there)).max(0))
+    allowed = np.maximum(allowed, 1e-7 * np.abs(np.nan_to_num(finite[evaluated])).max(0))
     beyond = np.maximum(np.maximum(low - finite, finite - high), 0)
     errors = np.maximum(errors, BEYOND * beyond)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -286,7 +213,7 @@ def wanted(
         return asking
     apart = 0.5 / np.sqrt(evaluated.sum())
     chosen: list[int] = []
-    for _ in range(max(least, int(evaluated.sum()) // 4)):
+    for _ in range(max(least, int(GROWTH * evaluated.sum()))):
         best = int(excess.argmax())
         if excess[best] <= 1:
             break

@@ -79,7 +79,7 @@ def random_directions(
         raise ValueError(f"count: must be at least 1, got {count}")
     objective.memory.check_room(count, f"{count} random directions")
     generator = torch.Generator(objective.device).manual_seed(seed)
-    check_normalization(normalize, one_dimensional)
+    check_normalization("normalize", normalize, one_dimensional)
     rows = objective.theta.new_empty(count, objective.n_parameters)
     for row in rows:
         # one tensor at a time, so that a direction does not depend on how many there are
@@ -106,7 +106,7 @@ def normalized(
         ValueError: an argument is out of range.
     """
     check_whole_vectors(objective, "normalized")
-    check_normalization(per, one_dimensional)
+    check_normalization("per", per, one_dimensional)
     rows = directions.vectors.T.clone(memory_format=torch.contiguous_format)
     for row in rows:
         _normalize(row, objective, per, one_dimensional)
@@ -114,10 +114,16 @@ def normalized(
     return _directions(rows.T, kind, one_dimensional=one_dimensional, seed=directions.seed)
 
 
-def check_normalization(per: str, one_dimensional: str) -> None:
-    """Raises ValueError for what is none of `NORMALIZATIONS` or `ONE_DIMENSIONAL`."""
-    if per not in NORMALIZATIONS:
-        raise ValueError(f"normalize: must be one of {', '.join(NORMALIZATIONS)}, got {per!r}")
+def check_normalization(name: str, normalization: str, one_dimensional: str) -> None:
+    """Raises ValueError for what is none of `NORMALIZATIONS` or `ONE_DIMENSIONAL`.
+
+    Args:
+        name: what the caller's function calls the normalization.
+        normalization: one of `NORMALIZATIONS`.
+        one_dimensional: one of `ONE_DIMENSIONAL`.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"{name}: must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if one_dimensional not in ONE_DIMENSIONAL:
         raise ValueError(
             f"one_dimensional: must be one of {', '.join(ONE_DIMENSIONAL)}, got {one_dimensional!r}"

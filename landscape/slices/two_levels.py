@@ -20,19 +20,21 @@ from numpy.typing import NDArray
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray
 from landscape.slices.adaptive import (
-    START,
-    Fields,
     Known,
     Refined,
     first_points,
-    interpolated,
     report,
     wanted,
 )
+from landscape.slices.interpolation import Fields, interpolated
 from landscape.slices.levels import Evaluate, on_level
+from landscape.slices.loss_scale import LOG
 
 FIRST = 5
 """Number of points on each axis at which all samples are evaluated at the beginning. They are among the part's."""
+
+PART_START = 9
+"""The same for the part."""
 
 ROUND = 5
 """Least number of points that are evaluated before the interpolation is made again."""
@@ -57,7 +59,7 @@ def refined_with_part(
     """
     whole, part = Known(axes), Known(axes)
     on_all = first_points(axes, FIRST)
-    on_part = np.union1d(on_all, first_points(axes, START))
+    on_part = np.union1d(on_all, first_points(axes, PART_START))
     while len(on_all) + len(on_part):
         done = whole.count + part.count
         total = done + len(on_all) + len(on_part)
@@ -77,12 +79,14 @@ def _sum(whole: Known, part: Known) -> tuple[Fields, Fields, NDArray[np.bool_]]:
 
     All points that were evaluated on all samples were evaluated on the part too.
     """
-    shape, shape_errors = part.interpolated()
+    scale = whole.scale
+    of_whole, of_part = whole.on(scale), part.on(scale)
+    shape, shape_errors = interpolated(part.unit, part.evaluated, of_part)
     with np.errstate(invalid="ignore"):
-        rests = {_rest(name): of_points - part.values[name] for name, of_points in whole.values.items()}
-    both, both_errors = interpolated(whole.unit, whole.evaluated, {**whole.values, **rests})
-    filled = {name: both[name] for name in whole.values}
-    errors = {name: both_errors[name] for name in whole.values}
+        rests = {_rest(name): of_points - of_part[name] for name, of_points in of_whole.items()}
+    both, both_errors = interpolated(whole.unit, whole.evaluated, {**of_whole, **rests})
+    filled = {name: both[name] for name in of_whole}
+    errors = {name: both_errors[name] for name in of_whole}
     there = ~whole.evaluated[:, None]
     for name, of_points in filled.items():
         error = shape_errors[name] + both_errors[_rest(name)]
@@ -90,10 +94,10 @@ def _sum(whole: Known, part: Known) -> tuple[Fields, Fields, NDArray[np.bool_]]:
         of_points[better] = (shape[name] + both[_rest(name)])[better]
         errors[name][better] = error[better]
         # where the part diverges, all samples do, whatever the other points promise
-        measured = ~np.isnan(part.values[name][part.evaluated]).all(0)
+        measured = ~np.isnan(of_part[name][part.evaluated]).all(0)
         errors[name][there & measured & ~np.isfinite(shape[name])] = np.nan
-    most = shape_errors["loss"] > PART_FIRST * both_errors[_rest("loss")]
-    return filled, errors, most.any(1) & ~part.evaluated
+    most = shape_errors[LOG] > PART_FIRST * both_errors[_rest(LOG)]
+    return *scale.back(filled, errors), most.any(1) & ~part.evaluated
 
 
 def _rest(name: str) -> str:

@@ -23,6 +23,7 @@ from ncsam.datasets.packaged import digits, mnist_5k
 from ncsam.datasets.split import Dataset, Samples, Split, make_dataset
 from ncsam.datasets.words import word_languages
 from ncsam.options import Registry
+from ncsam.plain_numbers import with_plain_numbers
 
 __all__ = [
     "DATASETS",
@@ -53,6 +54,7 @@ DATASET_REGISTRY = Registry("dataset", DATASETS)
 """The data sets. A data set of your own is a function that takes a folder or None and returns a `Dataset`."""
 
 
+@with_plain_numbers
 def load_dataset(
     name: str,
     data_dir: str | Path | None = None,

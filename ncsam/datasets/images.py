@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncsam.data_bounds import check_classes
+from ncsam.datasets.classes import number_of_classes
 from ncsam.datasets.split import Dataset, make_dataset
 
 DEFAULT_SIZE = 64
@@ -62,12 +62,13 @@ def images(data_dir: Path | None = None, *, size: int = DEFAULT_SIZE) -> Dataset
         for table in tables.values()
     )
     observed = tables["train"].label if tables["train"].clean is not None else None
-    labels = [
-        tensor for table in tables.values() for tensor in (table.label, table.clean) if tensor is not None
-    ]
-    largest = max(int(tensor.max()) for tensor in labels)
-    check_classes(largest, f"{data_dir}: a table")
-    classes = largest + 1
+    labels = {
+        f"{column} of {part}.csv": tensor
+        for part, table in tables.items()
+        for column, tensor in (("label", table.label), ("clean", table.clean))
+        if tensor is not None
+    }
+    classes = number_of_classes(labels, None, str(data_dir), "name a sample of each class")
     return make_dataset("images", train, test, num_classes=classes, observed=observed)
 
 

@@ -22,6 +22,8 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from ncsam.datasets.finite import check_finite
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import borrowed_generators
 
 KEPT_SETTINGS = (
@@ -53,6 +55,7 @@ class Loaded:
         ValueError: a DataLoader that chooses the samples or their order, or datasets of unequal lengths.
     """
 
+    @with_plain_numbers
     def __init__(
         self,
         data: Any,
@@ -96,10 +99,17 @@ class Loaded:
             pieces: int64 (batch,) each.
             augment: must be None, because such a dataset augments by itself.
             seed: of the items' random numbers; None: for evaluation.
+
+        Raises:
+            ValueError: a batch that is one tensor holds a value that is not finite.
         """
         assert augment is None
-        for batch in self._read(pieces, seed):
-            yield batch[0] if _is_pair(batch) else batch
+        for batch, piece in zip(self._read(pieces, seed), pieces, strict=True):
+            inputs = batch[0] if _is_pair(batch) else batch
+            # of several tensors one may be a mask, which may be infinite
+            if isinstance(inputs, Tensor) and len(inputs) == len(piece):
+                check_finite("data", inputs, piece)
+            yield inputs
 
     @cached_property
     def targets(self) -> Tensor:

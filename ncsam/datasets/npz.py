@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncsam.data_bounds import check_classes, check_size
+from ncsam.data_bounds import MAX_CLASSES, check_classes, check_size
+from ncsam.datasets.classes import number_of_classes
 from ncsam.datasets.split import Dataset, make_dataset
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+OPTIONAL = ("observed", "num_classes")
 CHANNELS = (1, 3, 4)
 MAX_BYTES = 64 * 2**30
 """A data set that would need more memory than this is refused before it is read."""
@@ -24,7 +26,7 @@ def npz(data_dir: Path | None = None) -> Dataset:
     Bytes are images: (n, height, width), (n, height, width, channels) or (n, channels, height, width), with 1, 3
     or 4 channels. If two axes could be the channels, the last axis is. Floating arrays are features of any shape, and
     are not normalized. Labels are whole numbers from 0. An array `observed` holds the labels that annotators gave to
-    the training samples.
+    the training samples. If no label is of some class below the largest, one number `num_classes` must say so.
 
     Args:
         data_dir: the file, or a folder with the file `data.npz`.
@@ -57,8 +59,9 @@ def npz(data_dir: Path | None = None) -> Dataset:
         raise ValueError(
             f"{path}: 'x_train' is {_describe(train[0])}, 'x_test' {_describe(test[0])}: they must be alike"
         )
-    labels = [train[1], test[1]] if observed is None else [train[1], test[1], observed]
-    classes = max(int(tensor.max()) for tensor in labels) + 1
+    labels = {"y_train": train[1], "y_test": test[1]} | ({} if observed is None else {"observed": observed})
+    remedy = "add an array num_classes = {classes} to the file"
+    classes = number_of_classes(labels, _said_classes(path, arrays), str(path), remedy)
     return make_dataset("npz", train, test, num_classes=classes, observed=observed)
 
 
@@ -66,7 +69,7 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             check_size(file, MAX_BYTES)
-            arrays = {name: file[name] for name in (*ARRAYS, "observed") if name in file}
+            arrays = {name: file[name] for name in (*ARRAYS, *OPTIONAL) if name in file}
     except Exception as error:  # a broken file may raise anything
         raise ValueError(f"{path}: is not a .npz file of numbers ({error})") from error
     missing = [name for name in ARRAYS if name not in arrays]
@@ -92,6 +95,18 @@ def _samples(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
     )
 
 
+def _said_classes(path: Path, arrays: Mapping[str, np.ndarray]) -> int | None:
+    if "num_classes" not in arrays:
+        return None
+    array = arrays["num_classes"]
+    if array.size != 1 or array.dtype.kind not in "iu" or not 1 <= int(array.item()) <= MAX_CLASSES:
+        raise ValueError(
+            f"{path}: 'num_classes' must be one whole number from 1 to {MAX_CLASSES}, got {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    return int(array.item())
+
+
 def _labels(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
     array = arrays[name]
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0 or array.min() < 0:
@@ -99,6 +114,7 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
             f"{path}: {name!r} must be whole numbers from 0 of shape (n,), "
             f"got {array.dtype} of shape {array.shape}"
         )
+    # before int64, in which larger numbers become negative
     check_classes(int(array.max()), f"{path}: {name!r}")
     return torch.from_numpy(array.astype(np.int64))
 

@@ -10,6 +10,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from ncsam.datasets.classes import number_of_classes
+from ncsam.datasets.finite import check_finite
+from ncsam.plain_numbers import with_plain_numbers
+
 
 class Samples(Protocol):
     """Numbered samples that can be read in any order; a `Split` is such, and so is `Loaded`."""
@@ -56,6 +60,13 @@ class Split:
     mean: Tensor | None = None
     std: Tensor | None = None
     evaluation_batch: ClassVar[int] = 2000
+
+    def __repr__(self) -> str:
+        normalized = "" if self.mean is None else ", normalized when read"
+        return (
+            f"Split({len(self.targets):,} samples of shape {self.input_shape}, {self.pixels.dtype}{normalized}, "
+            f"on {self.pixels.device})"
+        )
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.targets):
@@ -161,6 +172,10 @@ class Dataset:
     train_indices: Tensor
     observed: Tensor | None = None
 
+    def __repr__(self) -> str:
+        annotators = "" if self.observed is None else ", with annotators' labels"
+        return f"Dataset({self.name!r}, {self.num_classes} classes{annotators}, train={self.train}, test={self.test})"
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample: channels, height, width of an image."""
@@ -177,6 +192,7 @@ class Dataset:
         return self.train.std
 
 
+@with_plain_numbers
 def make_dataset(
     name: str,
     train: tuple[Tensor, Tensor],
@@ -187,15 +203,21 @@ def make_dataset(
 ) -> Dataset:
     """A data set of two pairs (pixels, targets).
 
-    Bytes are normalized by the channels of the training set; floating data are not normalized.
+    Bytes are normalized by the channels of the training set; floating data are not normalized. `num_classes` is the
+    largest label plus one if not given; each class must then occur.
+
+    Raises:
+        ValueError: a label lies outside the classes, or `num_classes` is not given and no label is of some class.
     """
     pixels, targets = train
+    labels = {"train": targets, "test": test[1]} | ({} if observed is None else {"observed": observed})
+    classes = number_of_classes(labels, num_classes, f"dataset {name!r}", "give num_classes={classes}")
     mean, std = channel_statistics(pixels) if pixels.dtype == torch.uint8 else (None, None)
     return Dataset(
         name=name,
         train=Split(pixels, targets, mean, std),
         test=Split(*test, mean, std),
-        num_classes=int(targets.max()) + 1 if num_classes is None else num_classes,
+        num_classes=classes,
         train_indices=torch.arange(len(targets), device="cpu"),
         observed=observed,
     )
@@ -214,9 +236,7 @@ def standardized(data: Dataset) -> Dataset:
     if data.mean is not None or not pixels.is_floating_point():
         return data
     for part, split in (("x_train", data.train), ("x_test", data.test)):
-        lost = int((~split.pixels.isfinite()).sum())
-        if lost:
-            raise ValueError(f"{part}: {lost} values are not finite; fill them in, or leave the samples out")
+        check_finite(part, split.pixels)
     values = pixels.double().transpose(0, 1).flatten(1)
     mean, std = values.mean(1).float(), values.std(1, correction=0).float()
     std = torch.where(std > 0, std, 1.0)

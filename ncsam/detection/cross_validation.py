@@ -13,6 +13,7 @@ from ncsam.detection.fingerprint import training_fingerprint
 from ncsam.evaluation import predict
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.training import fit
 
 
@@ -24,6 +25,7 @@ Builder = Callable[[int], tuple[Method, torch.optim.Optimizer]]
 """Number of the fold -> a new network's method and its optimizer."""
 
 
+@with_plain_numbers
 def cross_validated_probabilities(
     train: Split,
     labels: NoisyLabels,

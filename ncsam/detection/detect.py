@@ -26,6 +26,7 @@ from ncsam.detection.ranking import Ranking, ranked
 from ncsam.dynamics import NO_CLASS, TrainingDynamics
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.whole_file import written_whole
 
 UNKNOWN = -1
@@ -94,6 +95,7 @@ class Detection:
         return values
 
 
+@with_plain_numbers
 def detect(
     evidence: History | TrainingDynamics | Mapping[str, ArrayLike | Tensor] | None,
     labels: Tensor | NoisyLabels,

@@ -46,6 +46,9 @@ def _settings(part: object) -> list[object]:
         return [*_settings(part.func), part.args, sorted(part.keywords.items())]
     named: list[object] = [getattr(part, "__qualname__", type(part).__qualname__)]
     for name, value in sorted(getattr(part, "__dict__", {}).items()):
+        if name == "arguments":
+            # they are attributes under their own names too, by which checkpoints of earlier versions are known
+            continue
         known = isinstance(value, (*PLAIN, Tensor))
         named += [name, value if known else getattr(value, "__qualname__", type(value).__qualname__)]
     return named

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ncsam.data_bounds import missing_classes
 from ncsam.label_noise.beta import beta
 from ncsam.label_noise.labels import Corruption, NoisyLabels, empirical_transition
 from ncsam.label_noise.maps import asymmetric, pair, superclass
@@ -17,6 +18,7 @@ from ncsam.label_noise.part_dependent import part_dependent
 from ncsam.label_noise.pmd import pmd
 from ncsam.label_noise.symmetric import symmetric, symmetric_all
 from ncsam.options import Option, Registry
+from ncsam.plain_numbers import with_plain_numbers
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def noise_options(kind: str) -> Mapping[str, NoiseOption]:
     return NOISE_REGISTRY.options(kind)
 
 
+@with_plain_numbers
 def corrupt_labels(
     targets: Tensor,
     *,
@@ -86,6 +89,7 @@ def corrupt_labels(
     seed: int,
     num_classes: int | None = None,
     ignore_index: int | None = None,
+    classes_of: str | None = None,
     transition: Tensor | str | list[list[float]] | None = None,
     inputs: Tensor | None = None,
     flip_std: float | None = None,
@@ -97,10 +101,12 @@ def corrupt_labels(
 ) -> NoisyLabels:
     """Replaces a share of the labels by wrong ones.
 
-    In class-dependent kinds the class decides, and the number of wrong labels is the expected one, rounded.
+    In class-dependent kinds the class decides, and the number of wrong labels is the expected one, rounded. `rate` is
+    the share of all labels, but for `"symmetric-all"` and `"asymmetric"`.
     `"symmetric"`: the wrong label is drawn uniformly from the *other* classes. `"symmetric-all"`: the label is drawn
     anew from all classes, the true one included, so that a nominal rate r corrupts the share r (1 - 1/classes).
-    `"asymmetric"`: similar classes of CIFAR-10; the rate counts within the classes that have a similar one.
+    `"asymmetric"`: the similar class of the data set `classes_of`; the rate counts within the classes that have a
+    similar one, which are half of them.
     `"superclass"`: the next class of CIFAR-100's superclass. `"pair"`: the next class. `"matrix"`: any transition
     matrix.
 
@@ -119,6 +125,7 @@ def corrupt_labels(
             same on every device and machine.
         num_classes: the number of classes. If not given, the largest label plus one; each class must then occur.
         ignore_index: the label of places without a label, such as -100, which the loss ignores. They stay as they are.
+        classes_of: for `"asymmetric"`: whose classes these are, `"cifar10"` or `"mnist"`.
         transition: for `"matrix"`: rows of probabilities, or a name of `TRANSITION_MATRICES`.
         inputs: for `"part-dependent"`: (n, ...), the pixels.
         flip_std: for `"part-dependent"`: standard deviation of the flip rates.
@@ -135,6 +142,7 @@ def corrupt_labels(
     """
     chosen = NOISE_REGISTRY.entry(kind)
     arguments = {
+        "classes_of": classes_of,
         "transition": transition,
         "inputs": inputs,
         "flip_std": flip_std,
@@ -184,6 +192,7 @@ def corrupt_labels(
     )
 
 
+@with_plain_numbers
 def human_labels(
     clean: Tensor, observed: Tensor, num_classes: int | None = None, *, ignore_index: int | None = None
 ) -> NoisyLabels:
@@ -264,11 +273,10 @@ def _check_that_they_are_not_one_hot(targets: Tensor) -> None:
 
 
 def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
-    missing = (targets.cpu().bincount(minlength=classes) == 0).nonzero().flatten().tolist()
+    missing = missing_classes([targets], classes)
     if missing:
-        named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ValueError(
-            f"num_classes: no target is of class {named}, which wrong labels would be drawn from; if it exists, "
+            f"num_classes: no target is of class {missing}, which wrong labels would be drawn from; if it exists, "
             f"give num_classes={classes}; if {classes - 1} marks places without a label, give it as ignore_index; else "
             "count the classes from 0, as targets.unique(return_inverse=True)[1] does"
         )

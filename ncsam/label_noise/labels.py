@@ -57,6 +57,13 @@ class NoisyLabels:
     transition_kind: str = "expected"
     probabilities: Tensor | None = None
 
+    def __repr__(self) -> str:
+        wrong, both = int(self.is_wrong.sum()), int(self.has_both.sum())
+        return (
+            f"NoisyLabels(kind={self.kind!r}, rate={self.rate:.6g}, seed={self.seed}, {len(self.transition)} classes: "
+            f"{wrong:,} of {both:,} labels are wrong, realised_rate={self.realised_rate:.6g})"
+        )
+
     @property
     def has_both(self) -> Tensor:
         """bool, of the labels' shape: whether there are both labels."""

@@ -10,8 +10,18 @@ from torch import Tensor
 from ncsam.label_noise.draws import relabel_by_matrix
 from ncsam.label_noise.labels import Corruption
 
-CIFAR10_MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017, arXiv:1609.03683)."""
+SIMILAR_CLASSES = {
+    "cifar10": {9: 1, 2: 0, 4: 7, 3: 5, 5: 3},
+    "mnist": {2: 7, 3: 8, 5: 6, 6: 5, 7: 1},
+}
+"""Whose classes -> class -> the class that it is mistaken for (Patrini et al. 2017, arXiv:1609.03683).
+
+CIFAR-10: truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog. MNIST: 2 -> 7, 3 -> 8, 5 <-> 6, 7 -> 1."""
+
+OTHER_DATA = (
+    "For other data give kind='matrix' with transition=, or "
+    "kind='pair', which mistakes each class for the next"
+)
 
 CIFAR100_SUPERCLASSES = (
     *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11),
@@ -23,17 +33,33 @@ CIFAR100_SUPERCLASSES = (
 """Superclass of each of CIFAR-100's classes, both in alphabetical order (Krizhevsky 2009)."""
 
 
-def asymmetric(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
-    """Mistakes one class of CIFAR-10 for a similar one (`CIFAR10_MISTAKES`).
+def asymmetric(
+    clean: Tensor, classes: int, rate: float, generator: torch.Generator, *, classes_of: str | None = None
+) -> Corruption:
+    """Mistakes half of the classes for a similar one (`SIMILAR_CLASSES`).
 
     `rate` is the share within the classes that have a similar one. If the classes are balanced, the share rate / 2 of
     all labels becomes wrong.
 
+    Args:
+        clean: int64 (n,).
+        classes: number of classes.
+        rate: share of wrong labels within the classes that have a similar one.
+        generator: makes the draw.
+        classes_of: the data set whose classes these are, one of `SIMILAR_CLASSES`. Labels alone do not tell, and the
+            similar classes of one data set mean nothing in another.
+
     Raises:
-        ValueError: the number of classes is not 10.
+        ValueError: no data set is named or an unknown one, or the number of classes is another.
     """
-    _check_classes("asymmetric", classes, 10)
-    return _relabel(clean, classes, rate, generator, CIFAR10_MISTAKES)
+    if classes_of not in SIMILAR_CLASSES:
+        raise ValueError(
+            f"classes_of: 'asymmetric' mistakes a class for a similar one, which is published for "
+            f"{', '.join(map(repr, SIMILAR_CLASSES))}; name the one whose classes these are, got {classes_of!r}. "
+            f"{OTHER_DATA}"
+        )
+    _check_classes("asymmetric", classes, 10, f"the 10 classes of {classes_of!r}")
+    return _relabel(clean, classes, rate, generator, SIMILAR_CLASSES[classes_of])
 
 
 def superclass(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -> Corruption:
@@ -45,7 +71,7 @@ def superclass(clean: Tensor, classes: int, rate: float, generator: torch.Genera
     Raises:
         ValueError: the number of classes is not 100.
     """
-    _check_classes("superclass", classes, 100)
+    _check_classes("superclass", classes, 100, "CIFAR-100's 100 classes in alphabetical order")
     mistakes: dict[int, int] = {}
     for group in range(max(CIFAR100_SUPERCLASSES) + 1):
         members = [label for label, found in enumerate(CIFAR100_SUPERCLASSES) if found == group]
@@ -69,6 +95,6 @@ def _relabel(
     return Corruption(relabel_by_matrix(clean, transition, generator), transition)
 
 
-def _check_classes(kind: str, classes: int, needed: int) -> None:
+def _check_classes(kind: str, classes: int, needed: int, whose: str) -> None:
     if classes != needed:
-        raise ValueError(f"num_classes: {kind!r} is defined for CIFAR-{needed}'s {needed}, got {classes}")
+        raise ValueError(f"num_classes: {kind!r} is defined for {whose}, got {classes}. {OTHER_DATA}")

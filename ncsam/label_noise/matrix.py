@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -43,12 +45,16 @@ def matrix(
         generator: makes the draw.
         transition: (classes, classes), rows of probabilities that sum to 1; or one of `TRANSITION_MATRICES`.
 
+    Warns:
+        UserWarning: scaling makes a wrong label likelier than the true one, as it was not in the matrix.
+
     Raises:
         ValueError: the matrix has no such rows or an unknown name, or cannot be scaled to the rate.
     """
     found = _checked(transition, classes)
     if rate is not None:
-        found = _scaled(found, clean, rate)
+        unscaled, found = found, _scaled(found, clean, rate)
+        _warn_if_truth_is_lost(unscaled, found, clean, rate)
     return Corruption(relabel_by_matrix(clean, found, generator), found)
 
 
@@ -89,3 +95,26 @@ def _scaled(transition: Tensor, clean: Tensor, rate: float) -> Tensor:
         raise ValueError(f"rate: this transition can be scaled to at most {most:.6g}, got {rate}")
     scaled = wrong * (rate / share if share > 0 else 1.0)
     return scaled + torch.diag(1 - scaled.sum(1))
+
+
+def _warn_if_truth_is_lost(unscaled: Tensor, scaled: Tensor, clean: Tensor, rate: float) -> None:
+    """Warns of a class whose likeliest label is a wrong one by the scaling alone."""
+    lost = _likeliest_is_wrong(scaled) & ~_likeliest_is_wrong(unscaled)
+    classes = [label for label in clean.unique().tolist() if lost[label]]
+    if not classes:
+        return
+    label = classes[0]
+    wrong = scaled[label].clone()
+    wrong[label] = 0
+    warnings.warn(
+        f"rate: scaled to {rate}, the transition labels class {label} as {int(wrong.argmax())} with probability "
+        f"{wrong.max().item():.4g} and right with {scaled[label, label].item():.4g}; in the matrix as it is, the right "
+        f"label is the likeliest. Classes {classes} so lose their own label. Leave rate out (rate=None) to take the "
+        "matrix as it is, or give a smaller rate",
+        stacklevel=4,
+    )
+
+
+def _likeliest_is_wrong(transition: Tensor) -> Tensor:
+    """Whether a wrong label is likelier than the right one, bool (classes,)."""
+    return transition.clone().fill_diagonal_(0).amax(1) > transition.diagonal()

@@ -35,6 +35,7 @@ from ncsam.methods.sop import SOP
 from ncsam.methods.trace_penalty import FisherPenalty, JacobianPenalty
 from ncsam.methods.wsam import WSAM
 from ncsam.options import Registry, options_of
+from ncsam.plain_numbers import with_plain_numbers
 
 METHODS: dict[str, type[Method]] = {
     "plain": Plain,
@@ -83,6 +84,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
     }
 
 
+@with_plain_numbers
 def build_method(
     name: str,
     model: nn.Module,

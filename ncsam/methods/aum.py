@@ -11,7 +11,7 @@ from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.two_networks import TwoNetworks
-from ncsam.options import check_below_1
+from ncsam.options import check_at_least, check_below_1
 
 
 class AUMFilter(TwoNetworks):
@@ -53,6 +53,7 @@ class AUMFilter(TwoNetworks):
     ) -> None:
         super().__init__(model, loss_fn, peer=peer)
         self.check_that_nothing_is_remembered()
+        check_at_least("samples", samples, 1)
         check_below_1("removed", removed)
         if not 0 < ranking < 1:
             raise ValueError(f"ranking: must be a share above 0 and below 1, got {ranking}")

@@ -76,7 +76,8 @@ class ClusterNCSAM(NCSAM):
 
     Features are the inputs of the model's last `torch.nn.Linear`, scaled to length 1. The features of the batch are
     clustered by k-means. Each label of cluster k is redrawn uniformly over all classes with probability
-    r_k = r_max (1 - mean(gap) / max(gap)). g* is the gradient over the samples whose label changed.
+    r_k = r_max (1 - mean(gap) / max(gap)). g* is the gradient over the samples whose label changed. Samples whose label
+    the loss ignores are left out. Classes of positions are refused, because a sample has one vector of features.
 
     Args:
         model: with a linear last layer.
@@ -88,6 +89,9 @@ class ClusterNCSAM(NCSAM):
             is r_max, the largest rate at which labels are redrawn. `strength` is 0.1 to 1.5 in the authors' code under
             instance-dependent noise.
     """
+
+    takes_classes_of_positions = False
+    takes_ignored_labels = True
 
     def __init__(
         self,
@@ -110,6 +114,7 @@ class ClusterNCSAM(NCSAM):
                 "model: ClusterNCSAM clusters the inputs of the last linear layer, and there is none"
             )
         self.clusters = clusters
+        self._with_label: Tensor | None = None
         self._features = _Features()
         # the hook is registered now, because a compiled model does not see hooks that come later
         linear[-1].register_forward_pre_hook(self._features)
@@ -123,9 +128,18 @@ class ClusterNCSAM(NCSAM):
             self._features.wanted = False
             self._features.batches.clear()
 
+    def _labeled(self, targets: Tensor, classes: int) -> Tensor | None:
+        """The samples whose labels the loss does not ignore, None for all; the others are not clustered."""
+        self._with_label = super()._labeled(targets, classes)
+        return self._with_label
+
     def simulated_labels(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the samples whose label changed when it was redrawn, and the new labels."""
-        features = nn.functional.normalize(torch.cat(self._features.batches).flatten(1).to(logits), dim=1)
+        if len(targets) == 0:
+            return targets, targets
+        of_batch = torch.cat(self._features.batches).flatten(1)
+        of_labeled = of_batch if self._with_label is None else of_batch[self._with_label]
+        features = nn.functional.normalize(of_labeled.to(logits), dim=1)
         clusters = cluster(features, self.clusters, self.generator)
         rates = cluster_flip_rates(confidence_gaps(logits), clusters, self.clusters, self.flip_ratio)
         chance = torch.rand(targets.shape, generator=self.generator, device=targets.device)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import ignored_label
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.two_networks import TwoNetworks
 
+IGNORED_BY_DEFAULT = -100
+"""The label that torch's losses ignore if they are told no other."""
+
 
 class CoTeaching(TwoNetworks):
     """Each network learns from the samples of the batch on which the other's loss is smallest.
+
+    Samples whose label the loss ignores are not chosen, and not counted. A batch of such samples alone has a gradient
+    of zero.
 
     The share of samples that are kept is 1 in the first epoch and falls to 1 - forget_rate over the first `gradual` of
     the training. The optimizer must be over `method.parameters()`, which holds both networks. `model` is the network
@@ -80,18 +88,44 @@ class CoTeaching(TwoNetworks):
     ) -> Tensor:
         self.check_whole_batch("compares the samples of a batch and takes it whole")
         self.share_precision()
-        # the small number keeps 0.2 of 100 samples from becoming 19.999..., which would be cut to 19
-        count = max(1, int(kept_share * len(targets) + 1e-9))
+        labeled = self._labeled(targets)
         both = (self.passes, self.peer)
         outputs = [passes.outputs(passes.model, inputs, indices, first=True) for passes in both]
+        self.passes.sample_gradients += len(targets)
+        if len(labeled) == 0:
+            # a gradient of zero, for which other ranks may wait
+            for passes, output in zip(both, outputs, strict=True):
+                passes.backward_of(output.sum() * 0)
+            return torch.zeros((), device=targets.device)
+        # the small number keeps 0.2 of 100 samples from becoming 19.999..., which would be cut to 19
+        count = max(1, int(kept_share * len(labeled) + 1e-9))
         kept = [
-            nn.functional.cross_entropy(output.detach(), targets, reduction="none")
-            .topk(count, largest=False)
-            .indices
+            labeled[
+                nn.functional.cross_entropy(output.detach()[labeled], targets[labeled], reduction="none")
+                .topk(count, largest=False)
+                .indices
+            ]
             for output in outputs
         ]
         for passes, output, chosen in zip(both, outputs, reversed(kept), strict=True):
             of_chosen = indices[chosen] if indices is not None else None
             passes.backward_of(passes.loss(output[chosen], targets[chosen], of_chosen))
-        self.passes.sample_gradients += len(targets)
         return self.passes.loss(outputs[0].detach(), targets, indices)
+
+    def _labeled(self, targets: Tensor) -> Tensor:
+        """The positions in the batch of the samples whose label the loss does not ignore.
+
+        Raises:
+            ValueError: the targets are classes of positions.
+        """
+        is_mixed = targets.is_floating_point() and targets.ndim == 2
+        if targets.ndim != 1 and not is_mixed:
+            raise ValueError(
+                f"targets: CoTeaching chooses samples, and needs a class of each, int64 (batch,), or probabilities "
+                f"(batch, classes); got {targets.dtype} of shape {tuple(targets.shape)}"
+            )
+        if is_mixed:
+            return torch.arange(len(targets), device=targets.device)
+        ignored = ignored_label(self.loss_fn)
+        # cross-entropy, which chooses, has a loss of 0 for -100
+        return (targets != (IGNORED_BY_DEFAULT if ignored is None else ignored)).nonzero().flatten()

@@ -17,7 +17,7 @@ from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
 from ncsam.methods.two_networks import TwoNetworks
-from ncsam.options import check_not_negative
+from ncsam.options import check_at_least, check_not_negative
 
 
 class DivideMix(TwoNetworks):
@@ -72,6 +72,7 @@ class DivideMix(TwoNetworks):
     ) -> None:
         super().__init__(model, loss_fn, peer=peer, warmup=warmup)
         check_plain_cross_entropy(loss_fn, "DivideMix")
+        check_at_least("seed", seed, 0)
         check_not_negative("weight", weight)
         check_share("threshold", threshold)
         check_share("ramp", ramp)

@@ -17,7 +17,7 @@ from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.methods.weight_average import WeightAverage
-from ncsam.options import check_below_1, check_not_negative
+from ncsam.options import check_at_least, check_below_1, check_not_negative
 
 SMALLEST = 1e-4
 """Probabilities are kept that far from 0 and 1."""
@@ -72,6 +72,8 @@ class ELRPlus(TwoNetworks):
     ) -> None:
         super().__init__(model, loss_fn, peer=peer)
         check_plain_cross_entropy(loss_fn, "ELRPlus")
+        check_at_least("samples", samples, 1)
+        check_at_least("seed", seed, 0)
         check_not_negative("strength", strength)
         check_below_1("momentum", momentum)
         check_mixing(mixing)

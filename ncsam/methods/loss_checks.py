@@ -77,9 +77,17 @@ def check_that_pieces_add_up(
 
 
 def check_that_dtypes_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
-    """Raises ValueError if inputs have another floating-point dtype than the weights, which explains the error."""
+    """Raises ValueError if inputs have another dtype than the weights, which explains the error."""
     weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.dtype == weights:
+    if weights is None or not isinstance(inputs, Tensor) or inputs.dtype == weights:
+        return
+    if not inputs.is_floating_point():
+        # an embedding takes whole numbers, and its errors have other causes
+        if "same" in str(error):
+            raise ValueError(
+                f"inputs: are whole numbers in {inputs.dtype}, and the model's weights in {weights}; give "
+                f"inputs.float(), for images of bytes normalized, such as inputs.float() / 255: {error}"
+            ) from error
         return
     raise ValueError(
         f"inputs: are in {inputs.dtype}, and the model's weights in {weights}; cast one of them "

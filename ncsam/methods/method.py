@@ -6,11 +6,13 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
+from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
@@ -50,7 +52,10 @@ class Method(ABC):
             weights.
         predicts_by_several: several networks predict together, so that no single landscape is the method's.
         takes_classes_of_positions: the targets may be classes of positions, such as tokens or pixels.
+        takes_ignored_labels: a method that requires classes leaves out samples whose label the loss ignores. A method
+            that takes classes of positions does so too.
         runs_gradient_hooks: hooks that run once a gradient is accumulated find the weights unperturbed.
+        arguments: the settings that the method was made with, by name: numbers, words, lists of them, and tensors.
 
     Raises:
         TypeError: the model is no module, or the loss cannot be called.
@@ -60,17 +65,26 @@ class Method(ABC):
     requires: ClassVar[Requirements] = Requirements()
     predicts_by_several: ClassVar[bool] = False
     takes_classes_of_positions: ClassVar[bool] = False
+    takes_ignored_labels: ClassVar[bool] = False
     runs_gradient_hooks: ClassVar[bool] = False
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
-        """Raises TypeError for an attribute that `requires` replaced, so that no requirement is ignored."""
+        """Lets all methods check the numbers among their arguments, and remember their settings.
+
+        Raises:
+            TypeError: an attribute that `requires` replaced, so that no requirement is ignored.
+        """
         super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = with_known_arguments(cls.__init__)  # type: ignore[method-assign]
         for former, requirement in FORMER_ATTRIBUTES.items():
             if former in vars(cls):
                 raise TypeError(
                     f"{cls.__name__}.{former}: declare `requires = Requirements({requirement}=True)` in its place"
                 )
 
+    @with_known_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -80,17 +94,7 @@ class Method(ABC):
         forward: Forward | None = None,
         count: Count | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model: must be a torch.nn.Module, got {type(model).__name__}; a method takes the model and the loss, "
-                "the parameters are your optimizer's"
-            )
-        if not callable(loss_fn) or isinstance(loss_fn, type):
-            found = f"the class {loss_fn.__name__}" if isinstance(loss_fn, type) else type(loss_fn).__name__
-            raise TypeError(
-                f"loss_fn: must be called with (outputs, targets), got {found}; build_loss makes one by name, and a "
-                "class makes one when it is called"
-            )
+        check_model_and_loss(model, loss_fn)
         check_share("warmup", warmup)
         self._check_shards(model)
         self.passes = Passes(model, loss_fn, run=forward, count=count)
@@ -100,6 +104,12 @@ class Method(ABC):
         self.warmup = warmup
         self._progress: float | None = None
         self.epoch_share = 0.0
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute for one that a method has
+
+        def __getattr__(self, name: str) -> Any:
+            """Says what to do where a method is taken for an optimizer."""
+            raise AttributeError(missing_attribute(self, name), name=name, obj=self)
 
     @property
     def progress(self) -> float | None:
@@ -188,8 +198,9 @@ class Method(ABC):
         """Adds the method's gradient to `.grad`. At the end, weights and modes are as they were before.
 
         Args:
-            inputs: (batch, ...), or tensors in any tree. Without targets, a whole batch: `forward` runs the model on
-                it, or `model(**batch)` for a dict, and the loss is called with (outputs, batch).
+            inputs: (batch, ...), or tensors in any tree; those of a dict are the model's arguments if it has arguments
+                of these names. Without targets, a whole batch: `forward` runs the model on it, or `model(**batch)` for
+                a dict, and the loss is called with (outputs, batch).
             targets: int64 (batch,), observed labels; (batch, ...) if the loss takes labels of positions.
             indices: int64 (batch,), positions of the samples in the training set, for methods and losses that
                 remember single samples.
@@ -212,6 +223,7 @@ class Method(ABC):
     ) -> Tensor:
         if (closure is None) == (inputs is None):
             raise ValueError("inputs: give a batch, or a closure that returns its loss")
+        check_is_no_loss(inputs)
         before = self.passes.sample_gradients
         self.passes.takes_whole_batches = closure is None and targets is None
         if self.passes.takes_whole_batches:
@@ -237,7 +249,9 @@ class Method(ABC):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
         if self.requires.classes and not isinstance(targets, Tensor):
             raise ValueError(
-                f"targets: {type(self).__name__} needs classes by themselves; call backward(inputs, targets)"
+                f"targets: {type(self).__name__} needs classes by themselves; call backward(inputs, targets), where "
+                "inputs may be a dict of the model's arguments without the labels, and say by "
+                "forward=lambda model, inputs: model(**inputs).logits which outputs are the scores"
             )
         if self.requires.classes and (
             targets.is_floating_point() or (targets.ndim != 1 and not self.takes_classes_of_positions)

@@ -34,6 +34,7 @@ from ncsam.methods.batches import (
     sum_of_parts,
     weight_of,
 )
+from ncsam.methods.call_checks import takes_by_name, warn_of_probabilities
 from ncsam.methods.gradients import gradient_and_reached
 from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
@@ -98,6 +99,7 @@ class Passes:
     takes_whole_batches: bool = False
     _reached: set[int] = field(default_factory=set)
     _adds_up: bool = False
+    _looked_at_outputs: bool = False
 
     @property
     def module(self) -> nn.Module:
@@ -253,6 +255,9 @@ class Passes:
         Raises:
             ValueError: the loss remembers samples and their indices are missing, or the loss fails or is no scalar.
         """
+        if not self._looked_at_outputs:
+            self._looked_at_outputs = True
+            warn_of_probabilities(self.loss_fn, outputs)
         if not remembers_samples(self.loss_fn):
             return checked_loss(self.loss_fn, outputs, targets)
         if indices is None:
@@ -304,7 +309,8 @@ class Passes:
         if self.run is not None:
             return self.run(model, inputs)
         try:
-            return model(**inputs) if self.takes_whole_batches else model(inputs)
+            by_name = isinstance(inputs, dict) and takes_by_name(self.module, inputs)
+            return model(**inputs) if by_name or self.takes_whole_batches else model(inputs)
         except (TypeError, AttributeError, RuntimeError) as error:
             check_that_dtypes_fit(model, inputs, error)
             if isinstance(inputs, Tensor) or isinstance(error, RuntimeError):

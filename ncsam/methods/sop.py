@@ -12,7 +12,7 @@ from ncsam.methods.method import Method
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
-from ncsam.options import check_not_negative
+from ncsam.options import check_at_least, check_not_negative
 
 SMALLEST = 1e-4
 """Probabilities are at least that large in the loss."""
@@ -65,6 +65,7 @@ class SOP(Method):
         check_plain_cross_entropy(loss_fn, "SOP")
         for name, value in (("rate_u", rate_u), ("rate_v", rate_v), ("scale", scale)):
             check_not_negative(name, value)
+        check_at_least("samples", samples, 1)
         self.samples = samples
         self.seed = seed
         self.rate_u = rate_u

@@ -26,7 +26,7 @@ from ncsam.methods.passes import LossFunction
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam_by_part import mean_inner_product
-from ncsam.options import check_not_negative
+from ncsam.options import check_at_least, check_not_negative
 
 COST_OF_DOUBLE_BACKWARD = 2
 """The penalty's two further backward passes, in gradients: one in the outputs, and one through it."""
@@ -58,6 +58,7 @@ class TracePenalty(Method):
                 "do; give the module itself"
             )
         check_not_negative("strength", strength)
+        check_at_least("seed", seed, 0)
         self.seed = seed
         self.strength = strength
         self.steps = 0

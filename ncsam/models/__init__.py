@@ -24,6 +24,7 @@ from ncsam.models.transformer import transformer
 from ncsam.models.vgg import vgg19_bn
 from ncsam.models.wide_resnet import wide_resnet
 from ncsam.options import Registry
+from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import borrowed_generators
 
 __all__ = ["MODELS", "MODEL_REGISTRY", "build_model", "model_options"]
@@ -77,6 +78,7 @@ def model_options(name: str) -> dict[str, Any]:
     return {key: option.default for key, option in MODEL_REGISTRY.options(name).items()}
 
 
+@with_plain_numbers
 def build_model(
     name: str,
     input_shape: Sequence[int],

@@ -8,8 +8,27 @@ import pandas as pd
 import pytest
 
 from analysis import claims
-from analysis.claims import CLAIMS, SAM, SGD, Claim, Difference, judge, read_claims, register, write_json
+from analysis.claims import (
+    CLAIMS,
+    NCSAM,
+    QUANTITIES,
+    SAM,
+    SGD,
+    Association,
+    Best,
+    Claim,
+    Difference,
+    Level,
+    Trend,
+    judge,
+    read_claims,
+    register,
+    write_json,
+)
 from analysis.claims import effect as verdicts
+from analysis.claims.label_mean import RedrawnLessMean
+from analysis.claims.redraw import Redrawn
+from analysis.claims.width import Widening
 from tests.analysis.synthetic_study import LOSSES, METHODS, judged, table, verdict
 
 PAPERS = [
@@ -128,6 +147,57 @@ def test_a_flip_ratio_without_effect_supports_no_best_one():
     found = [verdict(table(seed=seed, quality=same, noise=0.01, seeds=12), "A1") for seed in range(10)]
     # Friedman's test errs in one of twenty
     assert found.count(verdicts.SUPPORTED_HERE) <= 1
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({0.2: 0.70, 0.3: 0.75, 0.4: 0.75, 0.5: 0.75}, 0.4),
+        ({0.2: 0.75, 0.3: 0.70, 0.4: 0.70, 0.5: 0.75}, 0.35),
+        ({0.2: 0.70, 0.3: 0.71, 0.4: 0.72, 0.5: 0.75}, 0.5),
+    ],
+)
+def test_values_that_are_equally_good_count_as_their_mean(accuracies, expected):
+    runs = table()
+    flips = runs["hyperparameters"].map(lambda text: json.loads(text).get("flip_ratio"))
+    runs["test_accuracy"] = flips.map(accuracies)
+    found = Best("flip_ratio", "test_accuracy", NCSAM, 0.6, -1).effect(runs)
+    assert found.estimate == pytest.approx(expected - 0.6)
+
+
+@pytest.mark.parametrize(
+    "define",
+    [
+        lambda: Difference("test_loss", SAM, SGD, 0),
+        lambda: Level("test_loss", SGD, 0),
+        lambda: Level("test_loss", SGD, 1, non_inferior=True),
+        lambda: Trend("test_loss", SGD, 0),
+        lambda: Trend("test_accuracy", SGD, 0, against="rho"),
+        lambda: Best("rho", "test_accuracy", SAM, 0.4, 0),
+        lambda: Association("sharpness_observed", "test_accuracy", 0),
+        lambda: Redrawn("test_loss", SGD, 0),
+        lambda: RedrawnLessMean("test_loss", 0),
+        lambda: Widening("test_loss", SAM, SGD, 0),
+    ],
+)
+def test_a_prediction_of_no_difference_without_margin_is_refused_when_it_is_made(define):
+    with pytest.raises(ValueError, match=r"^margin: a prediction of no difference, .* needs one; "):
+        define()
+
+
+def predictions_of(claim):
+    return (*claim.predictions, *claim.controls)
+
+
+def test_no_claim_predicts_the_sign_of_what_is_never_negative():
+    levels = [p for claim in CLAIMS.values() for p in predictions_of(claim) if isinstance(p, Level)]
+    assert levels
+    assert not [p.quantity for p in levels if QUANTITIES[p.quantity].never_negative and p.sign == 1]
+
+
+def test_the_sign_of_what_is_never_negative_is_vacuous():
+    assert Level("late_decay", SGD, 1).effect(table()).verdict == verdicts.VACUOUS
+    assert Level("late_decay", SGD, 0).effect(table()).verdict != verdicts.VACUOUS
 
 
 def test_too_few_runs_for_a_verdict_say_how_many_it_takes():

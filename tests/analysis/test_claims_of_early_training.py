@@ -44,6 +44,22 @@ def test_noise_that_sam_learns_less_of_early_is_found(claim, planted, expected):
 
 
 @pytest.mark.parametrize(
+    ("lost", "expected"), [(0.2, SUPPORTED_HERE), (0.0, INCONCLUSIVE), (-0.2, CONTRADICTED_HERE)]
+)
+def test_recovered_labels_that_only_fluctuate_are_not_lost(lost, expected):
+    runs = table(seeds=5)
+    # shares of 500 labels over 40 epochs, which fall or rise after the first tenth
+    levels = 0.7 - lost * (np.arange(40) >= 4)
+    epochs = np.random.default_rng(0).binomial(500, levels, size=(len(runs), 40)) / 500
+    columns = {
+        "recovered": epochs[:, -1],
+        "best_recovered": epochs.max(1),
+        "early_recovered": epochs[:, :4].mean(1),
+    }
+    assert judged("E2", runs.assign(**columns))[0] == expected
+
+
+@pytest.mark.parametrize(
     ("slope", "expected"), [(2.0, SUPPORTED_HERE), (0.0, EQUIVALENT_HERE), (-2.0, CONTRADICTED_HERE)]
 )
 def test_a_tail_index_that_grows_with_the_noise_is_found(slope, expected):

@@ -189,6 +189,13 @@ def test_a_misspelt_command_or_option_is_answered_with_the_nearest(arguments, me
     assert f"did you mean '{meant}'?" in capsys.readouterr().err
 
 
+def test_an_option_of_another_command_is_no_suggestion(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["report", "x", "--nosuch"])
+    error = capsys.readouterr().err
+    assert "ncsam report: error: unrecognized arguments: --nosuch\n" in error
+
+
 def test_a_dry_run_tells_the_runs_and_does_none(study_file, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["study", str(study_file), "--out", str(out), "--engine", "serial"]

@@ -64,6 +64,15 @@ def test_a_file_too_short_for_the_training_set_is_named(whole, tmp_path):
         labels(whole, "human", 0.9, tmp_path, file="few.npy")
 
 
+def test_similar_classes_are_those_of_the_data_set(whole):
+    as_cifar = replace(whole, name="cifar10")
+    named = labels(as_cifar, "asymmetric", 0.4, classes_of="cifar10")
+    assert torch.equal(labels(as_cifar, "asymmetric", 0.4).observed, named.observed)
+    with pytest.raises(ValueError, match="^classes_of: .*'mnist'"):
+        labels(whole, "asymmetric", 0.4)
+    assert not torch.equal(labels(whole, "asymmetric", 0.4, classes_of="mnist").observed, named.observed)
+
+
 def test_posteriors_come_from_a_file_and_inputs_from_the_data_set(whole, tmp_path):
     posterior = torch.rand(len(whole.train), 10, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "posterior.npy", (posterior / posterior.sum(1, keepdim=True)).numpy())

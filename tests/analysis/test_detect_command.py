@@ -217,7 +217,9 @@ def test_holes_in_a_table_are_named_and_not_taken_for_a_large_learning_rate(tabl
     arguments = ["detect", str(table.with_name("holes.npz")), "--out", str(tmp_path / "table.csv")]
     assert cli.main(arguments) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "data: x_train: 1 values are not finite; fill them in, or leave the samples out" in said
+    assert (
+        "data: x_train: sample 0 holds nan (1 values of all are not finite); fill them in, or leave" in said
+    )
 
 
 def test_an_order_by_a_network_that_learned_nothing_is_not_given_without_a_warning(table, tmp_path, capsys):

@@ -27,6 +27,7 @@ def test_early_is_the_first_tenth_of_the_epochs_rounded_up():
     found = early_columns(history(epochs / 20, epochs / 100, epochs / 50, wrong=0.4), 0.4)
     assert found["early_memorized"] == pytest.approx(0.005)
     assert found["early_fitted"] == pytest.approx(0.025)
+    assert found["early_recovered"] == pytest.approx(0.01)
     assert found["early_train_loss"] == pytest.approx(1.95)
 
 

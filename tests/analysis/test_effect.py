@@ -1,11 +1,12 @@
 """How findings become verdicts."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from analysis.claims.coverage import Coverage
+from analysis.claims.coverage import DIVERGED, NO_VALUE, NOT_CONVERGED, Coverage
 from analysis.claims.effect import (
     CONTRADICTED,
     CONTRADICTED_HERE,
@@ -22,7 +23,7 @@ from analysis.claims.effect import (
     corrected,
 )
 from analysis.claims.wording import conclusion
-from analysis.statistics import failing_share, paired_effect, trend
+from analysis.statistics import POWER, failing_share, paired_effect, trend, units_for_equivalence
 
 
 def effect_of(means, predicted=1, margin=np.nan, null=(0.0, 0.0), noise=0.1, seeds=4, **fields):
@@ -124,6 +125,18 @@ def test_losses_forbid_a_verdict_and_the_rest_is_said():
     assert "the 5 left would say: supported in these cells" in conclusion(effect)
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [(DIVERGED, False), (NOT_CONVERGED, True), (NO_VALUE, False)],
+)
+def test_the_cause_of_a_loss_is_named(reason, remedy):
+    finding = paired_effect(["a"] * 7, [1.0, 1.1, 0.9, 1.0, 1.2, 1.0, np.nan])
+    effect = Effect("x", 1, "", finding=finding, coverage=Coverage(runs=7, reasons=(reason,)))
+    said = conclusion(effect)
+    assert f"1 pairs lost ({reason}); the 6 left would say: supported in these cells." in said
+    assert ("ncsam measure" in said) == remedy
+
+
 def test_runs_that_did_not_converge_are_counted():
     effect = effect_of([1.0] * MANY, coverage=Coverage(runs=32, not_converged=3))
     assert "3 of 32 runs not converged" in conclusion(effect)
@@ -145,6 +158,54 @@ def test_an_open_answer_says_what_it_would_take():
     said = conclusion(effect_of([0.0] * FEW, noise=3.0, margin=0.5))
     assert "would have been found four times in five with these 12 pairs" in said
     assert "To find one as large as the margin (0.5)" in said
+
+
+@pytest.mark.parametrize("mean", [0.0, -0.00252, 1 / 3])
+@pytest.mark.parametrize(("seeds", "cannot"), [(2, True), (12, False)])
+def test_units_without_spread_plan_no_size(mean, seeds, cannot):
+    """Their standard error is zero or rounding, by which any size would be found at once."""
+    said = conclusion(effect_of([mean], noise=0.0, seeds=seeds, null=(-1.0, 1.0)))
+    assert "The pairs have no spread, from which a size could be planned." in said
+    assert ("2 pairs cannot decide" in said) == cannot
+    assert "would have been found" not in said
+    assert "takes about" not in said
+
+
+def no_difference(values, margin=0.01):
+    finding = paired_effect(["x"] * len(values), values, null=(-margin, margin), margin=margin)
+    return Effect("x", 0, "share", finding=finding, margin=margin, null=(-margin, margin))
+
+
+def with_spread(count, deviation, mean):
+    """Values with exactly this mean and standard deviation."""
+    values = np.random.default_rng(0).normal(size=count)
+    return mean + deviation * (values - values.mean()) / values.std(ddof=1)
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.03, 0.05])
+def test_so_many_units_as_are_said_to_show_no_difference_do_so_four_times_in_five(deviation):
+    open_ = no_difference(with_spread(12, deviation, 0.008))
+    (needed,) = re.findall(
+        r"none beyond the margin \(0\.01 share\), if there is none, takes about (\d+) pairs",
+        conclusion(open_),
+    )
+    drawn = np.random.default_rng(1).normal(0, deviation, (1000, int(needed)))
+    shown = np.mean([no_difference(values).verdict == SUPPORTED_HERE for values in drawn])
+    # three standard deviations of a share of 1,000 studies
+    assert shown == pytest.approx(POWER, abs=0.04)
+
+
+def test_the_size_of_a_study_that_is_to_show_no_difference_allows_for_the_other_equivalences():
+    open_ = no_difference(with_spread(12, 0.05, 0.008))
+    alone, one_of_two = (units_for_equivalence(open_.test, 0.01, 0.05 / tests) for tests in (1, 2))
+    said = conclusion(corrected([open_, open_])[0])
+    assert f"takes about {one_of_two:.0f} pairs" in said
+    assert alone < one_of_two
+
+
+def test_what_is_to_be_not_lower_by_a_margin_is_planned_for_a_true_value_of_zero():
+    effect = effect_of([0.0] * 3, null=(-0.5, -0.5), margin=0.5, noise=2.0)
+    assert "To show that it is not 0.5 on the other side, if it is zero, takes about" in conclusion(effect)
 
 
 @pytest.mark.parametrize(

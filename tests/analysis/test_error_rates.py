@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from bench import verdicts
+from bench import families, verdicts
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -113,6 +113,17 @@ def test_planted_reversals_are_mixed(prediction, truth, cells):
     row = tallied(prediction, truth, cells, 8, 0.0, 60)
     assert row["mixed"] > 0.9
     assert row["supported"] == 0
+
+
+def test_a_family_has_wrong_verdicts_of_each_kind_in_at_most_one_of_twenty_studies():
+    found = families.tally(400, seed=1)
+    assert max(found["wrong_effects"], found["wrong_reversals"]) <= at_most(400)
+
+
+def test_the_documented_rate_of_a_family_is_that_of_the_table():
+    (row,) = pd.read_csv(families.TABLE).to_dict("records")
+    assert max(row["wrong_effects"], row["wrong_reversals"]) <= at_most(row["studies"])
+    assert f"{row['any_wrong']:.0%} have a wrong verdict" in (DOCS / "claims.md").read_text(encoding="utf-8")
 
 
 def test_the_documented_rates_are_those_of_the_table():

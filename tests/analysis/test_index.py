@@ -109,6 +109,13 @@ def test_a_suspect_index_is_made_anew_from_the_run_files(out, undisturbed, damag
     assert store.fingerprint(out) == store.fingerprint(undisturbed)
 
 
+def test_equal_settings_with_other_results_have_another_fingerprint(out, undisturbed):
+    with store.run_file_changed(out / FIRST) as file:
+        file["history/train_loss"][-1] += 0.1
+    DAMAGES["a bit"](out / "study.h5")
+    assert store.fingerprint(out) != store.fingerprint(undisturbed)
+
+
 def test_an_index_is_made_anew_without_runs_that_are_broken_or_of_other_settings(out):
     DAMAGES["a bit"](out / "study.h5")
     flip(out / FIRST, 5000)

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 import landscape
 from analysis import cli
+from analysis.cli.drawn_samples import drawn_samples
 from landscape import Objective, top_eigenvalues
 
 MODELS = """
@@ -30,6 +32,15 @@ def data():
 
 def batches():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=16)
+
+
+def odd():
+    inputs, targets = data()
+    return inputs, targets[1:]
+
+
+def triples():
+    return [(*data(), 3)]
 
 
 def regression():
@@ -103,10 +114,54 @@ def test_a_file_names_the_model_and_another_loss_is_taken(folder, capsys):
     assert landscape.load("squares.h5", "plane").loss_unit == ""
 
 
-def test_samples_bound_what_is_measured(folder, capsys):
-    for source in ("own_models:data", "own_models:batches", "data.npz"):
-        assert measure("plain.pt", "--model", "own_models:build", "--data", source, "--samples", "20") == 0
-        assert "20 samples" in capsys.readouterr().out
+SOURCES = ("own_models:data", "own_models:batches", "data.npz")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_of_more_data_random_samples_are_measured_which_the_file_names(source, folder, capsys):
+    arguments = ("--model", "own_models:build", "--data", source, "--samples", "20", "--seed", "3")
+    assert measure("plain.pt", *arguments) == 0
+    assert "20 of 40 samples, drawn at random with seed 3" in capsys.readouterr().out
+    with h5py.File("plain.pt.landscape.h5") as file:
+        drawn = {name: file["measured_samples"][name][()] for name in ("positions", "total", "seed")}
+    assert (drawn["total"], drawn["seed"], len(set(drawn["positions"]))) == (40, 3, 20)
+    assert drawn["positions"].max() >= 20, "the first samples are no random ones"
+    measured = model()
+    measured.load_state_dict(torch.load(folder / "plain.pt"))
+    inputs, targets = data()
+    part = inputs[drawn["positions"]], targets[drawn["positions"]]
+    expected = top_eigenvalues(Objective(measured, nn.CrossEntropyLoss(), part), 3, seed=0)
+    stored = landscape.load("plain.pt.landscape.h5", "top_eigenvalues")
+    assert stored.values == pytest.approx(expected.values, rel=1e-3)
+
+
+def test_a_seed_draws_the_same_samples_from_data_in_any_form(folder):
+    drawn = [drawn_samples(source, None, 20, 1).positions.tolist() for source in SOURCES]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert drawn[0] != drawn_samples(SOURCES[0], None, 20, 2).positions.tolist()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_sample_is_drawn_equally_often(source, folder):
+    draws = 1000
+    positions = [drawn_samples(source, None, 10, seed).positions for seed in range(draws)]
+    counts = torch.cat(positions).bincount(minlength=40)
+    # a count is binomial, so that 40 counts stay within five standard deviations but for 1 time in 40,000
+    assert ((counts - draws / 4).abs() < 5 * (draws * 3 / 16) ** 0.5).all()
+
+
+def test_all_samples_are_measured_where_there_are_no_more(folder, capsys):
+    assert measure("plain.pt", "--model", "own_models:build", "--data", "own_models:batches") == 0
+    assert "parameters, 40 samples\n" in capsys.readouterr().out
+
+
+def test_data_that_never_end_are_refused(folder):
+    (folder / "endless.py").write_text(
+        "import itertools, torch\n"
+        "def data():\n    return itertools.repeat((torch.ones(1, 3), torch.zeros(1, dtype=torch.int64)))\n"
+    )
+    with pytest.raises(ValueError, match=r"never to end; .*islice"):
+        drawn_samples("endless.py:data", None, 20, 0)
 
 
 GOOD = ("--model", "own_models:build", "--data", "own_models:data")
@@ -126,16 +181,26 @@ GOOD = ("--model", "own_models:build", "--data", "own_models:data")
         ("plain.pt", GOOD[:2], "--data: name a data set"),
         ("plain.pt", GOOD[2:], "needs --model"),
         ("plain.pt", (*GOOD, "--samples", "0"), "--samples: must be at least 1"),
+        ("plain.pt", (*GOOD, "--seed", "-1"), "--seed: must be from 0"),
+        ("plain.pt", (*GOOD[:2], "--data", "own_models:odd"), "--data: 39 targets for 40 inputs"),
+        (
+            "plain.pt",
+            (*GOOD[:2], "--data", "own_models:triples"),
+            "--data: batch 0 must be (inputs, targets)",
+        ),
         ("other.pt", GOOD, "is of another model than --model builds"),
         ("list.pt", GOOD, "holds no state_dict"),
+        ("whole.pt", GOOD, "save the weights: torch.save(model.state_dict(), ...)"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(checkpoint, arguments, says, folder, capsys):
     torch.save({"weight": torch.ones(2)}, "other.pt")
     torch.save([1, 2], "list.pt")
+    torch.save(model(), "whole.pt")
     assert measure(checkpoint, *arguments) == 2
     error = capsys.readouterr().err
     assert says in error
+    assert "[1m" not in error
     assert error.count("\n") == 1
 
 

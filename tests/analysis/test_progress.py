@@ -95,6 +95,7 @@ def test_without_a_terminal_there_are_plain_lines():
             shown.finish(job, 60.0, None)
     lines = printed.getvalue().splitlines()
     assert lines[0] == "0 of 20 runs are there"
-    assert lines[1] == "5 of 20 runs done; time left: 15 min"
+    assert lines[1].startswith("1 of 20 runs done; time left: ")
+    assert lines[2] == "5 of 20 runs done; time left: 15 min"
     assert lines[-1] == "20 of 20 runs done"
-    assert len(lines) == 5
+    assert len(lines) == 6

@@ -1,5 +1,8 @@
 """What would fail, or be nothing, after a training is refused before any run."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from analysis.plan import StudyError, read_study
@@ -11,11 +14,29 @@ PARAMETERS = 64 * 4 + 4 + 4 * 10 + 10
 """Of the tiny study's network."""
 
 
-def checked(folder, text):
+def digits():
+    return load_dataset("digits", train_samples=200, test_samples=100)
+
+
+def checked(folder, text, data=None):
     path = folder / "study.toml"
     path.write_text(text)
     study = read_study(path)
-    check_against_data(study, load_dataset("digits", train_samples=200, test_samples=100), None)
+    check_against_data(study, data or digits(), None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_data_that_are_not_finite_by_the_number_of_the_sample_in_its_file(tmp_path, value):
+    data = digits()
+    for part in ("train", "test"):
+        pixels = getattr(data, part).pixels.float()
+        pixels[(3, *(0 for _ in data.input_shape))] = value
+        holed = replace(data, **{part: replace(getattr(data, part), pixels=pixels)})
+        number = data.train_indices[3] if part == "train" else 3
+        with pytest.raises(
+            StudyError, match=rf"^dataset: x_{part}: sample {number} holds {value} \(1 values"
+        ):
+            checked(tmp_path, TINY, holed)
 
 
 @pytest.mark.parametrize("count", [PARAMETERS, PARAMETERS + 1])

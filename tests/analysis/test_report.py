@@ -1,5 +1,6 @@
 """The report of the small study, and the commands that print claims."""
 
+import dataclasses
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from analysis import cli, store
 from analysis.claims import CLAIMS, claim, judge
 from analysis.cli import commands
 from analysis.plan import final_runs, read_study
+from analysis.report import pictures
 from bench.findings import verdicts
 from tests.analysis.test_claims import OWN
 
@@ -62,6 +64,20 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     lines = (root / "claims.md").read_text().splitlines()
     assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_pictures_of_one_place_read_no_results_of_others(finished):
+    table = store.read_table(finished[1])
+    results = pictures.results_shown(finished[1])
+
+    def elsewhere(stored):
+        """The same result of a later seed, in a file that cannot be read because it is not there."""
+        later = stored.identity._replace(seed=stored.identity.seed + 1)
+        return dataclasses.replace(stored, identity=later, path=stored.path / "missing")
+
+    more = {name: [*found, *map(elsewhere, found)] for name, found in results.items()}
+    assert any(results.values())
+    assert pictures.landscapes(more, table) == pictures.landscapes(results, table)
 
 
 def test_the_runs_can_be_had_as_parquet_with_their_types(finished, tmp_path, monkeypatch, capsys):

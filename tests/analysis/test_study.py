@@ -109,7 +109,10 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("epochs = 2", "epoch = 2", "training.epoch"),
+        ("epochs = 2", "epoch = 2", "training.epoch: unknown key; did you mean 'epochs'?"),
+        ("rates = [0.0, 0.4]", "rate = 0.4", "noise.rates: is missing; did you mean it by 'rate'?"),
+        ("rates = [0.0, 0.4]", 'kind = "asym"\nrates = [0.1]', "did you mean 'asymmetric'?"),
+        ('name = "sam"', 'name = "SAM"', "did you mean 'sam'?"),
         (
             "epochs = 2",
             "epochs = 2\nlearning_rte = 0.1",

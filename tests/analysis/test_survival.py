@@ -17,6 +17,7 @@ import analysis.engine.whole_study
 import analysis.run.one_run
 from analysis import store
 from analysis.engine import Resources, open_engine, run_jobs, selection
+from analysis.engine.measured_again import measure_study
 from analysis.plan import Choice, final_runs, read_study, selection_runs
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute, fingerprint_of_training
@@ -230,7 +231,7 @@ def test_a_diverged_trial_has_no_score_whatever_its_accuracy(tmp_path):
     run = final_runs(study)[0]
     trials = selection_runs(study, run)
     rows = [{"diverged": True, "test_accuracy": 0.9}, {"diverged": False, "test_accuracy": 0.1}]
-    records = {t.path: store.Record("", {}, "", row, 150) for t, row in zip(trials, rows, strict=True)}
+    records = {t.path: store.Record("", "", row, 150) for t, row in zip(trials, rows, strict=True)}
     choice = selection.choose(study, run, records)
     assert choice.hyperparameters == {"rho": 5.0}
     assert np.isnan(choice.scores[0])
@@ -250,21 +251,41 @@ def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_pa
     assert len(list((tmp_path / "out").rglob("seed*.h5"))) == 2
 
 
-def test_other_data_than_the_finished_runs_had_are_refused(tmp_path):
+OF_A_FILE = TINY.replace('"digits"', '"npz"')
+
+
+@pytest.fixture
+def of_a_file(tmp_path):
+    """The folder of a finished study whose data are in `data.npz`."""
     generator = np.random.default_rng(0)
     arrays = {f"x_{part}": generator.normal(size=(200, 5)).astype("f4") for part in ("train", "test")}
     arrays |= {f"y_{part}": np.arange(200) % 3 for part in ("train", "test")}
-    text = TINY.replace('"digits"', '"npz"')
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        np.savez(tmp_path / name / "data.npz", **arrays)
-        arrays["x_train"] = arrays["x_train"] + 1
-    out = tmp_path / "out"
-    assert not run_tiny(tmp_path, out, text, data_dir=tmp_path / "first")[0].failed
-    more = text.replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
-    with pytest.raises(store.StoreError, match=r"seed0\.h5 was trained on other data than there are now"):
-        run_tiny(tmp_path, out, more, data_dir=tmp_path / "second")
-    assert not run_tiny(tmp_path, out, more, data_dir=tmp_path / "first")[0].failed
+    np.savez(tmp_path / "data.npz", **arrays)
+    assert not run_tiny(tmp_path, tmp_path / "out", OF_A_FILE, data_dir=tmp_path)[0].failed
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("seeds", ["[0, 1]", "[0, 1, 2]"])
+def test_other_data_than_the_finished_runs_had_are_refused_whether_or_not_runs_are_left(seeds, of_a_file):
+    folder = of_a_file.parent
+    again = OF_A_FILE.replace("seeds = [0, 1]", f"seeds = {seeds}")
+    (other := folder / "other").mkdir()
+    arrays = dict(np.load(folder / "data.npz"))
+    arrays["x_train"][0] = 0
+    np.savez(other / "data.npz", **arrays)
+    says = r"seed0\.h5 was trained on other data than there are now; .* give back the files"
+    with pytest.raises(store.StoreError, match=says):
+        run_tiny(folder, of_a_file, again, data_dir=other)
+    with pytest.raises(store.StoreError, match=says):
+        measure_study(of_a_file, resources=Resources("serial", 1, data_dir=other))
+    assert not run_tiny(folder, of_a_file, again, data_dir=folder)[0].failed
+
+
+def test_a_finished_study_is_shown_without_its_data_and_says_that_they_are_not_checked(of_a_file):
+    (nowhere := of_a_file.parent / "nowhere").mkdir()
+    outcome, printed = run_tiny(of_a_file.parent, of_a_file, OF_A_FILE, data_dir=nowhere)
+    assert len(outcome.table) == 2
+    assert "data.npz is missing; so it is not checked" in printed
 
 
 def test_a_worker_that_dies_while_idle_is_replaced():

@@ -200,7 +200,7 @@ def test_a_checkpoint_with_code_in_it_is_not_executed(tmp_path):
     marker = tmp_path / "executed"
     torch.save({"fingerprint": Touch(marker)}, tmp_path / "hostile.ckpt")
     with pytest.raises(CheckpointError):
-        load_checkpoint(tmp_path / "hostile.ckpt", "", *hollow_training())
+        load_checkpoint(tmp_path / "hostile.ckpt", "", {}, *hollow_training())
     assert not marker.exists()
     torch.load(tmp_path / "hostile.ckpt", weights_only=False)
     assert marker.exists(), "the file was not hostile"

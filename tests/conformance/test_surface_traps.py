@@ -39,8 +39,9 @@ def test_coordinates_are_the_true_multiples_on_both_axes(steps, extent, adaptive
     for axis, end, count in zip((plane.alpha, plane.beta), extent, steps, strict=True):
         np.testing.assert_allclose(axis, np.linspace(-end, end, count), rtol=1e-14)
     truth = (plane.alpha[:, None] - 0.2) ** 2 + 3 * (plane.beta[None] + 0.1) ** 2 + 0.5
-    # a quadratic is not quite what cubic splines reproduce between evaluated points
-    np.testing.assert_allclose(plane.loss, truth, rtol=0.01 if adaptive else 1e-14)
+    # between evaluated points the error is allowed to be 1% of the range, and 5% of the loss
+    np.testing.assert_allclose(plane.loss, truth, rtol=0.05 if adaptive else 1e-14)
+    assert np.abs(plane.loss - truth).max() <= 0.01 * np.ptp(truth)
     assert plane.center_loss == pytest.approx(0.57)
     if all(count % 2 for count in steps):
         middle = tuple(count // 2 for count in steps)

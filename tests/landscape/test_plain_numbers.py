@@ -25,6 +25,7 @@ def given(count: "int", size: "float | None" = 1.0, words: "str" = ""):
         ((3.0, 2), (3, 2)),
         ((1e9, None), (1_000_000_000, None)),
         ((-1, float("inf")), (-1, float("inf"))),
+        ((10**400, 10**400), (10**400, 10**400)),
     ],
 )
 def test_numbers_become_those_of_python(arguments, expected):

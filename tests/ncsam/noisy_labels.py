@@ -20,6 +20,7 @@ def probabilities(n=1000, classes=10):
 def corrupt(kind, clean=targets, rate=0.4, seed=0, classes=10, **changed):
     """Labels with noise of any kind, with the options that the kind needs."""
     options = {
+        "asymmetric": {"classes_of": "cifar10"},
         "matrix": {"transition": "cifar10n-worst"},
         "part-dependent": {"inputs": pixels(len(clean))},
         "pmd": {"posterior": probabilities(len(clean), classes)},

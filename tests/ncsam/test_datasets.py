@@ -225,3 +225,14 @@ def test_floating_samples_are_standardized_by_column_or_channel_of_the_training_
         np.testing.assert_allclose(inputs, (own - mean) / deviation, rtol=1e-3, atol=1e-4)
     # what is normalized already stays
     assert standardized(found) is found
+
+
+def test_the_classes_of_an_own_data_set_are_those_of_all_its_labels_and_none_is_missing():
+    pixels, labels = torch.zeros(3, 2), torch.tensor([0, 1, 0])
+    assert make_dataset("own", (pixels, labels), (pixels, torch.tensor([0, 1, 2]))).num_classes == 3
+    with pytest.raises(
+        ValueError, match=r"dataset 'own': 'test' has the label 9 at sample 2.*num_classes=10"
+    ):
+        make_dataset("own", (pixels, labels), (pixels, torch.tensor([0, 1, 9])))
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, and 'test' has 9"):
+        make_dataset("own", (pixels, labels), (pixels, torch.tensor([0, 1, 9])), num_classes=2)

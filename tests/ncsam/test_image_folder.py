@@ -69,11 +69,19 @@ def test_jpegs_are_read(folder):
 
 
 def test_true_labels_are_the_targets_where_the_table_has_them(folder):
-    write_table(folder / "train.csv", ["images/a.png,4,0", "images/b.png,2,2"], "path,label,clean")
+    write_table(folder / "train.csv", ["images/a.png,3,0", "images/b.png,2,2"], "path,label,clean")
     dataset = load_dataset("images", folder)
     assert dataset.train.targets.tolist() == [0, 2]
-    assert dataset.observed.tolist() == [4, 2]
-    assert dataset.num_classes == 5
+    assert dataset.observed.tolist() == [3, 2]
+    assert dataset.num_classes == 4
+
+
+def test_a_class_that_no_image_has_is_refused_with_the_table(folder):
+    write_table(folder / "train.csv", ["images/a.png,0", "images/b.png,255"])
+    with pytest.raises(
+        ValueError, match=r"'label of train\.csv' has the label 255 at sample 1, .* of class 2, 3"
+    ):
+        load_dataset("images", folder, image_size=4)
 
 
 @pytest.mark.parametrize(

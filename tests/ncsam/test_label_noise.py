@@ -64,6 +64,16 @@ def test_asymmetric_noise_is_cifar_10s_published_map():
     assert labels.transition[1, 1] == 1
 
 
+def test_asymmetric_noise_on_digits_is_mnists_published_map():
+    labels = corrupt("asymmetric", rate=0.4, classes_of="mnist")
+    mistakes = set(
+        zip(labels.clean[labels.is_wrong].tolist(), labels.observed[labels.is_wrong].tolist(), strict=True)
+    )
+    assert mistakes == {(2, 7), (3, 8), (5, 6), (6, 5), (7, 1)}
+    # five classes of ten have a similar one, and the rate counts within them
+    assert labels.realised_rate == 0.2
+
+
 SUPERCLASSES = """
 beaver dolphin otter seal whale; aquarium_fish flatfish ray shark trout; orchid poppy rose sunflower tulip;
 bottle bowl can cup plate; apple mushroom orange pear sweet_pepper; clock keyboard lamp telephone television;
@@ -129,6 +139,30 @@ def test_a_matrix_is_scaled_to_the_rate_that_is_asked_for():
     torch.testing.assert_close(labels.transition[off_diagonal], 1.5 * matrix[off_diagonal])
     with pytest.raises(ValueError, match=r"^rate: .* at most 0\.444"):
         corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.5, seed=0)
+
+
+def test_a_scaling_that_makes_a_wrong_label_the_likeliest_is_told():
+    """A rate that few classes must bear: two of ten are mistaken, and all their labels become wrong."""
+    matrix = torch.eye(10, dtype=torch.float64)
+    matrix[0, 0] = matrix[1, 1] = 0.6
+    matrix[0, 1] = matrix[1, 0] = 0.4
+    clean = torch.arange(1000) % 10
+    with pytest.warns(UserWarning, match=r"^rate: .*class 0 as 1 .* 0\.95 .*Classes \[0, 1\].*rate=None"):
+        labels = corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.19, seed=0)
+    assert labels.transition[0, 1] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("rate", "right"),
+    [(None, 0.3), (0.09, 0.6), (0.19, 0.3)],
+    ids=["not scaled", "right stays likeliest", "wrong before"],
+)
+def test_other_scalings_pass_in_silence(rate, right, recwarn):
+    matrix = torch.eye(10, dtype=torch.float64)
+    matrix[0, 0] = matrix[1, 1] = right
+    matrix[0, 1] = matrix[1, 0] = 1 - right
+    corrupt_labels(torch.arange(1000) % 10, kind="matrix", transition=matrix, rate=rate, seed=0)
+    assert not recwarn.list
 
 
 def test_the_matrix_of_cifar_10ns_worst_labels_is_that_of_the_published_file(pytestconfig):
@@ -202,6 +236,7 @@ def test_seeds_decide_the_draw_and_the_global_state_stays(kind):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.filterwarnings("ignore:rate. scaled")
 @pytest.mark.parametrize("kind", [kind for kind in NOISE_KINDS if kind not in ("superclass", "human")])
 @pytest.mark.parametrize("rate", [0.4, 0.7])
 def test_one_sample_and_empty_classes_are_no_special_case(kind, rate):
@@ -244,8 +279,16 @@ def test_one_sample_and_empty_classes_are_no_special_case(kind, rate):
         ({"kind": "matrix", "transition": torch.eye(10) * 1.1}, "transition: each row"),
         ({"kind": "matrix", "transition": torch.eye(10) * float("nan")}, "transition: must hold"),
         ({"kind": "matrix", "transition": torch.eye(10)}, "rate: .* at most 0,"),
-        ({"kind": "asymmetric", "targets": targets[:9]}, "num_classes: 'asymmetric'"),
-        ({"kind": "superclass"}, "num_classes: 'superclass'"),
+        (
+            {"kind": "asymmetric"},
+            "classes_of: .*'cifar10', 'mnist'.*kind='matrix' with transition=.*kind='pair'",
+        ),
+        ({"kind": "asymmetric", "classes_of": "fashion-mnist"}, "classes_of: .*got 'fashion-mnist'"),
+        (
+            {"kind": "asymmetric", "classes_of": "mnist", "targets": targets[:9]},
+            "num_classes: 'asymmetric' .*'mnist', got 9.*kind='matrix'",
+        ),
+        ({"kind": "superclass"}, "num_classes: 'superclass' .*kind='matrix'"),
         ({"kind": "human"}, "observed: kind 'human' needs it"),
         ({"kind": "human", "observed": targets}, "rate: 'human' labels have their own"),
         ({"kind": "human", "rate": None, "observed": targets[1:]}, "observed: must be int64"),

@@ -229,3 +229,25 @@ def test_held_out_samples_without_targets_and_with_wrong_ones_are_refused_before
         train(Pairs(), Pairs(inputs_only=True))
     with pytest.raises(ValueError, match="^labels: the held_out label of sample 0 is 77"):
         train(Pairs(), Pairs())
+
+
+class WithHole(Pairs):
+    """Pairs of which one has NaN."""
+
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return (inputs * torch.nan if index == 37 else inputs), target
+
+
+@pytest.mark.parametrize(
+    "data", [WithHole(), DataLoader(WithHole(), batch_size=16)], ids=["dataset", "loader"]
+)
+def test_a_sample_that_is_not_finite_is_refused_by_its_number_when_it_is_read(data):
+    with pytest.raises(ValueError, match="^data: sample 37 holds nan"):
+        train(data)
+
+
+def test_an_infinite_mask_beside_the_inputs_is_no_fault():
+    items = [({"inputs": torch.ones(2), "mask": torch.tensor([0.0, -torch.inf])}, 0)] * 3
+    (batch,) = Loaded(items).batches([torch.arange(3)], seed=None)
+    assert batch["mask"].isinf().any()

@@ -94,3 +94,33 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
         load_dataset("npz", tmp_path)
     with pytest.raises(FileNotFoundError, match="--data-dir"):
         load_dataset("npz")
+
+
+@pytest.mark.parametrize("part", ["y_train", "y_test", "observed"])
+def test_a_label_far_outside_is_refused_with_its_sample_and_the_missing_classes(tmp_path, part):
+    labels = arrays(observed=np.array([0, 1, 2, 0, 1]))[part].copy()
+    labels[1] = 255
+    path = write(tmp_path / "set.npz", **{part: labels})
+    says = rf"set\.npz: '{part}' has the label 255 at sample 1, and no label is of class 3, 4, 5, \.\.\."
+    with pytest.raises(
+        ValueError, match=says + r".*add an array num_classes = 256 to the file.*leave these out"
+    ):
+        load_dataset("npz", path)
+
+
+def test_a_class_without_a_label_is_one_if_the_file_says_the_number_of_classes(tmp_path):
+    assert load_dataset("npz", write(tmp_path / "set.npz", num_classes=np.array(5))).num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (np.array(2), r"labels must lie in 0\.\.1, and 'y_train' has 2 at sample 2"),
+        (np.array([3, 3]), "'num_classes' must be one whole number"),
+        (np.array(3.0), "'num_classes' must be one whole number"),
+        (np.array(0), "'num_classes' must be one whole number"),
+    ],
+)
+def test_a_number_of_classes_that_cannot_be_is_refused(tmp_path, number, says):
+    with pytest.raises(ValueError, match=says):
+        load_dataset("npz", write(tmp_path / "set.npz", num_classes=number))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ncsam import METHODS, hyperparameters
-from ncsam.options import Registry, options_of
+from ncsam.options import Registry, nearest_of, options_of
 
 
 def maker(data, *, share: float, width: int = 3, name: str = "a", on: bool = False, top: float | None = None):
@@ -45,6 +45,24 @@ def test_what_is_wrong_is_named_with_the_remedy(given, says):
 def test_an_unknown_choice_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="^thing: unknown name 'on'; known: one; did you mean 'one'"):
         registry.options("on")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("NCSAM", "ncsam"),
+        ("asym", "asymmetric"),
+        ("SYM", "symmetric"),
+        ("symetric", "symmetric"),
+        ("Symetric", "symmetric"),
+        ("sym", "symmetric"),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_a_word_is_known_by_its_letters_in_any_case_and_by_its_beginning(word, meant):
+    known = ["symmetric-all", "symmetric", "asymmetric", "ncsam", "sam", "xavier"]
+    assert nearest_of(word, known) == meant
 
 
 @pytest.mark.parametrize(

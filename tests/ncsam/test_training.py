@@ -115,6 +115,21 @@ def test_divergence_is_recorded_and_ends_the_training(digits):
     assert math.isnan(history.metrics["test_accuracy"][-1])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_samples_that_are_not_finite_are_refused_by_their_number_and_are_no_divergence(part, value):
+    holed = torch.ones(5, 2)
+    holed[3, 1] = value
+    whole = Split(torch.ones(5, 2), torch.arange(5) % 2)
+    parts = {"train": whole, "held_out": whole, part: Split(holed, whole.targets)}
+    labels = corrupt_labels(whole.targets, rate=0.0, seed=0)
+    method = Plain(nn.Linear(2, 2), loss_fn)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    data, held_out = parts["train"], parts["held_out"]
+    with pytest.raises(ValueError, match=rf"^{part}: sample 3 holds {value} .*leave the samples out"):
+        fit(method, optimizer, data, labels, held_out, epochs=1, batch_size=2, seed=0)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [({"epochs": 0}, "epochs"), ({"alignment_batches": -1}, "alignment_batches")],

@@ -58,7 +58,7 @@ def test_a_warmup_needs_the_progress_and_its_absence_does_not():
 @pytest.mark.parametrize("name", ["sam", "co-teaching"])
 @pytest.mark.parametrize("warmup", [-0.1, 1.5, float("nan")])
 def test_a_warmup_that_is_no_share_is_refused(name, warmup):
-    with pytest.raises(ValueError, match="^warmup: must be a share"):
+    with pytest.raises(ValueError, match="^warmup: must be a (share|number)"):
         WITH_WARMUP[name](network(), warmup)
 
 

@@ -105,7 +105,9 @@ def test_adaptive_sharpness_is_unmoved_by_rescaling_a_relu_network(adaptive, nor
 
 def test_the_highest_of_all_starts_is_kept_with_what_each_has_found():
     found = sharpness(quadratic([4.0, 1.0, -3.0], [0.0, 0.1, 0.2]), rho=0.5, restarts=3)
-    assert 3 <= len(found.starts) == len(found.gaps) <= 6
+    # the gradient, three eigenvectors in both directions, and at most three further starts
+    assert found.directions == 3
+    assert 7 <= len(found.starts) == len(found.gaps) <= 10
     assert found.value == found.starts.max()
 
 
@@ -119,8 +121,8 @@ def test_at_a_minimum_random_starts_find_the_top_eigenvector():
 def test_the_gradients_spent_are_counted():
     objective = quadratic([1.0, 1.0], [1.0, 0.0])
     found = sharpness(objective, rho=0.5, steps=4, restarts=2)
-    # the gradient, the top eigenvector in two directions, and two random starts
-    assert found.gradients == objective.gradients <= 1 + 5 * 4
+    # the gradient, two eigenvectors in both directions, and two further starts
+    assert found.gradients == objective.gradients <= 1 + 7 * 4
 
 
 def test_nan_is_reported():
@@ -227,9 +229,41 @@ def test_the_offset_leads_to_the_rise():
 
 def test_eigenvectors_are_starts():
     objective = quadratic([4.0, 1.0, 0.5], [0.0, 0.0, 0.0])
-    found = sharpness(objective, rho=0.5, restarts=0, start=top_eigenvalues(objective, 2))
-    # the gradient's start, which is the center, and two eigenvectors in both directions
-    np.testing.assert_allclose(found.starts, [0, 1, 1, 0.25, 0.25], atol=1e-6)
+    found = sharpness(objective, rho=0.5, restarts=0, start=top_eigenvalues(objective, 3))
+    # the gradient's start, which is the center, and three eigenvectors in both directions
+    np.testing.assert_allclose(found.starts, [0, 1, 1, 0.25, 0.25, 0.125, 0.125], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_eigenvectors_than_five_are_the_start_of_a_search_for_five(count):
+    objective = quadratic([4.0, 1.0, 0.5, 0.4, 0.3, 0.2], [0.0] * 6)
+    found = sharpness(objective, rho=0.5, restarts=0, start=top_eigenvalues(objective, count))
+    assert found.directions == 5
+    np.testing.assert_allclose(found.starts[1:3], [1, 1], atol=1e-6)
+
+
+def test_a_small_memory_budget_has_room_for_one_direction_and_the_result_says_so():
+    model, inputs, targets = build("relu-mlp")
+    wide, narrow = (
+        Objective(model, nn.CrossEntropyLoss(), (inputs, targets), memory_budget=budget)
+        for budget in (1 << 30, 8 * 12 * sum(weight.numel() for weight in model.parameters()))
+    )
+    assert sharpness(wide, rho=0.3).directions == 5
+    assert sharpness(narrow, rho=0.3).directions == 1
+
+
+def test_the_highest_maximum_may_be_that_of_a_lower_eigenvector():
+    """Along the second eigenvector, the loss grows with the fourth power. The ascent from there must not be missed."""
+    objective = quadratic([4.0, 3.5] + [0.1] * 60, [0.4, 0.0] + [0.0] * 60)
+    smooth = objective.loss_fn
+
+    def steeper(outputs, targets):
+        return smooth(outputs, targets) + 6 * outputs[:, 1].pow(4).mean()
+
+    model, data = objective.independent_model(), (objective.inputs, objective.targets)
+    found = sharpness(Objective(model, steeper, data), rho=1.0)
+    assert found.value == pytest.approx(3.5 + 6, rel=1e-2)
+    assert found.converged
 
 
 @pytest.mark.parametrize(

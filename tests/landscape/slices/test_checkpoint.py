@@ -80,7 +80,7 @@ def test_a_file_that_an_exception_left_is_gone_on_from(adaptive, tmp_path):
     path = tmp_path / "plane.h5"
 
     def stop(done, total):
-        if done > 60:
+        if done > 40:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -257,13 +257,20 @@ def test_a_path_is_projected_on_directions_that_are_not_orthogonal_by_least_squa
     [
         ({"count": 0}, "count"),
         ({"one_dimensional": "skip"}, "one_dimensional"),
-        ({"normalize": "row"}, "norm"),
+        ({"normalize": "row"}, "normalize"),
     ],
 )
 def test_bad_directions_are_named(options, field):
     objective = objective_of("mlp")
-    with pytest.raises(ValueError, match=f"^{field}"):
+    with pytest.raises(ValueError, match=f"^{field}:"):
         landscape.random_directions(objective, **options)
+
+
+@pytest.mark.parametrize("options", [{"per": "row"}, {"one_dimensional": "skip"}])
+def test_bad_normalizations_are_named_as_the_function_names_them(options):
+    objective = objective_of("mlp")
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}: must be one of"):
+        landscape.normalized(landscape.gradient_direction(objective), objective, **options)
 
 
 def test_bad_weights_and_checkpoints_are_named():
