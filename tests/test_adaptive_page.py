@@ -11,8 +11,8 @@ def test_the_page_says_what_the_table_says():
         most = rows.max(numeric_only=True)
         count = f"{most.evaluations:.0f} ({most.evaluations / POINTS:.1%})"
         shown = (
-            f"{network}, {images:,} images | {count} | {most.error:.2%} | {most.estimate:.2%} | {most.relative_error:.2%} | "
-            f"{most.accuracy_error:.1%}, {most.accuracy_estimate:.1%}"
+            f"{network}, {images:,} images | {count} | {most.error:.2%} | {most.estimate:.2%} | "
+            f"{most.relative_error:.2%} | {most.accuracy_error:.1%}, {most.accuracy_estimate:.1%}"
         )
         assert f"| {shown} |" in page
 
