@@ -305,7 +305,8 @@ def _multiplied(operator: Operator, basis: Tensor, last: slice) -> tuple[Tensor,
     """
     product = operator @ basis[:, last]
     is_part = product.untyped_storage().data_ptr() == basis.untyped_storage().data_ptr()
-    product = product.to(basis.dtype, copy=is_part)
+    # columns lie together as in the basis: the passes that follow are then twice as fast as over rows
+    product = product.T.to(basis.dtype, copy=is_part).contiguous().T
     coefficients = _taken_out(product, basis, last, ranks_of(operator))
     directions, coupling = orthonormal(product, ranks_of(operator))
     coefficients, coupling = torch.cat([coefficients, coupling]).cpu().split([last.stop, len(coupling)])
@@ -349,8 +350,12 @@ def _next_block(
     """
     left, sizes, _ = torch.linalg.svd(coupling)
     there = sizes[:width] > negligible
-    if directions.shape[1] == width and bool((sizes > LEAST_RATIO_OF_LENGTHS * sizes[0]).all() & there.all()):
-        return directions
+    if directions.shape[1] == width and bool(there.all()):
+        if bool((sizes > LEAST_RATIO_OF_LENGTHS * sizes[0]).all()):
+            return directions
+        # all are needed as they are, and little of them lies in the basis, or another pass follows
+        orthogonalize(directions, basis, ranks, in_pieces=basis.dtype)
+        return orthonormal(directions, ranks)[0]
     # a column that hardly differs from the others lies largely in the basis; at length 1 that part can be removed
     columns = (directions @ left.to(directions))[:, :width][:, there.to(directions.device)]
     columns = torch.cat([columns, _random(columns, width - columns.shape[1], generator)], 1)

@@ -127,5 +127,8 @@ def _unit_vector(column: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
 def combine(basis: Tensor, combination: Tensor) -> None:
     """Puts combinations (m, j) of the columns of a basis (n, m) in place of the first j of these."""
     combination = combination.to(basis)
+    # a product lies in memory as what it is put into, or each number would be moved by itself
+    columns_lie_together = basis.stride(0) == 1
     for rows in _pieces(basis):
-        rows[:, : combination.shape[1]] = rows @ combination
+        found = (combination.T @ rows.T).T if columns_lie_together else rows @ combination
+        rows[:, : combination.shape[1]] = found
