@@ -1,18 +1,20 @@
-"""How often `sharpness` misses the highest maximum that an exhaustive search knows, on the stored runs of studies.
+"""How often a sharpness misses the highest maximum that an exhaustive search knows, on the stored runs of studies.
 
     python bench/sharpness_starts.py results/quick results/regularizers --seed 0
 
 For each run of the seed, and for the plain, elementwise and filterwise neighborhoods, the exhaustive search makes whole
-ascents from both signs of the gradient and of the 8 top eigenvectors, from the gradients of each class alone, and from
-16 random points. `sharpness` is asked twice: with its five directions, and with a memory budget that has room for one.
-Writes docs/tables/sharpness-starts.csv: for each neighborhood how many searches converged, how many of them missed the
-highest known maximum by more than 3%, by how much at most, and the gradients that they took.
+ascents from both signs of the gradient, of the 8 top eigenvectors, of the gradient of each class's loss, of the
+gradient of each class's mean output, and of 16 random points. Three searches are compared with the highest maximum that
+is known: `sharpness`; `sharpness` with a memory budget of twelve vectors; and the search without starts for classes,
+from five eigenvectors. Writes docs/tables/sharpness-starts.csv: for each neighborhood and search how many searches
+converged, how many of them missed the maximum by more than 3%, by how much at most, and the gradients that they took.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -30,10 +32,12 @@ from landscape.krylov import SymmetricOperator, top_eigenpairs
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import Neighborhood, Slope, ascend
 from landscape.perturbations.relative_scale import scale_of
+from landscape.perturbations.search import search
+from landscape.perturbations.starts import EIGENVECTORS, Starts, starts_of, top_directions
 
 TABLE = Path(__file__).resolve().parents[1] / "docs/tables/sharpness-starts.csv"
 MISSED = 0.03
-EIGENVECTORS = 8
+MANY_EIGENVECTORS = 8
 RANDOM = 16
 
 
@@ -49,7 +53,7 @@ def subjects(root: Path, seed: int) -> Iterator[Subject]:
 
 
 def exhaustive(objective: Objective, neighborhood: Neighborhood, seed: int) -> float:
-    """The largest rise that whole ascents from some fifty starts find."""
+    """The largest rise that whole ascents from some ninety starts find."""
     scale = neighborhood.scale
     center, gradient = objective.value_and_gradient()
     slope = neighborhood.slope(gradient)
@@ -77,19 +81,47 @@ def exhaustive(objective: Objective, neighborhood: Neighborhood, seed: int) -> f
         objective.device,
     )
     generator = torch.Generator().manual_seed(seed)
-    vectors = top_eigenpairs(scaled, EIGENVECTORS, tol=0.1, generator=generator).vectors.to(objective.theta)
+    vectors = top_eigenpairs(scaled, MANY_EIGENVECTORS, tol=0.1, generator=generator).vectors.to(
+        objective.theta
+    )
     starts = [slope, *vectors.T]
     targets = objective.targets
     starts += [
         neighborhood.slope(objective.subset(samples=torch.nonzero(targets == label).flatten()).gradient())
         for label in targets.unique()
     ]
+    starts += [direction() for direction in starts_of(objective, neighborhood, seed=seed).classes]
     starts += [torch.randn(slope.shape, generator=generator, dtype=slope.dtype) for _ in range(RANDOM)]
     return max(climb(sign * start) for start in starts for sign in (1.0, -1.0))
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found: the highest rise, whether it converged, and the gradients spent."""
+
+    value: float
+    converged: bool
+    gradients: int
+
+
+def without_classes(objective: Objective, neighborhood: Neighborhood, *, steps: int, seed: int) -> Found:
+    """The search from five eigenvectors, the gradient and random points."""
+    before = objective.gradients
+    found = search(
+        objective,
+        neighborhood,
+        steps=steps,
+        restarts=4,
+        tol=0.01,
+        seed=seed,
+        starts=Starts([], EIGENVECTORS, has_room=True),
+        eigenvectors=lambda: top_directions(objective, neighborhood.scale, EIGENVECTORS, seed),
+    )
+    return Found(found.highest.rise, found.converged, objective.gradients - before)
+
+
 def searched(subject: Subject) -> Iterator[dict[str, object]]:
-    """One row for each neighborhood and number of directions: what `sharpness` found, and what there is."""
+    """One row for each neighborhood and search: what it found, and what there is."""
     settings, objective = subject.settings, subject.objectives["observed"]
     small = Objective(
         subject.model,
@@ -104,15 +136,18 @@ def searched(subject: Subject) -> Iterator[dict[str, object]]:
     ):
         neighborhood = Neighborhood(rho, "l2", scale_of(objective, adaptive))
         known = exhaustive(objective, neighborhood, subject.seed)
-        found = [
-            sharpness(each, rho=rho, adaptive=adaptive, steps=settings.sharpness_steps, seed=subject.seed)
-            for each in (objective, small)
-        ]
-        highest = max(known, *(each.value for each in found))
-        for each in found:
+        steps, seed = settings.sharpness_steps, subject.seed
+        searches = {
+            name: sharpness(each, rho=rho, adaptive=adaptive, steps=steps, seed=seed)
+            for name, each in (("sharpness", objective), ("little memory", small))
+        }
+        found = {name: Found(each.value, each.converged, each.gradients) for name, each in searches.items()}
+        found["no classes"] = without_classes(objective, neighborhood, steps=steps, seed=seed)
+        highest = max(known, *(each.value for each in found.values()))
+        for name, each in found.items():
             yield {
                 "adaptive": adaptive,
-                "directions": each.directions,
+                "search": name,
                 "missed": 1 - each.value / highest,
                 "gradients": each.gradients,
                 "converged": each.converged,
@@ -134,7 +169,7 @@ def main() -> None:
         for row in searched(subject)
     )
     rows = rows[rows["converged"]]
-    table = rows.groupby(["adaptive", "directions"], sort=False).agg(
+    table = rows.groupby(["adaptive", "search"], sort=False).agg(
         searches=("missed", "size"),
         missed=("missed", lambda shares: (shares > MISSED).sum()),
         worst=("missed", "max"),

@@ -353,7 +353,7 @@ MEASURES = {
     for measure in (
         Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
         # the eigenvectors are among the starts of the ascent
-        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=5),
+        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=6),
         # files without versions hold none of these five
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=3),
@@ -364,7 +364,7 @@ MEASURES = {
             "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
         ),
         Measure("surfaces", _surfaces, SURFACES, ("samples", *OF_SURFACES, *OF_GRIDS)),
-        Measure("bound", _bound, BOUNDS, ("bound",), version=3),
+        Measure("bound", _bound, BOUNDS, ("bound",), version=4),
     )
 }
 """Name -> measure, in the order in which they are taken."""

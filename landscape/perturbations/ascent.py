@@ -91,6 +91,15 @@ class Ascent:
     is_stationary: bool
     first_rise: float
 
+    @property
+    def height(self) -> float:
+        """The rise, by which ascents are compared. An ascent that met a NaN is the highest."""
+        return math.inf if math.isnan(self.rise) else self.rise
+
+    def without_offset(self) -> Ascent:
+        """The same, without the vector."""
+        return replace(self, offset=self.offset.new_empty(0))
+
 
 @dataclass(frozen=True)
 class _Visit:

@@ -22,7 +22,8 @@ from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_
 from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import search
-from landscape.perturbations.worst_case import check_ascent, top_directions
+from landscape.perturbations.starts import starts_of, top_directions
+from landscape.perturbations.worst_case import check_ascent
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -260,6 +261,7 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
     found = []
     for loss, objective in objectives.items():
         neighborhood = Neighborhood(measure.size, measure.norm, scale_of(objective, measure.adaptive))
+        starts = starts_of(objective, neighborhood, seed=task.seed)
         found.append(
             search(
                 objective,
@@ -268,7 +270,10 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
                 restarts=task.restarts,
                 tol=WORST_TOL,
                 seed=task.seed,
-                directions=partial(top_directions, objective, neighborhood.scale, task.seed),
+                starts=starts,
+                eigenvectors=partial(
+                    top_directions, objective, neighborhood.scale, starts.eigenvectors, task.seed
+                ),
                 known=task.shared[loss],
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
-from landscape.perturbations.ascent import MOST_POINTS, Ascent, Neighborhood, Slope, ascend
+from landscape.perturbations.ascent import Ascent, Neighborhood, Slope, ascend
+from landscape.perturbations.starts import (
+    CONTINUED,
+    LEAST_VECTORS,
+    Starts,
+    held_by_short_ascents,
+    remembered_points,
+)
 
-LEAST_VECTORS = 3
-"""Vectors that are held between gradients at least: the highest point, that of all ascents, and a direction."""
-
-DIRECTIONS = 5
-"""Top eigenvectors from which ascents start. In 99 searches on trained networks, whole ascents from one of them and the
-gradient missed the highest known maximum by more than 3% in 23, those from five in 1. Random starts hardly helped."""
 SHORT = 8
-"""Gradients after which only the highest ascents are continued."""
-CONTINUED = 4
-"""Ascents that are continued. In the same 99 searches, `sharpness` then missed the maximum by more than 3% in 3.
-`bench/sharpness_starts.py` compares with more starts, gradients of single classes among them."""
+"""Gradients after which only the highest `CONTINUED` ascents go on. `bench/sharpness_starts.py` compares with whole
+ascents from more starts."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,7 @@ class Search:
     def of(self, ascents: list[Ascent]) -> Search:
         """The same with these ascents."""
         highest = replace(self, ascents=ascents).highest
-        nothing = highest.offset.new_empty(0)
-        return replace(
-            self, ascents=[each if each is highest else replace(each, offset=nothing) for each in ascents]
-        )
+        return replace(self, ascents=[each if each is highest else each.without_offset() for each in ascents])
 
     def joined(self, ascent: Ascent, *, is_first: bool = False) -> Search:
         """The same with one more ascent."""
@@ -64,7 +60,7 @@ class Search:
     @property
     def highest(self) -> Ascent:
         """The ascent with the largest rise. An ascent that met a NaN comes first."""
-        return max(self.ascents, key=lambda each: math.inf if math.isnan(each.rise) else each.rise)
+        return max(self.ascents, key=lambda each: each.height)
 
     @property
     def spread(self) -> float:
@@ -102,18 +98,19 @@ def search(
     restarts: int,
     tol: float,
     seed: int,
-    directions: Callable[[], Tensor],
+    starts: Starts,
+    eigenvectors: Callable[[], Tensor],
     known: tuple[Tensor, Tensor] | None = None,
     spend: Callable[[int], None] = lambda _: None,
 ) -> Search:
     """Ascents from the gradient's direction, given directions and random points, until the highest point is confirmed.
 
     Loss landscapes have several maxima on the border. The maxima to which the gradient and random starts lead are often
-    not the highest. So both signs of each given direction are always starts. With more than one direction, all ascents
-    take `SHORT` gradients first, and the highest `CONTINUED` of them are continued to their ends. Afterward, further
-    starts alternate with starts that lie 45 degrees away from the highest point. If such a start leads back, the
-    highest point is confirmed. If it leads higher, the search continues from there (basin hopping, Wales and Doye
-    1997). The further starts are the next highest ascents, and random points after them.
+    not the highest. So the directions of `starts` are always tried. All ascents take `SHORT` gradients first, and the
+    highest `CONTINUED` of them are continued to their ends. Afterward, further starts alternate with starts that lie 45
+    degrees away from the highest point. If such a start leads back, the highest point is confirmed. If it leads higher,
+    the search continues from there (basin hopping, Wales and Doye 1997). The further starts are the next highest
+    ascents, and random points after them.
 
     Args:
         objective: its loss is maximized.
@@ -122,7 +119,8 @@ def search(
         restarts: largest number of further starts.
         tol: see `ascend`. Two heights agree if they differ by at most this share.
         seed: seed of the random starts.
-        directions: gives directions of u, such as top eigenvectors, (n, k); called if the gradient is finite.
+        starts: the directions in which ascents start.
+        eigenvectors: gives those of the starts, (n, k); called if the gradient is finite.
         known: the loss and the gradient (n,) at the weights, where the caller has them.
         spend: called with the number of gradients after each.
 
@@ -133,7 +131,7 @@ def search(
     points = remembered_points(objective)
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
-    columns = list(directions().to(objective.theta).T) if is_finite else []
+    columns = list(eigenvectors().to(objective.theta).T) if is_finite and starts.eigenvectors else []
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
         # the weights may take the place of the offset, so that no vector more is held
@@ -155,11 +153,16 @@ def search(
         points=points,
     )
     result = Search([], center, tol, rounding, len(columns))
-    is_wide = directions_that_fit(objective) > 1
-    held = 3 * len(columns) + 1 if is_wide else 0
+    held = held_by_short_ascents(len(columns)) if starts.has_room else 0
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points + held, LEAST_VECTORS, what):
-        first_ascents = _short_ascents if is_wide else _whole_ascents
-        result, waiting = first_ascents(result, climb, neighborhood, slope, columns, steps)
+        if starts.has_room or starts.classes:
+            classes = starts.classes if is_finite else []
+            kept = CONTINUED if starts.has_room else 0
+            result, waiting = _short_ascents(
+                result, climb, neighborhood, slope, columns, classes, steps=steps, kept=kept
+            )
+        else:
+            result, waiting = _whole_ascents(result, climb, neighborhood, slope, columns, steps), []
         generator = torch.Generator(objective.device).manual_seed(seed)
         for index in range(restarts):
             if not math.isfinite(result.highest.rise) or result.converged:
@@ -180,8 +183,19 @@ class _Climb(Protocol):
     def __call__(self, start: Callable[[], Tensor], *, steps: int) -> Ascent: ...
 
 
-Waiting = list[tuple[int, Ascent]]
-"""Short ascents that may go on, each with its index, the highest first."""
+@dataclass(frozen=True)
+class _Waiting:
+    """A short ascent that may go on.
+
+    Attributes:
+        index: of the ascent.
+        ascent: its offset is (0,) if it was dropped.
+        start: gives the ascent's start.
+    """
+
+    index: int
+    ascent: Ascent
+    start: Callable[[], Tensor]
 
 
 def _whole_ascents(
@@ -191,13 +205,12 @@ def _whole_ascents(
     slope: Slope,
     columns: list[Tensor],
     steps: int,
-) -> tuple[Search, Waiting]:
+) -> Search:
     """Whole ascents from all starts, one after the other. No start is held longer than needed."""
     while columns:
         result = result.joined(climb(lambda: neighborhood.border(columns[0]), steps=steps))
         result = result.joined(climb(lambda: neighborhood.border(columns.pop(0)).neg_(), steps=steps))
-    result = result.joined(climb(lambda: neighborhood.border(slope.at_center()), steps=steps), is_first=True)
-    return result, []
+    return result.joined(climb(lambda: neighborhood.border(slope.at_center()), steps=steps), is_first=True)
 
 
 def _short_ascents(
@@ -206,45 +219,48 @@ def _short_ascents(
     neighborhood: Neighborhood,
     slope: Slope,
     columns: list[Tensor],
+    classes: Sequence[Callable[[], Tensor]],
+    *,
     steps: int,
-) -> tuple[Search, Waiting]:
-    """Short ascents from all starts, of which the highest go on. The others wait."""
+    kept: int,
+) -> tuple[Search, list[_Waiting]]:
+    """Short ascents from all starts, of which the highest go on. The others wait.
 
-    def short(direction: Tensor, sign: float = 1.0) -> Ascent:
-        return climb(lambda: neighborhood.border(direction).mul_(sign), steps=min(SHORT, steps))
+    The offsets of the highest `kept` short ascents are held. The others would begin anew.
+    """
 
-    ascents = [
-        short(slope.at_center()),
-        *(short(column, sign) for column in columns for sign in (1.0, -1.0)),
+    directions: list[Callable[[], Tensor]] = [
+        slope.at_center,
+        *(partial(torch.mul, column, sign) for column in columns for sign in (1.0, -1.0)),
+        *classes,
     ]
-    waiting = sorted(enumerate(ascents), key=lambda pair: -pair[1].rise)
-    result = result.of(ascents)
+    waiting: list[_Waiting] = []
+    for index, direction in enumerate(directions):
+        start = partial(_on_border, neighborhood, direction)
+        waiting.append(_Waiting(index, climb(start, steps=min(SHORT, steps)), start))
+        waiting.sort(key=lambda each: each.ascent.height, reverse=True)
+        waiting[kept:] = [replace(each, ascent=each.ascent.without_offset()) for each in waiting[kept:]]
+    result = result.of([each.ascent for each in sorted(waiting, key=lambda each: each.index)])
     for _ in range(min(CONTINUED, len(waiting))):
         result = _with_next(result, climb, waiting, steps)
     return result, waiting
 
 
-def _with_next(result: Search, climb: _Climb, waiting: Waiting, steps: int) -> Search:
+def _with_next(result: Search, climb: _Climb, waiting: list[_Waiting], steps: int) -> Search:
     """The search after the highest short ascent that waits went on to its end."""
-    index, ascent = waiting.pop(0)
-    if ascent.is_stationary or not math.isfinite(ascent.rise) or steps <= SHORT:
+    highest = waiting.pop(0)
+    ascent = highest.ascent
+    is_held = len(ascent.offset) > 0
+    if is_held and (ascent.is_stationary or not math.isfinite(ascent.rise) or steps <= SHORT):
         return result
-    further = climb(lambda: ascent.offset, steps=steps - SHORT)
-    return result.replaced(index, replace(further, first_rise=ascent.first_rise))
+    if is_held:
+        further = climb(lambda: ascent.offset, steps=steps - SHORT)
+        return result.replaced(highest.index, replace(further, first_rise=ascent.first_rise))
+    return result.replaced(highest.index, climb(highest.start, steps=steps))
 
 
-def directions_that_fit(objective: Objective) -> int:
-    """From how many directions ascents start: 1 where the memory budget cannot hold a short ascent of each."""
-    most = min(DIRECTIONS, objective.n_parameters)
-    needed = LEAST_VECTORS + 2 * MOST_POINTS + 3 * most + 1
-    return most if objective.memory.budget // objective.memory.vector - 1 >= needed else 1
-
-
-def remembered_points(objective: Objective) -> int:
-    """How many points of an ascent are remembered: 0 where the memory budget has no room for 3."""
-    vectors = objective.memory.budget // objective.memory.vector - 1 - LEAST_VECTORS
-    points = min(MOST_POINTS, vectors // 2)
-    return points if points >= 3 else 0
+def _on_border(neighborhood: Neighborhood, direction: Callable[[], Tensor]) -> Tensor:
+    return neighborhood.border(direction())
 
 
 def _at_center(

@@ -5,29 +5,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
-from landscape.krylov import SymmetricOperator, top_eigenpairs
-from landscape.krylov.eigenpairs import fewest_vectors
-from landscape.loss.allocator import give_back_freed_memory
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
-from landscape.matrices import Hessian
 from landscape.perturbations.ascent import NORMS, Neighborhood
 from landscape.perturbations.relative_scale import scale_of
-from landscape.perturbations.search import directions_that_fit, remembered_points, search
+from landscape.perturbations.search import search
+from landscape.perturbations.starts import starts_of, top_directions
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import Result
-
-ROUGHLY = 0.1
-"""Relative residual of the eigenvectors from which ascents start. It may be large, because ascents improve them."""
-MOST_PRODUCTS = 30
-"""Most products for these eigenvectors."""
 
 
 @result
@@ -69,6 +60,7 @@ class Sharpness(Result):
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)
+    classes: int = described("classes whose mean output's gradient is among the starts", default=0)
     offset: Tensor | None = described(
         "change of the weights at the highest point", dims=("parameter",), default=None
     )
@@ -92,12 +84,14 @@ def sharpness(
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
     Ascents (`landscape/perturbations/search.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
-    ball) and from the five top eigenvectors of the Hessian in both directions. The highest go on, and further starts
-    follow, until the highest point is found twice within `tol`, and not by the two signs of one direction alone. The
-    result says whether it was found twice, and how much the gradient at the highest point still promises. A search
-    cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that more of the
-    same search does not raise it. Where the memory budget cannot hold some forty vectors as long as the weights, the
-    ascents start from one eigenvector alone and miss the highest maximum more often; `directions` says from how many.
+    ball), from the directions that raise the mean output of each class (at most 20 classes, which are drawn if there
+    are more), and from the top eigenvector of the Hessian in both directions; from five eigenvectors if the outputs are
+    not scores (n, classes) for labels (n,). The highest go on, and further starts follow, until the highest point is
+    found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found
+    twice, and how much the gradient at the highest point still promises. A search cannot exclude that it missed a
+    higher maximum. So the value is a lower bound, and `converged` says that more of the same search does not raise it.
+    Where the memory budget cannot hold some forty vectors as long as the weights, the search without classes starts
+    from one eigenvector and misses the highest maximum more often. `directions` and `classes` say what the starts were.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
     Andriushchenko et al. 2023 (all three). Cost: some 150 gradients and 25 products for most trained networks.
@@ -127,15 +121,14 @@ def sharpness(
     given = None if start is None else _vectors(start, objective)
     if adaptive != "none":
         given = None
-    count = max(directions_that_fit(objective), 0 if given is None else given.shape[1])
+    starts = starts_of(objective, neighborhood, seed=seed, given=0 if given is None else given.shape[1])
 
-    def directions() -> Tensor:
-        if given is not None and given.shape[1] == count:
+    def eigenvectors() -> Tensor:
+        if given is not None and given.shape[1] == starts.eigenvectors:
             return given
-        return top_directions(objective, neighborhood.scale, seed, start=given)
+        return top_directions(objective, neighborhood.scale, starts.eigenvectors, seed, start=given)
 
-    starts = 1 + restarts + 2 * count
-    with counted(steps * starts, progress, "sharpness", "gradients") as spend:
+    with counted(steps * (starts.count + restarts), progress, "sharpness", "gradients") as spend:
         found = search(
             objective,
             neighborhood,
@@ -143,7 +136,8 @@ def sharpness(
             restarts=restarts,
             tol=tol,
             seed=seed,
-            directions=directions,
+            starts=starts,
+            eigenvectors=eigenvectors,
             spend=spend,
         )
     highest, scale = found.highest, neighborhood.scale
@@ -164,47 +158,10 @@ def sharpness(
         tol=tol,
         converged=found.converged,
         directions=found.directions,
+        classes=len(starts.classes),
         loss_unit=unit_of(objective.loss_fn),
         offset=highest.offset if isinstance(scale, float) else scale * highest.offset,
     )
-
-
-def top_directions(
-    objective: Objective, scale: Tensor | float, seed: int, *, start: Tensor | None = None
-) -> Tensor:
-    """Approximate top eigenvectors (n, k) of T H T, as many as `directions_that_fit`.
-
-    The matrix is T H T and not H, so that rescaling of layers changes neither the neighborhood nor the search. The
-    search begins from the vectors `start` (n, m) if given.
-    """
-    k = directions_that_fit(objective)
-    hessian = Hessian(objective)
-    hessian.expect(MOST_PRODUCTS // 3)
-    has_room = remembered_points(objective) > 0
-
-    def product(block: Tensor) -> Tensor:
-        image = hessian @ (block if isinstance(scale, float) else scale[:, None] * block)
-        if not has_room:
-            give_back_freed_memory(objective.theta)
-        return image if isinstance(scale, float) else image.mul_(scale[:, None])
-
-    scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
-    generator = torch.Generator(objective.device).manual_seed(seed)
-    width = k if start is None else start.shape[1] + 1
-    least = min(objective.n_parameters, fewest_vectors(k, width))
-    most = max(least, MOST_PRODUCTS) if has_room else least
-    objective.check_that_derivatives_exist()
-    what = "the top directions of a sharpness"
-    with objective.memory.room_for_vectors(most, least, what) as count:
-        return top_eigenpairs(
-            scaled,
-            k,
-            tol=ROUGHLY,
-            max_products=MOST_PRODUCTS,
-            max_vectors=count,
-            start=start,
-            generator=generator,
-        ).vectors
 
 
 def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -> None:

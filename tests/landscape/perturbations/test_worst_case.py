@@ -242,14 +242,49 @@ def test_fewer_eigenvectors_than_five_are_the_start_of_a_search_for_five(count):
     np.testing.assert_allclose(found.starts[1:3], [1, 1], atol=1e-6)
 
 
-def test_a_small_memory_budget_has_room_for_one_direction_and_the_result_says_so():
+STARTS = {
+    # the loss, copies of the weights that the memory budget holds -> eigenvectors and classes among the starts
+    "classes": (nn.CrossEntropyLoss(), 1000, 1, 3),
+    "classes, small budget": (nn.CrossEntropyLoss(), 12, 0, 3),
+    "no classes": (lambda outputs, targets: outputs.square().mean(), 1000, 5, 0),
+    "no classes, small budget": (lambda outputs, targets: outputs.square().mean(), 12, 1, 0),
+}
+
+
+@pytest.mark.parametrize(("loss", "copies", "directions", "classes"), STARTS.values(), ids=STARTS)
+def test_the_result_says_from_what_the_search_started(loss, copies, directions, classes):
     model, inputs, targets = build("relu-mlp")
-    wide, narrow = (
-        Objective(model, nn.CrossEntropyLoss(), (inputs, targets), memory_budget=budget)
-        for budget in (1 << 30, 8 * 12 * sum(weight.numel() for weight in model.parameters()))
-    )
-    assert sharpness(wide, rho=0.3).directions == 5
-    assert sharpness(narrow, rho=0.3).directions == 1
+    targets = targets if classes else inputs
+    budget = 8 * copies * sum(weight.numel() for weight in model.parameters())
+    found = sharpness(Objective(model, loss, (inputs, targets), memory_budget=budget), rho=0.3)
+    assert (found.directions, found.classes) == (directions, classes)
+    assert len(found.starts) >= 1 + 2 * directions + classes
+    assert found.converged
+
+
+def test_of_many_classes_twenty_are_starts():
+    model = nn.Linear(3, 30)
+    data = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 30
+    assert sharpness(Objective(model, nn.CrossEntropyLoss(), data), rho=0.1).classes == 20
+
+
+def test_the_highest_maximum_may_be_where_one_class_is_given_to_all_samples():
+    """The slope leads to class 1, the curvature to class 0. Between the center and class 3, the loss is flat."""
+    model = nn.Linear(1, 12, bias=False, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+
+    def loss(outputs, _):
+        return (
+            3 * outputs[:, 0] ** 2 + outputs[:, 1] / 2 + 8 * torch.sigmoid(100 * (outputs[:, 3] - 0.5))
+        ).mean()
+
+    inputs, labels = torch.ones(24, 1, dtype=torch.float64), torch.arange(24) % 12
+    found = sharpness(Objective(model, loss, (inputs, labels)), rho=0.6)
+    first, third = np.meshgrid(np.linspace(0, 0.6, 601), np.linspace(0, 0.6, 601))
+    second = np.sqrt(np.clip(0.36 - first**2 - third**2, 0, None))
+    rises = 3 * first**2 + second / 2 + 8 / (1 + np.exp(-100 * (third - 0.5)))
+    assert found.value == pytest.approx(rises[first**2 + third**2 <= 0.36].max(), rel=1e-2)
+    assert found.converged
 
 
 def test_the_highest_maximum_may_be_that_of_a_lower_eigenvector():
