@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
@@ -97,7 +98,11 @@ def label_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
 
 def _called(model: nn.Module, batch: Mapping[str, Any], *, labels: bool = False, **options: Any) -> Any:
     arguments = {name: value for name, value in batch.items() if labels or name != "labels"}
-    return model(**arguments, **options)
+    known = inspect.signature(model.forward).parameters
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values())
+    return model(
+        **arguments, **{name: value for name, value in options.items() if takes_any or name in known}
+    )
 
 
 def _logits(outputs: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -12,7 +13,14 @@ from torch import Tensor
 from landscape.curvature.with_pyhessian import ask_pyhessian
 from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.eigenpairs import RESIDUALS, SMALL, fewest_vectors, most_vectors, top_eigenpairs
+from landscape.krylov.eigenpairs import (
+    RESIDUALS,
+    SMALL,
+    Eigenpairs,
+    fewest_vectors,
+    most_vectors,
+    top_eigenpairs,
+)
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_whole_or_sharded
@@ -184,6 +192,7 @@ def top_eigenvalues(
             max_vectors=count,
             generator=objective.ranks.generator(seed, objective.device),
         )
+    _warn_of_rounding(pairs, tol, objective.dtype)
     return TopEigenvalues(
         values=pairs.values.numpy(),
         residuals=pairs.residuals.numpy(),
@@ -198,6 +207,18 @@ def top_eigenvalues(
         method="own",
         samples=objective.n_samples,
     )
+
+
+def _warn_of_rounding(pairs: Eigenpairs, tol: float, dtype: torch.dtype) -> None:
+    """Warns if pairs converged in half precision, whose rounding is larger than the tolerance that was asked for."""
+    relative = (pairs.errors / pairs.values.abs())[pairs.converged]
+    if dtype in (torch.float16, torch.bfloat16) and len(relative) and relative.max() > RESIDUALS * tol:
+        warnings.warn(
+            f"tol: {dtype} rounds by more than the tol of {tol:g}: errors are up to {float(relative.max()):.2g} of the "
+            "values, and converged says only that more products would make them no smaller; for smaller ones give the "
+            "Objective dtype=torch.float32",
+            stacklevel=5,
+        )
 
 
 def _pyhessian_eigenvalues(

@@ -80,14 +80,14 @@ def gradient_noise(
             for part in _parts(parts, cut):
                 mean += _gradient(objective, part) * part.weight
                 spend(1)
-        mean = objective.summed(mean) / objective.weight
+        mean = objective.ranks.over_samples(mean) / objective.weight
         with objective.ranks.together():
             for part in _parts(parts, cut):
                 spread = (_gradient(objective, part) - mean).square().sum() * part.weight
                 sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
                 spend(1)
     objective.gradients += 2
-    total, squares, count = objective.summed(sums).tolist()
+    total, squares, count = objective.ranks.over_samples(sums).tolist()
     if count < 2:
         raise ValueError("data: the noise needs 2 pieces with samples that count; these data are one")
     value = total / (count - 1)

@@ -68,6 +68,10 @@ def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
                 "data: a batch holds a nested tensor, which torch does not cut into samples; give padded tensors and a "
                 "mask, or a list of tensors and forward="
             )
+        if tensor.is_meta:
+            raise ValueError(
+                "data: a batch holds a tensor on the meta device, which has no values; load the data"
+            )
         return in_dtype(tensor.detach(), dtype)
 
     return mapped(batch, cast)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.counts import Counting
+from landscape.loss.loss_failures import broadcasts
 from landscape.loss.random_state import borrowed_generators
 
 Linearize = bool | Literal["measured", "counted"]
@@ -70,10 +71,18 @@ def check_that_it_is_a_batch(batch: object) -> None:
         isinstance(batch, tuple | list) and any(isinstance(part, np.ndarray) for part in batch)
     ):
         raise ValueError("data: holds NumPy arrays; make tensors of them by torch.from_numpy")
+    if isinstance(batch, Tensor):
+        raise ValueError(
+            "data: a batch is a Tensor, not inputs and targets (each part of a list is a batch: give inputs and "
+            f"targets as a tuple); {remedy}"
+        )
     if not isinstance(batch, tuple | list):
         raise ValueError(f"data: a batch is a {type(batch).__name__}, not inputs and targets; {remedy}")
     if len(batch) != 2:
         raise ValueError(f"data: a batch holds {len(batch)} parts, of which only two would be used; {remedy}")
+    for name, part in zip(("inputs", "targets"), batch, strict=True):
+        if isinstance(part, list) and part and isinstance(part[0], int | float):
+            raise ValueError(f"data: the {name} of a batch are a list of numbers; give torch.tensor({name})")
     if not all(isinstance(part, Tensor) and not part.is_nested for part in batch):
         return
     shapes = [tuple(part.shape) for part in batch]
@@ -168,11 +177,13 @@ def check_that_loss_is_a_mean(
     tolerance = (8 if rounding > 1e-4 else 100) * rounding * apart.abs().max()
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
+        column = broadcasts(outputs, targets)
+        remedy = f"{column}; else give" if column else "give"
         raise ValueError(
             f"loss_fn: is not the mean over the samples: {len(outputs)} samples together give "
-            f"{together.item():.6g}, apart their mean is {mean.item():.6g}; give count=, a function from a batch to "
-            "what its mean loss divides by (samples, tokens, the sum of weights), or one of torch's own losses, whose "
-            "class weights and ignored classes are known"
+            f"{together.item():.6g}, apart their mean is {mean.item():.6g}; {remedy} count=, a function from a batch "
+            "to what its mean loss divides by (samples, tokens, the sum of weights), or one of torch's own losses, "
+            "whose class weights and ignored classes are known"
         )
 
 

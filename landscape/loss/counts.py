@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import Batch, rows_of, samples_in
 from landscape.loss.complex_numbers import is_whole
@@ -38,12 +39,14 @@ class Counting:
         of_batch: (inputs, targets) -> the weight of their mean loss; the sum over the samples if not given.
         is_sum: whether the loss is a sum over the samples. Then all parts and the whole have the weight 1.
         is_known: whether the counting is that of one of torch's own losses, and so holds for all data.
+        ignored: the label that a loss of classes leaves out; None for other losses.
     """
 
     of_samples: Callable[[Pair], Tensor]
     of_batch: Callable[[Pair], float] | None = None
     is_sum: bool = False
     is_known: bool = False
+    ignored: int | None = None
 
     def weight_of(self, pair: Pair) -> float:
         """The weight of the mean loss of a batch."""
@@ -99,7 +102,7 @@ def counting_of(loss_fn: object) -> Counting:
     if loss.reduction == "sum":
         return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True)
     if isinstance(loss, BY_PLACES):
-        return Counting(lambda pair: _places_of(loss, pair), is_known=True)
+        return Counting(lambda pair: _places_of(loss, pair), is_known=True, ignored=loss.ignore_index)
     if isinstance(loss, BY_ENTRIES):
         return Counting(_entries, is_known=True)
     return Counting(_one_each)
@@ -129,10 +132,19 @@ def _one_each(pair: Pair) -> Tensor:
     samples = samples_in(pair)
     if samples is None:
         raise ValueError(
-            "count: the tensors of a batch do not share their first size, so that its samples cannot be counted; give "
-            "count=, a function from a batch to how much its mean loss counts for"
+            f"count: {_why_uncounted(pair)}, so that its samples cannot be counted; give count=, a function from a "
+            "batch to how much its mean loss counts for"
         )
     return torch.ones(samples, dtype=torch.float64, device="cpu")
+
+
+def _why_uncounted(pair: Pair) -> str:
+    leaves = tree_leaves(pair)
+    if others := [leaf for leaf in leaves if not isinstance(leaf, Tensor)]:
+        return f"a batch holds a {type(others[0]).__name__}, which is no tensor"
+    if any(leaf.layout != torch.strided for leaf in leaves):
+        return "a batch holds a sparse tensor, which is not cut into samples (tensor.to_dense() is)"
+    return "the tensors of a batch do not share their first size"
 
 
 def _entries(pair: Pair) -> Tensor:
@@ -153,5 +165,7 @@ def _places_of(loss: Any, pair: Pair) -> Tensor:
     weights = kept.double()
     if loss.weight is not None:
         of_class = loss.weight.to(targets.device, torch.float64)
-        weights = torch.where(kept, of_class[torch.where(kept, targets, 0)], 0.0)
+        # a label that is no class is refused once the model's classes are known
+        classes = torch.where(kept, targets, 0).clamp(0, len(of_class) - 1)
+        weights = torch.where(kept, of_class[classes], 0.0)
     return weights.reshape(len(ones), -1).sum(1)

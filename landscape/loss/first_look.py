@@ -20,8 +20,11 @@ from landscape.loss.checks import (
     checked_outputs,
     telling_rows,
 )
+from landscape.loss.class_labels import LabelBounds
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
 from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
+from landscape.loss.likely_mistakes import warn_of_outputs
 from landscape.loss.loss_checks import check_that_it_repeats, checked_loss
 from landscape.loss.mean_checks import (
     FEWEST,
@@ -54,6 +57,7 @@ class FirstLook:
         loss_fn: (outputs, targets) -> mean loss.
         counting: the weights of batches.
         chunks: the data.
+        labels: the bounds of the labels of all data.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -61,6 +65,7 @@ class FirstLook:
     loss_fn: LossFunction
     counting: Counting
     chunks: Chunks
+    labels: LabelBounds
 
     @full_float32()
     @torch.no_grad()
@@ -93,9 +98,12 @@ class FirstLook:
     def _fails(self, error: Exception) -> ValueError:
         inputs = self.chunks.first(4)[0]
         tensors = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in tensors_in(inputs)[:3])
+        remedy = "say by forward= how the model is run on a batch, and let it take batches of any size"
+        if "dtype" in str(error) and isinstance(inputs, Tensor) and is_whole(inputs):
+            remedy = "give inputs.float(), for images of bytes normalized, such as inputs.float() / 255"
         return ValueError(
             f"data: the model cannot be run on {type(inputs).__name__} inputs of some of the samples ({tensors}): "
-            f"{error}; say by forward= how the model is run on a batch, and let it take batches of any size"
+            f"{error}; {remedy}"
         )
 
     @full_float32()
@@ -116,8 +124,18 @@ class FirstLook:
             if are_tensors:
                 self._check_rows(chunk_size)
             else:
+                self._check_outputs()
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
                 check_that_losses_add_up(self._loss_of, self.counting, samples, self.theta.dtype)
+
+    def _check_outputs(self) -> None:
+        inputs, targets = self._few()
+        outputs = self._at_its_weights(inputs)
+        if isinstance(outputs, Tensor):
+            self.labels.check(outputs)
+        # a loss that fails is refused with what it was given
+        self._loss(outputs, targets)
+        warn_of_outputs(self.loss_fn, outputs, targets)
 
     def _check_rows(self, chunk_size: int) -> None:
         device, dtype = self.theta.device, self.theta.dtype
@@ -137,11 +155,13 @@ class FirstLook:
         pair = rows_of((inputs, targets), rows)
         check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
         outputs = checked_outputs(outputs_of, rows, device)
+        self.labels.check(outputs)
         labels = targets[rows].to(device)
         if self.counting.is_known:
             # a few outputs tell whether torch's loss takes such outputs and targets
             outputs, labels = outputs[:FEWEST], labels[:FEWEST]
         check_that_it_repeats(self._loss, outputs, labels)
+        warn_of_outputs(self.loss_fn, outputs, labels)
         check = partial(check_that_loss_is_a_mean, self._loss, self.counting, dtype=dtype)
         check(outputs, labels)
         if not self.counting.is_known:

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import Batch, samples_in
 from landscape.loss.complex_numbers import is_whole
+from landscape.loss.loss_failures import remedy_of
 from landscape.loss.task import LossFunction
 
 
@@ -27,7 +28,7 @@ def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
         samples = samples_in(targets)
         raise ValueError(
             f"loss_fn: fails on {'a batch' if samples is None else samples} of the samples: {error} (outputs "
-            f"{_shapes(outputs)}, targets {_shapes(targets)}); {_remedy(outputs)}"
+            f"{_shapes(outputs)}, targets {_shapes(targets)}); {remedy_of(error, outputs, targets)}"
         ) from error
     if not isinstance(loss, Tensor):
         raise ValueError(
@@ -61,18 +62,6 @@ def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tenso
             f"loss_fn: the loss of the same outputs is {once:.6g} in one call and {again:.6g} in the next, and so "
             "would be every number; take noise, Dropout, call counters and running statistics out of the loss"
         )
-
-
-def _remedy(outputs: Any) -> str:
-    if any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree_leaves(outputs)):
-        return (
-            "of complex outputs many losses take the real and imaginary parts alone: give them torch.view_as_real of "
-            "outputs and targets"
-        )
-    return (
-        "it must take any number of samples: a value for each sample, such as a weight, belongs into the batch "
-        "(forward=, count=)"
-    )
 
 
 def _shapes(tree: Any) -> str:

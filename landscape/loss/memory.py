@@ -20,7 +20,7 @@ class Releasable(Protocol):
 R = TypeVar("R", bound=Releasable)
 
 
-@dataclass
+@dataclass(eq=False)
 class Memory:
     """The objects that keep memory for further products.
 

@@ -23,6 +23,34 @@ NO_DERIVATIVES = (
 )
 
 
+def check_model_and_loss(model: object, loss_fn: object) -> None:
+    """Checks that the model is a module whose weights can be measured, and that the loss is a function.
+
+    Raises:
+        TypeError: no module, a ScriptModule, no function, a class in place of its instance, or both swapped.
+        ValueError: a parameter is complex or has no values. The message names it.
+    """
+    if _has_weights(loss_fn) and not _has_weights(model) and callable(model):
+        raise TypeError(
+            f"model, loss_fn: {type(model).__name__} has no weights, and {type(loss_fn).__name__} has some: they are "
+            "swapped; give the model first, then the loss"
+        )
+    check_weights(model)
+    if isinstance(loss_fn, type):
+        raise TypeError(
+            f"loss_fn: got the class {loss_fn.__name__}, which makes losses; give one of them, {loss_fn.__name__}()"
+        )
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn: must be called with (outputs, targets), got {loss_fn!r}; give a module such as "
+            "nn.CrossEntropyLoss(), or a function"
+        )
+
+
+def _has_weights(part: object) -> bool:
+    return isinstance(part, nn.Module) and any(True for _ in part.parameters())
+
+
 def check_weights(model: object) -> None:
     """Checks that one vector of real numbers can hold the weights, and stand in their place.
 

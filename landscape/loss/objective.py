@@ -27,7 +27,8 @@ from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
-from landscape.loss.model_checks import NO_DERIVATIVES, check_variables, check_weights
+from landscape.loss.model_checks import NO_DERIVATIVES, check_model_and_loss, check_variables
+from landscape.loss.no_numbers import names_what_is_no_number
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
 from landscape.loss.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
@@ -125,7 +126,7 @@ class Objective:
     ) -> None:
         check_settings(chunk_size, memory_budget, dtype, parameters, linearize)
         model = unwrapped(model)
-        check_weights(model)
+        check_model_and_loss(model, loss_fn)
         self.model, self.exclusive = measured_copy(model), ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         cast(self.model, dtype).requires_grad_(False)
@@ -149,7 +150,7 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         some = seen_by_all(self.chunks, cut, self.ranks)
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some)
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some, self.chunks.labels)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
@@ -264,6 +265,7 @@ class Objective:
         """The mean loss at `theta`, or at the model's own weights."""
         return self.evaluate(theta).loss
 
+    @names_what_is_no_number
     @one_thread_at_a_time
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
@@ -274,7 +276,7 @@ class Objective:
             sums, classifies = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
             )
-        total_loss, total_hits = self.summed(sums).tolist()
+        total_loss, total_hits = self.ranks.over_samples(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
         return Evaluation(mean_loss, total_hits / self.labeled if classifies else float("nan"))
 
@@ -284,12 +286,13 @@ class Objective:
         with self.ranks.together():
             count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
         total = torch.tensor(count, dtype=torch.float64, device=self.device)
-        return self.summed(total).item() or float("nan")
+        return self.ranks.over_samples(total).item() or float("nan")
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """The gradient (n,) of the mean loss at `theta`, or at the model's own weights."""
         return self.value_and_gradient(theta)[1]
 
+    @names_what_is_no_number
     @one_thread_at_a_time
     @full_float32()
     @torch.enable_grad()
@@ -305,7 +308,7 @@ class Objective:
         with self.ranks.together():
             self.check_that_derivatives_exist()
             loss, gradient = sums.in_float64(theta) if apart else sums.in_place(theta)
-        loss, gradient = self.summed(loss), self.ranks.vector_over_samples(gradient)
+        loss, gradient = self.ranks.over_samples(loss), self.ranks.vector_over_samples(gradient)
         self.gradients += 1
         loss /= self.weight
         gradient /= self.weight
@@ -357,10 +360,6 @@ class Objective:
         """Gives back the memory that is kept for further products."""
         self.memory.release()
 
-    def summed(self, total: Tensor) -> Tensor:
-        """The sum of `total` over the samples of all ranks, in place; without a process group `total` itself."""
-        return self.ranks.over_samples(total)
-
     def point(self, theta: Tensor | None) -> Tensor:
         """Weights (n,) on the objective's device; the objective's own for None.
 
@@ -394,7 +393,7 @@ class Objective:
         self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
         # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
-        samples, weights = self.summed(totals).tolist()
+        samples, weights = self.ranks.over_samples(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)
         self.__dict__.pop("labeled", None)
         check_that_ranks_fit(self.model, chunks, self.ranks)

@@ -18,8 +18,10 @@ from torch.utils.data import (
 )
 
 from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
+from landscape.loss.class_labels import LabelBounds
 from landscape.loss.counts import Pair
 from landscape.loss.endless import EndlessData
+from landscape.loss.loader_checks import warn_of_augmentation, warn_of_samples_left_out
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
@@ -104,6 +106,7 @@ class Streamed:
     Attributes:
         samples: number of samples. A batch that cannot be cut counts as one.
         weight: sum of the chunks' weights.
+        labels: the bounds of the labels.
     """
 
     is_uniform = False
@@ -114,12 +117,14 @@ class Streamed:
         self._digest = 0
         self._first: Pair | None = None
         self._length = 0
+        self.labels = LabelBounds(cut.counting.ignored)
         self.samples = 0
         self.weight = 0.0
 
     def note(self, pair: Pair) -> None:
         """Records a batch in the first pass."""
         self._digest += digest_of_pair(pair)
+        self.labels.note(pair)
         for chunk in self._cut(pair):
             self._length += 1
             self.samples += chunk.samples
@@ -193,6 +198,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
             f"keep: {type(source.data).__name__} can be read only once; give what begins anew at each iteration, such "
             "as a DataLoader, or keep='all'"
         )
+    warn_of_samples_left_out(source.data)
     in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
     may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
     most = 0 if keep == "none" else budget
@@ -207,6 +213,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
                 stream.note(each)
             batches = []
     if not stream.samples:
+        warn_of_augmentation(source.data)
         return held(batches, cut, budget)
     for each in batches:
         stream.note(each)

@@ -19,6 +19,8 @@ from landscape.loss.batches import (
     rows_of,
     samples_in,
 )
+from landscape.loss.class_labels import LabelBounds
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
 
 
@@ -58,10 +60,12 @@ class Held:
     Attributes:
         blocks: pairs of tensors whose samples can be cut, or batches that cannot.
         chunks: the blocks, cut into at most `chunk_size` samples each.
+        labels: the bounds of the labels.
     """
 
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
+    labels: LabelBounds
 
     @property
     def samples(self) -> int:
@@ -114,6 +118,8 @@ class Held:
                 "samples: these data are batches of several forms, or batches that cannot be cut; make an Objective of "
                 "the batches wanted instead"
             )
+        if isinstance(rows, Tensor):
+            _check_rows(rows, self.samples)
         return (rows_of(self.blocks[0], rows),)
 
 
@@ -164,9 +170,29 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
         return tensor.contiguous() if tensor.layout == torch.strided else tensor
 
     blocks = [mapped(block, placed) for block in blocks]
-    found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)))
+    labels = LabelBounds(cut.counting.ignored)
+    for block in blocks:
+        labels.note(block)
+    found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)), labels)
     check_that_something_counts(found.weight)
     return found
+
+
+def _check_rows(rows: Tensor, samples: int) -> None:
+    """Raises ValueError unless these are a mask of the samples, or indices of some of them."""
+    if rows.ndim != 1 or not is_whole(rows):
+        raise ValueError(
+            f"samples: must be indices (m,) or a mask ({samples},) of bool, got {tuple(rows.shape)} in {rows.dtype}"
+        )
+    if rows.dtype == torch.bool:
+        if len(rows) != samples:
+            raise ValueError(
+                f"samples: a mask must have an entry for each of the {samples} samples, got {len(rows)}"
+            )
+    elif rows.numel() and not -samples <= int(rows.min()) <= int(rows.max()) < samples:
+        raise ValueError(
+            f"samples: indices must lie in [0, {samples}), got {int(rows.min())} to {int(rows.max())}"
+        )
 
 
 def digest_of_pair(pair: Pair) -> int:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from landscape.loss.no_numbers import are_numbers, warn_of_no_number
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
@@ -34,6 +35,7 @@ class MeanOverSamples(MatrixOfObjective):
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         super().__init__(objective, theta)
+        self._was_looked_at = False
         with objective.exclusive:
             self._products = objective.memory.shared(type(self), self._new_products)
 
@@ -72,7 +74,16 @@ class MeanOverSamples(MatrixOfObjective):
             if objective.penalty:
                 product = product + self.of_regularizer(block)
             objective.products += block.shape[1]
+        self._look_at(product)
         return product.to(self.dtype).view(vectors.shape)
+
+    def _look_at(self, product: Tensor) -> None:
+        """Says why the first product at the objective's weights is no number, if it is none."""
+        if self._was_looked_at or self._theta is not self._objective.theta:
+            return
+        self._was_looked_at = True
+        if not are_numbers((product,)):
+            warn_of_no_number(self._objective)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:
         """The Hessian of the regularizer times a block (n, k)."""

@@ -151,7 +151,7 @@ class _Measurement:
                 counts = (weights > 0) & gradients.isfinite().all(1)
                 total += (weights[counts, None] * gradients[counts]).sum(0)
         self.products += 1
-        return self.objective.summed(total).to(self.objective.dtype)
+        return self.objective.ranks.over_samples(total).to(self.objective.dtype)
 
     def columns(self, pair: Pair, weights: Tensor, mean_gradient: Tensor) -> Columns:
         """The measures of some samples."""

@@ -116,7 +116,7 @@ class Units:
 
     def _sum(self, total: Tensor) -> Tensor:
         """The sum over all ranks."""
-        return self.objective.summed(total.to(self.objective.device)).cpu()
+        return self.objective.ranks.over_samples(total.to(self.objective.device)).cpu()
 
 
 def in_units(objective: Objective, *, groups: int, population: int | None, seed: int) -> Units:
@@ -154,7 +154,7 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
     units = torch.tensor(
         float(sum(1 for chunk in objective.chunks if chunk.weight)), dtype=torch.float64, device="cpu"
     )
-    count = int(objective.summed(units.to(objective.device)))
+    count = int(objective.ranks.over_samples(units.to(objective.device)))
     if count < FEWEST_UNITS:
         raise ValueError(
             f"data: a sampling error needs at least {FEWEST_UNITS} samples, or batches that cannot be cut, that count; "

@@ -1,0 +1,94 @@
+"""Loaders that leave out samples or draw an augmentation: measured with a warning that says so."""
+
+import random
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Subset, TensorDataset
+
+from landscape import Objective
+
+
+def samples(count=120):
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(count, 5, generator=generator), torch.arange(count) % 3
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+x, y = samples()
+
+
+class Drawn(Dataset):
+    """Items that a random augmentation moves; by torch, or by Python's own numbers."""
+
+    def __init__(self, draw=None):
+        self.draw = draw
+
+    def __len__(self):
+        return 120
+
+    def __getitem__(self, item):
+        return (x[item] + self.draw() if self.draw else x[item]), y[item]
+
+
+def of_no_number_of_items():
+    """Items whose keys are words, which no check can guess."""
+
+    class Keyed(Dataset):
+        def __len__(self):
+            return 120
+
+        def __getitem__(self, key):
+            return x[int(key.removeprefix("item"))], y[int(key.removeprefix("item"))]
+
+    return DataLoader(Keyed(), sampler=[f"item{i}" for i in range(120)], batch_size=50)
+
+
+AUGMENTED = {
+    "always": (lambda: torch.randn(5), 8),
+    "every second time": (lambda: float(random.random() < 0.5), None),
+}
+
+
+@pytest.mark.parametrize(("draw", "differing"), AUGMENTED.values(), ids=AUGMENTED)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_draw_of_an_augmentation_is_measured_with_a_warning(draw, differing, workers):
+    model, state = network(), torch.get_rng_state()
+    random.seed(0)
+    loader = DataLoader(Drawn(draw), batch_size=50, num_workers=workers)
+    with pytest.warns(UserWarning, match=f"^data: {differing or '[1-8]'} of 8 items of the dataset differ"):
+        Objective(model, nn.CrossEntropyLoss(), loader)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [({"batch_size": 50}, 20), ({"batch_sampler": BatchSampler(range(120), 32, drop_last=True)}, 24)],
+)
+def test_a_loader_that_drops_its_last_batch_is_measured_with_a_warning(options, left_out):
+    if "batch_size" in options:
+        options = {**options, "shuffle": True, "drop_last": True}
+    with pytest.warns(UserWarning, match=f"^data: the DataLoader leaves out {left_out} of 120 samples"):
+        objective = Objective(network(), nn.CrossEntropyLoss(), DataLoader(TensorDataset(x, y), **options))
+    assert objective.n_samples == 120 - left_out
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda: DataLoader(Drawn(), batch_size=50),
+        lambda: DataLoader(Drawn(), batch_size=50, num_workers=1),
+        lambda: DataLoader(Subset(TensorDataset(x, y), range(100)), batch_size=50, drop_last=True),
+        of_no_number_of_items,
+    ],
+)
+def test_loaders_of_fixed_samples_raise_no_warning(loader):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="data:")
+        Objective(network(), nn.CrossEntropyLoss(), loader())

@@ -1,0 +1,97 @@
+"""Losses and derivatives that are no numbers: the weight or the sample that makes them so is named, once."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective, top_eigenvalues, trace
+
+
+def samples(count=120):
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(count, 5, generator=generator), torch.arange(count) % 3
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+x, y = samples()
+
+
+class Of(nn.Module):
+    """A function of a layer's scores."""
+
+    def __init__(self, of):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.of = nn.Linear(5, 3), of
+
+    def forward(self, inputs):
+        return self.of(self.layer(inputs))
+
+
+def with_numbers(place, number):
+    inputs = x.clone()
+    inputs[place] = number
+    return inputs
+
+
+def with_weights(number):
+    model = network()
+    model[2].bias.data[1] = number
+    return model
+
+
+NO_NUMBERS = {
+    "weight NaN": (with_weights(math.nan), x, r"^model: '2.bias' holds 1 of 3 numbers that are NaN"),
+    "weight infinite": (with_weights(math.inf), x, r"^model: '2.bias' holds 1 of 3 numbers"),
+    "input NaN": (
+        network(),
+        with_numbers(77, math.nan),
+        "^data: the loss of sample 77 .* its inputs hold NaN",
+    ),
+    "output": (
+        Of(lambda scores: scores.log()),
+        x,
+        "^data: the loss of sample .* the model's outputs are not",
+    ),
+    "derivative": (
+        Of(lambda scores: torch.cat([scores[:, :2], (scores[:, 2:] * 0).sqrt()], 1)),
+        x,
+        "^model: its losses are numbers, and their derivatives are not",
+    ),
+}
+MEASURES = {
+    "value": Objective.value,
+    "gradient": Objective.gradient,
+    "eigenvalue": top_eigenvalues,
+    "trace": trace,
+}
+
+
+@pytest.mark.parametrize("chunk_size", [25, 512])
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(("model", "inputs", "says"), NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_a_measure_that_is_no_number_names_the_weight_or_sample_once(
+    model, inputs, says, measure, chunk_size
+):
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, y), chunk_size=chunk_size)
+    if "derivatives" in says and measure == "value":
+        return
+    with pytest.warns(UserWarning, match=says):
+        MEASURES[measure](objective)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MEASURES[measure](objective)
+
+
+def test_weights_elsewhere_that_give_no_number_are_no_mistake():
+    objective = Objective(network(), nn.CrossEntropyLoss(), (x, y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(objective.value(math.nan * objective.theta))
