@@ -33,9 +33,11 @@ def verdict_row(row):
     """A row of `docs/tables/*-verdicts.csv` as the page has it."""
     if row["verdict"] == "not measured":
         return None
-    interval = f"{row['estimate']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
+    interval = f"{row['estimate']:+.3g}"
+    if pd.notna(row["low"]):
+        interval += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
     unit = f" {row['unit']}" if isinstance(row["unit"], str) else ""
-    p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}" if pd.notna(row["p"]) else "–"
     counted = f"{row['units']} {row['counted']}"
     cells = (row["claim"], row["role"], row["effect"], interval + unit, p, counted, row["verdict"])
     return f"| {' | '.join(map(str, cells))} |"

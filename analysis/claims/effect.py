@@ -192,7 +192,10 @@ class Effect:
     def deciding_test(self) -> str:
         """The test of `deciding_p`."""
         reversal = f"test of opposite signs over {self.finding.place}"
-        return (self.test.method, "two one-sided t tests against the margin", reversal)[self._which_decides]
+        within = (
+            self.test.method if self.test.is_without_spread else "two one-sided t tests against the margin"
+        )
+        return (self.test.method, within, reversal)[self._which_decides]
 
     @property
     def _which_decides(self) -> int:

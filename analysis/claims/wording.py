@@ -77,7 +77,7 @@ def _about(effect: Effect) -> str:
         whose = "this" if places == 1 else "these"
         return f"About {whose} {named}; {place} like these are judged from {FEWEST_CELLS} on."
     these = effect.finding.these
-    if not math.isfinite(these.p_value) or these.method == effect.test.method:
+    if not math.isfinite(these.low) or these.method == effect.test.method:
         return f"About {place} like these {places}."
     return (
         f"About {place} like these {places}; of these {places} themselves the 95% interval is "
@@ -121,6 +121,8 @@ def _open(effect: Effect) -> str:
         )
     test = effect.test
     level = SIGNIFICANCE / effect.tests
+    if test.is_without_spread and not math.isfinite(test.p_value):
+        return _no_test_without_spread(effect)
     if not math.isfinite(test.p_value):
         return f"{test.units} {test.counted} give no test."
     if test.counted == "draws":
@@ -130,6 +132,15 @@ def _open(effect: Effect) -> str:
         cannot = _could_have_found(effect, test, level) if test.smallest_p >= level else []
         return " ".join([*cannot, f"The {test.counted} have no spread, from which a size could be planned."])
     return " ".join([*_could_have_found(effect, test, level), *_would_take(effect, test, level)])
+
+
+def _no_test_without_spread(effect: Effect) -> str:
+    """Why values without spread have no test."""
+    counted = effect.test.counted
+    if effect.finding.place == "series":
+        return f"The {counted} have no spread within cells, which a test of their slope needs."
+    cells = f" ({by_part(effect)})" if effect.parts else ""
+    return f"The {counted} have no spread within cells, and the cells do not all lie on one side{cells}: no test."
 
 
 def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:

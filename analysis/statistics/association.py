@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike
 
+from analysis.statistics.cells import signs_of
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found
 from analysis.statistics.methods import FEWEST, family_means, method_means
 from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
@@ -109,7 +110,14 @@ def _of_the_population(these: Test, by_cell: Values) -> Test:
     count = len(by_cell)
     error = float(by_cell.std(ddof=1) / count**0.5) if count > 1 else np.nan
     over_cells = student(
-        LIKE_THESE, these.estimate, error, count - 1, units=count, counted="cells", method="t test over cells"
+        LIKE_THESE,
+        these.estimate,
+        error,
+        count - 1,
+        units=count,
+        counted="cells",
+        method="t test over cells",
+        signs=signs_of(by_cell),
     )
     return replace(
         these,
@@ -117,7 +125,7 @@ def _of_the_population(these: Test, by_cell: Values) -> Test:
         low=float(np.fmin(these.low, over_cells.low)),
         high=float(np.fmax(these.high, over_cells.high)),
         p_value=float(np.maximum(these.p_value, over_cells.p_value)),
-        method=f"{these.method} and t test over cells",
+        method=f"{these.method} and {over_cells.method}",
         smallest_p=max(these.smallest_p, over_cells.smallest_p),
     )
 

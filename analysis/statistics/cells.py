@@ -13,9 +13,10 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test
+from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Region, Test
 from analysis.statistics.resampling import Values
-from analysis.statistics.student import Region, student, student_interval
+from analysis.statistics.student import student, student_interval
+from analysis.statistics.without_spread import Signs, opposite_signs_p
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def judged_by_cells(
     weights: Values,
     names: list[str],
     *,
+    means: bool,
     place: str = "cells",
     counted: str = "pairs",
     null: Region = (0.0, 0.0),
@@ -87,6 +89,7 @@ def judged_by_cells(
         weights: float64 (places, cells), the weights of the cell means in the number of each place. The identity if the
             places are the cells.
         names: names of the places.
+        means: whether the places are the cells, so that a sign test is possible where the values have no spread.
         place: word for the places.
         counted: word for the values within the cells.
         null: values that the null hypothesis allows.
@@ -94,8 +97,14 @@ def judged_by_cells(
         lost: number of values that could not enter.
     """
     numbers = weights @ cells.means
-    these = _of_these(cells, weights.mean(0), counted=counted, null=null, margin=margin)
+    signs = Signs(cells.means, int(cells.counts.min()) if means else 0, _size(weights.mean(0), cells.means))
+    these = _of_these(cells, weights.mean(0), signs=signs, counted=counted, null=null, margin=margin)
     errors = np.sqrt(weights**2 @ (np.maximum(cells.variances, cells.pooled) / cells.counts))
+    if these.is_without_spread:
+        errors = np.zeros_like(errors)
+        reversal = opposite_signs_p(numbers, cells.counts, signs.rounding) if means else np.nan
+    else:
+        reversal = reversal_p(numbers, errors, cells.freedom)
     samples = (weights != 0) @ cells.counts
     parts = [
         Part(name, float(number), *student_interval(float(number), float(error), cells.freedom), int(count))
@@ -107,12 +116,19 @@ def judged_by_cells(
         len(numbers),
         place,
         tuple(parts) if len(parts) > 1 else (),
-        reversal_p(numbers, errors, cells.freedom),
+        reversal,
         lost,
     )
 
 
-def _of_these(cells: Cells, weights: Values, *, counted: str, null: Region, margin: float) -> Test:
+def _size(weights: Values, numbers: Values) -> float:
+    """The size of the terms of a weighted sum, to which its rounding is proportional."""
+    return float(np.abs(weights) @ np.abs(numbers))
+
+
+def _of_these(
+    cells: Cells, weights: Values, *, signs: Signs, counted: str, null: Region, margin: float
+) -> Test:
     """Student's t with the variance within each cell, and Welch's second formula for the degrees of freedom.
 
     The formula (Welch 1947) uses f + 2 in the place of f, and subtracts 2 from the result. With the three seeds of most
@@ -132,6 +148,7 @@ def _of_these(cells: Cells, weights: Values, *, counted: str, null: Region, marg
         units=int(cells.counts.sum()),
         counted=counted,
         method="t test within cells",
+        signs=signs,
         null=null,
         margin=margin,
     )
@@ -148,9 +165,15 @@ def _of_the_population(numbers: Values, *, place: str, null: Region, margin: flo
         units=count,
         counted=place,
         method=f"t test over {place}",
+        signs=signs_of(numbers),
         null=null,
         margin=margin,
     )
+
+
+def signs_of(numbers: Values) -> Signs:
+    """What a sign test over places may rest on: each place is one value of their population."""
+    return Signs(numbers, len(numbers), float(np.abs(numbers).mean()))
 
 
 def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
@@ -163,13 +186,13 @@ def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
 
     Args:
         numbers: float64 (places,).
-        errors: float64 (places,), their standard errors.
+        errors: float64 (places,), their standard errors, above zero.
         freedom: degrees of freedom of the errors.
     """
     count = len(numbers)
-    if count < 2 or not freedom > 0 or not np.isfinite(errors).all():
+    if count < 2 or not freedom > 0 or not (np.isfinite(errors) & (errors > 0)).all():
         return np.nan
-    squares = np.divide(numbers, errors, out=np.full(count, np.inf), where=errors > 0) ** 2
+    squares = (numbers / errors) ** 2
     smaller = min(float(squares[numbers > 0].sum()), float(squares[numbers < 0].sum()))
     if smaller == 0:
         return 1.0

@@ -18,6 +18,9 @@ of 2^5 cases, which is 6%.
 ROUNDING = 1e-12
 """A standard error that is a smaller share of the estimate is rounding."""
 
+Region = tuple[float, float]
+"""Values that the null hypothesis allows, from the first to the second; (0, 0): no effect."""
+
 
 @dataclass(frozen=True)
 class Test:
@@ -26,10 +29,11 @@ class Test:
     Attributes:
         estimand: whether the number is a property of these cells, `THESE`, or of cells like these, `LIKE_THESE`.
         estimate: the number; NaN if nothing could be compared.
-        low: lower end of the 95% interval.
+        low: lower end of the 95% interval; NaN if the values have no spread.
         high: upper end of the interval.
         p_value: two-sided p-value of the null hypothesis; NaN if no test was possible.
-        equivalence_p: p-value of the null hypothesis that the number is at least as far from zero as the margin.
+        equivalence_p: p-value of the null hypothesis that the number is at least as far from zero as the margin; NaN if
+            no test was possible.
         method: name of the test.
         units: number of independent units.
         counted: word for the units, such as "pairs" or "cells".

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.cells import cells_of, judged_by_cells
-from analysis.statistics.finding import Finding, nothing_found
-from analysis.statistics.student import Region
+from analysis.statistics.finding import Finding, Region, nothing_found
 
 
 def paired_effect(
@@ -37,6 +36,7 @@ def paired_effect(
         found,
         np.eye(len(found.labels)),
         found.labels,
+        means=True,
         counted=counted,
         null=null,
         margin=margin,

@@ -18,7 +18,8 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
     A series is a data set with one kind of noise, at several rates. A cell is one level of one series. The places of
     the finding are the series, because only further series tell more about cells like these; so a slope that reverses
     between series is found. If no cell has two values, the deviations of the cell means from the lines take the place
-    of the spread within cells.
+    of the spread within cells. Without any spread, a slope of these cells has no test: that all values lie on one side
+    says nothing of a slope.
 
     Args:
         series: the series of each run.
@@ -46,7 +47,14 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
     if cells.freedom == 0:
         cells = _with_deviations_from_lines(cells, belongs, centered, weights)
     return judged_by_cells(
-        cells, weights, names[kept].tolist(), place="series", counted="runs", margin=margin, lost=lost
+        cells,
+        weights,
+        names[kept].tolist(),
+        means=False,
+        place="series",
+        counted="runs",
+        margin=margin,
+        lost=lost,
     )
 
 

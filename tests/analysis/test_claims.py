@@ -92,7 +92,8 @@ def test_rivals_are_supported_by_controls_that_do_as_well():
 def test_an_effect_that_reverses_over_noise_rates_is_shown_by_rate():
     runs = table()
     shift = runs["noise_rate"].map({0.0: 0.0, 0.2: -0.3, 0.4: 0.0, 0.6: 0.1})
-    runs["mean_cos_plus_clean"] = runs["mean_cos_compensated_sam_clean"] + shift
+    spread = 1e-3 * np.random.default_rng(0).normal(size=len(runs))
+    runs["mean_cos_plus_clean"] = runs["mean_cos_compensated_sam_clean"] + shift + spread
     judgement = judged(runs, "M3")["M3"]
     assert judgement.verdict == verdicts.MIXED
     assert "20%: -0.3" in judgement.conclusions[0]

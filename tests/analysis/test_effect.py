@@ -171,6 +171,31 @@ def test_units_without_spread_plan_no_size(mean, seeds, cannot):
     assert "takes about" not in said
 
 
+@pytest.mark.parametrize(
+    ("finding", "why"),
+    [
+        (
+            paired_effect(["a"] * 5 + ["b"] * 5, [3.0] * 5 + [0.0] * 5),
+            "The pairs have no spread within cells, and the cells do not all lie on one side (a: +3, b: +0): no test.",
+        ),
+        (
+            trend(["s"] * 6, [0, 0, 0, 0.4, 0.4, 0.4], [0, 0, 0, 1, 1, 1]),
+            "The runs have no spread within cells, which a test of their slope needs.",
+        ),
+    ],
+)
+def test_without_spread_and_without_a_test_the_answer_is_open_and_says_why(finding, why):
+    effect = Effect("x", 1, "", finding=finding)
+    assert effect.verdict == INCONCLUSIVE
+    assert why in conclusion(effect)
+
+
+@pytest.mark.parametrize("predicted", [1, 0])
+def test_without_spread_the_deciding_test_is_the_sign_test(predicted):
+    effect = Effect("x", predicted, "", finding=paired_effect(["a"] * 7, [0.1] * 7, margin=1.0), margin=1.0)
+    assert effect.deciding_test == "sign test, as the pairs have no spread"
+
+
 def no_difference(values, margin=0.01):
     finding = paired_effect(["x"] * len(values), values, null=(-margin, margin), margin=margin)
     return Effect("x", 0, "share", finding=finding, margin=margin, null=(-margin, margin))

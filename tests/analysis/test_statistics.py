@@ -89,6 +89,102 @@ def test_identical_values_are_judged_by_their_number():
     assert paired_effect(["a"] * 5, [1.0] * 5).these.p_value == pytest.approx(2 * 0.5**5)
 
 
+@pytest.mark.parametrize(
+    ("means", "null", "margin", "p_value", "equivalence_p"),
+    [
+        ([3.0, 1.0], (0.0, 0.0), 4.0, 2 * 0.5**5, 2 * 0.5**5),
+        ([-3.0, -1.0], (0.0, 0.0), 2.0, 2 * 0.5**5, np.nan),
+        # a cell at zero, or on the other side
+        ([3.0, 0.0], (0.0, 0.0), 4.0, np.nan, 2 * 0.5**5),
+        ([3.0, -1.0], (0.0, 0.0), 2.0, np.nan, np.nan),
+        ([1.0, 0.0, 0.0], (0.0, 0.0), 0.02, np.nan, np.nan),
+        ([0.0, 0.0], (0.0, 0.0), 0.5, 1.0, 2 * 0.5**5),
+        # the mean lies within the margin, but not each cell
+        ([5.0, 5.0, -1.0], (-4.0, 4.0), 4.0, np.nan, np.nan),
+        ([10.0, -8.0], (-2.0, 2.0), 2.0, np.nan, np.nan),
+        ([1.0, -1.0], (-2.0, 2.0), 2.0, 1.0, 2 * 0.5**5),
+        # 0.1 + 0.2 - 0.3 is rounding
+        ([3.0, 0.1 + 0.2 - 0.3], (0.0, 0.0), 4.0, np.nan, 2 * 0.5**5),
+    ],
+)
+def test_without_spread_a_verdict_rests_on_cells_that_all_lie_on_one_side(
+    means, null, margin, p_value, equivalence_p
+):
+    cells = np.repeat(np.arange(len(means)), 5)
+    found = paired_effect(cells, np.repeat(means, 5), null=null, margin=margin).these
+    assert (found.p_value, found.equivalence_p) == pytest.approx((p_value, equivalence_p), nan_ok=True)
+
+
+@pytest.mark.parametrize("seeds", range(2, 9))
+def test_without_spread_a_cell_that_is_sure_does_not_speak_for_one_that_is_not(seeds):
+    """The mean of both cells is below zero, and still all values are above it in one of 2^seeds cases."""
+    wrong = 0.0
+    for chosen in itertools.product([1.0, -3.0], repeat=seeds):
+        found = paired_effect(["a"] * seeds + ["b"] * seeds, [1.0] * seeds + list(chosen)).these
+        if found.is_without_spread and found.estimate > 0 and found.p_value <= 0.05:
+            wrong += 0.5**seeds
+    assert wrong <= 0.025
+
+
+@pytest.mark.parametrize("seeds", range(2, 9))
+@pytest.mark.parametrize("fair", [1, 2, 3])
+def test_without_spread_opposite_signs_are_rarely_found_where_there_are_none(seeds, fair):
+    """One cell is above zero; the values of the others lie above or below it by chance."""
+    wrong = 0.0
+    for signs in itertools.product([1.0, -1.0], repeat=fair):
+        cells = np.repeat(np.arange(fair + 1), seeds)
+        found = paired_effect(cells, np.repeat([1.0, *signs], seeds))
+        wrong += 0.5 ** (seeds * fair) * (found.reversal_p <= 0.05)
+    assert wrong <= 0.05
+
+
+def test_without_spread_opposite_signs_take_as_many_seeds_as_chance_asks_for():
+    found = [paired_effect(["a"] * n + ["b"] * n, [1.0] * n + [-1.0] * n).reversal_p for n in (2, 5, 6)]
+    assert found == pytest.approx([2 * 0.5**2, 2 * 0.5**5, 2 * 0.5**6])
+
+
+def permutation_p(levels, values):
+    """The exact two-sided p-value of a slope over all orders of the values."""
+    levels = np.asarray(levels) - np.mean(levels)
+    slopes = np.array([levels @ order for order in itertools.permutations(values)])
+    return np.mean(np.abs(slopes) >= abs(slopes[0]) - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("levels", "values"),
+    [
+        ([0, 0, 0, 0.4, 0.4, 0.4], [0, 0, 0, 1, 1, 1]),
+        ([0, 0, 0, 0, 0, 0.4], [0, 0, 0, 0, 0, 1]),
+        ([0, 0.2, 0.4], [0, 0.2, 0.4]),
+        ([0, 0, 0.2, 0.2, 0.4, 0.4], [1, 1, 2, 2, 3, 3]),
+        ([0, 0, 0, 0.4, 0.4, 0.4], [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_without_spread_no_slope_has_a_smaller_p_value_than_that_of_all_orders(levels, values):
+    found = trend(["a"] * len(levels), levels, values, margin=0.5).these
+    assert found.method == "none, as the runs have no spread"
+    assert not found.p_value < permutation_p(levels, values)
+    assert not found.equivalence_p < 0.05
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        paired_effect(["a"] * 5 + ["b"] * 5, [1.0] * 5 + [2.0] * 5),
+        trend(["a"] * 6 + ["b"] * 6, [0, 0, 0, 1, 1, 1] * 2, [0, 0, 0, 1, 1, 1] * 2),
+        paired_effect(np.repeat(list("abcdef"), 2), [1.0, 3.0] * 6),
+    ],
+)
+def test_without_spread_there_is_no_interval(found):
+    alike = [test for test in (found.these, found.like_these) if test.is_without_spread]
+    assert alike
+    for test in alike:
+        assert np.isnan([test.low, test.high]).all()
+        assert "have no spread" in test.method
+    if found.these in alike:
+        assert np.isnan([(part.low, part.high) for part in found.parts]).all()
+
+
 def test_the_test_of_opposite_signs_has_gail_and_simons_critical_values():
     # Gail and Simon 1985, table 1, at a level of 5%
     for places, critical in ((2, 2.71), (3, 4.23), (4, 5.43), (5, 6.50), (6, 7.48)):
