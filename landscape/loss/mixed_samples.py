@@ -34,21 +34,18 @@ class Precisely:
     def mixes(self, pair: Pair, few: int) -> bool:
         """Whether the outputs of the last few samples depend on the samples before them.
 
-        False for a model that does not run in float64, or rounds to a shorter dtype inside.
+        False for a model that does not run in float64, rounds to a shorter dtype inside, or changes from one pass to
+        the next, which another check names.
         """
         samples = samples_in(pair) or 0
         some = rows_of(pair, slice(max(0, samples - MOST), samples))
-        whole, alone = (
+        whole, alone, again = (
             self._run(part, lambda _, outputs: outputs)
-            for part in (some, rows_of(pair, slice(samples - few, samples)))
+            for part in (some, rows_of(pair, slice(samples - few, samples)), some)
         )
-        if not isinstance(whole, Tensor) or not isinstance(alone, Tensor):
+        if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
             return False
-        whole, alone = as_real(whole[-few:]), as_real(alone)
-        if whole.shape != alone.shape:
-            return False
-        largest = float(whole.abs().nan_to_num(0, 0, 0).amax()) if whole.numel() else 0.0
-        return not torch.allclose(whole, alone, rtol=0, atol=ALLOWED * largest, equal_nan=True)
+        return _agree(whole, again) and not _agree(whole[-few:], alone)
 
     def loss(self, pair: Pair) -> float | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
@@ -66,3 +63,11 @@ class Precisely:
             # the model or the loss has a dtype of its own inside
             return None
         return None if shortened.found else found
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    one, other = as_real(one), as_real(other)
+    largest = float(one.abs().nan_to_num(0, 0, 0).amax()) if one.numel() else 0.0
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=0, atol=ALLOWED * largest, equal_nan=True
+    )
