@@ -108,10 +108,10 @@ def main() -> None:
     arguments = parser.parse_args()
     TABLES.mkdir(exist_ok=True)
     verdicts(arguments.results, arguments.claims).to_csv(
-        TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.4g"
+        TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.6g"
     )
     results(read_tables(arguments.results)).to_csv(
-        TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.4g"
+        TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.6g"
     )
 
 

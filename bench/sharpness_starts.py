@@ -7,7 +7,8 @@ ascents from both signs of the gradient, of the 8 top eigenvectors, of the gradi
 gradient of each class's mean output, and of 16 random points. Three searches are compared with the highest maximum that
 is known: `sharpness`; `sharpness` with a memory budget of twelve vectors; and the search without starts for classes,
 from five eigenvectors. Writes docs/tables/sharpness-starts.csv: for each neighborhood and search how many searches
-converged, how many of them missed the maximum by more than 3%, by how much at most, and the gradients that they took.
+converged, how many of them missed the maximum by more than 3%, by how much at most, the gradients that they took, and
+the largest share of samples that got one class, at the trained weights and at the highest point found (medians).
 """
 
 from __future__ import annotations
@@ -97,11 +98,19 @@ def exhaustive(objective: Objective, neighborhood: Neighborhood, seed: int) -> f
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the highest rise, whether it converged, and the gradients spent."""
+    """What a search found: the highest rise and its offset, whether it converged, and the gradients spent."""
 
     value: float
+    offset: Tensor
     converged: bool
     gradients: int
+
+
+def largest_class(objective: Objective, offset: Tensor) -> float:
+    """The largest share of samples to which the model gives one class, at an offset of its weights."""
+    with torch.no_grad():
+        classes = objective.outputs(objective.theta + offset, objective.inputs).argmax(1)
+    return float(classes.bincount().max()) / len(classes)
 
 
 def without_classes(objective: Objective, neighborhood: Neighborhood, *, steps: int, seed: int) -> Found:
@@ -117,7 +126,8 @@ def without_classes(objective: Objective, neighborhood: Neighborhood, *, steps: 
         starts=Starts([], EIGENVECTORS, has_room=True),
         eigenvectors=lambda: top_directions(objective, neighborhood.scale, EIGENVECTORS, seed),
     )
-    return Found(found.highest.rise, found.converged, objective.gradients - before)
+    offset = neighborhood.scale * found.highest.offset
+    return Found(found.highest.rise, offset, found.converged, objective.gradients - before)
 
 
 def searched(subject: Subject) -> Iterator[dict[str, object]]:
@@ -141,7 +151,10 @@ def searched(subject: Subject) -> Iterator[dict[str, object]]:
             name: sharpness(each, rho=rho, adaptive=adaptive, steps=steps, seed=seed)
             for name, each in (("sharpness", objective), ("little memory", small))
         }
-        found = {name: Found(each.value, each.converged, each.gradients) for name, each in searches.items()}
+        found = {
+            name: Found(each.value, each.offset, each.converged, each.gradients)
+            for name, each in searches.items()
+        }
         found["no classes"] = without_classes(objective, neighborhood, steps=steps, seed=seed)
         highest = max(known, *(each.value for each in found.values()))
         for name, each in found.items():
@@ -151,6 +164,8 @@ def searched(subject: Subject) -> Iterator[dict[str, object]]:
                 "missed": 1 - each.value / highest,
                 "gradients": each.gradients,
                 "converged": each.converged,
+                "class_before": largest_class(objective, torch.zeros_like(each.offset)),
+                "class_after": largest_class(objective, each.offset),
             }
 
 
@@ -162,18 +177,20 @@ def main() -> None:
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = pd.DataFrame(
-        row
-        for root in options.results
-        for subject in subjects(root, options.seed)
-        for row in searched(subject)
-    )
+    found = []
+    for root in options.results:
+        for subject in subjects(root, options.seed):
+            found += searched(subject)
+            print(f"{len(found)} searches", flush=True)
+    rows = pd.DataFrame(found)
     rows = rows[rows["converged"]]
     table = rows.groupby(["adaptive", "search"], sort=False).agg(
         searches=("missed", "size"),
         missed=("missed", lambda shares: (shares > MISSED).sum()),
         worst=("missed", "max"),
         gradients=("gradients", "median"),
+        class_before=("class_before", "median"),
+        class_after=("class_after", "median"),
     )
     table.round(3).to_csv(TABLE)
     print(table)

@@ -37,8 +37,8 @@ MOST_PRODUCTS = 30
 class Starts:
     """Directions in which ascents start, beside that of the gradient.
 
-    The highest points near a trained classifier often give one class to nearly all samples. The direction that raises
-    the mean output of this class leads there, and random directions and eigenvectors often do not
+    The highest points near a trained classifier often give one class to many samples of other classes. The direction
+    that raises the mean output of this class leads there. Random directions and eigenvectors often do not
     (`bench/sharpness_starts.py`).
 
     Attributes:

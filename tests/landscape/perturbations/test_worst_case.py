@@ -246,8 +246,8 @@ STARTS = {
     # the loss, copies of the weights that the memory budget holds -> eigenvectors and classes among the starts
     "classes": (nn.CrossEntropyLoss(), 1000, 1, 3),
     "classes, small budget": (nn.CrossEntropyLoss(), 12, 0, 3),
-    "no classes": (lambda outputs, targets: outputs.square().mean(), 1000, 5, 0),
-    "no classes, small budget": (lambda outputs, targets: outputs.square().mean(), 12, 1, 0),
+    "no classes": (lambda outputs, _: outputs.square().mean(), 1000, 5, 0),
+    "no classes, small budget": (lambda outputs, _: outputs.square().mean(), 12, 1, 0),
 }
 
 
