@@ -58,7 +58,8 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
             "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
             "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
         )
-    objective.verified.add(matrix)
+    # a new set, because a subset or a moved copy of the objective has the old one
+    objective.verified = objective.verified | {matrix}
 
 
 def _largest_error(rule: Rule, few: InFloat64) -> float:

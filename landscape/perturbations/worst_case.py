@@ -107,8 +107,8 @@ def sharpness(
         steps: largest number of gradients in an ascent.
         restarts: largest number of further starts. With 0, nothing confirms a maximum at which both signs of an
             eigenvector arrive and nothing else does.
-        start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If they are
-            fewer than five, the search for five begins from them.
+        start: eigenpairs of the objective's Hessian. In the plain neighborhood all their vectors are starts. Without
+            classes, if they are fewer than five, the search for five begins from them.
         seed: seed of the random starts.
         progress: called with the gradients of ascents spent and the most that may be spent. True writes a line on the
             terminal.
