@@ -379,3 +379,19 @@ def test_a_subset_with_right_second_derivatives_does_not_vouch_for_all_samples()
     objective.subset(samples=torch.arange(0, 40, 2)).hvp(vector)
     with pytest.raises(ValueError, match="^model: its second derivatives are wrong"):
         objective.hvp(vector)
+
+
+@pytest.mark.parametrize("scale", [5.0, 6.0, 8.0])
+def test_a_network_that_fits_all_samples_is_measured(scale):
+    """The loss, 1e-10 to 1e-15, is below the rounding of the outputs, so that its differences are rounding alone."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    targets = (inputs[:, 0] > 0).long()
+    inputs[:, 0] += 2.0 * (2 * targets - 1)
+    model = nn.Linear(5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight[:, 0] = torch.tensor([-scale, scale])
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    assert objective.value() < 1e-9
+    truth = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets))[-1].item()
+    assert top_eigenvalues(objective, 1, tol=1e-3).values[0] == pytest.approx(truth, rel=1e-2)
