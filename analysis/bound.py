@@ -248,16 +248,20 @@ def measure_bounds(
 
 
 def bound_scalars(file: h5py.File) -> dict[str, float]:
-    """A run file's numbers of Theorem 1 and Assumption 1 for the table of runs; NaN if they were not measured."""
+    """A run file's numbers of Theorem 1 and Assumption 1 for the table of runs; NaN if they were not measured.
+
+    `bound_LOSS_slack_converged` is 1 if the search of the maximum converged, else 0, and NaN if the file does not say.
+    """
+    of_bound = ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho")
     fields = {
-        "bound": ("clean_loss", "empirical", "sampling", "complexity", "right", "slack", "rho"),
-        "assumption": ("gap", "standard_error"),
+        **{("bound", name): name for name in of_bound},
+        ("bound", "converged"): "slack_converged",
+        **{("assumption", name): name for name in ("gap", "standard_error")},
     }
     return {
-        f"{group}_{loss}_{field}": float(file[f"{group}/{loss}/{field}"][()])
-        if f"{group}/{loss}" in file
+        f"{group}_{loss}_{column}": float(file[f"{group}/{loss}/{name}"][()])
+        if f"{group}/{loss}/{name}" in file
         else math.nan
-        for group, names in fields.items()
+        for (group, name), column in fields.items()
         for loss in LOSSES
-        for field in names
     }

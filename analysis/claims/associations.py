@@ -86,16 +86,28 @@ class Information:
     """How much a quantity tells about the order of methods in another quantity, within data set and noise.
 
     Hyper-parameters are held fixed, so that a quantity which only follows a hyper-parameter tells nothing.
+
+    Attributes:
+        quantity: the quantity that tells.
+        outcome: the quantity of which it tells.
+        sign: 1, as information has no other sign.
     """
 
     quantity: str
     outcome: str
     sign: int = 1
 
+    def __post_init__(self) -> None:
+        if self.sign != 1:
+            raise ValueError(
+                f"sign: information is not negative; predict that there is some, 1, not {self.sign}"
+            )
+
     def describe(self) -> str:
         """Quantity, comparison and sign."""
         words, outcome = quantity(self.quantity).words, quantity(self.outcome).words
-        return f"what {words} tells of {outcome} within noise rate, whatever hyper-parameters are given {SIGNS[1]}"
+        given = "within noise rate, whatever hyper-parameters are given"
+        return f"what {words} tells of {outcome} {given} {SIGNS[self.sign]}"
 
     def runs(self) -> str:
         """The runs that it needs."""

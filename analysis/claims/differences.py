@@ -31,7 +31,8 @@ def null_of(sign: int, margin: float) -> tuple[float, float]:
 
 
 def check_margin(sign: int, margin: float, remedy: str) -> None:
-    """Refuses a prediction of no difference, or of none beyond a margin, that no data could support.
+    """Refuses a prediction that no data could support: one of another sign than 1, 0 or -1, or one of no difference, or
+    of none beyond a margin, without a margin.
 
     Args:
         sign: the predicted sign; 0 where the prediction needs a margin.
@@ -39,8 +40,10 @@ def check_margin(sign: int, margin: float, remedy: str) -> None:
         remedy: how to give a margin.
 
     Raises:
-        ValueError: there is no margin.
+        ValueError: there is no such sign, or no margin.
     """
+    if sign not in SIGNS:
+        raise ValueError(f"sign: must be 1, -1 or 0, got {sign}")
     if sign == 0 and not math.isfinite(margin):
         raise ValueError(
             f"margin: a prediction of no difference, or of none beyond a margin, needs one; {remedy}"
@@ -50,7 +53,11 @@ def check_margin(sign: int, margin: float, remedy: str) -> None:
 def check_margin_of(name: str, sign: int, *, non_inferior: bool = False) -> None:
     """As `check_margin`, for the margin of the quantity of this name."""
     remedy = f"before the claim call register_quantity(NAME, Quantity(WORDS, ({name!r},), margin=...)), and name that"
-    check_margin(0 if non_inferior else sign, quantity(name).margin, remedy)
+    check_margin(sign, quantity(name).margin, remedy)
+    if non_inferior:
+        if sign == 0:
+            raise ValueError("sign: a quantity is not inferior on one side, 1 or -1, got 0")
+        check_margin(0, quantity(name).margin, remedy)
 
 
 def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:

@@ -53,6 +53,8 @@ class Quantity:
         margin: smallest difference that matters, in the unit; NaN if every difference matters.
         needs: how to get the columns, for tables that lack them.
         never_negative: whether the number is never below zero, so that a prediction of its sign alone cannot fail.
+        lower_bound: whether a value that did not converge is a lower bound, which is enough where it is above zero.
+            At or below zero it must say that it converged.
     """
 
     words: str
@@ -62,6 +64,7 @@ class Quantity:
     margin: float = np.nan
     needs: str = ""
     never_negative: bool = False
+    lower_bound: bool = False
 
     def values(self, table: pd.DataFrame) -> pd.Series:
         """One number for each run; NaN if it is undefined or did not converge, or if the run diverged."""
@@ -75,8 +78,10 @@ class Quantity:
         found = pd.Series(False, index=table.index)
         for name in self.columns:
             flag = _flag(table, name)
-            unknown = flag.isna() if name in MUST_SAY else pd.Series(False, index=table.index)
-            found |= ((flag == 0) | unknown) & table[name].notna()
+            must_say = name in MUST_SAY or self.lower_bound
+            unknown = flag.isna() if must_say else pd.Series(False, index=table.index)
+            matters = table[name] <= 0 if self.lower_bound else table[name].notna()
+            found |= ((flag == 0) | unknown) & matters
         return found
 
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -280,7 +285,14 @@ QUANTITIES: dict[str, Quantity] = {
         for measure in MEASURES
     },
     **{
-        f"bound_{loss}_{term}": Quantity(f"{words}, {name}", (f"bound_{loss}_{term}",), "", needs=BOUND)
+        f"bound_{loss}_{term}": Quantity(
+            f"{words}, {name}",
+            (f"bound_{loss}_{term}",),
+            "",
+            needs=BOUND,
+            # the maximum that a search finds is a lower bound of the maximum
+            lower_bound=term == "slack",
+        )
         for loss, name in LOSSES_OF_BOUND.items()
         for term, words in (
             ("slack", "bound less clean test loss"),

@@ -19,7 +19,8 @@ class Holds:
     """A quantity is above zero in every run at every noise rate, 0 included, except for a share of the draws of data.
 
     Attributes:
-        quantity: the quantity, such as a bound minus the number that it bounds.
+        quantity: the quantity, such as a bound minus the number that it bounds. A failure whose value did not converge
+            is open, and its run is lost.
         exceptions: the share of draws that may fail.
         vacuous: another quantity. If it is above zero in every run, the prediction cannot fail.
     """

@@ -17,7 +17,8 @@ CLAIMS = (
         "T1",
         "The loss on clean data is at most the noisy loss's maximum near the weights, scaled, plus two terms of size.",
         "Theorem 1, Eq. 6",
-        # the theorem holds with a probability of 1 - delta, and the maximum found is a lower bound of its maximum
+        # the theorem holds with a probability of 1 - delta, and the maximum found is a lower bound of its maximum: a
+        # failure counts only if the search for the maximum converged
         [Holds(f"bound_{loss}_slack", DELTA, vacuous=f"bound_{loss}_excess") for loss in LOSSES],
         controls=[
             *(Level(f"bound_{loss}_excess", None, -1) for loss in LOSSES),

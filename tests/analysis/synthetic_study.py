@@ -104,6 +104,7 @@ def _row(label, rate, number, quality, planted):
         row["mean_temporary_label_precision"] = (rate + 0.1) / 9 + 0.2
     for loss in LOSSES:
         row[f"bound_{loss}_slack"] = planted.get("slack", 5.0) + rate
+        row[f"bound_{loss}_slack_converged"] = planted.get("found", True)
         for term in ("right", "empirical", "sampling", "complexity"):
             row[f"bound_{loss}_{term}"] = 2 + rate - flat
         row[f"assumption_{loss}_gap"] = planted.get("gap", 0.05)

@@ -134,5 +134,6 @@ def test_the_table_of_runs_has_what_was_measured_and_nan_for_the_rest(tmp_path):
     with h5py.File(tmp_path / "run.h5") as file:
         row = bound_scalars(file)
     assert row["bound_zero_one_slack"] == bound.slack
+    assert row["bound_zero_one_slack_converged"] == bound.converged
     assert math.isnan(row["bound_cross_entropy_slack"])
     assert math.isnan(row["assumption_zero_one_gap"])

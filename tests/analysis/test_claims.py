@@ -18,6 +18,7 @@ from analysis.claims import (
     Best,
     Claim,
     Difference,
+    Information,
     Level,
     Trend,
     judge,
@@ -111,6 +112,50 @@ def test_a_bound_may_fail_on_as_many_draws_as_its_probability_says(share, expect
     judgement = judged(runs, "T1")["T1"]
     assert judgement.verdict == expected
     assert judgement.effects[0].estimate == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("slack", "found", "expected"),
+    [
+        (-5.0, True, verdicts.CONTRADICTED_HERE),
+        # the maximum that was found is a lower bound of the maximum
+        (-5.0, False, verdicts.NOT_MEASURED),
+        (-5.0, np.nan, verdicts.NOT_MEASURED),
+        (5.0, False, verdicts.SUPPORTED_HERE),
+        (5.0, np.nan, verdicts.SUPPORTED_HERE),
+    ],
+)
+def test_a_bound_fails_only_where_the_search_for_its_maximum_converged(slack, found, expected):
+    runs = table(seeds=40, slack=slack, found=found).query("method == 'SGD'")
+    runs = runs.assign(**{f"bound_{loss}_right": 0.5 for loss in LOSSES})
+    assert verdict(runs, "T1") == expected
+
+
+def test_single_failures_whose_search_did_not_converge_leave_the_bound_open():
+    runs = table(seeds=40).query("method == 'SGD'").reset_index(drop=True)
+    runs = runs.assign(**{f"bound_{loss}_right": 0.5 for loss in LOSSES})
+    fails = runs.index < 0.3 * len(runs)
+    runs.loc[fails, ["bound_zero_one_slack", "bound_zero_one_slack_converged"]] = -0.1, False
+    judgement = judged(runs, "T1")["T1"]
+    assert judgement.verdict == verdicts.INCONCLUSIVE
+    assert f"{fails.sum()} draws lost (not converged)" in judgement.conclusions[0]
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        lambda: Information("sharpness_observed", "test_accuracy", -1),
+        lambda: Information("sharpness_observed", "test_accuracy", 0),
+        lambda: Association("sharpness_observed", "test_accuracy", 2),
+        lambda: Difference("test_accuracy", SAM, SGD, 3),
+        lambda: Level("test_accuracy", SGD, -2, non_inferior=True),
+        lambda: Level("test_accuracy", SGD, 0, non_inferior=True),
+        lambda: Trend("test_accuracy", SGD, 2),
+    ],
+)
+def test_a_sign_that_no_data_could_support_is_refused(prediction):
+    with pytest.raises(ValueError, match=r"^sign: "):
+        prediction()
 
 
 def test_a_bound_above_one_in_every_run_is_no_evidence():
