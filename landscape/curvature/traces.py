@@ -28,6 +28,13 @@ from landscape.results.shown import DrawnResult, Result
 VECTORS = 3
 """Vectors in float64 that a probe of Hutchinson's method needs: the probe, its product and a copy."""
 
+BYTES_OF_XTRACE = 16
+"""Bytes for each parameter and product: XTrace keeps four vectors in float64 for each probe, and spends two products on
+it."""
+
+MOST_ON_PART = 300
+"""Products on a part that need no larger `max_products`: XTrace's error takes memory that grows with their cube."""
+
 
 @result
 class TraceEstimate(Result):
@@ -107,8 +114,7 @@ def trace(
     if method is not None and method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, pyhessian, got {method!r}")
     if method is None:
-        # XTrace keeps four vectors for each probe, and spends two products on it
-        fits = 8 * objective.n_parameters * 2 * max_products <= objective.memory_budget
+        fits = BYTES_OF_XTRACE * objective.n_parameters * max_products <= objective.memory_budget
         method = "xtrace" if fits and not objective.ranks.share_vectors else "hutchinson"
     objective.memory.check_room(VECTORS, "trace", in_float64=True)
     if part is not None:
@@ -158,7 +164,12 @@ def _with_a_part(
     some = random_part(objective, share, seed)
     resembling = matrix_named(matrix, some)
     resembling.expect(asked["max_products"])
-    return two_level_trace(operator, resembling, some.n_samples / objective.n_samples, **asked)
+    # the part's products are cheap; what bounds them is memory
+    room = objective.memory_budget // (BYTES_OF_XTRACE * objective.n_parameters)
+    most = max(asked["max_products"], min(room, MOST_ON_PART))
+    return two_level_trace(
+        operator, resembling, some.n_samples / objective.n_samples, max_on_part=most, **asked
+    )
 
 
 @of_objective

@@ -24,6 +24,14 @@ FIRST = 6
 """Probes of a level before the errors are looked at for the first time."""
 
 GROWTH = 1.5
+"""Most by which the number of probes grows from look to look."""
+
+LEAST_GROWTH = 1.1
+"""Least by which it grows, so that looks stay few."""
+
+DECAY = {"xtrace": 2.0, "hutchinson": 1.0}
+"""The power of the number of probes with which the variance falls. XTrace's depends on the spectrum: 2 is that of the
+Hessians of small networks. It foresees how many probes are enough, and looks again where they are not."""
 
 
 @dataclass
@@ -34,6 +42,7 @@ class _Level:
         probes: draws the probes and keeps their values.
         cost: the cost of a probe, in products with the whole operator.
         most: most probes that may be drawn.
+        decay: the power of the number of probes with which the variance falls.
         drawn: number of probes.
         means: of the probes' values, and their variances, for the trace and for the squared norm.
     """
@@ -41,6 +50,7 @@ class _Level:
     probes: Probes
     cost: float
     most: int
+    decay: float
     drawn: int = 0
     means: tuple[tuple[float, float], ...] = ()
 
@@ -49,12 +59,20 @@ class _Level:
         return self.drawn * self.cost
 
     @property
-    def next_count(self) -> int:
-        """The number of probes of the next look."""
-        return min(max(int(GROWTH * self.drawn), FIRST), self.most)
+    def variance(self) -> float:
+        """Of the trace."""
+        return self.means[0][1]
 
-    def grow(self) -> None:
-        wanted = self.next_count
+    def next_count(self, enough: float) -> int:
+        """The number of probes of the next look: as many as are foreseen to bring the variance to `enough`."""
+        most = int(GROWTH * self.drawn)
+        foreseen = most
+        if enough > 0:
+            foreseen = math.ceil(min(self.drawn * (self.variance / enough) ** (1 / self.decay), most))
+        return min(max(foreseen, math.ceil(LEAST_GROWTH * self.drawn)), self.most)
+
+    def grow(self, wanted: int) -> None:
+        """Draws as many probes as there are fewer than wanted."""
         self.probes.grow(wanted - self.drawn)
         self.drawn = wanted
         self.means = tuple(
@@ -71,6 +89,7 @@ def two_level_trace(
     method: str = "xtrace",
     rtol: float | None = 0.05,
     max_products: int = 200,
+    max_on_part: int | None = None,
     generator: torch.Generator,
 ) -> TraceAndSquaredNorm:
     """Estimates the trace and the squared norm of A from many probes of a cheap B, and few of the difference.
@@ -81,7 +100,8 @@ def two_level_trace(
     ||A w||^2 - ||B w||^2.
 
     The level with the larger variance for its cost gets more probes. In the optimum of two levels both are equal (Giles
-    2015, section 1.3). The interval is Student's, with Welch's degrees of freedom.
+    2015, section 1.3). With an `rtol` a level gets no more than are foreseen to be enough. The interval is Student's,
+    with Welch's degrees of freedom.
 
     Args:
         operator: A.
@@ -89,7 +109,9 @@ def two_level_trace(
         share: the cost of a product with B, in products with A.
         method: of tr B, `"xtrace"` or `"hutchinson"`.
         rtol: sampling ends when the 95% interval of the trace is within +-2 rtol |value|; None spends the whole budget.
-        max_products: most that may be spent, in products with A; also the most products with B for tr B.
+        max_products: most that may be spent, in products with A.
+        max_on_part: most products with B for tr B, each of which keeps two vectors in float64 with XTrace;
+            `max_products` if not given.
         generator: draws the probes, on the operator's device.
 
     Returns:
@@ -106,24 +128,27 @@ def two_level_trace(
         raise ValueError(f"rtol: must be positive, got {rtol}")
     if part.dimension != operator.dimension:
         raise ValueError(f"part: has {part.dimension} rows, and the operator {operator.dimension}")
-    on_part, differences = _levels(operator, part, share, method, max_products, generator)
+    most_on_part = max_products if max_on_part is None else max_on_part
+    on_part, differences = _levels(operator, part, share, method, max_products, most_on_part, generator)
     least = max(math.ceil(FIRST * (on_part.cost + differences.cost)), FIRST * PRODUCTS_PER_PROBE[method])
     if max_products < least or min(on_part.most, differences.most) < FIRST:
         raise ValueError(
             f"max_products: a trace with the help of a part needs at least {least}, and a matrix of at least "
             f"{FIRST * PRODUCTS_PER_PROBE[method]} rows, got {max_products} and {operator.dimension}"
         )
-    on_part.grow()
-    differences.grow()
+    on_part.grow(FIRST)
+    differences.grow(FIRST)
     rounding = 10 * torch.finfo(operator.dtype).eps
     while True:
         found = _sum(on_part, differences, rounding, rtol)
         if not math.isfinite(found.trace.value) or (found.converged and rtol is not None):
             return found
-        level = _to_grow(on_part, differences, max_products)
-        if level is None:
+        enough = 0.0 if rtol is None else _enough_variance(found.trace, rtol)
+        growth = _growth(on_part, differences, enough, max_products)
+        if growth is None:
             return found
-        level.grow()
+        level, count = growth
+        level.grow(count)
 
 
 def _levels(
@@ -132,6 +157,7 @@ def _levels(
     share: float,
     method: str,
     max_products: int,
+    max_on_part: int,
     generator: torch.Generator,
 ) -> tuple[_Level, _Level]:
     n, device = operator.dimension, operator.device
@@ -146,24 +172,38 @@ def _levels(
         of_part = Sketched(image, lambda count: random_directions(nothing, count, generator), nothing, method)
     each = PRODUCTS_PER_PROBE[method]
     return (
-        _Level(of_part, each * share, min(max_products, n) // each),
-        _Level(Signs(in_float64(operator), signs, less=image), 1 + share, max_products),
+        _Level(of_part, each * share, min(max_on_part, n) // each, DECAY[method]),
+        _Level(Signs(in_float64(operator), signs, less=image), 1 + share, max_products, DECAY["hutchinson"]),
     )
 
 
-def _to_grow(on_part: _Level, differences: _Level, max_products: int) -> _Level | None:
-    """The level with the larger variance for its cost that fits into the budget; None if neither does."""
+def _enough_variance(trace: Estimate, rtol: float) -> float:
+    """The variance with which the interval would be short enough, if its quantile stayed."""
+    quantiles = (trace.high - trace.value) / trace.standard_error
+    return (2 * rtol * trace.value / quantiles) ** 2
+
+
+def _growth(
+    on_part: _Level, differences: _Level, enough: float, max_products: int
+) -> tuple[_Level, int] | None:
+    """The level with the larger variance for its cost, and the number of its probes that fits into the budget.
+
+    None if neither level has one.
+
+    Args:
+        on_part: see `_levels`.
+        differences: see `_levels`.
+        enough: the variance of the sum that is wanted.
+        max_products: most that may be spent.
+    """
     rest = max_products - on_part.spent - differences.spent
-
-    def variance_for_cost(level: _Level) -> float:
-        return level.means[0][1] / level.spent
-
-    fitting = [
-        level
-        for level in (on_part, differences)
-        if level.next_count > level.drawn and (level.next_count - level.drawn) * level.cost <= rest
-    ]
-    return max(fitting, key=variance_for_cost, default=None)
+    fitting = []
+    for level, other in ((on_part, differences), (differences, on_part)):
+        affordable = level.drawn + int(rest / level.cost)
+        count = min(level.next_count(enough - other.variance), affordable)
+        if count > level.drawn:
+            fitting.append((level, count))
+    return max(fitting, key=lambda each: each[0].variance / each[0].spent, default=None)
 
 
 def _sum(on_part: _Level, differences: _Level, rounding: float, rtol: float | None) -> TraceAndSquaredNorm:
@@ -176,7 +216,9 @@ def _sum(on_part: _Level, differences: _Level, rounding: float, rtol: float | No
     square = _estimate(squares, counts, 2 * rounding * size)
     finite = math.isfinite(trace.value)
     met = finite and (rtol is None or trace.high - trace.value <= 2 * rtol * abs(trace.value))
-    return TraceAndSquaredNorm(trace, square, met, math.ceil(on_part.spent + differences.spent))
+    # a whole number may be a sum of shares with rounding
+    spent = round(on_part.spent + differences.spent, 6)
+    return TraceAndSquaredNorm(trace, square, met, math.ceil(spent))
 
 
 def _estimate(means: tuple[tuple[float, float], ...], counts: list[int], rounding: float) -> Estimate:

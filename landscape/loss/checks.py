@@ -100,13 +100,20 @@ def telling_rows(targets: Tensor) -> Tensor:
     return torch.cat([rows, _rows_of_rare_values(targets.cpu())]).unique()
 
 
-def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
+def checked_outputs(
+    outputs_of: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    device: torch.device,
+    mixes: Callable[[int], bool],
+) -> Tensor:
     """The outputs of some samples, after a check: the last few of the samples alone must have the same outputs.
 
     Args:
         outputs_of: indices of samples -> outputs, of a model on `device`.
         rows: indices of the samples.
         device: device of the model.
+        mixes: whether the outputs of so many of the last samples depend on the others, in float64. It is asked where
+            the outputs differ by more than some roundings.
 
     Raises:
         ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
@@ -138,7 +145,8 @@ def checked_outputs(outputs_of: Callable[[Tensor], Tensor], rows: Tensor, device
             "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
             "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
         )
-    if not agree_but_for_rounding(again, outputs[-len(few) :]):
+    alone = outputs[-len(few) :]
+    if not agree_but_for_rounding(again, alone) or (not _agree(again, alone, 0.0) and mixes(len(few))):
         raise ValueError(
             "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
             "batch, or with its place in the batch, so that the loss is no mean over samples; give BatchNorm running "

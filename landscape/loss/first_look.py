@@ -32,6 +32,7 @@ from landscape.loss.mean_checks import (
     check_that_losses_add_up,
     telling_samples,
 )
+from landscape.loss.mixed_samples import Precisely
 from landscape.loss.model_checks import (
     LOSS_WITH_WEIGHTS,
     OUTPUTS_OF_THE_CALLER,
@@ -58,6 +59,7 @@ class FirstLook:
         counting: the weights of batches.
         chunks: the data.
         labels: the bounds of the labels of all data.
+        precisely: the same model and loss in float64.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -66,6 +68,7 @@ class FirstLook:
     counting: Counting
     chunks: Chunks
     labels: LabelBounds
+    precisely: Precisely
 
     @full_float32()
     @torch.no_grad()
@@ -126,7 +129,9 @@ class FirstLook:
             else:
                 self._check_outputs()
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
-                check_that_losses_add_up(self._loss_of, self.counting, samples, self.theta.dtype)
+                check_that_losses_add_up(
+                    self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
+                )
 
     def _check_outputs(self) -> None:
         inputs, targets = self._few()
@@ -154,7 +159,7 @@ class FirstLook:
 
         pair = rows_of((inputs, targets), rows)
         check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
-        outputs = checked_outputs(outputs_of, rows, device)
+        outputs = checked_outputs(outputs_of, rows, device, partial(self.precisely.mixes, pair))
         self.labels.check(outputs)
         labels = targets[rows].to(device)
         if self.counting.is_known:

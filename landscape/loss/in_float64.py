@@ -182,8 +182,13 @@ class InFloat64:
         return self._loss_fn(outputs, self._pair[1]) * self.weight
 
 
-def affordable(of_first: Callable[[int], InFloat64]) -> InFloat64:
-    """The loss of the first `SAMPLES` samples, or of `FEWER` where a pass is expensive."""
-    few = of_first(SAMPLES)
+def affordable(of: Callable[[Pair], InFloat64], first: Callable[[int], Pair]) -> InFloat64:
+    """The loss of the first `SAMPLES` samples, or of `FEWER` where a pass is expensive.
+
+    Args:
+        of: some samples -> their loss.
+        first: a number -> so many of the first samples.
+    """
+    few = of(first(SAMPLES))
     # all ranks take as many, because under FSDP2 they communicate within a pass
-    return of_first(FEWER) if any(few.ranks.gathered(few.is_expensive)) else few
+    return of(first(FEWER)) if any(few.ranks.gathered(few.is_expensive)) else few

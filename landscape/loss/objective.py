@@ -17,7 +17,7 @@ from landscape.loss.batches import Batch, copied_to, tensors_in
 from landscape.loss.checks import Linearize, check_settings
 from landscape.loss.complex_numbers import cast
 from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
-from landscape.loss.counts import Count
+from landscape.loss.counts import Count, Pair
 from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
@@ -27,6 +27,7 @@ from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.memory import Memory
+from landscape.loss.mixed_samples import Precisely
 from landscape.loss.model_checks import NO_DERIVATIVES, check_model_and_loss, check_variables
 from landscape.loss.no_numbers import names_what_is_no_number
 from landscape.loss.penalty import Penalty
@@ -99,9 +100,8 @@ class Objective:
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
-            counted mean or depends on weights otherwise than through the outputs, a model whose outputs for a sample
-            are random or depend on the other samples (a hundred are looked at) or on weights outside of the copy, or
-            ranks with different weights or buffers.
+            counted mean or depends on weights otherwise than through the outputs, outputs that are random or depend
+            on other samples (a hundred are looked at) or on other weights, or ranks with different weights or buffers.
         TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
 
@@ -150,7 +150,8 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         some = seen_by_all(self.chunks, cut, self.ranks)
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some, self.chunks.labels)
+        own = self.chunks.labels, Precisely(self.in_float64)
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some, *own)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
@@ -330,12 +331,12 @@ class Objective:
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
         if not self.has_right_gradient:
-            check_first_derivatives(affordable(self.few_in_float64))
+            check_first_derivatives(affordable(self.in_float64, self.chunks.first))
             self.has_right_gradient = True
 
-    def few_in_float64(self, samples: int) -> InFloat64:
-        """The loss of the first samples as a function of the weights, in float64."""
-        data = copied_to(self.chunks.first(samples), self.device)
+    def in_float64(self, pair: Pair) -> InFloat64:
+        """The loss of some samples as a function of the weights, in float64."""
+        data = copied_to(pair, self.device)
         return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn, self.ranks)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:

@@ -51,7 +51,7 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """
     if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
         return
-    if error := _largest_error(matrix.rule, affordable(objective.few_in_float64)):
+    if error := _largest_error(matrix.rule, affordable(objective.in_float64, objective.chunks.first)):
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "

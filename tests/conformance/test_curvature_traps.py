@@ -256,6 +256,28 @@ def test_models_that_are_no_function_of_each_sample_are_refused(make, samples, d
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class MixesALittle(nn.Module):
+    def __init__(self, share):
+        super().__init__()
+        self.layer, self.share = nn.Linear(6, 3), share
+
+    def forward(self, x):
+        scores = self.layer(x)
+        return scores + self.share * scores.mean(0)
+
+
+@pytest.mark.parametrize("share", [1e-4, 1e-3, 1e-2, 0.04])
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_models_that_mix_samples_by_less_than_float32_shows_are_refused(share, as_dict):
+    _, inputs, targets = build("mlp")
+    model, x, y = MixesALittle(share), inputs[:30, 0, 0].float(), targets[:30]
+    batch = (x, y) if not as_dict else {"x": x, "y": y}
+    options = {"forward": lambda model, batch: model(batch["x"])} if as_dict else {}
+    loss_fn = (lambda z, batch: cross_entropy(z, batch["y"])) if as_dict else cross_entropy
+    with pytest.raises(ValueError, match="outputs for a sample differ|is not the mean over the samples"):
+        Objective(model, loss_fn, batch, **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_models_that_are_one_are_not_refused_for_their_rounding(name, dtype):

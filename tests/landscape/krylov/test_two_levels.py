@@ -101,6 +101,19 @@ def test_each_product_is_counted_and_the_budget_is_kept():
     assert found.converged
 
 
+@pytest.mark.parametrize("budget", [14, 25, 40])
+def test_without_a_tolerance_less_than_a_probe_of_the_budget_is_left(budget):
+    assert budget - 1 - 1 / 8 < estimated(0, rtol=None, max_products=budget).products <= budget
+
+
+def test_more_products_on_the_part_than_the_budget_has_on_all_make_the_error_smaller():
+    def error(most):
+        draws = [estimated(seed, rtol=None, max_products=14, max_on_part=most) for seed in range(10)]
+        return np.mean([draw.trace.standard_error for draw in draws])
+
+    assert error(40) < 0.8 * error(14)
+
+
 def test_nan_is_reported_as_nan_and_not_converged():
     broken = SymmetricOperator(lambda block: block * math.nan, N)
     found = two_level_trace(broken, broken, 1 / 8, generator=torch.Generator().manual_seed(0))

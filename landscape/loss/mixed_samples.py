@@ -1,0 +1,73 @@
+"""Outputs and losses of samples in float64, which tell a model that mixes samples from one that rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.loss.batches import rows_of, samples_in
+from landscape.loss.complex_numbers import as_real
+from landscape.loss.counts import Pair
+from landscape.loss.in_float64 import InFloat64, Shortened
+
+MOST = 16
+"""Samples that are run in float64."""
+
+ALLOWED = 1e-8
+"""Largest relative difference that rounding in float64 makes, by far."""
+
+
+@dataclass(frozen=True)
+class Precisely:
+    """Decides in float64 what shorter dtypes leave open.
+
+    Attributes:
+        in_float64: (inputs, targets) -> their loss as a function of the weights, in float64.
+    """
+
+    in_float64: Callable[[Pair], InFloat64]
+
+    def mixes(self, pair: Pair, few: int) -> bool:
+        """Whether the outputs of the last few samples depend on the samples before them.
+
+        False for a model that does not run in float64, rounds to a shorter dtype inside, or changes from one pass to
+        the next, which another check names.
+        """
+        samples = samples_in(pair) or 0
+        some = rows_of(pair, slice(max(0, samples - MOST), samples))
+        whole, alone, again = (
+            self._run(part, lambda _, outputs: outputs)
+            for part in (some, rows_of(pair, slice(samples - few, samples)), some)
+        )
+        if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
+            return False
+        return _agree(whole, again) and not _agree(whole[-few:], alone)
+
+    def loss(self, pair: Pair) -> float | None:
+        """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
+        found: float | None = self._run(pair, lambda few, outputs: few.loss(outputs).item())
+        return found
+
+    @torch.no_grad()
+    def _run(self, pair: Pair, use: Callable[[InFloat64, Any], Any]) -> Any:
+        try:
+            few = self.in_float64(pair)
+            weights = few.layout.unflatten(few.theta.double())
+            with Shortened() as shortened:
+                found = few.at(weights, lambda outputs: use(few, outputs))
+        except Exception:
+            # the model or the loss has a dtype of its own inside
+            return None
+        return None if shortened.found else found
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    one, other = as_real(one), as_real(other)
+    largest = float(one.abs().nan_to_num(0, 0, 0).amax()) if one.numel() else 0.0
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=0, atol=ALLOWED * largest, equal_nan=True
+    )
