@@ -91,7 +91,7 @@ def exhaustive(objective: Objective, neighborhood: Neighborhood, seed: int) -> f
         neighborhood.slope(objective.subset(samples=torch.nonzero(targets == label).flatten()).gradient())
         for label in targets.unique()
     ]
-    starts += [direction() for direction in starts_of(objective, neighborhood, seed=seed).classes]
+    starts += [direction() for direction in starts_of(objective, neighborhood, seed=seed).outputs]
     starts += [torch.randn(slope.shape, generator=generator, dtype=slope.dtype) for _ in range(RANDOM)]
     return max(climb(sign * start) for start in starts for sign in (1.0, -1.0))
 
@@ -123,7 +123,7 @@ def without_classes(objective: Objective, neighborhood: Neighborhood, *, steps: 
         restarts=4,
         tol=0.01,
         seed=seed,
-        starts=Starts([], EIGENVECTORS, has_room=True),
+        starts=Starts([], [], EIGENVECTORS, has_room=True),
         eigenvectors=lambda: top_directions(objective, neighborhood.scale, EIGENVECTORS, seed),
     )
     offset = neighborhood.scale * found.highest.offset

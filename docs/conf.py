@@ -25,7 +25,7 @@ exclude_patterns = ["conf.py", "jupyter_execute"]
 # the notebooks are run anew at each build
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "force"
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 copybutton_exclude = ".linenos, .gp, .go"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.in_float64 import MOVED, InFloat64
+from landscape.loss.in_float64 import EPS, MOVED, InFloat64
 from landscape.loss.long_vectors import PIECE
 
 STEP = 1e-7
@@ -22,7 +22,7 @@ SPREAD = 10
 """The differences over a step and over half a step give an error. The gradient may differ by this many errors."""
 
 ROUNDING = 100
-"""Two equal losses may differ by this many units in the last place."""
+"""Two equal losses may differ by this many units in the last place of the loss, or of the largest output."""
 
 REENTRANT = (
     "model: it uses reentrant checkpoints (torch.utils.checkpoint), of which torch gives no gradient in chosen "
@@ -70,12 +70,10 @@ def _error(few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within the error of the differences."""
     line = _Line.drawn(few, seed)
     found = line.slope()
-    short, size = line.rise(STEP / 2)
-    allowed = ALLOWED * abs(short) + ROUNDING * 2.2e-16 * size / STEP
+    short = line.rise(STEP / 2)
+    allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
     # also false if both are NaN; the error of the difference is needed only where the two differ
-    if abs(found - short) > allowed and abs(found - short) > allowed + SPREAD * abs(
-        line.rise(STEP)[0] - short
-    ):
+    if abs(found - short) > allowed and abs(found - short) > allowed + SPREAD * abs(line.rise(STEP) - short):
         return abs(found - short) / max(abs(short), abs(found))
     return None
 
@@ -147,10 +145,9 @@ class _Line:
         self.few.at(leaves, differentiate)
         return self.few.total(sum(slopes))
 
-    def rise(self, step: float) -> tuple[float, float]:
-        """The difference of the losses ahead and behind, by the length between; and the size of the losses."""
+    def rise(self, step: float) -> float:
+        """The difference of the losses ahead and behind, by the length between."""
         ahead, behind = (
             self.few.at(self.weights(h), lambda outputs: self.few.loss(outputs).item()) for h in (step, -step)
         )
-        ahead, behind = self.few.total(ahead), self.few.total(behind)
-        return (ahead - behind) / (2 * step), max(abs(ahead), abs(behind))
+        return (self.few.total(ahead) - self.few.total(behind)) / (2 * step)

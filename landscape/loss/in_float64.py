@@ -66,9 +66,23 @@ class Shortened(TorchDispatchMode):
 
 LONG = (torch.float64, torch.complex128)
 
+EPS = torch.finfo(torch.float64).eps
+ROUNDING = 10
+"""Rounding of a loss, in units in the last place."""
+
 
 def _inexact(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not is_whole(leaf)]
+
+
+@dataclass(frozen=True)
+class _FirstPass:
+    """What the first pass shows: shortened dtypes, floating-point operations, |loss|, and the largest output."""
+
+    shortens: bool
+    operations: float
+    loss: float
+    largest_output: float
 
 
 @dataclass(frozen=True)
@@ -136,22 +150,40 @@ class InFloat64:
         return self.ranks.over_entries(number).item()
 
     @cached_property
-    def _first_pass(self) -> tuple[bool, float]:
+    def _first_pass(self) -> _FirstPass:
+        def loss_and_largest(_: Tensor, outputs: Any) -> tuple[float, float]:
+            largest = max(
+                (part.abs().max().item() for part in _inexact(outputs) if part.numel()), default=0.0
+            )
+            return abs(self.loss(outputs).item()), largest
+
         with Shortened() as shortened, torch.no_grad():
             theta = self.theta.double()
-            _, operations = with_flops(lambda: self.run(theta, lambda _, outputs: self.loss(outputs)))
-        return shortened.found, operations
+            (loss, largest), operations = with_flops(lambda: self.run(theta, loss_and_largest))
+        return _FirstPass(shortened.found, operations, self.total(loss), self.total(largest))
 
     @property
     def loses_precision(self) -> bool:
         """Whether the model or the loss rounds to a shorter dtype, so that short differences are noise."""
-        return self._first_pass[0]
+        return self._first_pass.shortens
+
+    @property
+    def rounded(self) -> float:
+        """The size of the numbers that are rounded in the loss: of the loss or of the largest output.
+
+        Cross-entropy is a difference of outputs. Where all samples are fitted, it can be smaller than their rounding.
+        """
+        return max(self._first_pass.loss, self._first_pass.largest_output)
+
+    def is_below_rounding(self, step: float) -> bool:
+        """Whether a change of the loss by this share would be lost in its rounding."""
+        return self._first_pass.loss * step < ROUNDING * EPS * self.rounded
 
     @property
     def is_expensive(self) -> bool:
         """Whether a forward pass takes more than `EXPENSIVE` operations; False for a model that has none in float64."""
         try:
-            return self._first_pass[1] > EXPENSIVE
+            return self._first_pass.operations > EXPENSIVE
         except Exception:
             return False
 

@@ -137,7 +137,7 @@ class Objective:
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
         self.process_group, self.regularizer = self.ranks.group, regularizer
         self.writes_weights = self.has_right_gradient = False
-        self.verified: set[type] = set()
+        self.verified: frozenset[type] = frozenset()
         # how the model is run on batches follows from the form of the first one, so that `run` is known once it is read
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
@@ -188,7 +188,7 @@ class Objective:
         part = copy.copy(self)
         if parameters is not None:
             part._choose(self.names, parameters)
-            part.verified = set()
+            part.verified = frozenset()
         if samples is not None:
             cut = Cut(self.counting, self.chunk_size, self.device)
             with self.ranks.together():

@@ -35,14 +35,14 @@ class Search:
         center: the loss at the weights.
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
-        directions: number of directions whose two signs are the first starts after the gradient's.
+        lines: the line on which each of the first starts lies. Other starts have a line of their own.
     """
 
     ascents: list[Ascent]
     center: Tensor
     tol: float
     rounding: float
-    directions: int
+    lines: list[int]
 
     def of(self, ascents: list[Ascent]) -> Search:
         """The same with these ascents."""
@@ -75,19 +75,25 @@ class Search:
         """Whether the highest point is stationary, and another ascent came within `tol` of its height.
 
         The ascent from the opposite start is no other ascent: at a minimum the two mirror each other, and agree at a
-        saddle too.
+        saddle too. Ascents that agree within the rounding of the losses confirm nothing, as where the loss is flat.
         """
         return (
             self.highest.is_stationary
             and self.spread <= self.tol
-            and not self._only_a_mirrored_pair_is_high()
+            and self._is_reached_from_two_lines()
+            and (self.highest.rise > self.rounding or self._falls_everywhere())
         )
 
-    def _only_a_mirrored_pair_is_high(self) -> bool:
-        """Whether the two signs of one direction reach the highest rise, and nothing else does."""
+    def _is_reached_from_two_lines(self) -> bool:
+        """Whether starts that are not opposite to each other reach the highest rise."""
         least = self.highest.rise * (1 - self.tol) - self.rounding
         high = [index for index, each in enumerate(self.ascents) if each.rise >= least]
-        return len(high) == 2 and high[0] % 2 == 1 and high[1] == high[0] + 1 <= 2 * self.directions
+        return len({self.lines[index] if index < len(self.lines) else -index for index in high}) > 1
+
+    def _falls_everywhere(self) -> bool:
+        """Whether the loss falls at each start but the center, so that the center itself is the highest point."""
+        rises = [each.first_rise for each in self.ascents if each.first_rise != 0]
+        return bool(rises) and max(rises) < -self.rounding
 
 
 def search(
@@ -152,14 +158,14 @@ def search(
         rounding=rounding,
         points=points,
     )
-    result = Search([], center, tol, rounding, len(columns))
+    result = Search([], center, tol, rounding, starts.lines if is_finite else [])
     held = held_by_short_ascents(len(columns)) if starts.has_room else 0
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points + held, LEAST_VECTORS, what):
-        if starts.has_room or starts.classes:
-            classes = starts.classes if is_finite else []
+        if starts.has_room or starts.outputs:
+            outputs = starts.outputs if is_finite else []
             kept = CONTINUED if starts.has_room else 0
             result, waiting = _short_ascents(
-                result, climb, neighborhood, slope, columns, classes, steps=steps, kept=kept
+                result, climb, neighborhood, slope, columns, outputs, steps=steps, kept=kept
             )
         else:
             result, waiting = _whole_ascents(result, climb, neighborhood, slope, columns, steps), []
@@ -219,7 +225,7 @@ def _short_ascents(
     neighborhood: Neighborhood,
     slope: Slope,
     columns: list[Tensor],
-    classes: Sequence[Callable[[], Tensor]],
+    outputs: Sequence[Callable[[], Tensor]],
     *,
     steps: int,
     kept: int,
@@ -232,7 +238,7 @@ def _short_ascents(
     directions: list[Callable[[], Tensor]] = [
         slope.at_center,
         *(partial(torch.mul, column, sign) for column in columns for sign in (1.0, -1.0)),
-        *classes,
+        *outputs,
     ]
     waiting: list[_Waiting] = []
     for index, direction in enumerate(directions):

@@ -1,4 +1,4 @@
-"""Directions in which ascents to the sharpness start, beside the gradient: top eigenvectors, and one for each class."""
+"""Directions in which ascents to the sharpness start, beside the gradient: top eigenvectors, and outputs' slopes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from landscape.krylov.eigenpairs import fewest_vectors
 from landscape.loss.allocator import give_back_freed_memory
 from landscape.loss.batches import copied_to
 from landscape.loss.checks import are_class_scores
+from landscape.loss.complex_numbers import is_whole
 from landscape.loss.objective import Objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import MOST_POINTS, Neighborhood
@@ -25,8 +26,8 @@ CONTINUED = 4
 """Short ascents that go on, so that their points are held."""
 EIGENVECTORS = 5
 """Top eigenvectors among the starts of a loss without classes. With classes, one is enough."""
-MOST_CLASSES = 20
-"""Classes among the starts; of more classes, this number is drawn."""
+MOST_OUTPUTS = 20
+"""Directions that raise or lower an output among the starts; of more, this number is drawn."""
 ROUGHLY = 0.1
 """Relative residual of the eigenvectors from which ascents start. It may be large, because ascents improve them."""
 MOST_PRODUCTS = 30
@@ -42,39 +43,53 @@ class Starts:
     (`bench/sharpness_starts.py`).
 
     Attributes:
-        classes: each gives the direction of u (n,) that raises the mean output of one class.
+        outputs: each gives the direction of u (n,) that raises, or lowers, the mean of one output.
+        columns: the column of each of these.
         eigenvectors: number of top eigenvectors, both signs of which are starts.
         has_room: whether the memory budget has room for the points of short ascents.
     """
 
-    classes: Sequence[Callable[[], Tensor]]
+    outputs: Sequence[Callable[[], Tensor]]
+    columns: Sequence[int]
     eigenvectors: int
     has_room: bool
 
     @property
     def count(self) -> int:
         """Number of starts, the gradient's among them."""
-        return 1 + 2 * self.eigenvectors + len(self.classes)
+        return 1 + 2 * self.eigenvectors + len(self.outputs)
+
+    @property
+    def lines(self) -> list[int]:
+        """The line on which each start lies. The two signs of a direction lie on one line."""
+        of_outputs = [1 + self.eigenvectors + column for column in self.columns]
+        return [0, *(1 + index for index in range(self.eigenvectors) for _ in range(2)), *of_outputs]
 
 
 def starts_of(objective: Objective, neighborhood: Neighborhood, *, seed: int, given: int = 0) -> Starts:
-    """The starts for a loss: some for its classes if it has classes, and eigenvectors as the memory budget allows.
+    """The starts for a loss: some for its outputs if these are columns, and eigenvectors as the memory budget allows.
+
+    Scores of classes are raised, each alone. Other outputs are raised and lowered, and more eigenvectors are taken.
 
     Args:
         objective: its loss is maximized.
         neighborhood: a neighborhood of its weights.
-        seed: seed of the draw among many classes.
+        seed: seed of the draw among many outputs.
         given: number of eigenvectors that the caller has.
     """
-    count = _classes_of(objective)
+    columns, are_classes = _columns_of(objective)
+    signed = [
+        (column, sign) for column in range(columns) for sign in ((1.0,) if are_classes else (1.0, -1.0))
+    ]
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(count, generator=generator, device="cpu")[:MOST_CLASSES].sort().values.tolist()
-    classes = [partial(_raises_class, objective, neighborhood, label) for label in chosen]
-    wanted = min(1 if classes else EIGENVECTORS, objective.n_parameters)
+    drawn = torch.randperm(len(signed), generator=generator, device="cpu")[:MOST_OUTPUTS].sort().values
+    chosen = [signed[index] for index in drawn.tolist()]
+    outputs = [partial(_moves_output, objective, neighborhood, column, sign) for column, sign in chosen]
+    wanted = min(1 if are_classes else EIGENVECTORS, objective.n_parameters)
     needed = LEAST_VECTORS + 2 * MOST_POINTS + held_by_short_ascents(wanted)
     has_room = objective.memory.budget // objective.memory.vector - 1 >= needed
-    fitting = wanted if has_room else 0 if classes else 1
-    return Starts(classes, max(fitting, given), has_room)
+    fitting = wanted if has_room else 0 if outputs else 1
+    return Starts(outputs, [column for column, _ in chosen], max(fitting, given), has_room)
 
 
 def held_by_short_ascents(eigenvectors: int) -> int:
@@ -126,20 +141,32 @@ def top_directions(
         ).vectors
 
 
-def _classes_of(objective: Objective) -> int:
-    """Number of classes of which the model gives scores (n, classes) for labels (n,); 0 for another loss."""
+def _columns_of(objective: Objective) -> tuple[int, bool]:
+    """Number of columns of the outputs (n, columns, ...), and whether they are scores of classes; 0 for other outputs.
+
+    Scores of classes at each pixel or token are (n, classes, ...) for labels (n, ...), as torch's losses have them.
+    """
     if not objective.has_outputs:
-        return 0
+        return 0, False
     with objective.ranks.together(), objective.without_gradients():
         inputs, targets = copied_to(objective.chunks.first(1), objective.device)
         outputs = objective.outputs(objective.theta, inputs)
-    return outputs.shape[1] if are_class_scores(outputs, targets) else 0
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or not outputs.is_floating_point():
+        return 0, False
+    if are_class_scores(outputs, targets):
+        return outputs.shape[1], True
+    if outputs.ndim == 2:
+        return outputs.shape[1], False
+    are_dense = isinstance(targets, Tensor) and is_whole(targets)
+    if are_dense and targets.shape == outputs.shape[:1] + outputs.shape[2:]:
+        return outputs.shape[1], True
+    return 0, False
 
 
-def _raises_class(objective: Objective, neighborhood: Neighborhood, label: int) -> Tensor:
-    """The gradient in u (n,) of the mean output of a class."""
+def _moves_output(objective: Objective, neighborhood: Neighborhood, column: int, sign: float) -> Tensor:
+    """The gradient in u (n,) of the mean of an output, or of its negative."""
     of_outputs = copy.copy(objective)
-    of_outputs.loss_fn = lambda outputs, _: outputs[:, label].mean()
+    of_outputs.loss_fn = lambda outputs, _: sign * outputs[:, column].mean()
     of_outputs.penalty = None
     objective.gradients += 1
     return neighborhood.slope(of_outputs.gradient())

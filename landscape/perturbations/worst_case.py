@@ -60,7 +60,9 @@ class Sharpness(Result):
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)
-    classes: int = described("classes whose mean output's gradient is among the starts", default=0)
+    outputs: int = described(
+        "starts that raise or lower the mean of one output, such as a class's", default=0
+    )
     offset: Tensor | None = described(
         "change of the weights at the highest point", dims=("parameter",), default=None
     )
@@ -84,18 +86,23 @@ def sharpness(
     """Worst-case sharpness max L(theta + T u) - L(theta) over ||u|| <= rho, by converged ascents.
 
     Ascents (`landscape/perturbations/search.py`) start from the gradient's direction (SAM's rho g / ||g|| in the plain
-    ball), from the directions that raise the mean output of each class (at most 20 classes, which are drawn if there
-    are more), and from the top eigenvector of the Hessian in both directions; from five eigenvectors if the outputs are
-    not scores (n, classes) for labels (n,). The highest go on, and further starts follow, until the highest point is
-    found twice within `tol`, and not by the two signs of one direction alone. The result says whether it was found
-    twice, and how much the gradient at the highest point still promises. A search cannot exclude that it missed a
-    higher maximum. So the value is a lower bound, and `converged` says that more of the same search does not raise it.
-    Where the memory budget cannot hold some forty vectors as long as the weights, no eigenvector is a start of a search
-    with classes. Without classes, one is, and the search misses the highest maximum more often. `directions` and
-    `classes` say what the starts were.
+    ball), from the directions that raise the mean score of each class, and from the top eigenvector of the Hessian in
+    both directions. Outputs (n, columns) that are no scores of classes are raised and lowered, and the ascents start
+    from five eigenvectors. At most 20 directions of outputs are starts; of more, 20 are drawn. The highest ascents go
+    on, and further starts follow, until the highest point is found twice within `tol`, and not by the two signs of one
+    direction alone. The result says whether it was found twice, and how much the gradient at the highest point still
+    promises.
+
+    A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
+    more of the same search does not raise it. Maxima are missed most often where the radius is nearly as large as the
+    weights, with BatchNorm, with more than 20 classes, and without classes. Where the memory budget cannot hold some
+    forty vectors as long as the weights, no eigenvector is a start, or one if no direction of an output is.
+    `directions` and `outputs` say what the starts were. A rise that is smaller than the rounding of the loss has not
+    converged.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
-    Andriushchenko et al. 2023 (all three). Cost: some 160 gradients and 10 products for most networks of ten classes.
+    Andriushchenko et al. 2023 (all three). Cost: 160 gradients and 10 products for most MLPs of
+    ten classes, up to some 600 gradients for other networks.
 
     Args:
         objective: its loss is measured, in evaluation mode.
@@ -107,8 +114,8 @@ def sharpness(
         steps: largest number of gradients in an ascent.
         restarts: largest number of further starts. With 0, nothing confirms a maximum at which both signs of an
             eigenvector arrive and nothing else does.
-        start: eigenpairs of the objective's Hessian. In the plain neighborhood their vectors are starts. If they are
-            fewer than five, the search for five begins from them.
+        start: eigenpairs of the objective's Hessian. In the plain neighborhood all their vectors are starts. Without
+            classes, if they are fewer than five, the search for five begins from them.
         seed: seed of the random starts.
         progress: called with the gradients of ascents spent and the most that may be spent. True writes a line on the
             terminal.
@@ -158,8 +165,8 @@ def sharpness(
         spread=found.spread,
         tol=tol,
         converged=found.converged,
-        directions=found.directions,
-        classes=len(starts.classes),
+        directions=starts.eigenvectors,
+        outputs=len(starts.outputs),
         loss_unit=unit_of(objective.loss_fn),
         offset=highest.offset if isinstance(scale, float) else scale * highest.offset,
     )

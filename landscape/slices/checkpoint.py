@@ -142,12 +142,27 @@ class Checkpoint:
                 raise ValueError(
                     f"checkpoint: {self._path} is of other {name}; choose another file, or delete it to begin anew"
                 )
-        # the loss function and the code of the model have no digest; the loss at the center stands for them
-        center_now = _columns(self._evaluator.center)
-        if not np.allclose(center, center_now, rtol=1e-4, atol=1e-6, equal_nan=True):
-            raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
+        self._check_loss(center, points, values)
         for index, point in enumerate(points.tolist()):
             self._values[tuple(point)] = values[:, index]
+
+    def _check_loss(self, center: FloatArray, points: FloatArray, values: FloatArray) -> None:
+        """Compares the values at the center and at the highest stored point with those of today.
+
+        The loss function and the code of the model have no digest. A loss that agrees at both points, such as one that
+        differs only in samples of which neither point has a loss, is not noticed. The center alone does not tell:
+        where all samples are memorized, every loss is nearly 0.
+        """
+        now = _columns(self._evaluator.center)
+        losses = np.where(np.isfinite(values[0]), values[0], -np.inf).max(1)
+        if len(points) and np.isfinite(losses).any():
+            highest = int(losses.argmax())
+            # as many points as are evaluated together, because half precision rounds a single one otherwise
+            together = np.repeat(points[[highest]], self._evaluator.block, 0)
+            center = np.concatenate([center, values[:, [highest]]], 1)
+            now = np.concatenate([now, _columns(self._evaluator(together))[:, :1]], 1)
+        if not np.allclose(center, now, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ValueError(f"checkpoint: {self._path} is of another loss or model; choose another file")
 
     def _write(self) -> None:
         with replaced(self._path) as beside, h5py.File(beside, "w") as file:

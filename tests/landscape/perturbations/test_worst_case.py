@@ -28,10 +28,11 @@ def quadratic(eigenvalues, slope, weights=None):
             self.inner = model
 
         def forward(self, x):
-            return self.inner(eye).T.expand(len(x), -1)
+            # no columns (n, k), so that no direction of an output is a start
+            return self.inner(eye).T[None].expand(len(x), 1, -1)
 
     def loss_fn(outputs, _):
-        return ((outputs.square() * curvature).sum(1) + (outputs * tilt).sum(1)).mean()
+        return ((outputs.square() * curvature).sum(2) + (outputs * tilt).sum(2)).mean()
 
     return Objective(Weights(), loss_fn, (torch.zeros(2, 1), torch.zeros(2)))
 
@@ -182,7 +183,7 @@ def test_a_higher_maximum_on_the_side_that_the_gradient_points_away_from_is_foun
     steep = objective.loss_fn
 
     def lopsided(outputs, targets):
-        return steep(outputs, targets) + 6 * outputs[:, 0].clamp(max=0).pow(4).mean()
+        return steep(outputs, targets) + 6 * outputs[..., 0].clamp(max=0).pow(4).mean()
 
     model, data = objective.independent_model(), (objective.inputs, objective.targets)
     found = sharpness(Objective(model, lopsided, data), rho=1.0)
@@ -242,30 +243,72 @@ def test_fewer_eigenvectors_than_five_are_the_start_of_a_search_for_five(count):
     np.testing.assert_allclose(found.starts[1:3], [1, 1], atol=1e-6)
 
 
+def square(outputs, _):
+    return outputs.square().mean()
+
+
 STARTS = {
-    # the loss, copies of the weights that the memory budget holds -> eigenvectors and classes among the starts
-    "classes": (nn.CrossEntropyLoss(), 1000, 1, 3),
-    "classes, small budget": (nn.CrossEntropyLoss(), 12, 0, 3),
-    "no classes": (lambda outputs, _: outputs.square().mean(), 1000, 5, 0),
-    "no classes, small budget": (lambda outputs, _: outputs.square().mean(), 12, 1, 0),
+    # the model's output, the loss, copies of the weights that the memory budget holds -> eigenvectors and outputs
+    "classes": (nn.Identity(), nn.CrossEntropyLoss(), 1000, 1, 3),
+    "classes, small budget": (nn.Identity(), nn.CrossEntropyLoss(), 12, 0, 3),
+    "columns": (nn.Identity(), square, 1000, 5, 6),
+    "columns, small budget": (nn.Identity(), square, 12, 0, 6),
+    "no columns": (nn.Unflatten(1, (1, -1)), square, 1000, 5, 0),
+    "no columns, small budget": (nn.Unflatten(1, (1, -1)), square, 12, 1, 0),
 }
 
 
-@pytest.mark.parametrize(("loss", "copies", "directions", "classes"), STARTS.values(), ids=STARTS)
-def test_the_result_says_from_what_the_search_started(loss, copies, directions, classes):
+@pytest.mark.parametrize(("last", "loss", "copies", "directions", "outputs"), STARTS.values(), ids=STARTS)
+def test_the_result_says_from_what_the_search_started(last, loss, copies, directions, outputs):
     model, inputs, targets = build("relu-mlp")
-    targets = targets if classes else inputs
+    targets = inputs if loss is square else targets
     budget = 8 * copies * sum(weight.numel() for weight in model.parameters())
-    found = sharpness(Objective(model, loss, (inputs, targets), memory_budget=budget), rho=0.3)
-    assert (found.directions, found.classes) == (directions, classes)
-    assert len(found.starts) >= 1 + 2 * directions + classes
+    objective = Objective(nn.Sequential(model, last), loss, (inputs, targets), memory_budget=budget)
+    found = sharpness(objective, rho=0.3)
+    assert (found.directions, found.outputs) == (directions, outputs)
+    assert len(found.starts) >= 1 + 2 * directions + outputs
     assert found.converged
 
 
 def test_of_many_classes_twenty_are_starts():
     model = nn.Linear(3, 30)
     data = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 30
-    assert sharpness(Objective(model, nn.CrossEntropyLoss(), data), rho=0.1).classes == 20
+    assert sharpness(Objective(model, nn.CrossEntropyLoss(), data), rho=0.1).outputs == 20
+
+
+def test_the_classes_of_pixels_are_starts():
+    data = (
+        torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(0)),
+        torch.arange(100).view(4, 5, 5) % 3,
+    )
+    found = sharpness(Objective(nn.Conv2d(2, 3, 1), nn.CrossEntropyLoss(), data), rho=0.3)
+    assert (found.directions, found.outputs) == (1, 3)
+
+
+def hinge(outputs, targets):
+    return torch.relu(1 - outputs * targets).mean()
+
+
+def test_a_rise_behind_a_flat_loss_is_found_along_an_output():
+    """At the weights the hinge loss, its gradient and its Hessian are 0; along the output it rises to 0.1."""
+    model = nn.Linear(50, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.2] + [0.0] * 49]))
+    inputs = torch.zeros(10, 50)
+    inputs[:, 0] = 1
+    found = sharpness(Objective(model, hinge, (inputs, torch.ones(10, 1))), rho=0.3)
+    assert found.value == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "rho"), [pytest.param(2.0, 0.3, id="flat"), pytest.param(0.0, 1e-8, id="below rounding")]
+)
+def test_no_rise_beyond_rounding_is_not_called_converged(weight, rho):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, weight)
+    found = sharpness(Objective(model, hinge, (torch.ones(10, 1), torch.ones(10, 1))), rho=rho)
+    assert found.value < 1e-6
+    assert not found.converged
 
 
 def test_the_highest_maximum_may_be_where_one_class_is_given_to_all_samples():
@@ -293,7 +336,7 @@ def test_the_highest_maximum_may_be_that_of_a_lower_eigenvector():
     smooth = objective.loss_fn
 
     def steeper(outputs, targets):
-        return smooth(outputs, targets) + 6 * outputs[:, 1].pow(4).mean()
+        return smooth(outputs, targets) + 6 * outputs[..., 1].pow(4).mean()
 
     model, data = objective.independent_model(), (objective.inputs, objective.targets)
     found = sharpness(Objective(model, steeper, data), rho=1.0)

@@ -109,6 +109,21 @@ def test_a_checkpoint_of_another_surface_is_refused(change, what, tmp_path):
         call(objective, directions, checkpoint=path, **options)
 
 
+def test_at_a_network_that_memorized_all_a_checkpoint_of_another_loss_is_refused(tmp_path):
+    """All losses are nearly 0 at the center there."""
+    model = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-9.0, 0, 0, 0], [9.0, 0, 0, 0]]))
+    inputs = torch.tensor([[3.0, 1, 0, 1], [-3.0, 0, 1, 1]])
+    data = inputs, torch.tensor([1, 0])
+    path = tmp_path / "plane.h5"
+    plane(Objective(model, cross_entropy, data), path, extent=5.0)
+    threefold = Objective(model, lambda outputs, targets: 3 * cross_entropy(outputs, targets), data)
+    assert threefold.value() < 1e-6
+    with pytest.raises(ValueError, match="^checkpoint: .* is of another loss"):
+        plane(threefold, path, extent=5.0)
+
+
 def test_a_model_in_bfloat16_has_a_checkpoint_too(tmp_path):
     model, inputs, targets = build("relu-mlp")
     objective = Objective(model, cross_entropy, (inputs, targets), dtype=torch.bfloat16)
