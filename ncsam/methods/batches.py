@@ -122,10 +122,15 @@ def weight_of(loss_fn: object, targets: Batch) -> float:
     """The weight of the mean loss of some samples: their number, or the sum by which a loss of torch divides."""
     samples = float(samples_in(targets) or 1)
     loss_fn = as_module(loss_fn)
-    if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
+    if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or not isinstance(targets, Tensor):
+        return samples
+    if targets.is_floating_point():
         return samples
     kept = targets[targets != loss_fn.ignore_index]
-    return float(len(kept)) if loss_fn.weight is None else float(loss_fn.weight[kept].sum())
+    if loss_fn.weight is None:
+        return float(len(kept))
+    # a label that is no class is refused by the loss itself, with its sample
+    return float(loss_fn.weight[kept.clamp(0, len(loss_fn.weight) - 1)].sum())
 
 
 def part_of_mean(loss: Tensor, share: float) -> Tensor:

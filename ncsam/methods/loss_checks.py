@@ -46,16 +46,16 @@ def check_that_pieces_add_up(
     loss_fn: Callable[..., Any],
     outputs: Sequence[Any],
     targets: Sequence[Batch],
-    mean: Tensor,
+    parts: Tensor,
     field: str = "micro_batch_size",
 ) -> None:
     """Checks that the loss of a batch is the weighted mean of the losses of its pieces, such as micro-batches.
 
     Args:
         loss_fn: (outputs, targets) -> mean loss.
-        outputs: of the pieces, which have a weight.
+        outputs: of the pieces.
         targets: of these pieces.
-        mean: the weighted mean of their losses.
+        parts: (pieces,), what each adds to the mean: its loss times its share.
         field: what an error names.
 
     Raises:
@@ -65,9 +65,12 @@ def check_that_pieces_add_up(
     if not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
         return
     whole = checked_loss(loss_fn, _joined(outputs), _joined(targets))
+    mean = parts.sum()
+    # parts of both signs may cancel, and leave their rounding
+    size = torch.maximum(whole.abs(), parts.abs().sum())
     allowed = ALLOWED if whole.dtype in (torch.float32, torch.float64) else 0.05
     # a piece without a label has the mean NaN
-    if torch.isfinite(whole) and not (whole - mean).abs() <= allowed * whole.abs():
+    if torch.isfinite(whole) and not (whole - mean).abs() <= allowed * size:
         raise ValueError(
             f"{field}: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
             f"{mean.item():.6g}: the loss is no mean over the samples (class weights, ignored labels, a sum, or "

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from ncsam.methods.batches import Batch, OfBatch, ignored_label, rows_of
 from ncsam.methods.method import check_share
 from ncsam.methods.passes import TrainingLoss
-from ncsam.methods.perturbation import (
-    Ascent,
-    Compensation,
-    stored_batch_norm_statistics,
-    trainable_parameters,
-)
+from ncsam.methods.perturbation import Ascent, Compensation, stored_batch_norm_statistics
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 from ncsam.methods.sharded import own_parts
@@ -260,12 +255,10 @@ class NCSAM(SAM):
         self, inputs: Batch, targets: Tensor, indices: Tensor | None, drawn: Tensor, labels: Tensor
     ) -> list[Tensor]:
         """g*, or the random direction that a control puts in its place."""
-        if len(drawn) == 0:
-            # this rank drew no sample: it has no weight in the mean, but the other ranks wait for it
-            found = [torch.zeros_like(p) for p in trainable_parameters(self.passes.module)]
-            self.passes.average(found, weight=0)
-            return self._directed(found)
         smoothed = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing) if self.label_smoothing else None
+        if len(drawn) == 0:
+            # this rank drew no sample, but the other ranks wait for it
+            return self._directed(self.passes.gradient_without_samples(smoothed))
         if targets.ndim > 1:
             drawn, labels = self._relabeled(targets, drawn, labels, smoothed)
         of_drawn = indices[drawn] if indices is not None else None
@@ -290,12 +283,15 @@ class NCSAM(SAM):
         return rows, temporary.view_as(targets)[rows]
 
     def _directed(self, found: list[Tensor]) -> list[Tensor]:
-        """g*, or a random direction with the norm of g*."""
+        """g*, or a random direction with the norm of g*, which ranks that average have in common."""
         if self.direction == "simulated":
             return found
         noise = [torch.empty_like(tensor) for tensor in found]
         for part in own_parts(noise):
             part.normal_(generator=self.generator)
+        if self.passes.averages:
+            # the mean of Gaussian directions is one, and each rank still draws from its own generator
+            self.passes.average(noise)
         return scaled_to(noise, norm(found))
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class OneSAM(SAM):
         total = [torch.stack(parts).sum(0) / len(targets) for parts in zip(*pieces, strict=True)]
         loss, *mean = total
         if passes.averages:
-            passes.average(mean, len(targets))
+            torch._foreach_mul_(mean, passes.rank_factor(inputs, targets))
+            passes.average(mean)
         passes.accumulate(mean)
         return loss
 
@@ -100,7 +101,9 @@ class OneSAM(SAM):
             if isinstance(outputs, Tensor):
                 samples = outputs.split(1), targets.split(1)
                 each = [checked_loss(self.loss_fn, *sample) for sample in zip(*samples, strict=True)]
-                check_that_pieces_add_up(self.loss_fn, *samples, torch.stack(each).mean(), field="loss_fn")
+                check_that_pieces_add_up(
+                    self.loss_fn, *samples, torch.stack(each) / len(each), field="loss_fn"
+                )
         self._is_mean = True
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:

@@ -22,23 +22,21 @@ from ncsam.methods.batches import (
     Count,
     Forward,
     as_float32,
-    check_batch,
     detached,
     is_known,
-    is_sum,
     joined,
     part_of_mean,
-    piece_sizes,
-    rows_of,
     samples_in,
     sum_of_parts,
-    weight_of,
 )
 from ncsam.methods.call_checks import takes_by_name, warn_of_probabilities
 from ncsam.methods.gradients import gradient_and_reached
 from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
+from ncsam.methods.rank_means import factor_of_rank, mean_over_ranks
+from ncsam.methods.sharded import is_sharded
 from ncsam.methods.tensor_lists import scaled
+from ncsam.methods.weighing import Piece, Weighing, part_of_rank, zero_of
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the mean loss over the samples, a scalar."""
@@ -76,14 +74,15 @@ class Passes:
         micro_batch_size: number of samples in a piece of the batch. The weighted mean of the pieces' gradients is the
             gradient of the whole batch, and needs less memory. BatchNorm normalizes each piece by itself, as in any
             accumulation of gradients. None: the whole batch.
-        average_over_ranks: whether, under DistributedDataParallel, every gradient is averaged over the samples of all
-            ranks before the weights are perturbed, as if one process had the whole batch. NCSAM still draws on each
-            rank from its own part. If False, each rank perturbs by the gradient of its own part, and a step costs one
-            all-reduce (m-sharpness, Foret et al. 2021, section 4).
+        average_over_ranks: whether, under DistributedDataParallel, every gradient is that of the samples of all ranks
+            together, as if one process had the whole batch: ranks are weighted as micro-batches are, by `count`, and
+            the losses of a sum are added. NCSAM still draws on each rank from its own part. If False, each rank
+            perturbs by the gradient of its own part, and a step costs one all-reduce (m-sharpness, Foret et al. 2021,
+            section 4). `.grad` is then the plain mean over the ranks, as always under DistributedDataParallel.
         sample_gradients: number of per-sample gradients computed so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
-        count: batch -> the weight of a piece's mean loss when the pieces are averaged; None: the number of samples, or
-            the sum by which a loss of torch divides.
+        count: batch -> the weight of a part's mean loss when micro-batches or ranks are averaged; None: the number of
+            samples, or the sum by which a loss of torch divides.
         takes_whole_batches: whether model and loss both get the whole batch, instead of its inputs and its targets.
     """
 
@@ -130,20 +129,22 @@ class Passes:
             The mean loss, detached.
         """
         losses, compared = [], []
-        pieces = self._pieces(inputs, targets, indices)
+        pieces = self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
+        factor = self.rank_factor(inputs, targets)
         with self._statistics(moves_statistics):
-            for number, (share, piece_inputs, piece_targets, piece_indices) in enumerate(pieces):
+            for number, piece in enumerate(pieces):
                 is_last = number == len(pieces) - 1
                 model = self.model if is_last else self.module
-                outputs = self.outputs(model, piece_inputs, piece_indices, first=moves_statistics)
-                loss = part_of_mean(self.loss(outputs, piece_targets, piece_indices), share)
-                losses.append(loss.detach())
+                outputs = self.outputs(model, piece.inputs, piece.indices, first=moves_statistics)
+                part = self._part_of_loss(outputs, piece)
+                losses.append(part.detach())
                 if self._must_add_up(pieces):
                     compared.append(detached(outputs))
                 if is_last:
                     # may raise, and so comes before the ranks wait for each other
                     mean = self._sum(losses, compared, pieces)
-                self.backward_of(loss, over_ranks=is_last)
+                if piece.share or is_last or self.ranks.waits_in_passes:
+                    self.backward_of(part_of_rank(part, outputs, factor), over_ranks=is_last)
         return mean
 
     def gradient(
@@ -166,36 +167,35 @@ class Passes:
         """
         losses, outputs, total = [], [], None
         self._reached = set()
-        pieces = self._pieces(inputs, targets, indices)
+        pieces = self._weighing(loss_fn).pieces(inputs, targets, indices, self.micro_batch_size)
+        factor = self.rank_factor(inputs, targets, loss_fn)
         with self._statistics(moves_statistics):
-            for share, piece_inputs, piece_targets, piece_indices in pieces:
-                output = self.outputs(self.module, piece_inputs, piece_indices, first=moves_statistics)
+            for piece in pieces:
+                output = self.outputs(self.module, piece.inputs, piece.indices, first=moves_statistics)
                 if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
                     raise ValueError(
                         f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
                         "the outputs alone, or say by forward= which are wanted"
                     )
-                if loss_fn is None:
-                    loss = self.loss(output, piece_targets, piece_indices)
-                else:
-                    loss = loss_fn(output, piece_targets)
-                loss = part_of_mean(loss, share)
-                with self._waiting(self.ranks.waits_in_passes):
-                    part, reached = gradient_and_reached(self._scale(loss), self.module)
-                self._reached |= reached
-                if total is None:
-                    total = part
-                else:
-                    torch._foreach_add_(total, part)
-                losses.append(loss.detach())
+                part = self._part_of_loss(output, piece, loss_fn)
+                losses.append(part.detach())
                 outputs.append(detached(output))
+                if piece.share or self.ranks.waits_in_passes:
+                    total = self._with_gradient_of(part_of_rank(part, output, factor), total)
         assert total is not None
         if self.scaler is not None:
             total = scaled(total, 1 / self._scale(torch.ones_like(losses[0])))
         if self.averages:
-            self.average(total, samples_in(inputs) or 1)
-        mean = sum_of_parts(losses) if loss_fn else self._sum(losses, outputs, pieces)
-        return mean, joined(outputs), total
+            self.average(total)
+        return self._sum(losses, outputs, pieces, loss_fn), joined(outputs), total
+
+    def gradient_without_samples(self, loss_fn: LossFunction | None = None) -> list[Tensor]:
+        """The gradient that the other ranks compute by `gradient`, for a rank without samples. Needs `averages`."""
+        nothing = [torch.zeros_like(parameter) for parameter in trainable_parameters(self.module)]
+        if not self._weighing(loss_fn).is_sum:
+            factor_of_rank(0.0, self.ranks)
+        self.average(nothing)
+        return nothing
 
     def find_reached(self, inputs: Batch, targets: Batch) -> None:
         """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
@@ -236,18 +236,33 @@ class Passes:
         """Whether every gradient is averaged over ranks. Then all ranks take part, also a rank without samples."""
         return self.average_over_ranks and isinstance(self.model, DistributedDataParallel)
 
-    def average(self, tensors: list[Tensor], weight: float = 1.0) -> None:
-        """Averages over the ranks by their weights, in place, with one all-reduce. Needs DistributedDataParallel."""
+    @property
+    def share_a_batch(self) -> bool:
+        """Whether the ranks together do what one process does with the whole batch, as always under FSDP2."""
+        return self.averages or is_sharded(self.model)
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """The plain mean over the ranks, in place, with one all-reduce. Needs DistributedDataParallel."""
         assert isinstance(self.model, DistributedDataParallel)
         self.ranks.agree()
-        flat = torch.cat(
-            [*(tensor.flatten() * weight for tensor in tensors), tensors[0].new_full((1,), weight)]
-        )
-        dist.all_reduce(flat, group=self.model.process_group)
-        *sums, total = flat.split([*(tensor.numel() for tensor in tensors), 1])
-        # the mean is zero where no rank has a weight
-        total = total.where(total > 0, torch.ones_like(total))
-        torch._foreach_copy_(tensors, [(s / total).view_as(t) for s, t in zip(sums, tensors, strict=True)])
+        mean_over_ranks(tensors, self.model.process_group)
+
+    def rank_factor(self, inputs: Batch, targets: Batch, loss_fn: LossFunction | None = None) -> float:
+        """The factor of this rank's loss with which the plain mean over the ranks is the loss of the whole batch.
+
+        It is 1 where each rank's part is a batch of its own, and 0 on a rank in whose part nothing counts. Ranks that
+        share a batch wait for each other.
+
+        Args:
+            inputs, targets: this rank's part of the batch.
+            loss_fn: as for `gradient`.
+        """
+        if not self.share_a_batch:
+            return 1.0
+        weighing = self._weighing(loss_fn)
+        if weighing.is_sum:
+            return float(dist.get_world_size(self.ranks.group))
+        return factor_of_rank(weighing.weight(inputs, targets), self.ranks)
 
     def loss(self, outputs: Any, targets: Batch, indices: Tensor | None) -> Tensor:
         """The mean loss of outputs.
@@ -291,8 +306,8 @@ class Passes:
         with self._statistics(False):
             return joined(
                 [
-                    self.outputs(self.module, part, positions, first=False)
-                    for _, part, _, positions in self._pieces(inputs, targets, indices)
+                    self.outputs(self.module, piece.inputs, piece.indices, first=False)
+                    for piece in self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
                 ]
             )
 
@@ -322,63 +337,58 @@ class Passes:
     @contextmanager
     def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
         """Inside the block, each pass calls the closure, which returns the loss."""
-        kept = self.run, self.loss_fn
-        self.run, self.loss_fn = lambda *_: closure(), lambda loss, _: loss
+        kept = self.run, self.loss_fn, self.count
+        self.run, self.loss_fn, self.count = lambda *_: closure(), lambda loss, _: loss, None
         try:
             yield
         finally:
-            self.run, self.loss_fn = kept
+            self.run, self.loss_fn, self.count = kept
 
-    @contextmanager
-    def with_mean(self, loss_fn: LossFunction) -> Iterator[None]:
-        """Inside the block, another mean over the samples takes the place of the loss."""
-        kept = self.loss_fn, self.count
-        self.loss_fn, self.count = loss_fn, None
-        try:
-            yield
-        finally:
-            self.loss_fn, self.count = kept
+    def _weighing(self, loss_fn: LossFunction | None = None) -> Weighing:
+        if loss_fn is not None:
+            return Weighing(loss_fn)
+        return Weighing(self.loss_fn, self.count, self.takes_whole_batches)
 
-    def _pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> list[list[Any]]:
-        """Share of the batch, inputs, targets and indices of each micro-batch."""
-        check_batch(inputs, targets)
-        samples, size = samples_in(inputs), self.micro_batch_size
-        if size is not None and size < 1:
-            raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
-        if size is None or samples is None or size >= samples:
-            return [[1.0, inputs, targets, indices]]
-        pieces = []
-        start = 0
-        for length in piece_sizes(samples, size):
-            rows = slice(start, start + length)
-            positions = None if indices is None else indices[rows]
-            part, labels = rows_of(inputs, rows), rows_of(targets, rows)
-            pieces.append([self._weight(part, labels), part, labels, positions])
-            start += length
-        if self.count is None and is_sum(self.loss_fn):
-            return [[1.0, *piece] for _, *piece in pieces]
-        total = sum(weight for weight, *_ in pieces)
-        if total == 0:
-            return [[1.0, inputs, targets, indices]]
-        # a piece of weight 0 has no mean loss
-        return [[weight / total, *piece] for weight, *piece in pieces if weight > 0]
+    def _part_of_loss(self, outputs: Any, piece: Piece, loss_fn: LossFunction | None = None) -> Tensor:
+        """What a piece adds to the mean loss of the batch."""
+        if piece.share == 0:
+            return zero_of(outputs)
+        if loss_fn is None:
+            loss = self.loss(outputs, piece.targets, piece.indices)
+        else:
+            loss = loss_fn(outputs, piece.targets)
+        return part_of_mean(loss, piece.share)
 
-    def _must_add_up(self, pieces: list[list[Any]]) -> bool:
-        """Whether the loss of the batch is compared with that of its pieces."""
-        return len(pieces) > 1 and not remembers_samples(self.loss_fn) and not self._adds_up
-
-    def _sum(self, losses: list[Tensor], outputs: list[Any], pieces: list[list[Any]]) -> Tensor:
-        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
-        total = sum_of_parts(losses)
-        if self._must_add_up(pieces):
-            check_that_pieces_add_up(self.loss_fn, outputs, [targets for _, _, targets, _ in pieces], total)
-            self._adds_up = is_known(self.loss_fn) or self.count is not None
+    def _with_gradient_of(self, loss: Tensor, total: list[Tensor] | None) -> list[Tensor]:
+        """The gradient of a piece, added to the total of those before."""
+        with self._waiting(self.ranks.waits_in_passes):
+            part, reached = gradient_and_reached(self._scale(loss), self.module)
+        self._reached |= reached
+        if total is None:
+            return part
+        torch._foreach_add_(total, part)
         return total
 
-    def _weight(self, inputs: Batch, targets: Batch) -> float:
-        if self.count is None:
-            return weight_of(self.loss_fn, targets)
-        return float(self.count(inputs if self.takes_whole_batches else (inputs, targets)))
+    def _must_add_up(self, pieces: list[Piece], loss_fn: LossFunction | None = None) -> bool:
+        """Whether the loss of the batch is compared with that of its pieces."""
+        if len(pieces) == 1:
+            return False
+        return loss_fn is not None or not (remembers_samples(self.loss_fn) or self._adds_up)
+
+    def _sum(
+        self,
+        losses: list[Tensor],
+        outputs: list[Any],
+        pieces: list[Piece],
+        loss_fn: LossFunction | None = None,
+    ) -> Tensor:
+        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
+        if self._must_add_up(pieces, loss_fn):
+            targets = [piece.targets for piece in pieces]
+            check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
+            if loss_fn is None:
+                self._adds_up = is_known(self.loss_fn) or self.count is not None
+        return sum_of_parts(losses)
 
     def _statistics(self, move: bool) -> Any:
         return nullcontext() if move else unmoved_buffers(self.module)

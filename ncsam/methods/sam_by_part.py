@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ncsam.methods.batches import Batch
 from ncsam.methods.outputs import one_tensor
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent, perturbed
@@ -35,7 +36,7 @@ class JacobianSAM(SAM):
             return self.passes.backward(inputs, targets, indices, moves_statistics=True)
         loss, outputs, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
         self.ascent = Ascent(loss, at_w, self.perturbation(at_w))
-        slopes = _slopes(self.passes, outputs, targets, indices)
+        slopes = _slopes(self.passes, outputs, inputs, targets, indices)
         with perturbed(self.passes.module, self.ascent.perturbation):
             self.passes.accumulate(_pulled_back(self.passes, inputs, slopes, indices))
         return loss
@@ -51,7 +52,7 @@ class LogitSAM(SAM):
         self.ascent = self.ascend(inputs, targets, indices)
         with perturbed(self.passes.module, self.ascent.perturbation):
             outputs = self.passes.outputs_alone(inputs, targets, indices)
-        slopes = _slopes(self.passes, outputs, targets, indices)
+        slopes = _slopes(self.passes, outputs, inputs, targets, indices)
         self.passes.accumulate(_pulled_back(self.passes, inputs, slopes, indices))
         return self.ascent.loss
 
@@ -63,23 +64,19 @@ def mean_inner_product(outputs: Tensor, slopes: Tensor) -> Tensor:
 
 def _pulled_back(passes: Passes, inputs: Tensor, slopes: Tensor, indices: Tensor | None) -> list[Tensor]:
     """The mean over samples of J^T s at the model's current weights."""
-    with passes.with_mean(mean_inner_product):
-        return passes.gradient(inputs, slopes, indices)[2]
+    return passes.gradient(inputs, slopes, indices, loss_fn=mean_inner_product)[2]
 
 
-def _slopes(passes: Passes, outputs: Any, targets: Tensor, indices: Tensor | None) -> Tensor:
+def _slopes(passes: Passes, outputs: Any, inputs: Batch, targets: Tensor, indices: Tensor | None) -> Tensor:
     """The gradient of each sample's loss in its outputs, of the outputs' shape.
 
     Raises:
-        ValueError: the outputs are no tensor, or a loss that a closure returned, or a micro-batch has ignored labels
-            alone.
+        ValueError: the outputs are no tensor, or a loss that a closure returned.
     """
     outputs = one_tensor(outputs, "J-SAM and L-SAM")
-    if isinstance(targets, Tensor) and len(outputs) != len(targets):
-        raise ValueError(
-            "micro_batch_size: a micro-batch has no label that counts, which J-SAM and L-SAM do not support; make it "
-            "larger"
-        )
     leaf = outputs.detach().requires_grad_()
     (slopes,) = torch.autograd.grad(passes.loss(leaf, targets, indices), leaf)
-    return slopes * len(outputs)
+    # ranks are weighted by the loss, and the mean of the products weights them by samples
+    of_loss = passes.rank_factor(inputs, targets)
+    of_samples = passes.rank_factor(inputs, slopes, mean_inner_product)
+    return slopes * (len(outputs) * of_loss / of_samples) if of_loss else torch.zeros_like(slopes)

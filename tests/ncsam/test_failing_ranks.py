@@ -58,8 +58,10 @@ METHODS = {
     "ncsam": (ncsam, 3),
 }
 """Name -> (method, its number of passes)."""
-AGREEMENTS = {"plain": 2, "sam": 2, "sam, averaged": 3, "gsam": 1, "ncsam": 2}
-"""Operations of a step in which ranks wait: forward and backward pass of the wrapped model, and averages."""
+AGREEMENTS = {"plain": 2, "sam": 2, "sam, averaged": 3 + 2 * 2, "gsam": 1, "ncsam": 2}
+"""Operations of a step in which ranks wait: forward and backward pass of the wrapped model, and averages. Ranks that
+average also sum their weights in each pass, which takes an agreement and a number.
+"""
 
 
 def said(attempt):

@@ -84,16 +84,6 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch_for_any_loss_of_torc
 
 
 @pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
-def test_a_micro_batch_without_a_label_that_counts_is_refused(part):
-    method = part(network(), LOSSES["ignored labels"], rho=RHO)
-    method.passes.micro_batch_size = 4
-    inputs, targets = batch()
-    targets[:4] = 0
-    with pytest.raises(ValueError, match="micro_batch_size"):
-        method.backward(inputs, targets)
-
-
-@pytest.mark.parametrize("part", [JacobianSAM, LogitSAM])
 def test_a_closure_is_refused_because_it_hides_the_outputs(part):
     model, (inputs, targets) = network(), batch()
     with pytest.raises(ValueError, match="^closure: "):

@@ -1,0 +1,30 @@
+"""Means over ranks that hold parts of one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ncsam.methods.agreement import Agreement
+
+
+def factor_of_rank(weight: float, ranks: Agreement) -> float:
+    """The factor of this rank's loss with which the plain mean over the ranks is the mean by weight.
+
+    All ranks wait for each other in one sum of one number. The factor is 0 where no rank has a weight.
+    """
+    ranks.agree()
+    total = torch.tensor(weight, dtype=torch.float64, device=ranks.device)
+    dist.all_reduce(total, group=ranks.group)
+    return weight * dist.get_world_size(ranks.group) / total.item() if total > 0 else 0.0
+
+
+def mean_over_ranks(tensors: list[Tensor], group: Any) -> None:
+    """The plain mean over the ranks, in place, with one all-reduce."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat, group=group)
+    means = flat.div_(dist.get_world_size(group)).split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [mean.view_as(t) for mean, t in zip(means, tensors, strict=True)])
