@@ -1,4 +1,4 @@
-"""Warns of a DataLoader that leaves out samples, or whose samples differ from one reading to the next."""
+"""Warns of a DataLoader that leaves out or repeats samples, or whose samples differ from one reading to the next."""
 
 from __future__ import annotations
 
@@ -31,6 +31,23 @@ def warn_of_samples_left_out(data: Any) -> None:
         warnings.warn(
             f"data: the DataLoader leaves out {left_out} of {samples} samples, because it has drop_last=True; these "
             "are others after each shuffling; give drop_last=False to measure all of them",
+            stacklevel=5,
+        )
+
+
+def warn_of_drawn_samples(data: Any) -> None:
+    """Warns if the sampler of a DataLoader draws with replacement, as `WeightedRandomSampler` does.
+
+    Warns:
+        UserWarning: it does, so that some samples are measured several times, and others not at all.
+    """
+    if not isinstance(data, DataLoader):
+        return
+    sampler = getattr(data.batch_sampler, "sampler", data.sampler)
+    if getattr(sampler, "replacement", False) is True:
+        warnings.warn(
+            f"data: the DataLoader's {type(sampler).__name__} draws samples with replacement, so that some are "
+            "measured several times and others not at all; give a DataLoader without sampler= to measure each one once",
             stacklevel=5,
         )
 

@@ -21,7 +21,7 @@ from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.counts import Pair
 from landscape.loss.endless import EndlessData
-from landscape.loss.loader_checks import warn_of_augmentation, warn_of_samples_left_out
+from landscape.loss.loader_checks import warn_of_augmentation, warn_of_drawn_samples, warn_of_samples_left_out
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
@@ -199,6 +199,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
             "as a DataLoader, or keep='all'"
         )
     warn_of_samples_left_out(source.data)
+    warn_of_drawn_samples(source.data)
     in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
     may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
     most = 0 if keep == "none" else budget

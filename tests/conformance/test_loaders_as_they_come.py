@@ -6,7 +6,15 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from landscape import Objective
 
@@ -77,6 +85,18 @@ def test_a_loader_that_drops_its_last_batch_is_measured_with_a_warning(options, 
     with pytest.warns(UserWarning, match=f"^data: the DataLoader leaves out {left_out} of 120 samples"):
         objective = Objective(network(), nn.CrossEntropyLoss(), DataLoader(TensorDataset(x, y), **options))
     assert objective.n_samples == 120 - left_out
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [WeightedRandomSampler([1.0] * 120, 120), RandomSampler(range(120), replacement=True)],
+    ids=["weighted", "random"],
+)
+def test_a_loader_that_draws_with_replacement_is_measured_with_a_warning(sampler):
+    loader = DataLoader(TensorDataset(x, y), batch_size=50, sampler=sampler)
+    with pytest.warns(UserWarning, match=r"^data: the DataLoader's \w+ draws samples with replacement"):
+        objective = Objective(network(), nn.CrossEntropyLoss(), loader)
+    assert objective.n_samples == 120
 
 
 @pytest.mark.parametrize(
