@@ -60,7 +60,7 @@ class _Level:
 
     @property
     def variance(self) -> float:
-        """Of the trace."""
+        """The variance of the mean of the probes' traces."""
         return self.means[0][1]
 
     def next_count(self, enough: float) -> int:

@@ -140,13 +140,13 @@ def checked_outputs(
         except (RuntimeError, ValueError):
             # some models cannot take a single sample, or take only one size of batch
             again, repeated = outputs_of(rows)[-len(few) :], outputs[-len(few) :]
-    if not _agree(repeated, again, REPEATED):
+    if not agree_within(repeated, again, REPEATED):
         raise ValueError(
             "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
             "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
         )
     alone = outputs[-len(few) :]
-    if not agree_but_for_rounding(again, alone) or (not _agree(again, alone, 0.0) and mixes(len(few))):
+    if not agree_but_for_rounding(again, alone) or (not agree_within(again, alone, 0.0) and mixes(len(few))):
         raise ValueError(
             "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
             "batch, or with its place in the batch, so that the loss is no mean over samples; give BatchNorm running "
@@ -281,10 +281,10 @@ def agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     TF32). Dropout and BatchNorm change outputs by about the size of the outputs. The tolerance of 5% lies between both.
     """
     is_precise = outputs.dtype in (torch.float64, torch.complex128)
-    return _agree(again, outputs, 1e-4 if is_precise else 0.05)
+    return agree_within(again, outputs, 1e-4 if is_precise else 0.05)
 
 
-def _agree(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
+def agree_within(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
     """Whether two tensors differ by at most a share of the largest value, or by 20 roundings in their dtype."""
     if again.shape != outputs.shape or is_whole(outputs):
         return torch.equal(again, outputs)

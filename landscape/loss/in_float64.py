@@ -160,7 +160,7 @@ class InFloat64:
         with Shortened() as shortened, torch.no_grad():
             theta = self.theta.double()
             (loss, largest), operations = with_flops(lambda: self.run(theta, loss_and_largest))
-        return _FirstPass(shortened.found, operations, self.total(loss), self.total(largest))
+        return _FirstPass(shortened.found, operations, loss, largest)
 
     @property
     def loses_precision(self) -> bool:
@@ -173,11 +173,11 @@ class InFloat64:
 
         Cross-entropy is a difference of outputs. Where all samples are fitted, it can be smaller than their rounding.
         """
-        return max(self._first_pass.loss, self._first_pass.largest_output)
+        return max(self.total(self._first_pass.loss), self.total(self._first_pass.largest_output))
 
     def is_below_rounding(self, step: float) -> bool:
         """Whether a change of the loss by this share would be lost in its rounding."""
-        return self._first_pass.loss * step < ROUNDING * EPS * self.rounded
+        return self.total(self._first_pass.loss) * step < ROUNDING * EPS * self.rounded
 
     @property
     def is_expensive(self) -> bool:

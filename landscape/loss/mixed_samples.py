@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.batches import rows_of, samples_in
-from landscape.loss.complex_numbers import as_real
+from landscape.loss.checks import agree_within
 from landscape.loss.counts import Pair
 from landscape.loss.in_float64 import InFloat64, Shortened
 
@@ -45,7 +45,7 @@ class Precisely:
         )
         if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
             return False
-        return _agree(whole, again) and not _agree(whole[-few:], alone)
+        return agree_within(whole, again, ALLOWED) and not agree_within(whole[-few:], alone, ALLOWED)
 
     def loss(self, pair: Pair) -> float | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
@@ -63,11 +63,3 @@ class Precisely:
             # the model or the loss has a dtype of its own inside
             return None
         return None if shortened.found else found
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    one, other = as_real(one), as_real(other)
-    largest = float(one.abs().nan_to_num(0, 0, 0).amax()) if one.numel() else 0.0
-    return one.shape == other.shape and torch.allclose(
-        one, other, rtol=0, atol=ALLOWED * largest, equal_nan=True
-    )

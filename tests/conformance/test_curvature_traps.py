@@ -352,35 +352,6 @@ def test_narrow_strided_1x1_convolutions_of_channels_last_images_do_not_end_the_
     assert run.returncode == 0, run.stderr
 
 
-class SquareWithoutSecondDerivative(torch.autograd.Function):
-    """x^2, whose backward hides that it depends on x."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad * 2 * x.detach()
-
-
-def test_a_subset_with_right_second_derivatives_does_not_vouch_for_all_samples():
-    def loss(outputs, targets):
-        return torch.where(
-            targets == 1, SquareWithoutSecondDerivative.apply(outputs), outputs * outputs
-        ).mean()
-
-    targets = (torch.arange(40) % 2).double()[:, None]
-    inputs = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    objective = Objective(nn.Linear(3, 1, dtype=torch.float64), loss, (inputs, targets))
-    vector = torch.ones(4, dtype=torch.float64)
-    objective.subset(samples=torch.arange(0, 40, 2)).hvp(vector)
-    with pytest.raises(ValueError, match="^model: its second derivatives are wrong"):
-        objective.hvp(vector)
-
-
 @pytest.mark.parametrize("scale", [5.0, 6.0, 8.0])
 def test_a_network_that_fits_all_samples_is_measured(scale):
     """The loss, 1e-10 to 1e-15, is below the rounding of the outputs, so that its differences are rounding alone."""

@@ -17,19 +17,9 @@ from torch.utils.data import (
 )
 
 from landscape import Objective
+from tests.conformance.right import network, samples
 
-
-def samples(count=120):
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(count, 5, generator=generator), torch.arange(count) % 3
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-
-
-x, y = samples()
+x, y = samples(120, torch.float32)
 
 
 class Drawn(Dataset):
@@ -67,7 +57,7 @@ AUGMENTED = {
 @pytest.mark.parametrize(("draw", "differing"), AUGMENTED.values(), ids=AUGMENTED)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_one_draw_of_an_augmentation_is_measured_with_a_warning(draw, differing, workers):
-    model, state = network(), torch.get_rng_state()
+    model, state = network().float(), torch.get_rng_state()
     random.seed(0)
     loader = DataLoader(Drawn(draw), batch_size=50, num_workers=workers)
     with pytest.warns(UserWarning, match=f"^data: {differing or '[1-8]'} of 8 items of the dataset differ"):
@@ -83,7 +73,9 @@ def test_a_loader_that_drops_its_last_batch_is_measured_with_a_warning(options, 
     if "batch_size" in options:
         options = {**options, "shuffle": True, "drop_last": True}
     with pytest.warns(UserWarning, match=f"^data: the DataLoader leaves out {left_out} of 120 samples"):
-        objective = Objective(network(), nn.CrossEntropyLoss(), DataLoader(TensorDataset(x, y), **options))
+        objective = Objective(
+            network().float(), nn.CrossEntropyLoss(), DataLoader(TensorDataset(x, y), **options)
+        )
     assert objective.n_samples == 120 - left_out
 
 
@@ -95,7 +87,7 @@ def test_a_loader_that_drops_its_last_batch_is_measured_with_a_warning(options, 
 def test_a_loader_that_draws_with_replacement_is_measured_with_a_warning(sampler):
     loader = DataLoader(TensorDataset(x, y), batch_size=50, sampler=sampler)
     with pytest.warns(UserWarning, match=r"^data: the DataLoader's \w+ draws samples with replacement"):
-        objective = Objective(network(), nn.CrossEntropyLoss(), loader)
+        objective = Objective(network().float(), nn.CrossEntropyLoss(), loader)
     assert objective.n_samples == 120
 
 
@@ -111,4 +103,4 @@ def test_a_loader_that_draws_with_replacement_is_measured_with_a_warning(sampler
 def test_loaders_of_fixed_samples_raise_no_warning(loader):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="data:")
-        Objective(network(), nn.CrossEntropyLoss(), loader())
+        Objective(network().float(), nn.CrossEntropyLoss(), loader())

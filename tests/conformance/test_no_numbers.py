@@ -8,19 +8,9 @@ import torch
 from torch import nn
 
 from landscape import Objective, top_eigenvalues, trace
+from tests.conformance.right import network, samples
 
-
-def samples(count=120):
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(count, 5, generator=generator), torch.arange(count) % 3
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-
-
-x, y = samples()
+x, y = samples(120, torch.float32)
 
 
 class Of(nn.Module):
@@ -42,7 +32,7 @@ def with_numbers(place, number):
 
 
 def with_weights(number):
-    model = network()
+    model = network().float()
     model[2].bias.data[1] = number
     return model
 
@@ -51,7 +41,7 @@ NO_NUMBERS = {
     "weight NaN": (with_weights(math.nan), x, r"^model: '2.bias' holds 1 of 3 numbers that are NaN"),
     "weight infinite": (with_weights(math.inf), x, r"^model: '2.bias' holds 1 of 3 numbers"),
     "input NaN": (
-        network(),
+        network().float(),
         with_numbers(77, math.nan),
         "^data: the loss of sample 77 .* its inputs hold NaN",
     ),
@@ -91,7 +81,7 @@ def test_a_measure_that_is_no_number_names_the_weight_or_sample_once(
 
 
 def test_weights_elsewhere_that_give_no_number_are_no_mistake():
-    objective = Objective(network(), nn.CrossEntropyLoss(), (x, y))
+    objective = Objective(network().float(), nn.CrossEntropyLoss(), (x, y))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert math.isnan(objective.value(math.nan * objective.theta))

@@ -168,6 +168,19 @@ def test_a_function_that_loses_second_derivatives_is_refused(square, dtype, bias
         top_eigenvalues(objective)
 
 
+def test_a_subset_with_right_second_derivatives_does_not_vouch_for_all_samples():
+    def loss(outputs, targets):
+        return torch.where(targets == 1, Detached.apply(outputs), outputs * outputs).mean()
+
+    targets = (torch.arange(40) % 2).double()[:, None]
+    inputs = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    objective = Objective(nn.Linear(3, 1, dtype=torch.float64), loss, (inputs, targets))
+    vector = torch.ones(4, dtype=torch.float64)
+    objective.subset(samples=torch.arange(0, 40, 2)).hvp(vector)
+    with pytest.raises(ValueError, match="^model: its second derivatives are wrong"):
+        objective.hvp(vector)
+
+
 def test_a_function_whose_backward_can_be_differentiated_is_right():
     inputs, targets = samples(dtype=torch.float64)
     objective = Objective(Squared(Saved).double(), cross_entropy, (inputs, targets))
