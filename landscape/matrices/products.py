@@ -99,7 +99,7 @@ class Products:
         self._memory = memory
         self._linearize = linearize
         # a stream is read anew for each product, and the parts of sharded weights are gathered anew
-        keeps = isinstance(chunks, Held) and not ranks.share_vectors
+        keeps = isinstance(chunks, Held) and chunks.can_be_traced and not ranks.share_vectors
         self._directly = DirectProducts(rule, model, forward, layout, loss_fn, memory, keeps=keeps)
         self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
         self._compile_mode = compile_mode
