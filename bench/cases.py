@@ -14,13 +14,20 @@ Case = tuple[nn.Module, Tensor, Tensor]
 
 
 def trained(
-    name: str, options: dict[str, Any], samples: int, epochs: int, device: str = "cpu", *, seed: int = 0
+    name: str,
+    options: dict[str, Any],
+    samples: int,
+    epochs: int,
+    device: str = "cpu",
+    *,
+    seed: int = 0,
+    data: str = "mnist-5k",
 ) -> Case:
-    """A model trained on mnist-5k with 40% symmetric label noise, and the samples to measure on."""
+    """A model trained on a packaged data set with 40% symmetric label noise, and the samples to measure on."""
     # imported here, because ncsam is not installed in the environment of a peer
     from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset
 
-    dataset = load_dataset("mnist-5k")
+    dataset = load_dataset(data)
     labels = corrupt_labels(dataset.train.targets, kind="symmetric", rate=0.4, seed=seed)
     model = build_model(name, dataset.input_shape, dataset.num_classes, seed=seed, **options).to(device)
     train, test = dataset.train.to(device), dataset.test.to(device)

@@ -91,12 +91,12 @@ class DirectProducts:
             variable, lambda model: _stacked(self._product(model, variable, inputs, targets), rows)
         )
 
-    def share_kept(self, chunks: int) -> float:
-        """The share of so many chunks whose graphs fit into memory, if each needs as much as those that are kept."""
-        if not self._kept:
+    @torch.enable_grad()
+    def share_kept(self, theta: Tensor, chunk: Chunk, chunks: int) -> float:
+        """The share of so many chunks whose graphs are kept or fit into memory, if all are of the form of this one."""
+        if not self._has_room_for(theta, chunk) and not self._kept:
             return 0.0
-        each = max(1, self._kept_bytes // len(self._kept))
-        return min(1.0, (len(self._kept) + self._room() // each) / chunks)
+        return min(1.0, (len(self._kept) + self._room() // self._sizes[chunk.shapes]) / chunks)
 
     def release(self) -> None:
         """Frees the memory of the graphs."""

@@ -30,6 +30,9 @@ from landscape.ranks import ALONE, Ranks, is_settled
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
 
+GAIN_OVER_GRAPHS = 0.25
+"""What tracing saves where graphs are kept, as a share of what it saves otherwise: about so much on six networks."""
+
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
 """With fewer floating-point operations, overhead dominates a product of one chunk; a block of vectors shares it."""
 
@@ -305,10 +308,12 @@ class Products:
             self._traced.forget()
 
     def _pays(self, chunk: Chunk, chunks: Held, device: str) -> bool:
-        """Whether the products cost, or will cost, as much as tracing."""
+        """Whether the products cost, or will cost, as much as tracing; more of them where graphs are kept."""
         # the last chunk may have another shape than the others
         forms = max(1, len({chunk.shapes for chunk in chunks}) - 1)
-        return self._columns * self._flops_of(chunk) * len(chunks) >= TRACING_FLOPS[device] * forms
+        kept = self._directly.share_kept(self._theta, chunk, len(chunks))
+        slow = 1 - kept + GAIN_OVER_GRAPHS * kept
+        return self._columns * self._flops_of(chunk) * len(chunks) * slow >= TRACING_FLOPS[device] * forms
 
     def _flops_of(self, chunk: Chunk) -> float:
         """Floating-point operations of a direct product, about."""
@@ -354,7 +359,10 @@ class Products:
             return known
         directly, traced = (
             [(share, index) for share, index in ((kept, 0), (1 - kept, None)) if share]
-            for kept in (self._directly.share_kept(form.chunks), self._traced.share_kept(form.chunks))
+            for kept in (
+                self._directly.share_kept(self._theta, chunk, form.chunks),
+                self._traced.share_kept(form.chunks),
+            )
         )
         seconds = least_seconds(
             [

@@ -199,24 +199,28 @@ def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_w
     torch.testing.assert_close(product, direct.hvp(direct.theta))
 
 
-def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
+FLOPS = 7 * 2 * 37 * (72 * 5 + 5 * 3)
+"""Of a product for the MLP of the tests."""
+
+
+# without memory for graphs, direct products take longer, and tracing pays four times as early
+@pytest.mark.parametrize(("memory_budget", "traced_after"), [(2**30, 8), (2**16, 2)])
+def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch, memory_budget, traced_after):
     model, inputs, targets = build("mlp")
-    monkeypatch.setattr(
-        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
+    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 2 * FLOPS})
+    objective = Objective(
+        model, cross_entropy, (inputs, targets), linearize="counted", memory_budget=memory_budget
     )
-    objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
     ways = []
-    for _ in range(7):
+    for _ in range(10):
         objective.hvp(objective.theta)
         ways.append(Hessian(objective).is_traced)
-    assert ways == [False] * 4 + [True] * 3
+    assert ways == [False] * (traced_after - 1) + [True] * (11 - traced_after)
 
 
 def test_products_that_are_expected_are_traced_at_once(monkeypatch):
     model, inputs, targets = build("mlp")
-    monkeypatch.setattr(
-        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
-    )
+    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": FLOPS})
     objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
     Hessian(objective).expect(5)
     objective.hvp(objective.theta)
