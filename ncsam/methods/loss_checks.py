@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ncsam.methods.batches import Batch
+from ncsam.methods.batches import Batch, rows_of, samples_in
 
 ALLOWED = 1e-3
 """Largest relative difference between the loss of a batch and the mean over its pieces; 0.05 in half precision."""
@@ -77,6 +77,27 @@ def check_that_pieces_add_up(
             "samples that are compared); give count=, what the mean loss of a piece divides by, or one of torch's own "
             "losses, whose weights and ignored labels are known"
         )
+
+
+@torch.no_grad()
+def check_that_halves_add_up(loss_fn: Callable[..., Any], outputs: Any, targets: Batch) -> None:
+    """Checks that the loss of one rank's part of a batch is the mean over its samples, as the ranks are weighted by.
+
+    Nothing is checked of a part that cannot be cut.
+
+    Raises:
+        ValueError: the loss is another.
+    """
+    samples = samples_in((outputs, targets)) or 1
+    if samples < 2:
+        return
+    halves = [slice(0, samples // 2), slice(samples // 2, samples)]
+    cut_outputs, cut_targets = ([rows_of(part, rows) for rows in halves] for part in (outputs, targets))
+    parts = [
+        checked_loss(loss_fn, *half) * ((rows.stop - rows.start) / samples)
+        for *half, rows in zip(cut_outputs, cut_targets, halves, strict=True)
+    ]
+    check_that_pieces_add_up(loss_fn, cut_outputs, cut_targets, torch.stack(parts), field="loss_fn")
 
 
 def check_that_dtypes_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
