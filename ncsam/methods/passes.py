@@ -352,6 +352,9 @@ class Passes:
             return zero_of(outputs)
         if loss_fn is None:
             loss = self.loss(outputs, piece.targets, piece.indices)
+            if self.share_a_batch and self._weighing().is_guess:
+                # before the ranks wait for each other
+                check_that_halves_add_up(self.loss_fn, outputs, piece.targets)
         else:
             loss = loss_fn(outputs, piece.targets)
         return part_of_mean(loss, piece.share)
@@ -385,8 +388,6 @@ class Passes:
             check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
             if loss_fn is None:
                 self._adds_up = not self._weighing().is_guess
-        elif loss_fn is None and self.share_a_batch and self._weighing().is_guess:
-            check_that_halves_add_up(self.loss_fn, outputs[0], pieces[0].targets)
         return sum_of_parts(losses)
 
     def _statistics(self, move: bool) -> Any:
