@@ -14,7 +14,7 @@ from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import telling_rows
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
-from landscape.loss.repeated_runs import PRECISE, allowed_between_runs
+from landscape.loss.repeated_runs import PRECISE
 
 MOST_SAMPLES = 128
 FEWEST = 8
@@ -67,7 +67,7 @@ def check_that_losses_add_up(
     whole, again = loss_of(pair), loss_of(pair)
     # a loss may compute in a shorter dtype than the weights have
     allowed = max(ALLOWED.get(each, 0.05) for each in (dtype, whole.dtype))
-    if not _repeats(whole, again, lambda: precisely(pair)):
+    if not _repeats(whole, again, allowed / 10, lambda: precisely(pair)):
         raise ValueError(
             f"model: the loss of one batch is {whole.item():.6g} in one run and {again.item():.6g} in the next, and so "
             "would be every number; take the noise out of evaluation mode, or let it be a part of the batch"
@@ -130,10 +130,10 @@ def _check(
         )
 
 
-def _repeats(whole: Tensor, again: Tensor, precisely: Callable[[], float | None]) -> bool:
+def _repeats(whole: Tensor, again: Tensor, allowed: float, precisely: Callable[[], float | None]) -> bool:
     """Whether two runs have one loss. Float64 decides where they differ and the model runs in it."""
     one, other = whole.item(), again.item()
-    if _differ(one, other, abs(one), allowed_between_runs(whole)):
+    if _differ(one, other, abs(one), allowed):
         return False
     if one == other or not math.isfinite(one):
         return True

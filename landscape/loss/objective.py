@@ -146,8 +146,9 @@ class Objective:
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
-        seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, *seen)
+        seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
+        checks = Precisely(self.in_float64), state.changed
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, *seen, *checks)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
