@@ -16,7 +16,7 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.losses import unit_of
 from ncsam.memorization import memorized_share, recovered_share, share
 from ncsam.methods.batches import Batch, ignored_label, moved
-from ncsam.methods.loss_checks import check_that_dtypes_fit
+from ncsam.methods.loss_checks import check_that_inputs_fit
 from ncsam.methods.method import Method
 from ncsam.methods.passes import remembers_samples
 from ncsam.plain_numbers import with_plain_numbers
@@ -89,7 +89,7 @@ def outputs_of_first(method: Method, samples: Samples) -> Tensor:
     try:
         return _outputs_of(model, [first], None)
     except RuntimeError as error:
-        check_that_dtypes_fit(model, first, error)
+        check_that_inputs_fit(model, first, error)
         raise
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
@@ -55,12 +54,7 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for too many processes."""
-    if method.requires.one_process and isinstance(method.model, DistributedDataParallel):
-        raise ValueError(
-            f"method: {type(method).__name__} remembers samples or draws, which processes do not share; train in one "
-            "process"
-        )
+    """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for a sharded model."""
     if is_sharded(method.model):
         raise ValueError(
             "method: FSDP2 (fully_shard) shards its model, which fit neither measures nor writes to a checkpoint; call "

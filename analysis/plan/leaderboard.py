@@ -14,7 +14,7 @@ from analysis.plan.errors import StudyError
 from analysis.plan.grid import slug
 from analysis.plan.options import check_method
 from analysis.plan.plain_values import check_plain
-from analysis.plan.reading import one_line, read_toml
+from analysis.plan.reading import one_line, read_toml, with_place
 from analysis.plan.study import (
     Count,
     MethodSettings,
@@ -92,9 +92,9 @@ def read_leaderboard(path: Path) -> Leaderboard:
         _check_entries(found)
         list(studies_of(found))
     except ValidationError as error:
-        raise StudyError(f"{path}: {one_line(error, Leaderboard)}") from error
+        raise StudyError(f"{path}: {with_place(one_line(error, Leaderboard))}") from error
     except ValueError as error:
-        raise StudyError(f"{path}: {error}") from error
+        raise StudyError(f"{path}: {with_place(str(error))}") from error
     return found
 
 

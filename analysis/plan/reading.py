@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -63,10 +64,16 @@ def read_study(path: Path) -> Study:
         study = Study.model_validate(settings, context={OWN_PARTS: not knows_all})
         check_consistency(study, knows_all=knows_all, has_results=has_results)
     except ValidationError as error:
-        raise StudyError(f"{path}: {one_line(error, Study)}") from error
+        raise StudyError(f"{path}: {with_place(one_line(error, Study))}") from error
     except ValueError as error:
-        raise StudyError(f"{path}: {error}") from error
+        raise StudyError(f"{path}: {with_place(str(error))}") from error
     return study
+
+
+def with_place(message: str) -> str:
+    """The message; of an entry of a list of tables, which it counts from 0, it says the place in the file."""
+    entry = re.match(r"(\w+)\.(\d+)\b", message)
+    return f"{message} ([[{entry[1]}]] number {int(entry[2]) + 1} in the file)" if entry else message
 
 
 def one_line(error: ValidationError, whole: type[BaseModel]) -> str:

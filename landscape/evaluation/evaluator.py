@@ -262,5 +262,8 @@ def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
     """
     vector = tensor_of(vector)
     if vector.shape != objective.theta.shape:
-        raise ValueError(f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}")
+        raise ValueError(
+            f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}; a direction belongs to the "
+            "weights of one model: draw it for this objective, with the same choice of parameters"
+        )
     return vector.detach().to(objective.theta).contiguous()

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
 from landscape.loss.checks import (
+    RANDOM,
     agree_but_for_rounding,
+    changed,
     check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     checked_outputs,
@@ -32,7 +34,7 @@ from landscape.loss.mean_checks import (
     check_that_losses_add_up,
     telling_samples,
 )
-from landscape.loss.mixed_samples import Precisely
+from landscape.loss.mixed_samples import Precisely, is_dense
 from landscape.loss.model_checks import (
     LOSS_WITH_WEIGHTS,
     OUTPUTS_OF_THE_CALLER,
@@ -60,6 +62,7 @@ class FirstLook:
         chunks: the data.
         labels: the bounds of the labels of all data.
         precisely: the same model and loss in float64.
+        keeps: whether the passes so far left anything in the model.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -69,6 +72,7 @@ class FirstLook:
     chunks: Chunks
     labels: LabelBounds
     precisely: Precisely
+    keeps: Callable[[], object]
 
     @full_float32()
     @torch.no_grad()
@@ -136,6 +140,12 @@ class FirstLook:
     def _check_outputs(self) -> None:
         inputs, targets = self._few()
         outputs = self._at_its_weights(inputs)
+        again = self._at_its_weights(inputs)
+        pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
+        dense = [pair for pair in pairs if all(map(is_dense, pair))]
+        changes = partial(self.precisely.changes, (inputs, targets))
+        if any(changed(*pair, changes, self.keeps) for pair in dense):
+            raise ValueError(RANDOM)
         if isinstance(outputs, Tensor):
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
@@ -159,7 +169,8 @@ class FirstLook:
 
         pair = rows_of((inputs, targets), rows)
         check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
-        outputs = checked_outputs(outputs_of, rows, device, partial(self.precisely.mixes, pair))
+        mixes, changes = partial(self.precisely.mixes, pair), partial(self.precisely.changes, pair)
+        outputs = checked_outputs(outputs_of, rows, device, mixes, changes, self.keeps)
         self.labels.check(outputs)
         labels = targets[rows].to(device)
         if self.counting.is_known:
@@ -222,7 +233,7 @@ class FirstLook:
             return self._at_its_weights(self._few()[0])
         leaves, others = tree_leaves(recorded), tree_leaves(plain)
         pairs = zip(leaves, others, strict=False)
-        dense = [(a.detach(), b) for a, b in pairs if isinstance(a, Tensor) and a.layout == torch.strided]
+        dense = [(a.detach(), b) for a, b in pairs if is_dense(a)]
         if len(leaves) != len(others) or not all(agree_but_for_rounding(*pair) for pair in dense):
             raise ValueError(
                 "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import Batch, samples_in
-from landscape.loss.complex_numbers import is_whole
 from landscape.loss.loss_failures import remedy_of
+from landscape.loss.repeated_runs import PRECISE, allowed_between_runs
 from landscape.loss.task import LossFunction
 
 
@@ -55,13 +55,23 @@ def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tenso
         ValueError: it is not.
     """
     once, again = loss_fn(outputs, targets).item(), loss_fn(outputs, targets).item()
-    # float32 sums of a GPU have no fixed order; 1,000 units of half precision would let all pass
-    rounding = 0.0 if is_whole(outputs) else min(1e3 * torch.finfo(outputs.dtype).eps, 0.02)
-    if abs(once - again) > rounding * abs(once):
+    apart = abs(once - again)
+    if apart > allowed_between_runs(outputs) * abs(once) or (
+        apart > 0 and _changes_in_float64(loss_fn, outputs, targets)
+    ):
         raise ValueError(
             f"loss_fn: the loss of the same outputs is {once:.6g} in one call and {again:.6g} in the next, and so "
             "would be every number; take noise, Dropout, call counters and running statistics out of the loss"
         )
+
+
+def _changes_in_float64(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> bool:
+    """Whether the loss of outputs in float64 changes from one call to the next; False for one that does not take it."""
+    try:
+        once, again = (loss_fn(outputs.double(), targets).double().item() for _ in range(2))
+    except Exception:
+        return False
+    return abs(once - again) > PRECISE * abs(once)
 
 
 def _shapes(tree: Any) -> str:

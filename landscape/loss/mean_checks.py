@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import telling_rows
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.repeated_runs import PRECISE
 
 MOST_SAMPLES = 128
 FEWEST = 8
@@ -26,8 +28,6 @@ Rounding depends on how the samples are cut, and parts of a model may compute wi
 
 DECIDED = 1e-6
 """Above this relative difference float64 decides, where the model runs in it. There `PRECISE` is allowed."""
-
-PRECISE = 1e-8
 
 
 def telling_samples(pair: Pair, most: int) -> Pair:
@@ -67,7 +67,7 @@ def check_that_losses_add_up(
     whole, again = loss_of(pair), loss_of(pair)
     # a loss may compute in a shorter dtype than the weights have
     allowed = max(ALLOWED.get(each, 0.05) for each in (dtype, whole.dtype))
-    if _differ(whole.item(), again.item(), abs(whole.item()), allowed / 10):
+    if not _repeats(whole, again, allowed / 10, lambda: precisely(pair)):
         raise ValueError(
             f"model: the loss of one batch is {whole.item():.6g} in one run and {again.item():.6g} in the next, and so "
             "would be every number; take the noise out of evaluation mode, or let it be a part of the batch"
@@ -128,6 +128,17 @@ def _check(
             "compares the samples of a batch has no such mean: a batch stays whole if it also holds a tensor without "
             "samples, such as torch.tensor(0), and count= says how much it counts for"
         )
+
+
+def _repeats(whole: Tensor, again: Tensor, allowed: float, precisely: Callable[[], float | None]) -> bool:
+    """Whether two runs have one loss. Float64 decides where they differ and the model runs in it."""
+    one, other = whole.item(), again.item()
+    if _differ(one, other, abs(one), allowed):
+        return False
+    if one == other or not math.isfinite(one):
+        return True
+    precise, repeated = precisely(), precisely()
+    return precise is None or repeated is None or not _differ(precise, repeated, abs(precise), PRECISE)
 
 
 def _differ(one: float, other: float, scale: float, allowed: float) -> bool:

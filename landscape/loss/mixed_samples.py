@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import agree_within
 from landscape.loss.counts import Pair
 from landscape.loss.in_float64 import InFloat64, Shortened
+from landscape.loss.repeated_runs import PRECISE
 
 MOST = 16
 """Samples that are run in float64."""
-
-ALLOWED = 1e-8
-"""Largest relative difference that rounding in float64 makes, by far."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,18 @@ class Precisely:
         )
         if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
             return False
-        return agree_within(whole, again, ALLOWED) and not agree_within(whole[-few:], alone, ALLOWED)
+        return agree_within(whole, again, PRECISE) and not agree_within(whole[-few:], alone, PRECISE)
+
+    def changes(self, pair: Pair) -> bool:
+        """Whether the outputs of the last samples, or of a batch that cannot be cut, change from one run to the next.
+
+        False for a model that does not run in float64, or rounds to a shorter dtype inside.
+        """
+        samples = samples_in(pair)
+        some = pair if samples is None else rows_of(pair, slice(max(0, samples - MOST), samples))
+        once, again = (tree_leaves(self._run(some, lambda _, outputs: outputs)) for _ in range(2))
+        pairs = zip(once, again, strict=False)
+        return not all(agree_within(a, b, PRECISE) for a, b in pairs if is_dense(a) and is_dense(b))
 
     def loss(self, pair: Pair) -> float | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
@@ -63,3 +73,8 @@ class Precisely:
             # the model or the loss has a dtype of its own inside
             return None
         return None if shortened.found else found
+
+
+def is_dense(leaf: Any) -> bool:
+    """Whether a part of the outputs is a tensor of which all entries are stored."""
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided

@@ -35,7 +35,7 @@ from landscape.loss.precision import full_float32
 from landscape.loss.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
 from landscape.loss.reading import Chunks, Source, read
 from landscape.loss.samples import Cut, held
-from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, loss_itself
+from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, in_one_line, loss_itself
 from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
 from landscape.loss.without_gradients import without_gradients
 from landscape.plain_numbers import with_plain_numbers
@@ -82,20 +82,17 @@ class Objective:
 
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order; under FSDP2 this rank's part.
-        n_parameters: length of theta, on all ranks together. ranks: the processes that measure together.
-        layout: names and shapes of the chosen parameters.
+        n_parameters: length of theta, on all ranks together. layout: names and shapes of the chosen parameters.
+        ranks: the processes that measure together. penalty: the regularizer, as a function of theta.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
-        chunks: the data, cut as they are read.
-        weight: divisor of the weighted sum of the chunks' losses.
-        penalty: the regularizer, as a function of theta.
-        run: (model, inputs) -> outputs, with the model's own weights.
-        counting: the weights of batches.
+        chunks: the data, cut as they are read. weight: divisor of the weighted sum of the chunks' losses.
+        run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches.
         memory: results that further products at the same weights use.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
         differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
-        gradients, products: gradients and matrix-vector products over the data set computed so far.
+        gradients, products: gradients and products over the data computed so far.
         exclusive: a lock for the time in which `model` holds other weights. Threads with one Objective wait for it.
 
     Raises:
@@ -149,9 +146,9 @@ class Objective:
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
-        some = seen_by_all(self.chunks, cut, self.ranks)
-        own = self.chunks.labels, Precisely(self.in_float64)
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, some, *own)
+        seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
+        checks = Precisely(self.in_float64), state.changed
+        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, *seen, *checks)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
@@ -161,9 +158,7 @@ class Objective:
     def of_loss(
         cls, loss: Callable[[nn.Module, Batch], Tensor], model: nn.Module, data: Any, **options: Any
     ) -> Objective:
-        """The Objective of a loss that runs the model by itself, as those of PINNs and detectors do.
-
-        Such a loss has no outputs, so the Objective has no Gauss-Newton matrix.
+        """The Objective of a loss that runs the model by itself, as those of PINNs do. It has no Gauss-Newton matrix.
 
         Args:
             loss: (model, batch) -> the mean loss of the batch.
@@ -183,7 +178,7 @@ class Objective:
             parameters: name -> whether the parameter stays a variable. All if not given.
 
         Raises:
-            ValueError: no sample or no parameter left; or samples of a stream, or of batches that cannot be cut.
+            ValueError: no sample or parameter left; samples of a stream, or of batches that cannot be cut.
         """
         part = copy.copy(self)
         if parameters is not None:
@@ -259,7 +254,7 @@ class Objective:
             return self.forward(theta.clone() if self.writes_weights else theta, inputs, buffers)
 
     def without_gradients(self) -> AbstractContextManager[None]:
-        """A context for forward passes without a gradient."""
+        """For forward passes without a gradient."""
         return without_gradients(self.differentiates)
 
     def value(self, theta: Tensor | None = None) -> float:
@@ -271,8 +266,9 @@ class Objective:
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
-        # a copy, because some models change their weights in place, such as an Embedding with max_norm
-        theta = self.point(theta).clone()
+        theta = self.point(
+            theta
+        ).clone()  # some models change their weights, such as an Embedding with max_norm
         with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
@@ -336,8 +332,8 @@ class Objective:
 
     def in_float64(self, pair: Pair) -> InFloat64:
         """The loss of some samples as a function of the weights, in float64."""
-        data = copied_to(pair, self.device)
-        return InFloat64(self.model, self.run, self.layout, self.theta, data, self.loss_fn, self.ranks)
+        here = copied_to(pair, self.device)
+        return InFloat64(self.model, self.run, self.layout, self.theta, here, self.loss_fn, self.ranks)
 
     def hvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Hessian of the mean loss times a vector (n,) or a block of vectors (n, k)."""
@@ -353,13 +349,17 @@ class Objective:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that is kept for further products at the same weights."""
+        """Memory that is kept for further products."""
         return self.memory.used
 
     @one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
         self.memory.release()
+
+    def __repr__(self) -> str:
+        """Model, parameters, samples and loss in one line."""
+        return in_one_line(self.model, self.n_parameters, self.n_samples, self.loss_fn, self.dtype)
 
     def point(self, theta: Tensor | None) -> Tensor:
         """Weights (n,) on the objective's device; the objective's own for None.

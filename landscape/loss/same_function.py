@@ -16,6 +16,7 @@ from landscape.loss.batches import copied_to
 from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.objective import Objective
 from landscape.loss.random_state import borrowed_generators
+from landscape.loss.repeated_runs import allowed_between_runs
 
 SAMPLES = 4
 """Samples that are looked at. A batch that cannot be cut is looked at as a whole."""
@@ -25,6 +26,9 @@ ENTRIES = 10_000
 
 ALLOWED = 1e-4
 """Relative difference of outputs. On a GPU sums in any order give less; a switch of the model gives more."""
+
+PRECISE = 1e-7
+"""The same of outputs in float64."""
 
 _looked_at: ContextVar[frozenset[int]] = ContextVar(
     "objectives whose model is looked at", default=frozenset()
@@ -102,7 +106,8 @@ def _kept(leaf: Tensor) -> _Outputs:
     leaf = as_real(leaf)
     norm = torch.linalg.vector_norm(leaf, dtype=torch.float64).item()
     entries = leaf.reshape(-1)[:: max(1, leaf.numel() // ENTRIES)].to("cpu", torch.float64, copy=True)
-    return _Outputs(norm, entries, max(ALLOWED, 20 * torch.finfo(leaf.dtype).eps))
+    allowed = PRECISE if leaf.dtype == torch.float64 else max(ALLOWED, allowed_between_runs(leaf))
+    return _Outputs(norm, entries, allowed)
 
 
 def _agree(one: _Outputs, other: _Outputs) -> bool:

@@ -29,6 +29,17 @@ def loss_itself(outputs: Tensor, _: Batch) -> Tensor:
     return outputs
 
 
+def in_one_line(
+    model: nn.Module, parameters: int, samples: int, loss_fn: LossFunction, dtype: torch.dtype
+) -> str:
+    """An Objective in one line."""
+    loss = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    return (
+        f"Objective({type(model).__name__}, {loss}, parameters={parameters:,}, samples={samples:,}, "
+        f"dtype={str(dtype).removeprefix('torch.')})"
+    )
+
+
 def by_keywords(model: nn.Module, batch: Mapping[str, Any]) -> Any:
     """Runs `model(**batch)`."""
     return model(**batch)

@@ -162,7 +162,8 @@ def sharpness_profile(
     Args:
         objectives: one objective, or several objectives of one model by name.
         measures: names in `MEASURES`; all if not given.
-        sizes: name -> radius, standard deviation or rise, which replaces the size in `MEASURES`.
+        sizes: name -> radius, standard deviation or rise, which replaces the size in `MEASURES`. The relative flatness
+            and the norm of the gradient have none.
         steps: largest number of gradients in each ascent.
         restarts: largest number of further starts of each worst case.
         rtol: relative accuracy of averages and of the relative flatness. The ends of PAC-Bayes intervals are found to a
@@ -179,8 +180,7 @@ def sharpness_profile(
     if isinstance(objectives, Objective):
         objectives = {"loss": objectives}
     check_one_model(objectives)
-    names = list(MEASURES) if measures is None else list(measures)
-    chosen = _measures(names, sizes or {})
+    chosen = _measures(list(MEASURES) if measures is None else measures, sizes or {})
     if not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
     check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
@@ -236,8 +236,19 @@ def _measures(names: Sequence[str], sizes: Mapping[str, float]) -> dict[str, Mea
     """The measures of these names, with the sizes that the caller chose.
 
     Raises:
-        ValueError: a measure is unknown, or a size belongs to none of them or is not positive and finite.
+        ValueError: a measure is unknown, or named twice, or none is named; or a size belongs to none of them, to a
+            measure without a size, or is not positive and finite.
     """
+    if isinstance(names, str):
+        raise ValueError(f"measures: must be a list of names, such as [{names!r}]")
+    if not names:
+        raise ValueError("measures: none is named; leave measures out for all of them")
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"measures: {twice!r} is named twice, and the table has one row for it; for two sizes of one measure call "
+            "sharpness_profile twice, with sizes="
+        )
     chosen = {name: _measure(name, sizes) for name in names}
     strange = [name for name in sizes if name not in chosen]
     if strange:
@@ -250,6 +261,8 @@ def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
         raise ValueError(f"measures: must be of {'; '.join(MEASURES)}; got {name!r}")
     known = MEASURES[name]
     size = sizes.get(name, known.size)
+    if name in sizes and not known.size:
+        raise ValueError(f"sizes: {name!r} has no size; leave it out of sizes")
     if name in sizes and not 0 < size < math.inf:
         raise ValueError(f"sizes: must be positive and finite, got {size} for {name!r}")
     return Measure(known.family, size, known.adaptive, known.norm, known.source)

@@ -60,7 +60,8 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
 
     Raises:
         TypeError: the object is not a result.
-        ValueError: an array does not fit its dimensions, the file is not HDF5 or is open for writing elsewhere, or the
+        ValueError: an array does not fit its dimensions, the path ends like a file of another format, as `.npz`, the
+            file is not HDF5 or is open for writing elsewhere, or the
             group of that name is not a result, such as a group of several results.
     """
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
@@ -93,7 +94,13 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     file[name] = group
 
 
+OF_OTHER_FORMATS = (".npz", ".npy", ".pt", ".pth", ".csv", ".json", ".pkl", ".pickle")
+"""Suffixes by which other programs would open an HDF5 file in vain."""
+
+
 def _save_to_path(path: Path, name: str, result: Any) -> None:
+    if path.suffix.lower() in OF_OTHER_FORMATS:
+        raise ValueError(f"file: {path.name} would hold HDF5; name it {path.stem}.h5")
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"file: the folder of {path} does not exist; make it first")
     with one_writer_at_a_time(path):

@@ -10,6 +10,7 @@ from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.weighing import part_of_rank
 
 
 class CORES2(Method):
@@ -84,5 +85,7 @@ class CORES2(Method):
         own, mean = losses.gather(1, targets.unsqueeze(1)).squeeze(1), losses.mean(1)
         kept = (own <= mean).to(own) if self.is_sieving() else torch.ones_like(own)
         regularized = own - self.regularizer_weight() * mean
-        self.passes.backward_of((kept * regularized).sum() / kept.sum().clamp(min=1))
+        loss = (kept * regularized).sum() / kept.sum().clamp(min=1)
+        # ranks that share a batch divide by the samples that all of them keep
+        self.passes.backward_of(part_of_rank(loss, outputs, self.passes.factor_by(kept.sum())))
         return own.detach().mean()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ncsam.methods.batches import Batch
+from ncsam.methods.batches import Batch, rows_of, samples_in
 
 ALLOWED = 1e-3
 """Largest relative difference between the loss of a batch and the mean over its pieces; 0.05 in half precision."""
@@ -26,8 +26,9 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
     except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         if "memory" in str(error):
             raise
+        remedy = "; give torch.tensor(targets)" if isinstance(targets, list) else ""
         raise ValueError(
-            f"loss_fn: fails on outputs {_forms(outputs)} and targets {_forms(targets)}: {error}"
+            f"loss_fn: fails on outputs {_forms(outputs)} and targets {_forms(targets)}: {error}{remedy}"
         ) from error
     if not isinstance(loss, Tensor):
         raise ValueError(
@@ -79,10 +80,40 @@ def check_that_pieces_add_up(
         )
 
 
-def check_that_dtypes_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
-    """Raises ValueError if inputs have another dtype than the weights, which explains the error."""
-    weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    if weights is None or not isinstance(inputs, Tensor) or inputs.dtype == weights:
+@torch.no_grad()
+def check_that_halves_add_up(loss_fn: Callable[..., Any], outputs: Any, targets: Batch) -> None:
+    """Checks that the loss of one rank's part of a batch is the mean over its samples, as the ranks are weighted by.
+
+    Nothing is checked of a part that cannot be cut.
+
+    Raises:
+        ValueError: the loss is another.
+    """
+    samples = samples_in((outputs, targets)) or 1
+    if samples < 2:
+        return
+    halves = [slice(0, samples // 2), slice(samples // 2, samples)]
+    cut_outputs, cut_targets = ([rows_of(part, rows) for rows in halves] for part in (outputs, targets))
+    parts = [
+        checked_loss(loss_fn, *half) * ((rows.stop - rows.start) / samples)
+        for *half, rows in zip(cut_outputs, cut_targets, halves, strict=True)
+    ]
+    check_that_pieces_add_up(loss_fn, cut_outputs, cut_targets, torch.stack(parts), field="loss_fn")
+
+
+def check_that_inputs_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
+    """Raises ValueError if inputs have another dtype or device than the weights, which explains the error."""
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None or not isinstance(inputs, Tensor):
+        return
+    if inputs.device != parameter.device:
+        remedy = "load the data" if inputs.is_meta else f"move them by inputs.to({str(parameter.device)!r})"
+        raise ValueError(
+            f"inputs: lie on the device {str(inputs.device)!r}, and the model's weights on {str(parameter.device)!r}; "
+            f"{remedy}: {error}"
+        ) from error
+    weights = parameter.dtype
+    if inputs.dtype == weights:
         return
     if not inputs.is_floating_point():
         # an embedding takes whole numbers, and its errors have other causes

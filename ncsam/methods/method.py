@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
@@ -59,7 +60,8 @@ class Method(ABC):
 
     Raises:
         TypeError: the model is no module, or the loss cannot be called.
-        ValueError: the warm-up is not a share, or the model is sharded and the method needs whole weights.
+        ValueError: the warm-up is not a share, or the model is sharded or runs in several processes, which the method
+            does not allow.
     """
 
     requires: ClassVar[Requirements] = Requirements()
@@ -96,7 +98,7 @@ class Method(ABC):
     ) -> None:
         check_model_and_loss(model, loss_fn)
         check_share("warmup", warmup)
-        self._check_shards(model)
+        self._check_processes(model)
         self.passes = Passes(model, loss_fn, run=forward, count=count)
         self.gradient_count = 0.0
         self.ascent: Ascent | None = None
@@ -242,9 +244,14 @@ class Method(ABC):
 
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """Does what `backward` does, without counting gradients."""
-        self._check_shards(self.passes.module)
+        self._check_processes(self.passes.model)
         self._check_hooks()
         check_batch(inputs, targets)
+        if self.requires.peer and self.passes.averages:
+            raise ValueError(
+                f"average_over_ranks: {type(self).__name__} chooses among the samples of its own rank, and not of the "
+                "whole batch; leave it False, so that each rank chooses by itself, or train in one process"
+            )
         if self.requires.peer and not isinstance(targets, Tensor):
             raise ValueError(f"targets: {type(self).__name__} needs inputs and targets by themselves")
         if self.requires.classes and not isinstance(targets, Tensor):
@@ -267,8 +274,13 @@ class Method(ABC):
             return self.fill_warmup_gradients(inputs, targets, indices)
         return self.fill_own_gradients(inputs, targets, indices)
 
-    def _check_shards(self, model: nn.Module) -> None:
+    def _check_processes(self, model: nn.Module) -> None:
         needs = self.requires
+        if needs.one_process and isinstance(model, DistributedDataParallel):
+            raise ValueError(
+                f"model: runs in several processes (DistributedDataParallel), and {type(self).__name__} remembers "
+                "samples or draws, which processes do not share; train in one process"
+            )
         if (needs.whole_weights or needs.one_process or needs.peer) and is_sharded(model):
             raise ValueError(
                 f"model: FSDP2 (fully_shard) shards it, and {type(self).__name__} needs "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -23,17 +24,17 @@ from ncsam.methods.batches import (
     Forward,
     as_float32,
     detached,
-    is_known,
     joined,
     part_of_mean,
     samples_in,
     sum_of_parts,
 )
-from ncsam.methods.call_checks import takes_by_name, warn_of_probabilities
+from ncsam.methods.call_checks import warn_of_probabilities
 from ncsam.methods.gradients import gradient_and_reached
-from ncsam.methods.loss_checks import check_that_dtypes_fit, check_that_pieces_add_up, checked_loss
+from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
-from ncsam.methods.rank_means import factor_of_rank, mean_over_ranks
+from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, mean_over_ranks
+from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.tensor_lists import scaled
 from ncsam.methods.weighing import Piece, Weighing, part_of_rank, zero_of
@@ -79,6 +80,7 @@ class Passes:
             the losses of a sum are added. NCSAM still draws on each rank from its own part. If False, each rank
             perturbs by the gradient of its own part, and a step costs one all-reduce (m-sharpness, Foret et al. 2021,
             section 4). `.grad` is then the plain mean over the ranks, as always under DistributedDataParallel.
+            BatchNorm normalizes each rank's part by itself, and closures count the same on all ranks.
         sample_gradients: number of per-sample gradients computed so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
         count: batch -> the weight of a part's mean loss when micro-batches or ranks are averaged; None: the number of
@@ -234,7 +236,10 @@ class Passes:
     @property
     def averages(self) -> bool:
         """Whether every gradient is averaged over ranks. Then all ranks take part, also a rank without samples."""
-        return self.average_over_ranks and isinstance(self.model, DistributedDataParallel)
+        if not (self.average_over_ranks and isinstance(self.model, DistributedDataParallel)):
+            return False
+        check_that_none_joins(self.model)
+        return True
 
     @property
     def share_a_batch(self) -> bool:
@@ -244,6 +249,7 @@ class Passes:
     def average(self, tensors: list[Tensor]) -> None:
         """The plain mean over the ranks, in place, with one all-reduce. Needs DistributedDataParallel."""
         assert isinstance(self.model, DistributedDataParallel)
+        check_that_none_joins(self.model)
         self.ranks.agree()
         mean_over_ranks(tensors, self.model.process_group)
 
@@ -262,7 +268,11 @@ class Passes:
         weighing = self._weighing(loss_fn)
         if weighing.is_sum:
             return float(dist.get_world_size(self.ranks.group))
-        return factor_of_rank(weighing.weight(inputs, targets), self.ranks)
+        return self.factor_by(weighing.weight(inputs, targets))
+
+    def factor_by(self, weight: Tensor | float) -> float:
+        """`rank_factor` where the method itself knows the weight of its mean, such as how many samples it keeps."""
+        return factor_of_rank(float(weight), self.ranks) if self.share_a_batch else 1.0
 
     def loss(self, outputs: Any, targets: Batch, indices: Tensor | None) -> Tensor:
         """The mean loss of outputs.
@@ -313,26 +323,13 @@ class Passes:
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of a forward pass in the precision of training. The pass is neither counted nor remembered."""
+        run = self.run or partial(run_on_batch, is_whole=self.takes_whole_batches)
         if self.autocast_dtype is None:
-            return self._run(model, inputs)
+            return run(model, inputs)
         with torch.autocast(next(model.parameters()).device.type, self.autocast_dtype):
-            outputs = self._run(model, inputs)
+            outputs = run(model, inputs)
         # in half precision the losses of different samples would round to the same number
         return as_float32(outputs)
-
-    def _run(self, model: nn.Module, inputs: Batch) -> Any:
-        if self.run is not None:
-            return self.run(model, inputs)
-        try:
-            by_name = isinstance(inputs, dict) and takes_by_name(self.module, inputs)
-            return model(**inputs) if by_name or self.takes_whole_batches else model(inputs)
-        except (TypeError, AttributeError, RuntimeError) as error:
-            check_that_dtypes_fit(model, inputs, error)
-            if isinstance(inputs, Tensor) or isinstance(error, RuntimeError):
-                raise
-            raise ValueError(
-                f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}; say by forward= how it is run"
-            ) from error
 
     @contextmanager
     def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
@@ -355,6 +352,9 @@ class Passes:
             return zero_of(outputs)
         if loss_fn is None:
             loss = self.loss(outputs, piece.targets, piece.indices)
+            if self.share_a_batch and self._weighing().is_guess:
+                # before the ranks wait for each other
+                check_that_halves_add_up(self.loss_fn, outputs, piece.targets)
         else:
             loss = loss_fn(outputs, piece.targets)
         return part_of_mean(loss, piece.share)
@@ -387,7 +387,7 @@ class Passes:
             targets = [piece.targets for piece in pieces]
             check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
             if loss_fn is None:
-                self._adds_up = is_known(self.loss_fn) or self.count is not None
+                self._adds_up = not self._weighing().is_guess
         return sum_of_parts(losses)
 
     def _statistics(self, move: bool) -> Any:

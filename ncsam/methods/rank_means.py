@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.agreement import Agreement
 
@@ -28,3 +29,13 @@ def mean_over_ranks(tensors: list[Tensor], group: Any) -> None:
     dist.all_reduce(flat, group=group)
     means = flat.div_(dist.get_world_size(group)).split([tensor.numel() for tensor in tensors])
     torch._foreach_copy_(tensors, [mean.view_as(t) for mean, t in zip(means, tensors, strict=True)])
+
+
+def check_that_none_joins(model: DistributedDataParallel) -> None:
+    """Raises ValueError within `model.join()`: a rank that has joined answers DistributedDataParallel's sums alone."""
+    if model._join_config.enable:
+        raise ValueError(
+            "model: runs within its join(), and this method sums gradients over the ranks itself, for which it would "
+            "wait in vain once a rank has no batch left; give all ranks equally many batches and leave join() out, or "
+            "take a method such as Plain or SAM with passes.average_over_ranks = False"
+        )

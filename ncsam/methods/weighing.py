@@ -12,6 +12,7 @@ from ncsam.methods.batches import (
     Batch,
     Count,
     check_batch,
+    is_known,
     is_sum,
     part_of_mean,
     piece_sizes,
@@ -56,6 +57,11 @@ class Weighing:
     def is_sum(self) -> bool:
         """Whether the losses of parts are added and not averaged."""
         return self.count is None and is_sum(self.loss_fn)
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether parts are weighted by their samples, for want of what the mean of an unknown loss divides by."""
+        return self.count is None and not is_known(self.loss_fn) and not hasattr(self.loss_fn, "remember")
 
     def weight(self, inputs: Batch, targets: Batch) -> float:
         """The weight of the mean loss of a part, such as the number of its labels."""

@@ -78,6 +78,16 @@ def test_images_of_bytes_are_told_to_become_floats():
         sam().backward(images, TARGETS)
 
 
+def test_inputs_on_another_device_than_the_model_are_named_with_it():
+    with pytest.raises(ValueError, match="^inputs: lie on the device 'meta'.* on 'cpu'; load the data"):
+        sam().backward(INPUTS.to("meta"), TARGETS)
+
+
+def test_labels_in_a_list_are_told_to_become_a_tensor():
+    with pytest.raises(ValueError, match="^loss_fn: fails on .*; give torch.tensor"):
+        sam().backward(INPUTS, TARGETS.tolist())
+
+
 def test_a_dict_of_arguments_with_separate_labels_is_run_by_name():
     inputs = {"values": INPUTS, "scale": torch.full((12, 1), 2.0)}
     model = OnlyScores()

@@ -149,6 +149,19 @@ def uneven(rank):
     return method.gradient_count
 
 
+def refused_where_ranks_join():
+    """What methods that sum gradients over the ranks themselves say within `join`."""
+    found = {}
+    for name in ("gsam", "sam, averaged"):
+        model = wrapped()
+        method = METHODS[name][0](model)
+        with model.join():
+            found[name] = said(lambda method=method: method.backward(INPUTS, TARGETS))
+            # join ends when no rank has a step left
+            Plain(model, loss_fn).backward(INPUTS, TARGETS)
+    return found
+
+
 def _rank(rank, port, folder):
     with joined(rank, port):
         found = {
@@ -157,6 +170,7 @@ def _rank(rank, port, folder):
             "optimizer": failing_optimizer(rank),
             "agreements": agreements(),
             "joined": uneven(rank),
+            "refused where ranks join": refused_where_ranks_join(),
         }
         torch.save(found, f"{folder}/{rank}.pt")
 
@@ -201,6 +215,15 @@ def test_ranks_sum_one_number_for_each_operation_in_which_they_wait(outcomes):
 
 def test_a_rank_that_has_joined_early_is_not_asked(outcomes):
     assert [found["joined"] for found in outcomes] == [3, 1]
+
+
+@pytest.mark.parametrize("name", ["gsam", "sam, averaged"])
+def test_a_method_that_sums_gradients_itself_is_refused_where_ranks_join_and_would_wait_in_vain(
+    outcomes, name
+):
+    for found in outcomes:
+        assert "within its join()" in found["refused where ranks join"][name]
+        assert "leave join() out" in found["refused where ranks join"][name]
 
 
 def _leaves(rank, port, folder):

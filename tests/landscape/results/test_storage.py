@@ -350,6 +350,13 @@ def test_bytes_changed_anywhere_give_a_result_or_an_error_that_names_the_file(wh
         assert isinstance(found, Surface)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
+def test_a_file_named_like_another_format_is_not_written(tmp_path, suffix):
+    with pytest.raises(ValueError, match=rf"^file: found\{suffix} would hold HDF5; name it found.h5"):
+        save(tmp_path / f"found{suffix}", "a", plane())
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_is_not_hdf5_is_named_and_kept(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("notes")

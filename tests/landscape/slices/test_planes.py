@@ -77,7 +77,9 @@ def test_bad_arguments_are_named(options, field):
     objective, (first, second), _ = quadratic()
     with pytest.raises(ValueError, match=f"^{field}"):
         surface(objective, (first, second), **options)
-    with pytest.raises(ValueError, match="^direction"):
+    with pytest.raises(
+        ValueError, match="^direction: must be .*; a direction belongs to the weights of one model"
+    ):
         line(objective, torch.ones(3))
     with pytest.raises(TypeError, match="^extent: must be a number"):
         line(objective, first, extent=[1.0, 2.0])
