@@ -22,10 +22,15 @@ from landscape.perturbations.starts import (
 )
 
 RUGGED = 1.1
-"""The loss is rugged if a highest ascent rises by this factor or more after its short part. The order of short ascents
-then says little of the order of their ends, and there are many maxima."""
+"""The loss is rugged if the highest ascent rises by this factor or more after its short part. The order of short
+ascents then says little of the order of their ends, and there are often many maxima."""
 IN_A_ROW = 8
 """Further starts in a row that must lead no higher on a rugged loss."""
+MOST_UNSEEN = 0.5
+"""The largest `Search.unseen` of a search on a rugged loss that has converged. Where random starts all end elsewhere,
+as with BatchNorm in balls larger than the weights, a longer search often finds a higher maximum."""
+SAME = 0.3
+"""Ends of ascents whose heights differ by at most this share of the tolerance count as one maximum."""
 MORE = 4
 """On a rugged loss this many times as many further starts are made."""
 ON_SMOOTH = ("near", "waiting", "near", "waiting")
@@ -43,10 +48,10 @@ class Search:
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
         lines: the line on which each of the first starts lies. Other starts have a line of their own.
-        growth: largest factor by which one of the highest first ascents rose after its short part.
+        growth: factor by which the highest of the first ascents rose after its short part.
         is_complete: whether each output was a start, and not only some that were drawn.
         idle: further starts in a row that led no higher by more than `tol`.
-        returns: indices of the ascents that began near the highest point and led no higher.
+        away: indices of the ascents from further starts that did not lie near the highest point.
     """
 
     ascents: list[Ascent]
@@ -57,7 +62,7 @@ class Search:
     growth: float = 1.0
     is_complete: bool = True
     idle: int = 0
-    returns: frozenset[int] = frozenset()
+    away: tuple[int, ...] = ()
 
     def of(self, ascents: list[Ascent]) -> Search:
         """The same with these ascents."""
@@ -69,18 +74,34 @@ class Search:
         return self.of([ascent, *self.ascents] if is_first else [*self.ascents, ascent])
 
     def with_growth(self) -> Search:
-        """The same, with the growth of the ascents so far: of those that were the highest when they were short."""
-        first = sorted(self.ascents, key=lambda each: each.early_rise, reverse=True)[:CONTINUED]
-        grown = [each for each in first if each.rise > self.rounding]
-        factors = [each.rise / each.early_rise if each.early_rise > 0 else math.inf for each in grown]
-        return replace(self, growth=max([1.0, *factors]))
+        """The same, with the growth of the highest of the ascents so far."""
+        end, early = self.highest.rise, self.highest.early_rise
+        if not end > self.rounding:
+            return self
+        return replace(self, growth=end / early if early > 0 else math.inf)
 
-    def after(self, further: Search, *, is_near: bool) -> Search:
-        """Another search, which is this one after a further start, with the count of starts that led no higher."""
-        if further.highest.rise > (1 + self.tol) * self.highest.rise + self.rounding:
-            return replace(further, idle=0)
-        last = {len(further.ascents) - 1} if is_near else set()
-        return replace(further, idle=self.idle + 1, returns=self.returns | last)
+    def after(self, further: Search, away: int | None = None) -> Search:
+        """Another search, which is this one after a further start, with the count of starts that led no higher.
+
+        The index `away` is that of its ascent if the start did not lie near the highest point.
+        """
+        is_higher = further.highest.rise > (1 + self.tol) * self.highest.rise + self.rounding
+        indices = self.away if away is None else (*self.away, away)
+        return replace(further, idle=0 if is_higher else self.idle + 1, away=indices)
+
+    @property
+    def unseen(self) -> float:
+        """Chance that a further start leads to a maximum that no ascent has found; NaN without further starts.
+
+        It is the share of the further starts whose end no other ascent reached (Good 1953).
+        """
+        if not self.away:
+            return math.nan
+        ends = [each.rise for each in self.ascents if each.is_stationary or each.rise > each.early_rise]
+        found = [self.ascents[index].rise for index in self.away]
+        apart = SAME * self.tol
+        alone = [sum(abs(end - rise) <= apart * rise + self.rounding for end in ends) < 2 for rise in found]
+        return sum(alone) / len(alone)
 
     @property
     def is_rugged(self) -> bool:
@@ -110,13 +131,12 @@ class Search:
 
         The ascent from the opposite start is no other ascent: at a minimum the two mirror each other, and agree at a
         saddle too. Ascents that agree within the rounding of the losses confirm nothing, as where the loss is flat. On
-        a rugged loss `IN_A_ROW` further starts must have led no higher, and an ascent that returned to the highest
-        point from nearby confirms nothing.
+        a rugged loss `IN_A_ROW` further starts must have led no higher, and most of their ends must be known.
         """
         return (
             self.highest.is_stationary
             and self.spread <= self.tol
-            and (self.idle >= IN_A_ROW or not self.is_rugged)
+            and (not self.is_rugged or (self.idle >= IN_A_ROW and self.unseen <= MOST_UNSEEN))
             and self._is_reached_from_two_lines()
             and (self.highest.rise > self.rounding or self._falls_everywhere())
         )
@@ -124,10 +144,7 @@ class Search:
     def _is_reached_from_two_lines(self) -> bool:
         """Whether starts that are not opposite to each other reach the highest rise."""
         least = self.highest.rise * (1 - self.tol) - self.rounding
-        ignored = self.returns if self.is_rugged else frozenset()
-        high = [
-            index for index, each in enumerate(self.ascents) if each.rise >= least and index not in ignored
-        ]
+        high = [index for index, each in enumerate(self.ascents) if each.rise >= least]
         return len({self.lines[index] if index < len(self.lines) else -index for index in high}) > 1
 
     def _falls_everywhere(self) -> bool:
@@ -217,13 +234,14 @@ def search(
                 break
             turn = (ON_RUGGED if result.is_rugged else ON_SMOOTH)[index % 4]
             if turn == "waiting" and waiting:
-                result = result.after(_with_next(result, climb, waiting, steps), is_near=False)
+                next_one = waiting[0].index
+                result = result.after(_with_next(result, climb, waiting, steps), away=next_one)
                 continue
             near = result.highest.offset if turn == "near" else None
             ascent = climb(
                 partial(_random_start, objective.theta, neighborhood, near, generator), steps=steps
             )
-            result = result.after(result.joined(ascent), is_near=near is not None)
+            result = result.after(result.joined(ascent), away=len(result.ascents) if near is None else None)
     return result
 
 

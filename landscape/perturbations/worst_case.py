@@ -57,16 +57,21 @@ class Sharpness(Result):
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
         "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol; on "
-        "a rugged loss, 8 further starts in a row led no higher too",
+        "a rugged loss, 8 further starts in a row led no higher, and `unseen` is at most 0.5 too",
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)
     growth: float = described(
-        "largest factor by which one of the highest first ascents rose after its first 8 gradients; from 1.1 on the "
-        "loss is rugged, and more further starts are made",
+        "factor by which the highest of the first ascents rose after its first 8 gradients; from 1.1 on the loss is "
+        "rugged, and more further starts are made",
         default=math.nan,
     )
     idle: int = described("further starts in a row that led no higher than tol", default=0)
+    unseen: float = described(
+        "share of the further starts, but those near the highest point, whose end no other ascent reached: the chance "
+        "that one more leads to a new maximum; NaN where there were none",
+        default=math.nan,
+    )
     outputs: int = described(
         "starts that raise or lower the mean of one output, such as a class's", default=0
     )
@@ -100,11 +105,11 @@ def sharpness(
     direction alone. The result says whether it was found twice, and how much the gradient at the highest point still
     promises.
 
-    Where an ascent among the highest still rises by a tenth after its first 8 gradients (`growth`), or outputs are
+    Where the highest of these ascents rises by a tenth or more after its first 8 gradients (`growth`), or outputs are
     drawn, the loss is rugged: the highest short ascents may not lead to the highest maximum. There, 8 further starts in
-    a row (`idle`) must lead no higher, and the highest point must be found from two starts that do not lie near it. By
-    the rule of succession, the next start then leads higher with a chance of about 1 in idle + 2. Up to four times as
-    many further starts are made.
+    a row (`idle`) must lead no higher, and others must have ended where half of them do (`unseen`, the Good-Turing
+    estimate of the chance that the next start leads to a new maximum). Up to four times as many further starts are
+    made.
 
     A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
     more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy. Maxima
@@ -115,7 +120,7 @@ def sharpness(
     converged.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
-    Andriushchenko et al. 2023 (all three). Cost: 160 gradients and 10 products for most MLPs of
+    Andriushchenko et al. 2023 (all three), Good 1953 (unseen). Cost: 160 gradients and 10 products for most MLPs of
     ten classes, up to some 600 gradients for other networks, and up to some 2,000 on a rugged loss.
 
     Args:
@@ -181,6 +186,7 @@ def sharpness(
         converged=found.converged,
         growth=found.growth,
         idle=found.idle,
+        unseen=found.unseen,
         directions=starts.eigenvectors,
         outputs=len(starts.outputs),
         loss_unit=unit_of(objective.loss_fn),

@@ -1,5 +1,7 @@
 """The search for the sharpness on a rugged loss, whose short ascents say little of the highest maximum."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -15,29 +17,45 @@ def ended(rise, early=None):
 
 
 ENDS = {
-    # (rise, rise of the short part) of the first ascents; (rise, is near the highest) of further ones -> converged
-    "smooth": ([(1.0, 0.99), (1.0, 0.99), (0.5, 0.5)], [], True),
-    "smooth, confirmed from nearby": ([(1.0, 0.99), (0.5, 0.5)], [(1.0, True)], True),
-    "rugged, no further start": ([(1.0, 0.6), (1.0, 0.99)], [], False),
-    "rugged, eight led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 8, True),
-    "rugged, seven led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 7, False),
-    "rugged, the last led higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 8 + [(2.0, False)], False),
-    "rugged, only nearby starts agree": ([(1.0, 0.6), (0.7, 0.6)], [(1.0, True), (0.5, False)] * 4, False),
-    "rugged, others agree": ([(1.0, 0.6), (0.7, 0.6)], [(1.0, True), (1.0, False)] * 4, True),
-    "rugged, nearby starts led higher": ([(1.0, 0.6)], [(2.0, True), (2.0, False), *[(1.0, True)] * 7], True),
-    "a low ascent that grows": ([(1.0, 1.0), (1.0, 1.0), (0.9, 0.9), (0.9, 0.9), (0.8, 0.3)], [], True),
+    # (rise, rise of the short part) of the first ascents; (rise, is near the highest) of further ones
+    # -> converged, unseen
+    "smooth": ([(1.0, 0.99), (1.0, 0.99), (0.5, 0.5)], [], True, math.nan),
+    "smooth, confirmed from nearby": ([(1.0, 0.99), (0.5, 0.5)], [(1.0, True)], True, math.nan),
+    "a low ascent that grows": ([(1.0, 1.0), (1.0, 1.0), (0.8, 0.3)], [], True, math.nan),
+    "rugged, no further start": ([(1.0, 0.6), (1.0, 0.99)], [], False, math.nan),
+    "rugged, eight led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 8, True, 0.0),
+    "rugged, seven led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 7, False, 0.0),
+    "rugged, the last led higher": (
+        [(1.0, 0.6), (1.0, 0.99)],
+        [(0.5, False)] * 8 + [(2.0, False)],
+        False,
+        1 / 9,
+    ),
+    "rugged, each ended elsewhere": (
+        [(1.0, 0.6)],
+        [(1.0, True), *((n / 9, False) for n in range(1, 9))],
+        False,
+        1.0,
+    ),
+    "rugged, half ended elsewhere": (
+        [(1.0, 0.6)],
+        [(1.0, True), *((n / 9, False) for n in (1, 2, 3, 4))] + [(1.0, False)] * 4,
+        True,
+        0.5,
+    ),
 }
 
 
-@pytest.mark.parametrize(("first", "further", "converged"), ENDS.values(), ids=ENDS)
-def test_where_long_ascents_reorder_the_short_ones_further_starts_in_a_row_must_lead_no_higher(
-    first, further, converged
+@pytest.mark.parametrize(("first", "further", "converged", "unseen"), ENDS.values(), ids=ENDS)
+def test_where_the_highest_ascent_is_long_further_starts_must_lead_no_higher_and_seldom_to_new_maxima(
+    first, further, converged, unseen
 ):
     ascents = [ended(*each) for each in first]
     found = Search(ascents, torch.zeros(()), 0.01, 0.0, list(range(len(ascents)))).with_growth()
     for rise, is_near in further:
-        found = found.after(found.joined(ended(rise)), is_near=is_near)
+        found = found.after(found.joined(ended(rise)), away=None if is_near else len(found.ascents))
     assert found.converged == converged
+    assert found.unseen == pytest.approx(unseen, nan_ok=True)
 
 
 @pytest.fixture(scope="module")
