@@ -26,7 +26,7 @@ RUGGED = 1.1
 ascents then says little of the order of their ends, and there are often many maxima."""
 IN_A_ROW = 8
 """Further starts in a row that must lead no higher on a rugged loss."""
-MOST_UNSEEN = 0.5
+MOST_UNSEEN = 0.4
 """The largest `Search.unseen` of a search on a rugged loss that has converged. Where random starts all end elsewhere,
 as with BatchNorm in balls larger than the weights, a longer search often finds a higher maximum."""
 SAME = 0.3

@@ -39,9 +39,15 @@ ENDS = {
     ),
     "rugged, half ended elsewhere": (
         [(1.0, 0.6)],
-        [(1.0, True), *((n / 9, False) for n in (1, 2, 3, 4))] + [(1.0, False)] * 4,
-        True,
+        [*((n / 9, False) for n in (1, 2, 3, 4)), *[(1.0, False)] * 4],
+        False,
         0.5,
+    ),
+    "rugged, three of eight ended elsewhere": (
+        [(1.0, 0.6)],
+        [*((n / 9, False) for n in (1, 2, 3)), *[(1.0, False)] * 5],
+        True,
+        0.375,
     ),
 }
 
