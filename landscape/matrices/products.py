@@ -19,7 +19,9 @@ from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
+from landscape.matrices.direct_products import DirectProducts
 from landscape.matrices.faster_way import Form, least_seconds, remember, traced_was_faster
+from landscape.matrices.last_seen import Seen
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 from landscape.matrices.traced_products import TracedProducts
@@ -51,11 +53,11 @@ PRODUCT_COST = 7
 class Products:
     """Products with one matrix, which share the computations that depend on the weights alone.
 
-    The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
-    expected to, the product is traced (`landscape.matrices.traced_products`). Both ways are then timed on the first
-    chunk, and the faster one is kept and remembered for problems of the same form (`landscape.matrices.faster_way`). A
-    traced product is compared with a direct one before it is used. A model that cannot be traced stays with direct
-    products, and a warning says so.
+    The first products are direct (`landscape.matrices.direct_products`). Tracing costs some seconds. Once the products
+    have cost about as much, or are expected to, the product is traced (`landscape.matrices.traced_products`). Both ways
+    are then timed on the first chunk, and the faster one is kept and remembered for problems of the same form
+    (`landscape.matrices.faster_way`). A traced product is compared with a direct one before it is used. A model that
+    cannot be traced stays with direct products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
@@ -64,7 +66,7 @@ class Products:
         layout: names and shapes of the variables.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: the chunks of the data.
-        memory: keeps the results of the first part.
+        memory: keeps what depends on the weights alone.
         linearize: whether products are traced; "measured" decides by time, "counted" by floating-point operations.
         compile_mode: mode of `torch.compile` for the traced product; None does not compile.
         ranks: the processes that measure together. If each holds a part of the vectors, nothing is traced.
@@ -96,9 +98,12 @@ class Products:
         self._chunks = chunks
         self._memory = memory
         self._linearize = linearize
+        # a stream is read anew for each product, and the parts of sharded weights are gathered anew
+        keeps = isinstance(chunks, Held) and chunks.can_be_traced and not ranks.share_vectors
+        self._directly = DirectProducts(rule, model, forward, layout, loss_fn, memory, keeps=keeps)
         self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
         self._compile_mode = compile_mode
-        self._seen: tuple[Tensor, int] | None = None
+        self._seen: Seen | None = None
         self._theta = torch.empty(0, device="cpu")
         self._flops: float | None = None
         self._columns = 0
@@ -157,7 +162,7 @@ class Products:
         """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
         if self.is_traced:
             return self._traced.of_chunk(self._theta, chunk, index, rows)
-        return self._direct(chunk, rows)
+        return self._direct(chunk, index, rows)
 
     def expect(self, columns: int) -> None:
         """Announces a number of products, so that it can be decided now whether to trace."""
@@ -166,14 +171,16 @@ class Products:
     def release(self) -> None:
         """Frees the memory that is kept for further products."""
         self._traced.release()
+        self._directly.release()
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets the results for other weights. An unchanged tensor is recognized without reading its values."""
-        seen = (theta, theta._version)
-        if self._seen is not None and (self._seen[0] is theta and self._seen[1] == seen[1]):
+        """Forgets the results for other weights or data. Unchanged tensors are recognized without reading them."""
+        seen = Seen.now(theta, self._chunks)
+        before = self._seen
+        if before is not None and before.is_same(seen):
             return
-        if self._seen is None or not torch.equal(theta, self._theta):
+        if before is None or before.data != seen.data or not torch.equal(theta, self._theta):
             self.release()
             self._theta = theta.clone()
         self._seen = seen
@@ -207,27 +214,15 @@ class Products:
                     with_weights(self._model, variables, add)
         return total
 
-    # the caller may have turned gradients off, and every derivative would be zero
-    @torch.enable_grad()
-    def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
-        inputs, targets = chunk.read()
-        variable = self._theta.detach().requires_grad_()
-
-        def products(model: nn.Module) -> Tensor:
-            product = self._rule.direct(
-                variable, self._forward(model, inputs), lambda scores: self._loss_fn(scores, targets)
-            )
-            return torch.stack([product(row) for row in rows])
-
+    def _direct(self, chunk: Chunk, index: int | None, rows: Tensor) -> Tensor:
         if self._by_difference:
             return self._differences(chunk, rows)
-        with twice_differentiable():
-            try:
-                return with_weights(self._model, self._layout.unflatten(variable), products)
-            except RuntimeError as error:
-                if _lacks_memory(error) or is_settled(error):
-                    raise
-                return self._differences(chunk, rows, error)
+        try:
+            return self._directly.of_chunk(self._theta, chunk, index, rows)
+        except RuntimeError as error:
+            if _lacks_memory(error) or is_settled(error):
+                raise
+            return self._differences(chunk, rows, error)
 
     def _differences(
         self, chunk: Chunk, rows: Tensor, reason: Exception | None = None, weight: float = 1.0
@@ -285,7 +280,7 @@ class Products:
         if form and traced_was_faster(form) is False:
             self.is_traced = False
             return
-        direct = self._direct(chunk, some)
+        direct = self._direct(chunk, 0, some)
         if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
@@ -304,7 +299,9 @@ class Products:
             )
         else:
             self.is_traced = form is None or self._is_faster_traced(form, chunk, some)
-        if not self.is_traced:
+        if self.is_traced:
+            self._directly.release()
+        else:
             self._traced.forget()
 
     def _pays(self, chunk: Chunk, chunks: Held, device: str) -> bool:
@@ -355,22 +352,24 @@ class Products:
         known = traced_was_faster(form)
         if known is not None:
             return known
-        kept = self._traced.share_kept(form.chunks)
-        direct, *traced = least_seconds(
+        directly, traced = (
+            [(share, index) for share, index in ((kept, 0), (1 - kept, None)) if share]
+            for kept in (self._directly.share_kept(form.chunks), self._traced.share_kept(form.chunks))
+        )
+        seconds = least_seconds(
             [
-                lambda: self._direct(chunk, rows),
-                *(
-                    partial(self._traced.of_chunk, self._theta, chunk, index, rows)
-                    for index, share in ((0, kept), (None, 1 - kept))
-                    if share
-                ),
+                *(partial(self._direct, chunk, index, rows) for _, index in directly),
+                *(partial(self._traced.of_chunk, self._theta, chunk, index, rows) for _, index in traced),
             ],
             rows.device,
         )
-        # a chunk whose results are not kept takes the first part again
-        mean = kept * traced[0] + (1 - kept) * traced[-1]
-        remember(form, mean < direct)
-        return mean < direct
+        # a chunk of which nothing is kept takes the first part again
+        means = [
+            sum(share * spent for (share, _), spent in zip(shares, part, strict=True))
+            for shares, part in ((directly, seconds[: len(directly)]), (traced, seconds[len(directly) :]))
+        ]
+        remember(form, means[1] < means[0])
+        return means[1] < means[0]
 
 
 def _says_that_no_second_derivative_exists(error: Exception) -> bool:

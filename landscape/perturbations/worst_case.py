@@ -107,9 +107,9 @@ def sharpness(
 
     Where the highest of these ascents rises by a tenth or more after its first 8 gradients (`growth`), or outputs are
     drawn, the loss is rugged: the highest short ascents may not lead to the highest maximum. There, 8 further starts in
-    a row (`idle`) must lead no higher. At most 0.4 of all further starts, but those near the highest point, may end where
-    no other did (`unseen`, the Good-Turing estimate of the chance that the next start leads to a new maximum). Up to
-    four times as many further starts are made.
+    a row (`idle`) must lead no higher. At most 0.4 of all further starts, but those near the highest point, may end
+    where no other did (`unseen`, the Good-Turing estimate of the chance that the next start leads to a new maximum). Up
+    to four times as many further starts are made.
 
     A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
     more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy. Maxima
