@@ -13,6 +13,8 @@ from landscape.loss.long_vectors import dot, norm
 from landscape.perturbations.secant_model import SecantModel
 
 NORMS = ("l2", "linf")
+SHORT = 8
+"""Gradients of a short ascent. `bench/sharpness_starts.py` compares with whole ascents from more starts."""
 MOST_POINTS = 12
 """Number of points that the secant model keeps. More points did not shorten ascents of trained networks."""
 MOST_FAILURES = 7
@@ -83,6 +85,7 @@ class Ascent:
             gradient no longer lead up. That happens on a ridge of a loss with kinks (ReLU), where the gradient is not
             0.
         first_rise: rise at the start.
+        early_rise: rise after `SHORT` gradients, or fewer if the ascent ended before.
     """
 
     offset: Tensor
@@ -90,6 +93,7 @@ class Ascent:
     gap: float
     is_stationary: bool
     first_rise: float
+    early_rise: float
 
     @property
     def height(self) -> float:
@@ -210,6 +214,7 @@ def ascend(
         is_stationary=math.isfinite(best.rise)
         and is_within(tol if _has_stalled(heights, failures, tol) else tol**2, best),
         first_rise=heights[0],
+        early_rise=heights[min(SHORT, len(heights)) - 1],
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
-from landscape.perturbations.ascent import Ascent, Neighborhood, Slope, ascend
+from landscape.perturbations.ascent import SHORT, Ascent, Neighborhood, Slope, ascend
 from landscape.perturbations.starts import (
     CONTINUED,
     LEAST_VECTORS,
@@ -21,9 +21,21 @@ from landscape.perturbations.starts import (
     remembered_points,
 )
 
-SHORT = 8
-"""Gradients after which only the highest `CONTINUED` ascents go on. `bench/sharpness_starts.py` compares with whole
-ascents from more starts."""
+RUGGED = 1.1
+"""The loss is rugged if the highest ascent rises by this factor or more after its short part. The order of short
+ascents then says little of the order of their ends, and there are often many maxima."""
+IN_A_ROW = 8
+"""Further starts in a row that must lead no higher on a rugged loss."""
+MOST_UNSEEN = 0.4
+"""The largest `Search.unseen` of a search on a rugged loss that has converged. Where random starts all end elsewhere,
+as with BatchNorm in balls larger than the weights, a longer search often finds a higher maximum."""
+SAME = 0.3
+"""Ends of ascents whose heights differ by at most this share of the tolerance count as one maximum."""
+MORE = 4
+"""On a rugged loss this many times as many further starts are made."""
+ON_SMOOTH = ("near", "waiting", "near", "waiting")
+ON_RUGGED = ("near", "random", "waiting", "random")
+"""The further starts, in turn: near the highest point, the next highest short ascent, a random point."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class Search:
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
         lines: the line on which each of the first starts lies. Other starts have a line of their own.
+        growth: factor by which the highest of the first ascents rose after its short part.
+        is_complete: whether each output was a start, and not only some that were drawn.
+        idle: further starts in a row that led no higher by more than `tol`.
+        away: indices of the ascents from further starts that did not lie near the highest point.
     """
 
     ascents: list[Ascent]
@@ -43,6 +59,10 @@ class Search:
     tol: float
     rounding: float
     lines: list[int]
+    growth: float = 1.0
+    is_complete: bool = True
+    idle: int = 0
+    away: tuple[int, ...] = ()
 
     def of(self, ascents: list[Ascent]) -> Search:
         """The same with these ascents."""
@@ -52,6 +72,41 @@ class Search:
     def joined(self, ascent: Ascent, *, is_first: bool = False) -> Search:
         """The same with one more ascent."""
         return self.of([ascent, *self.ascents] if is_first else [*self.ascents, ascent])
+
+    def with_growth(self) -> Search:
+        """The same, with the growth of the highest of the ascents so far."""
+        end, early = self.highest.rise, self.highest.early_rise
+        if not end > self.rounding:
+            return self
+        return replace(self, growth=end / early if early > 0 else math.inf)
+
+    def after(self, further: Search, away: int | None = None) -> Search:
+        """Another search, which is this one after a further start, with the count of starts that led no higher.
+
+        The index `away` is that of its ascent if the start did not lie near the highest point.
+        """
+        is_higher = further.highest.rise > (1 + self.tol) * self.highest.rise + self.rounding
+        indices = self.away if away is None else (*self.away, away)
+        return replace(further, idle=0 if is_higher else self.idle + 1, away=indices)
+
+    @property
+    def unseen(self) -> float:
+        """Chance that a further start leads to a maximum that no ascent has found; NaN without further starts.
+
+        It is the share of the further starts whose end no other ascent reached (Good 1953).
+        """
+        if not self.away:
+            return math.nan
+        ends = [each.rise for each in self.ascents if each.is_stationary or each.rise > each.early_rise]
+        found = [self.ascents[index].rise for index in self.away]
+        apart = SAME * self.tol
+        alone = [sum(abs(end - rise) <= apart * rise + self.rounding for end in ends) < 2 for rise in found]
+        return sum(alone) / len(alone)
+
+    @property
+    def is_rugged(self) -> bool:
+        """Whether the highest short ascents may say little of the highest maximum."""
+        return self.growth >= RUGGED or not self.is_complete
 
     def replaced(self, index: int, ascent: Ascent) -> Search:
         """The same with another ascent in the place of one."""
@@ -75,11 +130,13 @@ class Search:
         """Whether the highest point is stationary, and another ascent came within `tol` of its height.
 
         The ascent from the opposite start is no other ascent: at a minimum the two mirror each other, and agree at a
-        saddle too. Ascents that agree within the rounding of the losses confirm nothing, as where the loss is flat.
+        saddle too. Ascents that agree within the rounding of the losses confirm nothing, as where the loss is flat. On
+        a rugged loss `IN_A_ROW` further starts must have led no higher, and most of their ends must be known.
         """
         return (
             self.highest.is_stationary
             and self.spread <= self.tol
+            and (not self.is_rugged or (self.idle >= IN_A_ROW and self.unseen <= MOST_UNSEEN))
             and self._is_reached_from_two_lines()
             and (self.highest.rise > self.rounding or self._falls_everywhere())
         )
@@ -116,13 +173,14 @@ def search(
     highest `CONTINUED` of them are continued to their ends. Afterward, further starts alternate with starts that lie 45
     degrees away from the highest point. If such a start leads back, the highest point is confirmed. If it leads higher,
     the search continues from there (basin hopping, Wales and Doye 1997). The further starts are the next highest
-    ascents, and random points after them.
+    ascents, and random points after them. On a rugged loss half of them are random points, and `IN_A_ROW` starts in a
+    row must lead no higher; see `Search.converged`.
 
     Args:
         objective: its loss is maximized.
         neighborhood: a neighborhood of its weights.
         steps: largest number of gradients in an ascent.
-        restarts: largest number of further starts.
+        restarts: largest number of further starts; `MORE` times this on a rugged loss.
         tol: see `ascend`. Two heights agree if they differ by at most this share.
         seed: seed of the random starts.
         starts: the directions in which ascents start.
@@ -169,17 +227,21 @@ def search(
             )
         else:
             result, waiting = _whole_ascents(result, climb, neighborhood, slope, columns, steps), []
+        result = replace(result.with_growth(), is_complete=starts.is_complete)
         generator = torch.Generator(objective.device).manual_seed(seed)
-        for index in range(restarts):
+        for index in range(restarts * (MORE if result.is_rugged else 1)):
             if not math.isfinite(result.highest.rise) or result.converged:
                 break
-            if index % 2 == 1 and waiting:
-                result = _with_next(result, climb, waiting, steps)
+            turn = (ON_RUGGED if result.is_rugged else ON_SMOOTH)[index % 4]
+            if turn == "waiting" and waiting:
+                next_one = waiting[0].index
+                result = result.after(_with_next(result, climb, waiting, steps), away=next_one)
                 continue
-            near = result.highest.offset if index % 2 == 0 else None
-            result = result.joined(
-                climb(partial(_random_start, objective.theta, neighborhood, near, generator), steps=steps)
+            near = result.highest.offset if turn == "near" else None
+            ascent = climb(
+                partial(_random_start, objective.theta, neighborhood, near, generator), steps=steps
             )
+            result = result.after(result.joined(ascent), away=len(result.ascents) if near is None else None)
     return result
 
 
@@ -261,7 +323,9 @@ def _with_next(result: Search, climb: _Climb, waiting: list[_Waiting], steps: in
         return result
     if is_held:
         further = climb(lambda: ascent.offset, steps=steps - SHORT)
-        return result.replaced(highest.index, replace(further, first_rise=ascent.first_rise))
+        return result.replaced(
+            highest.index, replace(further, first_rise=ascent.first_rise, early_rise=ascent.rise)
+        )
     return result.replaced(highest.index, climb(highest.start, steps=steps))
 
 

@@ -47,12 +47,14 @@ class Starts:
         columns: the column of each of these.
         eigenvectors: number of top eigenvectors, both signs of which are starts.
         has_room: whether the memory budget has room for the points of short ascents.
+        is_complete: whether `outputs` has all outputs, and not only some that were drawn.
     """
 
     outputs: Sequence[Callable[[], Tensor]]
     columns: Sequence[int]
     eigenvectors: int
     has_room: bool
+    is_complete: bool = True
 
     @property
     def count(self) -> int:
@@ -89,7 +91,8 @@ def starts_of(objective: Objective, neighborhood: Neighborhood, *, seed: int, gi
     needed = LEAST_VECTORS + 2 * MOST_POINTS + held_by_short_ascents(wanted)
     has_room = objective.memory.budget // objective.memory.vector - 1 >= needed
     fitting = wanted if has_room else 0 if outputs else 1
-    return Starts(outputs, [column for column, _ in chosen], max(fitting, given), has_room)
+    of_outputs = [column for column, _ in chosen]
+    return Starts(outputs, of_outputs, max(fitting, given), has_room, is_complete=len(chosen) == len(signed))
 
 
 def held_by_short_ascents(eigenvectors: int) -> int:

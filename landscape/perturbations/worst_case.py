@@ -13,7 +13,7 @@ from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import NORMS, Neighborhood
 from landscape.perturbations.relative_scale import scale_of
-from landscape.perturbations.search import search
+from landscape.perturbations.search import MORE, search
 from landscape.perturbations.starts import starts_of, top_directions
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
@@ -32,7 +32,7 @@ class Sharpness(Result):
     center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)
     rho: float = described("radius of the neighborhood")
     steps: int = described("most ascent steps from each start")
-    restarts: int = described("most further starts")
+    restarts: int = described("most further starts; four times this on a rugged loss")
     gradients: int = described("gradients spent", unit="gradients")
     samples: int = described("samples in the mean loss")
     norm: str = described("l2: a ball; linf: a box", default="l2")
@@ -56,10 +56,22 @@ class Sharpness(Result):
     )
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
-        "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol",
+        "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol; on "
+        "a rugged loss, 8 further starts in a row led no higher, and `unseen` is at most 0.4 too",
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)
+    growth: float = described(
+        "factor by which the highest of the first ascents rose after its first 8 gradients; from 1.1 on the loss is "
+        "rugged, and more further starts are made",
+        default=math.nan,
+    )
+    idle: int = described("further starts in a row that led no higher than tol", default=0)
+    unseen: float = described(
+        "share of the further starts, but those near the highest point, whose end no other ascent reached: the chance "
+        "that one more leads to a new maximum; NaN where there were none",
+        default=math.nan,
+    )
     outputs: int = described(
         "starts that raise or lower the mean of one output, such as a class's", default=0
     )
@@ -93,16 +105,23 @@ def sharpness(
     direction alone. The result says whether it was found twice, and how much the gradient at the highest point still
     promises.
 
+    Where the highest of these ascents rises by a tenth or more after its first 8 gradients (`growth`), or outputs are
+    drawn, the loss is rugged: the highest short ascents may not lead to the highest maximum. There, 8 further starts in
+    a row (`idle`) must lead no higher. At most 0.4 of all further starts, but those near the highest point, may end
+    where no other did (`unseen`, the Good-Turing estimate of the chance that the next start leads to a new maximum). Up
+    to four times as many further starts are made.
+
     A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
-    more of the same search does not raise it. Maxima are missed most often where the radius is nearly as large as the
-    weights, with BatchNorm, with more than 20 classes, and without classes. Where the memory budget cannot hold some
+    more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy. Maxima
+    are missed most often where the radius is nearly as large as the weights, with BatchNorm, with more than 20 classes,
+    and without classes. Where the memory budget cannot hold some
     forty vectors as long as the weights, no eigenvector is a start, or one if no direction of an output is.
     `directions` and `outputs` say what the starts were. A rise that is smaller than the rounding of the loss has not
     converged.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
-    Andriushchenko et al. 2023 (all three). Cost: 160 gradients and 10 products for most MLPs of
-    ten classes, up to some 600 gradients for other networks.
+    Andriushchenko et al. 2023 (all three), Good 1953 (unseen). Cost: 160 gradients and 10 products for most MLPs of
+    ten classes, up to some 600 gradients for other networks, and up to some 2,000 on a rugged loss.
 
     Args:
         objective: its loss is measured, in evaluation mode.
@@ -112,8 +131,8 @@ def sharpness(
             of each weight's filter or row, and |theta| for one-dimensional parameters).
         tol: relative accuracy that is asked for.
         steps: largest number of gradients in an ascent.
-        restarts: largest number of further starts. With 0, nothing confirms a maximum at which both signs of an
-            eigenvector arrive and nothing else does.
+        restarts: largest number of further starts; four times this on a rugged loss. With 0, nothing confirms a
+            maximum at which both signs of an eigenvector arrive and nothing else does.
         start: eigenpairs of the objective's Hessian. In the plain neighborhood all their vectors are starts. Without
             classes, if they are fewer than five, the search for five begins from them.
         seed: seed of the random starts.
@@ -136,7 +155,7 @@ def sharpness(
             return given
         return top_directions(objective, neighborhood.scale, starts.eigenvectors, seed, start=given)
 
-    with counted(steps * (starts.count + restarts), progress, "sharpness", "gradients") as spend:
+    with counted(steps * (starts.count + MORE * restarts), progress, "sharpness", "gradients") as spend:
         found = search(
             objective,
             neighborhood,
@@ -165,6 +184,9 @@ def sharpness(
         spread=found.spread,
         tol=tol,
         converged=found.converged,
+        growth=found.growth,
+        idle=found.idle,
+        unseen=found.unseen,
         directions=starts.eigenvectors,
         outputs=len(starts.outputs),
         loss_unit=unit_of(objective.loss_fn),

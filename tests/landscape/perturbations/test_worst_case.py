@@ -9,6 +9,7 @@ from torch import nn
 from landscape import Objective, sharpness, top_eigenvalues
 from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.relative_scale import scale_of
+from landscape.perturbations.search import IN_A_ROW
 from landscape.perturbations.secant_model import largest_in_ball
 from tests.conftest import build, rescaled_relu_network
 
@@ -270,10 +271,13 @@ def test_the_result_says_from_what_the_search_started(last, loss, copies, direct
     assert found.converged
 
 
-def test_of_many_classes_twenty_are_starts():
+def test_of_many_classes_twenty_are_starts_and_further_starts_must_lead_no_higher():
     model = nn.Linear(3, 30)
     data = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 30
-    assert sharpness(Objective(model, nn.CrossEntropyLoss(), data), rho=0.1).outputs == 20
+    found = sharpness(Objective(model, nn.CrossEntropyLoss(), data), rho=0.1)
+    assert found.outputs == 20
+    assert found.converged
+    assert found.idle >= IN_A_ROW
 
 
 def test_the_classes_of_pixels_are_starts():

@@ -1,0 +1,91 @@
+"""The search for the sharpness on a rugged loss, whose short ascents say little of the highest maximum."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from landscape import Objective, sharpness
+from landscape.perturbations.ascent import Ascent, Neighborhood
+from landscape.perturbations.search import Search
+from tests.landscape.perturbations.test_worst_case import exhaustive, hinge
+
+
+def ended(rise, early=None):
+    return Ascent(torch.zeros(0), rise, 0.0, True, first_rise=0.1, early_rise=early or rise)
+
+
+ENDS = {
+    # (rise, rise of the short part) of the first ascents; (rise, is near the highest) of further ones
+    # -> converged, unseen
+    "smooth": ([(1.0, 0.99), (1.0, 0.99), (0.5, 0.5)], [], True, math.nan),
+    "smooth, confirmed from nearby": ([(1.0, 0.99), (0.5, 0.5)], [(1.0, True)], True, math.nan),
+    "a low ascent that grows": ([(1.0, 1.0), (1.0, 1.0), (0.8, 0.3)], [], True, math.nan),
+    "rugged, no further start": ([(1.0, 0.6), (1.0, 0.99)], [], False, math.nan),
+    "rugged, eight led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 8, True, 0.0),
+    "rugged, seven led no higher": ([(1.0, 0.6), (1.0, 0.99)], [(0.5, False)] * 7, False, 0.0),
+    "rugged, the last led higher": (
+        [(1.0, 0.6), (1.0, 0.99)],
+        [(0.5, False)] * 8 + [(2.0, False)],
+        False,
+        1 / 9,
+    ),
+    "rugged, each ended elsewhere": (
+        [(1.0, 0.6)],
+        [(1.0, True), *((n / 9, False) for n in range(1, 9))],
+        False,
+        1.0,
+    ),
+    "rugged, half ended elsewhere": (
+        [(1.0, 0.6)],
+        [*((n / 9, False) for n in (1, 2, 3, 4)), *[(1.0, False)] * 4],
+        False,
+        0.5,
+    ),
+    "rugged, three of eight ended elsewhere": (
+        [(1.0, 0.6)],
+        [*((n / 9, False) for n in (1, 2, 3)), *[(1.0, False)] * 5],
+        True,
+        0.375,
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "further", "converged", "unseen"), ENDS.values(), ids=ENDS)
+def test_where_the_highest_ascent_is_long_further_starts_must_lead_no_higher_and_seldom_to_new_maxima(
+    first, further, converged, unseen
+):
+    ascents = [ended(*each) for each in first]
+    found = Search(ascents, torch.zeros(()), 0.01, 0.0, list(range(len(ascents)))).with_growth()
+    for rise, is_near in further:
+        found = found.after(found.joined(ended(rise)), away=None if is_near else len(found.ascents))
+    assert found.converged == converged
+    assert found.unseen == pytest.approx(unseen, nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def hinge_network():
+    """A trained network whose loss has several maxima in balls as large as its weights; to some, few starts lead."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(100) % 2
+    inputs = 1.2 * torch.randn(2, 6, generator=generator)[labels] + torch.randn(100, 6, generator=generator)
+    data = inputs.double(), (2.0 * labels - 1)[:, None].double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(100):
+        optimizer.zero_grad()
+        hinge(model(data[0]), data[1]).backward()
+        optimizer.step()
+    return Objective(model, hinge, data)
+
+
+@pytest.mark.parametrize("share", [0.4, 1.5])
+def test_in_balls_as_large_as_the_weights_converged_is_not_said_of_a_missed_maximum(share, hinge_network):
+    rho = share * float(hinge_network.theta.norm())
+    truth = exhaustive(hinge_network, Neighborhood(rho, "l2", 1.0), starts=40)
+    for seed in range(3):
+        found = sharpness(hinge_network, rho=rho, seed=seed)
+        assert not found.converged or found.value >= 0.97 * truth
