@@ -353,7 +353,7 @@ MEASURES = {
     for measure in (
         Measure("curvature", _curvature, CURVATURE, ("samples", *OF_EIGENVALUES, *OF_TRACE)),
         # the eigenvectors are among the starts of the ascent
-        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=6),
+        Measure("sharpness", _sharpness, SHARPNESS, ("samples", *OF_EIGENVALUES, *OF_SHARPNESS), version=7),
         # files without versions hold none of these five
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=3),

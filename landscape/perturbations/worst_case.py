@@ -114,10 +114,9 @@ def sharpness(
     A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
     more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy. Maxima
     are missed most often where the radius is nearly as large as the weights, with BatchNorm, with more than 20 classes,
-    and without classes. Where the memory budget cannot hold some
-    forty vectors as long as the weights, no eigenvector is a start, or one if no direction of an output is.
-    `directions` and `outputs` say what the starts were. A rise that is smaller than the rounding of the loss has not
-    converged.
+    and without classes. Where the memory budget cannot hold some forty vectors as long as the weights, no eigenvector
+    is a start, or one if no direction of an output is. `directions` and `outputs` say what the starts were. A rise that
+    is smaller than the rounding of the loss has not converged.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
     Andriushchenko et al. 2023 (all three), Good 1953 (unseen). Cost: 160 gradients and 10 products for most MLPs of
