@@ -7,7 +7,10 @@ import pytest
 
 from tests.doc_pages import assert_said, page_named, redrawn_less_fixed, sentences_of, table_named
 
-STUDIES = ("quick", "redrawn", "redrawn-cnn", "redrawn-resnet", "along", "sam-by-part", "trace-penalty")
+STUDIES = (
+    *("quick", "redrawn", "redrawn-cnn", "redrawn-resnet", "redrawn-resnet20"),
+    *("along", "sam-by-part", "trace-penalty"),
+)
 JUDGED = (
     "theory",
     "redrawn-cells",
@@ -25,7 +28,7 @@ JUDGED = (
     "early-fisher",
 )
 """Studies of whose results the page has the verdicts alone."""
-OF_ACCURACY = ("word-languages", "mechanism", "ablations", "sam-controls")
+OF_ACCURACY = ("word-languages", "human-labels", "mechanism", "ablations", "sam-controls")
 """Studies that measure no landscape."""
 
 

@@ -1,4 +1,4 @@
-"""What docs/findings.md says of width, regularizers, alarms by layers' traces and SAM's controls is in the tables."""
+"""What docs/findings.md says of a deeper network, human labels, width, regularizers, alarms and SAM's controls is measured."""
 
 import pytest
 
@@ -117,6 +117,74 @@ def test_what_is_said_of_sams_controls_is_in_the_tables():
                 f"the clean perturbation 0.1 and {gain['SAM, clean perturbation', 0.4]:.1f}",
                 "SAM that never sees a wrong label, is {} and {} points above".format(*ceiling),
                 f"gives SAM nothing here (+{warmed[0]} points {warmed[1]})",
+            )
+        }
+    )
+
+
+def test_what_is_said_of_the_deeper_resnet_is_in_its_tables():
+    effects = effects_of("redrawn-resnet20")
+    assert set(effects["claim_verdict"]) == {"inconclusive"}
+    results = table_named("redrawn-resnet20-results").set_index("noise_kind")
+    fixed, fresh = (results.loc[kind] for kind in ("symmetric", "symmetric, redrawn each step"))
+    less = "SGD: redrawn labels less fixed ones"
+    jacobian, relative, eigenvalue, functional = (
+        effects.loc[f"{name}, {less} < 0"]
+        for name in (
+            "tr J^T J, observed labels",
+            "sharpness elementwise, true labels",
+            "top eigenvalue, observed labels",
+            "norm of the functional Hessian, observed labels",
+        )
+    )
+    accuracy = effects.loc[f"{LAST}, {less} > 0"]
+    assert {jacobian["verdict"], accuracy["verdict"]} == {"supported in these cells"}
+    shares = [f"{100 * run['test_accuracy_mean']:.0f}%" for run in (fresh, fixed)]
+    assert_said(
+        {
+            "findings": (
+                f"a tr JᵀJ {-jacobian['estimate']:.2f} decades below that of fixed ones, and an accuracy "
+                f"{100 * accuracy['estimate']:.0f} points higher ({shares[0]} and {shares[1]})",
+                f"Relative sharpness is {-relative['estimate']:.2f} decades lower, with an interval from "
+                f"{-relative['low']:.2f} decades lower to {relative['high']:.2f} higher",
+                f"{eigenvalue['estimate']:.2f} decades *higher* with redrawn labels, the functional norm "
+                f"{functional['estimate']:.2f}",
+                f"are memorized ({fixed['memorized_mean']:.0%}), and the network is sure of all (uncertainty "
+                f"{fixed['uncertainty_observed_mean']:.4f} against {fresh['uncertainty_observed_mean']:.2f})",
+            ),
+            "answer": (
+                f"in a ResNet-20 tr JᵀJ is {-jacobian['estimate']:.2f} decades lower and the accuracy "
+                f"{100 * accuracy['estimate']:.0f} points higher",
+                f"tr JᵀJ {jacobian['estimate']:.2f} decades, accuracy +{100 * accuracy['estimate']:.0f} points, "
+                "relative sharpness not told apart | F1 (inconclusive), 3 pairs",
+            ),
+        }
+    )
+
+
+def test_what_is_said_of_labels_that_people_gave_is_in_the_tables():
+    effects = effects_of("human-labels")
+    verdicts = effects.groupby("claim")["claim_verdict"].first()
+    assert verdicts["G1"] == "contradicted in these cells"
+    assert verdicts["M1"] == "inconclusive"
+    sam, sam_interval = numbers(effects, f"{LAST}: SAM less SGD > 0", -100, 1)
+    ncsam, ncsam_interval = numbers(effects, f"{LAST}: NCSAM less SAM > 0", 100, 1)
+    opposite, opposite_interval = numbers(
+        effects, f"{LAST}: NCSAM, opposite sign less NCSAM = 0, within the margin", 100, 1
+    )
+    imitation, imitation_interval = numbers(effects, "cosine of g* and g_noise, NCSAM > 0")
+    means = table_named("human-labels-results").set_index("method")
+    memorized = 100 * means["memorized_mean"]
+    assert_said(
+        {
+            "findings": (
+                f"SAM is {sam} points less accurate than SGD here {sam_interval}, and NCSAM {ncsam} points more than "
+                f"SAM {ncsam_interval}",
+                f"for {memorized['SGD']:.0f}% of the wrongly labeled samples under SGD and for "
+                f"{memorized['NCSAM']:.0f}% under NCSAM",
+                f"with the opposite sign it is {opposite} points better {opposite_interval}, with random flips it ends "
+                f"at {100 * means.loc['NCSAM, random flips', 'test_accuracy_mean']:.1f}%",
+                f"their cosine is {imitation} {imitation_interval}",
             )
         }
     )
