@@ -1,4 +1,4 @@
-"""What docs/findings.md says of a deeper network, human labels, width, regularizers, alarms and SAM's controls is measured."""
+"""What docs/findings.md says of a deeper network, human labels, width, regularizers, alarms and SAM's controls."""
 
 import pytest
 
