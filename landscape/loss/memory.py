@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
-
-from torch import Tensor
 
 from landscape.ranks import ALONE, Ranks
 
@@ -138,16 +136,6 @@ class Memory:
             yield count
         finally:
             self.used -= nbytes
-
-
-def stored_bytes(tensors: Iterable[Tensor], *, besides: Iterable[Tensor]) -> int:
-    """The bytes of the tensors. Each storage counts once, and those of `besides` do not count."""
-    # torch's own zeros have no storage
-    stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
-    for tensor in besides:
-        storages.pop(tensor.untyped_storage().data_ptr(), None)
-    return sum(storages.values())
 
 
 def _in_words(nbytes: int) -> str:

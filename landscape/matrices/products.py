@@ -19,7 +19,6 @@ from landscape.loss.reading import Chunks
 from landscape.loss.samples import Chunk, Held
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
-from landscape.matrices.direct_products import DirectProducts
 from landscape.matrices.faster_way import Form, least_seconds, remember, traced_was_faster
 from landscape.matrices.last_seen import Seen
 from landscape.matrices.rule import ProductSums, Rule
@@ -29,9 +28,6 @@ from landscape.ranks import ALONE, Ranks, is_settled
 
 TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
 """Floating-point operations that take as long as tracing a product, which is some seconds."""
-
-GAIN_OVER_GRAPHS = 0.25
-"""What tracing saves where graphs are kept, as a share of what it saves otherwise: about so much on six networks."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
 """With fewer floating-point operations, overhead dominates a product of one chunk; a block of vectors shares it."""
@@ -56,11 +52,11 @@ PRODUCT_COST = 7
 class Products:
     """Products with one matrix, which share the computations that depend on the weights alone.
 
-    The first products are direct (`landscape.matrices.direct_products`). Tracing costs some seconds. Once the products
-    have cost about as much, or are expected to, the product is traced (`landscape.matrices.traced_products`). Both ways
-    are then timed on the first chunk, and the faster one is kept and remembered for problems of the same form
-    (`landscape.matrices.faster_way`). A traced product is compared with a direct one before it is used. A model that
-    cannot be traced stays with direct products, and a warning says so.
+    The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
+    expected to, the product is traced (`landscape.matrices.traced_products`). Both ways are then timed on the first
+    chunk, and the faster one is kept and remembered for problems of the same form (`landscape.matrices.faster_way`). A
+    traced product is compared with a direct one before it is used. A model that cannot be traced stays with direct
+    products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
@@ -69,7 +65,7 @@ class Products:
         layout: names and shapes of the variables.
         loss_fn: (outputs, targets) -> mean loss.
         chunks: the chunks of the data.
-        memory: keeps what depends on the weights alone.
+        memory: keeps the results of the first part.
         linearize: whether products are traced; "measured" decides by time, "counted" by floating-point operations.
         compile_mode: mode of `torch.compile` for the traced product; None does not compile.
         ranks: the processes that measure together. If each holds a part of the vectors, nothing is traced.
@@ -101,9 +97,6 @@ class Products:
         self._chunks = chunks
         self._memory = memory
         self._linearize = linearize
-        # a stream is read anew for each product, and the parts of sharded weights are gathered anew
-        keeps = isinstance(chunks, Held) and chunks.can_be_traced and not ranks.share_vectors
-        self._directly = DirectProducts(rule, model, forward, layout, loss_fn, memory, keeps=keeps)
         self._traced = TracedProducts(rule, self._outputs, loss_fn, memory, compile_mode)
         self._compile_mode = compile_mode
         self._seen: Seen | None = None
@@ -165,7 +158,7 @@ class Products:
         """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
         if self.is_traced:
             return self._traced.of_chunk(self._theta, chunk, index, rows)
-        return self._direct(chunk, index, rows)
+        return self._direct(chunk, rows)
 
     def expect(self, columns: int) -> None:
         """Announces a number of products, so that it can be decided now whether to trace."""
@@ -174,7 +167,6 @@ class Products:
     def release(self) -> None:
         """Frees the memory that is kept for further products."""
         self._traced.release()
-        self._directly.release()
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
@@ -217,15 +209,27 @@ class Products:
                     with_weights(self._model, variables, add)
         return total
 
-    def _direct(self, chunk: Chunk, index: int | None, rows: Tensor) -> Tensor:
+    # the caller may have turned gradients off, and every derivative would be zero
+    @torch.enable_grad()
+    def _direct(self, chunk: Chunk, rows: Tensor) -> Tensor:
+        inputs, targets = chunk.read()
+        variable = self._theta.detach().requires_grad_()
+
+        def products(model: nn.Module) -> Tensor:
+            product = self._rule.direct(
+                variable, self._forward(model, inputs), lambda scores: self._loss_fn(scores, targets)
+            )
+            return torch.stack([product(row) for row in rows])
+
         if self._by_difference:
             return self._differences(chunk, rows)
-        try:
-            return self._directly.of_chunk(self._theta, chunk, index, rows)
-        except RuntimeError as error:
-            if _lacks_memory(error) or is_settled(error):
-                raise
-            return self._differences(chunk, rows, error)
+        with twice_differentiable():
+            try:
+                return with_weights(self._model, self._layout.unflatten(variable), products)
+            except RuntimeError as error:
+                if _lacks_memory(error) or is_settled(error):
+                    raise
+                return self._differences(chunk, rows, error)
 
     def _differences(
         self, chunk: Chunk, rows: Tensor, reason: Exception | None = None, weight: float = 1.0
@@ -283,7 +287,7 @@ class Products:
         if form and traced_was_faster(form) is False:
             self.is_traced = False
             return
-        direct = self._direct(chunk, 0, some)
+        direct = self._direct(chunk, some)
         if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
@@ -302,18 +306,14 @@ class Products:
             )
         else:
             self.is_traced = form is None or self._is_faster_traced(form, chunk, some)
-        if self.is_traced:
-            self._directly.release()
-        else:
+        if not self.is_traced:
             self._traced.forget()
 
     def _pays(self, chunk: Chunk, chunks: Held, device: str) -> bool:
-        """Whether the products cost, or will cost, as much as tracing; more of them where graphs are kept."""
+        """Whether the products cost, or will cost, as much as tracing."""
         # the last chunk may have another shape than the others
         forms = max(1, len({chunk.shapes for chunk in chunks}) - 1)
-        kept = self._directly.share_kept(self._theta, chunk, len(chunks))
-        slow = 1 - kept + GAIN_OVER_GRAPHS * kept
-        return self._columns * self._flops_of(chunk) * len(chunks) * slow >= TRACING_FLOPS[device] * forms
+        return self._columns * self._flops_of(chunk) * len(chunks) >= TRACING_FLOPS[device] * forms
 
     def _flops_of(self, chunk: Chunk) -> float:
         """Floating-point operations of a direct product, about."""
@@ -357,27 +357,22 @@ class Products:
         known = traced_was_faster(form)
         if known is not None:
             return known
-        directly, traced = (
-            [(share, index) for share, index in ((kept, 0), (1 - kept, None)) if share]
-            for kept in (
-                self._directly.share_kept(self._theta, chunk, form.chunks),
-                self._traced.share_kept(form.chunks),
-            )
-        )
-        seconds = least_seconds(
+        kept = self._traced.share_kept(form.chunks)
+        direct, *traced = least_seconds(
             [
-                *(partial(self._direct, chunk, index, rows) for _, index in directly),
-                *(partial(self._traced.of_chunk, self._theta, chunk, index, rows) for _, index in traced),
+                lambda: self._direct(chunk, rows),
+                *(
+                    partial(self._traced.of_chunk, self._theta, chunk, index, rows)
+                    for index, share in ((0, kept), (None, 1 - kept))
+                    if share
+                ),
             ],
             rows.device,
         )
-        # a chunk of which nothing is kept takes the first part again
-        means = [
-            sum(share * spent for (share, _), spent in zip(shares, part, strict=True))
-            for shares, part in ((directly, seconds[: len(directly)]), (traced, seconds[len(directly) :]))
-        ]
-        remember(form, means[1] < means[0])
-        return means[1] < means[0]
+        # a chunk whose results are not kept takes the first part again
+        mean = kept * traced[0] + (1 - kept) * traced[-1]
+        remember(form, mean < direct)
+        return mean < direct
 
 
 def _says_that_no_second_derivative_exists(error: Exception) -> bool:

@@ -14,9 +14,6 @@ from landscape.loss.task import LossFunction
 Loss = Callable[[Any], Tensor]
 """The mean loss of one chunk as a function of the model's outputs."""
 
-VectorProduct = Callable[[Tensor], Tensor]
-"""vector (n,) -> its product with the matrix (n,)."""
-
 
 class Run(Protocol):
     """Runs the model on one chunk. Derivatives are taken within `use`, where the model holds the weights."""
@@ -54,7 +51,7 @@ class Rule:
             `direct` in less memory.
     """
 
-    direct: Callable[[Tensor, Any, Loss], VectorProduct]
+    direct: Callable[[Tensor, Any, Loss], Callable[[Tensor], Tensor]]
     difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]
     in_place: Callable[[ProductSums, Any, Loss], None]

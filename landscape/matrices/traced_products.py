@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from landscape.fx.linearize import Linearized, Outputs, linearized
-from landscape.loss.memory import Memory, stored_bytes
+from landscape.loss.memory import Memory
 from landscape.loss.samples import Chunk
 from landscape.loss.task import LossFunction
 from landscape.matrices.outputs import as_one_tensor, holds_constants
@@ -109,7 +109,7 @@ class TracedProducts:
         if index is not None and index in self._kept:
             return self._kept[index]
         residuals = self._graph(theta, chunk).primal(theta, *chunk.read())
-        size = stored_bytes(residuals, besides=[theta])
+        size = _bytes(residuals, besides=theta)
         if index is not None and self._memory.used + size <= self._memory.budget:
             self._kept[index] = residuals
             self._kept_bytes += size
@@ -131,3 +131,12 @@ class TracedProducts:
             lambda theta, inputs: as_one_tensor(self._outputs(theta, inputs))[0],
             lambda scores, targets: self._loss_fn(whole(scores), targets),
         )
+
+
+def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:
+    """The bytes of the tensors. Each storage counts once, and the storage of `besides` does not count."""
+    # torch's own zeros have no storage
+    stored = [tensor for tensor in tensors if not tensor._is_zerotensor()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
+    storages.pop(besides.untyped_storage().data_ptr(), None)
+    return sum(storages.values())

@@ -75,10 +75,7 @@ def test_the_faster_way_is_kept_and_its_products_are_those_of_the_dense_matrix(
     for _ in range(2):
         torch.testing.assert_close(objective.hvp(vectors), expected, rtol=1e-9, atol=1e-12)
     assert Hessian(objective).is_traced == is_traced
-    alone = an_objective(chunk_size=10, linearize=is_traced)
-    alone.hvp(vectors)
-    # what the other way kept is freed
-    assert objective.kept_bytes == alone.kept_bytes
+    assert (objective.kept_bytes > 0) == is_traced
     assert len(seconds.asked) == 1
 
 
@@ -139,7 +136,7 @@ def test_few_products_are_neither_traced_nor_timed(traces):
     assert not traces
 
 
-def test_direct_products_after_the_first_run_no_model_however_often_tracing_is_considered():
+def test_a_direct_product_runs_the_model_once_however_often_tracing_is_considered():
     objective = an_objective()
     objective.hvp(objective.theta)
     runs = []
@@ -147,7 +144,7 @@ def test_direct_products_after_the_first_run_no_model_however_often_tracing_is_c
     for _ in range(3):
         objective.hvp(objective.theta)
     handle.remove()
-    assert not runs
+    assert len(runs) == 3
 
 
 def test_the_least_seconds_are_those_of_the_undisturbed_round(monkeypatch):
