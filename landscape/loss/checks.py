@@ -15,7 +15,7 @@ from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.counts import Counting
 from landscape.loss.loss_failures import broadcasts
 from landscape.loss.random_state import borrowed_generators
-from landscape.loss.repeated_runs import HALF, UNORDERED, allowed_between_runs
+from landscape.loss.repeated_runs import HALF, allowed_between_runs
 
 RANDOM = (
     "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
@@ -109,7 +109,7 @@ def checked_outputs(
     device: torch.device,
     mixes: Callable[[int], bool],
     changes: Callable[[], bool],
-    keeps: Callable[[], object],
+    has_kept_state: Callable[[], object],
 ) -> Tensor:
     """The outputs of some samples, after a check: the last few of the samples alone must have the same outputs.
 
@@ -119,7 +119,7 @@ def checked_outputs(
         device: device of the model.
         mixes: whether the outputs of so many of the last samples depend on the others, in float64. It is asked where
             the outputs differ by more than some roundings, and in half precision where they differ at all.
-        changes, keeps: as for `changed`.
+        changes, has_kept_state: as for `changed`.
 
     Raises:
         ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
@@ -146,7 +146,7 @@ def checked_outputs(
         except (RuntimeError, ValueError):
             # some models cannot take a single sample, or take only one size of batch
             again, repeated = outputs_of(rows)[-len(few) :], outputs[-len(few) :]
-    if changed(repeated, again, changes, keeps):
+    if changed(repeated, again, changes, has_kept_state):
         raise ValueError(RANDOM)
     alone = outputs[-len(few) :]
     # 20 roundings of half precision are too many for a model that mixes samples a little
@@ -290,26 +290,28 @@ def agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
 
 
 def changed(
-    again: Tensor, outputs: Tensor, in_float64: Callable[[], bool], keeps: Callable[[], object]
+    again: Tensor,
+    outputs: Tensor,
+    in_float64: Callable[[], bool | None],
+    has_kept_state: Callable[[], object],
 ) -> bool:
     """Whether two runs of one batch have other outputs, by more than rounding.
 
     Args:
         again, outputs: of the two runs.
-        in_float64: whether they change in float64. It is asked where they differ by little.
-        keeps: whether passes leave anything in the model. A small change may then come from it, and another check
-            names what is kept.
+        in_float64: whether they change in float64; None where that cannot be had. It is asked where they differ.
+        has_kept_state: whether passes leave anything in the model. A small change may then come from it, and another
+            check names what is kept.
     """
     if _equal(again, outputs):
         return False
     if again.shape != outputs.shape or is_whole(outputs):
         return True
-    allowed = allowed_between_runs(outputs)
-    if not _differ_by_at_most(again, outputs, max(UNORDERED, allowed)):
-        return True
-    if keeps():
+    is_large = not _differ_by_at_most(again, outputs, allowed_between_runs(outputs))
+    if not is_large and has_kept_state():
         return False
-    return not _differ_by_at_most(again, outputs, allowed) or in_float64()
+    changes = in_float64()
+    return is_large if changes is None else changes
 
 
 def _equal(again: Tensor, outputs: Tensor) -> bool:

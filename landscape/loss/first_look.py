@@ -62,7 +62,7 @@ class FirstLook:
         chunks: the data.
         labels: the bounds of the labels of all data.
         precisely: the same model and loss in float64.
-        keeps: whether the passes so far left anything in the model.
+        has_kept_state: whether the passes so far left anything in the model.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -72,7 +72,7 @@ class FirstLook:
     chunks: Chunks
     labels: LabelBounds
     precisely: Precisely
-    keeps: Callable[[], object]
+    has_kept_state: Callable[[], object]
 
     @full_float32()
     @torch.no_grad()
@@ -144,7 +144,7 @@ class FirstLook:
         pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
         dense = [pair for pair in pairs if all(map(is_dense, pair))]
         changes = partial(self.precisely.changes, (inputs, targets))
-        if any(changed(*pair, changes, self.keeps) for pair in dense):
+        if any(changed(*pair, changes, self.has_kept_state) for pair in dense):
             raise ValueError(RANDOM)
         if isinstance(outputs, Tensor):
             self.labels.check(outputs)
@@ -170,7 +170,7 @@ class FirstLook:
         pair = rows_of((inputs, targets), rows)
         check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
         mixes, changes = partial(self.precisely.mixes, pair), partial(self.precisely.changes, pair)
-        outputs = checked_outputs(outputs_of, rows, device, mixes, changes, self.keeps)
+        outputs = checked_outputs(outputs_of, rows, device, mixes, changes, self.has_kept_state)
         self.labels.check(outputs)
         labels = targets[rows].to(device)
         if self.counting.is_known:

@@ -14,7 +14,7 @@ from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import telling_rows
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
-from landscape.loss.repeated_runs import PRECISE
+from landscape.loss.repeated_runs import ALLOWED_IN_FLOAT64
 
 MOST_SAMPLES = 128
 FEWEST = 8
@@ -27,7 +27,7 @@ Rounding depends on how the samples are cut, and parts of a model may compute wi
 """
 
 DECIDED = 1e-6
-"""Above this relative difference float64 decides, where the model runs in it. There `PRECISE` is allowed."""
+"""Above this relative difference float64 decides, where the model runs in it. There `ALLOWED_IN_FLOAT64` is allowed."""
 
 
 def telling_samples(pair: Pair, most: int) -> Pair:
@@ -118,7 +118,7 @@ def _check(
     differ = _differ(*found, allowed)
     if not differ and _differ(*found, DECIDED) and all(precisely(part) is not None for _, part in counted):
         found = compared(lambda part: precisely(part) or 0.0)
-        differ = _differ(*found, PRECISE)
+        differ = _differ(*found, ALLOWED_IN_FLOAT64)
     whole, mean, _ = found
     if differ:
         raise ValueError(
@@ -131,14 +131,14 @@ def _check(
 
 
 def _repeats(whole: Tensor, again: Tensor, allowed: float, precisely: Callable[[], float | None]) -> bool:
-    """Whether two runs have one loss. Float64 decides where they differ and the model runs in it."""
+    """Whether two runs have one loss. Where they differ, float64 decides, else they may by the share `allowed`."""
     one, other = whole.item(), again.item()
-    if _differ(one, other, abs(one), allowed):
-        return False
     if one == other or not math.isfinite(one):
         return True
     precise, repeated = precisely(), precisely()
-    return precise is None or repeated is None or not _differ(precise, repeated, abs(precise), PRECISE)
+    if precise is None or repeated is None:
+        return not _differ(one, other, abs(one), allowed)
+    return not _differ(precise, repeated, abs(precise), ALLOWED_IN_FLOAT64)
 
 
 def _differ(one: float, other: float, scale: float, allowed: float) -> bool:

@@ -266,9 +266,8 @@ class Objective:
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
-        theta = self.point(
-            theta
-        ).clone()  # some models change their weights, such as an Embedding with max_norm
+        # some models change their weights, such as an Embedding with max_norm
+        theta = self.point(theta).clone()
         with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.device

@@ -1,4 +1,4 @@
-"""How far two runs of one computation may differ: by the order of sums where a device leaves that open, else not."""
+"""How far two runs of one computation may differ: by the order of sums, which several threads leave open."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from torch import Tensor
 from landscape.loss.complex_numbers import is_whole
 
 UNORDERED = 1e-4
-"""Share by which sums without a fixed order differ at most, as GPUs have them."""
+"""Share by which sums without a fixed order differ at most, as GPUs and several threads of a CPU have them."""
 
-PRECISE = 1e-8
-"""Largest share that rounding in float64 makes, by far."""
+ALLOWED_IN_FLOAT64 = 1e-8
+"""Largest share by which two runs in float64 may differ; rounding and the order of sums make far less."""
 
 HALF = (torch.float16, torch.bfloat16)
 
 
 def allowed_between_runs(value: Tensor) -> float:
-    """The share by which a value may differ from one run to the next; 0 for whole numbers.
+    """The share by which a value may differ between two runs where float64 cannot decide; 0 for whole numbers.
 
-    On a CPU the sums of a computation have one order, and 20 roundings are plenty. A number in half precision is
-    rounded once, from a sum in float32, so that its last digit alone may differ.
+    Sums of several threads have no fixed order on a CPU either, as where entries are added to one place
+    (`index_put(accumulate=True)`, scatter). A number in half precision is rounded once, from a sum in float32, so that
+    its last digit alone may differ; sums that are rounded at each term differ by more, and float64 decides.
     """
     if is_whole(value):
         return 0.0
     eps = torch.finfo(value.dtype).eps
-    if value.dtype in HALF:
-        return 2 * eps
-    return 20 * eps if value.device.type == "cpu" else max(UNORDERED, 20 * eps)
+    return 2 * eps if value.dtype in HALF else UNORDERED

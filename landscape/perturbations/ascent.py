@@ -86,6 +86,7 @@ class Ascent:
             0.
         first_rise: rise at the start.
         early_rise: rise after `SHORT` gradients, or fewer if the ascent ended before.
+        is_finished: whether the ascent went to its end or its last step. A short ascent that may go on did not.
     """
 
     offset: Tensor
@@ -94,6 +95,7 @@ class Ascent:
     is_stationary: bool
     first_rise: float
     early_rise: float
+    is_finished: bool = True
 
     @property
     def height(self) -> float:

@@ -165,7 +165,7 @@ def sharpness_profile(
         sizes: name -> radius, standard deviation or rise, which replaces the size in `MEASURES`. The relative flatness
             and the norm of the gradient have none.
         steps: largest number of gradients in each ascent.
-        restarts: largest number of further starts of each worst case.
+        restarts: largest number of further starts of each worst case; four times this on a rugged loss, which needs 8.
         rtol: relative accuracy of averages and of the relative flatness. The ends of PAC-Bayes intervals are found to a
             twentieth of it.
         max_draws: largest number of draws of noise at each size; PAC-Bayes takes all of them.

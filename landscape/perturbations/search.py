@@ -50,7 +50,8 @@ class Search:
         lines: the line on which each of the first starts lies. Other starts have a line of their own.
         growth: factor by which the highest of the first ascents rose after its short part.
         is_complete: whether each output was a start, and not only some that were drawn.
-        idle: further starts in a row that led no higher by more than `tol`.
+        idle: further starts in a row that together led no higher by more than `tol`.
+        confirmed: the highest rise before these starts; None before the first further start.
         away: indices of the ascents from further starts that did not lie near the highest point.
     """
 
@@ -62,6 +63,7 @@ class Search:
     growth: float = 1.0
     is_complete: bool = True
     idle: int = 0
+    confirmed: float | None = None
     away: tuple[int, ...] = ()
 
     def of(self, ascents: list[Ascent]) -> Search:
@@ -85,9 +87,12 @@ class Search:
 
         The index `away` is that of its ascent if the start did not lie near the highest point.
         """
-        is_higher = further.highest.rise > (1 + self.tol) * self.highest.rise + self.rounding
+        # not with the highest rise so far: many small rises would then count as none
+        before = self.highest.rise if self.confirmed is None else self.confirmed
         indices = self.away if away is None else (*self.away, away)
-        return replace(further, idle=0 if is_higher else self.idle + 1, away=indices)
+        if further.highest.rise > (1 + self.tol) * before + self.rounding:
+            return replace(further, idle=0, confirmed=further.highest.rise, away=indices)
+        return replace(further, idle=self.idle + 1, confirmed=before, away=indices)
 
     @property
     def unseen(self) -> float:
@@ -97,11 +102,13 @@ class Search:
         """
         if not self.away:
             return math.nan
-        ends = [each.rise for each in self.ascents if each.is_stationary or each.rise > each.early_rise]
-        found = [self.ascents[index].rise for index in self.away]
-        apart = SAME * self.tol
-        alone = [sum(abs(end - rise) <= apart * rise + self.rounding for end in ends) < 2 for rise in found]
-        return sum(alone) / len(alone)
+        return sum(map(self._is_alone, self.away)) / len(self.away)
+
+    def _is_alone(self, index: int) -> bool:
+        """Whether no other ascent ended as high as this one."""
+        rise = self.ascents[index].rise
+        others = [each.rise for other, each in enumerate(self.ascents) if other != index and each.is_finished]
+        return not any(abs(other - rise) <= SAME * self.tol * rise + self.rounding for other in others)
 
     @property
     def is_rugged(self) -> bool:
@@ -228,6 +235,9 @@ def search(
         else:
             result, waiting = _whole_ascents(result, climb, neighborhood, slope, columns, steps), []
         result = replace(result.with_growth(), is_complete=starts.is_complete)
+        if result.is_rugged:
+            # ascents that ended early would end there again, and confirm nothing
+            waiting = [each for each in waiting if not each.ascent.is_finished]
         generator = torch.Generator(objective.device).manual_seed(seed)
         for index in range(restarts * (MORE if result.is_rugged else 1)):
             if not math.isfinite(result.highest.rise) or result.converged:
@@ -305,7 +315,9 @@ def _short_ascents(
     waiting: list[_Waiting] = []
     for index, direction in enumerate(directions):
         start = partial(_on_border, neighborhood, direction)
-        waiting.append(_Waiting(index, climb(start, steps=min(SHORT, steps)), start))
+        ascent = climb(start, steps=min(SHORT, steps))
+        may_go_on = steps > SHORT and not ascent.is_stationary and math.isfinite(ascent.rise)
+        waiting.append(_Waiting(index, replace(ascent, is_finished=not may_go_on), start))
         waiting.sort(key=lambda each: each.ascent.height, reverse=True)
         waiting[kept:] = [replace(each, ascent=each.ascent.without_offset()) for each in waiting[kept:]]
     result = result.of([each.ascent for each in sorted(waiting, key=lambda each: each.index)])
@@ -319,7 +331,7 @@ def _with_next(result: Search, climb: _Climb, waiting: list[_Waiting], steps: in
     highest = waiting.pop(0)
     ascent = highest.ascent
     is_held = len(ascent.offset) > 0
-    if is_held and (ascent.is_stationary or not math.isfinite(ascent.rise) or steps <= SHORT):
+    if is_held and ascent.is_finished:
         return result
     if is_held:
         further = climb(lambda: ascent.offset, steps=steps - SHORT)

@@ -57,7 +57,8 @@ class Sharpness(Result):
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
         "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol; on "
-        "a rugged loss, 8 further starts in a row led no higher, and `unseen` is at most 0.4 too",
+        "a rugged loss, 8 further starts in a row led no higher, which takes at least 2 `restarts`, and `unseen` is at "
+        "most 0.4 too",
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)
@@ -66,7 +67,10 @@ class Sharpness(Result):
         "rugged, and more further starts are made",
         default=math.nan,
     )
-    idle: int = described("further starts in a row that led no higher than tol", default=0)
+    idle: int = described(
+        "further starts in a row that together led no higher than tol",
+        default=0,
+    )
     unseen: float = described(
         "share of the further starts, but those near the highest point, whose end no other ascent reached: the chance "
         "that one more leads to a new maximum; NaN where there were none",
@@ -112,11 +116,12 @@ def sharpness(
     to four times as many further starts are made.
 
     A search cannot exclude that it missed a higher maximum. So the value is a lower bound, and `converged` says that
-    more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy. Maxima
-    are missed most often where the radius is nearly as large as the weights, with BatchNorm, with more than 20 classes,
-    and without classes. Where the memory budget cannot hold some forty vectors as long as the weights, no eigenvector
-    is a start, or one if no direction of an output is. `directions` and `outputs` say what the starts were. A rise that
-    is smaller than the rounding of the loss has not converged.
+    more of the same search is unlikely to raise it. Where `converged` is False, more `restarts` are the remedy; on a
+    rugged loss at least 2, since fewer make less than 8 further starts. Maxima are missed most often where the radius
+    is nearly as large as the weights, with BatchNorm, with more than 20 classes, and without classes. Where the memory
+    budget cannot hold some forty vectors as long as the weights, no eigenvector is a start, or one if no direction of
+    an output is. `directions` and `outputs` say what the starts were. A rise that is smaller than the rounding of the
+    loss has not converged.
 
     Sources: Keskar et al. 2017 (box), Foret et al. 2021 (ball, one step), Kwon et al. 2021 (adaptive),
     Andriushchenko et al. 2023 (all three), Good 1953 (unseen). Cost: 160 gradients and 10 products for most MLPs of
@@ -130,8 +135,9 @@ def sharpness(
             of each weight's filter or row, and |theta| for one-dimensional parameters).
         tol: relative accuracy that is asked for.
         steps: largest number of gradients in an ascent.
-        restarts: largest number of further starts; four times this on a rugged loss. With 0, nothing confirms a
-            maximum at which both signs of an eigenvector arrive and nothing else does.
+        restarts: largest number of further starts; four times this on a rugged loss, which needs 8 to converge: with 0
+            or 1, the search never converges there. With 0, nothing confirms a maximum at which both signs of an
+            eigenvector arrive and nothing else does.
         start: eigenpairs of the objective's Hessian. In the plain neighborhood all their vectors are starts. Without
             classes, if they are fewer than five, the search for five begins from them.
         seed: seed of the random starts.

@@ -61,8 +61,8 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     Raises:
         TypeError: the object is not a result.
         ValueError: an array does not fit its dimensions, the path ends like a file of another format, as `.npz`, the
-            file is not HDF5 or is open for writing elsewhere, or the
-            group of that name is not a result, such as a group of several results.
+            file is not HDF5 or is open for writing elsewhere, or the group of that name is not a result, such as a
+            group of several results.
     """
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_CLASSES))

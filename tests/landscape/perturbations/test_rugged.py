@@ -1,6 +1,7 @@
 """The search for the sharpness on a rugged loss, whose short ascents say little of the highest maximum."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,65 @@ def test_where_the_highest_ascent_is_long_further_starts_must_lead_no_higher_and
         found = found.after(found.joined(ended(rise)), away=None if is_near else len(found.ascents))
     assert found.converged == converged
     assert found.unseen == pytest.approx(unseen, nan_ok=True)
+
+
+RISES = {
+    # further rises after a highest rise of 1, with tol = 0.01 -> idle
+    "none": ([0.9, 1.0, 1.0], 3),
+    "one by more than tol": ([0.9, 1.02, 1.0], 1),
+    "one by less than tol": ([0.9, 1.005, 1.0], 3),
+    "two by less than tol, more together": ([1.006, 1.012, 1.0], 1),
+    "eight by less than tol": ([1.009**n for n in range(1, 9)], 0),
+}
+
+
+@pytest.mark.parametrize(("rises", "idle"), RISES.values(), ids=RISES)
+def test_small_rises_of_further_starts_add_up(rises, idle):
+    found = Search([ended(1.0)], torch.zeros(()), 0.01, 0.0, [0])
+    for rise in rises:
+        found = found.after(found.joined(ended(rise)))
+    assert found.idle == idle
+
+
+FALLING = Ascent(torch.zeros(0), 0.0, math.nan, False, first_rise=-0.2, early_rise=-0.1)
+KINK = Ascent(torch.zeros(0), 0.5, 0.1, False, first_rise=0.5, early_rise=0.5)
+KNOWN = {
+    # the ascents, of which the second is that of a further start -> unseen
+    "no other": ([ended(1.0), ended(0.5)], 1.0),
+    "one that ended": ([ended(1.0), ended(0.5), ended(0.5)], 0.0),
+    "one that may go on": ([ended(1.0), ended(0.5), replace(ended(0.5), is_finished=False)], 1.0),
+    "one that fell and may go on": ([ended(1.0), FALLING, replace(FALLING, is_finished=False)], 1.0),
+    "one that fell and ended": ([ended(1.0), FALLING, FALLING], 0.0),
+    "one that ended, of one that is not stationary": ([ended(1.0), KINK, ended(0.5)], 0.0),
+    "none, of one that is not stationary": ([ended(1.0), KINK, ended(0.7)], 1.0),
+}
+
+
+@pytest.mark.parametrize(("ascents", "unseen"), KNOWN.values(), ids=KNOWN)
+def test_the_end_of_a_further_start_is_known_if_another_ascent_ended_there(ascents, unseen):
+    assert Search(ascents, torch.zeros(()), 0.01, 0.0, [0], away=(1,)).unseen == unseen
+
+
+def of_many_classes():
+    """Twenty of the thirty classes are drawn as starts, which makes the loss rugged."""
+    data = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 30
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Objective(nn.Linear(3, 30), nn.CrossEntropyLoss(), data)
+
+
+def test_ascents_that_have_ended_do_not_begin_anew():
+    """Of 8 steps, all ascents have ended after their short part, so that each further start is a new one."""
+    found = sharpness(of_many_classes(), rho=5.0, steps=8, restarts=2)
+    first = 1 + 2 * found.directions + found.outputs
+    assert len(found.starts) == first + 8
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_fewer_than_two_restarts_never_converge_on_a_rugged_loss(restarts):
+    found = sharpness(of_many_classes(), rho=0.1, restarts=restarts)
+    assert found.idle == 4 * restarts
+    assert not found.converged
 
 
 @pytest.fixture(scope="module")
