@@ -108,7 +108,7 @@ def checked_outputs(
     rows: Tensor,
     device: torch.device,
     mixes: Callable[[int], bool],
-    changes: Callable[[], bool],
+    changes: Callable[[], bool | None],
     has_kept_state: Callable[[], object],
 ) -> Tensor:
     """The outputs of some samples, after a check: the last few of the samples alone must have the same outputs.

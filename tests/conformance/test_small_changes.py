@@ -55,14 +55,14 @@ def test_outputs_that_change_by_little_are_refused(way, dtype, share):
 
 
 class Unordered(nn.Module):
-    """A sum without a fixed order, as several threads add entries to one place."""
+    """A sum without a fixed order, as several threads add entries to one place. Its terms cancel but for a share."""
 
-    def __init__(self):
+    def __init__(self, share):
         super().__init__()
-        self.network = network()
+        self.network, self.share = network(), share
 
     def forward(self, x):
-        terms = self.network(x).unsqueeze(-1) * torch.linspace(-1, 1.01, 400, device="cpu").to(x)
+        terms = self.network(x).unsqueeze(-1) * torch.linspace(-1, 1 + self.share, 400, device="cpu").to(x)
         total = torch.zeros_like(terms[..., 0])
         for index in torch.randperm(400, device="cpu").tolist():
             total = total + terms[..., index]
@@ -70,12 +70,14 @@ class Unordered(nn.Module):
 
 
 @pytest.mark.parametrize("way", ["samples", "batches"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_sum_without_a_fixed_order_raises_no_alarm(way, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "share"), [(torch.float64, 1e-3), (torch.float32, 1e-3), (torch.float16, 1e-2)]
+)
+def test_a_sum_without_a_fixed_order_raises_no_alarm(way, dtype, share):
     torch.manual_seed(0)
     options = {"forward": lambda model, batch: model(batch[0])} if way == "batches" else {}
     loss = (lambda outputs, batch: cross_entropy(outputs, batch[1])) if options else cross_entropy
-    objective = Objective(Unordered().to(dtype), loss, samples(dtype=dtype), **options)
+    objective = Objective(Unordered(share).to(dtype), loss, samples(dtype=dtype), **options)
     assert torch.isfinite(torch.tensor(objective.value()))
 
 

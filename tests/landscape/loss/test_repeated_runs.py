@@ -40,7 +40,7 @@ class Loss:
     def __init__(self, share, inner=None):
         self.share, self.inner, self.calls = share, inner, 0
 
-    def __call__(self, outputs, targets):
+    def __call__(self, outputs, _):
         self.calls += 1
         return outputs.to(self.inner or outputs.dtype).mean() * (1 + self.share * (self.calls % 2))
 
@@ -58,10 +58,10 @@ def test_a_loss_in_float32_alone_may_differ_by_the_order_of_its_sums():
 def test_a_loss_whose_sums_have_no_fixed_order_is_not_refused():
     torch.manual_seed(0)
 
-    def loss(outputs, targets):
-        return outputs[torch.randperm(len(outputs), device="cpu")].cumsum(0)[-1]
+    def loss(outputs, _):
+        return sum(outputs[torch.randperm(len(outputs), device="cpu")])
 
-    outputs = torch.linspace(-1, 1.01, 4000)
+    outputs = torch.linspace(-1, 1.01, 400)
     values = {loss(outputs, None).item() for _ in range(5)}
     assert len(values) > 1
     check_that_it_repeats(loss, outputs, outputs)
