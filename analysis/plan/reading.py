@@ -71,8 +71,9 @@ def read_study(path: Path) -> Study:
 
 
 def with_place(message: str) -> str:
-    """The message; of an entry of a list of tables, which it counts from 0, it says the place in the file."""
-    entry = re.match(r"(\w+)\.(\d+)\b", message)
+    """The message; of a key in a list of tables, which it counts from 0, it says the place in the file."""
+    # entries of a list of numbers or words have no key, and no table
+    entry = re.match(r"(\w+)\.(\d+)\.", message)
     return f"{message} ([[{entry[1]}]] number {int(entry[2]) + 1} in the file)" if entry else message
 
 

@@ -85,7 +85,9 @@ class CORES2(Method):
         own, mean = losses.gather(1, targets.unsqueeze(1)).squeeze(1), losses.mean(1)
         kept = (own <= mean).to(own) if self.is_sieving() else torch.ones_like(own)
         regularized = own - self.regularizer_weight() * mean
-        loss = (kept * regularized).sum() / kept.sum().clamp(min=1)
+        # half precision rounds counts above 2048, and bfloat16 above 256
+        count = kept.sum(dtype=torch.float32)
+        loss = (kept * regularized).sum() / count.clamp(min=1)
         # ranks that share a batch divide by the samples that all of them keep
-        self.passes.backward_of(part_of_rank(loss, outputs, self.passes.factor_by(kept.sum())))
+        self.passes.backward_of(part_of_rank(loss, outputs, self.passes.factor_by(count)))
         return own.detach().mean()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from types import MethodType
 from typing import Any
 
 import torch
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ncsam.methods.batches import Batch, rows_of, samples_in
+from ncsam.random_state import borrowed_generators
 
 ALLOWED = 1e-3
 """Largest relative difference between the loss of a batch and the mean over its pieces; 0.05 in half precision."""
@@ -48,7 +53,6 @@ def check_that_pieces_add_up(
     outputs: Sequence[Any],
     targets: Sequence[Batch],
     parts: Tensor,
-    field: str = "micro_batch_size",
 ) -> None:
     """Checks that the loss of a batch is the weighted mean of the losses of its pieces, such as micro-batches.
 
@@ -57,7 +61,6 @@ def check_that_pieces_add_up(
         outputs: of the pieces.
         targets: of these pieces.
         parts: (pieces,), what each adds to the mean: its loss times its share.
-        field: what an error names.
 
     Raises:
         ValueError: the loss is another.
@@ -66,39 +69,71 @@ def check_that_pieces_add_up(
     if not all(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves):
         return
     whole = checked_loss(loss_fn, _joined(outputs), _joined(targets))
-    mean = parts.sum()
-    # parts of both signs may cancel, and leave their rounding
-    size = torch.maximum(whole.abs(), parts.abs().sum())
-    allowed = ALLOWED if whole.dtype in (torch.float32, torch.float64) else 0.05
-    # a piece without a label has the mean NaN
-    if torch.isfinite(whole) and not (whole - mean).abs() <= allowed * size:
-        raise ValueError(
-            f"{field}: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
-            f"{mean.item():.6g}: the loss is no mean over the samples (class weights, ignored labels, a sum, or "
-            "samples that are compared); give count=, what the mean loss of a piece divides by, or one of torch's own "
-            "losses, whose weights and ignored labels are known"
-        )
+    if not _adds_up(whole, parts):
+        raise _no_mean("micro_batch_size", whole, parts)
+
+
+def check_that_halves_add_up(
+    loss_fn: Callable[..., Any], outputs: Any, targets: Batch, whole: Tensor
+) -> bool:
+    """Checks that the loss of one rank's part of a batch is the mean over its samples, as the ranks are weighted by.
+
+    Args:
+        loss_fn, outputs, targets: as for `check_that_it_is_a_mean`.
+        whole: the loss of the part, as it was computed for the step.
+
+    Returns:
+        Whether the part could be checked. It must have 4 samples, because a loss may treat a single one differently,
+        and a finite loss.
+
+    Raises:
+        ValueError: the loss is no mean, or cannot be copied.
+    """
+    samples = samples_in((outputs, targets)) or 0
+    if samples < 4 or not torch.isfinite(whole):
+        return False
+    check_that_it_is_a_mean(loss_fn, outputs, targets, [samples // 2, samples - samples // 2], whole)
+    return True
 
 
 @torch.no_grad()
-def check_that_halves_add_up(loss_fn: Callable[..., Any], outputs: Any, targets: Batch) -> None:
-    """Checks that the loss of one rank's part of a batch is the mean over its samples, as the ranks are weighted by.
+def check_that_it_is_a_mean(
+    loss_fn: Callable[..., Any],
+    outputs: Any,
+    targets: Batch,
+    sizes: Sequence[int],
+    whole: Tensor | None = None,
+) -> None:
+    """Checks that the loss of a batch is the weighted mean of the losses of its pieces, each weighted by its samples.
 
-    Nothing is checked of a part that cannot be cut.
+    The random state stays as it is, and so does a loss with a state of its own, if it is an object. A loss that gives
+    another number when it is called again draws or has a state, and is not judged.
+
+    Args:
+        loss_fn: (outputs, targets) -> mean loss.
+        outputs, targets: of the batch.
+        sizes: of the pieces, together the batch.
+        whole: the loss of the batch; None: it is computed.
 
     Raises:
-        ValueError: the loss is another.
+        ValueError: the loss is another, or cannot be copied.
     """
-    samples = samples_in((outputs, targets)) or 1
-    if samples < 2:
-        return
-    halves = [slice(0, samples // 2), slice(samples // 2, samples)]
-    cut_outputs, cut_targets = ([rows_of(part, rows) for rows in halves] for part in (outputs, targets))
-    parts = [
-        checked_loss(loss_fn, *half) * ((rows.stop - rows.start) / samples)
-        for *half, rows in zip(cut_outputs, cut_targets, halves, strict=True)
-    ]
-    check_that_pieces_add_up(loss_fn, cut_outputs, cut_targets, torch.stack(parts), field="loss_fn")
+    own = _copied(loss_fn)
+    with borrowed_generators(tree_leaves(outputs)[0].device):
+        if whole is None:
+            whole = checked_loss(own, outputs, targets)
+        parts = []
+        for size, end in zip(sizes, accumulate(sizes), strict=True):
+            rows = slice(end - size, end)
+            loss = checked_loss(own, rows_of(outputs, rows), rows_of(targets, rows))
+            parts.append(loss * (size / sum(sizes)))
+        together = torch.stack(parts)
+        if _adds_up(whole, together):
+            return
+        again = checked_loss(own, outputs, targets)
+    size_of_both = torch.maximum(whole.abs(), together.abs().sum())
+    if (again - whole).abs() <= 0.01 * _allowed(whole) * size_of_both:
+        raise _no_mean("loss_fn", whole, together)
 
 
 def check_that_inputs_fit(model: nn.Module, inputs: Batch, error: Exception) -> None:
@@ -136,3 +171,37 @@ def _joined(pieces: Sequence[Any]) -> Any:
 def _forms(tree: Any) -> str:
     found = [f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     return ", ".join(found[:3]) or type(tree).__name__
+
+
+def _allowed(whole: Tensor) -> float:
+    return ALLOWED if whole.dtype in (torch.float32, torch.float64) else 0.05
+
+
+def _adds_up(whole: Tensor, parts: Tensor) -> bool:
+    # parts of both signs may cancel, and leave their rounding
+    size = torch.maximum(whole.abs(), parts.abs().sum())
+    # a piece without a label has the mean NaN
+    return not torch.isfinite(whole) or bool((whole - parts.sum()).abs() <= _allowed(whole) * size)
+
+
+def _no_mean(field: str, whole: Tensor, parts: Tensor) -> ValueError:
+    return ValueError(
+        f"{field}: the loss of the batch is {whole.item():.6g}, but the mean over its pieces is "
+        f"{parts.sum().item():.6g}: the loss is no mean over the samples (class weights, ignored labels, a sum, or "
+        "samples that are compared); give count=, what the mean loss of a piece divides by, or one of torch's own "
+        "losses, whose weights and ignored labels are known"
+    )
+
+
+def _copied(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a loss, whose state may move; functions, also those with arguments, themselves."""
+    # a method's object may be the whole training
+    if isinstance(loss_fn, MethodType | partial):
+        return loss_fn
+    try:
+        return copy.deepcopy(loss_fn)
+    except Exception as error:  # an object may fail to be copied in any way
+        raise ValueError(
+            f"loss_fn: {type(loss_fn).__name__} cannot be copied to check that it is a mean over the samples; give "
+            f"count=, what its mean divides by, such as count=lambda batch: len(batch[1]): {error}"
+        ) from error

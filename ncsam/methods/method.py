@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
 from ncsam.methods.passes import Passes, TrainingLoss
 from ncsam.methods.perturbation import Ascent
+from ncsam.methods.rank_means import has_ranks
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_set import TrainingSet
@@ -276,7 +276,7 @@ class Method(ABC):
 
     def _check_processes(self, model: nn.Module) -> None:
         needs = self.requires
-        if needs.one_process and isinstance(model, DistributedDataParallel):
+        if needs.one_process and has_ranks(model):
             raise ValueError(
                 f"model: runs in several processes (DistributedDataParallel), and {type(self).__name__} remembers "
                 "samples or draws, which processes do not share; train in one process"

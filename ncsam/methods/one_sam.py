@@ -10,11 +10,12 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.batches import ignored_label, is_known, is_sum
-from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
+from ncsam.methods.loss_checks import check_that_it_is_a_mean
 from ncsam.methods.passes import LossFunction, remembers_samples
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.random_state import borrowed_generators
 
 MOST_NUMBERS = 1 << 24
 """Numbers of the perturbed copies of the weights that are held at a time."""
@@ -96,14 +97,10 @@ class OneSAM(SAM):
         """Checks once that the loss of a batch is the mean of the samples' losses, for losses that are not torch's."""
         if not is_known(self.loss_fn):
             # the caller's random numbers are those of the step
-            with torch.random.fork_rng(), unmoved_buffers(self.passes.module):
+            with borrowed_generators(inputs.device), unmoved_buffers(self.passes.module):
                 outputs = self.passes.forward(self.passes.module, inputs)
             if isinstance(outputs, Tensor):
-                samples = outputs.split(1), targets.split(1)
-                each = [checked_loss(self.loss_fn, *sample) for sample in zip(*samples, strict=True)]
-                check_that_pieces_add_up(
-                    self.loss_fn, *samples, torch.stack(each) / len(each), field="loss_fn"
-                )
+                check_that_it_is_a_mean(self.loss_fn, outputs, targets, [1] * len(targets))
         self._is_mean = True
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:

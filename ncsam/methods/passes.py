@@ -33,7 +33,7 @@ from ncsam.methods.call_checks import warn_of_probabilities
 from ncsam.methods.gradients import gradient_and_reached
 from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_pieces_add_up, checked_loss
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
-from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, mean_over_ranks
+from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
 from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.tensor_lists import scaled
@@ -100,6 +100,7 @@ class Passes:
     takes_whole_batches: bool = False
     _reached: set[int] = field(default_factory=set)
     _adds_up: bool = False
+    _is_mean: bool = False
     _looked_at_outputs: bool = False
 
     @property
@@ -236,7 +237,7 @@ class Passes:
     @property
     def averages(self) -> bool:
         """Whether every gradient is averaged over ranks. Then all ranks take part, also a rank without samples."""
-        if not (self.average_over_ranks and isinstance(self.model, DistributedDataParallel)):
+        if not (self.average_over_ranks and has_ranks(self.model)):
             return False
         check_that_none_joins(self.model)
         return True
@@ -352,9 +353,9 @@ class Passes:
             return zero_of(outputs)
         if loss_fn is None:
             loss = self.loss(outputs, piece.targets, piece.indices)
-            if self.share_a_batch and self._weighing().is_guess:
+            if not self._is_mean and self.share_a_batch and self._weighing().is_guess:
                 # before the ranks wait for each other
-                check_that_halves_add_up(self.loss_fn, outputs, piece.targets)
+                self._is_mean = check_that_halves_add_up(self.loss_fn, outputs, piece.targets, loss)
         else:
             loss = loss_fn(outputs, piece.targets)
         return part_of_mean(loss, piece.share)
@@ -371,9 +372,8 @@ class Passes:
 
     def _must_add_up(self, pieces: list[Piece], loss_fn: LossFunction | None = None) -> bool:
         """Whether the loss of the batch is compared with that of its pieces."""
-        if len(pieces) == 1:
-            return False
-        return loss_fn is not None or not (remembers_samples(self.loss_fn) or self._adds_up)
+        is_known = loss_fn is None and (remembers_samples(self.loss_fn) or self._adds_up)
+        return len(pieces) > 1 and not is_known
 
     def _sum(
         self,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.agreement import Agreement
+
+
+def has_ranks(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
+    """Whether DistributedDataParallel trains the model in more than one process."""
+    return isinstance(model, DistributedDataParallel) and dist.get_world_size(model.process_group) > 1
 
 
 def factor_of_rank(weight: float, ranks: Agreement) -> float:
@@ -32,10 +37,14 @@ def mean_over_ranks(tensors: list[Tensor], group: Any) -> None:
 
 
 def check_that_none_joins(model: DistributedDataParallel) -> None:
-    """Raises ValueError within `model.join()`: a rank that has joined answers DistributedDataParallel's sums alone."""
+    """Raises ValueError within `model.join()`: a rank that has joined answers DistributedDataParallel's sums alone.
+
+    After `join()` too, because torch leaves its mark on the model for good.
+    """
     if model._join_config.enable:
         raise ValueError(
-            "model: runs within its join(), and this method sums gradients over the ranks itself, for which it would "
-            "wait in vain once a rank has no batch left; give all ranks equally many batches and leave join() out, or "
-            "take a method such as Plain or SAM with passes.average_over_ranks = False"
+            "model: runs, or ran, within join(), and this method sums gradients over the ranks itself, for which it "
+            "would wait in vain once a rank has no batch left; give all ranks equally many batches, leave join() out "
+            "and wrap the model in DistributedDataParallel anew, or take a method such as Plain or SAM with "
+            "passes.average_over_ranks = False"
         )

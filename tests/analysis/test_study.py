@@ -273,6 +273,17 @@ def test_a_mistake_is_answered_in_one_line_that_names_the_field(tmp_path, old, n
     assert "study.toml" in message
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("rates = [0.0, 0.4]", 'rates = ["zz"]'), ("seeds = [0, 1]", 'seeds = ["zz"]')]
+)
+def test_a_list_of_numbers_is_not_taken_for_a_list_of_tables(tmp_path, old, new):
+    assert old in GOOD
+    with pytest.raises(StudyError) as caught:
+        read(tmp_path, GOOD.replace(old, new, 1))
+    assert "0: " in str(caught.value)
+    assert "[[" not in str(caught.value)
+
+
 def test_probes_of_a_study_that_measures_nothing_are_refused(tmp_path):
     text = GOOD.replace("epochs = 2", "epochs = 2\nprobe_epochs = [1]")
     assert read(tmp_path, text).training.probe_epochs == [1]

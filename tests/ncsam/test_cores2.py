@@ -71,6 +71,15 @@ def test_a_batch_of_which_nothing_passes_has_no_gradient():
     assert all((gradient == 0).all() for gradient in grads(model))
 
 
+def test_the_samples_that_count_are_counted_without_rounding_in_half_precision(monkeypatch):
+    method = at_epoch(CORES2(network().bfloat16(), loss_fn), 5)
+    counts = []
+    monkeypatch.setattr(method.passes, "factor_by", lambda weight: counts.append(float(weight)) or 1.0)
+    inputs, targets = batch(size=257)
+    method.backward(inputs.bfloat16(), targets)
+    assert counts == [257]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -159,6 +159,10 @@ def refused_where_ranks_join():
             found[name] = said(lambda method=method: method.backward(INPUTS, TARGETS))
             # join ends when no rank has a step left
             Plain(model, loss_fn).backward(INPUTS, TARGETS)
+        # torch leaves the mark of join on the model
+        found[f"{name} afterward"] = said(lambda method=method: method.backward(INPUTS, TARGETS))
+        anew = METHODS[name][0](DistributedDataParallel(model.module))
+        found[f"{name} wrapped anew"] = said(lambda method=anew: method.backward(INPUTS, TARGETS))
     return found
 
 
@@ -222,8 +226,11 @@ def test_a_method_that_sums_gradients_itself_is_refused_where_ranks_join_and_wou
     outcomes, name
 ):
     for found in outcomes:
-        assert "within its join()" in found["refused where ranks join"][name]
-        assert "leave join() out" in found["refused where ranks join"][name]
+        refusals = found["refused where ranks join"]
+        for said_then in (refusals[name], refusals[f"{name} afterward"]):
+            assert "runs, or ran, within join()" in said_then
+            assert "wrap the model in DistributedDataParallel anew" in said_then
+        assert refusals[f"{name} wrapped anew"] == ""
 
 
 def _leaves(rank, port, folder):

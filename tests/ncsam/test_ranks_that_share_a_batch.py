@@ -83,6 +83,54 @@ def with_loss(loss, rows, wrap, count=None):
     return grads(model)
 
 
+class Counting(nn.Module):
+    """Cross-entropy that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, outputs, targets):
+        self.calls += 1
+        return nn.functional.cross_entropy(outputs, targets)
+
+
+def drawing(outputs, targets):
+    return nn.functional.cross_entropy(outputs + torch.randn_like(outputs), targets)
+
+
+def squeezing(outputs, targets):
+    """Fails on a single sample."""
+    return nn.functional.cross_entropy(outputs.squeeze(), targets)
+
+
+def drawn(rows, count):
+    """The gradients of a step with a loss that draws, and the random state at its end."""
+    torch.manual_seed(3)
+    return with_loss(drawing, rows, DistributedDataParallel, count), torch.get_rng_state()
+
+
+def calls_in_two_steps(rows):
+    loss = Counting()
+    method = SAM(DistributedDataParallel(network()), loss, rho=0.3)
+    method.passes.average_over_ranks = True
+    for _ in range(2):
+        method.backward(INPUTS[rows], TARGETS[rows])
+    return loss.calls.item()
+
+
+def checks_of_own_losses(rank, rows):
+    """What the check of a loss of one's own does; rank 0 has 3 samples where the parts are small."""
+    small = torch.arange(SIZE)[3:] if rank else torch.arange(SIZE)[:3]
+    return {
+        "calls": calls_in_two_steps(rows),
+        "drawn": drawn(rows, None),
+        "drawn, counted": drawn(rows, lambda pair: len(pair[1])),
+        "squeezing": with_loss(squeezing, small, DistributedDataParallel),
+        "small part of a sum": with_loss(sum_of_squares, small, DistributedDataParallel),
+    }
+
+
 def _rank(rank, port, folder):
     rows = torch.arange(SIZE)[CUT:] if rank else torch.arange(SIZE)[:CUT]
     with joined(rank, port):
@@ -90,6 +138,7 @@ def _rank(rank, port, folder):
         for name, loss in OWN_LOSSES.items():
             found[name] = with_loss(loss, rows, DistributedDataParallel)
         found["counted"] = with_loss(by_hidden_weights, rows, DistributedDataParallel, weight_of_targets)
+        found |= checks_of_own_losses(rank, rows)
         torch.save(found, f"{folder}/{rank}.pt")
 
 
@@ -131,3 +180,26 @@ def test_with_a_count_hidden_class_weights_are_those_of_one_process(ranks):
     truth = with_loss(by_hidden_weights, torch.arange(SIZE), lambda model: model)
     for found in ranks:
         assert_same(found["counted"], truth)
+
+
+def test_a_loss_with_a_state_of_its_own_is_called_once_a_pass(ranks):
+    assert [found["calls"] for found in ranks] == [4, 4]
+
+
+def test_a_loss_that_draws_is_taken_and_draws_as_if_it_were_not_checked(ranks):
+    for found in ranks:
+        (gradients, state), (unchecked, state_unchecked) = found["drawn"], found["drawn, counted"]
+        assert_same(gradients, unchecked)
+        assert torch.equal(state, state_unchecked)
+
+
+def test_a_loss_that_fails_on_one_sample_is_taken_where_a_rank_has_three(ranks):
+    truth = with_loss(squeezing, torch.arange(SIZE), lambda model: model)
+    for found in ranks:
+        assert_same(found["squeezing"], truth)
+
+
+def test_a_rank_that_refuses_ends_the_step_of_one_whose_part_is_too_small_to_check(ranks):
+    first, second = (found["small part of a sum"] for found in ranks)
+    assert "is no mean over the samples" in second
+    assert first == f"rank 1: ValueError: {second}"

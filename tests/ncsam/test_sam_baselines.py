@@ -162,6 +162,11 @@ def test_1_sam_refuses_a_loss_that_is_no_mean_each_time():
             method.backward(*batch())
 
 
+def test_1_sam_takes_a_loss_that_draws():
+    method = OneSAM(network(), lambda outputs, targets: loss_fn(outputs + torch.randn(4), targets), rho=RHO)
+    assert torch.isfinite(method.backward(*batch()))
+
+
 def test_1_sam_refuses_a_label_that_the_loss_ignores():
     inputs, targets = batch()
     targets[3] = -100
