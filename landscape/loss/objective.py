@@ -48,8 +48,9 @@ class Objective:
     regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
-    training does not move the Objective. The model is measured in evaluation mode: BatchNorm with its stored
-    statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
+    training does not move the Objective. Constants of the loss, attributes of the model and data that NumPy holds must
+    not change either: traced products keep the first ones, so make a new Objective. The model is measured in
+    evaluation mode: BatchNorm with its stored statistics, no Dropout. Chunks change no result beyond rounding.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
