@@ -9,11 +9,13 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.rank_means import has_ranks
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_set import TrainingSet
 from ncsam.random_state import borrowed_generators
@@ -75,6 +77,9 @@ class PES(Method):
         third: float = 0.025,
         latter: int = 2,
     ) -> None:
+        if isinstance(model, DistributedDataParallel) and not has_ranks(model):
+            # it would wait for the gradients of layers that are not trained now, and one process needs no average
+            model = model.module
         super().__init__(model, loss_fn)
         check_plain_cross_entropy(loss_fn, "PES")
         for name, share in (("first", first), ("second", second), ("third", third)):
