@@ -131,13 +131,15 @@ def _check(
 
 
 def _repeats(whole: Tensor, again: Tensor, allowed: float, precisely: Callable[[], float | None]) -> bool:
-    """Whether two runs have one loss. Where they differ, float64 decides, else they may by the share `allowed`."""
+    """Whether two runs have one loss. Float64 decides where they differ and the model runs in it."""
     one, other = whole.item(), again.item()
+    if _differ(one, other, abs(one), allowed):
+        return False
     if one == other or not math.isfinite(one):
         return True
     precise, repeated = precisely(), precisely()
     if precise is None or repeated is None:
-        return not _differ(one, other, abs(one), allowed)
+        return True
     return not _differ(precise, repeated, abs(precise), ALLOWED_IN_FLOAT64)
 
 
