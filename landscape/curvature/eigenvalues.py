@@ -214,8 +214,9 @@ def _warn_of_rounding(pairs: Eigenpairs, tol: float, dtype: torch.dtype) -> None
     relative = (pairs.errors / pairs.values.abs())[pairs.converged]
     if dtype in (torch.float16, torch.bfloat16) and len(relative) and relative.max() > RESIDUALS * tol:
         warnings.warn(
-            f"tol: {dtype} rounds by more than the tol of {tol:g}: errors are up to {float(relative.max()):.2g} of the "
-            "values, and converged says only that more products would make them no smaller; for smaller ones give the "
+            f"tol: {dtype} rounds by more than the tol of {tol:g}: the residuals give errors of "
+            f"{float(relative.max()):.2g} of the values, rounding within the model can make larger ones, as at the "
+            "kinks of a ReLU, and converged says only that more products would not help; for smaller errors give the "
             "Objective dtype=torch.float32",
             stacklevel=5,
         )

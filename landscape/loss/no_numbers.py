@@ -17,6 +17,7 @@ from landscape.loss.batches import rows_of, samples_in, tensors_in
 from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.counts import Pair
 from landscape.loss.random_state import borrowed_generators
+from landscape.loss.repeated_runs import HALF
 from landscape.loss.samples import Chunk
 
 Objective = Any
@@ -65,10 +66,12 @@ def warn_of_no_number(objective: Objective) -> None:
     _said.add(objective.memory)
     cause = _of_weights(objective.tensors()) or _of_samples(objective)
     if cause is None and objective.ranks.count == 1:
-        cause = (
-            "model: its losses are numbers, and their derivatives are not; a square root, a norm, a logarithm or a "
-            "power has none at 0: add a small number to what it is taken of"
+        too_large = f"{objective.dtype} may be too short for them: give the Objective dtype=torch.float32"
+        undefined = (
+            "a square root, a norm, a logarithm or a power has none at 0: add a small number to its argument"
         )
+        reason = too_large if objective.dtype in HALF else undefined
+        cause = f"model: its losses are numbers, and their derivatives are not; {reason}"
     if cause is not None:
         warnings.warn(cause, stacklevel=4)
 

@@ -80,6 +80,22 @@ def test_a_measure_that_is_no_number_names_the_weight_or_sample_once(
         MEASURES[measure](objective)
 
 
+def test_derivatives_that_are_too_large_for_half_precision_have_float32_as_the_remedy():
+    # the Hessian at 0 has entries near 3e4^2, and float16 ends at 65504
+    model = Of(lambda scores: (3e4 * scores).tanh())
+    with torch.no_grad():
+        model.layer.weight.zero_()
+        model.layer.bias.zero_()
+    objective = Objective(model.half(), nn.CrossEntropyLoss(), (x.half(), y))
+    with pytest.warns(
+        UserWarning,
+        match=r"torch\.float16 may be too short for them: give the Objective dtype=torch\.float32",
+    ):
+        assert not top_eigenvalues(objective).converged.any()
+    whole = Objective(model.half(), nn.CrossEntropyLoss(), (x.half(), y), dtype=torch.float32)
+    assert top_eigenvalues(whole).converged.all()
+
+
 def test_weights_elsewhere_that_give_no_number_are_no_mistake():
     objective = Objective(network().float(), nn.CrossEntropyLoss(), (x, y))
     with warnings.catch_warnings():
