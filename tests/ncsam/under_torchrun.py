@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam import SAM, Split, corrupt_labels, fit
+from tests.ranks import leave
 
 INPUTS = torch.randn(96, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.randint(3, (96,), generator=torch.Generator().manual_seed(1))
@@ -65,3 +66,4 @@ def main(folder):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()
