@@ -20,8 +20,8 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.batches import moved
 from ncsam.methods.method import Method
-from ncsam.methods.passes import remembers_samples
 from ncsam.methods.tensor_lists import norm
+from ncsam.methods.training_loss import remembers_samples
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
 

@@ -18,7 +18,7 @@ from ncsam.memorization import memorized_share, recovered_share, share
 from ncsam.methods.batches import Batch, ignored_label, moved
 from ncsam.methods.loss_checks import check_that_inputs_fit
 from ncsam.methods.method import Method
-from ncsam.methods.passes import remembers_samples
+from ncsam.methods.training_loss import remembers_samples
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.ranks import Share
 

@@ -23,6 +23,7 @@ from landscape.krylov.eigenpairs import (
 )
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
+from landscape.loss.repeated_runs import HALF
 from landscape.loss.wrapped import of_whole_or_sharded
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
@@ -212,7 +213,7 @@ def top_eigenvalues(
 def _warn_of_rounding(pairs: Eigenpairs, tol: float, dtype: torch.dtype) -> None:
     """Warns if pairs converged in half precision, whose rounding is larger than the tolerance that was asked for."""
     relative = (pairs.errors / pairs.values.abs())[pairs.converged]
-    if dtype in (torch.float16, torch.bfloat16) and len(relative) and relative.max() > RESIDUALS * tol:
+    if dtype in HALF and len(relative) and relative.max() > RESIDUALS * tol:
         warnings.warn(
             f"tol: {dtype} rounds by more than the tol of {tol:g}: the residuals give errors of "
             f"{float(relative.max()):.2g} of the values, rounding within the model can make larger ones, as at the "

@@ -149,7 +149,7 @@ def checked_outputs(
     if changed(repeated, again, changes, has_kept_state):
         raise ValueError(RANDOM)
     alone = outputs[-len(few) :]
-    # 20 roundings of half precision are too many for a model that mixes samples a little
+    # outputs that are mixed a little differ by less than 20 roundings of half precision
     alike = _equal(again, alone) if alone.dtype in HALF else agree_within(again, alone, 0.0)
     if not agree_but_for_rounding(again, alone) or (not alike and mixes(len(few))):
         raise ValueError(

@@ -48,9 +48,9 @@ class Objective:
     regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
-    training does not move the Objective. Constants of the loss, attributes of the model and data that NumPy holds must
-    not change either: traced products keep the first ones, so make a new Objective. The model is measured in
-    evaluation mode: BatchNorm with its stored statistics, no Dropout. Chunks change no result beyond rounding.
+    training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data by
+    NumPy: traced products keep the earlier values. The model is measured in evaluation mode: BatchNorm with its stored
+    statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
@@ -255,7 +255,7 @@ class Objective:
             return self.forward(theta.clone() if self.writes_weights else theta, inputs, buffers)
 
     def without_gradients(self) -> AbstractContextManager[None]:
-        """For forward passes without a gradient."""
+        """A context for forward passes without a gradient."""
         return without_gradients(self.differentiates)
 
     def value(self, theta: Tensor | None = None) -> float:
@@ -267,7 +267,7 @@ class Objective:
     @full_float32()
     def evaluate(self, theta: Tensor | None = None) -> Evaluation:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
-        # some models change their weights, such as an Embedding with max_norm
+        # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
         with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(

@@ -17,8 +17,8 @@ class Seen:
 
     Attributes:
         theta: the tensor of the weights.
-        changes: how often torch had changed it in place.
-        data: the same of each tensor of the data.
+        changes: how often torch had changed this tensor in place.
+        data: how often torch had changed each tensor of the data.
     """
 
     theta: Tensor

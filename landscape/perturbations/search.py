@@ -33,7 +33,7 @@ SAME = 0.3
 """Ends of ascents whose heights differ by at most this share of the tolerance count as one maximum."""
 MORE = 4
 """On a rugged loss this many times as many further starts are made."""
-ON_SMOOTH = ("near", "waiting", "near", "waiting")
+ON_SMOOTH = ("near", "waiting")
 ON_RUGGED = ("near", "random", "waiting", "random")
 """The further starts, in turn: near the highest point, the next highest short ascent, a random point."""
 
@@ -242,7 +242,8 @@ def search(
         for index in range(restarts * (MORE if result.is_rugged else 1)):
             if not math.isfinite(result.highest.rise) or result.converged:
                 break
-            turn = (ON_RUGGED if result.is_rugged else ON_SMOOTH)[index % 4]
+            turns = ON_RUGGED if result.is_rugged else ON_SMOOTH
+            turn = turns[index % len(turns)]
             if turn == "waiting" and waiting:
                 next_one = waiting[0].index
                 result = result.after(_with_next(result, climb, waiting, steps), away=next_one)

@@ -67,10 +67,7 @@ class Sharpness(Result):
         "rugged, and more further starts are made",
         default=math.nan,
     )
-    idle: int = described(
-        "further starts in a row that together led no higher than tol",
-        default=0,
-    )
+    idle: int = described("further starts in a row that together led no higher than tol", default=0)
     unseen: float = described(
         "share of the further starts, but those near the highest point, whose end no other ascent reached: the chance "
         "that one more leads to a new maximum; NaN where there were none",

@@ -23,7 +23,7 @@ from ncsam.methods.method import Method
 from ncsam.methods.ncsam import NCSAM
 from ncsam.methods.one_sam import OneSAM
 from ncsam.methods.oracle import OracleSAM
-from ncsam.methods.passes import LossFunction, Passes, RememberingLoss, TrainingLoss, remembers_samples
+from ncsam.methods.passes import Passes
 from ncsam.methods.pes import PES
 from ncsam.methods.plain import Plain
 from ncsam.methods.regce import RegCE
@@ -33,6 +33,7 @@ from ncsam.methods.sam_by_part import JacobianSAM, LogitSAM
 from ncsam.methods.saner import SANER
 from ncsam.methods.sop import SOP
 from ncsam.methods.trace_penalty import FisherPenalty, JacobianPenalty
+from ncsam.methods.training_loss import LossFunction, RememberingLoss, TrainingLoss, remembers_samples
 from ncsam.methods.wsam import WSAM
 from ncsam.options import Registry, options_of
 from ncsam.plain_numbers import with_plain_numbers

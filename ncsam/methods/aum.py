@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_at_least, check_below_1
 

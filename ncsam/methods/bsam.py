@@ -9,10 +9,10 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+from ncsam.methods.training_loss import TrainingLoss
 
 
 class BSAM(SAM):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.methods.training_loss import TrainingLoss
 
 DESCENTS = ("clean", "all")
 

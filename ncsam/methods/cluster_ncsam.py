@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.ncsam import NCSAM, CompensationOptions
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_names
 
 ITERATIONS = 10

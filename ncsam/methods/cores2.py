@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from ncsam.methods.method import Method, check_share
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.weighing import part_of_rank
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.batches import ignored_label
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.two_networks import TwoNetworks
 
 IGNORED_BY_DEFAULT = -100

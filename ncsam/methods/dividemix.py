@@ -11,10 +11,11 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
 from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
-from ncsam.methods.passes import LossFunction, Passes
+from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_at_least, check_not_negative

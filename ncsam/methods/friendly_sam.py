@@ -7,9 +7,9 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_below_1, check_not_negative
 
 

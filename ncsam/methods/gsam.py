@@ -6,10 +6,10 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, inner_product, scaled
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_not_negative
 
 

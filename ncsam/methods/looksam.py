@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, inner_product, norm, scaled, scaled_to
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_not_negative
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
-from ncsam.methods.passes import Passes, TrainingLoss
+from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.rank_means import has_ranks
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.methods.training_set import TrainingSet
 
 FORMER_ATTRIBUTES = {

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import Batch, OfBatch, ignored_label, rows_of
 from ncsam.methods.method import check_share
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, Compensation, stored_batch_norm_statistics
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
@@ -25,6 +24,7 @@ from ncsam.methods.simulated_noise import (
     uniform_other_labels,
 )
 from ncsam.methods.tensor_lists import norm, project_onto_ball, scaled_to
+from ncsam.methods.training_loss import TrainingLoss
 
 CHOICES = {
     "draw": ("low-margin", "uniform", "whole-batch"),

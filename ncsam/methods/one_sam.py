@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.batches import ignored_label, is_known, is_sum
 from ncsam.methods.loss_checks import check_that_it_is_a_mean
-from ncsam.methods.passes import LossFunction, remembers_samples
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.methods.training_loss import LossFunction, remembers_samples
 from ncsam.random_state import borrowed_generators
 
 MOST_NUMBERS = 1 << 24

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.methods.training_loss import TrainingLoss
 
 
 class OracleSAM(SAM):

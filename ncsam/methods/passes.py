@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeGuard
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,29 +37,8 @@ from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_
 from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.tensor_lists import scaled
+from ncsam.methods.training_loss import LossFunction, TrainingLoss, remembers_samples
 from ncsam.methods.weighing import Piece, Weighing, part_of_rank, zero_of
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) -> the mean loss over the samples, a scalar."""
-
-
-class RememberingLoss(Protocol):
-    """A loss that remembers each training sample, such as ELR with its targets."""
-
-    def __call__(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        """The mean loss over the samples, a scalar; `indices` are the samples' positions in the training set."""
-
-    def remember(self, outputs: Tensor, indices: Tensor) -> None:
-        """Remembers the outputs of a training pass. Called once a step, at the unperturbed weights."""
-
-
-TrainingLoss = LossFunction | RememberingLoss
-"""The loss of a method."""
-
-
-def remembers_samples(loss_fn: object) -> TypeGuard[RememberingLoss]:
-    """Whether a loss, or a class of losses, remembers each sample and so takes the samples' positions."""
-    return hasattr(loss_fn, "remember")
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.method import Method, check_share
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.rank_means import has_ranks
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import TrainingSet
 from ncsam.random_state import borrowed_generators
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import OfBatch
 from ncsam.methods.method import Method
-from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.training_loss import TrainingLoss
 
 
 class Plain(Method):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ncsam.methods.passes import TrainingLoss
+from ncsam.methods.training_loss import TrainingLoss
 
 
 def check_plain_cross_entropy(loss_fn: TrainingLoss, method: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ncsam.methods.method import Method
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import TrainingLoss
 from ncsam.methods.weight_average import WeightAverage
 from ncsam.options import check_below_1
 

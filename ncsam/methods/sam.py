@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import OfBatch
 from ncsam.methods.method import Method
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent, check_radius, perturbed
 from ncsam.methods.tensor_lists import scaled_to
+from ncsam.methods.training_loss import TrainingLoss
 
 
 class SAMOptions(OfBatch, total=False):

@@ -7,9 +7,9 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.passes import TrainingLoss
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
+from ncsam.methods.training_loss import TrainingLoss
 
 
 class SANER(SAM):

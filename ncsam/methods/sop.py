@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, softmax
 
 from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
+from ncsam.methods.training_loss import LossFunction
 from ncsam.options import check_at_least, check_not_negative
 
 SMALLEST = 1e-4

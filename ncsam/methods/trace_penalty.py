@@ -22,10 +22,10 @@ from torch.nn.functional import cross_entropy
 from ncsam.methods.method import Method
 from ncsam.methods.mixtures import generator_of_step
 from ncsam.methods.outputs import one_tensor
-from ncsam.methods.passes import LossFunction
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam_by_part import mean_inner_product
+from ncsam.methods.training_loss import LossFunction
 from ncsam.options import check_at_least, check_not_negative
 
 COST_OF_DOUBLE_BACKWARD = 2

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from ncsam.methods.method import Method
-from ncsam.methods.passes import LossFunction, Passes, remembers_samples
+from ncsam.methods.passes import Passes
+from ncsam.methods.training_loss import LossFunction, remembers_samples
 
 
 class TwoNetworks(Method):

@@ -20,6 +20,7 @@ from ncsam.methods.batches import (
     samples_in,
     weight_of,
 )
+from ncsam.methods.training_loss import remembers_samples
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Weighing:
     @property
     def is_guess(self) -> bool:
         """Whether parts are weighted by their samples, for want of what the mean of an unknown loss divides by."""
-        return self.count is None and not is_known(self.loss_fn) and not hasattr(self.loss_fn, "remember")
+        return self.count is None and not (is_known(self.loss_fn) or remembers_samples(self.loss_fn))
 
     def weight(self, inputs: Batch, targets: Batch) -> float:
         """The weight of the mean loss of a part, such as the number of its labels."""

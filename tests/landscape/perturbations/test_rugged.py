@@ -111,7 +111,7 @@ def of_many_classes():
 
 
 def test_ascents_that_have_ended_do_not_begin_anew():
-    """Of 8 steps, all ascents have ended after their short part, so that each further start is a new one."""
+    """With 8 steps, every ascent ends with its short part. No ascent can go on, and each further start is new."""
     found = sharpness(of_many_classes(), rho=5.0, steps=8, restarts=2)
     first = 1 + 2 * found.directions + found.outputs
     assert len(found.starts) == first + 8
