@@ -123,7 +123,7 @@ def without_classes(objective: Objective, neighborhood: Neighborhood, *, steps: 
         restarts=4,
         tol=0.01,
         seed=seed,
-        starts=Starts([], [], EIGENVECTORS, has_room=True),
+        starts=Starts([], EIGENVECTORS, has_room=True),
         eigenvectors=lambda: top_directions(objective, neighborhood.scale, EIGENVECTORS, seed),
     )
     offset = neighborhood.scale * found.highest.offset

@@ -25,6 +25,10 @@ class EmpiricalFisher(MatrixOfObjective):
     drawn from the model and which is the Gauss-Newton matrix for cross-entropy. Far from a minimum it does not
     approximate the Fisher matrix either (Kunstner et al. 2019, arXiv:1905.12558).
 
+    A sample is a row of a batch. curvlinops' `EFLinearOperator` counts differently: for a loss that is the mean of C
+    outputs of a sample, its matrix is C times this one; and where a row has several labels, as for tokens and pixels,
+    each of them is a sample there.
+
     Args:
         objective: its loss is differentiated.
         theta: the weights (n,); those of the objective if not given.

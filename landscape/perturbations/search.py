@@ -223,18 +223,19 @@ def search(
         rounding=rounding,
         points=points,
     )
-    result = Search([], center, tol, rounding, starts.lines if is_finite else [])
+    lines = starts.lines if is_finite else []
+    result = Search([], center, tol, rounding, lines, is_complete=starts.is_complete)
     held = held_by_short_ascents(len(columns)) if starts.has_room else 0
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points + held, LEAST_VECTORS, what):
         if starts.has_room or starts.outputs:
-            outputs = starts.outputs if is_finite else []
+            outputs = [each.direction for each in starts.outputs] if is_finite else []
             kept = CONTINUED if starts.has_room else 0
             result, waiting = _short_ascents(
                 result, climb, neighborhood, slope, columns, outputs, steps=steps, kept=kept
             )
         else:
             result, waiting = _whole_ascents(result, climb, neighborhood, slope, columns, steps), []
-        result = replace(result.with_growth(), is_complete=starts.is_complete)
+        result = result.with_growth()
         if result.is_rugged:
             # ascents that ended early would end there again, and confirm nothing
             waiting = [each for each in waiting if not each.ascent.is_finished]

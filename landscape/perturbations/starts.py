@@ -35,6 +35,19 @@ MOST_PRODUCTS = 30
 
 
 @dataclass(frozen=True)
+class OutputStart:
+    """The start of an ascent in which the mean of one output rises, or falls.
+
+    Attributes:
+        column: the column of the output.
+        direction: gives the direction of u (n,).
+    """
+
+    column: int
+    direction: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
 class Starts:
     """Directions in which ascents start, beside that of the gradient.
 
@@ -43,15 +56,13 @@ class Starts:
     (`bench/sharpness_starts.py`).
 
     Attributes:
-        outputs: each gives the direction of u (n,) that raises, or lowers, the mean of one output.
-        columns: the column of each of these.
+        outputs: the starts for outputs.
         eigenvectors: number of top eigenvectors, both signs of which are starts.
         has_room: whether the memory budget has room for the points of short ascents.
         is_complete: whether `outputs` has all outputs, and not only some that were drawn.
     """
 
-    outputs: Sequence[Callable[[], Tensor]]
-    columns: Sequence[int]
+    outputs: Sequence[OutputStart]
     eigenvectors: int
     has_room: bool
     is_complete: bool = True
@@ -64,7 +75,7 @@ class Starts:
     @property
     def lines(self) -> list[int]:
         """The line on which each start lies. The two signs of a direction lie on one line."""
-        of_outputs = [1 + self.eigenvectors + column for column in self.columns]
+        of_outputs = [1 + self.eigenvectors + each.column for each in self.outputs]
         return [0, *(1 + index for index in range(self.eigenvectors) for _ in range(2)), *of_outputs]
 
 
@@ -86,13 +97,15 @@ def starts_of(objective: Objective, neighborhood: Neighborhood, *, seed: int, gi
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(signed), generator=generator, device="cpu")[:MOST_OUTPUTS].sort().values
     chosen = [signed[index] for index in drawn.tolist()]
-    outputs = [partial(_moves_output, objective, neighborhood, column, sign) for column, sign in chosen]
+    outputs = [
+        OutputStart(column, partial(_moves_output, objective, neighborhood, column, sign))
+        for column, sign in chosen
+    ]
     wanted = min(1 if are_classes else EIGENVECTORS, objective.n_parameters)
     needed = LEAST_VECTORS + 2 * MOST_POINTS + held_by_short_ascents(wanted)
     has_room = objective.memory.budget // objective.memory.vector - 1 >= needed
     fitting = wanted if has_room else 0 if outputs else 1
-    of_outputs = [column for column, _ in chosen]
-    return Starts(outputs, of_outputs, max(fitting, given), has_room, is_complete=len(chosen) == len(signed))
+    return Starts(outputs, max(fitting, given), has_room, is_complete=len(chosen) == len(signed))
 
 
 def held_by_short_ascents(eigenvectors: int) -> int:
