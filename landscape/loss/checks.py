@@ -17,12 +17,19 @@ from landscape.loss.loss_failures import broadcasts
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.repeated_runs import HALF, changes, share_apart
 
-RANDOM = (
+_DIFFER = (
     "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
-    "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs; where sums "
-    "without a fixed order differ so much, give dtype=torch.float64"
+    "number; "
 )
-
+RANDOM = _DIFFER + (
+    "they depend on random numbers that it draws; take the noise out of evaluation mode (if self.training:), or let it "
+    "be a part of the inputs"
+)
+CHANGING = _DIFFER + (
+    "take noise, counters and caches that passes fill out of evaluation mode (if self.training:, use_cache=False), or "
+    "let them be a part of the batch, of which each pass gets a copy; where sums without a fixed order differ so much, "
+    "give dtype=torch.float64"
+)
 RANDOM_LOSS = (
     "loss_fn: the loss of the same outputs depends on random numbers that it draws, and so would every number; take "
     "noise and Dropout out of the loss, or draw once, before the loss is made"
@@ -152,7 +159,7 @@ def checked_outputs(
             # some models cannot take a single sample, or take only one size of batch
             again, repeated = outputs_of(rows)[-len(few) :], outputs[-len(few) :]
     if changes(share_apart(repeated, again), again, in_float64):
-        raise ValueError(RANDOM)
+        raise ValueError(CHANGING)
     alone = outputs[-len(few) :]
     # outputs that are mixed a little differ by less than 20 roundings of half precision
     alike = _equal(again, alone) if alone.dtype in HALF else agree_within(again, alone, 0.0)

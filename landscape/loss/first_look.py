@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
 from landscape.loss.checks import (
+    CHANGING,
     RANDOM,
     RANDOM_LOSS,
     agree_but_for_rounding,
@@ -172,14 +173,14 @@ class FirstLook:
 
     def _check_outputs(self) -> None:
         inputs, targets = self._few()
-        outputs = self._at_its_weights(inputs)
-        again = self._at_its_weights(inputs)
+        # a pass may change its inputs, as a model does that fills a cache
+        outputs, again = (self._at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
         pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
         # a number alone is the loss, of which its own check says more
         dense = [pair for pair in pairs if all(map(is_dense, pair)) and pair[0].ndim]
         in_float64 = partial(self._small_change, (inputs, targets))
         if any(changes(share_apart(after, before), before, in_float64) for before, after in dense):
-            raise ValueError(RANDOM)
+            raise ValueError(CHANGING)
         if isinstance(outputs, Tensor):
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given

@@ -106,3 +106,22 @@ def test_a_step_of_ncsam_relabels_tokens_that_are_no_padding_and_is_that_of_plai
     for parameter, expected in zip(model.parameters(), right, strict=True):
         error = parameter.grad - expected
         assert error.norm() <= NORMALIZED * expected.norm()
+
+
+def test_one_cache_in_all_batches_is_as_empty_in_each_pass_as_it_was_given(dense):
+    """A pass adds keys and values to the cache that it gets. It gets a copy."""
+    _, slope, hessian = dense
+    model, batch = llama(), batch_of(words)
+    cache = transformers.DynamicCache(config=model.config)
+    batches = [{key: value[rows] for key, value in batch.items()} for rows in (slice(0, 4), slice(4, None))]
+    given = tasks.causal_language_model()
+
+    def forward(model, batch):
+        return model(batch["input_ids"], batch["attention_mask"], use_cache=True, cache=batch["cache"]).logits
+
+    data = [{**each, "cache": cache} for each in batches]
+    objective = Objective(model, tasks.next_token_loss, data, forward=forward, count=given["count"])
+    torch.testing.assert_close(objective.gradient(), slope, rtol=NORMALIZED, atol=1e-7)
+    vector = torch.ones(len(slope), dtype=D)
+    torch.testing.assert_close(objective.hvp(vector), hessian @ vector, rtol=NORMALIZED, atol=1e-6)
+    assert cache.get_seq_length() == 0
