@@ -30,6 +30,14 @@ CHANGING = _DIFFER + (
     "let them be a part of the batch, of which each pass gets a copy; where sums without a fixed order differ so much, "
     "give dtype=torch.float64"
 )
+MIXING = (
+    "model: its outputs for a sample differ from one run to the next, or with the other samples of the batch, or with "
+    "its place in the batch, so that the loss is no mean over samples; give BatchNorm running statistics "
+    "(track_running_stats=True), experts no limit of capacity that samples share, so that the route of a sample is its "
+    "own, functional dropout training=self.training, and sequences the axis that the model takes for the batch "
+    "(batch_first); or measure the mean over batches as they are given: by forward= and count=, with a tensor without "
+    "samples in each batch, such as torch.tensor(0)"
+)
 RANDOM_LOSS = (
     "loss_fn: the loss of the same outputs depends on random numbers that it draws, and so would every number; take "
     "noise and Dropout out of the loss, or draw once, before the loss is made"
@@ -164,12 +172,7 @@ def checked_outputs(
     # outputs that are mixed a little differ by less than 20 roundings of half precision
     alike = _equal(again, alone) if alone.dtype in HALF else agree_within(again, alone, 0.0)
     if not agree_but_for_rounding(again, alone) or (not alike and mixes(len(few))):
-        raise ValueError(
-            "model: its outputs for a sample differ from one run to the next, or with the other samples of the "
-            "batch, or with its place in the batch, so that the loss is no mean over samples; give BatchNorm running "
-            "statistics (track_running_stats=True), functional dropout training=self.training, and sequences the axis "
-            "that the model takes for the batch (batch_first)"
-        )
+        raise ValueError(MIXING)
     return outputs
 
 

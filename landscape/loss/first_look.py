@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
+from landscape.loss.batches import Batch, copied_to, rows_of, samples_in, tensors_in
 from landscape.loss.checks import (
     CHANGING,
+    MIXING,
     RANDOM,
     RANDOM_LOSS,
     agree_but_for_rounding,
@@ -148,6 +149,20 @@ class FirstLook:
                 check_that_losses_add_up(
                     self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
                 )
+            self._check_first_chunk(chunk_size)
+
+    def _check_first_chunk(self, chunk_size: int) -> None:
+        """Samples may share what only a large batch exhausts, such as the capacity of experts."""
+        inputs = self.chunks.first(chunk_size)[0]
+        samples = samples_in(inputs) or 0
+        if samples <= 2 * FEWEST:
+            return
+        later = rows_of(inputs, slice(samples // 2, samples))
+        whole, half = (self._at_its_weights(copied_to(part, self.theta.device)) for part in (inputs, later))
+        if not (is_dense(whole) and is_dense(half) and whole.ndim and len(whole) == samples):
+            return
+        if not agree_but_for_rounding(half, whole[samples // 2 :]):
+            raise ValueError(MIXING)
 
     def _check_draws(self) -> None:
         pair, device = self._few(), self.theta.device

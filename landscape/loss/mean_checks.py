@@ -131,9 +131,10 @@ def _check(
         raise ValueError(
             f"loss_fn: is not the mean over the samples, as they are counted: {samples_in(pair)} samples together have "
             f"{whole:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}; give count=, a function from a "
-            "batch to what its mean loss divides by (samples, tokens, the sum of weights); a model or loss that "
-            "compares the samples of a batch has no such mean: a batch stays whole if it also holds a tensor without "
-            "samples, such as torch.tensor(0), and count= says how much it counts for"
+            "batch to what its mean loss divides by (samples, tokens, the sum of weights); a model or loss in which "
+            "the samples of a batch share something (pairs that are compared, the capacity of experts, statistics of "
+            "the batch) has no such mean: a batch stays whole if it also holds a tensor without samples, such as "
+            "torch.tensor(0), and count= says how much it counts for"
         )
 
 
