@@ -11,6 +11,7 @@ from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.derivatives import derivative
 from landscape.loss.in_float64 import InFloat64, affordable
 from landscape.loss.objective import Objective
+from landscape.matrices.half_precision import warn_of_half_precision
 from landscape.matrices.rule import Rule
 
 STEP = 1e-7
@@ -49,16 +50,22 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
 
     Raises:
         ValueError: product and difference differ, at two points and in two directions.
+
+    Warns:
+        UserWarning: the weights are in half precision, whose rounding within the model no error of a result covers.
     """
-    if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
+    if matrix in objective.verified:
         return
-    if error := _largest_error(matrix.rule, affordable(objective.in_float64, objective.chunks.first)):
+    fits = COPIES * 8 * objective.n_parameters <= objective.memory_budget
+    few = affordable(objective.in_float64, objective.chunks.first) if fits else None
+    if few and (error := _largest_error(matrix.rule, few)):
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
             "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
             "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
         )
+    warn_of_half_precision(matrix.rule, objective, fits=fits)
     # a new set, because a subset or a moved copy of the objective has the old one
     objective.verified = objective.verified | {matrix}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from landscape import Objective, tasks, top_eigenvalues
+from landscape import Objective, spectral_density, tasks, top_eigenvalues, trace
 from landscape.tasks import label_loss, next_token_loss
 
 cross_entropy, nll_loss = nn.functional.cross_entropy, nn.functional.nll_loss
@@ -192,6 +192,34 @@ def test_eigenvalues_in_half_precision_say_that_its_rounding_ended_the_search(dt
     said = [str(each.message) for each in found if str(each.message).startswith("tol: torch.bfloat16 rounds")]
     assert bool(said) == warns
     assert all("dtype=torch.float32" in each for each in said)
+
+
+def with_kinks(dtype):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+    ).to(dtype)
+
+
+def of_products(objective):
+    trace(objective, max_products=8, seed=0)
+    top_eigenvalues(objective, 1)
+    spectral_density(objective, probes=2, steps=4, seed=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_products_in_half_precision_say_once_what_rounding_adds_to_all_errors(dtype):
+    objective = Objective(with_kinks(dtype), nn.CrossEntropyLoss(), (x.to(dtype), y))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        of_products(objective)
+    said = [str(each.message) for each in found if "no stated error" in str(each.message)]
+    assert len(said) == (dtype != torch.float32)
+    for each in said:
+        assert "dtype=torch.float32" in each
+        share = float(each.partition("differs by ")[2].split()[0])
+        # a few units of the last digit at least, and below the product itself
+        assert torch.finfo(dtype).eps / 8 < share < 1
 
 
 SAMPLES = {
