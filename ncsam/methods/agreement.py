@@ -38,7 +38,14 @@ class Agreement:
 
     @classmethod
     def of(cls, model: nn.Module) -> Agreement:
-        """The ranks of a model in DistributedDataParallel, or of one that FSDP2 shards."""
+        """The ranks of a model in DistributedDataParallel, or of one that FSDP2 shards.
+
+        Within `model.join()` a rank counts as one alone: one that has no batch left answers DistributedDataParallel's
+        own sums and no other. So too after `join()`, whose mark torch leaves on the model, because no one can tell
+        whether another rank is still within. Gradients are summed as ever, and a method that sums by itself is refused.
+        What is missing is that a failing rank tells the others, which wait until it ends or the group's timeout is
+        over, as with DistributedDataParallel itself; a model that is wrapped anew has it again.
+        """
         if isinstance(model, DistributedDataParallel):
             # a rank that has joined answers DistributedDataParallel's own operations alone
             if model._join_config.enable:

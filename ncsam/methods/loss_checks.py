@@ -82,15 +82,23 @@ def check_that_halves_add_up(
         loss_fn, outputs, targets: as for `check_that_it_is_a_mean`.
         whole: the loss of the part, as it was computed for the step.
 
+    A part of fewer than 4 samples is checked with each of them twice, because a loss may treat a single one
+    differently. Few samples may hide what a loss does to others, so that the next part is checked too.
+
     Returns:
-        Whether the part could be checked. It must have 4 samples, because a loss may treat a single one differently,
-        and a finite loss.
+        Whether no later part has to be checked: this one has 4 samples and a finite loss.
 
     Raises:
         ValueError: the loss is no mean, or cannot be copied.
     """
     samples = samples_in((outputs, targets)) or 0
-    if samples < 4 or not torch.isfinite(whole):
+    if samples == 0 or not torch.isfinite(whole):
+        return False
+    if samples < 4:
+        twice = torch.arange(samples, device=whole.device).repeat_interleave(2)
+        pairs = rows_of(outputs, twice), rows_of(targets, twice)
+        # beside a single sample; two have the sum that each has twice
+        check_that_it_is_a_mean(loss_fn, *pairs, [2] * samples, whole if samples == 1 else None)
         return False
     check_that_it_is_a_mean(loss_fn, outputs, targets, [samples // 2, samples - samples // 2], whole)
     return True

@@ -361,7 +361,12 @@ class Passes:
         pieces: list[Piece],
         loss_fn: LossFunction | None = None,
     ) -> Tensor:
-        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
+        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it.
+
+        The guess is compared in each pass, by one more call of the loss on outputs that are there already: it is right
+        for a batch in which all labels count alike, and wrong for the next one that has an ignored label or another
+        class. With `count=`, or a loss of torch, nothing is guessed.
+        """
         if self._must_add_up(pieces, loss_fn):
             targets = [piece.targets for piece in pieces]
             check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
