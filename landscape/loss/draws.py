@@ -82,12 +82,13 @@ def _with_other_draws(run: Callable[[], Any], sources: list[Source], states: set
                 source.repeat(share)
         try:
             with _Draws(share, states):
-                yield run()
+                result = run()
         except torch.OutOfMemoryError:
             raise
         except Exception:
             # a computation that fails with some numbers depends on them
-            yield None
+            result = None
+        yield result
 
 
 class _Draws(TorchDispatchMode):

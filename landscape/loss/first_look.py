@@ -161,7 +161,7 @@ class FirstLook:
         whole, half = (self._at_its_weights(copied_to(part, self.theta.device)) for part in (inputs, later))
         if not (is_dense(whole) and is_dense(half) and whole.ndim and len(whole) == samples):
             return
-        if not agree_but_for_rounding(half, whole[samples // 2 :]):
+        if not agree_but_for_rounding(half.detach(), whole.detach()[samples // 2 :]):
             raise ValueError(MIXING)
 
     def _check_draws(self) -> None:
