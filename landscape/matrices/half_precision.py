@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -29,7 +30,7 @@ def warn_of_half_precision(rule: Rule, objective: Objective, *, fits: bool) -> N
 
     Warns:
         UserWarning: the objective's weights are in float16 or bfloat16. The message says by how much a product of a few
-            samples differs from that in float64, if it can be had.
+            samples differs from that in float64, if that is a number.
     """
     if objective.dtype not in HALF:
         return
@@ -66,5 +67,6 @@ def _error(rule: Rule, objective: Objective) -> float | None:
     except Exception:
         # the model or the loss fixes a dtype inside
         return None
-    length = few.length(precise)
-    return few.length(found.double() - precise) / length if length else None
+    error, length = few.length(found.double() - precise), few.length(precise)
+    # no number where derivatives overflow, of which another warning says more
+    return error / length if length and math.isfinite(error) else None
