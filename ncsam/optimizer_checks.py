@@ -1,4 +1,4 @@
-"""Optimizers and schedulers that a training loop cannot step, and states of other optimizers."""
+"""Optimizers and schedulers that a training loop cannot step or that miss a network, and states of others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,44 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ncsam.methods.method import Method
 
-def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
-    """Checks that optimizer and scheduler take a step without arguments.
+
+def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The `id` of each parameter that the optimizer steps."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def check_that_it_trains_every_network(method: Method, optimizer: torch.optim.Optimizer) -> None:
+    """Checks that each network of the method has a parameter in the optimizer.
+
+    A network may be frozen in part, which is the caller's choice, and one without trainable parameters has no need of
+    an optimizer. Averages of weights are no networks of `method.networks()`.
 
     Raises:
-        ValueError: the optimizer needs a closure, or the scheduler needs a metric.
+        ValueError: a network would keep its first weights.
+    """
+    held = held_by(optimizer)
+    if not any(id(parameter) in held for parameter in method.parameters()):
+        raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
+    of_networks = [list(network.parameters()) for network in method.networks()]
+    known = {id(parameter) for parameters in of_networks for parameter in parameters}
+    own = [parameter for parameter in method.parameters() if id(parameter) not in known]
+    for parameters in [*of_networks, own]:
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if trainable and not any(id(parameter) in held for parameter in trainable):
+            raise ValueError(
+                f"optimizer: holds no parameter of one of the networks that {type(method).__name__} trains, which "
+                "would keep its first weights; make it over method.parameters() or freeze that network by "
+                "requires_grad_(False)"
+            )
+
+
+def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
+    """Checks that optimizer and scheduler take a step without arguments, and that the one is the other's.
+
+    Raises:
+        ValueError: the optimizer needs a closure, or the scheduler needs a metric or is that of another optimizer.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
@@ -24,6 +56,13 @@ def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LR
         raise ValueError(
             "scheduler: ReduceLROnPlateau follows a metric, which fit does not give it; take a schedule by epochs "
             "(build_schedule), or, without a checkpoint, step it in on_epoch by a metric such as test_loss"
+        )
+    scheduled = getattr(scheduler, "optimizer", optimizer)
+    # a wrapper of an optimizer hands out its groups
+    if scheduled.param_groups is not optimizer.param_groups:
+        raise ValueError(
+            "scheduler: is that of another optimizer, so that this one would keep its learning rate; make it with the "
+            "optimizer that fit gets"
         )
 
 
