@@ -119,7 +119,7 @@ def fit(
             numbers about observed labels are then about `labels.observed`, which is one more draw.
         max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm, above 0.
         alignment_batches: number of batches at the beginning of each epoch in which the perturbations are compared with
-            those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and three backward
+            those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and four backward
             passes; the training stays the same. NaN with mixup, because mixed batches have no true labels.
         probes: other measurements, and their epochs.
         record_samples: whether the history gets the `TrainingDynamics` of every training sample, in 10 bytes a sample
@@ -180,7 +180,7 @@ def fit(
         prepared = _prepare(method, optimizer, evaluated[0], labels, batch_size, seeds)
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         steps["seconds"] += prepared
-        ranks.share_buffers(method.networks())
+        ranks.share_buffers([*method.networks(), *method.predictors()])
         if scheduler is not None:
             started = now(device)
             scheduler.step()

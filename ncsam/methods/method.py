@@ -15,7 +15,7 @@ from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent
-from ncsam.methods.rank_means import has_ranks
+from ncsam.methods.rank_means import has_ranks, let_ranks_draw_differently
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_loss import TrainingLoss
@@ -100,6 +100,7 @@ class Method(ABC):
         check_model_and_loss(model, loss_fn)
         check_share("warmup", warmup)
         self._check_processes(model)
+        let_ranks_draw_differently(loss_fn, model)
         self.passes = Passes(model, loss_fn, run=forward, count=count)
         self.gradient_count = 0.0
         self.ascent: Ascent | None = None
