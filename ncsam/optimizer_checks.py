@@ -67,10 +67,10 @@ def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LR
 
 
 def check_that_the_state_fits(stored: dict[str, Any], optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Checks that a stored state belongs to an optimizer of this kind.
+    """Checks that a stored state belongs to an optimizer of this kind, over as many weights.
 
     Raises:
-        ValueError: the state has the settings of another kind of optimizer.
+        ValueError: the state has the settings of another kind of optimizer, or groups of other sizes.
     """
     theirs, ours = (
         {name for group in groups for name in group}
@@ -80,4 +80,13 @@ def check_that_the_state_fits(stored: dict[str, Any], optimizer: torch.optim.Opt
         raise ValueError(
             f"checkpoint: {path} was written with another optimizer than {type(optimizer).__name__}; give the same, "
             "delete the file, or name another"
+        )
+    before, now = (
+        [len(group["params"]) for group in groups]
+        for groups in (stored["param_groups"], optimizer.param_groups)
+    )
+    if before != now:
+        raise ValueError(
+            f"checkpoint: {path} was written with an optimizer over other weights, groups of {before}, and this one "
+            f"has groups of {now}; give the same, delete the file, or name another"
         )

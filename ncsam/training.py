@@ -29,7 +29,6 @@ from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
     as_samples,
     check_settings,
-    check_that_it_is_not_longer,
     check_that_it_trains,
     checked_classes,
 )
@@ -155,7 +154,11 @@ def fit(
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         settings = _step_settings(numbers, augmentation, classes, redraw)
-        begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
+        begun = (
+            {}
+            if checkpoint is None
+            else settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
+        )
     # augmentation takes the images as they are stored
     samples = _normalized_once(samples) if augmentation is None else samples
     held_out_samples = _normalized_once(held_out_samples)
@@ -167,8 +170,9 @@ def fit(
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
-        check_that_it_is_not_longer(checkpoint, len(rows), epochs)
+        rows = load_checkpoint(
+            checkpoint, fingerprint, begun, epochs, method, optimizer, scheduler, ranks, recorder
+        )
         _tell(ranks, on_epoch, rows, method)
 
     method.epoch_share = 1 / epochs
@@ -196,7 +200,7 @@ def fit(
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
             save_checkpoint(
-                checkpoint, fingerprint, begun, method, optimizer, scheduler, rows, ranks, recorder
+                checkpoint, fingerprint, begun, epochs, method, optimizer, scheduler, rows, ranks, recorder
             )
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)

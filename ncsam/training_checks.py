@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,12 +61,6 @@ def check_that_it_trains(
         )
     check_that_it_trains_every_network(method, optimizer)
     check_that_it_can_be_stepped(optimizer, scheduler)
-
-
-def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
-    """Raises ValueError if the checkpoint is of a longer training."""
-    if trained > epochs:
-        raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
 
 
 def check_settings(
