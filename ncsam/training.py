@@ -97,7 +97,7 @@ def fit(
     Args:
         method: fills `.grad`. `fit` sets its `progress` to epoch / epochs, where the first epoch is 1. Autocast and
             loss scaling are those of `method.passes`.
-        optimizer: over `method.parameters()`.
+        optimizer: over `method.parameters()`. It must hold a parameter of each network; others may stay as they are.
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
@@ -110,13 +110,14 @@ def fit(
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
         seed: of the order of samples; at least 0.
-        scheduler: stepped once an epoch; `build_schedule` makes one by name.
+        scheduler: of this optimizer, stepped once an epoch; `build_schedule` makes one by name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
             batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. The history's
             numbers about observed labels are then about `labels.observed`, which is one more draw.
-        max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm, above 0.
+        max_gradient_norm: before each step, a longer gradient of a network's weights that the optimizer steps is scaled
+            down to this norm, above 0.
         alignment_batches: number of batches at the beginning of each epoch in which the perturbations are compared with
             those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and four backward
             passes; the training stays the same. NaN with mixup, because mixed batches have no true labels.
@@ -127,15 +128,17 @@ def fit(
             all.
         fingerprint: of everything that decides the result and is not among the settings, such as the samples. A
             checkpoint with another fingerprint is refused. So is one of other settings: seed, batch size, mixup,
-            redrawing, gradient norm, augmentation, labels, and the kinds of method, loss, optimizer and scheduler,
-            with the options of the first three. More epochs may be asked for.
+            redrawing, gradient norm, augmentation, labels, precision, micro-batches, and the kinds of method, loss,
+            optimizer and scheduler with their options. More epochs may be asked for where neither the scheduler nor
+            the method (`Method.follows_progress`) depends on their number.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
             once when a training resumes; on each rank.
 
     Raises:
         TypeError: data or labels of another type, or a number that is none.
         ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
-            optimizer of another model, a checkpoint of other settings, or ranks with unequal numbers of steps.
+            optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other settings, or ranks
+            with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
