@@ -64,6 +64,7 @@ def settings_of(
         "max_gradient_norm": numbers.max_gradient_norm,
         "redraw": redraw,
         "autocast_dtype": None if passes.autocast_dtype is None else str(passes.autocast_dtype),
+        "scales_loss": passes.scaler is not None,
         "micro_batch_size": passes.micro_batch_size,
         "average_over_ranks": passes.average_over_ranks,
         "augmentation": None if augmentation is None else repr(augmentation),

@@ -158,6 +158,7 @@ def halved(optimizer):
         ),
         ({"scheduler": halved}, {"scheduler": constant}, "scheduler was 'StepLR' and is 'ConstantLR'"),
         ({}, passes(autocast_dtype=torch.bfloat16), "autocast_dtype was None and is 'torch.bfloat16'"),
+        ({}, passes(scaler=torch.amp.GradScaler("cpu")), "scales_loss was False and is True"),
         ({}, passes(micro_batch_size=4), "micro_batch_size was None and is 4"),
         ({}, {"optimizer": backward}, "optimizer.weights was '4 of 4 ("),
         (
