@@ -28,7 +28,6 @@ def save_checkpoint(
     path: Path,
     fingerprint: str,
     settings: Settings,
-    epochs: int,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
@@ -38,10 +37,10 @@ def save_checkpoint(
 ) -> None:
     """Writes the state after an epoch on rank 0, whole or not at all.
 
-    The number of epochs that were asked for is a setting of a method that follows its progress.
+    The number of epochs that were asked for is kept for a method that follows its progress.
     """
-    if method.follows_progress:
-        settings = {**settings, "epochs": epochs}
+    if not method.follows_progress:
+        settings = {name: value for name, value in settings.items() if name != "epochs"}
     first, *others = ranks.gathered(_state_of_rank(method, settings))
     state: dict[str, Any] = {
         "fingerprint": fingerprint,
@@ -88,7 +87,6 @@ def load_checkpoint(
     path: Path,
     fingerprint: str,
     settings: Settings,
-    epochs: int,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
@@ -106,13 +104,12 @@ def load_checkpoint(
     device = next(method.model.parameters()).device
     state = ranks.on_first(lambda: _read(path, device))
     with ranks.together():
-        _check(state, path, fingerprint, epochs, scheduler, ranks)
+        _check(state, path, fingerprint, settings["epochs"], scheduler, ranks)
         check_that_the_state_fits(state["optimizer"], optimizer, path)
         of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
         # a checkpoint of an earlier version does not know its settings
         before = of_rank.get("settings", {})
-        now = {**settings, "epochs": epochs}
-        check_same_settings(path, before, now, state["optimizer"]["param_groups"], state["scheduler"])
+        check_same_settings(path, before, settings, state["optimizer"]["param_groups"], state["scheduler"])
         if recorder is not None:
             _load_samples(path, state.get("samples"), recorder)
         with _untouched_by_failure(method, state["model"], path):

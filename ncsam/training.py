@@ -33,7 +33,7 @@ from ncsam.training_checks import (
     checked_classes,
 )
 from ncsam.training_numbers import TrainingNumbers
-from ncsam.training_settings import settings_of
+from ncsam.training_settings import Settings, settings_of
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -157,13 +157,10 @@ def fit(
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         settings = _step_settings(numbers, augmentation, classes, redraw)
-        begun = (
-            {}
-            if checkpoint is None
-            else settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
-        )
-    # augmentation takes the images as they are stored
-    samples = _normalized_once(samples) if augmentation is None else samples
+        begun: Settings = {}
+        if checkpoint is not None:
+            begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
+    samples = _normalized_once(samples, augmentation)
     held_out_samples = _normalized_once(held_out_samples)
     share = Share.of(ranks, samples, labels.observed, labels.clean)
     share.check_steps(len(samples), batch_size)
@@ -173,9 +170,7 @@ def fit(
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(
-            checkpoint, fingerprint, begun, epochs, method, optimizer, scheduler, ranks, recorder
-        )
+        rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
         _tell(ranks, on_epoch, rows, method)
 
     method.epoch_share = 1 / epochs
@@ -203,7 +198,7 @@ def fit(
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
             save_checkpoint(
-                checkpoint, fingerprint, begun, epochs, method, optimizer, scheduler, rows, ranks, recorder
+                checkpoint, fingerprint, begun, method, optimizer, scheduler, rows, ranks, recorder
             )
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
@@ -223,8 +218,11 @@ def _step_settings(
     )
 
 
-def _normalized_once(samples: Samples) -> Samples:
-    return samples.normalized_once() if isinstance(samples, Split) else samples
+def _normalized_once(samples: Samples, augmentation: Augmentation | None = None) -> Samples:
+    # augmentation takes the images as they are stored
+    if isinstance(samples, Split) and augmentation is None:
+        return samples.normalized_once()
+    return samples
 
 
 def _prepare(

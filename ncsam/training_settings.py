@@ -53,11 +53,12 @@ def settings_of(
 ) -> Settings:
     """The settings of a training that is about to begin or to resume.
 
-    The number of epochs is none of them: a training may go on for more where nothing follows their number. A method's
-    setting is its attribute of that name, or the argument that it was made with.
+    A training may go on for more epochs where nothing follows their number, so that their number is not always kept. A
+    method's setting is its attribute of that name, or the argument that it was made with.
     """
     passes = method.passes
     found: Settings = {
+        "epochs": numbers.epochs,
         "seed": numbers.seed,
         "batch_size": numbers.batch_size,
         "mixup_alpha": numbers.mixup_alpha,
