@@ -39,7 +39,7 @@ def perturbation_alignment(
 ) -> dict[str, float]:
     """Compares the perturbations of one batch at the weights at which `method.backward` was called last.
 
-    Call it between `method.backward` and `optimizer.step`. It costs one forward and three backward passes. They
+    Call it between `method.backward` and `optimizer.step`. It costs one forward and four backward passes. They
     do not touch `.grad`, BatchNorm statistics or the method's random state (Dropout draws from the global one).
 
     Args:
@@ -70,18 +70,13 @@ def _alignment(
         return gradient(loss, method.model, retain_graph=True)
 
     with_true_labels = gradient_of(clean, everywhere)
-    wrong_share = is_wrong.double().mean().item()
+    # of the whole batch at once, because only the loss knows how its parts count, such as by class weights
+    of_batch = gradient_of(observed, everywhere)
     of_part = {
         part: gradient_of(observed, mask)
         for part, mask in (("clean", ~is_wrong), ("noise", is_wrong))
         if mask.any()
     }
-    # Eq. 3: the batch's gradient is the mean of its two parts, weighted by their sizes
-    weights = {"clean": 1 - wrong_share, "noise": wrong_share}
-    of_batch = [
-        torch.stack([weights[part] * tensor for part, tensor in zip(of_part, tensors, strict=True)]).sum(0)
-        for tensors in zip(*of_part.values(), strict=True)
-    ]
 
     values = dict.fromkeys(ALIGNMENT_METRICS, float("nan"))
     values["cos_sam_clean"] = cosine(of_batch, with_true_labels)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.dynamics import Recorder
@@ -33,7 +35,12 @@ def save_checkpoint(
     ranks: Ranks,
     recorder: Recorder | None = None,
 ) -> None:
-    """Writes the state after an epoch on rank 0, whole or not at all."""
+    """Writes the state after an epoch on rank 0, whole or not at all.
+
+    The number of epochs that were asked for is kept for a method that follows its progress.
+    """
+    if not method.follows_progress:
+        settings = {name: value for name, value in settings.items() if name != "epochs"}
     first, *others = ranks.gathered(_state_of_rank(method, settings))
     state: dict[str, Any] = {
         "fingerprint": fingerprint,
@@ -89,30 +96,32 @@ def load_checkpoint(
     """Loads the state of a checkpoint, which rank 0 reads, and returns the rows of the history so far.
 
     Raises:
-        ValueError: a checkpoint of other settings, or of another number of ranks.
+        ValueError: a checkpoint of other settings, of a longer training, of a model of another form, or of another
+            number of ranks. The weights are as before.
         CheckpointError: one that cannot be read; nothing was changed yet.
         RuntimeError: on other ranks, in place of these.
     """
     device = next(method.model.parameters()).device
     state = ranks.on_first(lambda: _read(path, device))
     with ranks.together():
-        _check(state, path, fingerprint, scheduler, ranks)
+        _check(state, path, fingerprint, settings["epochs"], scheduler, ranks)
         check_that_the_state_fits(state["optimizer"], optimizer, path)
         of_rank = [state, *state.get("other_ranks", [])][ranks.rank]
         # a checkpoint of an earlier version does not know its settings
         before = of_rank.get("settings", {})
-        check_same_settings(path, before, settings, state["optimizer"]["param_groups"])
-    if recorder is not None:
-        _load_samples(path, state.get("samples"), recorder)
-    method.passes.module.load_state_dict(state["model"])
-    method.load_state_dict(of_rank["method"])
+        check_same_settings(path, before, settings, state["optimizer"]["param_groups"], state["scheduler"])
+        if recorder is not None:
+            _load_samples(path, state.get("samples"), recorder)
+        with _untouched_by_failure(method, state["model"], path):
+            method.passes.module.load_state_dict(state["model"])
+            method.load_state_dict(of_rank["method"])
+            if isinstance(method.loss_fn, nn.Module):
+                method.loss_fn.load_state_dict(of_rank["loss"])
     optimizer.load_state_dict(state["optimizer"])
     if scheduler is not None:
         scheduler.load_state_dict(state["scheduler"])
     if method.passes.scaler is not None and of_rank["scaler"] is not None:
         method.passes.scaler.load_state_dict(of_rank["scaler"])
-    if isinstance(method.loss_fn, nn.Module):
-        method.loss_fn.load_state_dict(of_rank["loss"])
     rows: list[dict[str, float]] = state["rows"]
     return rows
 
@@ -134,7 +143,12 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _check(
-    state: dict[str, Any], path: Path, fingerprint: str, scheduler: LRScheduler | None, ranks: Ranks
+    state: dict[str, Any],
+    path: Path,
+    fingerprint: str,
+    epochs: int,
+    scheduler: LRScheduler | None,
+    ranks: Ranks,
 ) -> None:
     if state["fingerprint"] != fingerprint:
         raise ValueError(f"checkpoint: {path} belongs to other settings; delete it or name another file")
@@ -142,11 +156,55 @@ def _check(
         raise ValueError(
             f"checkpoint: {path} was written with another scheduler; delete it or name another file"
         )
+    trained = len(state["rows"])
+    if trained > epochs:
+        raise ValueError(f"checkpoint: {path} has {trained} epochs already, {epochs} were asked for")
     count = 1 + len(state.get("other_ranks", []))
     if count != ranks.count:
         raise ValueError(
             f"checkpoint: {path} was written by {count} ranks, {ranks.count} are to go on; give as many, or delete it"
         )
+
+
+@contextmanager
+def _untouched_by_failure(method: Method, stored: dict[str, Any], path: Path) -> Iterator[None]:
+    """A context in which states are loaded. If one does not fit, all weights and buffers are as before.
+
+    Raises:
+        ValueError: a state does not fit.
+    """
+    modules = method.networks()
+    if isinstance(method.loss_fn, nn.Module):
+        modules.append(method.loss_fn)
+    tensors = {
+        id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())
+    }
+    before = [tensor.detach().clone() for tensor in tensors.values()]
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        with torch.no_grad():
+            for tensor, value in zip(tensors.values(), before, strict=True):
+                tensor.copy_(value)
+        cause = (
+            _first_difference(stored, method.passes.module.state_dict())
+            or str(error).splitlines()[-1].strip()
+        )
+        raise ValueError(
+            f"checkpoint: {path} belongs to a training of other networks or another loss: {cause}; build them as they "
+            "were, delete the file to train anew, or name another file"
+        ) from error
+
+
+def _first_difference(stored: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """The first tensor of the model that only one of both has, or that has another shape."""
+    for name in [*stored, *own]:
+        if name not in own or name not in stored:
+            return f"{name} is in the {'file' if name in stored else 'model'} alone"
+        before, now = stored[name], own[name]
+        if isinstance(before, Tensor) and isinstance(now, Tensor) and before.shape != now.shape:
+            return f"{name} was of shape {tuple(before.shape)} and is of {tuple(now.shape)}"
+    return None
 
 
 def _load_samples(path: Path, state: dict[str, Any] | None, recorder: Recorder) -> None:

@@ -22,6 +22,7 @@ from ncsam.methods.batches import moved
 from ncsam.methods.method import Method
 from ncsam.methods.tensor_lists import norm
 from ncsam.methods.training_loss import remembers_samples
+from ncsam.optimizer_checks import held_by
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
 
@@ -124,7 +125,7 @@ def _steps(
         inputs, indices = moved(batch, device), piece.to(device)
         observed = labels.observed[indices] if redrawn_by is None else labels.redrawn(indices, redrawn_by)
         mixed_inputs, mixed_targets = mix(inputs, observed) if mix else (inputs, observed)
-        optimizer.zero_grad()
+        _clear_gradients(method, optimizer)
         method.backward(mixed_inputs, mixed_targets, indices)
         if method.ascent is not None:
             norms.append(norm(method.ascent.perturbation))
@@ -143,20 +144,29 @@ def _steps(
     }
 
 
+def _clear_gradients(method: Method, optimizer: torch.optim.Optimizer) -> None:
+    """Clears the gradients of the weights that the optimizer does not step too, or theirs would pile up."""
+    optimizer.zero_grad()
+    for weight in method.parameters():
+        weight.grad = None
+
+
 def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradient_norm: float | None) -> None:
     """A step along the gradients in `.grad`. Longer ones than `max_gradient_norm` are scaled down to this norm.
 
-    Without any gradient there is no step.
+    The norm is that of the weights of a network which the optimizer steps. Without any gradient there is no step.
     """
     # a scaler fails on a step without any gradient, as of a batch of which no sample is kept
-    if all(weight.grad is None for weight in method.parameters()):
+    if all(weight.grad is None for group in optimizer.param_groups for weight in group["params"]):
         return
     scaler = method.passes.scaler
     if max_gradient_norm is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
+        held = held_by(optimizer)
         for network in method.networks():
-            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+            stepped = [weight for weight in network.parameters() if id(weight) in held]
+            nn.utils.clip_grad_norm_(stepped, max_gradient_norm)
     if scaler is None:
         optimizer.step()
     else:

@@ -61,6 +61,15 @@ def predict(
     return _outputs_of(model, inputs.batches(pieces, seed=None), autocast_dtype)
 
 
+def predicted_by(method: Method, samples: Samples) -> Tensor:
+    """Outputs (n, classes) in evaluation mode: the mean over the networks by which a method predicts."""
+    first, *others = [
+        predict(network, samples, autocast_dtype=method.passes.autocast_dtype)
+        for network in method.predictors()
+    ]
+    return torch.stack([first, *others]).mean(0) if others else first
+
+
 def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None) -> Tensor:
     modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), None)

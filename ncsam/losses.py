@@ -203,12 +203,18 @@ class StochasticLabelNoise(nn.Module):
         self.sigma = sigma
         self.seed = seed
         self.draws = 0
+        self.rank = 0
         self.register_buffer("noise", torch.zeros(samples, classes))
+
+    def draw_as_rank(self, rank: int) -> None:
+        """Draws as the process of this number from now on; without it as process 0."""
+        self.rank = rank
 
     @torch.no_grad()
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
         """Draws the noise of these samples for the step that begins."""
-        words = np.random.SeedSequence([self.seed, self.draws]).generate_state(1, np.uint64)
+        of_rank = [self.rank] if self.rank else []
+        words = np.random.SeedSequence([self.seed, self.draws, *of_rank]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]))
         drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator, device="cpu")
         self.noise[indices] = drawn.to(self.noise, non_blocking=True)

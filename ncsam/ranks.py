@@ -104,10 +104,13 @@ class Ranks:
             yield batch  # type: ignore[misc]
 
     def share_buffers(self, networks: list[nn.Module]) -> None:
-        """Gives all ranks the buffers of rank 0, such as BatchNorm's statistics, as DistributedDataParallel does."""
+        """Gives all ranks the buffers of rank 0, such as BatchNorm's statistics, as DistributedDataParallel does.
+
+        Networks may share buffers, as a model and a wrapper of it do.
+        """
         if self.count == 1:
             return
-        buffers = [buffer for network in networks for buffer in network.buffers()]
+        buffers = list({id(buffer): buffer for network in networks for buffer in network.buffers()}.values())
         for own, first in zip(buffers, self.from_first(buffers), strict=True):
             own.copy_(first)
 

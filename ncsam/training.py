@@ -29,12 +29,11 @@ from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
     as_samples,
     check_settings,
-    check_that_it_is_not_longer,
     check_that_it_trains,
     checked_classes,
 )
 from ncsam.training_numbers import TrainingNumbers
-from ncsam.training_settings import settings_of
+from ncsam.training_settings import Settings, settings_of
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -98,7 +97,7 @@ def fit(
     Args:
         method: fills `.grad`. `fit` sets its `progress` to epoch / epochs, where the first epoch is 1. Autocast and
             loss scaling are those of `method.passes`.
-        optimizer: over `method.parameters()`.
+        optimizer: over `method.parameters()`. It must hold a parameter of each network; others may stay as they are.
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
@@ -111,15 +110,16 @@ def fit(
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
         seed: of the order of samples; at least 0.
-        scheduler: stepped once an epoch; `build_schedule` makes one by name.
+        scheduler: of this optimizer, stepped once an epoch; `build_schedule` makes one by name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
             batch are drawn anew from the model of the noise (`NoisyLabels.redrawn`), at the same rate. The history's
             numbers about observed labels are then about `labels.observed`, which is one more draw.
-        max_gradient_norm: before each step, a longer gradient of a network is scaled down to this norm, above 0.
+        max_gradient_norm: before each step, a longer gradient of a network's weights that the optimizer steps is scaled
+            down to this norm, above 0.
         alignment_batches: number of batches at the beginning of each epoch in which the perturbations are compared with
-            those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and three backward
+            those from true labels (the mean of `ALIGNMENT_METRICS`). Each batch costs one forward and four backward
             passes; the training stays the same. NaN with mixup, because mixed batches have no true labels.
         probes: other measurements, and their epochs.
         record_samples: whether the history gets the `TrainingDynamics` of every training sample, in 10 bytes a sample
@@ -128,15 +128,17 @@ def fit(
             all.
         fingerprint: of everything that decides the result and is not among the settings, such as the samples. A
             checkpoint with another fingerprint is refused. So is one of other settings: seed, batch size, mixup,
-            redrawing, gradient norm, augmentation, labels, and the kinds of method, loss, optimizer and scheduler,
-            with the options of the first three. More epochs may be asked for.
+            redrawing, gradient norm, augmentation, labels, precision, micro-batches, and the kinds of method, loss,
+            optimizer and scheduler with their options. More epochs may be asked for where neither the scheduler nor
+            the method (`Method.follows_progress`) depends on their number.
         on_epoch: called with the number of finished epochs, the metrics of the last one by name, and the model; also
             once when a training resumes; on each rank.
 
     Raises:
         TypeError: data or labels of another type, or a number that is none.
         ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
-            optimizer of another model, a checkpoint of other settings, or ranks with unequal numbers of steps.
+            optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other settings, or ranks
+            with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
     """
@@ -155,9 +157,10 @@ def fit(
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         settings = _step_settings(numbers, augmentation, classes, redraw)
-        begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
-    # augmentation takes the images as they are stored
-    samples = _normalized_once(samples) if augmentation is None else samples
+        begun: Settings = {}
+        if checkpoint is not None:
+            begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
+    samples = _normalized_once(samples, augmentation)
     held_out_samples = _normalized_once(held_out_samples)
     share = Share.of(ranks, samples, labels.observed, labels.clean)
     share.check_steps(len(samples), batch_size)
@@ -168,7 +171,6 @@ def fit(
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
         rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
-        check_that_it_is_not_longer(checkpoint, len(rows), epochs)
         _tell(ranks, on_epoch, rows, method)
 
     method.epoch_share = 1 / epochs
@@ -180,7 +182,7 @@ def fit(
         prepared = _prepare(method, optimizer, evaluated[0], labels, batch_size, seeds)
         steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
         steps["seconds"] += prepared
-        ranks.share_buffers(method.networks())
+        ranks.share_buffers([*method.networks(), *method.predictors()])
         if scheduler is not None:
             started = now(device)
             scheduler.step()
@@ -216,8 +218,11 @@ def _step_settings(
     )
 
 
-def _normalized_once(samples: Samples) -> Samples:
-    return samples.normalized_once() if isinstance(samples, Split) else samples
+def _normalized_once(samples: Samples, augmentation: Augmentation | None = None) -> Samples:
+    # augmentation takes the images as they are stored
+    if isinstance(samples, Split) and augmentation is None:
+        return samples.normalized_once()
+    return samples
 
 
 def _prepare(

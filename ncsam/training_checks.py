@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
 from ncsam.methods.method import Method
 from ncsam.methods.sharded import is_sharded
-from ncsam.optimizer_checks import check_that_it_can_be_stepped
+from ncsam.optimizer_checks import check_that_it_can_be_stepped, check_that_it_trains_every_network
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
 """Types that have items, but whose items are no samples."""
@@ -54,22 +53,14 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer of another model or one that `fit` cannot step, and for a sharded model."""
+    """Raises ValueError for an optimizer that misses a network or that `fit` cannot step, and for a sharded model."""
     if is_sharded(method.model):
         raise ValueError(
             "method: FSDP2 (fully_shard) shards its model, which fit neither measures nor writes to a checkpoint; call "
             "method.backward in a loop of your own, or train in DistributedDataParallel"
         )
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not any(id(parameter) in held for parameter in method.parameters()):
-        raise ValueError("optimizer: holds no parameter of this method; make it over method.parameters()")
+    check_that_it_trains_every_network(method, optimizer)
     check_that_it_can_be_stepped(optimizer, scheduler)
-
-
-def check_that_it_is_not_longer(checkpoint: Path, trained: int, epochs: int) -> None:
-    """Raises ValueError if the checkpoint is of a longer training."""
-    if trained > epochs:
-        raise ValueError(f"checkpoint: {checkpoint} has {trained} epochs already, {epochs} were asked for")
 
 
 def check_settings(

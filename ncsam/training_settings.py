@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ from ncsam.training_numbers import TrainingNumbers
 
 Settings = dict[str, Any]
 """Name -> plain value, such as `"method.rho"` -> 0.05. Tensors are there as digests."""
+
+POSITION_IN_A_SCHEDULE = (
+    "last_epoch",
+    "T_cur",
+    "T_i",
+    "_step_count",
+    "_last_lr",
+    "_is_initial",
+    "_get_lr_called_within_step",
+)
+"""Attributes of torch's schedulers that say how far they are. Their `base_lrs` are the optimizer's rates."""
 
 OF_THE_COMPUTATION = ("foreach", "fused", "capturable", "differentiable")
 """Options of torch's optimizers that say how a step is computed, and not which step."""
@@ -40,27 +53,42 @@ def settings_of(
 ) -> Settings:
     """The settings of a training that is about to begin or to resume.
 
-    The number of epochs is none of them, because a training may go on for more. A method's setting is its attribute of
-    that name, or the argument that it was made with.
+    A training may go on for more epochs where nothing follows their number, so that their number is not always kept. A
+    method's setting is its attribute of that name, or the argument that it was made with.
     """
+    passes = method.passes
     found: Settings = {
+        "epochs": numbers.epochs,
         "seed": numbers.seed,
         "batch_size": numbers.batch_size,
         "mixup_alpha": numbers.mixup_alpha,
         "max_gradient_norm": numbers.max_gradient_norm,
         "redraw": redraw,
+        "autocast_dtype": None if passes.autocast_dtype is None else str(passes.autocast_dtype),
+        "scales_loss": passes.scaler is not None,
+        "micro_batch_size": passes.micro_batch_size,
+        "average_over_ranks": passes.average_over_ranks,
         "augmentation": None if augmentation is None else repr(augmentation),
         "labels": _digest(labels.observed, labels.clean),
         "method": type(method).__name__,
         **_named("method", {**method.arguments, **_attributes(method, method.arguments)}),
         **_of_loss(method.loss_fn),
         "optimizer": type(optimizer).__name__,
-        "scheduler": None if scheduler is None else type(scheduler).__name__,
+        **_of_weights(method, optimizer),
+        **_of_groups(optimizer.param_groups),
     }
-    return found | _of_groups(optimizer.param_groups)
+    if scheduler is None:
+        return {**found, "scheduler": None}
+    return {**found, **_kinds_and_factors(scheduler, numbers.epochs), **_of_schedule(scheduler.state_dict())}
 
 
-def check_same_settings(path: Path, before: Settings, now: Settings, groups: list[dict[str, Any]]) -> None:
+def check_same_settings(
+    path: Path,
+    before: Settings,
+    now: Settings,
+    groups: list[dict[str, Any]],
+    schedule: Mapping[str, Any] | None,
+) -> None:
     """Checks that a checkpoint belongs to a training with these settings.
 
     What only one of the two has is passed over: it is newer than the other's version.
@@ -70,11 +98,12 @@ def check_same_settings(path: Path, before: Settings, now: Settings, groups: lis
         before: settings in the checkpoint.
         now: settings of the training that is to resume.
         groups: the optimizer's `param_groups` in the checkpoint, whose learning rate may have moved since the start.
+        schedule: the scheduler's state in the checkpoint, which may have moved too.
 
     Raises:
         ValueError: a setting is another one.
     """
-    moved = _of_groups(groups)
+    moved = _of_groups(groups) | _of_schedule(schedule or {})
     other = [
         name
         for name, value in now.items()
@@ -84,9 +113,11 @@ def check_same_settings(path: Path, before: Settings, now: Settings, groups: lis
         return
     told = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in other[:MOST_NAMED]]
     more = f", and {len(other) - MOST_NAMED} more differ" if len(other) > MOST_NAMED else ""
+    by_epochs = any(name == "epochs" or name.startswith("scheduler.") for name in other)
+    cause = " (more epochs are welcome where neither the method nor the schedule follows their number)"
     raise ValueError(
-        f"checkpoint: {path} belongs to a training with other settings: {', '.join(told)}{more}; give the same "
-        "settings, delete the file to train anew, or name another file"
+        f"checkpoint: {path} belongs to a training with other settings: {', '.join(told)}{more}"
+        f"{cause if by_epochs else ''}; give the same settings, delete the file to train anew, or name another file"
     )
 
 
@@ -102,6 +133,36 @@ def _of_groups(groups: list[dict[str, Any]]) -> Settings:
         if "initial_lr" in group:
             options["lr"] = group["initial_lr"]
         found |= _named("optimizer" if number == 0 else f"optimizer group {number}", options)
+    return found
+
+
+def _of_weights(method: Method, optimizer: torch.optim.Optimizer) -> Settings:
+    """Which of the method's parameters each group holds, in order, because an optimizer knows them by their place."""
+    places = {id(parameter): place for place, parameter in enumerate(method.parameters())}
+    held = [[places.get(id(weight), -1) for weight in group["params"]] for group in optimizer.param_groups]
+    digest = hashlib.sha256(repr(held).encode()).hexdigest()[:8]
+    return {"optimizer.weights": f"{sum(map(len, held))} of {len(places)} ({digest})"}
+
+
+def _of_schedule(state: Mapping[str, Any], owner: str = "scheduler") -> Settings:
+    """The options in the state of a scheduler, and in those of the schedulers that it is made of."""
+    found: Settings = {}
+    for number, part in enumerate(state.get("_schedulers", ())):
+        found |= _of_schedule(part, f"{owner}.{number}")
+    left_out = (*POSITION_IN_A_SCHEDULE, "_schedulers", "base_lrs")
+    return found | _named(owner, {name: value for name, value in state.items() if name not in left_out})
+
+
+def _kinds_and_factors(scheduler: LRScheduler, epochs: int, owner: str = "scheduler") -> Settings:
+    """What a state leaves out: the kinds of schedulers, and what functions of the epoch give in each epoch."""
+    found: Settings = {owner: type(scheduler).__name__}
+    for number, part in enumerate(getattr(scheduler, "_schedulers", ())):
+        found |= _kinds_and_factors(part, epochs, f"{owner}.{number}")
+    for number, factor in enumerate(getattr(scheduler, "lr_lambdas", ())):
+        for epoch in range(epochs):
+            # not all are defined in each epoch, such as those that read a list
+            with suppress(Exception):
+                found[f"{owner}.lr_lambdas.{number} of epoch {epoch}"] = _plain(factor(epoch))
     return found
 
 
@@ -132,6 +193,8 @@ def _plain(value: object) -> Any:
         value = value.item()
     if isinstance(value, PLAIN):
         return value
+    if isinstance(value, Mapping):
+        value = list(value.items())
     if isinstance(value, list | tuple):
         parts = [_plain(part) for part in value]
         return Ellipsis if Ellipsis in parts else parts

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from ncsam.datasets.cifar import cifar10, cifar100
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
 from ncsam.datasets.images import images
+from ncsam.datasets.kept import kept_or_read, part_of
 from ncsam.datasets.loaded import Loaded
 from ncsam.datasets.npz import npz
 from ncsam.datasets.packaged import digits, mnist_5k
@@ -66,6 +66,9 @@ def load_dataset(
 ) -> Dataset:
     """Loads a data set by name.
 
+    The two that were read last are kept for the next call, as long as no file changed and they are not too large. Each
+    call returns tensors of its own.
+
     Args:
         name: one of `DATASETS`.
         data_dir: the folder of the files, or for `"npz"` the file; the packaged data sets need none.
@@ -86,25 +89,29 @@ def load_dataset(
     folder = None if data_dir is None else Path(data_dir)
     if folder is not None and not (folder.is_dir() or (name == "npz" and folder.is_file())):
         raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
-    dataset = _load(name, folder, image_size)
-    if train_samples is not None:
-        kept = _drawn("train_samples", train_samples, len(dataset.train), seed)
-        dataset = replace(
-            dataset,
-            train=dataset.train.take(kept),
-            train_indices=dataset.train_indices[kept],
-            observed=None if dataset.observed is None else dataset.observed[kept],
-        )
-    if test_samples is not None:
-        kept = _drawn("test_samples", test_samples, len(dataset.test), seed)
-        dataset = replace(dataset, test=dataset.test.take(kept))
-    return dataset
-
-
-@lru_cache(maxsize=2)
-def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
     options = {} if image_size is None else {"size": image_size}
-    return DATASETS[name](data_dir, **options)
+    whole, is_kept = kept_or_read(
+        (name, folder, image_size), folder, lambda: DATASETS[name](folder, **options)
+    )
+    of_train = (
+        None if train_samples is None else _drawn("train_samples", train_samples, len(whole.train), seed)
+    )
+    of_test = None if test_samples is None else _drawn("test_samples", test_samples, len(whole.test), seed)
+    if not is_kept and of_train is None and of_test is None:
+        return whole
+    # what the caller writes to the tensors must not reach the next one who asks
+    indices, observed = (
+        None if tensor is None else tensor.clone() if of_train is None else tensor[of_train]
+        for tensor in (whole.train_indices, whole.observed)
+    )
+    assert indices is not None
+    return replace(
+        whole,
+        train=part_of(whole.train, of_train),
+        test=part_of(whole.test, of_test),
+        train_indices=indices,
+        observed=observed,
+    )
 
 
 def _drawn(field: str, samples: int, count: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ncsam.datasets import Split
 from ncsam.detection.fingerprint import training_fingerprint
-from ncsam.evaluation import predict
+from ncsam.evaluation import predicted_by
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.plain_numbers import with_plain_numbers
@@ -40,6 +40,8 @@ def cross_validated_probabilities(
     on_fold: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Trains one network for each fold on the other folds, and predicts the fold by this network.
+
+    Of methods that predict by an average of weights or by two networks, such as RegCE and DivideMix, these predict.
 
     Folds have the same share of every observed label, as nearly as their sizes allow. With `checkpoints`, a training
     that was killed goes on from its last epoch; then `build` must make the same initial weights each time.
@@ -84,7 +86,7 @@ def cross_validated_probabilities(
             checkpoint=None if checkpoints is None else Path(checkpoints) / f"fold-{fold}.pt",
             fingerprint=fingerprint,
         )
-        outputs = predict(method.model, held_out, autocast_dtype=method.passes.autocast_dtype)
+        outputs = predicted_by(method, held_out)
         if history.diverged or not bool(outputs.isfinite().all()):
             raise DivergedError(
                 f"build: the training without fold {fold} diverged; take a smaller learning rate"

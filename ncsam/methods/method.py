@@ -15,7 +15,7 @@ from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent
-from ncsam.methods.rank_means import has_ranks
+from ncsam.methods.rank_means import has_ranks, let_ranks_draw_differently
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_loss import TrainingLoss
@@ -100,12 +100,14 @@ class Method(ABC):
         check_model_and_loss(model, loss_fn)
         check_share("warmup", warmup)
         self._check_processes(model)
+        let_ranks_draw_differently(loss_fn, model)
         self.passes = Passes(model, loss_fn, run=forward, count=count)
         self.gradient_count = 0.0
         self.ascent: Ascent | None = None
         self.rho: float | None = None
         self.warmup = warmup
         self._progress: float | None = None
+        self._follows_progress = False
         self.epoch_share = 0.0
 
     if not TYPE_CHECKING:  # a type checker would take any attribute for one that a method has
@@ -121,6 +123,7 @@ class Method(ABC):
         Raises:
             ValueError: it is set to a number outside [0, 1], such as the number of the epoch.
         """
+        self._follows_progress = True
         return self._progress
 
     @progress.setter
@@ -136,12 +139,18 @@ class Method(ABC):
         Raises:
             ValueError: it was never set.
         """
+        self._follows_progress = True
         if self._progress is None:
             raise ValueError(
                 f"progress: the schedule of {type(self).__name__} needs it; set method.progress = epoch / epochs at "
                 "each epoch's start"
             )
         return self._progress
+
+    @property
+    def follows_progress(self) -> bool:
+        """Whether the method looked at its progress, so that its gradient depends on the number of epochs."""
+        return self._follows_progress
 
     @property
     def model(self) -> nn.Module:
@@ -315,11 +324,13 @@ class Method(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint needs for an exact resume, beside those of model and optimizer."""
-        return {"gradient_count": self.gradient_count}
+        return {"gradient_count": self.gradient_count, "follows_progress": self.follows_progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict()`."""
         self.gradient_count = state["gradient_count"]
+        # a checkpoint of an earlier version does not say it
+        self._follows_progress |= state.get("follows_progress", False)
 
 
 def check_share(name: str, value: float) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ncsam.methods.batches import ignored_label
 from ncsam.methods.training_loss import TrainingLoss
 
 
 def check_plain_cross_entropy(loss_fn: TrainingLoss, method: str) -> None:
-    """Raises ValueError unless the loss is the mean cross-entropy without weights and smoothing."""
+    """Raises ValueError unless the loss is the mean cross-entropy without weights, smoothing and an ignored class."""
     if not _is_plain_cross_entropy(loss_fn):
         raise ValueError(f"loss_fn: {method} is made of plain cross-entropy; give nn.CrossEntropyLoss()")
+    ignored = ignored_label(loss_fn)
+    if ignored is not None and ignored >= 0:
+        raise ValueError(
+            f"loss_fn: ignores the label {ignored}, but {method} makes losses of its own, which would learn it as a "
+            "class; leave out the samples with this label, and give nn.CrossEntropyLoss()"
+        )
 
 
 def _is_plain_cross_entropy(loss_fn: TrainingLoss) -> bool:

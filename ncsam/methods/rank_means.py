@@ -10,11 +10,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.agreement import Agreement
+from ncsam.methods.sharded import is_sharded
 
 
 def has_ranks(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
     """Whether DistributedDataParallel trains the model in more than one process."""
     return isinstance(model, DistributedDataParallel) and dist.get_world_size(model.process_group) > 1
+
+
+def let_ranks_draw_differently(loss_fn: object, model: nn.Module) -> None:
+    """Tells a loss that draws, such as stochastic label noise, the number of its rank."""
+    if has_ranks(model) and hasattr(loss_fn, "draw_as_rank"):
+        loss_fn.draw_as_rank(dist.get_rank(model.process_group))
+    elif is_sharded(model) and hasattr(loss_fn, "draw_as_rank"):
+        loss_fn.draw_as_rank(dist.get_rank())
 
 
 def factor_of_rank(weight: float, ranks: Agreement) -> float:

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from ncsam import SAM
 from ncsam.alignment import perturbation_alignment
 from tests.ncsam.small_training import loss_fn, prepare, train
 
@@ -76,3 +78,34 @@ class TestAlignment:
         _, without = train(digits, kind, model=model, epochs=3)
         states = zip(with_it.model.state_dict().values(), without.model.state_dict().values(), strict=True)
         assert all(torch.equal(a, b) for a, b in states)
+
+
+def hidden_weights(outputs, targets):
+    """A loss of a user that does not say that it weighs the classes."""
+    return nn.functional.cross_entropy(outputs, targets, weight=torch.tensor([1.0, 5.0, 20.0]).double())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 20.0]).double()),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 20.0]).double(), reduction="sum"),
+        hidden_weights,
+    ],
+)
+def test_sams_direction_is_the_losss_own_whatever_it_divides_by(loss):
+    torch.manual_seed(0)
+    inputs, clean = torch.randn(64, 6).double(), torch.randint(3, (64,))
+    observed = clean.clone()
+    observed[:25] = (clean[:25] + 1) % 3
+    model = nn.Linear(6, 3).double()
+    method = SAM(model, loss, rho=0.1)
+    method.backward(inputs, observed)
+    found = perturbation_alignment(method, inputs, observed, clean)["cos_sam_clean"]
+    by_observed, by_clean = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss(model(inputs), labels), model.parameters())])
+        for labels in (observed, clean)
+    )
+    assert found == pytest.approx(nn.functional.cosine_similarity(by_observed, by_clean, 0).item())

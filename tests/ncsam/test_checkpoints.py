@@ -1,5 +1,6 @@
 """Checkpoints of a training: exact resume, and files that are refused."""
 
+import copy
 import math
 import os
 
@@ -99,21 +100,36 @@ def test_a_fifo_is_no_checkpoint_and_not_waited_for(digits, tmp_path):
 
 def test_a_checkpoint_with_a_changed_byte_is_refused(digits, tmp_path):
     path = tmp_path / "run.ckpt"
-    train(digits, epochs=1, checkpoint=path)
+    train(digits, "sam", epochs=1, checkpoint=path)
     whole = path.read_bytes()
     for place in range(7, len(whole) - LENGTH, len(whole) // 25):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(CheckpointError, match=r"run\.ckpt cannot be read"):
-            train(digits, epochs=2, checkpoint=path)
+            train(digits, "sam", epochs=2, checkpoint=path)
     path.write_bytes(whole)
-    train(digits, epochs=2, checkpoint=path)
+    train(digits, "sam", epochs=2, checkpoint=path)
 
 
 def test_a_checkpoint_of_a_longer_training_is_refused(digits, tmp_path):
     path = tmp_path / "run.ckpt"
     train(digits, epochs=2, checkpoint=path)
+    method, optimizer, scheduler = prepare(digits[0])
+    before = copy.deepcopy(method.model.state_dict())
     with pytest.raises(ValueError, match="^checkpoint: .* has 2 epochs already"):
-        train(digits, epochs=1, checkpoint=path)
+        fit(
+            method,
+            optimizer,
+            digits[0].train,
+            digits[1],
+            digits[0].test,
+            epochs=1,
+            batch_size=128,
+            seed=0,
+            scheduler=scheduler,
+            checkpoint=path,
+        )
+    for name, tensor in method.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_a_checkpoint_may_be_named_in_words(digits, tmp_path):

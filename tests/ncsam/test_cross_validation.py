@@ -8,8 +8,11 @@ from torch import nn
 
 from ncsam import (
     SAM,
+    ELRPlus,
     Plain,
+    RegCE,
     Split,
+    build_model,
     confident_joint,
     corrupt_labels,
     cross_validated_probabilities,
@@ -149,3 +152,36 @@ def test_folds_and_divergence_are_refused_by_name(planted):
 
     with pytest.raises(ValueError, match="^build: the training without fold 0 diverged"):
         cross_validated_probabilities(data.train, labels, diverges, folds=2, **settings)
+
+
+def of_average(model, _, samples):
+    return RegCE(model, nn.CrossEntropyLoss(), decay=0.9)
+
+
+def of_two_averages(model, peer, samples):
+    return ELRPlus(model, nn.CrossEntropyLoss(), peer=peer, samples=samples, seed=0, decay=0.9)
+
+
+@pytest.mark.parametrize("make", [of_average, of_two_averages])
+def test_a_fold_is_predicted_by_what_the_method_predicts_with(planted, make):
+    data, labels = planted
+    train, labels = data.train.take(torch.arange(200)), labels.take(torch.arange(200))
+    methods = []
+
+    def build_fold(fold):
+        networks = [build_model("mlp", data.input_shape, 10, seed=seed, hidden=[8]) for seed in (fold, 9)]
+        methods.append(make(*networks, samples=200))
+        return methods[-1], torch.optim.SGD(methods[-1].parameters(), lr=0.05)
+
+    chances = cross_validated_probabilities(
+        train, labels, build_fold, epochs=2, batch_size=50, seed=0, folds=2
+    )
+    candidates = []
+    for method in methods:
+        averages = getattr(method, "averages", None) or [method.average]
+        with torch.no_grad():
+            outputs = [average.network.eval()(train.inputs) for average in averages]
+        candidates.append((sum(outputs) / len(outputs)).softmax(1))
+    is_of = [torch.isclose(chances, candidate, atol=1e-6).all(1) for candidate in candidates]
+    assert (is_of[0] | is_of[1]).all()
+    assert [int(each.sum()) for each in is_of] == [100, 100]

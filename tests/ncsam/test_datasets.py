@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -7,7 +8,8 @@ import scipy.stats
 import torch
 
 from ncsam import Split, load_dataset
-from ncsam.datasets import FASHION_MNIST_PACKAGE, read_idx
+from ncsam.datasets import DATASETS, FASHION_MNIST_PACKAGE, read_idx
+from ncsam.datasets.npz import npz
 from ncsam.datasets.split import channel_statistics, make_dataset, standardized
 
 
@@ -236,3 +238,56 @@ def test_the_classes_of_an_own_data_set_are_those_of_all_its_labels_and_none_is_
         make_dataset("own", (pixels, labels), (pixels, torch.tensor([0, 1, 9])))
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, and 'test' has 9"):
         make_dataset("own", (pixels, labels), (pixels, torch.tensor([0, 1, 9])), num_classes=2)
+
+
+def tensors_of(dataset):
+    parts = [dataset.train_indices]
+    for split in (dataset.train, dataset.test):
+        parts += [split.pixels, split.targets, split.mean, split.std]
+    return parts
+
+
+@pytest.mark.parametrize("options", [{}, {"train_samples": 50}, {"train_samples": 50, "test_samples": 20}])
+def test_what_a_caller_writes_to_a_data_set_does_not_reach_the_next_one(options):
+    true = [tensor.clone() for tensor in tensors_of(load_dataset("digits", **options))]
+    for tensor in tensors_of(load_dataset("digits", **options)):
+        tensor.zero_()
+    again = tensors_of(load_dataset("digits", **options))
+    assert all(torch.equal(a, b) for a, b in zip(true, again, strict=True))
+    assert (true[2] != 0).any()
+
+
+def write_features(path, value, size=6):
+    labels = np.arange(size) % 2
+    features = np.full((size, 4), value, dtype=np.float32)
+    np.savez(path, x_train=features, y_train=labels, x_test=features, y_test=labels, observed=labels)
+
+
+@pytest.mark.parametrize("inside", ["set.npz", ""])
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path, inside):
+    file = tmp_path / (inside or "data.npz")
+    for value in (1.0, 2.0, 3.0):
+        write_features(file, value)
+        os.utime(file, ns=(0, int(value)))
+        assert load_dataset("npz", tmp_path / inside).train.inputs[0, 0] == value
+    load_dataset("npz", tmp_path / inside).observed.zero_()
+    assert load_dataset("npz", tmp_path / inside).observed.tolist() == [0, 1] * 3
+
+
+def test_a_file_that_stays_is_read_once_unless_it_is_too_large_to_keep(tmp_path, monkeypatch):
+    write_features(tmp_path / "set.npz", 1.0)
+    reads = []
+
+    def counted(path):
+        reads.append(path)
+        return npz(path)
+
+    monkeypatch.setitem(DATASETS, "npz", counted)
+    for _ in range(3):
+        load_dataset("npz", tmp_path / "set.npz")
+    assert len(reads) == 1
+    write_features(tmp_path / "set.npz", 1.0, size=8)
+    monkeypatch.setattr("ncsam.datasets.kept.MOST_BYTES", 1)
+    for _ in range(3):
+        assert len(load_dataset("npz", tmp_path / "set.npz").train) == 8
+    assert len(reads) == 4

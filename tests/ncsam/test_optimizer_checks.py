@@ -1,10 +1,10 @@
-"""Optimizers and schedulers that a training loop cannot step are refused before the first step."""
+"""Optimizers and schedulers that would not train what they should are refused before the first step."""
 
 import pytest
 import torch
 from torch import nn
 
-from ncsam import SAM, Split, fit, human_labels
+from ncsam import SAM, AUMFilter, CoTeaching, DivideMix, ELRPlus, Plain, RegCE, Split, fit, human_labels
 
 TARGETS = torch.arange(16) % 3
 
@@ -44,3 +44,94 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint: .* was written with another optimizer than Adam"):
         train(torch.optim.Adam, checkpoint=checkpoint, epochs=2)
     assert train(checkpoint=checkpoint, epochs=2).epochs == 2
+
+
+def pair():
+    torch.manual_seed(1)
+    return [nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(2)]
+
+
+WITH_A_PEER = {
+    "co-teaching": lambda model, peer: CoTeaching(model, nn.CrossEntropyLoss(), peer=peer, forget_rate=0.2),
+    "aum-filter": lambda model, peer: AUMFilter(
+        model, nn.CrossEntropyLoss(), peer=peer, samples=16, removed=0.2
+    ),
+    "elr-plus": lambda model, peer: ELRPlus(model, nn.CrossEntropyLoss(), peer=peer, samples=16, seed=0),
+    "dividemix": lambda model, peer: DivideMix(model, nn.CrossEntropyLoss(), peer=peer, seed=0),
+}
+
+
+def train_by(method, weights, **options):
+    data = Split(torch.randn(16, 5, generator=torch.Generator().manual_seed(0)), TARGETS)
+    optimizer = torch.optim.SGD(weights, lr=0.1)
+    settings = {"epochs": 2, "batch_size": 8, "seed": 0, **options}
+    return fit(method, optimizer, data, human_labels(TARGETS, TARGETS), data, **settings)
+
+
+@pytest.mark.parametrize("kind", WITH_A_PEER)
+@pytest.mark.parametrize("held", [0, 1])
+def test_an_optimizer_over_one_of_two_networks_is_refused_and_nothing_moves(kind, held):
+    both = pair()
+    method = WITH_A_PEER[kind](*both)
+    before = [weight.clone() for weight in method.parameters()]
+    with pytest.raises(
+        ValueError, match=r"^optimizer: holds no parameter of one of the networks that .*\(\)"
+    ):
+        train_by(method, both[held].parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", WITH_A_PEER)
+def test_an_optimizer_over_all_parameters_moves_both_networks(kind):
+    both = pair()
+    method = WITH_A_PEER[kind](*both)
+    before = [network[2].bias.clone() for network in both]
+    train_by(method, method.parameters())
+    assert not any(torch.equal(a, network[2].bias) for a, network in zip(before, both, strict=True))
+
+
+def test_heads_of_both_networks_may_be_trained_alone_and_a_frozen_network_needs_no_optimizer():
+    both = pair()
+    method = WITH_A_PEER["co-teaching"](*both)
+    train_by(method, [weight for network in both for weight in network[2].parameters()])
+    both = pair()
+    both[1].requires_grad_(False)
+    train_by(RegCE(both[0], nn.CrossEntropyLoss()), both[0].parameters())
+
+
+@pytest.mark.parametrize("max_gradient_norm", [None, 0.1, 1.0])
+@pytest.mark.parametrize("make", [Plain, lambda *parts: CoTeaching(*parts, peer=pair()[1], forget_rate=0.2)])
+def test_weights_outside_the_optimizer_count_as_frozen_ones(make, max_gradient_norm):
+    """Their gradients are no part of the norm, and do not pile up."""
+
+    def head_alone(freeze):
+        torch.manual_seed(0)
+        method = make(pair()[0], nn.CrossEntropyLoss())
+        heads = [network[2] for network in method.networks()]
+        for network in method.networks():
+            network[0].requires_grad_(not freeze)
+        weights = [weight for head in heads for weight in head.parameters()]
+        train_by(method, weights, max_gradient_norm=max_gradient_norm, epochs=3)
+        return weights
+
+    for frozen, outside in zip(head_alone(True), head_alone(False), strict=True):
+        assert torch.equal(frozen, outside)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1),
+        lambda optimizer: torch.optim.lr_scheduler.SequentialLR(
+            optimizer, [torch.optim.lr_scheduler.StepLR(optimizer, 1) for _ in range(2)], [1]
+        ),
+        lambda optimizer: torch.optim.lr_scheduler.ChainedScheduler(
+            [torch.optim.lr_scheduler.StepLR(optimizer, 1)], optimizer
+        ),
+    ],
+)
+def test_a_scheduler_of_another_optimizer_is_refused(schedule):
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match="scheduler: is that of another optimizer"):
+        train(scheduler=lambda _: schedule(other))
+    assert train(scheduler=schedule).epochs == 1

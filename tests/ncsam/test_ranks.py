@@ -10,7 +10,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
-from ncsam import METRICS, NCSAM, SAM, EarlyLearningRegularization, Plain, Split, corrupt_labels, fit
+from ncsam import (
+    METRICS,
+    NCSAM,
+    SAM,
+    EarlyLearningRegularization,
+    Plain,
+    RegCE,
+    Split,
+    StochasticLabelNoise,
+    corrupt_labels,
+    fit,
+)
 from ncsam.ranks import Ranks, Share
 from tests.ranks import joined, on_two_ranks
 
@@ -31,11 +42,13 @@ def network(norm=False):
 def training(kind, wrap=lambda model: model, rank=0, epochs=2, batch_size=16, part=None, **options):
     """(history, weights) of a training; `part`: of the samples."""
     part = torch.arange(96) if part is None else part
-    model = wrap(network(norm=kind == "ncsam"))
+    model = wrap(network(norm=kind in ("ncsam", "regce")))
     method = {
         "plain": lambda: Plain(model, loss_fn),
         "sam": lambda: SAM(model, loss_fn, rho=0.1),
         "elr": lambda: Plain(model, EarlyLearningRegularization(len(part), 3)),
+        "sln": lambda: Plain(model, StochasticLabelNoise(len(part), 3)),
+        "regce": lambda: RegCE(model, loss_fn),
         "ncsam": lambda: NCSAM(model, loss_fn, rho=0.1, flip_ratio=0.4, strength=0.1, seed=rank),
     }[kind]()
     method.passes.average_over_ranks = kind == "sam"
@@ -45,6 +58,10 @@ def training(kind, wrap=lambda model: model, rank=0, epochs=2, batch_size=16, pa
         epochs=epochs, batch_size=batch_size, seed=0, **options,
     )  # fmt: skip
     state = {**method.passes.module.state_dict(), **getattr(method.loss_fn, "state_dict", dict)()}
+    state.pop("_extra_state", None)
+    if kind == "regce":
+        averages = method.average.network.state_dict()
+        state |= {f"average.{name}": tensor for name, tensor in averages.items()}
     return history.metrics, copy.deepcopy(state)
 
 
@@ -71,7 +88,7 @@ def _kill(epoch, *_):
 
 def _rank(rank, port, folder):
     with joined(rank, port):
-        for kind in ("plain", "sam", "elr", "ncsam"):
+        for kind in ("plain", "sam", "elr", "ncsam", "sln", "regce"):
             options = {"wrap": DistributedDataParallel, "rank": rank}
             torch.save(training(kind, **options), f"{folder}/{kind}{rank}.pt")
             if kind not in RESUMED:
@@ -172,6 +189,17 @@ def test_killed_ranks_resume_to_the_same_bits(folder, kind):
 def test_a_loss_that_remembers_samples_remembers_those_of_all_ranks(folder):
     _, state = outcomes(folder, "elr")
     assert (state["targets"].abs().sum(1) > 0).all()
+
+
+def test_no_two_samples_of_two_ranks_get_the_same_label_noise(folder):
+    noise = outcomes(folder, "sln")[1]["noise"]
+    assert len(noise.unique(dim=0)) == len(noise) == 96
+
+
+def test_averaged_networks_are_the_same_on_both_ranks_with_their_statistics(folder):
+    weights = outcomes(folder, "regce")[1]
+    assert "average.1.running_mean" in weights
+    assert not torch.equal(weights["average.1.running_mean"], weights["1.running_mean"])
 
 
 def test_ranks_with_samples_of_their_own_train_on_these_and_measure_all(folder):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import AUMFilter, CleanSAM, DivideMix, ELRPlus, RegCE, build_method, predict
+from ncsam import CORES2, PES, SOP, AUMFilter, CleanSAM, DivideMix, ELRPlus, RegCE, build_method, predict
 from ncsam.methods import method as base
 from ncsam.methods.dividemix import chances_of_small
 from ncsam.methods.mixtures import Mixture, generator_of_step
@@ -267,8 +267,8 @@ class TestRegCE:
 
 
 MAKERS = {
-    "elr-plus": lambda m, p, **o: ELRPlus(m, loss_fn, peer=p, samples=16, seed=0, **o),
-    "dividemix": lambda m, p, **o: DivideMix(m, loss_fn, peer=p, seed=0, **o),
+    "elr-plus": lambda m, p, loss=loss_fn, **o: ELRPlus(m, loss, peer=p, samples=16, seed=0, **o),
+    "dividemix": lambda m, p, loss=loss_fn, **o: DivideMix(m, loss, peer=p, seed=0, **o),
     "aum-filter": lambda m, p, **o: AUMFilter(m, loss_fn, peer=p, samples=16, removed=0.2, **o),
 }
 
@@ -314,6 +314,24 @@ def test_settings_out_of_range_are_named(name, options, field):
     }[name]
     with pytest.raises(ValueError, match=f"^{field}"):
         make(network(), network(seed=1), **options)
+
+
+@pytest.mark.parametrize("ignored", [0, 3, 255])
+@pytest.mark.parametrize(
+    "make",
+    [
+        MAKERS["elr-plus"],
+        MAKERS["dividemix"],
+        lambda m, _, loss: SOP(m, loss, samples=16, seed=0),
+        lambda m, _, loss: PES(m, loss, first=0.2, second=0.2, third=0.2, latter=1),
+        lambda m, _, loss: CORES2(m, loss),
+    ],
+)
+def test_a_class_that_the_loss_ignores_is_not_learned_without_a_word(make, ignored):
+    method = make(network(), network(seed=1), nn.CrossEntropyLoss(ignore_index=-1))
+    assert method.loss_fn.ignore_index == -1
+    with pytest.raises(ValueError, match=f"loss_fn: ignores the label {ignored}, but .* would learn it"):
+        make(network(), network(seed=1), nn.CrossEntropyLoss(ignore_index=ignored))
 
 
 def clean_sam(model, _):
