@@ -271,7 +271,7 @@ class Objective:
         theta = self.point(theta).clone()
         with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(
-                self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
+                self.chunks, partial(self.outputs, theta), self.loss_fn, self.counting, self.device
             )
         total_loss, total_hits = self.ranks.over_samples(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)

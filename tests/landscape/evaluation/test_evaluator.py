@@ -1,12 +1,14 @@
 """Shared, traced and blocked passes give what a plain loop over the points gives."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Objective, lines, random_directions, surface, surfaces
 from landscape.evaluation.evaluator import Evaluator
@@ -135,6 +137,32 @@ def test_losses_on_the_same_inputs_share_their_passes():
         np.testing.assert_allclose(profiles[name].loss, alone.loss, rtol=1e-12)
         np.testing.assert_array_equal(profiles[name].accuracy, alone.accuracy)
         assert profiles[name].samples == objective.n_samples
+
+
+LEFT_OUT = {
+    "an ignored class": nn.CrossEntropyLoss(ignore_index=2),
+    "a class of weight 0": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)),
+    "an ignored class, summed": nn.CrossEntropyLoss(ignore_index=2, reduction="sum"),
+    "an ignored class, as a function": partial(nn.functional.cross_entropy, ignore_index=2),
+}
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("loss_fn", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_samples_that_the_loss_leaves_out_are_neither_hits_nor_misses(loss_fn, keep):
+    """They counted as hits, so that an accuracy could be above 1."""
+    model, inputs, _ = build("mlp")
+    # all are hits, but for every fifth sample
+    targets = model.eval()(inputs).argmax(1)
+    targets = torch.where(torch.arange(37) % 5 == 0, (targets + 1) % 3, targets)
+    counted = targets != 2
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=10)
+    objective = Objective(model, loss_fn, loader, keep=keep)
+    direction, alpha = random_directions(objective, 1), [-0.5, 0.0, 0.5]
+    profile = lines({"loss": objective}, direction, alpha=alpha)["loss"]
+    plain = plain_loop(model, direction.vectors, inputs[counted], targets[counted], np.array(alpha)[:, None])
+    assert objective.evaluate().accuracy == pytest.approx(plain[1][1])
+    np.testing.assert_allclose(profile.accuracy, plain[1])
 
 
 class Scaled(nn.Module):
