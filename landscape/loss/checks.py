@@ -15,11 +15,17 @@ from landscape.loss.complex_numbers import as_real, is_whole
 from landscape.loss.counts import Counting
 from landscape.loss.loss_failures import broadcasts
 from landscape.loss.random_state import borrowed_generators
-from landscape.loss.repeated_runs import HALF, allowed_between_runs
+from landscape.loss.repeated_runs import HALF, changes, share_apart
 
 RANDOM = (
     "model: its outputs for a sample differ from one run of the same batch to the next, and so would every "
-    "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs"
+    "number; take the noise out of evaluation mode (if self.training:), or let it be a part of the inputs; where sums "
+    "without a fixed order differ so much, give dtype=torch.float64"
+)
+
+RANDOM_LOSS = (
+    "loss_fn: the loss of the same outputs depends on random numbers that it draws, and so would every number; take "
+    "noise and Dropout out of the loss, or draw once, before the loss is made"
 )
 
 Linearize = bool | Literal["measured", "counted"]
@@ -108,8 +114,7 @@ def checked_outputs(
     rows: Tensor,
     device: torch.device,
     mixes: Callable[[int], bool],
-    changes: Callable[[], bool | None],
-    has_kept_state: Callable[[], object],
+    in_float64: Callable[[], float | None],
 ) -> Tensor:
     """The outputs of some samples, after a check: the last few of the samples alone must have the same outputs.
 
@@ -119,7 +124,7 @@ def checked_outputs(
         device: device of the model.
         mixes: whether the outputs of so many of the last samples depend on the others, in float64. It is asked where
             the outputs differ by more than some roundings, and in half precision where they differ at all.
-        changes, has_kept_state: as for `changed`.
+        in_float64: as for `changes`.
 
     Raises:
         ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
@@ -146,7 +151,7 @@ def checked_outputs(
         except (RuntimeError, ValueError):
             # some models cannot take a single sample, or take only one size of batch
             again, repeated = outputs_of(rows)[-len(few) :], outputs[-len(few) :]
-    if changed(repeated, again, changes, has_kept_state):
+    if changes(share_apart(repeated, again), again, in_float64):
         raise ValueError(RANDOM)
     alone = outputs[-len(few) :]
     # outputs that are mixed a little differ by less than 20 roundings of half precision
@@ -289,44 +294,22 @@ def agree_but_for_rounding(again: Tensor, outputs: Tensor) -> bool:
     return agree_within(again, outputs, 1e-4 if is_precise else 0.05)
 
 
-def changed(
-    again: Tensor,
-    outputs: Tensor,
-    in_float64: Callable[[], bool | None],
-    has_kept_state: Callable[[], object],
-) -> bool:
-    """Whether two runs of one batch have other outputs, by more than rounding.
-
-    Args:
-        again, outputs: of the two runs.
-        in_float64: whether they change in float64; None where that cannot be had. It is asked where they differ.
-        has_kept_state: whether passes leave anything in the model. A small change may then come from it, and another
-            check names what is kept.
-    """
-    if _equal(again, outputs):
-        return False
-    if again.shape != outputs.shape or is_whole(outputs):
-        return True
-    is_large = not _differ_by_at_most(again, outputs, allowed_between_runs(outputs))
-    if not is_large and has_kept_state():
-        return False
-    changes = in_float64()
-    return is_large if changes is None else changes
-
-
 def _equal(again: Tensor, outputs: Tensor) -> bool:
     """Whether two tensors have the same entries. NaN equals NaN."""
-    return again.shape == outputs.shape and _differ_by_at_most(again, outputs, 0.0)
+    return differ_by_at_most(again, outputs, 0.0)
 
 
 def agree_within(again: Tensor, outputs: Tensor, tolerance: float) -> bool:
     """Whether two tensors differ by at most a share of the largest value, or by 20 roundings in their dtype."""
     if again.shape != outputs.shape or is_whole(outputs):
         return torch.equal(again, outputs)
-    return _differ_by_at_most(again, outputs, max(tolerance, 20 * torch.finfo(outputs.dtype).eps))
+    return differ_by_at_most(again, outputs, max(tolerance, 20 * torch.finfo(outputs.dtype).eps))
 
 
-def _differ_by_at_most(again: Tensor, outputs: Tensor, share: float) -> bool:
+def differ_by_at_most(again: Tensor, outputs: Tensor, share: float) -> bool:
+    """Whether two tensors of one shape differ by at most a share of the largest value. NaN equals NaN."""
+    if again.shape != outputs.shape:
+        return False
     again, outputs = as_real(again).double(), as_real(outputs).double()
     largest = outputs.abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
     return torch.allclose(again, outputs, rtol=0, atol=share * float(largest), equal_nan=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from landscape.loss.batches import Batch, copied_to, rows_of, tensors_in
 from landscape.loss.checks import (
     RANDOM,
+    RANDOM_LOSS,
     agree_but_for_rounding,
-    changed,
     check_that_classes_count_alike,
     check_that_loss_is_a_mean,
     checked_outputs,
@@ -25,16 +25,18 @@ from landscape.loss.checks import (
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.draws import share_by_draws
+from landscape.loss.generators import borrowed_for_checks
 from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
 from landscape.loss.likely_mistakes import warn_of_outputs
-from landscape.loss.loss_checks import check_that_it_repeats, checked_loss
+from landscape.loss.loss_checks import check_that_it_repeats, checked_loss, loss_in_float64
 from landscape.loss.mean_checks import (
     FEWEST,
     check_that_counts_add_up,
     check_that_losses_add_up,
     telling_samples,
 )
-from landscape.loss.mixed_samples import Precisely, is_dense
+from landscape.loss.mixed_samples import Precisely
 from landscape.loss.model_checks import (
     LOSS_WITH_WEIGHTS,
     OUTPUTS_OF_THE_CALLER,
@@ -44,9 +46,15 @@ from landscape.loss.model_checks import (
 )
 from landscape.loss.penalty import Penalty
 from landscape.loss.precision import full_float32
-from landscape.loss.random_state import borrowed_generators
 from landscape.loss.reading import Chunks
-from landscape.loss.task import LossFunction
+from landscape.loss.repeated_runs import (
+    allowed_between_runs,
+    changes,
+    is_dense,
+    share_apart,
+    share_between_runs,
+)
+from landscape.loss.task import Forward, LossFunction
 from landscape.loss.without_gradients import without_gradients
 
 
@@ -62,7 +70,8 @@ class FirstLook:
         chunks: the data.
         labels: the bounds of the labels of all data.
         precisely: the same model and loss in float64.
-        has_kept_state: whether the passes so far left anything in the model.
+        state: what the model held before its first pass.
+        run: (model, inputs) -> outputs, as `forward` runs the model.
     """
 
     forward: Callable[[Tensor, Batch], Any]
@@ -72,7 +81,8 @@ class FirstLook:
     chunks: Chunks
     labels: LabelBounds
     precisely: Precisely
-    has_kept_state: Callable[[], object]
+    state: KeptState
+    run: Forward
 
     @full_float32()
     @torch.no_grad()
@@ -83,7 +93,7 @@ class FirstLook:
             ValueError: the model cannot be run on a batch.
         """
         # a model that draws is refused, but must not move the caller's random state
-        with borrowed_generators(self.theta.device):
+        with borrowed_for_checks(self.theta.device):
             try:
                 with without_gradients(False), torch.inference_mode():
                     self._at_its_weights(self._few()[0])
@@ -127,7 +137,8 @@ class FirstLook:
             ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
                 random or depend on the other samples.
         """
-        with borrowed_generators(self.theta.device), without_gradients(differentiates):
+        with borrowed_for_checks(self.theta.device), without_gradients(differentiates):
+            self._check_draws()
             if are_tensors:
                 self._check_rows(chunk_size)
             else:
@@ -137,6 +148,28 @@ class FirstLook:
                     self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
                 )
 
+    def _check_draws(self) -> None:
+        pair, device = self._few(), self.theta.device
+        owners = [*(module for module, _ in self.state.attributes), self.run]
+
+        # a pass may change its inputs
+        def outputs() -> Any:
+            return self._at_its_weights(copied_to(pair[0], device))
+
+        if _changes_by_draws(outputs, lambda: self.precisely.outputs(pair), device, owners):
+            raise ValueError(RANDOM)
+
+    def _check_draws_of_loss(self, outputs: Any, targets: Batch) -> None:
+        owners = self.loss_fn.modules() if isinstance(self.loss_fn, nn.Module) else [self.loss_fn]
+        loss = partial(self._loss, outputs, targets)
+        precise = partial(loss_in_float64, self._loss, outputs, targets)
+        if _changes_by_draws(loss, precise, self.theta.device, list(owners)):
+            raise ValueError(RANDOM_LOSS)
+
+    def _small_change(self, pair: Pair) -> float | None:
+        """The share by which runs in float64 differ; 0 where another check names what passes keep."""
+        return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
+
     def _check_outputs(self) -> None:
         inputs, targets = self._few()
         outputs = self._at_its_weights(inputs)
@@ -144,13 +177,13 @@ class FirstLook:
         pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
         # a number alone is the loss, of which its own check says more
         dense = [pair for pair in pairs if all(map(is_dense, pair)) and pair[0].ndim]
-        changes = partial(self.precisely.changes, (inputs, targets))
-        if any(changed(*pair, changes, self.has_kept_state) for pair in dense):
+        in_float64 = partial(self._small_change, (inputs, targets))
+        if any(changes(share_apart(after, before), before, in_float64) for before, after in dense):
             raise ValueError(RANDOM)
         if isinstance(outputs, Tensor):
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
-        self._loss(outputs, targets)
+        self._check_draws_of_loss(outputs, targets)
         warn_of_outputs(self.loss_fn, outputs, targets)
 
     def _check_rows(self, chunk_size: int) -> None:
@@ -170,13 +203,14 @@ class FirstLook:
 
         pair = rows_of((inputs, targets), rows)
         check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
-        mixes, changes = partial(self.precisely.mixes, pair), partial(self.precisely.changes, pair)
-        outputs = checked_outputs(outputs_of, rows, device, mixes, changes, self.has_kept_state)
+        mixes, in_float64 = partial(self.precisely.mixes, pair), partial(self._small_change, pair)
+        outputs = checked_outputs(outputs_of, rows, device, mixes, in_float64)
         self.labels.check(outputs)
         labels = targets[rows].to(device)
         if self.counting.is_known:
             # a few outputs tell whether torch's loss takes such outputs and targets
             outputs, labels = outputs[:FEWEST], labels[:FEWEST]
+        self._check_draws_of_loss(outputs, labels)
         check_that_it_repeats(self._loss, outputs, labels)
         warn_of_outputs(self.loss_fn, outputs, labels)
         check = partial(check_that_loss_is_a_mean, self._loss, self.counting, dtype=dtype)
@@ -185,14 +219,11 @@ class FirstLook:
             check_that_classes_count_alike(check, outputs, targets)
 
     @full_float32()
-    def writes_weights(
-        self, original: nn.Module, state: KeptState, penalty: Penalty | None, differentiates: bool
-    ) -> bool:
+    def writes_weights(self, original: nn.Module, penalty: Penalty | None, differentiates: bool) -> bool:
         """Whether a forward pass writes to its weights. Other dependencies of the outputs are checked.
 
         Args:
             original: the model that was copied.
-            state: the copy's state before its first pass.
             penalty: the regularizer.
             differentiates: whether a forward pass takes derivatives by itself.
 
@@ -207,8 +238,8 @@ class FirstLook:
             with without_gradients(differentiates):
                 return self.forward(theta, self._few()[0])
 
-        with borrowed_generators(self.theta.device):
-            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, state)
+        with borrowed_for_checks(self.theta.device):
+            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
         writes = writes_to_its_weights(outputs, self.theta)
         self._check_dependence(original, penalty, outputs(self.theta.clone()))
         return writes
@@ -260,3 +291,27 @@ class FirstLook:
     def _few(self) -> Pair:
         inputs, targets = self.chunks.first(4)
         return copied_to(inputs, self.theta.device), copied_to(targets, self.theta.device)
+
+
+def _changes_by_draws(
+    run: Callable[[], Any], in_float64: Callable[[], Any], device: torch.device, owners: Sequence[object]
+) -> bool:
+    """Whether results depend on random numbers, by more than rounding.
+
+    Args:
+        run: the computation.
+        in_float64: the same in float64; its result is None where it does not run in float64.
+        device, owners: as for `share_by_draws`.
+    """
+    results: list[Any] = []
+
+    def noted() -> Any:
+        results[:] = [run()]
+        return results[0]
+
+    def precise() -> float | None:
+        return None if in_float64() is None else share_by_draws(in_float64, device, owners)
+
+    share = share_by_draws(noted, device, owners)
+    dense = [leaf for leaf in tree_leaves(results) if is_dense(leaf)]
+    return bool(dense) and changes(share, max(dense, key=allowed_between_runs), precise)

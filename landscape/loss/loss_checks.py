@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from landscape.loss.batches import Batch, samples_in
+from landscape.loss.batches import Batch, in_precision, samples_in
 from landscape.loss.in_float64 import Shortened
 from landscape.loss.loss_failures import remedy_of
-from landscape.loss.repeated_runs import ALLOWED_IN_FLOAT64, allowed_between_runs
+from landscape.loss.repeated_runs import changes, share_apart, share_between_runs
 from landscape.loss.task import LossFunction
 
 
@@ -55,32 +55,28 @@ def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tenso
     Raises:
         ValueError: it is not.
     """
-    once, again = loss_fn(outputs, targets).item(), loss_fn(outputs, targets).item()
-    apart = abs(once - again)
-    if not apart > 0:
-        return
-    changes = _changes_in_float64(loss_fn, outputs, targets)
-    if changes or (changes is None and apart > allowed_between_runs(outputs) * abs(once)):
+    once, again = loss_fn(outputs, targets), loss_fn(outputs, targets)
+
+    def in_float64() -> float | None:
+        return share_between_runs(lambda: loss_in_float64(loss_fn, outputs, targets))
+
+    if changes(share_apart(again, once), outputs, in_float64):
         raise ValueError(
-            f"loss_fn: the loss of the same outputs is {once:.6g} in one call and {again:.6g} in the next, and so "
-            "would be every number; take noise, Dropout, call counters and running statistics out of the loss"
+            f"loss_fn: the loss of the same outputs is {once.item():.6g} in one call and {again.item():.6g} in the "
+            "next, and so would be every number; take noise, Dropout, call counters and running statistics out of the "
+            "loss"
         )
 
 
-def _changes_in_float64(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> bool | None:
-    """Whether the loss of outputs in float64 changes from one call to the next.
-
-    None for a loss that does not take float64, or rounds to a shorter dtype inside.
-    """
-    precise = outputs.to(torch.complex128 if outputs.is_complex() else torch.float64)
+def loss_in_float64(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor | None:
+    """The loss of outputs in float64; None if it does not take float64, or rounds to a shorter dtype inside."""
     try:
+        precise = in_precision(outputs, torch.float64)
         with Shortened() as shortened:
-            once, again = (loss_fn(precise, targets).double().item() for _ in range(2))
-    except Exception:
+            loss = loss_fn(precise, targets)
+    except Exception:  # a loss may fail in any way
         return None
-    if shortened.found:
-        return None
-    return abs(once - again) > ALLOWED_IN_FLOAT64 * abs(once)
+    return None if shortened.found else loss
 
 
 def _shapes(tree: Any) -> str:

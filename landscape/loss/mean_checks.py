@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -14,7 +13,13 @@ from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import telling_rows
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
-from landscape.loss.repeated_runs import ALLOWED_IN_FLOAT64
+from landscape.loss.repeated_runs import (
+    ALLOWED_IN_FLOAT64,
+    HALF,
+    changes,
+    share_apart,
+    share_between_runs,
+)
 
 MOST_SAMPLES = 128
 FEWEST = 8
@@ -50,7 +55,7 @@ def check_that_losses_add_up(
     counting: Counting,
     pair: Pair,
     dtype: torch.dtype,
-    precisely: Callable[[Pair], float | None],
+    precisely: Callable[[Pair], Tensor | None],
 ) -> None:
     """Checks that the loss of these samples is the counted mean of the losses of unequal parts of them.
 
@@ -67,7 +72,9 @@ def check_that_losses_add_up(
     whole, again = loss_of(pair), loss_of(pair)
     # a loss may compute in a shorter dtype than the weights have
     allowed = max(ALLOWED.get(each, 0.05) for each in (dtype, whole.dtype))
-    if not _repeats(whole, again, allowed / 10, lambda: precisely(pair)):
+    in_half = dtype if dtype in HALF else whole.dtype
+    share, rounded = share_apart(again, whole), whole.to(in_half)
+    if changes(share, rounded, lambda: share_between_runs(lambda: precisely(pair))):
         raise ValueError(
             f"model: the loss of one batch is {whole.item():.6g} in one run and {again.item():.6g} in the next, and so "
             "would be every number; take the noise out of evaluation mode, or let it be a part of the batch"
@@ -100,7 +107,7 @@ def _check(
     pair: Pair,
     cuts: Sequence[int],
     allowed: float,
-    precisely: Callable[[Pair], float | None],
+    precisely: Callable[[Pair], Tensor | None],
 ) -> None:
     parts = [rows_of(pair, slice(*ends)) for ends in pairwise(cuts) if ends[0] < ends[1]]
     weights = [counting.weight_of(part) for part in parts]
@@ -117,7 +124,7 @@ def _check(
     found = compared(lambda part: loss_of(part).item())
     differ = _differ(*found, allowed)
     if not differ and _differ(*found, DECIDED) and all(precisely(part) is not None for _, part in counted):
-        found = compared(lambda part: precisely(part) or 0.0)
+        found = compared(lambda part: float(precisely(part) or 0.0))
         differ = _differ(*found, ALLOWED_IN_FLOAT64)
     whole, mean, _ = found
     if differ:
@@ -128,19 +135,6 @@ def _check(
             "compares the samples of a batch has no such mean: a batch stays whole if it also holds a tensor without "
             "samples, such as torch.tensor(0), and count= says how much it counts for"
         )
-
-
-def _repeats(whole: Tensor, again: Tensor, allowed: float, precisely: Callable[[], float | None]) -> bool:
-    """Whether two runs have one loss. Float64 decides where they differ and the model runs in it."""
-    one, other = whole.item(), again.item()
-    if _differ(one, other, abs(one), allowed):
-        return False
-    if one == other or not math.isfinite(one):
-        return True
-    precise, repeated = precisely(), precisely()
-    if precise is None or repeated is None:
-        return True
-    return not _differ(precise, repeated, abs(precise), ALLOWED_IN_FLOAT64)
 
 
 def _differ(one: float, other: float, scale: float, allowed: float) -> bool:

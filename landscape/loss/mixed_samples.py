@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import agree_within
@@ -18,8 +17,6 @@ from landscape.loss.repeated_runs import ALLOWED_IN_FLOAT64
 
 MOST = 16
 """Samples that are run in float64."""
-RUNS = 4
-"""Runs in float64 that tell whether outputs change. Some noise, as of layers left out, changes few runs."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +47,15 @@ class Precisely:
             whole[-few:], alone, ALLOWED_IN_FLOAT64
         )
 
-    def changes(self, pair: Pair) -> bool | None:
-        """Whether the outputs of the last samples, or of a batch that cannot be cut, change from one run to the next.
-
-        None for a model that does not run in float64, or rounds to a shorter dtype inside.
-        """
+    def outputs(self, pair: Pair) -> Any:
+        """The outputs of the last samples, or of a batch that cannot be cut; None as for `loss`."""
         samples = samples_in(pair)
         some = pair if samples is None else rows_of(pair, slice(max(0, samples - MOST), samples))
-        runs = [self._run(some, lambda _, outputs: outputs) for _ in range(RUNS)]
-        if any(run is None for run in runs):
-            return None
-        first, *others = (list(filter(is_dense, tree_leaves(run))) for run in runs)
-        pairs = [pair for other in others for pair in zip(first, other, strict=False)]
-        return not all(agree_within(once, again, ALLOWED_IN_FLOAT64) for once, again in pairs)
+        return self._run(some, lambda _, outputs: outputs)
 
-    def loss(self, pair: Pair) -> float | None:
+    def loss(self, pair: Pair) -> Tensor | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
-        found: float | None = self._run(pair, lambda few, outputs: few.loss(outputs).item())
+        found: Tensor | None = self._run(pair, lambda few, outputs: few.loss(outputs))
         return found
 
     @torch.no_grad()
@@ -80,8 +69,3 @@ class Precisely:
             # the model or the loss has a dtype of its own inside
             return None
         return None if shortened.found else found
-
-
-def is_dense(leaf: Any) -> bool:
-    """Whether a part of the outputs is a tensor of which all entries are stored."""
-    return isinstance(leaf, Tensor) and leaf.layout == torch.strided

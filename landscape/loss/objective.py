@@ -148,12 +148,12 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
-        checks = Precisely(self.in_float64), state.changed
-        look = FirstLook(self.forward, self.theta, self.loss_fn, self.counting, *seen, *checks)
+        model_and_loss = self.forward, self.theta, self.loss_fn, self.counting
+        look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
-            self.writes_weights = look.writes_weights(model, state, self.penalty, self.differentiates)
+            self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
 
     @classmethod
     def of_loss(

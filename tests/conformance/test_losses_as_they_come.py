@@ -51,8 +51,14 @@ LOSSES = {
         lambda o, t: nn.functional.binary_cross_entropy_with_logits(o, t.double()),
         r"must be the same as input size .*targets \(12,\)",
     ),
-    "schedule": (lambda o, t: cross_entropy(o, t) * (1 + next(calls)), "the loss of the same outputs is"),
-    "noise": (lambda o, t: cross_entropy(o + torch.randn_like(o), t), "the loss of the same outputs is"),
+    "schedule": (
+        lambda o, t: cross_entropy(o, t) * (1 + next(calls)),
+        "the loss of the same outputs is",
+    ),
+    "noise": (
+        lambda o, t: cross_entropy(o + torch.randn_like(o), t),
+        "the loss of the same outputs depends on random numbers",
+    ),
 }
 
 

@@ -1,5 +1,7 @@
 """Any model, any batch: losses, derivatives and measures against those of the whole data at once, in float64."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -208,11 +210,14 @@ def test_batches_that_cannot_be_cut_must_be_counted():
         Objective(network(), nn.MSELoss(), [([draws(2, 4), draws(1, 4)], [draws(2, 3), draws(1, 3)])])
 
 
-def test_a_loss_that_is_random_is_refused():
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.SystemRandom().random])
+def test_a_loss_that_is_random_is_refused(draw):
     def noisy(model, batch):
-        return model(batch[0]).square().mean() + 0.01 * torch.rand(())
+        return model(batch[0]).square().mean() + 0.01 * draw()
 
-    with pytest.raises(ValueError, match="^model: the loss of one batch is .* in one run"):
+    with pytest.raises(
+        ValueError, match="^model: (its outputs for a sample differ|the loss of one batch is .* in one run)"
+    ):
         Objective.of_loss(noisy, network(), [(draws(4, 4), draws(4, 3))])
 
 

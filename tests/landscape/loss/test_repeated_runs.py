@@ -1,37 +1,56 @@
-"""Two runs of one computation that differ: float64 decides, and a limit where it cannot be had."""
+"""Two runs of one computation that differ: float64 decides below a limit, and in half precision."""
+
+import random
 
 import pytest
 import torch
 
-from landscape.loss.checks import changed
 from landscape.loss.loss_checks import check_that_it_repeats
+from landscape.loss.repeated_runs import changes, share_apart
 
 VERDICTS = {
-    # dtype, relative difference, verdict of float64 -> whether the outputs changed
-    "equal": (torch.float32, 0.0, True, False),
-    "float64 sees a change": (torch.float32, 1e-6, True, True),
-    "float64 sees none": (torch.float32, 1e-6, False, False),
-    "float64 sees none of a large one": (torch.float32, 1e-3, False, False),
+    # dtype, relative difference, relative difference in float64 -> whether the outputs changed
+    "equal": (torch.float32, 0.0, 1e-6, False),
+    "float64 sees a change": (torch.float32, 1e-6, 1e-6, True),
+    "float64 sees none": (torch.float32, 1e-6, 1e-12, False),
+    "float64 sees none of a large one": (torch.float32, 1e-3, 0.0, True),
     "small, no float64": (torch.float32, 5e-5, None, False),
     "large, no float64": (torch.float32, 2e-4, None, True),
-    "double, float64 sees a change": (torch.float64, 1e-6, True, True),
-    "half, float64 sees a change": (torch.bfloat16, 0.01, True, True),
-    "half, float64 sees none of a large one": (torch.bfloat16, 0.1, False, False),
+    "double, float64 sees a change": (torch.float64, 1e-6, 1e-6, True),
+    "half, float64 sees a change": (torch.bfloat16, 0.01, 1e-6, True),
+    "half, float64 sees none of a large one": (torch.bfloat16, 0.1, 0.0, False),
     "half, small, no float64": (torch.bfloat16, 0.01, None, False),
     "half, large, no float64": (torch.bfloat16, 0.1, None, True),
 }
 
 
-@pytest.mark.parametrize(("dtype", "share", "verdict", "expected"), VERDICTS.values(), ids=VERDICTS)
-def test_where_two_runs_differ_float64_decides_and_a_limit_without_it(dtype, share, verdict, expected):
+@pytest.mark.parametrize(("dtype", "share", "precise", "expected"), VERDICTS.values(), ids=VERDICTS)
+def test_float64_decides_on_small_differences_and_a_limit_on_others(dtype, share, precise, expected):
     outputs = torch.ones(5, dtype=dtype)
     again = (outputs.double() * (1 + share)).to(dtype)
-    assert changed(again, outputs, lambda: verdict, lambda: False) == expected
+    assert changes(share_apart(again, outputs), outputs, lambda: precise) == expected
 
 
-def test_a_small_change_of_a_model_that_keeps_state_is_left_to_the_check_of_that_state():
-    outputs = torch.ones(5)
-    assert not changed(outputs * (1 + 1e-5), outputs, lambda: True, lambda: True)
+nan, inf = float("nan"), float("inf")
+APART = {
+    "equal": ([1.0, 2.0], [1.0, 2.0], 0.0),
+    "a share of the largest": ([1.0, 4.0], [1.5, 4.0], 0.125),
+    "from zero": ([0.0, 0.0], [0.0, 3.0], 1.0),
+    "to zero": ([0.0, 3.0], [0.0, 0.0], 1.0),
+    "equal NaN": ([nan, 2.0], [nan, 2.0], 0.0),
+    "another NaN": ([nan, 2.0], [1.0, 2.0], inf),
+    "infinity of another sign": ([inf, 2.0], [-inf, 2.0], inf),
+    "infinity, then NaN": ([inf, 2.0], [nan, 2.0], inf),
+    "another shape": ([1.0], [1.0, 2.0], inf),
+    "nothing": ([], [], 0.0),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "share"), APART.values(), ids=APART)
+def test_results_differ_by_a_share_of_their_largest_entry(before, after, share):
+    before, after = torch.tensor(before), torch.tensor(after)
+    assert share_apart(after, before) == share
+    assert share_apart({"a": (after,)}, {"a": (before,)}) == share
 
 
 class Loss:
@@ -56,10 +75,8 @@ def test_a_loss_in_float32_alone_may_differ_by_the_order_of_its_sums():
 
 
 def test_a_loss_whose_sums_have_no_fixed_order_is_not_refused():
-    torch.manual_seed(0)
-
     def loss(outputs, _):
-        return sum(outputs[torch.randperm(len(outputs), device="cpu")])
+        return sum(outputs[random.SystemRandom().sample(range(len(outputs)), len(outputs))])
 
     outputs = torch.linspace(-1, 1.01, 400)
     values = {loss(outputs, None).item() for _ in range(5)}
