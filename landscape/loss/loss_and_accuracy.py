@@ -25,7 +25,7 @@ class Evaluation:
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:
-    """Whether the last axis of scores (..., samples, classes) is largest at the target. With a NaN there is no largest."""
+    """Whether scores (..., samples, classes) are largest at the target. With a NaN there is no largest one."""
     return (scores.argmax(-1) == targets) & ~scores.isnan().any(-1)
 
 
