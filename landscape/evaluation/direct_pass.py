@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from landscape.loss.batches import Batch, rows_of, samples_in
 from landscape.loss.checks import are_class_scores
 from landscape.loss.loss_and_accuracy import correct
 from landscape.loss.objective import Objective
+from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.samples import Chunk
 
 
@@ -61,7 +63,10 @@ class DirectPass:
             total[1] = (correct(outputs, targets) & counting.have_labels((inputs, targets))).sum()
         if self._errors:
             center = self._objective.outputs(self._objective.theta, chunk.read()[0])
-            can_be_cut = samples_in(outputs) == chunk.samples == samples_in(targets)
+            outputs_of = partial(self._objective.outputs, theta, buffers=buffers)
+            can_be_cut = chunk.samples == samples_in(targets) and have_rows(
+                self._objective, outputs, chunk.pair[0], outputs_of
+            )
             each = (
                 counting.of_samples(chunk.pair) if can_be_cut else torch.tensor([chunk.weight], device="cpu")
             )

@@ -322,3 +322,50 @@ def test_an_impossible_number_of_samples_is_named(samples):
     objective = Objective(model, cross_entropy, (inputs, targets))
     with pytest.raises(ValueError, match="^samples"):
         surface(objective, random_directions(objective, 2), steps=3, samples=samples)
+
+
+def of_dict(factor):
+    """Outputs in a dict, which no pass is prepared for."""
+    return {
+        "forward": lambda model, batch: {"scores": model(batch[0]), "labels": batch[1]},
+        "loss": lambda outputs, batch: factor * cross_entropy(outputs["scores"], batch[1]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["outputs in a dict", "losses that run the model", "one of each"])
+@pytest.mark.parametrize("steps", [3, 25])
+def test_losses_on_the_same_inputs_whose_passes_cannot_be_prepared_have_a_pass_each(kind, steps):
+    """The first one stood for all, which ended in an IndexError; losses that run the model were refused."""
+    model, inputs, targets = build("mlp")
+
+    def objective(factor):
+        by_itself = kind == "losses that run the model" or (kind == "one of each" and factor == 2)
+        if by_itself:
+            return Objective.of_loss(
+                lambda model, batch: factor * cross_entropy(model(batch[0]), batch[1]),
+                model,
+                (inputs, targets),
+            )
+        options = of_dict(factor)
+        return Objective(model, options.pop("loss"), (inputs, targets), **options)
+
+    objectives = {"one": objective(1), "two": objective(2)}
+    directions = random_directions(objectives["one"], 1)
+    together = lines(objectives, directions, steps=steps)
+    plain, _ = plain_loop(
+        model, directions.vectors.double(), inputs, targets, together["one"].alpha[:, None].astype(float)
+    )
+    np.testing.assert_allclose(together["one"].loss, plain, rtol=1e-10)
+    np.testing.assert_allclose(together["two"].loss, 2 * plain, rtol=1e-10)
+
+
+def test_losses_that_run_models_of_other_layers_are_refused():
+    def loss(model, batch):
+        return cross_entropy(model(batch[0]), batch[1])
+
+    data = torch.eye(3).double(), torch.tensor([0, 1, 0])
+    one = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    other = nn.Sequential(one[0], nn.Tanh(), one[2])
+    objectives = {name: Objective.of_loss(loss, m, data) for name, m in (("one", one), ("other", other))}
+    with pytest.raises(ValueError, match="^objectives: 'other' is of another model"):
+        lines(objectives, random_directions(objectives["one"], 1), steps=3)
