@@ -24,6 +24,7 @@ from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
+from landscape.seeds import generator_for
 
 
 @result
@@ -199,7 +200,7 @@ def low_loss_bend(
     samples, batch_loss = _samples_and_loss(objective)
     start, end = objective.theta, objective.flatten(other)
     report = as_progress(progress, "bend")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("places on a path", seed)
     control = (start + end) / 2
     adam = torch.optim.Adam([control], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)

@@ -12,6 +12,7 @@ from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.sampling_errors.result import SamplingError, error_of
 from landscape.sampling_errors.units import OfUnits, Units
+from landscape.seeds import generator_for
 
 PROBES = 16
 
@@ -45,7 +46,7 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
         raise ValueError(
             "measured: the trace did not converge; measure it with a larger max_products or rtol"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("probes of a sampling error", seed)
     size = (objective.n_parameters, PROBES)
     drawn = torch.randint(0, 2, size, generator=generator, dtype=torch.int8, device="cpu")
     signs = (drawn * 2 - 1).to(objective.device)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Objective, sampling_error, sharpness, top_eigenvalues, trace
 from landscape.loss.matrices_by_name import matrix_named
+from landscape.seeds import generator_for
 from tests.conftest import build, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -342,7 +343,10 @@ def test_each_batch_of_a_stream_meets_all_signs_of_a_trace_in_one_pass(vectors):
     )
     estimate = trace(Objective(model, cross_entropy, (inputs[:36], targets[:36])), rtol=0.3)
     found = sampling_error(objective, estimate, seed=4)
-    signs = torch.randint(0, 2, (21, 16), generator=torch.Generator().manual_seed(4)).double() * 2 - 1
+    signs = (
+        torch.randint(0, 2, (21, 16), generator=generator_for("probes of a sampling error", 4)).double() * 2
+        - 1
+    )
     hessians = torch.stack([dense_hessian(model, *batch) for batch in batches])
     forms = (signs * (hessians @ signs)).sum(1).mean(1)
     assert found.standard_errors[0] == pytest.approx(float(forms.std()) / math.sqrt(12), rel=1e-6)
