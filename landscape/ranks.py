@@ -87,6 +87,11 @@ class Ranks:
         """The number of ranks."""
         return 1 if self.group is None else dist.get_world_size(self.group)
 
+    @property
+    def place(self) -> int:
+        """The number of this rank, from 0."""
+        return 0 if self.group is None else dist.get_rank(self.group)
+
     def with_entries(self, own: int) -> tuple[Ranks, int]:
         """The ranks for vectors of which this one holds `own` entries, and the length of the whole vectors."""
         if not self.share_vectors:
@@ -102,6 +107,10 @@ class Ranks:
         if self.group is not None:
             dist.all_reduce(total, group=self.group)
         return total
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all ranks of what each computed from the same samples."""
+        return value if self.group is None else self.over_samples(value) / self.count
 
     def vector_over_samples(self, vector: Tensor) -> Tensor:
         """The same for vectors as long as the weights. Derivatives in parts of the weights are sums already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.evaluation.for_one import with_arguments_of
-from landscape.loss.batches import Batch, copied_to, rows_of
+from landscape.loss.batches import copied_to
+from landscape.loss.gathered import SharedSamples
+from landscape.loss.gradients import Gradients
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.weights import Weights
@@ -169,7 +171,8 @@ def low_loss_bend(
     The curve is (1 - t)^2 a + 2 t (1 - t) w + t^2 b, from the objective's weights a to other weights b, with the
     control point w. Each step lowers the loss of a random batch at a random t (Garipov et al. 2018, arXiv:1802.10026,
     section 3). The control point begins in the middle of the straight line. Meanwhile BatchNorm uses the statistics of
-    the batch, as in training.
+    the batch, as in training. Of several ranks each has the batch of all, so that the control point is that of one
+    process with all samples.
 
     Args:
         objective: its loss is lowered, and its weights are one end of the curve.
@@ -185,47 +188,57 @@ def low_loss_bend(
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
-    data = (objective.inputs, objective.targets)
-    samples = objective.chunks.samples
-    if not 1 <= batch_size <= samples:
-        raise ValueError(f"batch_size: must lie between 1 and {samples} samples, got {batch_size}")
+    if not 1 <= batch_size <= objective.n_samples:
+        raise ValueError(
+            f"batch_size: must lie between 1 and {objective.n_samples} samples, got {batch_size}"
+        )
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     # two ends, the control point, Adam's two averages, a point and its gradient
     objective.memory.check_room(7, "low_loss_bend")
-    objective.check_that_derivatives_exist()
     _check_that_the_rest_is_shared(objective, other)
+    samples, batch_loss = _samples_and_loss(objective)
     start, end = objective.theta, objective.flatten(other)
-    outputs: Callable[[Tensor, Batch], Any] = objective.outputs
-    if _choice_for(objective) == "recalibrate":
-        outputs = BatchStatistics(objective).outputs
     report = as_progress(progress, "bend")
     generator = generator_for("places on a path", seed)
-    control = ((start + end) / 2).requires_grad_()
+    control = (start + end) / 2
     adam = torch.optim.Adam([control], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)
     losses = torch.zeros(steps, dtype=torch.float64, device=objective.device)
     for step in range(steps):
         t = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
-        rows = torch.randint(samples, (batch_size,), generator=generator, device="cpu")
-        inputs, targets = copied_to(rows_of(data, rows), objective.device)
+        rows = torch.randint(objective.n_samples, (batch_size,), generator=generator, device="cpu")
+        batch = copied_to(samples[rows], objective.device)
         point = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
-        loss = objective.loss_fn(outputs(point, inputs), targets)
+        with objective.ranks.together(), objective.exclusive, torch.enable_grad():
+            loss, gradient = batch_loss.of_batch(point, *batch)
         if objective.penalty:
-            loss = loss + objective.penalty(point)
-        (control.grad,) = torch.autograd.grad(loss, control)
+            loss, gradient = loss + objective.penalty(point), gradient + objective.penalty.gradient(point)
+        # all ranks have the same batch, and keep the same control point although each rounds by itself
+        control.grad = objective.ranks.mean(2 * t * (1 - t) * gradient)
         adam.step()
         schedule.step()
-        losses[step] = loss.detach()
+        losses[step] = objective.ranks.mean(loss.detach())
         report(step + 1, steps)
     return Bend(
-        control.detach(),
+        control,
         losses.cpu().numpy(),
         batch_size,
         learning_rate,
         seed,
         unit_of(objective.loss_fn),
     )
+
+
+def _samples_and_loss(objective: Objective) -> tuple[SharedSamples, Gradients]:
+    """The samples of all ranks, and the loss of a batch, in which BatchNorm uses the statistics of the batch."""
+    with objective.ranks.together():
+        objective.check_that_derivatives_exist()
+        own = (objective.inputs, objective.targets)
+    shares = objective.ranks.gathered(objective.chunks.samples)
+    model = BatchStatistics(objective).model if _choice_for(objective) == "recalibrate" else objective.model
+    loss = Gradients(model, objective.layout, objective.run, objective.loss_fn, objective.chunks)
+    return SharedSamples(own, shares, objective.ranks), loss
 
 
 def _choice_for(objective: Objective) -> str:

@@ -200,14 +200,15 @@ def _check_that_labels_differ_alone(objectives: Mapping[str, Objective]) -> None
     for objective in objectives.values():
         _check_that_it_is_cross_entropy(objective)
     (first_name, first), *others = objectives.items()
-    for name, other in others:
-        if first.inputs.shape != other.inputs.shape or not torch.equal(
-            first.inputs, other.inputs.to(first.inputs)
-        ):
-            raise ValueError(
-                f"objectives: {name!r} has other inputs than {first_name!r}; the losses may differ in the labels "
-                "alone; measure others by curvature_parts"
-            )
+    with first.ranks.together():
+        for name, other in others:
+            if first.inputs.shape != other.inputs.shape or not torch.equal(
+                first.inputs, other.inputs.to(first.inputs)
+            ):
+                raise ValueError(
+                    f"objectives: {name!r} has other inputs than {first_name!r}; the losses may differ in the labels "
+                    "alone; measure others by curvature_parts"
+                )
 
 
 def _norm(estimate: TraceEstimate) -> tuple[float, float]:
@@ -233,6 +234,11 @@ def _with_loss(objective: Objective, loss_fn: Callable[[Tensor, Tensor], Tensor]
 
 def _check_that_it_is_cross_entropy(objective: Objective) -> None:
     check_that_it_is_a_plain_mean(objective, "objective", "a decomposition")
+    with objective.ranks.together():
+        _check_two_samples(objective)
+
+
+def _check_two_samples(objective: Objective) -> None:
     inputs, targets = objective.inputs[:2].to(objective.device), objective.targets[:2].to(objective.device)
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, inputs)

@@ -22,12 +22,14 @@ class PassChunk:
         inputs: the inputs of the model.
         targets: for each objective, the targets with which it compares the outputs.
         weights: for each objective, the weights of the samples' losses, (samples,).
+        labeled: for each objective, whether each sample counts for its accuracy, (samples,).
         totals: for each objective, the weight of the mean loss of this part.
     """
 
     inputs: Batch
     targets: list[Batch]
     weights: list[Tensor]
+    labeled: list[Tensor]
     totals: list[float]
 
 
@@ -77,7 +79,8 @@ def held_chunks(objectives: list[Objective]) -> OnDevice:
         rows = slice(start, start + size)
         pairs = [rows_of((each.inputs, each.targets), rows) for each in objectives]
         weights = [each.counting.of_samples(pair) for each, pair in zip(objectives, pairs, strict=True)]
+        labeled = [each.counting.have_labels(pair) for each, pair in zip(objectives, pairs, strict=True)]
         totals = [each.counting.weight_of(pair) for each, pair in zip(objectives, pairs, strict=True)]
-        chunk = PassChunk(rows_of(inputs, rows), [y for _, y in pairs], weights, totals)
+        chunk = PassChunk(rows_of(inputs, rows), [y for _, y in pairs], weights, labeled, totals)
         chunks.append(mapped(chunk, lambda tensor: tensor.to(first.device)) if fits else chunk)
     return OnDevice(chunks, first.device, fits)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from landscape.evaluation.losses import SUMS, correct, error_sums
+from landscape.evaluation.losses import SUMS, error_sums
 from landscape.loss.batches import Batch, rows_of, samples_in
 from landscape.loss.checks import are_class_scores
+from landscape.loss.loss_and_accuracy import correct
 from landscape.loss.objective import Objective
+from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.samples import Chunk
 
 
@@ -51,17 +54,19 @@ class DirectPass:
 
     def _of_chunk(self, theta: Tensor, chunk: Chunk, buffers: dict[str, Tensor] | None) -> Tensor:
         inputs, targets = chunk.read()
-        outputs = self._objective.outputs(theta, inputs, buffers)
+        outputs, counting = self._objective.outputs(theta, inputs, buffers), self._objective.counting
         total = torch.zeros(SUMS, dtype=torch.float64, device=theta.device)
         if chunk.weight:
             total[0] = self._objective.loss_fn(outputs, targets).detach().double() * chunk.weight
         total[1] = torch.nan
         if are_class_scores(outputs, targets):
-            total[1] = correct(outputs.unsqueeze(0), targets).sum()
+            total[1] = (correct(outputs, targets) & counting.have_labels((inputs, targets))).sum()
         if self._errors:
             center = self._objective.outputs(self._objective.theta, chunk.read()[0])
-            counting = self._objective.counting
-            can_be_cut = samples_in(outputs) == chunk.samples == samples_in(targets)
+            outputs_of = partial(self._objective.outputs, theta, buffers=buffers)
+            can_be_cut = chunk.samples == samples_in(targets) and have_rows(
+                self._objective, outputs, chunk.pair[0], outputs_of
+            )
             each = (
                 counting.of_samples(chunk.pair) if can_be_cut else torch.tensor([chunk.weight], device="cpu")
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from landscape.evaluation.batch_norm import BatchStatistics
 from landscape.evaluation.direct_pass import DirectPass
 from landscape.evaluation.losses import SUMS
 from landscape.evaluation.prepared_pass import PreparedPass, combination
-from landscape.loss.batches import copied_to, samples_in
+from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.precision import full_float32
+from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.weights import tensor_of
 from landscape.loss.wrapped import check_whole_vectors
 from landscape.results.fields import FloatArray
@@ -97,17 +99,20 @@ class Evaluator:
             self.calibration_samples = self._statistics.samples
         self._errors = errors
         plain = self._statistics is not None
-        groups = [[self._objectives[i] for i in columns] for columns in _with_equal_inputs(self._objectives)]
-        self._passes = [
-            PreparedPass(group, self._theta, self._vectors, errors, expected, plain)
-            if _can_be_prepared(group[0])
-            else DirectPass(group[0], errors)
-            for group in groups
-        ]
-        self.inputs = sum(group[0].n_samples for group in groups) + self.calibration_samples
-        self._columns = [i for columns in _with_equal_inputs(self._objectives) for i in columns]
+        with self._ranks.together():
+            groups = _that_share_passes(self._objectives)
+            self._columns = [i for columns in groups for i in columns]
+            shared = [[self._objectives[i] for i in columns] for columns in groups]
+            self._passes = [
+                PreparedPass(group, self._theta, self._vectors, errors, expected, plain)
+                if _can_be_prepared(group[0])
+                else DirectPass(group[0], errors)
+                for group in shared
+            ]
+        self.inputs = sum(group[0].n_samples for group in shared) + self.calibration_samples
         self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
-        self.block = min(part.block for part in self._passes)
+        # ranks with more samples take smaller blocks; all must sum as many points at a time
+        self.block = min(self._ranks.gathered(min(part.block for part in self._passes)))
         self.center = self._of_model()
 
     @full_float32()
@@ -223,19 +228,20 @@ def _can_be_prepared(objective: Objective) -> bool:
         return False
     if objective.ranks.share_vectors:
         return False
-    inputs, _ = copied_to(chunks.first(2), objective.device)
+    inputs, outputs_of = chunks.first(2)[0], partial(objective.outputs, objective.theta)
     with torch.inference_mode():
-        outputs = objective.outputs(objective.theta, inputs)
-    return isinstance(outputs, Tensor) and samples_in(outputs) == samples_in(inputs)
+        outputs = outputs_of(copied_to(inputs, objective.device))
+        return isinstance(outputs, Tensor) and have_rows(objective, outputs, inputs, outputs_of)
 
 
-def _with_equal_inputs(objectives: list[Objective]) -> list[list[int]]:
-    """Positions of the objectives, grouped by equal inputs."""
+def _that_share_passes(objectives: list[Objective]) -> list[list[int]]:
+    """Positions of the objectives, grouped by equal inputs where passes can be prepared; others are alone."""
     groups: list[list[int]] = []
     for position, objective in enumerate(objectives):
         for group in groups:
             other = objectives[group[0]]
-            if other.process_group is None and _have_equal_inputs(objective, other):
+            alike = other.process_group is None and _have_equal_inputs(objective, other)
+            if alike and _can_be_prepared(objective) and _can_be_prepared(other):
                 group.append(position)
                 break
         else:

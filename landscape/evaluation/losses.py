@@ -11,12 +11,7 @@ from landscape.loss.batches import Batch, rows_of
 from landscape.loss.objective import Objective
 
 SUMS = 9
-"""Number of sums over the samples: weight times loss, hits, and the seven sums of `error_sums`."""
-
-
-def correct(scores: Tensor, targets: Tensor) -> Tensor:
-    """Whether each sample is classified correctly: bool (points, samples). Scores with a NaN count as wrong."""
-    return (scores.argmax(2) == targets) & ~scores.isnan().any(2)
+"""Number of sums over the samples: weight times loss, hits among the labeled, and the seven sums of `error_sums`."""
 
 
 def mean_losses(objective: Objective, scores: Tensor, targets: Batch) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from landscape.evaluation.chunks import PassChunk, held_chunks
-from landscape.evaluation.losses import SUMS, can_be_mapped, correct, error_sums, mean_losses, sample_losses
+from landscape.evaluation.losses import SUMS, can_be_mapped, error_sums, mean_losses, sample_losses
 from landscape.fx.flops import with_flops
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
 from landscape.loss.batches import Batch, copied_to, samples_in, tensors_in
 from landscape.loss.checks import are_class_scores
+from landscape.loss.loss_and_accuracy import correct
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
 
@@ -125,7 +126,9 @@ class PreparedPass:
             sums[:, 2:] = error_sums(losses, each, self._center[column][index] if self._center else None)
         elif total := chunk.totals[column]:
             sums[:, 0] = mean_losses(self._objectives[column], scores, target).double() * total
-        sums[:, 1] = correct(scores, target).sum(1) if self._classifies[column] else torch.nan
+        sums[:, 1] = torch.nan
+        if self._classifies[column]:
+            sums[:, 1] = (correct(scores, target) & chunk.labeled[column]).sum(1)
         return sums
 
     def _inputs(self, chunk: PassChunk) -> Batch:

@@ -38,11 +38,15 @@ def measured_copy(model: nn.Module) -> nn.Module:
     copy_of_it = copy_of_parts(model) if is_sharded(model) else copied("model", model)
     copy_of_it.eval()
     avoid_cudnn_recurrence(copy_of_it)
-    for module in copy_of_it.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            # gradients are joined to one vector, which takes dense tensors
-            module.sparse = False
+    make_gradients_dense(copy_of_it)
     return copy_of_it
+
+
+def make_gradients_dense(model: nn.Module) -> None:
+    """Turns off sparse gradients, in place: gradients are joined to one vector, which takes dense tensors."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
 
 
 def constant_copy(loss_fn: nn.Module) -> nn.Module:

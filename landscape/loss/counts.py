@@ -52,15 +52,21 @@ class Counting:
         """The weight of the mean loss of a batch."""
         return float(self.of_samples(pair).sum()) if self.of_batch is None else self.of_batch(pair)
 
-    def labeled(self, pair: Pair) -> int:
-        """Samples with a class that counts: an ignored label, such as -100, is no class."""
+    def have_labels(self, pair: Pair) -> Tensor:
+        """Whether each sample counts for the accuracy, (samples,): an ignored label, such as -100, is no class."""
         targets = pair[1]
         if not isinstance(targets, Tensor) or not is_whole(targets) or targets.ndim != 1:
-            return samples_in(pair) or 1
+            return torch.ones(samples_in(pair) or 1, dtype=torch.bool, device="cpu")
         counted = targets >= 0
+        if self.ignored is not None:
+            counted = counted & (targets != self.ignored)
         if self.is_known:
             counted = counted & (self.of_samples(pair).to(targets.device) > 0)
-        return int(counted.sum())
+        return counted
+
+    def labeled(self, pair: Pair) -> int:
+        """The number of samples that count for the accuracy."""
+        return int(self.have_labels(pair).sum())
 
     def whole(self, weights: float) -> float:
         """The weight of all data, from the sum of the weights of their parts."""
@@ -100,7 +106,8 @@ def counting_of(loss_fn: object) -> Counting:
     if loss is None:
         return Counting(_one_each)
     if loss.reduction == "sum":
-        return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True)
+        ignored = loss.ignore_index if isinstance(loss, BY_PLACES) else None
+        return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True, ignored=ignored)
     if isinstance(loss, BY_PLACES):
         return Counting(lambda pair: _places_of(loss, pair), is_known=True, ignored=loss.ignore_index)
     if isinstance(loss, BY_ENTRIES):

@@ -76,7 +76,7 @@ def add_derivative(
         of: scalars, which are summed; or, with `along`, tensors of any shape or their places in torch's graph. They
             may depend on none of the variables; None stands for a constant.
         by: variables, which are leaves.
-        totals: of the variables' shapes.
+        totals: of the variables' shapes, in their dtype, or in a longer one, in which many short ones add up.
         along: of the shapes of `of`: the gradient of the inner product with these is meant.
         retain_graph: another derivative will be taken.
     """
@@ -84,7 +84,8 @@ def add_derivative(
     if not kept:
         return
     for variable, total in zip(by, totals, strict=True):
-        variable.grad = total
+        # torch takes no sum in another dtype than the variable's
+        variable.grad = total if total.dtype == variable.dtype else None
     hooks = list(_hooks_that_add(_starts([of[place] for place in kept]), by, totals))
     try:
         with _removed_at_the_end(hooks):
@@ -96,8 +97,8 @@ def add_derivative(
             )
         for variable, total in zip(by, totals, strict=True):
             # torch adds in place, but for gradients of other kinds, such as sparse ones
-            if variable.grad is not total:
-                total.copy_(variable.grad)  # type: ignore[arg-type]
+            if variable.grad is not None and variable.grad is not total:
+                (total.copy_ if total.dtype == variable.dtype else total.add_)(variable.grad)
     finally:
         for variable in by:
             variable.grad = None
@@ -116,7 +117,7 @@ def _hooks_that_add(
     Torch alone holds the parts until the last one is there: those of a weight that two layers share, and in a second
     derivative those of all weights.
     """
-    total_of = {id(variable): total for variable, total in zip(by, totals, strict=True)}
+    total_of = dict(zip(map(id, by), zip(by, totals, strict=True), strict=True))
 
     def add(
         targets: dict[int, _Target], parts: tuple[Tensor | None, ...], _: Any
@@ -146,21 +147,22 @@ class _Target:
     """Where a part of a gradient belongs: through views, the innermost last, into the total of a variable."""
 
     views: tuple[Any, ...]
+    variable: Tensor
     total: Tensor
 
     @classmethod
-    def of(cls, node: Node | None, total_of: Mapping[int, Tensor]) -> _Target | None:
+    def of(cls, node: Node | None, total_of: Mapping[int, tuple[Tensor, Tensor]]) -> _Target | None:
         """The target of what flows into a node; None if this is no view of a variable."""
         views: list[Node] = []
         while node is not None and type(node).__name__ in VIEWS:
             views.append(node)
             node = node.next_functions[0][0]
-        total = total_of.get(id(getattr(node, "variable", None)))
-        return None if total is None else cls(tuple(views), total)
+        found = total_of.get(id(getattr(node, "variable", None)))
+        return None if found is None else cls(tuple(views), *found)
 
     def adds(self, part: Tensor | None) -> bool:
         """Adds a part, unless torch would have to change its form before: sum a broadcast axis, cast, make dense."""
-        if part is None or part.layout != self.total.layout or part.dtype != self.total.dtype:
+        if part is None or part.layout != self.total.layout or part.dtype != self.variable.dtype:
             return False
         if part.numel() != self.total.numel():
             return False

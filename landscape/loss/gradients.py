@@ -58,8 +58,9 @@ class Gradients:
         return loss, total
 
     def in_place(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, the gradient summed in the weights' own precision: nothing but this sum is as long as they are."""
-        loss, total = theta.new_zeros((), dtype=torch.float64), torch.zeros_like(theta)
+        """The same, the gradient summed in the weights' own precision, or float32: only this sum is as long as they."""
+        loss = theta.new_zeros((), dtype=torch.float64)
+        total = torch.zeros_like(theta, dtype=torch.promote_types(theta.dtype, torch.float32))
         variables, totals = self.layout.variables(theta), list(self.layout.unflatten(total).values())
         for chunk in self.chunks:
             if chunk.weight:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from landscape.loss.batches import Batch
 from landscape.loss.checks import are_class_scores
+from landscape.loss.counts import Counting
 from landscape.loss.reading import Chunks
 from landscape.loss.task import LossFunction
 
@@ -23,8 +24,17 @@ class Evaluation:
     accuracy: float
 
 
+def correct(scores: Tensor, targets: Tensor) -> Tensor:
+    """Whether scores (..., samples, classes) are largest at the target. With a NaN there is no largest one."""
+    return (scores.argmax(-1) == targets) & ~scores.isnan().any(-1)
+
+
 def loss_and_hits(
-    chunks: Chunks, outputs_of: Callable[[Batch], Any], loss_fn: LossFunction, device: torch.device
+    chunks: Chunks,
+    outputs_of: Callable[[Batch], Any],
+    loss_fn: LossFunction,
+    counting: Counting,
+    device: torch.device,
 ) -> tuple[Tensor, bool]:
     """The sum of the chunks' losses by their weights and the number of right predictions, in float64 (2,).
 
@@ -40,6 +50,5 @@ def loss_and_hits(
             loss += loss_fn(outputs, targets).detach().double() * chunk.weight
         classifies = are_class_scores(outputs, targets)
         if classifies:
-            # scores with a NaN among them have no largest one
-            hits += ((outputs.argmax(1) == targets) & ~outputs.isnan().any(1)).sum()
+            hits += (correct(outputs, targets) & counting.have_labels((inputs, targets))).sum()
     return torch.stack([loss, hits]), classifies

@@ -19,7 +19,9 @@ class LossMatrix(Operator, Protocol):
     def expect(self, products: int) -> None:
         """Announces a number of products, so that the matrix can prepare work that pays for this number."""
 
-    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def of_chunks(
+        self, block: Tensor, measure: Callable[[Tensor, Tensor], Tensor], *, columns: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The weight of each chunk (chunks,), and the result of `measure` on its product with a block (n, k)."""
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:

@@ -48,9 +48,9 @@ class Objective:
     regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
-    training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data by
-    NumPy: traced products keep the earlier values. The model is measured in evaluation mode: BatchNorm with its stored
-    statistics, no Dropout. Chunks bound the memory; they change no result beyond rounding.
+    training does not move the Objective. Make a new Objective after a change of a constant in the loss, of data by
+    NumPy, or of what samples count for: the Objective keeps the earlier values. The model is measured in evaluation
+    mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory, and change only the rounding.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
@@ -68,7 +68,7 @@ class Objective:
         chunk_size: samples evaluated at a time.
         parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. A parameter
             that the loss does not reach has zero rows and columns in the Hessian.
-        dtype: of weights and floating-point data; the model's own if not given.
+        dtype: of weights, floating-point data and a loss module's tensors; the model's own if not given.
         memory_budget: most bytes that the Objective and a measure keep: vectors as long as the weights, and results
             that products at the same weights share. What does not fit of these results is computed at each product. A
             measure whose fewest vectors do not fit is refused before it starts.
@@ -129,7 +129,7 @@ class Objective:
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         cast(self.model, dtype).requires_grad_(False)
         state = KeptState.of(self.model)
-        self.loss_fn = constant_copy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self.loss_fn = cast(constant_copy(loss_fn), dtype) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
         self.linearize, self.compile_mode = linearize, compile_mode
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
@@ -271,7 +271,7 @@ class Objective:
         theta = self.point(theta).clone()
         with self.ranks.together(), self.without_gradients():
             sums, classifies = loss_and_hits(
-                self.chunks, partial(self.outputs, theta), self.loss_fn, self.device
+                self.chunks, partial(self.outputs, theta), self.loss_fn, self.counting, self.device
             )
         total_loss, total_hits = self.ranks.over_samples(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)

@@ -12,7 +12,7 @@ from landscape.loss.objective import Objective
 
 
 def check_one_model(objectives: Mapping[str, Objective]) -> None:
-    """Checks that the objectives are of one model at the same weights.
+    """Checks that the objectives are of one model at the same weights, run in one way.
 
     Raises:
         TypeError: the objectives are no mapping.
@@ -27,10 +27,14 @@ def check_one_model(objectives: Mapping[str, Objective]) -> None:
     if not objectives:
         raise ValueError("objectives: holds none")
     (first_name, first), *others = objectives.items()
-    for name, other in others:
-        same = first.names == other.names and first.process_group is other.process_group
-        if not same or not (other.model is first.model or _are_alike(first, other)):
-            raise ValueError(f"objectives: {name!r} is of another model or other weights than {first_name!r}")
+    with first.ranks.together():
+        for name, other in others:
+            same = first.names == other.names and first.process_group is other.process_group
+            if not same or not (other.model is first.model or _are_alike(first, other)):
+                raise ValueError(
+                    f"objectives: {name!r} is of another model or other weights than {first_name!r}, or runs the "
+                    "model otherwise (forward=)"
+                )
 
 
 def _are_alike(first: Objective, other: Objective) -> bool:
@@ -41,6 +45,12 @@ def _are_alike(first: Objective, other: Objective) -> bool:
     pairs = [(tensor, other_tensors[name]) for name, tensor in first_tensors.items()]
     if not all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
         return False
+    if not (first.has_outputs and other.has_outputs):
+        # losses that run the model by themselves may differ; their layers may not
+        layers = (
+            [(name, type(part)) for name, part in each.model.named_modules()] for each in (first, other)
+        )
+        return next(layers) == next(layers)
     some, _ = first.chunks.first(4)
     outputs = []
     for each in (first, other):

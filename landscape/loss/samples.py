@@ -19,6 +19,7 @@ from landscape.loss.batches import (
     rows_of,
     samples_in,
 )
+from landscape.loss.changed_data import CountedData
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
@@ -61,11 +62,13 @@ class Held:
         blocks: pairs of tensors whose samples can be cut, or batches that cannot.
         chunks: the blocks, cut into at most `chunk_size` samples each.
         labels: the bounds of the labels.
+        counted: what the chunks counted for when they were read.
     """
 
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
+    counted: CountedData
 
     @property
     def samples(self) -> int:
@@ -88,6 +91,7 @@ class Held:
         return all(samples_in(block) is not None for block in self.blocks)
 
     def __iter__(self) -> Iterator[Chunk]:
+        self.counted.check()
         return iter(self.chunks)
 
     def __len__(self) -> int:
@@ -173,7 +177,8 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
     labels = LabelBounds(cut.counting.ignored)
     for block in blocks:
         labels.note(block)
-    found = Held(tuple(blocks), tuple(chunk for block in blocks for chunk in cut(block)), labels)
+    chunks = tuple(chunk for block in blocks for chunk in cut(block))
+    found = Held(tuple(blocks), chunks, labels, CountedData([chunk.pair for chunk in chunks], cut.counting))
     check_that_something_counts(found.weight)
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from landscape.loss.counts import Pair
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.precision import full_float32
+from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.samples import Chunk
 from landscape.loss.weights import with_weights
 from landscape.matrices.of_objective import MatrixOfObjective
@@ -95,11 +98,12 @@ class EmpiricalFisher(MatrixOfObjective):
         counted = weights.nonzero().flatten()
         inputs, targets = chunk.read()
         outputs = objective.run(model, inputs)
-        has_rows = objective.has_outputs and samples_in(outputs) == chunk.samples
-        losses = []
+        has_rows = have_rows(objective, outputs, chunk.pair[0], partial(objective.run, model))
+        # the model may have changed the inputs
+        rows, losses = (chunk.read()[0], targets), []
         for index in counted.tolist():
             row = slice(index, index + 1)
-            one: Pair = rows_of((inputs, targets), row)
+            one: Pair = rows_of(rows, row)
             scores = rows_of(outputs, row) if has_rows else objective.run(model, one[0])
             losses.append(objective.loss_fn(scores, one[1]).reshape(()))
         stacked = torch.stack(losses)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from landscape.loss.batches import tensors_in
+from landscape.loss.changed_data import changes_of
 from landscape.loss.reading import Chunks
 from landscape.loss.samples import Held
 
@@ -34,8 +35,3 @@ class Seen:
     def is_same(self, other: Seen) -> bool:
         """Whether both are the same tensors with the same values."""
         return self.theta is other.theta and (self.changes, self.data) == (other.changes, other.data)
-
-
-def changes_of(tensor: Tensor) -> int:
-    """How often torch has changed the tensor in place. Torch counts no changes of tensors made in inference mode."""
-    return 0 if tensor.is_inference() else tensor._version

@@ -51,29 +51,37 @@ class MatrixOfObjective(ABC):
         return 0.0
 
     @full_float32()
-    def of_chunks(self, block: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def of_chunks(
+        self, block: Tensor, measure: Callable[[Tensor, Tensor], Tensor], *, columns: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What `measure` says of each chunk's product: the matrix of the chunk's mean loss times a block (n, k).
 
-        A regularizer is left out. The cost is one product a vector, however many chunks there are.
+        A regularizer is left out. The cost is one product a vector, however many chunks there are. The data are read
+        once, because a stream may give its samples in another order, and so other chunks, when it is read again.
 
         Args:
-            block: vectors (n, k).
-            measure: product (n, k) -> a tensor of any shape.
+            block: vectors (n, k) of any dtype, on the objective's device.
+            measure: some of the vectors (n, c) and their products (n, c), in float64 -> a tensor of any shape.
+            columns: most vectors that are multiplied at a time; all of them if not given. Their measures are joined
+                along the last axis.
 
         Returns:
             The weights (chunks,) and the measures (chunks, ...) of the chunks that count, on the CPU in float64.
         """
         objective = self._objective
-        objective.check_that_derivatives_exist()
-        block = block.to(objective.theta)
+        parts = block.split(columns or block.shape[1], dim=1)
         weights, measures = [], []
-        with objective.exclusive:
-            self._prepare(block)
+        with objective.exclusive, objective.ranks.together():
+            objective.check_that_derivatives_exist()
+            self._prepare(parts[0].to(objective.theta))
             for index, chunk in enumerate(objective.chunks):
                 if chunk.weight:
-                    product = self._product_of_chunk(index, chunk, block).double()
                     weights.append(chunk.weight)
-                    measures.append(measure(product).cpu())
+                    found = []
+                    for vectors in parts:
+                        product = self._product_of_chunk(index, chunk, vectors.to(objective.theta)).double()
+                        found.append(measure(vectors.double(), product).cpu())
+                    measures.append(torch.cat(found, -1))
             objective.products += block.shape[1]
         return torch.tensor(weights, dtype=torch.float64, device="cpu"), torch.stack(measures)
 

@@ -113,8 +113,8 @@ class Products:
     def __call__(self, theta: Tensor, block: Tensor, weight: float) -> Tensor:
         """The matrix of the sum of the losses, divided by `weight`, at `theta` (n,) times a block (n, k).
 
-        The sum is in float64. It is in the dtype of the block where it has one term, and where float64 takes too much
-        of the memory budget.
+        The sum is in float64. It is in the dtype of the block where it has one term. Where float64 takes too much of
+        the memory budget, it is in that dtype or in float32, whichever is longer.
         """
         rows = block.T.contiguous()
         if self.is_traced is not False:
@@ -183,7 +183,8 @@ class Products:
     @torch.enable_grad()
     def _summed_in_place(self, theta: Tensor, rows: Tensor, divisor: float) -> Tensor:
         """The products (k, n), added to one sum tensor by tensor: beside the sum, only one gradient is held."""
-        total = torch.zeros_like(rows)
+        # in half precision a sum stops to grow once its terms are shorter than its last digit
+        total = torch.zeros_like(rows, dtype=torch.promote_types(rows.dtype, torch.float32))
         variables = self._layout.variables(theta)
         vectors, totals = (
             [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)

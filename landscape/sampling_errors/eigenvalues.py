@@ -45,7 +45,7 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues) -> SamplingError:
     # the regularizer's part of H U belongs to no unit
     mean = basis * found.values - operator.of_regularizer(basis.to(objective.theta))
 
-    def couplings(product: Tensor) -> Tensor:
+    def couplings(_: Tensor, product: Tensor) -> Tensor:
         """U^T D U, and the squared norms of the part of D U outside of the space of U."""
         change = product - mean
         inside = basis.T @ change

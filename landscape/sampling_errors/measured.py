@@ -14,8 +14,7 @@ from landscape.progress import Progress, counted
 from landscape.sampling_errors.eigenvalues import eigenvalue_errors
 from landscape.sampling_errors.result import SamplingError
 from landscape.sampling_errors.rises import loss_error, sharpness_error
-from landscape.sampling_errors.traces import passes as passes_of_trace
-from landscape.sampling_errors.traces import trace_error
+from landscape.sampling_errors.traces import blocks, trace_error
 from landscape.sampling_errors.units import Units, in_units
 
 Measured = TopEigenvalues | TraceEstimate | Sharpness | Evaluation
@@ -60,13 +59,13 @@ def sampling_error(
     """
     objective.memory.check_room(VECTORS, "sampling_error", in_float64=True)
     units = in_units(objective, groups=groups, population=population, seed=seed)
-    passes = 1
+    measurements = 1
     if isinstance(measured, TraceEstimate):
-        passes = passes_of_trace(objective)
+        measurements = blocks(objective)
     elif isinstance(measured, Sharpness):
         # losses and gradients
-        passes = 2
-    with counted(passes * units.count, progress, "sampling error", "groups") as spend:
+        measurements = 2
+    with counted(measurements * units.count, progress, "sampling error", "groups") as spend:
         return _error(dataclasses.replace(units, spend=spend), measured, seed)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,20 +46,17 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
         raise ValueError(
             "measured: the trace did not converge; measure it with a larger max_products or rtol"
         )
-    n = objective.n_parameters
     generator = generator_for("probes of a sampling error", seed)
-    columns = _columns(objective)
-    weights, forms, of_regularizer = torch.empty(0, device="cpu"), [], []
-    operator = matrix_named(estimate.matrix, objective)
-    for first in range(0, PROBES, columns):
-        count = min(columns, PROBES - first)
-        signs = (torch.randint(0, 2, (n, count), generator=generator, device="cpu").double() * 2 - 1).to(
-            objective.device
-        )
-        weights, of_units = operator.of_chunks(signs, units.told(partial(_quadratic_forms, signs)))
-        forms.append(of_units)
-        of_regularizer.append((signs * operator.of_regularizer(signs.to(objective.theta))).sum(0).cpu())
-    of_probes = OfUnits(weights, torch.cat(forms, 1))
+    size = (objective.n_parameters, PROBES)
+    drawn = torch.randint(0, 2, size, generator=generator, dtype=torch.int8, device="cpu")
+    signs = (drawn * 2 - 1).to(objective.device)
+    operator, columns = matrix_named(estimate.matrix, objective), _columns(objective)
+    weights, forms = operator.of_chunks(signs, units.told(_quadratic_forms), columns=columns)
+    of_regularizer = [
+        _quadratic_forms(some.double(), operator.of_regularizer(some.to(objective.theta))).cpu()
+        for some in signs.split(columns, dim=1)
+    ]
+    of_probes = OfUnits(weights, forms)
     _check_the_trace(estimate, units.mean(of_probes) + torch.cat(of_regularizer))
     value = torch.tensor([estimate.value], dtype=torch.float64, device="cpu")
     numerical = torch.tensor([estimate.standard_error], dtype=torch.float64, device="cpu")
@@ -68,18 +64,19 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
     return error_of(units, ["trace"], value, variance, numerical=numerical, products=PROBES)
 
 
-def passes(objective: Objective) -> int:
-    """The number of passes over the data that `trace_error` makes."""
+def blocks(objective: Objective) -> int:
+    """The number of blocks of vectors by which `trace_error` multiplies each unit's matrix."""
     return math.ceil(PROBES / _columns(objective))
 
 
 def _columns(objective: Objective) -> int:
     """The number of vectors in a block."""
-    # memory for a block, its products in the model's dtype and in float64, and one temporary copy of each
-    return min(max(objective.memory_budget // (40 * objective.n_parameters), 1), PROBES)
+    # memory for all signs, a block, its products in the model's dtype and in float64, and one temporary copy of each
+    n = objective.n_parameters
+    return min(max((objective.memory_budget - PROBES * n) // (40 * n), 1), PROBES)
 
 
-def _quadratic_forms(signs: Tensor, product: Tensor) -> Tensor:
+def _quadratic_forms(signs: Tensor, product: Tensor | float) -> Tensor:
     """w^T H w for each vector w of signs (n, k), as a tensor (k,)."""
     return (signs * product).sum(0)
 

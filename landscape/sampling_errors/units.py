@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ from landscape.seeds import generator_for
 FEWEST_UNITS = 8
 """With fewer units, the relative error of the standard error is a quarter or more."""
 
-Measured = TypeVar("Measured")
-"""A unit, or the product of a unit's matrix."""
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Units:
     drawn: float
     spend: Callable[[int], None] = lambda _: None
 
-    def told(self, measure: Callable[[Measured], Tensor]) -> Callable[[Measured], Tensor]:
+    def told(self, measure: Callable[P, Tensor]) -> Callable[P, Tensor]:
         """A measurement of one unit that tells when it is done."""
 
-        def measured(unit: Measured) -> Tensor:
-            value = measure(unit)
+        def measured(*unit: P.args, **options: P.kwargs) -> Tensor:
+            value = measure(*unit, **options)
             self.spend(1)
             return value
 

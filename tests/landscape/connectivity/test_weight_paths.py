@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from landscape import Objective, low_loss_bend, path, paths
@@ -135,3 +136,30 @@ def test_frozen_layers_that_differ_are_refused_for_the_path_would_not_end_at_the
 def test_bad_arguments_are_named(call, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         call(ring())
+
+
+class Checkpointed(nn.Module):
+    """A block that the backward pass runs again."""
+
+    def __init__(self, inner, use_reentrant):
+        super().__init__()
+        self.inner, self.use_reentrant = inner, use_reentrant
+
+    def forward(self, x):
+        if self.use_reentrant is None:
+            return self.inner(x)
+        return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=self.use_reentrant)
+
+
+def test_a_bend_of_a_model_with_activation_checkpoints_is_that_without():
+    """The backward pass ran the block with the weights of the model instead of those of the point."""
+    found = []
+    for use_reentrant in (None, False):
+        model, inputs, targets = build("mlp")
+        objective = Objective(
+            nn.Sequential(model[0], model[1], Checkpointed(model[2:], use_reentrant)),
+            cross_entropy,
+            (inputs, targets),
+        )
+        found.append(low_loss_bend(objective, objective.theta.flip(0), steps=5, batch_size=20).vector)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)

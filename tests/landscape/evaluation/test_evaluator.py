@@ -1,12 +1,14 @@
 """Shared, traced and blocked passes give what a plain loop over the points gives."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Objective, lines, random_directions, surface, surfaces
 from landscape.evaluation.evaluator import Evaluator
@@ -136,6 +138,32 @@ def test_losses_on_the_same_inputs_share_their_passes():
         np.testing.assert_allclose(profiles[name].loss, alone.loss, rtol=1e-12)
         np.testing.assert_array_equal(profiles[name].accuracy, alone.accuracy)
         assert profiles[name].samples == objective.n_samples
+
+
+LEFT_OUT = {
+    "an ignored class": nn.CrossEntropyLoss(ignore_index=2),
+    "a class of weight 0": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)),
+    "an ignored class, summed": nn.CrossEntropyLoss(ignore_index=2, reduction="sum"),
+    "an ignored class, as a function": partial(nn.functional.cross_entropy, ignore_index=2),
+}
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("loss_fn", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_samples_that_the_loss_leaves_out_are_neither_hits_nor_misses(loss_fn, keep):
+    """They counted as hits, so that an accuracy could be above 1."""
+    model, inputs, _ = build("mlp")
+    # all are hits, but for every fifth sample
+    targets = model.eval()(inputs).argmax(1)
+    targets = torch.where(torch.arange(37) % 5 == 0, (targets + 1) % 3, targets)
+    counted = targets != 2
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=10)
+    objective = Objective(model, loss_fn, loader, keep=keep)
+    direction, alpha = random_directions(objective, 1), [-0.5, 0.0, 0.5]
+    profile = lines({"loss": objective}, direction, alpha=alpha)["loss"]
+    plain = plain_loop(model, direction.vectors, inputs[counted], targets[counted], np.array(alpha)[:, None])
+    assert objective.evaluate().accuracy == pytest.approx(plain[1][1])
+    np.testing.assert_allclose(profile.accuracy, plain[1])
 
 
 class Scaled(nn.Module):
@@ -295,3 +323,50 @@ def test_an_impossible_number_of_samples_is_named(samples):
     objective = Objective(model, cross_entropy, (inputs, targets))
     with pytest.raises(ValueError, match="^samples"):
         surface(objective, random_directions(objective, 2), steps=3, samples=samples)
+
+
+def of_dict(factor):
+    """Outputs in a dict, which no pass is prepared for."""
+    return {
+        "forward": lambda model, batch: {"scores": model(batch[0]), "labels": batch[1]},
+        "loss": lambda outputs, batch: factor * cross_entropy(outputs["scores"], batch[1]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["outputs in a dict", "losses that run the model", "one of each"])
+@pytest.mark.parametrize("steps", [3, 25])
+def test_losses_on_the_same_inputs_whose_passes_cannot_be_prepared_have_a_pass_each(kind, steps):
+    """The first one stood for all, which ended in an IndexError; losses that run the model were refused."""
+    model, inputs, targets = build("mlp")
+
+    def objective(factor):
+        by_itself = kind == "losses that run the model" or (kind == "one of each" and factor == 2)
+        if by_itself:
+            return Objective.of_loss(
+                lambda model, batch: factor * cross_entropy(model(batch[0]), batch[1]),
+                model,
+                (inputs, targets),
+            )
+        options = of_dict(factor)
+        return Objective(model, options.pop("loss"), (inputs, targets), **options)
+
+    objectives = {"one": objective(1), "two": objective(2)}
+    directions = random_directions(objectives["one"], 1)
+    together = lines(objectives, directions, steps=steps)
+    plain, _ = plain_loop(
+        model, directions.vectors.double(), inputs, targets, together["one"].alpha[:, None].astype(float)
+    )
+    np.testing.assert_allclose(together["one"].loss, plain, rtol=1e-10)
+    np.testing.assert_allclose(together["two"].loss, 2 * plain, rtol=1e-10)
+
+
+def test_losses_that_run_models_of_other_layers_are_refused():
+    def loss(model, batch):
+        return cross_entropy(model(batch[0]), batch[1])
+
+    data = torch.eye(3).double(), torch.tensor([0, 1, 0])
+    one = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    other = nn.Sequential(one[0], nn.Tanh(), one[2])
+    objectives = {name: Objective.of_loss(loss, m, data) for name, m in (("one", one), ("other", other))}
+    with pytest.raises(ValueError, match="^objectives: 'other' is of another model"):
+        lines(objectives, random_directions(objectives["one"], 1), steps=3)

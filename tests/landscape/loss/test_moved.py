@@ -80,3 +80,27 @@ def test_a_model_with_another_layer_is_refused(layer):
     replaced[2] = nn.ReLU()
     with pytest.raises(ValueError, match=r"^model: its layer '2' is a ReLU"):
         moved(objective, replaced)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(10, 4, sparse=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.words(x).mean(1))
+
+
+def test_an_embedding_with_sparse_gradients_is_followed():
+    """`sparse` was taken over from the model in training, whose gradients cannot be joined to one vector."""
+    model = Words().to(D)
+    words = torch.randint(0, 10, (12, 6), generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(12) % 3
+    objective = Objective(model, nn.CrossEntropyLoss(), (words, targets))
+    loss = nn.functional.cross_entropy(model(words), targets)
+    loss.backward()
+    expected = torch.cat(
+        [p.grad.to_dense().flatten() if p.grad.is_sparse else p.grad.flatten() for p in model.parameters()]
+    )
+    torch.testing.assert_close(moved(objective, model).gradient(), expected, rtol=1e-12, atol=1e-15)
+    assert model.words.sparse

@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from landscape import Objective, filter_normalized_directions, line
-from tests.conftest import build, dense_hessian, flat, loss_of_vector
+from tests.conftest import build, dense_hessian, flat, loss_of_vector, some_vectors
 
 cross_entropy = nn.CrossEntropyLoss()
 WEIGHTS = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
@@ -246,3 +246,72 @@ def test_samples_with_an_ignored_label_have_no_accuracy(ignored, keep):
     assert objective.evaluate().accuracy == pytest.approx(right)
     found = line(objective, filter_normalized_directions(objective, 1, seed=0), steps=3)
     assert found.accuracy[1] == pytest.approx(right)
+
+
+def changed_labels(targets, change):
+    labels = targets.clone()
+    return labels, lambda: labels.__setitem__(slice(0, 9), change(labels[:9]))
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+def test_labels_that_torch_changes_in_place_are_measured_as_they_are(linearize):
+    model, inputs, targets = build("mlp")
+    labels, change = changed_labels(targets, lambda some: (some + 1) % 3)
+    objective = Objective(model, cross_entropy, (inputs, labels), chunk_size=10, linearize=linearize)
+    objective.evaluate(), objective.hvp(objective.theta)
+    change()
+    anew = Objective(model, cross_entropy, (inputs, labels.clone()))
+    assert objective.evaluate().accuracy == anew.evaluate().accuracy
+    assert objective.value() == pytest.approx(anew.value(), rel=1e-12)
+    vector = some_vectors(objective.n_parameters, 1)
+    torch.testing.assert_close(objective.hvp(vector), anew.hvp(vector), rtol=1e-9, atol=1e-12)
+
+
+COUNTED = {
+    "ignored labels": (nn.CrossEntropyLoss(), lambda some: torch.full_like(some, -100)),
+    "class weights": (
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
+        lambda some: (some + 1) % 3,
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss_fn", "change"), COUNTED.values(), ids=COUNTED)
+def test_labels_that_count_otherwise_after_a_change_in_place_are_refused(loss_fn, change):
+    """The mean was divided by what samples counted for before."""
+    model, inputs, targets = build("mlp")
+    labels, changes = changed_labels(targets, change)
+    objective = Objective(model, loss_fn, (inputs, labels), chunk_size=10, linearize=False)
+    eigen = objective.hvp(objective.theta)
+    changes()
+    direction = filter_normalized_directions(objective, 1, seed=0)
+    for measure in (
+        objective.evaluate,
+        objective.gradient,
+        lambda: objective.hvp(eigen),
+        lambda: line(objective, direction, steps=3),
+    ):
+        with pytest.raises(ValueError, match=r"^data: were changed in place.*make a new Objective"):
+            measure()
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.5])),
+        nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 2.0, 3.5])),
+    ],
+    ids=["class weights", "weights of positives"],
+)
+def test_a_loss_module_is_cast_with_the_model(loss_fn):
+    """Its weights stayed in float32, and torch does not mix dtypes; the caller's loss is left as it is."""
+    model, inputs, targets = build("mlp")
+    if isinstance(loss_fn, nn.BCEWithLogitsLoss):
+        targets = nn.functional.one_hot(targets, 3).float()
+    short = Objective(model.float(), loss_fn, (inputs.float(), targets), dtype=torch.float64)
+    tensors = {name: tensor.double() for name, tensor in loss_fn.named_buffers()}
+    long = type(loss_fn)(**tensors)
+    labels = targets.double() if targets.is_floating_point() else targets
+    expected = long(model.double()(inputs.float().double()), labels).item()
+    assert short.value() == pytest.approx(expected, rel=1e-12)
+    assert all(tensor.dtype == torch.float32 for tensor in loss_fn.buffers())

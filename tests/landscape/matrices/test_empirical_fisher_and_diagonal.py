@@ -126,3 +126,21 @@ def test_bad_arguments_are_named(options, field):
     model, inputs, targets = build("mlp")
     with pytest.raises(ValueError, match=f"^{field}"):
         diagonal(Objective(model, nn.CrossEntropyLoss(), (inputs, targets)), **options)
+
+
+@pytest.mark.parametrize("samples", [3, 5])
+def test_outputs_whose_first_axis_is_that_of_classes_are_not_taken_for_rows_of_samples(samples):
+    """With as many classes as samples in a chunk, the scores of a class were taken for those of a sample."""
+    model, inputs, targets = build("mlp")
+    inputs, targets = inputs[:15], targets[:15]
+    by_classes = Objective(
+        model,
+        lambda outputs, batch: nn.functional.cross_entropy(outputs.T, batch[1]),
+        (inputs, targets),
+        forward=lambda model, batch: model(batch[0]).T,
+        chunk_size=samples,
+    )
+    by_samples = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=samples)
+    vector = torch.randn(by_samples.n_parameters, dtype=D, generator=torch.Generator().manual_seed(0))
+    expected = EmpiricalFisher(by_samples) @ vector
+    torch.testing.assert_close(EmpiricalFisher(by_classes) @ vector, expected, rtol=1e-10, atol=1e-14)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Objective, sampling_error, sharpness, top_eigenvalues, trace
 from landscape.loss.matrices_by_name import matrix_named
+from landscape.seeds import generator_for
 from tests.conftest import build, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -194,7 +195,7 @@ def test_the_mean_of_the_chunks_products_is_the_product(matrix, linearize):
         objective.n_parameters, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
     operator = matrix_named(matrix, objective)
-    weights, products = operator.of_chunks(block, lambda product: product)
+    weights, products = operator.of_chunks(block, lambda _, product: product)
     assert weights.tolist() == [10, 10, 10, 7]
     mean = torch.tensordot(weights, products, 1) / SAMPLES
     torch.testing.assert_close(mean, operator @ block, rtol=1e-9, atol=1e-12)
@@ -314,3 +315,38 @@ def test_a_shuffled_stream_has_the_error_of_one_in_order():
         found.append(sampling_error(objective, highest).standard_errors[0])
     # other pairs of samples are the units, which moves the error by a quarter or so; before, it was many times larger
     assert 0.5 < found[1] / found[0] < 2
+
+
+class InAnotherOrder:
+    """Batches, of which each pass gives the first one last."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        self.batches = [*self.batches[1:], self.batches[0]]
+        return iter(self.batches)
+
+
+@pytest.mark.parametrize("vectors", [1, 3, 16])
+def test_each_batch_of_a_stream_meets_all_signs_of_a_trace_in_one_pass(vectors):
+    """In little room each pass met some of the signs, and they were joined by the place of a batch in its pass."""
+    model, inputs, targets = curved()
+    batches = list(zip(inputs[:36].split(3), targets[:36].split(3), strict=True))
+    objective = Objective(
+        model,
+        cross_entropy,
+        InAnotherOrder(batches),
+        keep="none",
+        linearize=False,
+        memory_budget=21 * (16 + 40 * vectors),
+    )
+    estimate = trace(Objective(model, cross_entropy, (inputs[:36], targets[:36])), rtol=0.3)
+    found = sampling_error(objective, estimate, seed=4)
+    signs = (
+        torch.randint(0, 2, (21, 16), generator=generator_for("probes of a sampling error", 4)).double() * 2
+        - 1
+    )
+    hessians = torch.stack([dense_hessian(model, *batch) for batch in batches])
+    forms = (signs * (hessians @ signs)).sum(1).mean(1)
+    assert found.standard_errors[0] == pytest.approx(float(forms.std()) / math.sqrt(12), rel=1e-6)
