@@ -148,7 +148,7 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
-        model_and_loss = self.forward, self.theta, self.loss_fn, self.counting
+        model_and_loss = self.model, self.layout, self.theta, self.loss_fn, self.counting
         look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
