@@ -42,6 +42,8 @@ def measured_copy(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             # gradients are joined to one vector, which takes dense tensors
             module.sparse = False
+            # gradients that are divided by the counts of words are not those of the loss
+            module.scale_grad_by_freq = False
     return copy_of_it
 
 

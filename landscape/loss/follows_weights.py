@@ -66,7 +66,9 @@ def check_that_copy_follows_its_weights(
     except Exception:
         # some models have no training mode, or no outputs at weights that are not their own
         return
-    share = share_apart(*([leaf for leaf in tree_leaves(each) if _is_inexact(leaf)] for each in (found, right)))
+    share = share_apart(
+        *([leaf for leaf in tree_leaves(each) if _is_inexact(leaf)] for each in (found, right))
+    )
     if share > ALLOWED.get(shortest, 0.05):
         raise ValueError(DOES_NOT_FOLLOW.format(share=share))
 

@@ -140,10 +140,10 @@ def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
 
 OUTPUTS_OF_THE_CALLER = (
     "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
-    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or weights or "
-    "layers lie where torch puts no others, such as in a list, a dict or an object; define forward in the class, give "
-    "hooks the module that they are called with, put layers into a ModuleList or ModuleDict, and take weights from "
-    "their module in each pass"
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or weights "
+    "or layers lie where torch puts no others, such as in a list, a dict or an object; define forward in the class, "
+    "give hooks the module that they are called with, put layers into a ModuleList or ModuleDict, and take weights "
+    "from their module in each pass"
 )
 LOSS_WITH_WEIGHTS = (
     "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "

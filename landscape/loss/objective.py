@@ -22,7 +22,7 @@ from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
 from landscape.loss.gradients import Gradients
-from landscape.loss.in_float64 import InFloat64, affordable
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
@@ -327,7 +327,7 @@ class Objective:
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
         if not self.has_right_gradient:
-            check_first_derivatives(affordable(self.in_float64, self.chunks.first))
+            check_first_derivatives(self.in_float64, self.chunks.all_or_first(), self.chunk_size)
             self.has_right_gradient = True
 
     def in_float64(self, pair: Pair) -> InFloat64:

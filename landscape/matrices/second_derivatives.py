@@ -9,9 +9,10 @@ from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.derivatives import derivative
-from landscape.loss.in_float64 import InFloat64, affordable
+from landscape.loss.in_float64 import InFloat64, few_and_more
 from landscape.loss.objective import Objective
 from landscape.matrices.rule import Rule
+from landscape.matrices.slopes import check_slope_in_outputs
 
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
@@ -39,7 +40,7 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
 
     The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
-    makes no comparison for a model that does not run in float64 or rounds to a shorter dtype inside, for one whose
+    makes no comparison for a model that does not run in float64 (casts to shorter dtypes are left out), for one whose
     copies do not fit into the memory budget, for a loss that is as small as the rounding of the outputs, and at a point
     where the differences do not settle.
 
@@ -52,7 +53,14 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """
     if matrix in objective.verified or COPIES * 8 * objective.n_parameters > objective.memory_budget:
         return
-    if error := _largest_error(matrix.rule, affordable(objective.in_float64, objective.chunks.first)):
+    few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
+    if matrix.rule.uses_slopes:
+        check_slope_in_outputs(few)
+    # more samples have more kinks, at which the differences do not settle
+    error = _largest_error(matrix.rule, few) or (
+        _largest_error(matrix.rule, more) if more is not few else 0.0
+    )
+    if error:
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
@@ -70,7 +78,8 @@ def _largest_error(rule: Rule, few: InFloat64) -> float:
         try:
             if few.loses_precision or few.is_below_rounding(STEP):
                 return 0.0
-            error = _error(rule, few, seed)
+            with few.throughout():
+                error = _error(rule, few, seed)
         except Exception:
             # the model or the loss fixes a dtype inside
             return 0.0

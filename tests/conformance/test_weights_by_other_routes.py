@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import linear
 from torch.nn.utils import parametrizations, parametrize
 
 from landscape import Objective, filter_normalized_directions, line
@@ -32,7 +32,7 @@ class Network(nn.Module):
         return self.inner.weight
 
     def forward(self, x):
-        return self.head(torch.tanh(F.linear(x, self.weight(), self.inner.bias)))
+        return self.head(torch.tanh(linear(x, self.weight(), self.inner.bias)))
 
 
 class InAList(Network):
@@ -62,7 +62,7 @@ class InAHelper(Network):
 
 class InAPartial(Network):
     def keep(self):
-        self.kept = functools.partial(F.linear, weight=self.inner.weight)
+        self.kept = functools.partial(linear, weight=self.inner.weight)
 
     def forward(self, x):
         return self.head(torch.tanh(self.kept(x, bias=self.inner.bias)))
@@ -107,13 +107,14 @@ class ByACache(Network):
         return self.inner.weight * 1
 
 
-class ByACacheOfEvaluations(Network):
-    kept: dict[int, torch.Tensor] = {}
+KEPT = {}
 
+
+class ByACacheOfEvaluations(Network):
     def weight(self):
         if self.training:
             return self.inner.weight
-        return self.kept.setdefault(id(self), self.inner.weight.detach().clone())
+        return KEPT.setdefault(id(self), self.inner.weight.detach().clone())
 
 
 class LoRA(nn.Linear):
@@ -135,7 +136,7 @@ class LoRA(nn.Linear):
         return self
 
     def forward(self, x):
-        outputs = F.linear(x, self.weight, self.bias)
+        outputs = linear(x, self.weight, self.bias)
         return outputs if self.merged else outputs + x @ self.a.T @ self.b.T
 
 
@@ -155,7 +156,7 @@ class Standardized(nn.Linear):
         return self
 
     def forward(self, x):
-        return F.linear(x, self.standard() if self.folded is None else self.folded, self.bias)
+        return linear(x, self.standard() if self.folded is None else self.folded, self.bias)
 
 
 def with_first(layer):
@@ -179,7 +180,9 @@ MODELS = {
 def test_a_copy_that_would_not_follow_its_weights_is_refused(name):
     model = MODELS[name]()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match=r"^model: with other weights its outputs are not those of the model"):
+    with pytest.raises(
+        ValueError, match=r"^model: with other weights its outputs are not those of the model"
+    ):
         Objective(model, cross_entropy, (INPUTS, TARGETS))
     assert all(torch.equal(now, before[name]) for name, now in model.state_dict().items())
 
