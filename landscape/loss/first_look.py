@@ -257,7 +257,9 @@ class FirstLook:
                 return self.run(model, self._few()[0])
 
         with borrowed_for_checks(self.theta.device):
-            check_that_copy_follows_its_weights(original, self.layout, self.theta, outputs, of_model)
+            check_that_copy_follows_its_weights(
+                original, self.model, self.layout, self.theta, outputs, of_model
+            )
         return writes
 
     def _check_dependence(self, original: nn.Module, penalty: Penalty | None, plain: Any) -> None:

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.complex_numbers import cast, is_whole
 from landscape.loss.fully_sharded import is_sharded
+from landscape.loss.long_vectors import norm
 from landscape.loss.repeated_runs import is_dense, share_apart
 from landscape.loss.shared_memory import copy_with_shared_memory
 from landscape.loss.weights import ParameterLayout, with_weights
@@ -36,6 +37,7 @@ DOES_NOT_FOLLOW = (
 @torch.no_grad()
 def check_that_copy_follows_its_weights(
     original: nn.Module,
+    measured: nn.Module,
     layout: ParameterLayout,
     theta: Tensor,
     copy_at: Callable[[Tensor], Any],
@@ -47,6 +49,7 @@ def check_that_copy_follows_its_weights(
 
     Args:
         original: the caller's model. It is copied and stays as it is.
+        measured: the measured copy.
         layout: of the variables.
         theta: the variables (n,), in the dtype of the measured copy.
         copy_at: weights (n,) -> outputs of the measured copy.
@@ -61,7 +64,7 @@ def check_that_copy_follows_its_weights(
         moved = copy_with_shared_memory(original).train()
         weights = _moved_in_place([moved.get_parameter(name) for name in layout.names]).to(theta)
         shortest = _shortest(moved)
-        right = with_weights(cast(moved.eval(), theta.dtype), {}, run)
+        right = with_weights(cast(moved.eval(), theta.dtype if _was_cast(moved, measured) else None), {}, run)
         found = copy_at(weights)
     except Exception:
         # some models have no training mode, or no outputs at weights that are not their own
@@ -77,18 +80,28 @@ def _moved_in_place(parameters: list[nn.Parameter]) -> Tensor:
     """Moves weights by random signs. Returns all as one vector (n,)."""
     generator = torch.Generator().manual_seed(0)
     entries = sum(parameter.numel() for parameter in parameters)
-    total = sum(float(parameter.detach().double().square().sum()) for parameter in parameters)
+    total = sum(norm(parameter.detach().flatten()) ** 2 for parameter in parameters)
     # weights of 0 must move too, such as the factor of a LoRA layer that begins with 0
     size = (total / entries) ** 0.5 or 1.0
     for parameter in parameters:
-        signs = torch.randint(2, parameter.shape, generator=generator, device="cpu").mul_(2).sub_(1)
+        signs = torch.randint(2, parameter.shape, generator=generator, dtype=torch.int8, device="cpu")
+        signs.mul_(2).sub_(1)
         parameter.add_(signs.to(parameter) * (parameter.abs() + size), alpha=MOVED)
     return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
 def _shortest(model: nn.Module) -> torch.dtype:
     """The dtype of the model's parameters with the fewest digits."""
-    return max((each.dtype for each in model.parameters()), key=lambda dtype: torch.finfo(dtype).eps)
+    dtypes = (each.dtype for each in model.parameters() if not is_whole(each))
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _was_cast(moved: nn.Module, measured: nn.Module) -> bool:
+    """Whether the caller chose another dtype for the measured copy."""
+    return any(
+        one.dtype != other.dtype
+        for one, other in zip(moved.parameters(), measured.parameters(), strict=False)
+    )
 
 
 def _is_inexact(leaf: Any) -> bool:
