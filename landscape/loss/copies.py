@@ -38,15 +38,20 @@ def measured_copy(model: nn.Module) -> nn.Module:
     copy_of_it = copy_of_parts(model) if is_sharded(model) else copied("model", model)
     copy_of_it.eval()
     avoid_cudnn_recurrence(copy_of_it)
-    make_gradients_dense(copy_of_it)
+    make_gradients_plain(copy_of_it)
     return copy_of_it
 
 
-def make_gradients_dense(model: nn.Module) -> None:
-    """Turns off sparse gradients, in place: gradients are joined to one vector, which takes dense tensors."""
+def make_gradients_plain(model: nn.Module) -> None:
+    """Turns off, in place, gradients of embeddings that are sparse or scaled.
+
+    Gradients are joined to one vector, which takes dense tensors. Gradients that are divided by the counts of words are
+    not those of the loss.
+    """
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             module.sparse = False
+            module.scale_grad_by_freq = False
 
 
 def constant_copy(loss_fn: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.in_float64 import EPS, MOVED, InFloat64
+from landscape.loss.counts import Pair
+from landscape.loss.in_float64 import EPS, MOVED, InFloat64, few_and_more
 from landscape.loss.long_vectors import PIECE
 
 STEP = 1e-7
@@ -31,22 +33,27 @@ REENTRANT = (
 )
 
 
-def check_first_derivatives(few: InFloat64) -> None:
-    """Compares the gradient of a few samples' loss along a direction with differences of the loss.
+def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> None:
+    """Compares the gradient of some samples' loss along a direction with differences of the loss.
 
-    There is no comparison if the model does not run in float64, or rounds to a shorter dtype inside. A point at which
+    There is no comparison if the model does not run in float64. Casts to shorter dtypes are left out. A point at which
     the differences do not settle is not compared either.
+
+    Args:
+        of, data, chunk_size: as for `few_and_more`.
 
     Raises:
         ValueError: the derivatives and the differences disagree at two points and in two directions, or the model uses
             reentrant checkpoints.
     """
     errors = []
+    few = few_and_more(of, data, chunk_size)[1]
     for seed in range(2):
         try:
             if few.loses_precision:
                 return
-            error = _error(few, seed)
+            with few.throughout():
+                error = _error(few, seed)
         except Exception as failure:
             if "use_reentrant" in str(failure):
                 raise ValueError(REENTRANT) from failure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from landscape.loss.class_labels import LabelBounds
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
 from landscape.loss.draws import share_by_draws
+from landscape.loss.follows_weights import check_that_copy_follows_its_weights
 from landscape.loss.generators import borrowed_for_checks
 from landscape.loss.kept_state import KeptState, check_that_passes_keep_nothing
 from landscape.loss.likely_mistakes import warn_of_outputs
@@ -57,6 +59,7 @@ from landscape.loss.repeated_runs import (
     share_between_runs,
 )
 from landscape.loss.task import Forward, LossFunction
+from landscape.loss.weights import ParameterLayout, outputs_at
 from landscape.loss.without_gradients import without_gradients
 
 
@@ -65,7 +68,8 @@ class FirstLook:
     """Checks on a few samples.
 
     Attributes:
-        forward: (theta, inputs) -> outputs.
+        model: the measured copy.
+        layout: names and shapes of the variables.
         theta: the variables (n,).
         loss_fn: (outputs, targets) -> mean loss.
         counting: the weights of batches.
@@ -73,10 +77,11 @@ class FirstLook:
         labels: the bounds of the labels of all data.
         precisely: the same model and loss in float64.
         state: what the model held before its first pass.
-        run: (model, inputs) -> outputs, as `forward` runs the model.
+        run: (model, inputs) -> outputs.
     """
 
-    forward: Callable[[Tensor, Batch], Any]
+    model: nn.Module
+    layout: ParameterLayout
     theta: Tensor
     loss_fn: LossFunction
     counting: Counting
@@ -85,6 +90,10 @@ class FirstLook:
     precisely: Precisely
     state: KeptState
     run: Forward
+
+    def forward(self, theta: Tensor, inputs: Batch) -> Any:
+        """The outputs with the weights `theta`."""
+        return outputs_at(self.model, self.layout, self.run, theta, inputs)
 
     @full_float32()
     @torch.no_grad()
@@ -258,13 +267,22 @@ class FirstLook:
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
         writes = writes_to_its_weights(outputs, self.theta)
         self._check_dependence(original, penalty, outputs(self.theta.clone()))
+
+        def of_model(model: nn.Module) -> Any:
+            with without_gradients(differentiates):
+                return self.run(model, self._few()[0])
+
+        with borrowed_for_checks(self.theta.device):
+            check_that_copy_follows_its_weights(
+                original, self.model, self.layout, self.theta, outputs, of_model
+            )
         return writes
 
     def _check_dependence(self, original: nn.Module, penalty: Penalty | None, plain: Any) -> None:
         targets = self._few()[1]
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._recorded(plain)
-            check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER)
+            check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER, copied=self.model)
             detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
             loss = self._loss(detached, targets)
             check_that_no_parameter_enters(loss, original, LOSS_WITH_WEIGHTS)
@@ -275,7 +293,8 @@ class FirstLook:
     def _recorded(self, plain: Any) -> Any:
         """The outputs of a pass that torch records for derivatives. They must be those of a pass without, `plain`."""
         try:
-            recorded = self.forward(self.theta.clone().requires_grad_(), self._few()[0])
+            with self._own_weights_noticed():
+                recorded = self.forward(self.theta.clone().requires_grad_(), self._few()[0])
         except RuntimeError:
             # a forward that writes to its weights cannot be recorded
             return self._at_its_weights(self._few()[0])
@@ -289,6 +308,16 @@ class FirstLook:
                 "torch.is_grad_enabled() or requires_grad"
             )
         return recorded
+
+    @contextmanager
+    def _own_weights_noticed(self) -> Iterator[None]:
+        """The copy's own parameters require a gradient, so that torch records where forward reaches them."""
+        own = [self.model.get_parameter(name).requires_grad_() for name in self.layout.names]
+        try:
+            yield
+        finally:
+            for parameter in own:
+                parameter.requires_grad_(False)
 
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))

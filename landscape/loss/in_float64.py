@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from landscape.fx.flops import with_flops
-from landscape.loss.batches import copied_to, in_precision
-from landscape.loss.complex_numbers import cast, is_whole
+from landscape.loss.batches import copied_to, in_precision, rows_of, samples_in
+from landscape.loss.complex_numbers import cast
 from landscape.loss.counts import Pair
+from landscape.loss.float64_throughout import Float64Throughout, inexact
 from landscape.loss.long_vectors import norm
+from landscape.loss.mean_checks import telling_samples
 from landscape.loss.task import Forward, LossFunction
 from landscape.loss.weights import ParameterLayout, tensors_of, with_weights
 from landscape.ranks import ALONE, Ranks
@@ -27,7 +28,7 @@ MOVED = 0.01
 """Derivatives are compared at points this far from the weights, relative to them: weights of 0 may lie on a kink."""
 
 SAMPLES = 4
-"""Samples of which derivatives are compared. A derivative is missing for all samples or for none."""
+"""Samples of which derivatives are compared at least."""
 
 FEWER = 2
 """Samples where a pass is expensive."""
@@ -36,49 +37,25 @@ EXPENSIVE = 2e9
 """Operations of a forward pass of `SAMPLES` samples. The comparisons cost some 20 such passes in float64:
 for large images more than the products of a search."""
 
+MOST = 128
+"""Samples of which derivatives are compared at most. A branch that few samples take may lack a derivative."""
+
+WORK = 2e8
+"""Operations of a forward pass of more than `SAMPLES` samples."""
+
 T = TypeVar("T")
 
-
-class Shortened(TorchDispatchMode):
-    """A context that notes whether an operation turns a tensor in float64 (real or complex) into a shorter dtype.
-
-    Attributes:
-        found: whether an operation did.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def __torch_dispatch__(
-        self,
-        function: Any,
-        types: Any,
-        arguments: tuple[Any, ...] = (),
-        options: dict[str, Any] | None = None,
-    ) -> Any:
-        """Runs the operation."""
-        result = function(*arguments, **(options or {}))
-        if any(leaf.dtype in LONG for leaf in _inexact((arguments, options))):
-            self.found |= any(leaf.dtype not in LONG for leaf in _inexact(result))
-        return result
-
-
-LONG = (torch.float64, torch.complex128)
 
 EPS = torch.finfo(torch.float64).eps
 ROUNDING = 10
 """Rounding of a loss, in units in the last place."""
 
 
-def _inexact(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not is_whole(leaf)]
-
-
 @dataclass(frozen=True)
 class _FirstPass:
-    """What the first pass shows: shortened dtypes, floating-point operations, |loss|, and the largest output."""
+    """What the first pass shows: casts, shortened dtypes, operations, |loss|, and the largest output."""
 
+    casts: bool
     shortens: bool
     operations: float
     loss: float
@@ -152,19 +129,21 @@ class InFloat64:
     @cached_property
     def _first_pass(self) -> _FirstPass:
         def loss_and_largest(_: Tensor, outputs: Any) -> tuple[float, float]:
-            largest = max(
-                (part.abs().max().item() for part in _inexact(outputs) if part.numel()), default=0.0
-            )
+            largest = max((part.abs().max().item() for part in inexact(outputs) if part.numel()), default=0.0)
             return abs(self.loss(outputs).item()), largest
 
-        with Shortened() as shortened, torch.no_grad():
+        with Float64Throughout() as kept, torch.no_grad():
             theta = self.theta.double()
             (loss, largest), operations = with_flops(lambda: self.run(theta, loss_and_largest))
-        return _FirstPass(shortened.found, operations, loss, largest)
+        return _FirstPass(kept.casts, kept.shortens, operations, loss, largest)
+
+    def throughout(self) -> AbstractContextManager[object]:
+        """A context for derivatives, in which a model or loss that casts to float32 computes in float64."""
+        return Float64Throughout() if self._first_pass.casts else nullcontext()
 
     @property
     def loses_precision(self) -> bool:
-        """Whether the model or the loss rounds to a shorter dtype, so that short differences are noise."""
+        """Whether the model or the loss rounds to a shorter dtype even so, so that short differences are noise."""
         return self._first_pass.shortens
 
     @property
@@ -180,12 +159,12 @@ class InFloat64:
         return self.total(self._first_pass.loss) * step < ROUNDING * EPS * self.rounded
 
     @property
-    def is_expensive(self) -> bool:
-        """Whether a forward pass takes more than `EXPENSIVE` operations; False for a model that has none in float64."""
+    def operations(self) -> float | None:
+        """Floating-point operations of a forward pass; None for a model that does not run in float64."""
         try:
-            return self._first_pass.operations > EXPENSIVE
+            return self._first_pass.operations
         except Exception:
-            return False
+            return None
 
     def draws(self, seed: int) -> tuple[Tensor, Tensor]:
         """Weights nearby, and a direction of the weights' size."""
@@ -214,13 +193,29 @@ class InFloat64:
         return self._loss_fn(outputs, self._pair[1]) * self.weight
 
 
-def affordable(of: Callable[[Pair], InFloat64], first: Callable[[int], Pair]) -> InFloat64:
-    """The loss of the first `SAMPLES` samples, or of `FEWER` where a pass is expensive.
+def few_and_more(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> tuple[InFloat64, InFloat64]:
+    """The loss of `SAMPLES` samples, or of `FEWER` where a pass is expensive; and of more where that is cheap.
 
     Args:
         of: some samples -> their loss.
-        first: a number -> so many of the first samples.
+        data: the samples, of which some are chosen, evenly spaced and with rare labels; or a batch that cannot be cut.
+        chunk_size: most samples that are run at a time, beyond `SAMPLES`.
     """
-    few = of(first(SAMPLES))
+    most = min(MOST, max(chunk_size, SAMPLES))
+    data = telling_samples(data, most)
+    few = of(_spread(data, SAMPLES))
+    known = [each for each in few.ranks.gathered(few.operations) if each is not None]
     # all ranks take as many, because under FSDP2 they communicate within a pass
-    return of(first(FEWER)) if any(few.ranks.gathered(few.is_expensive)) else few
+    operations = max(known, default=WORK)
+    if operations > EXPENSIVE:
+        few = of(_spread(data, FEWER))
+        return few, few
+    count = min(most, int(SAMPLES * WORK / max(operations, 1)))
+    return few, of(_spread(data, count)) if count > SAMPLES else few
+
+
+def _spread(pair: Pair, count: int) -> Pair:
+    samples = samples_in(pair)
+    if samples is None or samples <= count:
+        return pair
+    return rows_of(pair, torch.linspace(0, samples - 1, count, device="cpu").long())

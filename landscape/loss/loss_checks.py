@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.batches import Batch, in_precision, samples_in
-from landscape.loss.in_float64 import Shortened
+from landscape.loss.float64_throughout import Float64Throughout
 from landscape.loss.loss_failures import remedy_of
 from landscape.loss.repeated_runs import changes, share_apart, share_between_runs
 from landscape.loss.task import LossFunction
@@ -72,11 +72,11 @@ def loss_in_float64(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tens
     """The loss of outputs in float64; None if it does not take float64, or rounds to a shorter dtype inside."""
     try:
         precise = in_precision(outputs, torch.float64)
-        with Shortened() as shortened:
+        with Float64Throughout() as kept:
             loss = loss_fn(precise, targets)
     except Exception:  # a loss may fail in any way
         return None
-    return None if shortened.found else loss
+    return None if kept.shortens else loss
 
 
 def _shapes(tree: Any) -> str:

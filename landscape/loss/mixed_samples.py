@@ -12,7 +12,8 @@ from torch import Tensor
 from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.checks import agree_within
 from landscape.loss.counts import Pair
-from landscape.loss.in_float64 import InFloat64, Shortened
+from landscape.loss.float64_throughout import Float64Throughout
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.repeated_runs import ALLOWED_IN_FLOAT64
 
 MOST = 16
@@ -63,9 +64,9 @@ class Precisely:
         try:
             few = self.in_float64(pair)
             weights = few.layout.unflatten(few.theta.double())
-            with Shortened() as shortened:
+            with Float64Throughout() as kept:
                 found = few.at(weights, lambda outputs: use(few, outputs))
         except Exception:
             # the model or the loss has a dtype of its own inside
             return None
-        return None if shortened.found else found
+        return None if kept.shortens else found

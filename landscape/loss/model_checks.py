@@ -140,9 +140,10 @@ def _writes_to(weights: Tensor, outputs_of: Callable[[Tensor], object]) -> bool:
 
 OUTPUTS_OF_THE_CALLER = (
     "model: the forward of its copy still runs with {named}, so that derivatives in the copy's weights would be 0; a "
-    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or layers "
-    "lie where torch does not find them, such as in a list; define forward in the class, give hooks the module that "
-    "they are called with, and put layers into a ModuleList or ModuleDict"
+    "forward that is replaced on an instance, a hook, or an attribute holds on to the model by a closure, or weights "
+    "or layers lie where torch puts no others, such as in a list, a dict or an object; define forward in the class, "
+    "give hooks the module that they are called with, put layers into a ModuleList or ModuleDict, and take weights "
+    "from their module in each pass"
 )
 LOSS_WITH_WEIGHTS = (
     "loss_fn: depends on {named}, not through the outputs alone, and would be measured as if they were constants; "
@@ -155,29 +156,36 @@ REGULARIZER_OF_OTHERS = (
 )
 
 
-def check_that_no_parameter_enters(results: object, original: nn.Module, says: str) -> None:
-    """Checks that results depend on no parameter that requires a gradient. The parameters of a copy require none.
+def check_that_no_parameter_enters(
+    results: object, original: nn.Module, says: str, copied: nn.Module | None = None
+) -> None:
+    """Checks that results depend on no parameter that requires a gradient.
+
+    Other weights stand in place of a copy's parameters. Those that require a gradient during the pass are found if
+    forward reaches them otherwise, such as in a list.
 
     Args:
         results: tensors in any form, recorded for differentiation.
         original: the model whose parameters are named.
         says: the error, with a place for the parameters: one of the three above.
+        copied: the copy, whose parameters are named too.
 
     Raises:
         ValueError: the results depend on such a parameter.
     """
     leaves = _leaves_below([leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)])
     if foreign := [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]:
-        raise ValueError(says.format(named=_named(foreign, original)))
+        raise ValueError(says.format(named=_named(foreign, original, copied)))
 
 
-def _named(parameters: Sequence[Tensor], original: nn.Module) -> str:
+def _named(parameters: Sequence[Tensor], original: nn.Module, copied: nn.Module | None) -> str:
     found = {id(each) for each in parameters}
-    known = [name for name, parameter in original.named_parameters() if id(parameter) in found]
-    if not known:
-        return f"a parameter of shape {tuple(parameters[0].shape)} that is none of the model's"
-    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"the caller's own parameters {', '.join(map(repr, known[:3]))}{more}"
+    for whose, model in (("the caller's own parameters", original), ("the copy's first parameters", copied)):
+        known = [name for name, each in model.named_parameters() if id(each) in found] if model else []
+        if known:
+            more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+            return f"{whose} {', '.join(map(repr, known[:3]))}{more}"
+    return f"a parameter of shape {tuple(parameters[0].shape)} that is none of the model's"
 
 
 def _leaves_below(results: Sequence[Tensor]) -> Iterator[Tensor]:

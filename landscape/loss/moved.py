@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock
-from landscape.loss.copies import make_gradients_dense, unwrapped
+from landscape.loss.copies import make_gradients_plain, unwrapped
 from landscape.loss.objective import Objective
 from landscape.loss.penalty import Penalty
 from landscape.loss.weights import outputs_at, share_memory, tensors_of
@@ -46,7 +46,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
             )
         own.copy_(theirs[name])
     _take_over_attributes(made.model, unwrapped(model))
-    make_gradients_dense(made.model)
+    make_gradients_plain(made.model)
     made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
     share_memory(made.model, made.layout, made.theta)
     run = objective.forward.args[2]

@@ -22,7 +22,7 @@ from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
 from landscape.loss.gradients import Gradients
-from landscape.loss.in_float64 import InFloat64, affordable
+from landscape.loss.in_float64 import InFloat64
 from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
@@ -148,7 +148,7 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self._task.run, source.is_shuffled
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
-        model_and_loss = self.forward, self.theta, self.loss_fn, self.counting
+        model_and_loss = self.model, self.layout, self.theta, self.loss_fn, self.counting
         look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
@@ -327,7 +327,7 @@ class Objective:
         if self.writes_weights:
             raise ValueError(NO_DERIVATIVES)
         if not self.has_right_gradient:
-            check_first_derivatives(affordable(self.in_float64, self.chunks.first))
+            check_first_derivatives(self.in_float64, self.chunks.all_or_first(), self.chunk_size)
             self.has_right_gradient = True
 
     def in_float64(self, pair: Pair) -> InFloat64:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from landscape.loss.batches import Batch, in_precision
 from landscape.loss.checks import check_that_it_is_a_batch
 from landscape.loss.counts import Count, Counting, Pair, counting_by, counting_of
+from landscape.loss.rounded_data import warn_of_rounded_data
 
 LossFunction = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> the mean loss, a scalar. Called with (outputs, batch) if the caller gives `forward`."""
@@ -70,11 +71,13 @@ class Task:
         run: (model, inputs) -> outputs.
         count: the caller's function; None: samples count, or the number by which the loss divides.
         takes_whole_batches: whether model and loss get the whole batch.
+        was_looked_at: whether a batch was looked at for a warning.
     """
 
     run: Forward
     count: Count | None
     takes_whole_batches: bool
+    was_looked_at: bool = False
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of the model for inputs."""
@@ -92,6 +95,9 @@ class Task:
             batch = tree_map(_as_dict, batch, is_leaf=_is_opaque)
         if not self.takes_whole_batches:
             check_that_it_is_a_batch(batch)
+        if not self.was_looked_at:
+            warn_of_rounded_data(batch, dtype)
+            self.was_looked_at = True
         batch = in_precision(batch, dtype)
         return (batch, batch) if self.takes_whole_batches else (batch[0], batch[1])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from landscape.loss.copies import unwrapped
 from landscape.loss.fully_sharded import keeps_no_gathered_weights, own_part
@@ -100,11 +102,25 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[
     A derivative that is taken within `use` is right for activation checkpointing too, which runs parts of the model
     again in the backward pass.
     """
-    with keeps_no_gathered_weights(model):
+    with keeps_no_gathered_weights(model), _nothing_cached():
         result: T = functional_call(
             _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
         )
     return result
+
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """Inside the block `parametrize.cached()` of the caller is off, because it keeps what other weights gave."""
+    if not parametrize._cache_enabled:
+        yield
+        return
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
 
 
 def outputs_at(

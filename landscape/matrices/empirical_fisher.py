@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import rows_of, samples_in
-from landscape.loss.counts import Pair
+from landscape.loss.batches import copied_to, rows_of, samples_in
+from landscape.loss.checks import agree_but_for_rounding
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.precision import full_float32
-from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.samples import Chunk
 from landscape.loss.weights import with_weights
 from landscape.matrices.of_objective import MatrixOfObjective
+
+ALLOWED = 0.02
+"""Share by which the sum of the derivatives of the samples' losses may differ from the derivative of their sum."""
+
+ROUNDING = 100
+"""Both may also differ by this many units in the last place."""
 
 
 @matrix_of_loss("empirical-fisher")
@@ -36,6 +42,8 @@ class EmpiricalFisher(MatrixOfObjective):
         objective: its loss is differentiated.
         theta: the weights (n,); those of the objective if not given.
     """
+
+    _was_compared = False
 
     def expect(self, products: int) -> None:
         """Does nothing, because all products are direct."""
@@ -68,24 +76,23 @@ class EmpiricalFisher(MatrixOfObjective):
 
     @torch.enable_grad()
     def _of_chunk(self, chunk: Chunk, block: Tensor) -> Tensor:
-        """J^T diag(weights) J times the block, where J is the Jacobian of the samples' losses.
-
-        J^T u is linear in u. So J times a vector is the gradient of (J^T u) . vector with respect to u.
-        """
+        """J^T diag(weights) J times the block, where J is the Jacobian of the samples' losses."""
         variable = self._theta.detach().requires_grad_()
 
         def products(model: nn.Module) -> Tensor:
             losses, weights = self._losses(model, chunk)
-            direction = torch.zeros_like(losses, requires_grad=True)
-            pulled = derivative((losses * direction).sum(), variable, create_graph=True)
-            columns = []
-            for vector in block.T:
-                moved = derivative(pulled @ vector, direction, retain_graph=True) * weights
-                columns.append(derivative((losses * moved).sum(), variable, retain_graph=True))
-            return torch.stack(columns, 1)
+            try:
+                return _by_two_derivatives(losses, weights, variable, block, compares=not self._was_compared)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                # an operation has no second derivative in torch, of which there are many messages
+                return _by_gradients(losses, weights, variable, block)
 
         with twice_differentiable():
-            return with_weights(self._objective.model, self._objective.unflatten(variable), products)
+            found = with_weights(self._objective.model, self._objective.unflatten(variable), products)
+        self._was_compared = True
+        return found
 
     def _losses(self, model: nn.Module, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """The losses of the samples of a weight above 0, and these weights."""
@@ -96,15 +103,73 @@ class EmpiricalFisher(MatrixOfObjective):
             return loss.reshape(1), torch.full_like(loss.detach().reshape(1), chunk.weight)
         weights = objective.counting.of_samples(chunk.pair).cpu()
         counted = weights.nonzero().flatten()
-        inputs, targets = chunk.read()
-        outputs = objective.run(model, inputs)
-        has_rows = have_rows(objective, outputs, chunk.pair[0], partial(objective.run, model))
-        # the model may have changed the inputs
-        rows, losses = (chunk.read()[0], targets), []
+        outputs = self._outputs_in_rows(model, chunk)
+        losses = []
         for index in counted.tolist():
             row = slice(index, index + 1)
-            one: Pair = rows_of(rows, row)
-            scores = rows_of(outputs, row) if has_rows else objective.run(model, one[0])
-            losses.append(objective.loss_fn(scores, one[1]).reshape(()))
+            inputs, targets = copied_to(rows_of(chunk.pair, row), self.device)
+            scores = objective.run(model, inputs) if outputs is None else rows_of(outputs, row)
+            losses.append(objective.loss_fn(scores, targets).reshape(()))
         stacked = torch.stack(losses)
         return stacked, weights[counted].to(stacked)
+
+    def _outputs_in_rows(self, model: nn.Module, chunk: Chunk) -> Any:
+        """The outputs of all samples, run at once; None if their rows are not the samples.
+
+        A table that is part of the outputs, such as a codebook, may have as many rows as there are samples. So the
+        last sample is run alone too.
+        """
+        objective = self._objective
+        if not objective.has_outputs:
+            return None
+        last = slice(chunk.samples - 1, chunk.samples)
+        with objective.without_gradients():
+            alone = objective.run(model, copied_to(rows_of(chunk.pair[0], last), self.device))
+        if samples_in(alone) != 1:
+            return None
+        outputs = objective.run(model, copied_to(chunk.pair[0], self.device))
+        if samples_in(outputs) != chunk.samples:
+            return None
+        pairs = [tree_leaves(each) for each in (rows_of(outputs, last), alone)]
+        are_alike = len(pairs[0]) == len(pairs[1]) and all(
+            agree_but_for_rounding(one.detach(), other.detach()) for one, other in zip(*pairs, strict=True)
+        )
+        return outputs if are_alike else None
+
+
+def _by_two_derivatives(
+    losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor, *, compares: bool
+) -> Tensor:
+    """J^T diag(weights) J times the block, with two derivatives a vector.
+
+    J^T u is linear in u. So J times a vector is the gradient of (J^T u) . vector with respect to u.
+
+    Raises:
+        RuntimeError: an operation has no second derivative; or, where it is compared, a wrong one.
+    """
+    direction = torch.zeros_like(losses, requires_grad=True)
+    pulled = derivative((losses * direction).sum(), variable, create_graph=True)
+    whole = derivative((losses * weights).sum(), variable, retain_graph=True) if compares else None
+    columns = []
+    for vector in block.T:
+        moved = derivative(pulled @ vector, direction, retain_graph=True) * weights
+        # a backward pass that detaches loses the dependence on u without an error
+        if whole is not None and not _is_sum(moved, whole, vector):
+            raise RuntimeError("the derivative of a backward pass is wrong")
+        columns.append(derivative((losses * moved).sum(), variable, retain_graph=True))
+    return torch.stack(columns, 1)
+
+
+def _is_sum(moved: Tensor, whole: Tensor, vector: Tensor) -> bool:
+    """Whether the derivatives of the samples' losses along a vector sum to that of their sum, or are no numbers."""
+    rounding = ROUNDING * torch.finfo(whole.dtype).eps * whole.norm() * vector.norm()
+    return not bool((moved.sum() - whole @ vector).abs() > ALLOWED * moved.abs().sum() + rounding)
+
+
+def _by_gradients(losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor) -> Tensor:
+    """The same by the gradient of each sample."""
+    total = torch.zeros_like(block)
+    for loss, weight in zip(losses, weights, strict=True):
+        gradient = derivative(loss, variable, retain_graph=True)
+        total += weight * torch.outer(gradient, gradient @ block)
+    return total

@@ -74,6 +74,7 @@ class FunctionalHessian(MeanOverSamples):
         difference=difference_at_fixed_slope,
         traced=forward_over_reverse_at_fixed_slope,
         in_place=double_backward_at_fixed_slope_in_place,
+        uses_slopes=True,
     )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:

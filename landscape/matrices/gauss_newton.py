@@ -107,6 +107,7 @@ class GaussNewton(MeanOverSamples):
         difference=difference_of_slopes,
         traced=forward_and_reverse,
         in_place=three_reverse_passes_in_place,
+        uses_slopes=True,
     )
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to
-from landscape.loss.in_float64 import affordable
+from landscape.loss.in_float64 import few_and_more
 from landscape.loss.objective import Objective
 from landscape.loss.repeated_runs import HALF
 from landscape.matrices.rule import Rule
@@ -49,7 +49,7 @@ def warn_of_half_precision(rule: Rule, objective: Objective, *, fits: bool) -> N
 @torch.enable_grad()
 def _error(rule: Rule, objective: Objective) -> float | None:
     """The difference of a product in half precision from that in float64, relative to the latter."""
-    few = affordable(objective.in_float64, objective.chunks.first)
+    few, _ = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
     inputs, targets = (copied_to(part, objective.device) for part in few.data)
     draws = torch.Generator().manual_seed(SEED)
     vector = (

@@ -49,9 +49,11 @@ class Rule:
         traced: (outputs, loss_fn) -> the product as a pure function, from which a graph is traced.
         in_place: (sums, outputs, loss of the outputs) adds the products with the vectors to their sums: the same as
             `direct` in less memory.
+        uses_slopes: whether the matrix is made of the loss's slope in the outputs.
     """
 
     direct: Callable[[Tensor, Any, Loss], Callable[[Tensor], Tensor]]
     difference: Callable[[Run, Loss, Tensor, Tensor], Tensor]
     traced: Callable[[Outputs, LossFunction], Product]
     in_place: Callable[[ProductSums, Any, Loss], None]
+    uses_slopes: bool = False

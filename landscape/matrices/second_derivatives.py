@@ -9,10 +9,11 @@ from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.derivatives import derivative
-from landscape.loss.in_float64 import InFloat64, affordable
+from landscape.loss.in_float64 import InFloat64, few_and_more
 from landscape.loss.objective import Objective
 from landscape.matrices.half_precision import warn_of_half_precision
 from landscape.matrices.rule import Rule
+from landscape.matrices.slopes import check_slope_in_outputs
 
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
@@ -40,7 +41,7 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
 
     The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
-    makes no comparison for a model that does not run in float64 or rounds to a shorter dtype inside, for one whose
+    makes no comparison for a model that does not run in float64 (casts to shorter dtypes are left out), for one whose
     copies do not fit into the memory budget, for a loss that is as small as the rounding of the outputs, and at a point
     where the differences do not settle.
 
@@ -57,8 +58,7 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     if matrix in objective.verified:
         return
     fits = COPIES * 8 * objective.n_parameters <= objective.memory_budget
-    few = affordable(objective.in_float64, objective.chunks.first) if fits else None
-    if few and (error := _largest_error(matrix.rule, few)):
+    if fits and (error := _largest_error_of_samples(matrix.rule, objective)):
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
@@ -70,6 +70,18 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     objective.verified = objective.verified | {matrix}
 
 
+def _largest_error_of_samples(rule: Rule, objective: Objective) -> float:
+    """The largest error for a few samples; for more of them if that is none."""
+    few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
+    if rule.uses_slopes:
+        check_slope_in_outputs(few)
+    error = _largest_error(rule, few)
+    if error or more is few:
+        return error
+    # more samples have more kinks, at which the differences do not settle
+    return _largest_error(rule, more)
+
+
 def _largest_error(rule: Rule, few: InFloat64) -> float:
     """The largest relative difference at two points; 0 unless product and difference differ at both."""
     errors = []
@@ -77,7 +89,8 @@ def _largest_error(rule: Rule, few: InFloat64) -> float:
         try:
             if few.loses_precision or few.is_below_rounding(STEP):
                 return 0.0
-            error = _error(rule, few, seed)
+            with few.throughout():
+                error = _error(rule, few, seed)
         except Exception:
             # the model or the loss fixes a dtype inside
             return 0.0

@@ -1,0 +1,67 @@
+"""A copy of a model in which tensors share memory as in the model itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+def copy_with_shared_memory(model: nn.Module) -> nn.Module:
+    """A deep copy in which a change of a weight moves all that shares its memory, as in the model itself.
+
+    `copy.deepcopy` gives each parameter memory of its own, so that views of it, such as a buffer made of
+    `weight.data`, stay behind. Tensors computed from weights are constants in the copy.
+
+    Raises:
+        RuntimeError, TypeError, NotImplementedError: the model cannot be copied.
+    """
+    copies: dict[int, torch.UntypedStorage] = {}
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(_of_copied_memory(parameter.data, copies), parameter.requires_grad)
+        for parameter in model.parameters()
+        if type(parameter) is nn.Parameter and _is_plain(parameter)
+    }
+    with _ShareMemory(copies):
+        return copy.deepcopy(model, memo)
+
+
+class _ShareMemory(TorchFunctionMode):
+    """A context in which `copy.deepcopy` copies each memory once, and makes tensors that shared it share the copy."""
+
+    def __init__(self, copies: dict[int, torch.UntypedStorage]) -> None:
+        super().__init__()
+        self._copies = copies
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            if type(tensor) is Tensor and _is_plain(tensor):
+                shared = _of_copied_memory(tensor.detach(), self._copies)
+                memo[id(tensor)] = shared.requires_grad_(tensor.is_leaf and tensor.requires_grad)
+            elif not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+            else:
+                memo[id(tensor)] = func(tensor, memo)
+        return memo[id(tensor)]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether place, shape and strides in a memory say all about a tensor."""
+    has_memory = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+    return has_memory and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _of_copied_memory(tensor: Tensor, copies: dict[int, torch.UntypedStorage]) -> Tensor:
+    memory = tensor.untyped_storage()
+    if memory._cdata not in copies:
+        copies[memory._cdata] = memory.clone()
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(copies[memory._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
