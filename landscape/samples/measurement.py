@@ -85,12 +85,14 @@ def sample_curvature(
         raise ValueError(
             "data: are shuffled, so that no row belongs to a known sample; make the DataLoader with shuffle=False"
         )
-    _check_that_it_can_be_cut(objective.chunks.first(1))
+    with objective.ranks.together():
+        _check_that_it_can_be_cut(objective.chunks.first(1))
     chosen = _chosen(objective, measures)
     report = as_progress(progress, "samples")
     with _derivatives_of(objective):
         if any(name not in ("gradient_norm", "gradient_cosine") for name in chosen):
-            check_second_derivatives(Hessian, objective)
+            with objective.ranks.together():
+                check_second_derivatives(Hessian, objective)
         work = _Measurement(objective, chosen, exact_up_to, probes, seed)
         direction = work.mean_gradient() if "gradient_cosine" in chosen else torch.ones_like(objective.theta)
         found: list[Columns] = []
