@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.augmentation import Augmentation
@@ -20,7 +20,7 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.batches import moved
 from ncsam.methods.method import Method
-from ncsam.methods.tensor_lists import norm
+from ncsam.methods.tensor_lists import norm, project_onto_ball
 from ncsam.methods.training_loss import remembers_samples
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
@@ -156,7 +156,10 @@ def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradien
         if scaler is not None:
             scaler.unscale_(optimizer)
         for network in method.networks():
-            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+            # torch's own clipping makes zero of a gradient whose squares float32 cannot hold
+            filled = [weight.grad for weight in network.parameters() if weight.grad is not None]
+            if filled:
+                project_onto_ball(filled, max_gradient_norm)
     if scaler is None:
         optimizer.step()
     else:

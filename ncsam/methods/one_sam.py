@@ -113,7 +113,7 @@ class OneSAM(SAM):
 
         each = grad_and_value(loss_of_one)
         at_w, losses = vmap(each, in_dims=(None, 0, 0), randomness="different")(weights, inputs, targets)
-        lengths = torch.stack([part.flatten(1).square().sum(1) for part in at_w.values()]).sum(0).sqrt()
+        lengths = _lengths(list(at_w.values()))
         factors = torch.where(lengths == 0, torch.zeros_like(lengths), self.rho / lengths)
         moved = {
             name: weights[name] + part * factors.view(-1, *[1] * (part.ndim - 1))
@@ -121,3 +121,9 @@ class OneSAM(SAM):
         }
         sharp, _ = vmap(each, in_dims=(0, 0, 0), randomness="different")(moved, inputs, targets)
         return [losses.detach().sum(), *(part.sum(0) for part in sharp.values())]
+
+
+def _lengths(parts: list[Tensor]) -> Tensor:
+    """The norm of each sample's gradient, (batch,), of its parts (batch, ...). No square is 0 or infinite."""
+    squares = [part.flatten(1).double().square().sum(1) for part in parts]
+    return torch.stack(squares).sum(0).sqrt().to(torch.promote_types(torch.float32, parts[0].dtype))

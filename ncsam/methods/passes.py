@@ -32,6 +32,7 @@ from ncsam.methods.batches import (
 from ncsam.methods.call_checks import warn_of_probabilities
 from ncsam.methods.gradients import gradient_and_reached
 from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_pieces_add_up, checked_loss
+from ncsam.methods.outside_parameters import check_that_all_are_the_models
 from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
 from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
 from ncsam.methods.run_on_batch import run_on_batch
@@ -137,12 +138,14 @@ class Passes:
         *,
         moves_statistics: bool = False,
         loss_fn: LossFunction | None = None,
+        is_combined: bool = False,
     ) -> tuple[Tensor, Any, list[Tensor]]:
         """The gradient of the batch's mean loss; `.grad` is not touched.
 
         Args:
             inputs, targets, indices, moves_statistics: as for `backward`.
             loss_fn: a loss in the place of the method's.
+            is_combined: whether the gradient is for `accumulate`, which fills the model's `.grad` alone.
 
         Returns:
             The mean loss and the outputs (batch, ...), detached, and the gradient.
@@ -162,6 +165,8 @@ class Passes:
                 part = self._part_of_loss(output, piece, loss_fn)
                 losses.append(part.detach())
                 outputs.append(detached(output))
+                if is_combined:
+                    check_that_all_are_the_models(part, self.module)
                 if piece.share or self.ranks.waits_in_passes:
                     total = self._with_gradient_of(part_of_rank(part, output, factor), total)
         assert total is not None
@@ -183,6 +188,7 @@ class Passes:
         """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
         with self._statistics(move=False):
             loss = self.loss(self.outputs(self.module, inputs, None, first=False), targets, None)
+            check_that_all_are_the_models(loss, self.module)
             self._reached = gradient_and_reached(loss, self.module)[1]
 
     def backward_of(self, loss: Tensor, *, over_ranks: bool = True) -> None:

@@ -81,4 +81,4 @@ class SAM(Method):
     ) -> list[Tensor]:
         """The gradient at w + perturbation, for methods that combine several gradients."""
         with perturbed(self.passes.module, perturbation):
-            return self.passes.gradient(inputs, targets, indices)[2]
+            return self.passes.gradient(inputs, targets, indices, is_combined=True)[2]
