@@ -9,6 +9,19 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
+def check_is_an_optimizer(optimizer: Any) -> None:
+    """Raises TypeError for what is no optimizer, such as a list of several."""
+    if hasattr(optimizer, "param_groups") and hasattr(optimizer, "step"):
+        return
+    found = f"a {type(optimizer).__name__}"
+    if isinstance(optimizer, list | tuple):
+        found += f" of {len(optimizer)}"
+    raise TypeError(
+        f"optimizer: must be one torch.optim.Optimizer, got {found}; give one whose groups of parameters have settings "
+        'of their own, such as SGD([{"params": body, "lr": 0.01}, {"params": head, "lr": 0.1}])'
+    )
+
+
 def check_that_it_can_be_stepped(optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
     """Checks that optimizer and scheduler take a step without arguments.
 

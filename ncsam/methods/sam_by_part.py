@@ -76,9 +76,10 @@ def _slopes(passes: Passes, outputs: Any, inputs: Batch, targets: Tensor, indice
     """
     outputs = one_tensor(outputs, "J-SAM and L-SAM")
     leaf = outputs.detach().requires_grad_()
-    loss = passes.loss(leaf, targets, indices)
-    check_that_all_are_the_models(loss, passes.module)
-    (slopes,) = torch.autograd.grad(loss, leaf)
+    with passes.unmoved():
+        loss = passes.loss(leaf, targets, indices)
+        check_that_all_are_the_models(loss, passes.module)
+        (slopes,) = torch.autograd.grad(loss, leaf)
     # ranks are weighted by the loss, and the mean of the products weights them by samples
     of_loss = passes.rank_factor(inputs, targets)
     of_samples = passes.rank_factor(inputs, slopes, mean_inner_product)
