@@ -21,6 +21,8 @@ OF_ALL_MODULES = frozenset(vars(nn.Module()))
 UNCHANGEABLE = frozenset({bool, int, float, complex, str, bytes, type(None)})
 BY_THE_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 """Layers that in training mode write their statistics and do not read them."""
+WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "torch.fx")
+"""Where modules are from whose attributes are torch's own affair."""
 MOST_ENTRIES = 10_000
 """Entries of a list or dict up to which its contents are kept; longer ones are tables that no pass changes."""
 MOST_COPIES = 4
@@ -39,7 +41,7 @@ class State:
     tables: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = field(default_factory=list)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    buffers: list[tuple[nn.Module, str, Tensor]] = field(default_factory=list)
+    registered: list[tuple[MutableMapping[str, Any], str, Tensor]] = field(default_factory=list)
     copies: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
     watched: list[tuple[Tensor, int, int]] = field(default_factory=list)
 
@@ -83,10 +85,10 @@ class State:
         for array, entries in self.arrays:
             if not np.array_equal(array, entries):
                 np.copyto(array, entries)
-        for module, name, buffer in self.buffers:
+        for registry, name, tensor in self.registered:
             # a forward pass may have put another tensor in its place
-            if module._buffers[name] is not buffer:
-                module._buffers[name] = buffer
+            if registry[name] is not tensor:
+                registry[name] = tensor
         for tensor, place, numbers in self.copies:
             # through `.data`, so that no graph takes the tensor for changed
             if _place(tensor) != place or tensor.shape != numbers.shape:
@@ -163,13 +165,15 @@ class _Walk:
         if not (self.is_read and writes_only and module.training):
             for name, buffer in module._buffers.items():
                 if buffer is not None and not is_lazy(buffer):
-                    self.found.buffers.append((module, name, buffer))
+                    self.found.registered.append((module._buffers, name, buffer))
                     self._keep(buffer)
-        for _, parameter in module._parameters.items():
+        for name, parameter in module._parameters.items():
             if parameter is not None and not (is_own and parameter.requires_grad):
+                self.found.registered.append((module._parameters, name, parameter))
                 self.look_at(parameter)
-        # a compiled module has nothing of its own but what its compiler keeps
-        if not isinstance(module, torch.jit.ScriptModule) and "_orig_mod" not in module._modules:
+        if not isinstance(module, torch.jit.ScriptModule) and not type(module).__module__.startswith(
+            WRAPPERS
+        ):
             self.look_at_table(vars(module))
 
     def look_at_table(self, table: MutableMapping[str, Any]) -> None:
@@ -195,7 +199,7 @@ class _Walk:
         # what has a graph is the result of a pass, and no pass writes to it
         is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
         is_kept = is_plain and tensor.is_leaf and not tensor.is_inference() and not tensor.is_meta
-        if is_kept and not self._is_trained(tensor):
+        if is_kept and not self._is_trained(tensor) and torch._debug_has_internal_overlap(tensor) != 1:
             self.tensors.append(tensor)
 
     def _keep(self, tensor: Tensor) -> None:
