@@ -12,7 +12,6 @@ from torch import Tensor
 from ncsam.memorization import share
 from ncsam.methods.gradients import gradient
 from ncsam.methods.method import Method
-from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.tensor_lists import added, cosine, norm, scaled_to
 
 ALIGNMENT_METRICS = {
@@ -52,7 +51,7 @@ def perturbation_alignment(
     Returns:
         The `ALIGNMENT_METRICS` by name. A metric that the batch or the method does not define is NaN.
     """
-    with unmoved_buffers(method.model):
+    with method.passes.unmoved():
         return _alignment(method, inputs, observed, clean, indices)
 
 

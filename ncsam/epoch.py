@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.augmentation import Augmentation
@@ -20,7 +20,7 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.batches import moved
 from ncsam.methods.method import Method
-from ncsam.methods.tensor_lists import norm
+from ncsam.methods.tensor_lists import norm, project_onto_ball
 from ncsam.methods.training_loss import remembers_samples
 from ncsam.optimizer_checks import held_by
 from ncsam.random_state import borrowed_generators
@@ -165,8 +165,14 @@ def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradien
             scaler.unscale_(optimizer)
         held = held_by(optimizer)
         for network in method.networks():
-            stepped = [weight for weight in network.parameters() if id(weight) in held]
-            nn.utils.clip_grad_norm_(stepped, max_gradient_norm)
+            # torch's own clipping makes zero of a gradient whose squares float32 cannot hold
+            stepped = [
+                weight.grad
+                for weight in network.parameters()
+                if id(weight) in held and weight.grad is not None
+            ]
+            if stepped:
+                project_onto_ball(stepped, max_gradient_norm)
     if scaler is None:
         optimizer.step()
     else:

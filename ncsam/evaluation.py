@@ -92,13 +92,19 @@ def outputs_of_first(method: Method, samples: Samples) -> Tensor:
     """The outputs (1, classes) of a method's model for the first of the samples.
 
     Raises:
-        ValueError: the samples have another floating-point dtype than the weights.
+        ValueError: the samples have another floating-point dtype than the weights, or are dicts, which the model does
+            not take.
     """
     model, first = method.passes.module, samples.some(1)
     try:
         return _outputs_of(model, [first], None)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         check_that_inputs_fit(model, first, error)
+        if isinstance(first, dict):
+            raise ValueError(
+                f"data: its items are dicts ({', '.join(map(repr, first))}), on which the model fails: {error}; let "
+                "items be pairs (input, target), or give a DataLoader whose collate_fn makes pairs of them"
+            ) from error
         raise
 
 

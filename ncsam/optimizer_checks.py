@@ -11,6 +11,19 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ncsam.methods.method import Method
 
 
+def check_is_an_optimizer(optimizer: Any) -> None:
+    """Raises TypeError for what is no optimizer, such as a list of several."""
+    if hasattr(optimizer, "param_groups") and hasattr(optimizer, "step"):
+        return
+    found = f"a {type(optimizer).__name__}"
+    if isinstance(optimizer, list | tuple):
+        found += f" of {len(optimizer)}"
+    raise TypeError(
+        f"optimizer: must be one torch.optim.Optimizer, got {found}; give one whose groups of parameters have settings "
+        'of their own, such as SGD([{"params": body, "lr": 0.01}, {"params": head, "lr": 0.1}])'
+    )
+
+
 def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
     """The `id` of each parameter that the optimizer steps."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

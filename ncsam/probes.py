@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.methods.method import Method
-from ncsam.methods.perturbation import perturbed, unmoved_buffers
+from ncsam.methods.perturbation import perturbed
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
@@ -93,7 +93,7 @@ def _gradient_metrics(
     method.fill_gradients(inputs, observed, indices)
     aligned = perturbation_alignment(method, inputs, observed, clean, indices)
     metrics = {f"probe_{name}": value for name, value in aligned.items()}
-    with torch.no_grad(), unmoved_buffers(method.model):
+    with torch.no_grad(), method.passes.unmoved():
         logits = method.passes.outputs(method.passes.module, inputs, indices, first=False)
     for group, members in _groups(logits, observed, clean).items():
         found = _norms(method, inputs[members], observed[members], indices[members])

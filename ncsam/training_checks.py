@@ -18,7 +18,11 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.methods.batches import ignored_label
 from ncsam.methods.method import Method
 from ncsam.methods.sharded import is_sharded
-from ncsam.optimizer_checks import check_that_it_can_be_stepped, check_that_it_trains_every_network
+from ncsam.optimizer_checks import (
+    check_is_an_optimizer,
+    check_that_it_can_be_stepped,
+    check_that_it_trains_every_network,
+)
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
 """Types that have items, but whose items are no samples."""
@@ -53,7 +57,11 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer that misses a network or that `fit` cannot step, and for a sharded model."""
+    """Raises ValueError for an optimizer that misses a network or that `fit` cannot step, and for a sharded model.
+
+    What is no optimizer is a TypeError.
+    """
+    check_is_an_optimizer(optimizer)
     if is_sharded(method.model):
         raise ValueError(
             "method: FSDP2 (fully_shard) shards its model, which fit neither measures nor writes to a checkpoint; call "

@@ -164,10 +164,19 @@ class _WithOwnDraws(Dataset[Any]):
         if get_worker_info() is not None:
             # nothing else draws in a worker; it may have been forked with a locked lock, which nobody would release
             _seed_generators(seeds)
-            return self._dataset[index]
+            return self._item(index)
         with _restored_generators():
             _seed_generators(seeds)
+            return self._item(index)
+
+    def _item(self, index: int) -> Any:
+        try:
             return self._dataset[index]
+        except IndexError as error:
+            raise ValueError(
+                f"data: has {len(self)} samples by its __len__, and reading sample {index} fails: {error}; let "
+                "__len__ return how many there are"
+            ) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.sam import SAM, SAMOptions
-from ncsam.methods.tensor_lists import norm
+from ncsam.methods.tensor_lists import norm, scaled
 from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_not_negative
 
@@ -56,7 +56,7 @@ class ASAM(SAM):
         once = list(torch._foreach_mul(scales, at_w))
         total = norm(once)
         factor = torch.where(total == 0, torch.zeros_like(total), self.rho / total)
-        return list(torch._foreach_mul(torch._foreach_mul(scales, once), factor))
+        return scaled(list(torch._foreach_mul(scales, once)), factor)
 
     def _scale(self, name: str, weights: Tensor) -> Tensor:
         if "weight" not in name:

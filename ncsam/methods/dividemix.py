@@ -12,7 +12,6 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
 from ncsam.methods.passes import Passes
-from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
@@ -152,7 +151,7 @@ class DivideMix(TwoNetworks):
         return sharp / sharp.sum(1, keepdim=True)
 
     def _predicted(self, passes: Passes, inputs: Tensor) -> Tensor:
-        with unmoved_buffers(passes.module):
+        with passes.unmoved():
             return softmax(passes.forward(passes.module, inputs), 1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,19 @@ NO_GRADIENT = (
 )
 
 
+@dataclass
+class Reached:
+    """The trainable parameters that a loss reaches, by their places, and those of them with sparse gradients."""
+
+    places: set[int] = field(default_factory=set)
+    sparse: set[int] = field(default_factory=set)
+
+    def add(self, other: Reached) -> None:
+        """Adds what another loss reaches."""
+        self.places |= other.places
+        self.sparse |= other.sparse
+
+
 def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> list[Tensor]:
     """The gradient of `loss`, zero for parameters that the loss does not reach. `.grad` is not touched."""
     return gradient_and_reached(loss, model, retain_graph=retain_graph)[0]
@@ -22,7 +37,7 @@ def gradient(loss: Tensor, model: nn.Module, *, retain_graph: bool = False) -> l
 
 def gradient_and_reached(
     loss: Tensor, model: nn.Module, *, retain_graph: bool = False
-) -> tuple[list[Tensor], set[int]]:
+) -> tuple[list[Tensor], Reached]:
     """The gradient of `loss`, and which of the trainable parameters the loss reaches."""
     parameters = trainable_parameters(model)
     if not parameters:
@@ -44,4 +59,5 @@ def gradient_and_reached(
     if all(part is None for part in found):
         raise ValueError(NO_GRADIENT)
     whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, dense, strict=True)]
-    return whole, {place for place, part in enumerate(found) if part is not None}
+    parts = [(place, part) for place, part in enumerate(found) if part is not None]
+    return whole, Reached({place for place, _ in parts}, {place for place, part in parts if part.is_sparse})

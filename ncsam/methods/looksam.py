@@ -56,7 +56,9 @@ class LookSAM(SAM):
         self.step += 1
         if turn == 0 or self.stays_at_w or not self.kept:
             return super().fill_own_gradients(inputs, targets, indices)
-        loss, _, at_w = self.passes.gradient(inputs, targets, indices, moves_statistics=True)
+        loss, _, at_w = self.passes.gradient(
+            inputs, targets, indices, moves_statistics=True, is_combined=True
+        )
         self.passes.accumulate(added(at_w, scaled_to(self.kept, self.alpha * norm(at_w))))
         return loss
 

@@ -20,6 +20,7 @@ from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_loss import TrainingLoss
 from ncsam.methods.training_set import TrainingSet
+from ncsam.methods.weight_checks import check_that_it_can_be_written, check_that_none_is_cached
 
 FORMER_ATTRIBUTES = {
     "needs_peer": "peer",
@@ -228,7 +229,10 @@ class Method(ABC):
                 operation in which the ranks wait for each other ends its own rank alone.
         """
         with self.passes.ranks.announced():
-            return self._backward(inputs, targets, indices, closure)
+            try:
+                return self._backward(inputs, targets, indices, closure)
+            finally:
+                self.passes.forget_state()
 
     def _backward(
         self, inputs: Batch, targets: Batch, indices: Tensor | None, closure: Callable[[], Tensor] | None
@@ -255,7 +259,7 @@ class Method(ABC):
     def fill_gradients(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Tensor:
         """Does what `backward` does, without counting gradients."""
         self._check_processes(self.passes.model)
-        self._check_hooks()
+        self._check_weights()
         check_batch(inputs, targets)
         if self.requires.peer and self.passes.averages:
             raise ValueError(
@@ -298,11 +302,14 @@ class Method(ABC):
                 + "; train it without fully_shard, or take a method such as SAM or NCSAM"
             )
 
-    def _check_hooks(self) -> None:
-        """An optimizer that steps in a hook would step from the perturbed weights, and its step be taken back."""
+    def _check_weights(self) -> None:
+        """Raises ValueError for weights that cannot be moved by a perturbation and put back."""
         if self.runs_gradient_hooks:
             return
+        check_that_none_is_cached(self.passes.module)
         for name, parameter in self.passes.module.named_parameters():
+            check_that_it_can_be_written(name, parameter)
+            # an optimizer that steps in a hook would step from the perturbed weights, and its step be taken back
             if parameter._post_accumulate_grad_hooks:
                 raise ValueError(
                     f"model: {name!r} has a hook that runs once its gradient is accumulated, as an optimizer that "

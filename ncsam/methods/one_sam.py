@@ -11,9 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.batches import ignored_label, is_known, is_sum
 from ncsam.methods.loss_checks import check_that_it_is_a_mean
-from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
+from ncsam.methods.state import State
 from ncsam.methods.training_loss import LossFunction, remembers_samples
 from ncsam.random_state import borrowed_generators
 
@@ -35,8 +35,8 @@ class OneSAM(SAM):
         warmup: share of the training with ordinary gradients.
 
     Raises:
-        ValueError: the model has BatchNorm, the loss remembers samples, weighs classes or is a sum, or rho is out of
-            range.
+        ValueError: the model has BatchNorm or sparse gradients, the loss remembers samples, weighs classes or is a
+            sum, or rho is out of range.
     """
 
     requires = Requirements(classes=True, whole_weights=True)
@@ -47,6 +47,10 @@ class OneSAM(SAM):
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
             raise ValueError(
                 "model: has BatchNorm, which mixes the samples that 1-SAM takes one by one; take another normalization"
+            )
+        if any(getattr(module, "sparse", False) is True for module in model.modules()):
+            raise ValueError(
+                "model: has an embedding with sparse gradients, which 1-SAM cannot map over; make it with sparse=False"
             )
         if remembers_samples(loss_fn):
             raise ValueError(
@@ -79,10 +83,12 @@ class OneSAM(SAM):
             name: weight.detach() for name, weight in passes.module.named_parameters() if weight.requires_grad
         }
         size = max(1, MOST_NUMBERS // sum(weight.numel() for weight in weights.values()))
-        pieces = [
-            self._summed(weights, *piece)
-            for piece in zip(inputs.split(size), targets.split(size), strict=True)
-        ]
+        with passes.unmoved() as before:
+            pieces = [
+                self._summed(weights, *piece)
+                for piece in zip(inputs.split(size), targets.split(size), strict=True)
+            ]
+            self._check_that_no_state_moved(before)
         passes.sample_gradients += 2 * len(targets)
         total = [torch.stack(parts).sum(0) / len(targets) for parts in zip(*pieces, strict=True)]
         loss, *mean = total
@@ -97,11 +103,19 @@ class OneSAM(SAM):
         """Checks once that the loss of a batch is the mean of the samples' losses, for losses that are not torch's."""
         if not is_known(self.loss_fn):
             # the caller's random numbers are those of the step
-            with borrowed_generators(inputs.device), unmoved_buffers(self.passes.module):
+            with borrowed_generators(inputs.device), self.passes.unmoved():
                 outputs = self.passes.forward(self.passes.module, inputs)
             if isinstance(outputs, Tensor):
                 check_that_it_is_a_mean(self.loss_fn, outputs, targets, [1] * len(targets))
         self._is_mean = True
+
+    def _check_that_no_state_moved(self, before: State | None) -> None:
+        changed = before.change() if before is not None else None
+        if changed is not None:
+            raise ValueError(
+                f"model: {changed} of the model or the loss changes in a pass, and 1-SAM takes the samples apart, so "
+                "that state has no single new value; take SAM, or change it after optimizer.step()"
+            )
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The sum of the losses at w, and the sums of the perturbed gradients, of a piece of the batch."""
@@ -112,8 +126,16 @@ class OneSAM(SAM):
             return loss_fn(outputs, target.unsqueeze(0))  # type: ignore[call-arg]
 
         each = grad_and_value(loss_of_one)
-        at_w, losses = vmap(each, in_dims=(None, 0, 0), randomness="different")(weights, inputs, targets)
-        lengths = torch.stack([part.flatten(1).square().sum(1) for part in at_w.values()]).sum(0).sqrt()
+        try:
+            at_w, losses = vmap(each, in_dims=(None, 0, 0), randomness="different")(weights, inputs, targets)
+        except RuntimeError as error:
+            if "memory" in str(error) and "vmap" not in str(error):
+                raise
+            raise ValueError(
+                f"model: 1-SAM maps over the samples (torch.func.vmap), and the model or the loss cannot be mapped, as "
+                f"one that writes to its buffers or reads numbers of its outputs cannot; take SAM: {error}"
+            ) from error
+        lengths = _lengths(list(at_w.values()))
         factors = torch.where(lengths == 0, torch.zeros_like(lengths), self.rho / lengths)
         moved = {
             name: weights[name] + part * factors.view(-1, *[1] * (part.ndim - 1))
@@ -121,3 +143,9 @@ class OneSAM(SAM):
         }
         sharp, _ = vmap(each, in_dims=(0, 0, 0), randomness="different")(moved, inputs, targets)
         return [losses.detach().sum(), *(part.sum(0) for part in sharp.values())]
+
+
+def _lengths(parts: list[Tensor]) -> Tensor:
+    """The norm of each sample's gradient, (batch,), of its parts (batch, ...). No square is 0 or infinite."""
+    squares = [part.flatten(1).double().square().sum(1) for part in parts]
+    return torch.stack(squares).sum(0).sqrt().to(torch.promote_types(torch.float32, parts[0].dtype))

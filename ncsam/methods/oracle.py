@@ -43,5 +43,6 @@ class OracleSAM(SAM):
         _, outputs, with_true_labels = self.passes.gradient(
             inputs, self.clean_targets[indices], indices, moves_statistics=True
         )
-        loss = self.passes.loss(outputs, targets, indices)
+        with self.passes.unmoved():
+            loss = self.passes.loss(outputs, targets, indices)
         return Ascent(loss, with_true_labels, self.perturbation(with_true_labels))

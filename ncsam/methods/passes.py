@@ -30,12 +30,16 @@ from ncsam.methods.batches import (
     sum_of_parts,
 )
 from ncsam.methods.call_checks import warn_of_probabilities
-from ncsam.methods.gradients import gradient_and_reached
+from ncsam.methods.called_objects import objects_called
+from ncsam.methods.gradients import Reached, gradient_and_reached
 from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_pieces_add_up, checked_loss
-from ncsam.methods.perturbation import trainable_parameters, unmoved_buffers
+from ncsam.methods.outside_parameters import check_that_all_are_the_models
+from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
 from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
+from ncsam.methods.state import State
+from ncsam.methods.step_state import StepState
 from ncsam.methods.tensor_lists import scaled
 from ncsam.methods.training_loss import LossFunction, TrainingLoss, remembers_samples
 from ncsam.methods.weighing import Piece, Weighing, part_of_rank, zero_of
@@ -77,10 +81,11 @@ class Passes:
     run: Forward | None = None
     count: Count | None = None
     takes_whole_batches: bool = False
-    _reached: set[int] = field(default_factory=set)
+    _reached: Reached = field(default_factory=Reached)
     _adds_up: bool = False
     _is_mean: bool = False
     _looked_at_outputs: bool = False
+    _state: StepState = field(default_factory=StepState)
 
     @property
     def module(self) -> nn.Module:
@@ -104,8 +109,8 @@ class Passes:
             inputs: (batch, ...).
             targets: (batch,).
             indices: int64 (batch,), positions in the training set.
-            moves_statistics: whether the running statistics of BatchNorm and the memory of the loss move. They do in
-                the pass at the unperturbed weights.
+            moves_statistics: whether state moves, such as the running statistics of BatchNorm and the memory of the
+                loss. It does in the pass at the unperturbed weights.
 
         Returns:
             The mean loss, detached.
@@ -113,7 +118,7 @@ class Passes:
         losses, compared = [], []
         pieces = self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
         factor = self.rank_factor(inputs, targets)
-        with self._statistics(moves_statistics):
+        with nullcontext() if moves_statistics else self.unmoved():
             for number, piece in enumerate(pieces):
                 is_last = number == len(pieces) - 1
                 model = self.model if is_last else self.module
@@ -137,21 +142,23 @@ class Passes:
         *,
         moves_statistics: bool = False,
         loss_fn: LossFunction | None = None,
+        is_combined: bool = False,
     ) -> tuple[Tensor, Any, list[Tensor]]:
         """The gradient of the batch's mean loss; `.grad` is not touched.
 
         Args:
             inputs, targets, indices, moves_statistics: as for `backward`.
             loss_fn: a loss in the place of the method's.
+            is_combined: whether the gradient is for `accumulate`, which fills the model's `.grad` alone.
 
         Returns:
             The mean loss and the outputs (batch, ...), detached, and the gradient.
         """
         losses, outputs, total = [], [], None
-        self._reached = set()
+        self._reached = Reached()
         pieces = self._weighing(loss_fn).pieces(inputs, targets, indices, self.micro_batch_size)
         factor = self.rank_factor(inputs, targets, loss_fn)
-        with self._statistics(moves_statistics):
+        with self._state.moving(self.module, self._called()) if moves_statistics else self.unmoved():
             for piece in pieces:
                 output = self.outputs(self.module, piece.inputs, piece.indices, first=moves_statistics)
                 if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
@@ -162,6 +169,8 @@ class Passes:
                 part = self._part_of_loss(output, piece, loss_fn)
                 losses.append(part.detach())
                 outputs.append(detached(output))
+                if is_combined:
+                    check_that_all_are_the_models(part, self.module)
                 if piece.share or self.ranks.waits_in_passes:
                     total = self._with_gradient_of(part_of_rank(part, output, factor), total)
         assert total is not None
@@ -181,8 +190,9 @@ class Passes:
 
     def find_reached(self, inputs: Batch, targets: Batch) -> None:
         """Finds the weights that the loss reaches, for `accumulate`. This rank does so by itself."""
-        with self._statistics(move=False):
+        with self.unmoved():
             loss = self.loss(self.outputs(self.module, inputs, None, first=False), targets, None)
+            check_that_all_are_the_models(loss, self.module)
             self._reached = gradient_and_reached(loss, self.module)[1]
 
     def backward_of(self, loss: Tensor, *, over_ranks: bool = True) -> None:
@@ -210,7 +220,8 @@ class Passes:
         ):
             # as after `backward`, no `.grad` where there is no gradient, because weight decay would act on zero;
             # another rank may have reached the parameter
-            if over_ranks or place in self._reached:
+            if over_ranks or place in self._reached.places:
+                part = part.to_sparse(1) if place in self._reached.sparse else part
                 parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
 
     @property
@@ -293,7 +304,7 @@ class Passes:
     @torch.no_grad()
     def outputs_alone(self, inputs: Batch, targets: Batch, indices: Tensor | None) -> Any:
         """The outputs of a batch, without their graph. They count as a gradient of each sample."""
-        with self._statistics(False):
+        with self.unmoved():
             return joined(
                 [
                     self.outputs(self.module, piece.inputs, piece.indices, first=False)
@@ -343,7 +354,7 @@ class Passes:
         """The gradient of a piece, added to the total of those before."""
         with self._waiting(self.ranks.waits_in_passes):
             part, reached = gradient_and_reached(self._scale(loss), self.module)
-        self._reached |= reached
+        self._reached.add(reached)
         if total is None:
             return part
         torch._foreach_add_(total, part)
@@ -369,13 +380,22 @@ class Passes:
         """
         if self._must_add_up(pieces, loss_fn):
             targets = [piece.targets for piece in pieces]
-            check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
+            with self.unmoved():
+                check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
             if loss_fn is None:
                 self._adds_up = not self._weighing().is_guess
         return sum_of_parts(losses)
 
-    def _statistics(self, move: bool) -> Any:
-        return nullcontext() if move else unmoved_buffers(self.module)
+    def unmoved(self) -> AbstractContextManager[State | None]:
+        """See `StepState.unmoved`."""
+        return self._state.unmoved(self.module, self._called())
+
+    def forget_state(self) -> None:
+        """Ends the step: what its pass at w began with is kept no longer."""
+        self._state = StepState()
+
+    def _called(self) -> list[Any]:
+        return objects_called([] if remembers_samples(self.loss_fn) else [self.loss_fn], self.run)
 
     def _waiting(self, ranks_wait: bool) -> AbstractContextManager[None]:
         return self.ranks.operation() if ranks_wait else nullcontext()

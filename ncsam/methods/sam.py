@@ -23,8 +23,9 @@ class SAMOptions(OfBatch, total=False):
 class SAM(Method):
     """The gradient at w + rho g / ||g||, where g is the gradient of the same batch at w.
 
-    At the end of a call the weights are w again, and the statistics of BatchNorm are those after the pass at w. Only
-    `.grad` has changed, so any optimizer of `torch.optim` may take the step.
+    At the end of a call the weights are w again. State, such as the statistics of BatchNorm, a momentum encoder, or a
+    running mean of the loss, is that after the pass at w; the other passes begin where that one began. Only `.grad` has
+    changed beside it, so any optimizer of `torch.optim` may take the step.
 
     Args:
         model: in training mode.
@@ -81,4 +82,4 @@ class SAM(Method):
     ) -> list[Tensor]:
         """The gradient at w + perturbation, for methods that combine several gradients."""
         with perturbed(self.passes.module, perturbation):
-            return self.passes.gradient(inputs, targets, indices)[2]
+            return self.passes.gradient(inputs, targets, indices, is_combined=True)[2]

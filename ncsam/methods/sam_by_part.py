@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ncsam.methods.batches import Batch
 from ncsam.methods.outputs import one_tensor
+from ncsam.methods.outside_parameters import check_that_all_are_the_models
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent, perturbed
 from ncsam.methods.sam import SAM
@@ -64,7 +65,7 @@ def mean_inner_product(outputs: Tensor, slopes: Tensor) -> Tensor:
 
 def _pulled_back(passes: Passes, inputs: Tensor, slopes: Tensor, indices: Tensor | None) -> list[Tensor]:
     """The mean over samples of J^T s at the model's current weights."""
-    return passes.gradient(inputs, slopes, indices, loss_fn=mean_inner_product)[2]
+    return passes.gradient(inputs, slopes, indices, loss_fn=mean_inner_product, is_combined=True)[2]
 
 
 def _slopes(passes: Passes, outputs: Any, inputs: Batch, targets: Tensor, indices: Tensor | None) -> Tensor:
@@ -75,7 +76,10 @@ def _slopes(passes: Passes, outputs: Any, inputs: Batch, targets: Tensor, indice
     """
     outputs = one_tensor(outputs, "J-SAM and L-SAM")
     leaf = outputs.detach().requires_grad_()
-    (slopes,) = torch.autograd.grad(passes.loss(leaf, targets, indices), leaf)
+    with passes.unmoved():
+        loss = passes.loss(leaf, targets, indices)
+        check_that_all_are_the_models(loss, passes.module)
+        (slopes,) = torch.autograd.grad(loss, leaf)
     # ranks are weighted by the loss, and the mean of the products weights them by samples
     of_loss = passes.rank_factor(inputs, targets)
     of_samples = passes.rank_factor(inputs, slopes, mean_inner_product)

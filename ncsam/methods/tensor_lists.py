@@ -6,34 +6,63 @@ The functions `torch._foreach_*` take a whole list in one kernel; `torch.optim` 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncsam.methods.sharded import whole
 
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that lie whole in one process."""
+
+SMALLEST_NORM, LARGEST_NORM = 1e-10, 1e18
+"""Norms between which no square that matters is 0 or infinite in float32."""
+
 
 def norm(tensors: list[Tensor]) -> Tensor:
-    """The l2 norm of all entries together, a scalar; in float32 for half precision, which cannot hold the squares."""
+    """The l2 norm of all entries together, a scalar; in float32 for half precision, which cannot hold the squares.
+
+    A loss may have any scale. Where float32 cannot hold the squares either, the norm is computed in float64.
+    """
     if _are_half(tensors):
         return norm([tensor.float() for tensor in tensors])
-    return whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
+    if tensors[0].is_cuda and all(
+        type(tensor) in PLAIN and tensor.dtype == torch.float32 for tensor in tensors
+    ):
+        # to look at a norm in float32 would wait for the GPU
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)))
+    found = whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
+    if found.dtype == torch.float32 and not SMALLEST_NORM < found < LARGEST_NORM:
+        return norm([_in_float64(tensor) for tensor in tensors])
+    return found
 
 
 def _are_half(tensors: list[Tensor]) -> bool:
     return any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
 
 
+def _in_float64(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
+
+
 def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """The sum of the products of all entries, a scalar tensor."""
-    if _are_half(first):
-        return inner_product([tensor.float() for tensor in first], [tensor.float() for tensor in second])
-    return whole(torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum())
+    """The sum of the products of all entries, a scalar tensor in float64, which holds products of any size."""
+    products = [
+        (_in_float64(one) * _in_float64(other)).sum() for one, other in zip(first, second, strict=True)
+    ]
+    return whole(torch.stack(products).sum())
 
 
 def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
     """All entries times one factor. The factor may be too large for half precision."""
     if _are_half(tensors):
         return [(tensor.float() * factor).to(tensor.dtype) for tensor in tensors]
-    return list(torch._foreach_mul(tensors, factor))
+    return list(torch._foreach_mul(tensors, _fitting(factor, tensors)))
+
+
+def _fitting(factor: Tensor | float, tensors: list[Tensor]) -> Tensor | float:
+    """The factor in float32 if the tensors are: one kernel on a GPU takes tensors and factor of one dtype."""
+    if isinstance(factor, Tensor) and all(tensor.dtype == torch.float32 for tensor in tensors):
+        return factor.float()
+    return factor
 
 
 def added(first: list[Tensor], second: list[Tensor], *, alpha: float = 1.0) -> list[Tensor]:
@@ -55,7 +84,7 @@ def project_onto_ball(tensors: list[Tensor], radius: float) -> Tensor:
     if _are_half(tensors):
         torch._foreach_copy_(tensors, scaled(tensors, factor))
     else:
-        torch._foreach_mul_(tensors, factor)
+        torch._foreach_mul_(tensors, _fitting(factor, tensors))
     return longer
 
 

@@ -1,5 +1,7 @@
 """One rank fails within a training step: all ranks end with the cause, and stay in step; none waits for the timeout."""
 
+import itertools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -24,11 +26,11 @@ class Breaks(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fails_in, self.passes = 0, 0
+        # state that is a number would be put back after the second pass
+        self.fails_in, self.passes = 0, itertools.count(1)
 
     def forward(self, x):
-        self.passes += 1
-        if self.passes == self.fails_in:
+        if next(self.passes) == self.fails_in:
             fail()
         return x
 
@@ -81,7 +83,7 @@ def failing_passes(rank):
         breaks, method = model.module[3], build(model)
         messages = []
         for number in range(1, passes + 1):
-            breaks.passes, breaks.fails_in = 0, number if rank else 0
+            breaks.passes, breaks.fails_in = itertools.count(1), number if rank else 0
             messages.append(said(lambda method=method: method.backward(INPUTS[rows], TARGETS[rows])))
         breaks.fails_in = 0
         model.zero_grad()

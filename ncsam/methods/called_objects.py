@@ -1,0 +1,79 @@
+"""The modules and objects that a function calls: a head that a closure runs, the loss that a lambda wraps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+from torch import nn
+
+DEEPEST = 4
+"""How deep functions are followed that hold each other, as decorated ones do."""
+
+
+def objects_called(losses: list[Any], run: Any) -> list[Any]:
+    """What passes call beside the model: modules, and the attributes of a loss that is an object of another type.
+
+    Args:
+        losses: the loss, or none if it keeps its own state apart from passes.
+        run: the function that runs the model; None for the model's own call.
+    """
+    found: list[Any] = [module for function in (*losses, run) for module in called_by(function)]
+    for loss_fn in losses:
+        if not isinstance(loss_fn, nn.Module | FunctionType | MethodType | partial) and hasattr(
+            loss_fn, "__dict__"
+        ):
+            found.append(vars(loss_fn))
+    return found
+
+
+def called_by(function: Any, depth: int = 0) -> list[nn.Module]:
+    """The modules that a function, or an object that can be called, holds or names.
+
+    Of functions that are only named, such as helpers of the same file, nothing is known.
+    """
+    if isinstance(function, nn.Module):
+        return [function]
+    if depth > DEEPEST:
+        return []
+    return [module for value in _held_by(function) for module in called_by(value, depth + 1)]
+
+
+def _held_by(value: Any) -> Iterator[Any]:
+    if isinstance(value, partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        yield value.__func__
+        yield value.__self__
+        yield from _modules_of(value.__self__)
+    elif isinstance(value, FunctionType):
+        yield from value.__defaults__ or ()
+        for cell in value.__closure__ or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:  # not yet filled
+                continue
+            yield held
+            yield from _modules_of(held)
+        named = (value.__globals__.get(name) for name in _names_in(value.__code__))
+        yield from (found for found in named if isinstance(found, nn.Module))
+    elif isinstance(value, list | tuple) and len(value) < 100:
+        yield from value
+
+
+def _modules_of(value: Any) -> list[nn.Module]:
+    """The modules among the attributes of an object, such as the caller's trainer."""
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(value, nn.Module | type | FunctionType) or not isinstance(attributes, dict):
+        return []
+    return [part for part in attributes.values() if isinstance(part, nn.Module)]
+
+
+def _names_in(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names_in(constant)
+    return names

@@ -1,0 +1,241 @@
+"""State that forward passes move, put back as it was: each pass of a step computes the same function.
+
+Such state is what a module keeps from pass to pass: buffers, weights of an encoder that follows the trained one, a
+hidden state, the place in a queue, a running mean of the loss.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+OF_ALL_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has; parameters, buffers and parts among them are looked at by themselves."""
+UNCHANGEABLE = frozenset({bool, int, float, complex, str, bytes, type(None)})
+BY_THE_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+"""Layers that in training mode write their statistics and do not read them."""
+WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "torch.fx")
+"""Where modules are from whose attributes are torch's own affair."""
+MOST_ENTRIES = 10_000
+"""Entries of a list or dict up to which its contents are kept; longer ones are tables that no pass changes."""
+MOST_COPIES = 4
+"""How many times as many numbers as are trained are kept aside; more are only watched."""
+SMALL = 1 << 20
+"""Numbers that are kept aside, however few are trained."""
+
+
+@dataclass(eq=False)
+class State:
+    """The state of modules and other objects at one time.
+
+    Objects of the caller's own types among the attributes are put back, but what changes within them is not.
+    """
+
+    tables: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = field(default_factory=list)
+    containers: list[tuple[Any, Any]] = field(default_factory=list)
+    arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    registered: list[tuple[MutableMapping[str, Any], str, Tensor]] = field(default_factory=list)
+    copies: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
+    watched: list[tuple[Tensor, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: nn.Module, others: Sequence[Any], *, is_read: bool = False) -> State:
+        """The state now.
+
+        Args:
+            model: whose trainable weights are no state; nor is what shares their memory.
+            others: modules and objects that passes call beside the model.
+            is_read: whether only state that a pass reads is wanted, without the statistics of BatchNorm.
+        """
+        found = cls()
+        walk = _Walk(found, is_read=is_read)
+        trained = [
+            parameter
+            for parameter in model.parameters()
+            if parameter.requires_grad and not is_lazy(parameter)
+        ]
+        walk.memory = {parameter.untyped_storage().data_ptr() for parameter in trained}
+        for module in model.modules():
+            walk.seen.add(id(module))
+        for module in model.modules():
+            walk.look_at_module(module, is_own=True)
+        for other in others:
+            walk.look_at(other)
+        walk.keep_tensors(max(SMALL, MOST_COPIES * sum(parameter.numel() for parameter in trained)))
+        return found
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts everything back that has changed since."""
+        for table, kept in self.tables:
+            for key in [key for key in table if key not in kept and key not in OF_ALL_MODULES]:
+                del table[key]
+            for key, value in kept.items():
+                if key not in OF_ALL_MODULES and (key not in table or table[key] is not value):
+                    table[key] = value
+        for container, entries in self.containers:
+            _refill(container, entries)
+        for array, entries in self.arrays:
+            if not np.array_equal(array, entries):
+                np.copyto(array, entries)
+        for registry, name, tensor in self.registered:
+            # a forward pass may have put another tensor in its place
+            if registry[name] is not tensor:
+                registry[name] = tensor
+        for tensor, place, numbers in self.copies:
+            # through `.data`, so that no graph takes the tensor for changed
+            if _place(tensor) != place or tensor.shape != numbers.shape:
+                tensor.data = numbers.clone()
+            elif not _is_known_to_equal(tensor, numbers):
+                tensor.data.copy_(numbers)
+
+    def check_watched(self) -> None:
+        """Raises ValueError if a tensor changed that is too large to be kept aside in each step."""
+        for tensor, version, place in self.watched:
+            if tensor._version != version or tensor.data_ptr() != place:
+                raise ValueError(
+                    f"model: a tensor of shape {tuple(tensor.shape)} that is not trained, such as a frozen parameter, "
+                    "changes in forward passes, and there are too many such tensors to keep them aside while the "
+                    "method looks at other weights; register it by register_buffer, or change it after "
+                    "optimizer.step()"
+                )
+
+    def change(self) -> str | None:
+        """What has changed since, in words; None if nothing has."""
+        for table, kept in self.tables:
+            for key in table.keys() | kept.keys():
+                same = key in table and key in kept and (table[key] is kept[key])
+                if key not in OF_ALL_MODULES and not same:
+                    return f"the attribute {key!r}"
+        for container, entries in self.containers:
+            if not _is_as_it_was(container, entries):
+                return f"a {type(container).__name__} among the attributes"
+        for tensor, place, numbers in self.copies:
+            if _place(tensor) != place or not torch.equal(tensor, numbers):
+                return f"a tensor of shape {tuple(tensor.shape)}"
+        return None
+
+
+@dataclass(eq=False)
+class _Walk:
+    """A walk through modules, their attributes, and the containers among these."""
+
+    found: State
+    is_read: bool
+    seen: set[int] = field(default_factory=set)
+    memory: set[int] = field(default_factory=set)
+    tensors: list[Tensor] = field(default_factory=list)
+
+    def look_at(self, value: Any) -> None:
+        """Keeps a value as far as its type is known."""
+        if type(value) in UNCHANGEABLE or id(value) in self.seen:
+            return
+        self.seen.add(id(value))
+        if isinstance(value, Tensor):
+            self._look_at_tensor(value)
+        elif isinstance(value, nn.Module):
+            for module in value.modules():
+                if module is value or id(module) not in self.seen:
+                    self.seen.add(id(module))
+                    self.look_at_module(module, is_own=False)
+        elif isinstance(value, np.ndarray):
+            if value.flags.writeable and value.size <= SMALL and not value.dtype.hasobject:
+                self.found.arrays.append((value, value.copy()))
+        elif isinstance(value, tuple):
+            self._look_at_all(value)
+        elif isinstance(value, list | set | deque | dict) and len(value) <= MOST_ENTRIES:
+            self.found.containers.append((value, dict(value) if isinstance(value, dict) else list(value)))
+            self._look_at_all(list(value.values()) if isinstance(value, dict) else value)
+
+    def look_at_module(self, module: nn.Module, *, is_own: bool) -> None:
+        """Keeps the buffers, the weights that are not trained, and the attributes of a module.
+
+        Args:
+            module: without its parts.
+            is_own: whether it is a part of the model, so that its trainable weights are trained.
+        """
+        writes_only = type(module).__module__.startswith("torch.nn.") and isinstance(module, BY_THE_BATCH)
+        if not (self.is_read and writes_only and module.training):
+            for name, buffer in module._buffers.items():
+                if buffer is not None and not is_lazy(buffer):
+                    self.found.registered.append((module._buffers, name, buffer))
+                    self._keep(buffer)
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not (is_own and parameter.requires_grad):
+                self.found.registered.append((module._parameters, name, parameter))
+                self.look_at(parameter)
+        if not isinstance(module, torch.jit.ScriptModule) and not type(module).__module__.startswith(
+            WRAPPERS
+        ):
+            self.look_at_table(vars(module))
+
+    def look_at_table(self, table: MutableMapping[str, Any]) -> None:
+        """Keeps the attributes of an object."""
+        kept = dict(table)
+        self.found.tables.append((table, kept))
+        self._look_at_all([value for key, value in kept.items() if key not in OF_ALL_MODULES])
+
+    def keep_tensors(self, most: int) -> None:
+        """Copies the tensors that were found, or watches them if they are more than `most` numbers."""
+        is_small = sum(tensor.numel() for tensor in self.tensors) <= most
+        for tensor in self.tensors:
+            if is_small:
+                self._keep(tensor)
+            else:
+                self.found.watched.append((tensor, tensor._version, tensor.data_ptr()))
+
+    def _look_at_all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.look_at(value)
+
+    def _look_at_tensor(self, tensor: Tensor) -> None:
+        # what has a graph is the result of a pass, and no pass writes to it
+        is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+        is_kept = is_plain and tensor.is_leaf and not tensor.is_inference() and not tensor.is_meta
+        if is_kept and not self._is_trained(tensor) and torch._debug_has_internal_overlap(tensor) != 1:
+            self.tensors.append(tensor)
+
+    def _keep(self, tensor: Tensor) -> None:
+        if not self._is_trained(tensor):
+            self.found.copies.append((tensor, _place(tensor), tensor.detach().clone()))
+
+    def _is_trained(self, tensor: Tensor) -> bool:
+        return tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in self.memory
+
+
+def _place(tensor: Tensor) -> int:
+    """The address of a tensor's numbers; 0 for sparse tensors, which have several."""
+    return tensor.data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _is_known_to_equal(tensor: Tensor, numbers: Tensor) -> bool:
+    # to look at numbers on a GPU would wait for it
+    is_comparable = tensor.device.type == "cpu" and tensor.layout == torch.strided
+    return is_comparable and torch.equal(tensor, numbers)
+
+
+def _refill(container: Any, entries: Any) -> None:
+    if _is_as_it_was(container, entries):
+        return
+    container.clear()
+    if isinstance(container, dict | set):
+        container.update(entries)
+    else:
+        container.extend(entries)
+
+
+def _is_as_it_was(container: Any, entries: Any) -> bool:
+    if len(container) != len(entries):
+        return False
+    if isinstance(container, set):
+        return all(entry in container for entry in entries)
+    if isinstance(container, dict):
+        return all(key in container and container[key] is value for key, value in entries.items())
+    return all(now is then for now, then in zip(container, entries, strict=True))
