@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from landscape.loss.batches import (
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.first_pass import FirstPass
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class Held:
         blocks: pairs of tensors whose samples can be cut, or batches that cannot.
         chunks: the blocks, cut into at most `chunk_size` samples each.
         labels: the bounds of the labels.
+        first_pass: what is done with the chunks in the first pass over them.
     """
 
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
+    first_pass: FirstPass = field(default_factory=FirstPass)
 
     @property
     def samples(self) -> int:
@@ -88,7 +91,7 @@ class Held:
         return all(samples_in(block) is not None for block in self.blocks)
 
     def __iter__(self) -> Iterator[Chunk]:
-        return iter(self.chunks)
+        return self.first_pass.over(self.chunks)
 
     def __len__(self) -> int:
         return len(self.chunks)
