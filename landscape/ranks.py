@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from landscape.seeds import generator_for
 
 T = TypeVar("T")
 
@@ -134,13 +135,10 @@ class Ranks:
         else:
             agree(self.group, self.device)
 
-    def generator(self, seed: int, device: torch.device) -> torch.Generator:
+    def generator(self, purpose: str, seed: int, device: torch.device) -> torch.Generator:
         """A generator for the entries that this rank holds. The parts of a vector must not repeat each other."""
-        if self.share_vectors:
-            seed = int(
-                np.random.SeedSequence([seed, dist.get_rank(self.group)]).generate_state(1, np.uint64)[0] >> 1
-            )
-        return torch.Generator(device).manual_seed(seed)
+        part = (dist.get_rank(self.group),) if self.share_vectors else ()
+        return generator_for(purpose, seed, device, part=part)
 
 
 ALONE = Ranks()

@@ -15,6 +15,7 @@ from torch import Tensor
 from analysis.cli.python_names import called
 from landscape.loss.endless import EndlessData
 from landscape.results.storage import write
+from landscape.seeds import generator_for
 from ncsam import DATASETS, load_dataset
 from ncsam.options import nearest
 
@@ -73,7 +74,7 @@ def drawn_samples(text: str, data_dir: Path | None, samples: int, seed: int) -> 
     if not _is_pair(data):
         return _drawn_from_batches(data, samples, seed)
     inputs, targets = data
-    keys = _keys(len(targets), _generator(seed))
+    keys = _keys(len(targets), generator_for("measured samples", seed))
     positions = _smallest(keys, samples)
     return DrawnSamples((inputs[positions], targets[positions]), positions, len(targets), seed)
 
@@ -137,7 +138,7 @@ class _Piece:
 
 def _drawn_from_batches(batches: Iterable[Any], samples: int, seed: int) -> DrawnSamples:
     """The samples with the smallest random keys. So one pass is enough, and few samples are held at a time."""
-    generator, total, pieces = _generator(seed), 0, list[_Piece]()
+    generator, total, pieces = generator_for("measured samples", seed), 0, list[_Piece]()
     for inputs, targets in _pairs(batches):
         positions = torch.arange(total, total + len(targets), device="cpu")
         pieces.append(_Piece(inputs, targets, _keys(len(targets), generator), positions))
@@ -170,10 +171,6 @@ def _smallest_of(pieces: list[_Piece], samples: int) -> list[_Piece]:
         return pieces
     largest = float(keys.kthvalue(samples).values)
     return [kept for kept in (piece.up_to(largest) for piece in pieces) if len(kept.keys)]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _keys(samples: int, generator: torch.Generator) -> Tensor:

@@ -22,6 +22,7 @@ from landscape.connectivity.permutable_units import (
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+from landscape.seeds import generator_for
 
 
 @result
@@ -71,7 +72,7 @@ def matched(
         raise ValueError("other: must have parameters of the same names and shapes as model")
     other_weights = {name: p.to(weights[name].device) for name, p in other_weights.items()}
     permutations: Permutations = {group: torch.arange(group.size, device="cpu") for group in units.groups}
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("order of matching", seed)
     sweeps, changed = 0, True
     while changed and sweeps < max_sweeps:
         changed = False

@@ -22,6 +22,7 @@ from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
+from landscape.seeds import generator_for
 
 
 @result
@@ -199,7 +200,7 @@ def low_loss_bend(
     if _choice_for(objective) == "recalibrate":
         outputs = BatchStatistics(objective).outputs
     report = as_progress(progress, "bend")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("places on a path", seed)
     control = ((start + end) / 2).requires_grad_()
     adam = torch.optim.Adam([control], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)

@@ -18,6 +18,7 @@ from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult
+from landscape.seeds import generator_for
 
 
 @result
@@ -42,7 +43,10 @@ class SpectralDensity(DrawnResult):
     outliers: FloatArray = described("eigenvalues known one by one, largest first", dims=("outlier",))
     outlier_residuals: FloatArray = described("their residuals ||H v - value v||", dims=("outlier",))
     negative_fraction: float = described("share of eigenvalues below zero by more than rounding")
-    negative_fraction_error: float = described("standard error of the share")
+    negative_fraction_error: float = described(
+        "error of the share: its standard error over the probes, and the largest weight of a node next to zero, whose "
+        "eigenvalues may lie on either side"
+    )
     nodes: FloatArray = described("nodes of each probe's quadrature of the bulk", dims=("probe", "step"))
     weights: FloatArray = described("weights of the nodes, with sum 1 for each probe", dims=("probe", "step"))
     smoothing: float = described("standard deviation of the Gaussian that smooths the density")
@@ -102,7 +106,7 @@ def spectral_density(
             steps=steps,
             probes=probes,
             deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=generator_for("probes of a density", seed, objective.device),
             vector_dtype=torch.float64 if fits else torch.float32,
         )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()
@@ -124,6 +128,7 @@ def spectral_density(
     known_below = (outliers <= grid[:, None]).sum(1)
     zero = 10 * torch.finfo(objective.dtype).eps * np.abs(np.append(outliers, nodes_of_bulk)).max(initial=0)
     negative, negative_error = over_probes(((nodes < -zero) * weights).sum(1))
+    negative_error += share * _next_to(-zero, nodes, weights).mean()
     undefined = math.nan if np.isnan(weights).any() else 0.0
     return SpectralDensity(
         eigenvalue=grid,
@@ -142,6 +147,23 @@ def spectral_density(
         products=found.products + (0 if deflate is None else deflate.products),
         matrix=matrix,
         samples=objective.n_samples,
+    )
+
+
+def _next_to(value: float, nodes: FloatArray, weights: FloatArray) -> FloatArray:
+    """The largest weight of a node next to a value, for each probe.
+
+    By the inequalities of Chebyshev, Markov and Stieltjes the true share below a value differs from that of the nodes
+    by at most the weight of the next node (Golub and Meurant 2010, Matrices, Moments and Quadrature).
+    """
+    if nodes.size == 0:
+        return np.zeros(len(nodes))
+    below = np.where(nodes < value, nodes, -np.inf).argmax(1)
+    above = np.where(nodes >= value, nodes, np.inf).argmin(1)
+    probes = np.arange(len(nodes))
+    has_below, has_above = (nodes < value).any(1), (nodes >= value).any(1)
+    return np.maximum(
+        np.where(has_below, weights[probes, below], 0.0), np.where(has_above, weights[probes, above], 0.0)
     )
 
 

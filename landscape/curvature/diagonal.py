@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from landscape.krylov.counted import counted_products
@@ -15,6 +14,7 @@ from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult
+from landscape.seeds import generator_for
 
 
 @result
@@ -71,7 +71,7 @@ def diagonal(
             counted,
             rtol=rtol,
             max_products=max_products,
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=generator_for("probes of a diagonal", seed, objective.device),
         )
     return MatrixDiagonal(
         values=found.values.cpu().numpy(),

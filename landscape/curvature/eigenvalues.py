@@ -191,7 +191,7 @@ def top_eigenvalues(
             block=block,
             start=vectors,
             max_vectors=count,
-            generator=objective.ranks.generator(seed, objective.device),
+            generator=objective.ranks.generator("start of a search for eigenvalues", seed, objective.device),
         )
     _warn_of_rounding(pairs, tol, objective.dtype)
     return TopEigenvalues(

@@ -17,6 +17,7 @@ from landscape.progress import Progress
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+from landscape.seeds import generator_for
 
 
 @result
@@ -97,7 +98,7 @@ def relative_flatness(
             method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
             rtol=rtol,
             max_products=max_products,
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=generator_for("probes of relative flatness", seed, objective.device),
         )
     return RelativeFlatness(
         **dataclasses.asdict(found.trace),

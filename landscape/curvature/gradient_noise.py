@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from landscape.loss.batches import samples_in
+from landscape.loss.counts import Counting, check_that_it_is_a_mean
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk, Cut
@@ -16,6 +18,7 @@ from landscape.progress import Progress, counted
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+from landscape.seeds import generator_for
 
 
 @result
@@ -45,7 +48,8 @@ def gradient_noise(
     pieces of w_b samples, and g the gradient of all samples. Then the sum of w_b ||g_b - g||^2 / (B - 1) is unbiased,
     for pieces of any size. The noise scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2). It
     divides by an unbiased estimate of the true gradient's squared norm: ||g||^2 minus its noise. Samples have the
-    weights of the mean loss. The regularizer is left out of noise and gradient. The cost is two gradients.
+    weights of the mean loss, of which one sample has 1 on average. The regularizer is left out of noise and gradient.
+    The cost is two gradients.
 
     Samples in memory are cut in random order, because data are often sorted by class. A stream is cut in its own order,
     and should be a random draw.
@@ -59,21 +63,22 @@ def gradient_noise(
             line on the terminal.
 
     Raises:
-        ValueError: fewer than 2 pieces, or data that cannot be cut into 2.
+        ValueError: fewer than 2 pieces, data that cannot be cut into 2, or a loss that is a sum.
     """
     if pieces < 2:
         raise ValueError(f"pieces: must be at least 2, got {pieces}")
+    check_that_it_is_a_mean(objective.counting)
     objective.memory.check_room(3, "gradient_noise", in_float64=True)
     parts = objective
     if objective.chunks.is_uniform:
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_for("pieces of the data", seed)
         parts = objective.subset(
             samples=torch.randperm(objective.chunks.samples, generator=generator, device="cpu")
         )
     cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
     mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
-    # the sum of the parts' w ||g_b - g||^2, of its squares, and of the parts
-    sums = torch.zeros(3, dtype=torch.float64, device=objective.device)
+    # the sum of the parts' w ||g_b - g||^2, of its squares, of the parts, and of their samples
+    sums = torch.zeros(4, dtype=torch.float64, device=objective.device)
     with counted(2 * pieces, progress, "gradient noise", "gradients of pieces") as spend:
         with objective.ranks.together():
             objective.check_that_derivatives_exist()
@@ -84,19 +89,22 @@ def gradient_noise(
         with objective.ranks.together():
             for part in _parts(parts, cut):
                 spread = (_gradient(objective, part) - mean).square().sum() * part.weight
-                sums += torch.stack([spread, spread.square(), torch.ones_like(spread)])
+                samples = torch.full_like(spread, _counted_samples(objective.counting, part))
+                sums += torch.stack([spread, spread.square(), torch.ones_like(spread), samples])
                 spend(1)
     objective.gradients += 2
-    total, squares, count = objective.ranks.over_samples(sums).tolist()
+    total, squares, count, samples_that_count = objective.ranks.over_samples(sums).tolist()
     if count < 2:
         raise ValueError("data: the noise needs 2 pieces with samples that count; these data are one")
-    value = total / (count - 1)
+    # a loss may count a sample as any number, such as its class weight or the number of its targets
+    a_sample = objective.weight / samples_that_count
+    value = total / (count - 1) / a_sample
     variance = max(squares / count - (total / count) ** 2, 0.0) if math.isfinite(squares) else math.nan
     norm_squared = mean.square().sum().item()
-    true_squared = norm_squared - value / objective.weight
+    true_squared = norm_squared - value / samples_that_count
     return GradientNoise(
         value=value,
-        standard_error=math.sqrt(variance / count) * count / (count - 1),
+        standard_error=math.sqrt(variance / count) * count / (count - 1) / a_sample,
         gradient_norm=math.sqrt(norm_squared),
         noise_scale=value / true_squared if true_squared > 0 else math.nan,
         pieces=int(count),
@@ -106,6 +114,11 @@ def gradient_noise(
 
 def _parts(objective: Objective, cut: Cut) -> Iterator[Chunk]:
     return (part for chunk in objective.chunks for part in cut(chunk.pair) if part.weight)
+
+
+def _counted_samples(counting: Counting, part: Chunk) -> int:
+    """Samples of a part that have a weight in the mean loss; a batch that cannot be cut is one."""
+    return 1 if samples_in(part.pair) is None else int((counting.of_samples(part.pair) > 0).sum())
 
 
 def _gradient(objective: Objective, part: Chunk) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from landscape.loss.objective import Objective
+from landscape.seeds import generator_for
 
 
 def random_part(objective: Objective, share: float, seed: int) -> Objective:
@@ -27,9 +27,7 @@ def random_part(objective: Objective, share: float, seed: int) -> Objective:
             "tensors"
         )
     samples = objective.chunks.samples
-    # not the seed of the probes, which must not depend on the part
-    drawn = int(np.random.SeedSequence([seed, samples]).generate_state(1)[0])
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(drawn), device="cpu")
+    order = torch.randperm(samples, generator=generator_for("part of the samples", seed), device="cpu")
     try:
         return objective.subset(samples=order[: max(1, round(share * samples))])
     except ValueError as error:

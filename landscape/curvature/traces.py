@@ -24,6 +24,7 @@ from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult, Result
+from landscape.seeds import generator_for
 
 VECTORS = 3
 """Vectors in float64 that a probe of Hutchinson's method needs: the probe, its product and a copy."""
@@ -129,7 +130,7 @@ def trace(
         "method": method,
         "rtol": rtol,
         "max_products": max_products,
-        "generator": objective.ranks.generator(seed, objective.device),
+        "generator": objective.ranks.generator("probes of a trace", seed, objective.device),
     }
     with counted_products(operator, max_products, progress, "trace") as counted:
         if part is None:
@@ -211,7 +212,7 @@ def layer_traces(
             rtol=rtol,
             max_products=max_products,
             deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=torch.Generator(objective.device).manual_seed(seed),
+            generator=generator_for("probes of layer traces", seed, objective.device),
         )
     return LayerTraces(
         layer=np.array(objective.names),

@@ -169,3 +169,15 @@ def _places_of(loss: Any, pair: Pair) -> Tensor:
         classes = torch.where(kept, targets, 0).clamp(0, len(of_class) - 1)
         weights = torch.where(kept, of_class[classes], 0.0)
     return weights.reshape(len(ones), -1).sum(1)
+
+
+def check_that_it_is_a_mean(counting: Counting) -> None:
+    """Refuses a loss that is a sum, where draws of samples are compared.
+
+    Raises:
+        ValueError: the loss is a sum.
+    """
+    if counting.is_sum:
+        raise ValueError(
+            "objective: its loss is a sum, which grows with the samples; make the Objective with reduction='mean'"
+        )

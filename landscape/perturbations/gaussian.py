@@ -13,6 +13,7 @@ from landscape.krylov.stopping import WIDER_QUANTILE, sampled_until, student
 from landscape.loss.objective import Objective
 from landscape.perturbations.relative_scale import scale_of
 from landscape.results.fields import FloatArray
+from landscape.seeds import generator_for
 
 MIN_PAIRS = 4
 
@@ -77,7 +78,7 @@ class GaussianRises:
         noises = []
         for index in indices:
             # each pair has its own seed, so that no draw needs to be kept
-            generator = torch.Generator(theta.device).manual_seed(self._seed + 1_000_003 * index)
+            generator = generator_for("noise on weights", self._seed, theta.device, part=(index,))
             noise = torch.randn(theta.shape, dtype=theta.dtype, device=theta.device, generator=generator)
             noises.append(noise * (sigma * self._scale))
         offsets = torch.stack(noises)

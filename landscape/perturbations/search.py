@@ -20,6 +20,7 @@ from landscape.perturbations.starts import (
     held_by_short_ascents,
     remembered_points,
 )
+from landscape.seeds import generator_for
 
 RUGGED = 1.1
 """The loss is rugged if the highest ascent rises by this factor or more after its short part. The order of short
@@ -239,7 +240,7 @@ def search(
         if result.is_rugged:
             # ascents that ended early would end there again, and confirm nothing
             waiting = [each for each in waiting if not each.ascent.is_finished]
-        generator = torch.Generator(objective.device).manual_seed(seed)
+        generator = generator_for("starts of ascents", seed, objective.device)
         for index in range(restarts * (MORE if result.is_rugged else 1)):
             if not math.isfinite(result.highest.rise) or result.converged:
                 break

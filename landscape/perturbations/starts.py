@@ -19,6 +19,7 @@ from landscape.loss.complex_numbers import is_whole
 from landscape.loss.objective import Objective
 from landscape.matrices import Hessian
 from landscape.perturbations.ascent import MOST_POINTS, Neighborhood
+from landscape.seeds import generator_for
 
 LEAST_VECTORS = 3
 """Vectors that are held between gradients at least: the highest point, that of all ascents, and a direction."""
@@ -94,7 +95,7 @@ def starts_of(objective: Objective, neighborhood: Neighborhood, *, seed: int, gi
     signed = [
         (column, sign) for column in range(columns) for sign in ((1.0,) if are_classes else (1.0, -1.0))
     ]
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("outputs that ascents raise", seed)
     drawn = torch.randperm(len(signed), generator=generator, device="cpu")[:MOST_OUTPUTS].sort().values
     chosen = [signed[index] for index in drawn.tolist()]
     outputs = [
@@ -139,7 +140,7 @@ def top_directions(
         return image if isinstance(scale, float) else image.mul_(scale[:, None])
 
     scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
-    generator = torch.Generator(objective.device).manual_seed(seed)
+    generator = generator_for("start of a search for directions", seed, objective.device)
     width = k if start is None else start.shape[1] + 1
     least = min(objective.n_parameters, fewest_vectors(k, width))
     most = max(least, MOST_PRODUCTS) if has_room else least

@@ -68,7 +68,8 @@ def sample_curvature(
     Args:
         objective: of data whose batches can be cut into samples, and that are read in one order, not shuffled.
         measures: names, some of `landscape.samples.MEASURES`; all that are defined if not given.
-        probes: number of random signs of each estimate, at least 2. Each costs a product.
+        probes: number of random signs of each estimate, at least 2. Each costs a product. With few of them a single
+            sample's error may be several times too small; the root mean square of the errors is right.
         exact_up_to: Gauss-Newton and Fisher traces are exact, at the cost of a gradient an output, if a sample has at
             most this number of outputs and its Jacobian fits into the memory budget. Else they are estimated.
         seed: seed of the probes.

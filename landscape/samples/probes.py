@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from landscape.seeds import generator_for
+
 
 class Probes:
     """Directions that are independent for each sample. On a CPU they do not depend on the size of chunks.
@@ -22,7 +24,7 @@ class Probes:
     def __init__(self, count: int, like: Tensor, seed: int) -> None:
         self._count, self._like = count, like
         seeds = torch.randint(
-            2**62, (count,), generator=torch.Generator().manual_seed(seed), device="cpu"
+            2**62, (count,), generator=generator_for("probes of samples", seed), device="cpu"
         ).tolist()
         self._generators = [torch.Generator(like.device).manual_seed(each) for each in seeds]
 

@@ -18,6 +18,7 @@ from landscape.loss.wrapped import of_objective
 from landscape.perturbations.worst_case import Sharpness
 from landscape.sampling_errors.measured import VECTORS, sampling_error
 from landscape.sampling_errors.result import SamplingError
+from landscape.seeds import generator_for
 
 M = TypeVar("M", TopEigenvalues, TraceEstimate, Sharpness, Evaluation)
 
@@ -86,7 +87,7 @@ def enough_samples(
         raise ValueError(f"first: must be at least the number of groups, {groups}, got {first}")
     total = objective.n_samples
     own = objective.chunks.samples
-    order = torch.randperm(own, generator=torch.Generator().manual_seed(seed), device="cpu")
+    order = torch.randperm(own, generator=generator_for("samples that are enough", seed), device="cpu")
     tried: list[int] = []
     wanted = first
     while True:

@@ -13,6 +13,7 @@ from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
 from landscape.sampling_errors.result import SamplingError, error_of
 from landscape.sampling_errors.units import OfUnits, Units
+from landscape.seeds import generator_for
 
 PROBES = 16
 
@@ -47,7 +48,7 @@ def trace_error(units: Units, estimate: TraceEstimate, seed: int) -> SamplingErr
             "measured: the trace did not converge; measure it with a larger max_products or rtol"
         )
     n = objective.n_parameters
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_for("probes of a sampling error", seed)
     columns = _columns(objective)
     weights, forms, of_regularizer = torch.empty(0, device="cpu"), [], []
     operator = matrix_named(estimate.matrix, objective)

@@ -10,9 +10,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from landscape.loss.counts import check_that_it_is_a_mean
 from landscape.loss.objective import Objective
 from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
+from landscape.seeds import generator_for
 
 FEWEST_UNITS = 8
 """With fewer units, the relative error of the standard error is a quarter or more."""
@@ -140,13 +142,10 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
         raise ValueError(
             f"population: must be at least the {objective.n_samples} samples that were measured, got {population}"
         )
-    if objective.counting.is_sum:
-        raise ValueError(
-            "objective: its loss is a sum, which grows with the samples; make the Objective with reduction='mean'"
-        )
+    check_that_it_is_a_mean(objective.counting)
     if objective.chunks.is_uniform:
         samples = objective.chunks.samples
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_for("groups of samples", seed)
         smaller = copy.copy(objective)
         smaller.chunk_size = max(1, samples // groups)
         # in random order, because data are often sorted by class

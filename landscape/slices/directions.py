@@ -17,6 +17,7 @@ from landscape.loss.wrapped import check_whole_vectors, of_objective, of_weights
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+from landscape.seeds import generator_for
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
@@ -78,7 +79,7 @@ def random_directions(
     if count < 1:
         raise ValueError(f"count: must be at least 1, got {count}")
     objective.memory.check_room(count, f"{count} random directions")
-    generator = torch.Generator(objective.device).manual_seed(seed)
+    generator = generator_for("directions", seed, objective.device)
     check_normalization("normalize", normalize, one_dimensional)
     rows = objective.theta.new_empty(count, objective.n_parameters)
     for row in rows:

@@ -19,6 +19,7 @@ from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.results.fields import FloatArray
+from landscape.seeds import generator_for
 from landscape.slices.checkpoint import Checkpoint, fingerprint
 from landscape.slices.directions import Directions
 from landscape.slices.levels import Evaluate, Levels
@@ -179,7 +180,7 @@ def _sampled(
             raise ValueError(
                 "samples: with a process group, give each rank's objective fewer samples instead"
             )
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_for("samples of slices", seed)
         order = torch.randperm(objective.n_samples, generator=generator, device="cpu")
         chosen[name] = objective.subset(samples=order[:samples].sort().values)
     return chosen, population

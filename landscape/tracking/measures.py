@@ -317,7 +317,7 @@ def gradient_noise(*, pieces: int = 32) -> Measure:
     """The trace of the covariance of the samples' gradients, and the simple noise scale."""
 
     def take(look: Look) -> dict[str, float]:
-        found = noise.gradient_noise(look.objective, pieces=pieces)
+        found = noise.gradient_noise(look.objective, pieces=pieces, seed=look.seed)
         return {
             "gradient_norm": found.gradient_norm,
             "gradient_noise": found.value,

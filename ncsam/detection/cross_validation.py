@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def cross_validated_probabilities(
     """
     if not 2 <= folds <= len(train):
         raise ValueError(f"folds: must be from 2 to the {len(train)} samples, got {folds}")
-    of_sample = _folds(labels.observed, folds, seed)
+    of_sample = folds_of(labels.observed, folds, seed)
     parts: list[tuple[Tensor, Tensor]] = []
     for fold in range(folds):
         inside = torch.nonzero(of_sample == fold).flatten().to(train.pixels.device)
@@ -69,7 +70,7 @@ def cross_validated_probabilities(
         held_out = Split(train.pixels[inside], labels.observed[inside], train.mean, train.std)
         method, optimizer = build(fold)
         fingerprint = training_fingerprint(
-            method, optimizer, train, labels.observed, fold, folds, seed, batch_size, epochs
+            method, optimizer, train, labels.observed, of_sample, fold, seed, batch_size, epochs
         )
         history = fit(
             method,
@@ -97,10 +98,12 @@ def cross_validated_probabilities(
     return found
 
 
-def _folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:
     """The fold of each sample, int64 (n,): drawn, and dealt out label by label."""
     labels = labels.cpu()
-    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
+    # not the bare seed, with which the wrong labels may have been drawn
+    drawn_with = int(np.random.SeedSequence([seed, folds]).generate_state(1, np.uint64)[0] >> 1)
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(drawn_with), device="cpu")
     by_label = drawn[labels[drawn].argsort(stable=True)]
     found = torch.empty(len(labels), dtype=torch.int64, device="cpu")
     found[by_label] = torch.arange(len(labels), device="cpu") % folds

@@ -18,6 +18,7 @@ from ncsam import (
 from ncsam.detection import (
     training_fingerprint,
 )
+from ncsam.detection.cross_validation import folds_of
 from tests.ncsam.fold_networks import build
 
 
@@ -37,6 +38,19 @@ def test_cross_validated_probabilities_are_of_networks_that_did_not_see_the_samp
     # finished trainings are not done again
     again = cross_validated_probabilities(data.train, labels, build(data), **settings, checkpoints=tmp_path)
     assert torch.equal(again, chances)
+
+
+def test_folds_drawn_with_the_seed_of_the_wrong_labels_have_wrong_labels_by_chance():
+    labels = torch.arange(1_500) % 10
+    spread = []
+    for seed in range(30):
+        noisy = corrupt_labels(labels, kind="symmetric", rate=0.4, seed=seed)
+        of_sample = folds_of(noisy.observed, 5, seed)
+        wrong = torch.stack([noisy.is_wrong[of_sample == fold].double().sum() for fold in range(5)])
+        spread.append(wrong.var())
+    # a fold's 300 samples are drawn from 1,500 of which 600 are wrong; the mean of 30 variances is known to a fifth
+    by_chance = 300 * 0.4 * 0.6
+    assert torch.stack(spread).mean() == pytest.approx(by_chance, rel=0.6)
 
 
 def of_another_rate(build_fold, data, labels):

@@ -29,7 +29,8 @@ def test_the_measure_is_near_the_dense_spectrum(trained):
     values, masses = spectral_measure(density)
     assert masses.sum() == pytest.approx(1)
     distance = scipy.stats.wasserstein_distance(values, spectrum, masses)
-    assert distance < 0.1 * np.abs(spectrum).mean()
+    # 0.04 to 0.18 in 80 draws
+    assert distance < 0.25 * np.abs(spectrum).mean()
     assert density.dimension == len(spectrum)
     assert density.products == 150
 
@@ -70,12 +71,18 @@ def test_outliers_are_eigenvalues_and_given_pairs_are_used(trained):
     assert given.products == 100 + eigen.products
 
 
-def test_the_share_of_negative_eigenvalues_is_reported_with_its_error(trained):
+@pytest.mark.parametrize("seed", range(4))
+def test_the_share_of_negative_eigenvalues_is_within_its_error(trained, seed):
+    """Half of the eigenvalues are zero, and share nodes of the quadrature with small ones of either sign."""
     objective, spectrum = trained
-    density = spectral_density(objective, steps=60, probes=20)
+    density = spectral_density(objective, steps=60, probes=20, seed=seed)
     truth = (spectrum < -1e-10).mean()
     assert truth > 0.02
-    assert abs(density.negative_fraction - truth) < 4 * density.negative_fraction_error + 0.02
+    assert abs(density.negative_fraction - truth) < density.negative_fraction_error
+
+
+def test_without_eigenvalues_below_zero_there_is_no_share_of_them(trained):
+    objective, _ = trained
     semidefinite = spectral_density(objective, matrix="gauss-newton")
     assert semidefinite.negative_fraction < 0.02
 

@@ -20,8 +20,10 @@ def test_eigenvalues_are_those_of_the_dense_hessian(case, which):
     truth = spectrum[np.argsort(-key)][:3]
     objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10)
     found = top_eigenvalues(objective, 3, which=which, tol=1e-8, max_products=600)
-    assert found.converged.all()
-    np.testing.assert_allclose(found.values, truth, atol=1e-8 * np.abs(spectrum).max())
+    # an eigenvalue of zero has no relative accuracy
+    largest = np.abs(spectrum).max()
+    assert (found.converged | (found.errors < 1e-8 * largest)).all()
+    np.testing.assert_allclose(found.values, truth, atol=1e-8 * largest)
 
 
 def test_float32_is_within_rounding_of_the_float64_truth(case):

@@ -69,6 +69,37 @@ def test_samples_count_as_they_do_in_the_loss(case):
     assert gradient_noise(whole, pieces=60).value == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_common_factor_of_the_class_weights_changes_nothing(case, weight):
+    model, inputs, targets = case
+    plain = gradient_noise(Objective(model, nn.CrossEntropyLoss(), (inputs, targets)), pieces=7)
+    weights = torch.full((3,), weight, dtype=D)
+    found = gradient_noise(Objective(model, nn.CrossEntropyLoss(weight=weights), (inputs, targets)), pieces=7)
+    for name in ("value", "standard_error", "gradient_norm", "noise_scale"):
+        assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=1e-9)
+
+
+def test_a_mean_over_outputs_has_the_noise_of_samples(case):
+    model, inputs, _ = case
+    targets = torch.randn(60, 3, dtype=D, generator=torch.Generator().manual_seed(1))
+    weights = dict(model.named_parameters())
+
+    def loss(weights, one, target):
+        return nn.functional.mse_loss(functional_call(model, weights, one[None]), target[None])
+
+    each = torch.cat(
+        [g.flatten(1) for g in vmap(grad(loss), (None, 0, 0))(weights, inputs, targets).values()], 1
+    )
+    found = gradient_noise(Objective(model, nn.MSELoss(), (inputs, targets)), pieces=60)
+    assert found.value == pytest.approx(each.var(0).sum().item(), rel=1e-9)
+
+
+def test_a_sum_is_refused(case):
+    objective = Objective(case[0], nn.CrossEntropyLoss(reduction="sum"), case[1:])
+    with pytest.raises(ValueError, match="its loss is a sum"):
+        gradient_noise(objective)
+
+
 def test_without_noise_it_is_zero(case):
     model, inputs, targets = case
     copies = inputs[:1].repeat(16, 1), targets[:1].repeat(16)

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from landscape import Objective, lines, random_directions, surface, surfaces
 from landscape.evaluation.evaluator import Evaluator
+from landscape.seeds import generator_for
 from tests.conftest import MODEL_NAMES, build
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -260,7 +261,7 @@ def test_standard_errors_are_those_of_the_sample_losses():
     # all of the population: nothing is left to chance
     assert (plane.loss_error == 0).all()
     plane = surface(objective, directions, steps=3, samples=20, seed=4)
-    order = torch.randperm(37, generator=torch.Generator().manual_seed(4))[:20].sort().values
+    order = torch.randperm(37, generator=generator_for("samples of slices", 4))[:20].sort().values
     each = []
     for row in [(0.0, 0.0), (1.0, -1.0)]:
         theta = objective.theta + directions.vectors @ torch.tensor(row, dtype=torch.float64)
