@@ -22,6 +22,7 @@ from landscape.loss.derivatives import check_that_gradients_are_recorded
 from landscape.loss.first_derivatives import check_first_derivatives
 from landscape.loss.first_look import FirstLook
 from landscape.loss.gradients import Gradients
+from landscape.loss.halves import Halves
 from landscape.loss.in_float64 import InFloat64
 from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
@@ -50,31 +51,30 @@ class Objective:
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
     training does not move the Objective. Make a new Objective after a change of a constant in the loss, of data by
     NumPy, or of what samples count for: the Objective keeps the earlier values. The model is measured in evaluation
-    mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory, and change only the rounding.
+    mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
         loss_fn: (outputs, targets) -> mean loss; (outputs, batch) -> mean loss with `forward`, or for dicts.
         data: a batch, or an iterable of batches. A batch is (inputs, targets), a dict of the model's arguments, or,
-            with `forward`, of any form. If all its tensors have one first size, their rows are samples, which are cut
-            into chunks; any other batch stays whole.
+            with `forward`, of any form. If all its tensors have one first size, their rows are samples, which are
+            cut into chunks; any other batch stays whole.
         forward: (model, batch) -> outputs of any form. If not given: `model(inputs)`, or `model(**batch)` for dicts.
         count: batch -> the weight of the batch's mean loss: samples, tokens, pixels, a sum of weights. If not given:
-            samples; for torch's own losses their divisor (class weights, `ignore_index`, `reduction="sum"`).
-            The loss of a hundred samples is compared with the counted mean over parts of these samples.
+            samples; for torch's own losses their divisor (class weights, `ignore_index`, `reduction="sum"`). The first
+            pass over the data compares the loss of each chunk with the counted mean over its halves.
         regularizer: {name: parameter} -> a scalar, added to the mean: a part of the loss that no sample enters.
         keep: `"all"`: the data are read once and kept; `"none"`: the data are read again for each pass, in any order;
             `"auto"`: the data are kept if they fit into the memory budget, or if they can be read only once.
         chunk_size: samples evaluated at a time.
-        parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. A parameter
-            that the loss does not reach has zero rows and columns in the Hessian.
+        parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. What the
+            loss does not reach has zero rows and columns in the Hessian.
         dtype: of weights, floating-point data and a loss module's tensors; the model's own if not given.
         memory_budget: most bytes that the Objective and a measure keep: vectors as long as the weights, and results
-            that products at the same weights share. What does not fit of these results is computed at each product. A
-            measure whose fewest vectors do not fit is refused before it starts.
+            that products share, or else compute anew. A measure whose fewest vectors do not fit is refused at once.
         linearize: whether products are traced, which takes seconds, and often makes them two or three times faster.
             `"counted"` traces once products, past or expected, cost as much: each time the same bits. `"measured"` then
-            times both ways and keeps the faster. If a model cannot be traced, only True raises an error.
+            keeps the faster way. If a model cannot be traced, only True raises an error.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
         process_group: of `torch.distributed`. Every rank holds the same model and its own share of the data. All
@@ -93,13 +93,13 @@ class Objective:
         differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
-        gradients, products: gradients and products over the data computed so far.
+        gradients, products: how many were computed so far.
         exclusive: a lock for the time in which `model` holds other weights. Threads with one Objective wait for it.
 
     Raises:
-        ValueError: no data, sizes that do not match, no parameter chosen, complex weights, a loss that is not the
-            counted mean or depends on weights otherwise than through the outputs, outputs that are random or depend
-            on other samples (a hundred are looked at) or on other weights, or ranks with different weights or buffers.
+        ValueError: no data, sizes that do not match, no parameter, complex weights, a loss that is not the counted mean
+            or depends on weights otherwise than through the outputs, outputs that are random or depend on other samples
+            or on other weights, or ranks with different weights or buffers.
         TypeError: a model or loss that cannot be copied, or an argument of another type.
     """
 
@@ -136,7 +136,6 @@ class Objective:
         self.process_group, self.regularizer = self.ranks.group, regularizer
         self.writes_weights = self.has_right_gradient = False
         self.verified: frozenset[type] = frozenset()
-        # how the model is run on batches follows from the form of the first one, so that `run` is known once it is read
         self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
@@ -154,6 +153,7 @@ class Objective:
             self.differentiates = look.takes_derivatives()
             look.check_samples(self.is_supervised, self.differentiates, chunk_size)
             self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
+        self.chunks.first_pass.look = Halves.of(self)
 
     @classmethod
     def of_loss(
@@ -189,6 +189,8 @@ class Objective:
             cut = Cut(self.counting, self.chunk_size, self.device)
             with self.ranks.together():
                 part.chunks = held(self.chunks.rows(samples), cut, self.memory_budget)
+            is_checked = self.chunks.first_pass.is_done(len(self.chunks))
+            part.chunks.first_pass.look = None if is_checked else Halves.of(self)
         part._hold(part.chunks)
         return part
 
@@ -205,9 +207,8 @@ class Objective:
     @property
     def is_supervised(self) -> bool:
         """Whether the data are tensors of inputs and of targets, which `inputs` and `targets` hold."""
-        if not self.chunks.is_uniform or self._task.takes_whole_batches:
-            return False
-        return isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
+        are_pairs = self.chunks.is_uniform and not self._task.takes_whole_batches
+        return are_pairs and isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
 
     @property
     def has_outputs(self) -> bool:
@@ -300,7 +301,7 @@ class Objective:
             RuntimeError: in `torch.inference_mode()`, where torch computes no gradient.
         """
         sums, theta = self._sums(), self.point(theta)
-        # a part of the weights has the gradient of all ranks' samples, whose weights must be in the loss
+        # under FSDP2 gradients are those of all ranks' samples, whose weights must be in the loss
         apart = self.memory.has_room_for_sums_of(self.n_parameters) and not self.ranks.share_vectors
         with self.ranks.together():
             self.check_that_derivatives_exist()
@@ -342,8 +343,8 @@ class Objective:
     def ggnvp(self, vectors: Tensor, theta: Tensor | None = None) -> Tensor:
         """The Gauss-Newton matrix of the mean loss times a vector (n,) or a block of vectors (n, k).
 
-        The matrix is the mean over the samples of J^T H J, where J is the outputs' Jacobian and H the Hessian of the
-        loss in the outputs. The outputs' own curvature is left out. For cross-entropy on logits it is Fisher's matrix.
+        It is the mean over the samples of J^T H J. J is the outputs' Jacobian, H the Hessian of the loss in them. The
+        outputs' own curvature is left out. For cross-entropy on logits it is Fisher's matrix.
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
@@ -392,7 +393,6 @@ class Objective:
         self.gradients = self.products = 0
         vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
         self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
-        # in float64, which holds whole numbers up to 2^53
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)
         samples, weights = self.ranks.over_samples(totals).tolist()
         self.n_samples, self.weight = int(samples), self.counting.whole(weights)

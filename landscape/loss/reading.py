@@ -21,6 +21,7 @@ from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.counts import Pair
 from landscape.loss.endless import EndlessData
+from landscape.loss.first_pass import FirstPass
 from landscape.loss.loader_checks import warn_of_augmentation, warn_of_drawn_samples, warn_of_samples_left_out
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
@@ -107,6 +108,7 @@ class Streamed:
         samples: number of samples. A batch that cannot be cut counts as one.
         weight: sum of the chunks' weights.
         labels: the bounds of the labels.
+        first_pass: what is done with the chunks in the first pass over them.
     """
 
     is_uniform = False
@@ -120,6 +122,7 @@ class Streamed:
         self.labels = LabelBounds(cut.counting.ignored)
         self.samples = 0
         self.weight = 0.0
+        self.first_pass = FirstPass()
 
     def note(self, pair: Pair) -> None:
         """Records a batch in the first pass."""
@@ -141,6 +144,9 @@ class Streamed:
         return self._length
 
     def __iter__(self) -> Iterator[Chunk]:
+        return self.first_pass.over(self._read())
+
+    def _read(self) -> Iterator[Chunk]:
         digest = 0
         for pair in self._source:
             digest += digest_of_pair(pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from landscape.loss.changed_data import CountedData
 from landscape.loss.class_labels import LabelBounds
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Counting, Pair
+from landscape.loss.first_pass import FirstPass
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class Held:
         chunks: the blocks, cut into at most `chunk_size` samples each.
         labels: the bounds of the labels.
         counted: what the chunks counted for when they were read.
+        first_pass: what is done with the chunks in the first pass over them.
     """
 
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
     counted: CountedData
+    first_pass: FirstPass = field(default_factory=FirstPass)
 
     @property
     def samples(self) -> int:
@@ -92,7 +95,7 @@ class Held:
 
     def __iter__(self) -> Iterator[Chunk]:
         self.counted.check()
-        return iter(self.chunks)
+        return self.first_pass.over(self.chunks)
 
     def __len__(self) -> int:
         return len(self.chunks)

@@ -149,9 +149,9 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
         smaller.chunk_size = max(1, samples // groups)
         # in random order, because data are often sorted by class
         objective = smaller.subset(samples=torch.randperm(samples, generator=generator, device="cpu"))
-    units = torch.tensor(
-        float(sum(1 for chunk in objective.chunks if chunk.weight)), dtype=torch.float64, device="cpu"
-    )
+    with objective.ranks.together():
+        own = float(sum(1 for chunk in objective.chunks if chunk.weight))
+    units = torch.tensor(own, dtype=torch.float64, device="cpu")
     count = int(objective.ranks.over_samples(units.to(objective.device)))
     if count < FEWEST_UNITS:
         raise ValueError(

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ncsam.methods.batches import Batch, rows_of, samples_in
+from ncsam.methods.loss_and_slopes import ALLOWED, ALLOWED_IN_HALF, LossAndSlopes, slopes_add_up
 from ncsam.random_state import borrowed_generators
-
-ALLOWED = 1e-3
-"""Largest relative difference between the loss of a batch and the mean over its pieces; 0.05 in half precision."""
 
 
 def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *indices: Tensor) -> Tensor:
@@ -53,6 +51,7 @@ def check_that_pieces_add_up(
     outputs: Sequence[Any],
     targets: Sequence[Batch],
     parts: Tensor,
+    shares: Sequence[float] | None = None,
 ) -> None:
     """Checks that the loss of a batch is the weighted mean of the losses of its pieces, such as micro-batches.
 
@@ -61,6 +60,7 @@ def check_that_pieces_add_up(
         outputs: of the pieces.
         targets: of these pieces.
         parts: (pieces,), what each adds to the mean: its loss times its share.
+        shares: of the pieces. If given, the gradients in the outputs are compared too, with copies of the loss.
 
     Raises:
         ValueError: the loss is another.
@@ -70,6 +70,8 @@ def check_that_pieces_add_up(
         return
     whole = checked_loss(loss_fn, _joined(outputs), _joined(targets))
     if not _adds_up(whole, parts):
+        raise _no_mean("micro_batch_size", whole, parts)
+    if shares is not None and not _slopes_of_pieces_add_up(loss_fn, outputs, targets, shares, whole):
         raise _no_mean("micro_batch_size", whole, parts)
 
 
@@ -114,7 +116,8 @@ def check_that_it_is_a_mean(
 ) -> None:
     """Checks that the loss of a batch is the weighted mean of the losses of its pieces, each weighted by its samples.
 
-    The random state stays as it is, and so does a loss with a state of its own, if it is an object. A loss that gives
+    The gradients in the outputs are compared too: near a constant output the losses of all samples are about equal. The
+    random state stays as it is, and so does a loss with a state of its own, if it is an object. A loss that gives
     another number when it is called again draws or has a state, and is not judged.
 
     Args:
@@ -127,20 +130,22 @@ def check_that_it_is_a_mean(
         ValueError: the loss is another, or cannot be copied.
     """
     own = _copied(loss_fn)
+    shares = [size / sum(sizes) for size in sizes]
+
+    def found(rows: slice) -> LossAndSlopes:
+        labels = rows_of(targets, rows)
+        return LossAndSlopes.of(lambda some: checked_loss(own, some, labels), rows_of(outputs, rows))
+
     with borrowed_generators(tree_leaves(outputs)[0].device):
-        if whole is None:
-            whole = checked_loss(own, outputs, targets)
-        parts = []
-        for size, end in zip(sizes, accumulate(sizes), strict=True):
-            rows = slice(end - size, end)
-            loss = checked_loss(own, rows_of(outputs, rows), rows_of(targets, rows))
-            parts.append(loss * (size / sum(sizes)))
-        together = torch.stack(parts)
-        if _adds_up(whole, together):
+        batch = found(slice(None))
+        whole = batch.loss if whole is None else whole.detach()
+        parts = [found(slice(end - size, end)) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        together = torch.stack([part.loss * share for part, share in zip(parts, shares, strict=True)])
+        if _adds_up(whole, together) and slopes_add_up(batch, parts, shares):
             return
         again = checked_loss(own, outputs, targets)
     size_of_both = torch.maximum(whole.abs(), together.abs().sum())
-    if (again - whole).abs() <= 0.01 * _allowed(whole) * size_of_both:
+    if all((each - whole).abs() <= 0.01 * _allowed(whole) * size_of_both for each in (batch.loss, again)):
         raise _no_mean("loss_fn", whole, together)
 
 
@@ -172,6 +177,29 @@ def check_that_inputs_fit(model: nn.Module, inputs: Batch, error: Exception) -> 
     ) from error
 
 
+def _slopes_of_pieces_add_up(
+    loss_fn: Callable[..., Any],
+    outputs: Sequence[Any],
+    targets: Sequence[Batch],
+    shares: Sequence[float],
+    whole: Tensor,
+) -> bool:
+    try:
+        own = _copied(loss_fn)
+    except ValueError:
+        # its state must not move
+        return True
+
+    def found(output: Any, labels: Batch) -> LossAndSlopes:
+        return LossAndSlopes.of(lambda some: checked_loss(own, some, labels), output)
+
+    with borrowed_generators(tree_leaves(outputs)[0].device):
+        batch = found(_joined(outputs), _joined(targets))
+        parts = [found(*pair) for pair in zip(outputs, targets, strict=True)]
+    # a loss that draws or has a state is not judged
+    return bool((batch.loss - whole).abs() > 1e-5 * whole.abs()) or slopes_add_up(batch, parts, shares)
+
+
 def _joined(pieces: Sequence[Any]) -> Any:
     return tree_map(lambda *leaves: torch.cat(leaves), *pieces)
 
@@ -182,7 +210,7 @@ def _forms(tree: Any) -> str:
 
 
 def _allowed(whole: Tensor) -> float:
-    return ALLOWED if whole.dtype in (torch.float32, torch.float64) else 0.05
+    return ALLOWED if whole.dtype in (torch.float32, torch.float64) else ALLOWED_IN_HALF
 
 
 def _adds_up(whole: Tensor, parts: Tensor) -> bool:

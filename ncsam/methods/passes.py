@@ -36,6 +36,7 @@ from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_piece
 from ncsam.methods.outside_parameters import check_that_all_are_the_models
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
+from ncsam.methods.rank_samples import check_beside_other_ranks, few_targets_of_others
 from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.state import State
@@ -83,7 +84,10 @@ class Passes:
     takes_whole_batches: bool = False
     _reached: Reached = field(default_factory=Reached)
     _adds_up: bool = False
+    _was_compared: bool = False
     _is_mean: bool = False
+    # None: the ranks have not exchanged any yet
+    _others: list[Batch] | None = None
     _looked_at_outputs: bool = False
     _state: StepState = field(default_factory=StepState)
 
@@ -183,7 +187,9 @@ class Passes:
     def gradient_without_samples(self, loss_fn: LossFunction | None = None) -> list[Tensor]:
         """The gradient that the other ranks compute by `gradient`, for a rank without samples. Needs `averages`."""
         nothing = [torch.zeros_like(parameter) for parameter in trainable_parameters(self.module)]
-        if not self._weighing(loss_fn).is_sum:
+        weighing = self._weighing(loss_fn)
+        if not weighing.is_sum:
+            self._exchange(weighing, None)
             factor_of_rank(0.0, self.ranks)
         self.average(nothing)
         return nothing
@@ -259,7 +265,13 @@ class Passes:
         weighing = self._weighing(loss_fn)
         if weighing.is_sum:
             return float(dist.get_world_size(self.ranks.group))
+        self._exchange(weighing, targets)
         return self.factor_by(weighing.weight(inputs, targets))
+
+    def _exchange(self, weighing: Weighing, targets: Batch | None) -> None:
+        """Exchanges a few targets with the other ranks, once and if the ranks are weighted by a guess."""
+        if weighing.is_guess and self._others is None:
+            self._others = few_targets_of_others(targets, self.ranks)
 
     def factor_by(self, weight: Tensor | float) -> float:
         """`rank_factor` where the method itself knows the weight of its mean, such as how many samples it keeps."""
@@ -346,6 +358,10 @@ class Passes:
             if not self._is_mean and self.share_a_batch and self._weighing().is_guess:
                 # before the ranks wait for each other
                 self._is_mean = check_that_halves_add_up(self.loss_fn, outputs, piece.targets, loss)
+                if self._others and check_beside_other_ranks(
+                    self.loss_fn, outputs, piece.targets, self._others
+                ):
+                    self._others = []
         else:
             loss = loss_fn(outputs, piece.targets)
         return part_of_mean(loss, piece.share)
@@ -380,10 +396,14 @@ class Passes:
         """
         if self._must_add_up(pieces, loss_fn):
             targets = [piece.targets for piece in pieces]
+            is_first = loss_fn is None and not self._was_compared
+            shares = [piece.share for piece in pieces] if is_first else None
             with self.unmoved():
-                check_that_pieces_add_up(loss_fn or self.loss_fn, outputs, targets, torch.stack(losses))
+                check_that_pieces_add_up(
+                    loss_fn or self.loss_fn, outputs, targets, torch.stack(losses), shares
+                )
             if loss_fn is None:
-                self._adds_up = not self._weighing().is_guess
+                self._was_compared, self._adds_up = True, not self._weighing().is_guess
         return sum_of_parts(losses)
 
     def unmoved(self) -> AbstractContextManager[State | None]:

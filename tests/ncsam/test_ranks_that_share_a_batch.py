@@ -122,6 +122,37 @@ def calls_in_two_steps(rows):
     return next(loss.calls)
 
 
+def token_mean(outputs, targets):
+    return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+def padded_steps(rank):
+    """A step on tokens of which rank 1 has few, without and with what counts; all losses are about log 9."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 8, 5, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 9, (64, 8), generator=generator)
+    targets[32:, 1:] = -100
+    rows = {None: slice(None), 0: slice(0, 32), 1: slice(32, 64)}[rank]
+    found = []
+    for count in (None, lambda pair: (pair[1] >= 0).sum()):
+        torch.manual_seed(1)
+        model = nn.Linear(5, 9).double()
+        with torch.no_grad():
+            model.weight.mul_(0.02)
+            model.bias.zero_()
+        method = SAM(
+            model if rank is None else DistributedDataParallel(model), token_mean, rho=0.3, count=count
+        )
+        method.passes.average_over_ranks = True
+        try:
+            method.backward(inputs[rows], targets[rows])
+        except ValueError as error:
+            found.append(str(error))
+        else:
+            found.append(grads(model))
+    return found
+
+
 def checks_of_own_losses(rank, rows):
     """What the check of a loss of one's own does; rank 0 has 3 samples where the parts are small."""
     small = torch.arange(SIZE)[3:] if rank else torch.arange(SIZE)[:3]
@@ -130,6 +161,7 @@ def checks_of_own_losses(rank, rows):
         "drawn": drawn(rows, None),
         "drawn, counted": drawn(rows, lambda pair: len(pair[1])),
         "squeezing": with_loss(squeezing, small, DistributedDataParallel),
+        "padded": padded_steps(rank),
         "small part of a sum": with_loss(sum_of_squares, small, DistributedDataParallel),
     }
 
@@ -202,7 +234,15 @@ def test_a_loss_that_fails_on_one_sample_is_taken_where_a_rank_has_three(ranks):
         assert_same(found["squeezing"], truth)
 
 
-def test_a_rank_that_refuses_ends_the_step_of_one_whose_part_is_too_small_to_check(ranks):
-    first, second = (found["small part of a sum"] for found in ranks)
-    assert "is no mean over the samples" in second
-    assert first == f"rank 1: ValueError: {second}"
+def test_a_rank_whose_part_is_too_small_to_check_by_itself_checks_it_beside_samples_of_the_other(ranks):
+    for found in ranks:
+        assert "is no mean over the samples" in found["small part of a sum"]
+
+
+def test_a_mean_over_tokens_of_which_the_ranks_have_other_numbers_is_refused_unless_they_are_counted(ranks):
+    truth = padded_steps(None)[1]
+    for found in ranks:
+        refused, counted = found["padded"]
+        assert "is no mean over the samples" in refused
+        assert "give count=" in refused
+        assert_same(counted, truth)

@@ -190,6 +190,8 @@ def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
     monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
     _, inputs, targets = build("mlp")
     objective = Objective(Counting(), cross_entropy, (inputs, targets))
+    # the first pass looks at the data, and would refuse
+    objective.value()
     objective.model.counts = True
     with pytest.warns(UserWarning, match="differs from the direct one"):
         objective.hvp(objective.theta)

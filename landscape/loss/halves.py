@@ -1,0 +1,271 @@
+"""The check that the loss of each chunk, and its gradient, is the counted mean over the halves of the chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.fx.threads import ThreadLock
+from landscape.loss.batches import copied_to, form_of, joined, mapped, rows_of, samples_in
+from landscape.loss.checks import agree_but_for_rounding
+from landscape.loss.counts import Counting, Pair
+from landscape.loss.float64_throughout import Float64Throughout
+from landscape.loss.in_float64 import InFloat64
+from landscape.loss.mean_checks import ALLOWED, check_that_counts_add_up
+from landscape.loss.one_form import OneForm
+from landscape.loss.parts import Difference, Found
+from landscape.loss.precision import full_float32
+from landscape.loss.random_state import borrowed_generators
+from landscape.loss.repeated_runs import UNORDERED
+from landscape.loss.samples import Chunk
+from landscape.loss.task import Forward, LossFunction
+from landscape.loss.weights import ParameterLayout, with_weights
+from landscape.loss.without_gradients import without_gradients
+from landscape.ranks import Ranks, is_settled
+
+ALLOWED_OF_GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Allowed difference between two ways to compute one gradient, as a share of it; `UNSURE` in the shorter dtypes."""
+
+UNSURE = 0.1
+"""Above this share a gradient is refused where it cannot be had in float64."""
+
+IN_FLOAT64 = 1e-6
+"""Allowed share in float64, of losses and gradients."""
+
+DOUBTS = 4
+"""Chunks whose differences float64 may explain as rounding. Gradients of further chunks are not compared."""
+
+FEW = 8
+"""Samples that tell which parameters the loss reaches, and that are compared beside those of the chunk before."""
+
+
+@dataclass(eq=False)
+class Halves:
+    """Compares each chunk with its halves, and some samples of it with some of the chunk before.
+
+    All is compared at the model's own weights. The gradient in a single parameter, the last one that the loss reaches,
+    costs little more than a forward pass. It tells a loss that is no mean where all samples have about the same loss.
+
+    Attributes:
+        model: in evaluation mode.
+        run: (model, inputs) -> outputs.
+        layout: of the variables.
+        theta: the variables (n,).
+        loss_fn: (outputs, targets) -> mean loss.
+        counting: the weights of batches.
+        ranks: the processes that measure together. Under FSDP2 all take the same passes, and compare losses alone.
+        exclusive: held while the model runs.
+        differentiates: whether a forward pass takes derivatives by itself.
+        writes_weights: whether a forward pass writes to its weights; it has no gradient.
+    """
+
+    model: nn.Module
+    run: Forward
+    layout: ParameterLayout
+    theta: Tensor
+    loss_fn: LossFunction
+    counting: Counting
+    ranks: Ranks
+    exclusive: ThreadLock
+    differentiates: bool
+    writes_weights: bool
+
+    @classmethod
+    def of(cls, objective: Any) -> Halves:
+        """The check of an Objective. It does not hold the Objective, which holds it."""
+        return cls(**{name: getattr(objective, name) for name in cls.__dataclass_fields__})
+
+    def __post_init__(self) -> None:
+        self._parameter: str | None = None
+        self._was_chosen = self.writes_weights or self.ranks.share_vectors
+        self._doubts = self._samples = 0
+        self._form = OneForm(self.counting)
+        self._before: Pair | None = None
+
+    @full_float32()
+    def __call__(self, index: int, chunk: Chunk) -> None:
+        """Compares a chunk.
+
+        Raises:
+            ValueError: the loss of the chunk or its gradient is not the counted mean over its halves, or a sample has
+                other numbers of outputs or targets than those before and nothing says what the loss divides by.
+        """
+        start, samples = self._samples, samples_in(chunk.pair) or 0
+        self._samples += chunk.samples
+        place = f"chunk {index} of the data (samples {start} to {start + samples - 1})"
+        together = self.ranks.share_vectors
+        is_compared = samples > together and bool(chunk.weight)
+        if not (all(self.ranks.gathered(is_compared)) if together else is_compared):
+            return
+        # the caller may be in inference mode, whose tensors cannot be differentiated
+        with (
+            self.ranks.together() if together else nullcontext(),
+            self.exclusive,
+            borrowed_generators(self.theta.device),
+            torch.inference_mode(False),
+        ):
+            self._choose_parameter(rows_of(chunk.pair, slice(0, FEW)))
+            self._compare_halves(place, chunk.pair, samples)
+            if not together:
+                self._compare_with_before(place, chunk.pair, samples)
+
+    def _compare_halves(self, place: str, pair: Pair, samples: int) -> None:
+        if samples == 1:
+            self._form.check(place, pair, samples, self._found(pair), None)
+            return
+        halves = [rows_of(pair, rows) for rows in (slice(0, samples // 2), slice(samples // 2, samples))]
+        found = self._compare(place, pair, halves)
+        if found is not None:
+            self._form.check(place, pair, samples, *found)
+
+    def _compare_with_before(self, place: str, pair: Pair, samples: int) -> None:
+        """Sorted data have one class in a chunk, and another class in the next; so it is with padding."""
+        few = mapped(rows_of(pair, slice(0, min(FEW, (samples + 1) // 2))), lambda tensor: tensor.clone())
+        before, self._before = self._before, few
+        if before is not None and form_of(before) == form_of(few):
+            both = joined([before, few])
+            # one object, as the model and the loss get them
+            both = (both[0], both[0]) if pair[0] is pair[1] else both
+            self._compare(f"{place}, beside some of the chunk before,", both, [before, few])
+
+    def _compare(self, place: str, pair: Pair, parts: Sequence[Pair]) -> tuple[Found, Found] | None:
+        """What passes over all and over the first part gave; None for a model that cannot be run on the parts."""
+        weights = [self.counting.weight_of(part) for part in parts]
+        check_that_counts_add_up(self.counting, pair, sum(weights))
+        if not any(weights):
+            return None
+        try:
+            whole, *apart = [self._found(each) for each in (pair, *parts)]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if is_settled(error):
+                raise
+            # some models take batches of one size only; a batch that fails does so again in the measure
+            return None
+        found = Difference.between(whole, apart, weights, self.counting.whole)
+        dtype = self.theta.dtype
+        of_loss = max(ALLOWED.get(each, 0.05) for each in (dtype, whole.dtype))
+        if found.exceeds(of_loss, ALLOWED_OF_GRADIENT.get(dtype, UNSURE)):
+            self._check_that_it_repeats(place, pair, whole)
+            precise = None if self.ranks.share_vectors else self._in_float64(pair, parts, weights)
+            if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(IN_FLOAT64, IN_FLOAT64):
+                raise self._refusal(place, pair, parts[0], precise or found)
+            self._doubts += 1
+            self._parameter = self._parameter if self._doubts < DOUBTS else None
+        return whole, apart[0]
+
+    def _choose_parameter(self, few: Pair) -> None:
+        """Chooses the last parameter in which the loss of a few samples has a gradient."""
+        if self._was_chosen:
+            return
+        self._was_chosen = True
+        variables = self.layout.variables(self.theta.clone())
+
+        def reached(model: nn.Module) -> list[str]:
+            inputs, targets = self._copied(few)
+            loss = self.loss_fn(self.run(model, inputs), targets)
+            found = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+            pairs = zip(variables, found, strict=True)
+            return [name for name, each in pairs if each is not None and bool((each != 0).any())]
+
+        try:
+            with torch.enable_grad():
+                self._parameter = next(reversed(with_weights(self.model, variables, reached)), None)
+        except Exception:
+            # models without derivatives, whose losses can be had
+            return
+
+    def _found(self, pair: Pair) -> Found:
+        weights = self.layout.unflatten(self.theta.clone() if self.writes_weights else self.theta)
+        variable = self._variable_among(weights)
+
+        def found(model: nn.Module) -> Found:
+            inputs, targets = self._copied(pair)
+            outputs = self.run(model, inputs)
+            return Found.of(self.loss_fn(outputs, targets), outputs, pair, variable)
+
+        with self._recording(variable):
+            return with_weights(self.model, weights, found)
+
+    def _in_float64(self, pair: Pair, parts: Sequence[Pair], weights: Sequence[float]) -> Difference | None:
+        """The difference in float64; None if the model or the loss does not run in it."""
+
+        def found(part: Pair) -> Found:
+            few = InFloat64(self.model, self.run, self.layout, self.theta, self._copied(part), self.loss_fn)
+            at = few.layout.unflatten(few.theta.double())
+            variable = self._variable_among(at)
+            with self._recording(variable):
+                return few.at(at, lambda outputs: Found.of(few.loss(outputs), outputs, part, variable))
+
+        try:
+            with Float64Throughout() as kept:
+                whole, *apart = [found(each) for each in (pair, *parts)]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            # the model or the loss has a dtype of its own inside
+            return None
+        difference = Difference.between(whole, apart, weights, self.counting.whole)
+        # in a shorter dtype samples are rounded alike in any batch, and their sums are not
+        is_rounding = kept.shortens and not difference.exceeds(*[1e-3] * 2)
+        return Difference(difference.whole, difference.mean, 0.0, 0.0) if is_rounding else difference
+
+    def _variable_among(self, weights: dict[str, Tensor]) -> Tensor | None:
+        """Puts the parameter whose gradient is taken among the weights as a variable, and returns it."""
+        if self._parameter is None:
+            return None
+        weights[self._parameter] = weights[self._parameter].detach().requires_grad_()
+        return weights[self._parameter]
+
+    def _recording(self, variable: Tensor | None) -> AbstractContextManager[Any]:
+        return without_gradients(self.differentiates) if variable is None else torch.enable_grad()
+
+    def _copied(self, pair: Pair) -> Pair:
+        return copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
+
+    def _check_that_it_repeats(self, place: str, pair: Pair, whole: Found) -> None:
+        again = self._found(pair)
+        if abs(again.loss - whole.loss) > UNORDERED * max(abs(again.loss), abs(whole.loss)) + whole.rounding:
+            raise ValueError(
+                f"model: the loss of {place} is {whole.loss:.6g} in one run and {again.loss:.6g} in the next, and so "
+                "would be every number; take the noise out of evaluation mode (if self.training:), also noise that "
+                "only few samples get, or let it be a part of the inputs"
+            )
+
+    def _refusal(self, place: str, pair: Pair, first: Pair, found: Difference) -> ValueError:
+        if self._mixes(pair, first):
+            return ValueError(
+                f"model: its outputs for a sample of {place} depend on the other samples of the batch, so that the "
+                "loss is no mean over samples; let forward not cut or scale by the whole batch (its longest sequence, "
+                "its largest entry, a capacity); padding that is masked changes nothing"
+            )
+        cause = f"{place} has {found.whole:.6g}, its parts by their counts {found.mean:.6g}"
+        if found.of_gradient:
+            cause += f", and their gradients differ by {found.of_gradient:.2g}"
+        return ValueError(
+            f"loss_fn: is not the mean over the samples, as they are counted: {cause}; give count=, a function from a "
+            "batch to what its mean loss divides by (samples, tokens, the sum of weights); a loss that chooses among "
+            "or compares the samples of a batch has no such mean: a batch stays whole if it also holds a tensor "
+            "without samples, such as torch.tensor(0)"
+        )
+
+    def _mixes(self, pair: Pair, first: Pair) -> bool:
+        """Whether the outputs of the first samples depend on the others."""
+
+        def outputs_of(part: Pair) -> Any:
+            return with_weights(
+                self.model,
+                self.layout.unflatten(self.theta.clone()),
+                lambda model: self.run(model, self._copied(part)[0]),
+            )
+
+        with without_gradients(self.differentiates):
+            outputs, alone = outputs_of(pair), outputs_of(first)
+        are_rows = isinstance(outputs, Tensor) and samples_in(outputs) == samples_in(pair)
+        return are_rows and not agree_but_for_rounding(alone, outputs[: samples_in(first)])

@@ -1,0 +1,114 @@
+"""The loss of some samples, and its gradient in one parameter, beside the counted mean over their parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from landscape.loss.complex_numbers import is_whole
+from landscape.loss.counts import Pair
+from landscape.loss.repeated_runs import is_dense
+
+ROUNDINGS = 50
+"""Roundings of the largest output by which losses may differ: cross-entropy is a difference of outputs."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a pass over some samples gives.
+
+    Attributes:
+        loss: the mean loss.
+        gradient: of the loss in one parameter; None if it is not asked for.
+        rounding: of the largest output, by which the loss may be off.
+        dtype: of the loss.
+        rows, entries: first sizes and numbers of entries of the outputs, and of the targets where they are apart.
+    """
+
+    loss: float
+    gradient: Tensor | None
+    rounding: float
+    dtype: torch.dtype
+    rows: tuple[int, ...]
+    entries: tuple[int, ...]
+
+    @classmethod
+    def of(cls, loss: Tensor, outputs: Any, pair: Pair, variable: Tensor | None) -> Found:
+        """What a pass gives.
+
+        Args:
+            loss: the mean loss.
+            outputs: of the model.
+            pair: inputs and targets.
+            variable: the parameter whose gradient is taken, if one is.
+        """
+        gradient = None
+        if variable is not None and loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, variable, allow_unused=True, materialize_grads=True)
+        leaves = [leaf.detach() for leaf in tree_leaves(outputs) if is_dense(leaf) and not is_whole(leaf)]
+        largest = max((float(leaf.abs().amax()) for leaf in leaves if leaf.numel()), default=0.0)
+        targets = [] if pair[0] is pair[1] else [leaf for leaf in tree_leaves(pair[1]) if is_dense(leaf)]
+        sized = [leaf for leaf in [*leaves, *targets] if leaf.ndim]
+        return cls(
+            loss.detach().item(),
+            gradient,
+            ROUNDINGS * torch.finfo(loss.dtype).eps * largest if math.isfinite(largest) else 0.0,
+            loss.dtype,
+            tuple(map(len, sized)),
+            tuple(leaf.numel() for leaf in sized),
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much some samples differ from the mean over their parts.
+
+    Attributes:
+        whole, mean: the losses.
+        of_loss: their difference beyond the rounding of outputs, as a share of the largest loss of a part.
+        of_gradient: the difference of the gradients, as a share of the sum of the lengths of their parts.
+    """
+
+    whole: float
+    mean: float
+    of_loss: float
+    of_gradient: float
+
+    def exceeds(self, loss: float, gradient: float) -> bool:
+        """Whether one of the differences is larger than allowed; False if both are no numbers."""
+        return self.of_loss > loss or self.of_gradient > gradient
+
+    @classmethod
+    def between(
+        cls, whole: Found, parts: Sequence[Found], weights: Sequence[float], total: Callable[[float], float]
+    ) -> Difference:
+        """The difference from the mean over the parts that count.
+
+        Args:
+            whole: of all samples.
+            parts: of the parts.
+            weights: of these parts.
+            total: sum of the weights -> the weight of the whole.
+        """
+        counted = [(weight, part) for weight, part in zip(weights, parts, strict=True) if weight > 0]
+        divisor = total(sum(weight for weight, _ in counted))
+        mean = sum(weight * part.loss for weight, part in counted) / divisor
+        scale = max(abs(part.loss) for _, part in counted)
+        apart = max(0.0, abs(whole.loss - mean) - whole.rounding)
+        terms = [
+            part.gradient.double() * (weight / divisor)
+            for weight, part in counted
+            if part.gradient is not None
+        ]
+        of_gradient = 0.0
+        if whole.gradient is not None and len(terms) == len(counted):
+            length = sum(float(torch.linalg.vector_norm(term)) for term in terms)
+            between = float(torch.linalg.vector_norm(whole.gradient.double() - sum(terms)))
+            of_gradient = between / length if length else 0.0
+        return cls(whole.loss, mean, apart / scale if scale else 0.0, of_gradient)
