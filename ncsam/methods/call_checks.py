@@ -101,3 +101,12 @@ def warn_of_probabilities(loss_fn: object, outputs: Any) -> None:
 
 def _has_weights(part: Any) -> bool:
     return isinstance(part, nn.Module) and any(True for _ in part.parameters())
+
+
+def check_that_it_is_a_tensor(output: Any) -> None:
+    """Raises ValueError for outputs of a model that are no tensor, such as a tuple."""
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns the outputs "
+            "alone, or say by forward= which are wanted"
+        )

@@ -29,14 +29,14 @@ from ncsam.methods.batches import (
     samples_in,
     sum_of_parts,
 )
-from ncsam.methods.call_checks import warn_of_probabilities
+from ncsam.methods.call_checks import check_that_it_is_a_tensor, warn_of_probabilities
 from ncsam.methods.called_objects import objects_called
 from ncsam.methods.gradients import Reached, gradient_and_reached
-from ncsam.methods.loss_checks import check_that_halves_add_up, check_that_pieces_add_up, checked_loss
+from ncsam.methods.guessed_weights import GuessedWeights
+from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
 from ncsam.methods.outside_parameters import check_that_all_are_the_models
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
-from ncsam.methods.rank_samples import check_beside_other_ranks, few_targets_of_others
 from ncsam.methods.run_on_batch import run_on_batch
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.state import State
@@ -60,10 +60,9 @@ class Passes:
             gradient of the whole batch, and needs less memory. BatchNorm normalizes each piece by itself, as in any
             accumulation of gradients. None: the whole batch.
         average_over_ranks: whether, under DistributedDataParallel, every gradient is that of the samples of all ranks
-            together, as if one process had the whole batch: ranks are weighted as micro-batches are, by `count`, and
-            the losses of a sum are added. NCSAM still draws on each rank from its own part. If False, each rank
-            perturbs by the gradient of its own part, and a step costs one all-reduce (m-sharpness, Foret et al. 2021,
-            section 4). `.grad` is then the plain mean over the ranks, as always under DistributedDataParallel.
+            together: ranks are weighted as micro-batches are, and the losses of a sum are added. NCSAM still draws on
+            each rank from its own part. If False, each rank perturbs by the gradient of its own part, and a step costs
+            one all-reduce (m-sharpness, Foret et al. 2021, section 4); `.grad` is the plain mean over the ranks.
             BatchNorm normalizes each rank's part by itself, and closures count the same on all ranks.
         sample_gradients: number of per-sample gradients computed so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
@@ -83,11 +82,7 @@ class Passes:
     count: Count | None = None
     takes_whole_batches: bool = False
     _reached: Reached = field(default_factory=Reached)
-    _adds_up: bool = False
-    _was_compared: bool = False
-    _is_mean: bool = False
-    # None: the ranks have not exchanged any yet
-    _others: list[Batch] | None = None
+    _guessed: GuessedWeights = field(default_factory=GuessedWeights)
     _looked_at_outputs: bool = False
     _state: StepState = field(default_factory=StepState)
 
@@ -165,11 +160,8 @@ class Passes:
         with self._state.moving(self.module, self._called()) if moves_statistics else self.unmoved():
             for piece in pieces:
                 output = self.outputs(self.module, piece.inputs, piece.indices, first=moves_statistics)
-                if not isinstance(output, Tensor) and self.run is None and not self.takes_whole_batches:
-                    raise ValueError(
-                        f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns "
-                        "the outputs alone, or say by forward= which are wanted"
-                    )
+                if self.run is None and not self.takes_whole_batches:
+                    check_that_it_is_a_tensor(output)
                 part = self._part_of_loss(output, piece, loss_fn)
                 losses.append(part.detach())
                 outputs.append(detached(output))
@@ -189,7 +181,8 @@ class Passes:
         nothing = [torch.zeros_like(parameter) for parameter in trainable_parameters(self.module)]
         weighing = self._weighing(loss_fn)
         if not weighing.is_sum:
-            self._exchange(weighing, None)
+            if weighing.is_guess:
+                self._guessed.exchange(None, self.ranks)
             factor_of_rank(0.0, self.ranks)
         self.average(nothing)
         return nothing
@@ -265,13 +258,9 @@ class Passes:
         weighing = self._weighing(loss_fn)
         if weighing.is_sum:
             return float(dist.get_world_size(self.ranks.group))
-        self._exchange(weighing, targets)
+        if weighing.is_guess:
+            self._guessed.exchange(targets, self.ranks)
         return self.factor_by(weighing.weight(inputs, targets))
-
-    def _exchange(self, weighing: Weighing, targets: Batch | None) -> None:
-        """Exchanges a few targets with the other ranks, once and if the ranks are weighted by a guess."""
-        if weighing.is_guess and self._others is None:
-            self._others = few_targets_of_others(targets, self.ranks)
 
     def factor_by(self, weight: Tensor | float) -> float:
         """`rank_factor` where the method itself knows the weight of its mean, such as how many samples it keeps."""
@@ -353,17 +342,12 @@ class Passes:
         """What a piece adds to the mean loss of the batch."""
         if piece.share == 0:
             return zero_of(outputs)
-        if loss_fn is None:
-            loss = self.loss(outputs, piece.targets, piece.indices)
-            if not self._is_mean and self.share_a_batch and self._weighing().is_guess:
-                # before the ranks wait for each other
-                self._is_mean = check_that_halves_add_up(self.loss_fn, outputs, piece.targets, loss)
-                if self._others and check_beside_other_ranks(
-                    self.loss_fn, outputs, piece.targets, self._others
-                ):
-                    self._others = []
-        else:
-            loss = loss_fn(outputs, piece.targets)
+        if loss_fn is not None:
+            return part_of_mean(loss_fn(outputs, piece.targets), piece.share)
+        loss = self.loss(outputs, piece.targets, piece.indices)
+        if self.share_a_batch and self._weighing().is_guess:
+            # before the ranks wait for each other
+            self._guessed.check_part_of_rank(self.loss_fn, outputs, piece.targets, loss)
         return part_of_mean(loss, piece.share)
 
     def _with_gradient_of(self, loss: Tensor, total: list[Tensor] | None) -> list[Tensor]:
@@ -378,7 +362,7 @@ class Passes:
 
     def _must_add_up(self, pieces: list[Piece], loss_fn: LossFunction | None = None) -> bool:
         """Whether the loss of the batch is compared with that of its pieces."""
-        is_known = loss_fn is None and (remembers_samples(self.loss_fn) or self._adds_up)
+        is_known = loss_fn is None and (remembers_samples(self.loss_fn) or self._guessed.adds_up)
         return len(pieces) > 1 and not is_known
 
     def _sum(
@@ -388,22 +372,15 @@ class Passes:
         pieces: list[Piece],
         loss_fn: LossFunction | None = None,
     ) -> Tensor:
-        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it.
-
-        The guess is compared in each pass, by one more call of the loss on outputs that are there already: it is right
-        for a batch in which all labels count alike, and wrong for the next one that has an ignored label or another
-        class. With `count=`, or a loss of torch, nothing is guessed.
-        """
+        """The mean loss of the batch. If its pieces are weighted by a guess, their sum is compared with it."""
         if self._must_add_up(pieces, loss_fn):
-            targets = [piece.targets for piece in pieces]
-            is_first = loss_fn is None and not self._was_compared
-            shares = [piece.share for piece in pieces] if is_first else None
             with self.unmoved():
-                check_that_pieces_add_up(
-                    loss_fn or self.loss_fn, outputs, targets, torch.stack(losses), shares
-                )
-            if loss_fn is None:
-                self._was_compared, self._adds_up = True, not self._weighing().is_guess
+                if loss_fn is None:
+                    self._guessed.check_pieces(self.loss_fn, outputs, pieces, losses)
+                    self._guessed.adds_up = not self._weighing().is_guess
+                else:
+                    targets = [piece.targets for piece in pieces]
+                    check_that_pieces_add_up(loss_fn, outputs, targets, torch.stack(losses))
         return sum_of_parts(losses)
 
     def unmoved(self) -> AbstractContextManager[State | None]:
