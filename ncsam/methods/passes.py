@@ -62,8 +62,7 @@ class Passes:
         average_over_ranks: whether, under DistributedDataParallel, every gradient is that of the samples of all ranks
             together: ranks are weighted as micro-batches are, and the losses of a sum are added. NCSAM still draws on
             each rank from its own part. If False, each rank perturbs by the gradient of its own part, and a step costs
-            one all-reduce (m-sharpness, Foret et al. 2021, section 4); `.grad` is the plain mean over the ranks.
-            BatchNorm normalizes each rank's part by itself, and closures count the same on all ranks.
+            one all-reduce (m-sharpness, Foret et al. 2021, section 4). BatchNorm normalizes each rank's part by itself.
         sample_gradients: number of per-sample gradients computed so far.
         run: (model, inputs) -> outputs; None: `model(inputs)`, or `model(**batch)` for whole batches.
         count: batch -> the weight of a part's mean loss when micro-batches or ranks are averaged; None: the number of
