@@ -186,6 +186,18 @@ def nodes_below(starts: Iterable[Node]) -> Iterator[Node]:
         waiting.extend(following)
 
 
+def padding_rows(of: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Weights of embeddings from which a tensor is computed, and the row that is a constant to torch."""
+    for node in nodes_below([of.grad_fn] if of.grad_fn is not None else []):
+        row = getattr(node, "_saved_padding_idx", None)
+        below = node.next_functions[0][0] if row is not None else None
+        while below is not None and not hasattr(below, "variable"):
+            # a weight that is cast or scaled on the way
+            below = next((each for each, _ in below.next_functions if each is not None), None)
+        if below is not None and row is not None and 0 <= row < len(below.variable):
+            yield below.variable, row
+
+
 def is_constant(part: Tensor | GradientEdge | None) -> bool:
     """Whether a tensor, or the place of one in torch's graph, depends on no variable."""
     return part is None or (isinstance(part, Tensor) and not part.requires_grad)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.counts import Pair
+from landscape.loss.derivatives import padding_rows
 from landscape.loss.in_float64 import EPS, MOVED, InFloat64, few_and_more
 from landscape.loss.long_vectors import PIECE
 
@@ -123,10 +124,9 @@ class _Line:
         return self.few.layout.unflatten(point)
 
     def slope(self) -> float:
-        """The derivative of the loss along the line. Weights of which no derivative is known are not moved any more.
+        """The derivative of the loss along the line. Padding rows of embeddings are not moved any more.
 
-        The padding row of an embedding is a constant to torch, and yet moves the loss. A parameter that is one as a
-        whole was cut off, and is moved.
+        A padding row is a constant to torch, and yet moves the loss. Other weights that are constants were cut off.
         """
         leaves = {name: part.detach().requires_grad_() for name, part in self.weights(0.0).items()}
         signs = self.few.layout.unflatten(self.signs)
@@ -134,9 +134,6 @@ class _Line:
 
         def take(leaf: Tensor, name: str) -> None:
             assert leaf.grad is not None
-            moves = leaf.grad != 0
-            if moves.any():
-                signs[name].mul_(moves)
             pieces = zip(leaf.grad.flatten().split(PIECE), signs[name].flatten().split(PIECE), strict=True)
             slopes.append(sum((part * sign).sum().item() for part, sign in pieces) * self.size)
             leaf.grad = None
@@ -147,6 +144,10 @@ class _Line:
         def differentiate(outputs: Any) -> None:
             loss = self.few.loss(outputs)
             if loss.requires_grad:
+                names = {id(leaf): name for name, leaf in leaves.items()}
+                for weight, row in padding_rows(loss):
+                    if id(weight) in names:
+                        signs[names[id(weight)]][row] = 0
                 loss.backward(inputs=list(leaves.values()))
 
         self.few.at(leaves, differentiate)

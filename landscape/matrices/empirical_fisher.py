@@ -43,6 +43,7 @@ class EmpiricalFisher(MatrixOfObjective):
         theta: the weights (n,); those of the objective if not given.
     """
 
+    _has_two_derivatives = True
     _was_compared = False
 
     def expect(self, products: int) -> None:
@@ -81,12 +82,15 @@ class EmpiricalFisher(MatrixOfObjective):
 
         def products(model: nn.Module) -> Tensor:
             losses, weights = self._losses(model, chunk)
+            if not self._has_two_derivatives:
+                return _by_gradients(losses, weights, variable, block)
             try:
                 return _by_two_derivatives(losses, weights, variable, block, compares=not self._was_compared)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:
                 # an operation has no second derivative in torch, of which there are many messages
+                self._has_two_derivatives = False
                 return _by_gradients(losses, weights, variable, block)
 
         with twice_differentiable():

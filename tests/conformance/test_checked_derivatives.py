@@ -172,5 +172,5 @@ def test_a_loss_whose_slope_in_the_outputs_is_wrong_has_no_gauss_newton_matrix(m
     }
     objective = Objective(OfSteps(), ctc, batch, forward=lambda model, batch: model(batch["x"]))
     assert objective.gradient().norm() > 0
-    with pytest.raises(ValueError, match="^loss_fn: its slope in the outputs .* is not its derivative"):
+    with pytest.raises(ValueError, match="^loss_fn: its slope in the outputs, .* is not its derivative"):
         matrix(objective) @ torch.ones_like(objective.theta)
