@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -56,15 +57,16 @@ class State:
         """
         found = cls()
         walk = _Walk(found, is_read=is_read)
+        own = list(model.modules())
         trained = [
             parameter
-            for parameter in model.parameters()
-            if parameter.requires_grad and not is_lazy(parameter)
+            for module in own
+            for _, parameter in module._parameters.items()
+            if parameter is not None and parameter.requires_grad and not is_lazy(parameter)
         ]
         walk.memory = {parameter.untyped_storage().data_ptr() for parameter in trained}
-        for module in model.modules():
-            walk.seen.add(id(module))
-        for module in model.modules():
+        walk.seen = {id(module) for module in own}
+        for module in own:
             walk.look_at_module(module, is_own=True)
         for other in others:
             walk.look_at(other)
@@ -75,11 +77,8 @@ class State:
     def restore(self) -> None:
         """Puts everything back that has changed since."""
         for table, kept in self.tables:
-            for key in [key for key in table if key not in kept and key not in OF_ALL_MODULES]:
-                del table[key]
-            for key, value in kept.items():
-                if key not in OF_ALL_MODULES and (key not in table or table[key] is not value):
-                    table[key] = value
+            if not _is_same_table(table, kept):
+                _put_back(table, kept)
         for container, entries in self.containers:
             _refill(container, entries)
         for array, entries in self.arrays:
@@ -180,7 +179,10 @@ class _Walk:
         """Keeps the attributes of an object."""
         kept = dict(table)
         self.found.tables.append((table, kept))
-        self._look_at_all([value for key, value in kept.items() if key not in OF_ALL_MODULES])
+        for key, value in kept.items():
+            # most attributes are numbers, or what all modules have
+            if type(value) not in UNCHANGEABLE and key not in OF_ALL_MODULES:
+                self.look_at(value)
 
     def keep_tensors(self, most: int) -> None:
         """Copies the tensors that were found, or watches them if they are more than `most` numbers."""
@@ -208,6 +210,21 @@ class _Walk:
 
     def _is_trained(self, tensor: Tensor) -> bool:
         return tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in self.memory
+
+
+def _is_same_table(table: MutableMapping[str, Any], kept: dict[str, Any]) -> bool:
+    """Whether nothing in a table is another object. Thousands of attributes are compared in each step."""
+    return (
+        len(table) == len(kept) and all(map(is_, table.values(), kept.values())) and list(table) == list(kept)
+    )
+
+
+def _put_back(table: MutableMapping[str, Any], kept: dict[str, Any]) -> None:
+    for key in [key for key in table if key not in kept and key not in OF_ALL_MODULES]:
+        del table[key]
+    for key, value in kept.items():
+        if key not in OF_ALL_MODULES and (key not in table or table[key] is not value):
+            table[key] = value
 
 
 def _place(tensor: Tensor) -> int:

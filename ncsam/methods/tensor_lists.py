@@ -44,7 +44,13 @@ def _in_float64(tensor: Tensor) -> Tensor:
 
 
 def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """The sum of the products of all entries, a scalar tensor in float64, which holds products of any size."""
+    """The sum of the products of all entries, a scalar tensor; in float64 where float32 cannot hold the products."""
+    if _are_half(first):
+        return inner_product([tensor.float() for tensor in first], [tensor.float() for tensor in second])
+    if first[0].device.type == "cpu":
+        found = whole(torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum())
+        if found.dtype != torch.float32 or SMALLEST_NORM**2 < found.abs() < LARGEST_NORM**2:
+            return found
     products = [
         (_in_float64(one) * _in_float64(other)).sum() for one, other in zip(first, second, strict=True)
     ]
