@@ -73,7 +73,7 @@ class Objective:
             that products at the same weights share. What does not fit of these results is computed at each product. A
             measure whose fewest vectors do not fit is refused before it starts.
         linearize: whether products are traced, which takes seconds, and often makes them two or three times faster.
-            `"counted"` traces once products, past or expected, cost as much: each time the same bits. `"measured"` then
+            `"counted"` traces once the products to come should save as much: each time the same bits. `"measured"` then
             times both ways and keeps the faster. If a model cannot be traced, only True raises an error.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.
