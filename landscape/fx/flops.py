@@ -1,10 +1,11 @@
-"""Counts the floating-point operations of any forward pass."""
+"""Counts the floating-point operations of any forward pass, and the calls of torch's operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
@@ -17,6 +18,31 @@ def with_flops(run: Callable[[], T]) -> tuple[T, float]:
             return run(), counter.get_total_flops()
     except Exception:
         return run(), 0
+
+
+def counted_work(run: Callable[[], object]) -> tuple[float, int]:
+    """The floating-point operations of `run()`, as by `with_flops`, and its calls of torch's operations."""
+    with _Calls() as calls:
+        _, flops = with_flops(run)
+    return flops, calls.count
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the calls of operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        self.count += 1
+        return function(*arguments, **(options or {}))
 
 
 class _Flops(FlopCounterMode):

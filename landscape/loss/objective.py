@@ -73,7 +73,7 @@ class Objective:
         memory_budget: most bytes that the Objective and a measure keep: vectors as long as the weights, and results
             that products share, or else compute anew. A measure whose fewest vectors do not fit is refused at once.
         linearize: whether products are traced, which takes seconds, and often makes them two or three times faster.
-            `"counted"` traces once products, past or expected, cost as much: each time the same bits. `"measured"` then
+            `"counted"` traces once the products to come should save as much: each time the same bits. `"measured"` then
             keeps the faster way. If a model cannot be traced, only True raises an error.
         compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
             graphs; not compiled if not given.

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.fx.flops import with_flops
 from landscape.fx.linearize import Outputs
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.checks import Linearize
@@ -24,10 +23,8 @@ from landscape.matrices.last_seen import Seen
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 from landscape.matrices.traced_products import TracedProducts
+from landscape.matrices.worth_tracing import Work, pays
 from landscape.ranks import ALONE, Ranks, is_settled
-
-TRACING_FLOPS = {"cpu": 2e11, "cuda": 2e13}
-"""Floating-point operations that take as long as tracing a product, which is some seconds."""
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
 """With fewer floating-point operations, overhead dominates a product of one chunk; a block of vectors shares it."""
@@ -45,18 +42,15 @@ NO_SECOND_DERIVATIVE = (
 )
 """Parts of the messages with which torch says that an operation has no second derivative."""
 
-PRODUCT_COST = 7
-"""A product by double backward takes about as long as this number of forward passes."""
-
 
 class Products:
     """Products with one matrix, which share the computations that depend on the weights alone.
 
-    The first products are direct. Tracing costs some seconds. Once the products have cost about as much, or are
-    expected to, the product is traced (`landscape.matrices.traced_products`). Both ways are then timed on the first
-    chunk, and the faster one is kept and remembered for problems of the same form (`landscape.matrices.faster_way`). A
-    traced product is compared with a direct one before it is used. A model that cannot be traced stays with direct
-    products, and a warning says so.
+    The first products are direct. Tracing costs some seconds. Once the products to come should save as much
+    (`landscape.matrices.worth_tracing`), the product is traced (`landscape.matrices.traced_products`). Both ways are
+    then timed on the first chunk, and the faster one is kept and remembered for problems of the same form
+    (`landscape.matrices.faster_way`). A traced product is compared with a direct one before it is used. A model that
+    cannot be traced stays with direct products, and a warning says so.
 
     Args:
         rule: how the matrix of one chunk is multiplied.
@@ -101,8 +95,8 @@ class Products:
         self._compile_mode = compile_mode
         self._seen: Seen | None = None
         self._theta = torch.empty(0, device="cpu")
-        self._flops: float | None = None
-        self._columns = 0
+        self._work: Work | None = None
+        self._done = self._expected = 0
         self._by_difference = False
         # a traced product takes several vectors more than a direct one
         fits = memory.has_room_for_sums_of(sum(layout.sizes))
@@ -153,6 +147,8 @@ class Products:
         self._move_to(theta)
         if self.is_traced is None:
             self._decide(rows)
+            self._done += len(rows)
+            self._expected = max(0, self._expected - len(rows))
 
     def of_chunk(self, index: int, chunk: Chunk, rows: Tensor) -> Tensor:
         """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
@@ -161,8 +157,8 @@ class Products:
         return self._direct(chunk, rows)
 
     def expect(self, columns: int) -> None:
-        """Announces a number of products, so that it can be decided now whether to trace."""
-        self._columns += columns
+        """Announces a number of products, in place of those announced before that are still to come."""
+        self._expected = columns
 
     def release(self) -> None:
         """Frees the memory that is kept for further products."""
@@ -278,9 +274,7 @@ class Products:
             self.is_traced = False
             return
         chunk = self._chunks.chunks[0]
-        device = rows.device.type if rows.device.type in TRACING_FLOPS else "cpu"
-        self._columns += len(rows)
-        if self._linearize is not True and not self._pays(chunk, self._chunks, device):
+        if self._linearize is not True and not self._pays(self._chunks, rows):
             return
         some = _with_noise(rows[:2])
         is_timed = self._linearize == "measured" and not torch.are_deterministic_algorithms_enabled()
@@ -292,7 +286,7 @@ class Products:
         if self._by_difference or not torch.isfinite(direct).all():
             return
         try:
-            self._trace(chunk, some, direct, self._flops_of(chunk) < VMAP_FLOPS[device])
+            self._trace(chunk, some, direct)
         except Exception as reason:
             # tracing may raise any error; direct products are right for all models
             if self._linearize is True:
@@ -310,27 +304,31 @@ class Products:
         if not self.is_traced:
             self._traced.forget()
 
-    def _pays(self, chunk: Chunk, chunks: Held, device: str) -> bool:
-        """Whether the products cost, or will cost, as much as tracing."""
-        # the last chunk may have another shape than the others
-        forms = max(1, len({chunk.shapes for chunk in chunks}) - 1)
-        return self._columns * self._flops_of(chunk) * len(chunks) >= TRACING_FLOPS[device] * forms
+    def _pays(self, chunks: Held, rows: Tensor) -> bool:
+        """Whether products should be traced, by what is announced and by what is past."""
+        return pays(
+            self._work_of(chunks.chunks[0]),
+            self._expected,
+            self._done + len(rows),
+            chunks=len(chunks),
+            forms=len({chunk.shapes for chunk in chunks}),
+            device=rows.device.type,
+        )
 
-    def _flops_of(self, chunk: Chunk) -> float:
-        """Floating-point operations of a direct product, about."""
-        if self._flops is None:
+    def _work_of(self, chunk: Chunk) -> Work:
+        if self._work is None:
             with torch.no_grad():
-                _, passed = with_flops(lambda: self._outputs(self._theta, chunk.read()[0]))
-            self._flops = PRODUCT_COST * passed
-        return self._flops
+                self._work = Work.of(lambda: self._outputs(self._theta, chunk.read()[0]))
+        return self._work
 
-    def _trace(self, chunk: Chunk, some: Tensor, direct: Tensor, is_small: bool) -> None:
+    def _trace(self, chunk: Chunk, some: Tensor, direct: Tensor) -> None:
         """Traces the product of a chunk, and compares it with the direct one of the vectors `some` (k, n).
 
         Raises:
             RuntimeError: they differ.
         """
         traced = self._traced.of_chunk(self._theta, chunk, 0, some)
+        is_small = self._work_of(chunk).flops < VMAP_FLOPS.get(some.device.type, VMAP_FLOPS["cpu"])
         if is_small and self._compile_mode is None:
             self._traced.maps_vectors = True
             traced = self._traced.of_chunk(self._theta, chunk, 0, some)

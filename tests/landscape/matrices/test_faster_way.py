@@ -30,9 +30,8 @@ class Seconds:
 
 
 @pytest.fixture
-def seconds(monkeypatch):
+def seconds(monkeypatch, traced_at_once):
     """Seconds of the ways, in the order (direct, traced with kept results, traced anew), instead of a clock's."""
-    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
     said, asked = [2.0, 1.0, 1.0], []
 
     def least(tasks, _):

@@ -105,7 +105,7 @@ def test_traced_graphs_leave_no_source_behind():
     assert not any("eval_with_key" in name for name in set(linecache.cache) - before[1])
 
 
-def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monkeypatch):
+def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(traced_at_once):
     class Branching(nn.Module):
         def __init__(self):
             super().__init__()
@@ -115,7 +115,6 @@ def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(monke
             z = self.linear(x.flatten(1))
             return z.tanh() if self.linear.weight.sum() > 0 else z.sin()
 
-    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
     _, inputs, targets = build("mlp")
     model = Branching()
     objective = Objective(model, cross_entropy, (inputs, targets))
@@ -174,7 +173,7 @@ def test_outputs_that_are_whole_numbers_alone_have_no_gauss_newton_matrix():
         objective.ggnvp(objective.theta)
 
 
-def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
+def test_a_value_baked_into_the_trace_is_found_out(traced_at_once):
     class Counting(nn.Module):
         """Another function at each call once it counts, which a trace would freeze."""
 
@@ -187,7 +186,6 @@ def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
             self.calls += self.counts
             return self.linear(x.flatten(1)) * self.calls
 
-    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
     _, inputs, targets = build("mlp")
     objective = Objective(Counting(), cross_entropy, (inputs, targets))
     # the first pass looks at the data, and would refuse
@@ -197,12 +195,11 @@ def test_a_value_baked_into_the_trace_is_found_out(monkeypatch):
         objective.hvp(objective.theta)
 
 
-def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_way(monkeypatch):
+def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_way(traced_at_once):
     def hinge(outputs, targets):
         margin = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
         return margin[margin > 0].square().sum() / len(margin)
 
-    monkeypatch.setattr("landscape.matrices.products.TRACING_FLOPS", {"cpu": 0.0})
     model, inputs, targets = build("mlp")
     objective = Objective(model, hinge, (inputs, targets), chunk_size=10)
     direct = Objective(model, hinge, (inputs, targets), chunk_size=10, linearize=False)
@@ -211,11 +208,15 @@ def test_a_loss_over_a_mask_whose_size_depends_on_the_data_stays_on_the_direct_w
     torch.testing.assert_close(product, direct.hvp(direct.theta))
 
 
-def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
+@pytest.fixture
+def counted(monkeypatch):
+    """A product is one operation. Five past ones speak for more, and eight announced ones repay a trace."""
+    monkeypatch.setattr("landscape.matrices.worth_tracing.counted_work", lambda _: (1 / 7, 0))
+    monkeypatch.setattr("landscape.matrices.worth_tracing.SPENT_FLOPS", {"cpu": 5.0})
+
+
+def test_few_products_take_the_direct_way_and_many_are_traced(counted):
     model, inputs, targets = build("mlp")
-    monkeypatch.setattr(
-        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
-    )
     objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
     ways = []
     for _ in range(7):
@@ -224,16 +225,23 @@ def test_few_products_take_the_direct_way_and_many_are_traced(monkeypatch):
     assert ways == [False] * 4 + [True] * 3
 
 
-def test_products_that_are_expected_are_traced_at_once(monkeypatch):
+def test_products_that_are_expected_are_traced_at_once_if_they_repay_it(counted):
     model, inputs, targets = build("mlp")
-    monkeypatch.setattr(
-        "landscape.matrices.products.TRACING_FLOPS", {"cpu": 7 * 5 * 2 * 37 * (72 * 5 + 5 * 3)}
-    )
+    for announced, is_traced in ((7, False), (8, True)):
+        objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
+        Hessian(objective).expect(announced)
+        objective.hvp(objective.theta)
+        assert Hessian(objective).is_traced == is_traced
+        assert not GaussNewton(objective).is_traced
+
+
+def test_an_announcement_takes_the_place_of_what_is_left_of_the_one_before(counted):
+    model, inputs, targets = build("mlp")
     objective = Objective(model, cross_entropy, (inputs, targets), linearize="counted")
-    Hessian(objective).expect(5)
-    objective.hvp(objective.theta)
-    assert Hessian(objective).is_traced
-    assert not GaussNewton(objective).is_traced
+    for _ in range(3):
+        Hessian(objective).expect(7)
+        objective.hvp(objective.theta)
+    assert not Hessian(objective).is_traced
 
 
 def test_nan_in_the_loss_stays_nan_in_the_traced_product():
