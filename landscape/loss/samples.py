@@ -68,7 +68,7 @@ class Held:
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
-    first_pass: FirstPass = field(default_factory=FirstPass)
+    first_pass: FirstPass[Chunk] = field(default_factory=FirstPass)
 
     @property
     def samples(self) -> int:
