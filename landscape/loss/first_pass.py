@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from landscape.loss.samples import Chunk
+Chunk = TypeVar("Chunk")
 
 
 @dataclass(eq=False)
-class FirstPass:
+class FirstPass(Generic[Chunk]):
     """The first pass over the chunks of some data.
 
     Attributes:

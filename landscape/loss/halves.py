@@ -155,7 +155,7 @@ class Halves:
             self._check_that_it_repeats(place, pair, whole)
             precise = None if self.ranks.share_vectors else self._in_float64(pair, parts, weights)
             if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(IN_FLOAT64, IN_FLOAT64):
-                raise self._refusal(place, pair, parts[0], precise or found)
+                raise self._refusal(place, pair, parts, precise or found)
             self._doubts += 1
             self._parameter = self._parameter if self._doubts < DOUBTS else None
         return whole, apart[0]
@@ -238,8 +238,8 @@ class Halves:
                 "only few samples get, or let it be a part of the inputs"
             )
 
-    def _refusal(self, place: str, pair: Pair, first: Pair, found: Difference) -> ValueError:
-        if self._mixes(pair, first):
+    def _refusal(self, place: str, pair: Pair, parts: Sequence[Pair], found: Difference) -> ValueError:
+        if self._mixes(pair, parts):
             return ValueError(
                 f"model: its outputs for a sample of {place} depend on the other samples of the batch, so that the "
                 "loss is no mean over samples; let forward not cut or scale by the whole batch (its longest sequence, "
@@ -255,8 +255,8 @@ class Halves:
             "without samples, such as torch.tensor(0)"
         )
 
-    def _mixes(self, pair: Pair, first: Pair) -> bool:
-        """Whether the outputs of the first samples depend on the others."""
+    def _mixes(self, pair: Pair, parts: Sequence[Pair]) -> bool:
+        """Whether the outputs of a part depend on the others."""
 
         def outputs_of(part: Pair) -> Any:
             return with_weights(
@@ -266,6 +266,6 @@ class Halves:
             )
 
         with without_gradients(self.differentiates):
-            outputs, alone = outputs_of(pair), outputs_of(first)
+            outputs, apart = outputs_of(pair), [outputs_of(part) for part in parts]
         are_rows = isinstance(outputs, Tensor) and samples_in(outputs) == samples_in(pair)
-        return are_rows and not agree_but_for_rounding(alone, outputs[: samples_in(first)])
+        return are_rows and not agree_but_for_rounding(torch.cat(apart), outputs)

@@ -122,7 +122,7 @@ class Streamed:
         self.labels = LabelBounds(cut.counting.ignored)
         self.samples = 0
         self.weight = 0.0
-        self.first_pass = FirstPass()
+        self.first_pass: FirstPass[Chunk] = FirstPass()
 
     def note(self, pair: Pair) -> None:
         """Records a batch in the first pass."""

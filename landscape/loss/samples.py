@@ -71,7 +71,7 @@ class Held:
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
     counted: CountedData
-    first_pass: FirstPass = field(default_factory=FirstPass)
+    first_pass: FirstPass[Chunk] = field(default_factory=FirstPass)
 
     @property
     def samples(self) -> int:
