@@ -17,6 +17,7 @@ from landscape.loss.precision import full_float32
 from landscape.loss.samples import Chunk
 from landscape.loss.weights import with_weights
 from landscape.matrices.of_objective import MatrixOfObjective
+from landscape.ranks import is_settled
 
 ALLOWED = 0.02
 """Share by which the sum of the derivatives of the samples' losses may differ from the derivative of their sum."""
@@ -84,11 +85,13 @@ class EmpiricalFisher(MatrixOfObjective):
             losses, weights = self._losses(model, chunk)
             if not self._has_two_derivatives:
                 return _by_gradients(losses, weights, variable, block)
+            # a rank that holds a part of each vector does not know the whole sum
+            compares = not (self._was_compared or self.ranks.share_vectors)
             try:
-                return _by_two_derivatives(losses, weights, variable, block, compares=not self._was_compared)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:
+                return _by_two_derivatives(losses, weights, variable, block, compares=compares)
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or is_settled(error):
+                    raise
                 # an operation has no second derivative in torch, of which there are many messages
                 self._has_two_derivatives = False
                 return _by_gradients(losses, weights, variable, block)

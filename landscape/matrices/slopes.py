@@ -64,9 +64,10 @@ def _error(few: InFloat64, outputs: Any, seed: int) -> float | None:
         return few.loss(whole(point)).item()
 
     def rise(step: float) -> float:
-        return (loss(scores + step * direction) - loss(scores - step * direction)) / (2 * step)
+        return few.total(loss(scores + step * direction) - loss(scores - step * direction)) / (2 * step)
 
-    found = (slope_in_outputs(outputs, few.loss) * direction).sum().item()
+    # ranks that communicate within a pass decide alike
+    found = few.total((slope_in_outputs(outputs, few.loss) * direction).sum().item())
     short = rise(STEP / 2)
     allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
     # also false if both are NaN
