@@ -85,7 +85,7 @@ def check_that_halves_add_up(
         whole: the loss of the part, as it was computed for the step.
 
     A part of fewer than 4 samples is checked with each of them twice, because a loss may treat a single one
-    differently. Few samples may hide what a loss does to others, so that the next part is checked too.
+    differently. A single one can show no more than a sum. Few samples may hide what a loss does to others, so that the next part is checked too.
 
     Returns:
         Whether no later part has to be checked: this one has 4 samples and a finite loss.
@@ -99,8 +99,7 @@ def check_that_halves_add_up(
     if samples < 4:
         twice = torch.arange(samples, device=whole.device).repeat_interleave(2)
         pairs = rows_of(outputs, twice), rows_of(targets, twice)
-        # beside a single sample; two have the sum that each has twice
-        check_that_it_is_a_mean(loss_fn, *pairs, [2] * samples, whole if samples == 1 else None)
+        check_that_it_is_a_mean(loss_fn, *pairs, [1, 1] if samples == 1 else [2] * samples)
         return False
     check_that_it_is_a_mean(loss_fn, outputs, targets, [samples // 2, samples - samples // 2], whole)
     return True
@@ -144,7 +143,8 @@ def check_that_it_is_a_mean(
         if _adds_up(whole, together) and slopes_add_up(batch, parts, shares):
             return
         again = checked_loss(own, outputs, targets)
-    size_of_both = torch.maximum(whole.abs(), together.abs().sum())
+    # a part whose labels are all ignored has no loss
+    size_of_both = torch.maximum(whole.abs(), together.nan_to_num().abs().sum())
     if all((each - whole).abs() <= 0.01 * _allowed(whole) * size_of_both for each in (batch.loss, again)):
         raise _no_mean("loss_fn", whole, together)
 

@@ -121,7 +121,10 @@ def test_a_purpose_and_a_seed_give_the_same_numbers_again(seed):
     assert torch.equal(once, again)
 
 
-OF_CHECKS = ("loss/penalty.py", "loss/first_derivatives.py", "loss/in_float64.py", "matrices/products.py")
+OF_CHECKS = (
+    *("loss/penalty.py", "loss/first_derivatives.py", "loss/in_float64.py", "loss/follows_weights.py"),
+    *("matrices/products.py", "matrices/slopes.py", "matrices/half_precision.py"),
+)
 """Constant seeds of checks, which take no seed from a caller."""
 OWN_STREAMS = ("seeds.py", "samples/probes.py", "curvature/with_pyhessian.py")
 """Seeds that are drawn themselves, and PyHessian's, which draws from torch's own generator."""
