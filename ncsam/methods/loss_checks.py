@@ -85,7 +85,8 @@ def check_that_halves_add_up(
         whole: the loss of the part, as it was computed for the step.
 
     A part of fewer than 4 samples is checked with each of them twice, because a loss may treat a single one
-    differently. A single one can show no more than a sum. Few samples may hide what a loss does to others, so that the next part is checked too.
+    differently. A single one can show no more than a sum. Few samples may hide what a loss does to others, so that the
+    next part is checked too.
 
     Returns:
         Whether no later part has to be checked: this one has 4 samples and a finite loss.
