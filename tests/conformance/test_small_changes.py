@@ -74,7 +74,7 @@ class Unordered(nn.Module):
 
 @pytest.mark.parametrize("way", ["samples", "batches"])
 @pytest.mark.parametrize(
-    ("dtype", "share"), [(torch.float64, 1e-3), (torch.float32, 1e-3), (torch.float16, 1e-2)]
+    ("dtype", "share"), [(torch.float64, 1e-3), (torch.float32, 1e-3), (torch.float16, 5e-2)]
 )
 def test_a_sum_without_a_fixed_order_raises_no_alarm(way, dtype, share):
     torch.manual_seed(0)
