@@ -145,6 +145,30 @@ def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
     )
 
 
+def test_what_is_said_of_the_nine_cells_trained_anew_is_in_the_table():
+    table = table_named("static-cells-anew-verdicts")
+    assert set(table.loc[table["claim"] == "L1", "claim_verdict"]) == {"contradicted in these cells"}
+    effects = table.set_index("effect")
+
+    def said(effect):
+        return "{:.2f} [{:.2f}, {:.2f}]".format(*effects.loc[effect, ["estimate", "low", "high"]])
+
+    plain = "sharpness, observed labels against noise rate, SGD > 0"
+    assert effects.loc[plain, "verdict"] == "contradicted in these cells"
+    grown = ("top eigenvalue, observed labels", "uncertainty of the predictions, observed labels")
+    eigenvalue, uncertainty = (said(f"{name} against noise rate, SGD > 0") for name in grown)
+    sam = said("sharpness, observed labels: SAM less SGD < 0")
+    assert_said(
+        {
+            "findings": (
+                f"the eigenvalue grows by {eigenvalue}, the uncertainty by {uncertainty}",
+                f"enough to be told apart, {said(plain)}",
+                f"lower by as much, {sam}",
+            )
+        }
+    )
+
+
 def test_what_is_said_of_the_settings_is_in_the_table():
     effects = table_named("ablations-verdicts").set_index("effect")
     results = table_named("ablations-results").set_index(["method", "noise_rate"])
