@@ -18,12 +18,12 @@ from landscape.loss.float64_throughout import Float64Throughout
 from landscape.loss.in_float64 import InFloat64
 from landscape.loss.mean_checks import ALLOWED, check_that_counts_add_up
 from landscape.loss.one_form import OneForm
-from landscape.loss.parts import Difference, Found
+from landscape.loss.parts import Difference, Found, reversed_rows, unused_outputs
 from landscape.loss.precision import full_float32
 from landscape.loss.random_state import borrowed_generators
 from landscape.loss.repeated_runs import UNORDERED
 from landscape.loss.samples import Chunk
-from landscape.loss.task import Forward, LossFunction
+from landscape.loss.task import Forward, LossFunction, Task
 from landscape.loss.weights import ParameterLayout, with_weights
 from landscape.loss.without_gradients import without_gradients
 from landscape.ranks import Ranks, is_settled
@@ -41,15 +41,26 @@ DOUBTS = 4
 """Chunks whose differences float64 may explain as rounding. Gradients of further chunks are not compared."""
 
 FEW = 8
-"""Samples that tell which parameters the loss reaches, and that are compared beside those of the chunk before."""
+"""Samples that tell in which parameter the loss has a gradient; and those that are compared beside the chunk before."""
+
+TRIED = 16
+"""Parameters, from the last one on, of which one must have a gradient that is more than rounding."""
+
+NOISE = {torch.float64: 1e-8}
+"""By this share, 0.05 in shorter dtypes, a gradient may change with the order of the samples. It changes by all of
+itself where only rounding is left of it, as before a softmax that cancels a bias, and at weights that fit all data."""
+
+FLOOR = 10
+"""A difference is none where the order of the samples alone makes a tenth of it."""
 
 
 @dataclass(eq=False)
 class Halves:
     """Compares each chunk with its halves, and some samples of it with some of the chunk before.
 
-    All is compared at the model's own weights. The gradient in a single parameter, the last one that the loss reaches,
-    costs little more than a forward pass. It tells a loss that is no mean where all samples have about the same loss.
+    All is compared at the model's own weights. The gradient in a single parameter, the last one that has a gradient of
+    more than rounding, costs little more than a forward pass. It tells a loss that is no mean where all samples have
+    about the same loss.
 
     Attributes:
         model: in evaluation mode.
@@ -62,6 +73,7 @@ class Halves:
         exclusive: held while the model runs.
         differentiates: whether a forward pass takes derivatives by itself.
         writes_weights: whether a forward pass writes to its weights; it has no gradient.
+        task: how batches are given to the model and the loss.
     """
 
     model: nn.Module
@@ -74,6 +86,7 @@ class Halves:
     exclusive: ThreadLock
     differentiates: bool
     writes_weights: bool
+    task: Task
 
     @classmethod
     def of(cls, objective: Any) -> Halves:
@@ -84,8 +97,9 @@ class Halves:
         self._parameter: str | None = None
         self._was_chosen = self.writes_weights or self.ranks.share_vectors
         self._doubts = self._samples = 0
-        self._form = OneForm(self.counting)
+        self._form = OneForm(self.counting, self.task.takes_whole_batches)
         self._before: Pair | None = None
+        self._unused: frozenset[int] | None = None
 
     @full_float32()
     def __call__(self, index: int, chunk: Chunk) -> None:
@@ -128,10 +142,7 @@ class Halves:
         few = mapped(rows_of(pair, slice(0, min(FEW, (samples + 1) // 2))), lambda tensor: tensor.clone())
         before, self._before = self._before, few
         if before is not None and form_of(before) == form_of(few):
-            both = joined([before, few])
-            # one object, as the model and the loss get them
-            both = (both[0], both[0]) if pair[0] is pair[1] else both
-            self._compare(f"{place}, beside some of the chunk before,", both, [before, few])
+            self._compare(f"{place}, beside some of the chunk before,", joined([before, few]), [before, few])
 
     def _compare(self, place: str, pair: Pair, parts: Sequence[Pair]) -> tuple[Found, Found] | None:
         """What passes over all and over the first part gave; None for a model that cannot be run on the parts."""
@@ -154,6 +165,8 @@ class Halves:
         if found.exceeds(of_loss, ALLOWED_OF_GRADIENT.get(dtype, UNSURE)):
             self._check_that_it_repeats(place, pair, whole)
             precise = None if self.ranks.share_vectors else self._in_float64(pair, parts, weights)
+            if precise is None and found.of_gradient > UNSURE:
+                found = found.beyond(FLOOR * whole.change(self._found(reversed_rows(pair))))
             if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(IN_FLOAT64, IN_FLOAT64):
                 raise self._refusal(place, pair, parts, precise or found)
             self._doubts += 1
@@ -161,25 +174,20 @@ class Halves:
         return whole, apart[0]
 
     def _choose_parameter(self, few: Pair) -> None:
-        """Chooses the last parameter in which the loss of a few samples has a gradient."""
+        """Chooses the last parameter in which the loss of a few samples has a gradient of more than rounding."""
         if self._was_chosen:
             return
         self._was_chosen = True
-        variables = self.layout.variables(self.theta.clone())
-
-        def reached(model: nn.Module) -> list[str]:
-            inputs, targets = self._copied(few)
-            loss = self.loss_fn(self.run(model, inputs), targets)
-            found = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
-            pairs = zip(variables, found, strict=True)
-            return [name for name, each in pairs if each is not None and bool((each != 0).any())]
-
-        try:
-            with torch.enable_grad():
-                self._parameter = next(reversed(with_weights(self.model, variables, reached)), None)
-        except Exception:
-            # models without derivatives, whose losses can be had
-            return
+        for name in list(reversed(self.layout.names))[:TRIED]:
+            self._parameter = name
+            try:
+                found, other = (self._found(each) for each in (few, reversed_rows(few)))
+            except Exception:
+                # models without derivatives, whose losses can be had
+                break
+            if found.change(other) <= NOISE.get(self.theta.dtype, 0.05):
+                return
+        self._parameter = None
 
     def _found(self, pair: Pair) -> Found:
         weights = self.layout.unflatten(self.theta.clone() if self.writes_weights else self.theta)
@@ -188,7 +196,10 @@ class Halves:
         def found(model: nn.Module) -> Found:
             inputs, targets = self._copied(pair)
             outputs = self.run(model, inputs)
-            return Found.of(self.loss_fn(outputs, targets), outputs, pair, variable)
+            if self._unused is None:
+                self._unused = self._unused_among(outputs, targets)
+            loss = self.loss_fn(outputs, targets)
+            return Found.of(loss, outputs, self._targets_of(pair), variable, self._unused)
 
         with self._recording(variable):
             return with_weights(self.model, weights, found)
@@ -201,20 +212,33 @@ class Halves:
             at = few.layout.unflatten(few.theta.double())
             variable = self._variable_among(at)
             with self._recording(variable):
-                return few.at(at, lambda outputs: Found.of(few.loss(outputs), outputs, part, variable))
+                return few.at(
+                    at, lambda outputs: Found.of(few.loss(outputs), outputs, self._targets_of(part), variable)
+                )
 
         try:
             with Float64Throughout() as kept:
                 whole, *apart = [found(each) for each in (pair, *parts)]
+                difference = Difference.between(whole, apart, weights, self.counting.whole)
+                if difference.of_gradient > IN_FLOAT64:
+                    difference = difference.beyond(FLOOR * whole.change(found(reversed_rows(pair))))
         except torch.OutOfMemoryError:
             raise
         except Exception:
             # the model or the loss has a dtype of its own inside
             return None
-        difference = Difference.between(whole, apart, weights, self.counting.whole)
         # in a shorter dtype samples are rounded alike in any batch, and their sums are not
         is_rounding = kept.shortens and not difference.exceeds(*[1e-3] * 2)
         return Difference(difference.whole, difference.mean, 0.0, 0.0) if is_rounding else difference
+
+    def _unused_among(self, outputs: Any, targets: Any) -> frozenset[int]:
+        if isinstance(outputs, Tensor):
+            return frozenset()
+        try:
+            return unused_outputs(outputs, lambda some: self.loss_fn(some, targets))
+        except Exception:
+            # outputs of a form that cannot be made anew, or a loss without a derivative
+            return frozenset()
 
     def _variable_among(self, weights: dict[str, Tensor]) -> Tensor | None:
         """Puts the parameter whose gradient is taken among the weights as a variable, and returns it."""
@@ -227,7 +251,13 @@ class Halves:
         return without_gradients(self.differentiates) if variable is None else torch.enable_grad()
 
     def _copied(self, pair: Pair) -> Pair:
-        return copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
+        inputs = copied_to(pair[0], self.theta.device)
+        # one object, as the model and the loss get it
+        return inputs, inputs if self.task.takes_whole_batches else copied_to(pair[1], self.theta.device)
+
+    def _targets_of(self, pair: Pair) -> Any:
+        """The targets; None where they are a part of the whole batch."""
+        return None if self.task.takes_whole_batches else pair[1]
 
     def _check_that_it_repeats(self, place: str, pair: Pair, whole: Found) -> None:
         again = self._found(pair)

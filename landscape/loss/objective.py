@@ -136,16 +136,16 @@ class Objective:
         self.process_group, self.regularizer = self.ranks.group, regularizer
         self.writes_weights = self.has_right_gradient = False
         self.verified: frozenset[type] = frozenset()
-        self._task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
+        self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
-        self.counting = self._task.counting(self.loss_fn)
-        source = Source(data, partial(self._task.as_pair, dtype=self.dtype))
+        self.counting = self.task.counting(self.loss_fn)
+        source = Source(data, partial(self.task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
         with self.ranks.together():
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
-        self.run, self.is_shuffled = self._task.run, source.is_shuffled
+        self.run, self.is_shuffled = self.task.run, source.is_shuffled
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
         model_and_loss = self.model, self.layout, self.theta, self.loss_fn, self.counting
         look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
@@ -207,7 +207,7 @@ class Objective:
     @property
     def is_supervised(self) -> bool:
         """Whether the data are tensors of inputs and of targets, which `inputs` and `targets` hold."""
-        are_pairs = self.chunks.is_uniform and not self._task.takes_whole_batches
+        are_pairs = self.chunks.is_uniform and not self.task.takes_whole_batches
         return are_pairs and isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
 
     @property
@@ -384,7 +384,7 @@ class Objective:
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
         self.ranks, self.n_parameters = self.ranks.with_entries(len(self.theta))
         # no method of the objective, because a matrix keeps this function and must not hold the objective
-        self.forward = partial(outputs_at, self.model, self.layout, self._task.forward)
+        self.forward = partial(outputs_at, self.model, self.layout, self.task.forward)
         self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
 
     def _hold(self, chunks: Chunks) -> None:

@@ -21,9 +21,11 @@ class OneForm:
 
     Attributes:
         counting: the weights of batches. If the caller or torch's loss says what counts, nothing is checked.
+        takes_whole_batches: whether model and loss get the whole batch.
     """
 
     counting: Counting
+    takes_whole_batches: bool = False
     # a batch of one sample does not show which tensors have rows of samples
     _first: dict[bool, Form] = field(default_factory=dict)
 
@@ -55,15 +57,14 @@ class OneForm:
                 f"count: a sample has other numbers of outputs and targets in {place} than in those before "
                 f"({_listed(form)} and {_listed(first)}), so that a mean over them all is not the mean over the "
                 "samples; give count=, a function from a batch to what its mean loss divides by: tokens, pixels, or "
-                f"the samples, as count=lambda batch: len(batch[{_key_of(pair)}])"
+                f"the samples, as count=lambda batch: len(batch[{self._key_of(pair)}])"
             )
+
+    def _key_of(self, pair: Pair) -> str:
+        """By which the caller gets the samples of a batch."""
+        batch: Any = pair[0]
+        return repr(next(iter(batch))) if self.takes_whole_batches and isinstance(batch, dict) else "0"
 
 
 def _listed(form: Form) -> str:
     return ", ".join(f"{number:g}" for number in form) or "none"
-
-
-def _key_of(pair: Pair) -> str:
-    """By which the caller gets the samples of a batch."""
-    batch: Any = pair[0]
-    return repr(next(iter(batch))) if pair[0] is pair[1] and isinstance(batch, dict) else "0"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from landscape.loss.batches import rows_of, samples_in
 from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Pair
 from landscape.loss.repeated_runs import is_dense
@@ -39,22 +40,31 @@ class Found:
     entries: tuple[int, ...]
 
     @classmethod
-    def of(cls, loss: Tensor, outputs: Any, pair: Pair, variable: Tensor | None) -> Found:
+    def of(
+        cls,
+        loss: Tensor,
+        outputs: Any,
+        targets: Any,
+        variable: Tensor | None,
+        unused: frozenset[int] = frozenset(),
+    ) -> Found:
         """What a pass gives.
 
         Args:
             loss: the mean loss.
             outputs: of the model.
-            pair: inputs and targets.
+            targets: where they are apart from the inputs; otherwise None.
             variable: the parameter whose gradient is taken, if one is.
+            unused: places of outputs on which the loss does not depend.
         """
+        leaves = [leaf for leaf in tree_leaves(outputs) if _is_inexact(leaf)]
+        largest = max((float(leaf.detach().abs().amax()) for leaf in leaves if leaf.numel()), default=0.0)
         gradient = None
         if variable is not None and loss.requires_grad:
             (gradient,) = torch.autograd.grad(loss, variable, allow_unused=True, materialize_grads=True)
-        leaves = [leaf.detach() for leaf in tree_leaves(outputs) if is_dense(leaf) and not is_whole(leaf)]
-        largest = max((float(leaf.abs().amax()) for leaf in leaves if leaf.numel()), default=0.0)
-        targets = [] if pair[0] is pair[1] else [leaf for leaf in tree_leaves(pair[1]) if is_dense(leaf)]
-        sized = [leaf for leaf in [*leaves, *targets] if leaf.ndim]
+        of_targets = [leaf for leaf in tree_leaves(targets) if is_dense(leaf)]
+        used = [leaf for place, leaf in enumerate(leaves) if place not in unused]
+        sized = [leaf for leaf in [*used, *of_targets] if leaf.ndim]
         return cls(
             loss.detach().item(),
             gradient,
@@ -63,6 +73,14 @@ class Found:
             tuple(map(len, sized)),
             tuple(leaf.numel() for leaf in sized),
         )
+
+    def change(self, other: Found) -> float:
+        """The distance from another gradient, as a share of this one; infinite where this one is 0 or missing."""
+        if self.gradient is None or other.gradient is None:
+            return math.inf
+        length = float(torch.linalg.vector_norm(self.gradient.double()))
+        apart = float(torch.linalg.vector_norm((self.gradient - other.gradient).double()))
+        return apart / length if length else math.inf
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,10 @@ class Difference:
     mean: float
     of_loss: float
     of_gradient: float
+
+    def beyond(self, noise: float) -> Difference:
+        """The same without a difference of gradients that is no more than noise."""
+        return self if self.of_gradient > noise else replace(self, of_gradient=0.0)
 
     def exceeds(self, loss: float, gradient: float) -> bool:
         """Whether one of the differences is larger than allowed; False if both are no numbers."""
@@ -112,3 +134,30 @@ class Difference:
             between = float(torch.linalg.vector_norm(whole.gradient.double() - sum(terms)))
             of_gradient = between / length if length else 0.0
         return cls(whole.loss, mean, apart / scale if scale else 0.0, of_gradient)
+
+
+def reversed_rows(pair: Pair) -> Pair:
+    """The same samples in reverse order."""
+    return rows_of(pair, torch.arange((samples_in(pair) or 0) - 1, -1, -1, device="cpu"))
+
+
+def unused_outputs(outputs: Any, loss_of: Callable[[Any], Tensor]) -> frozenset[int]:
+    """The places, among the tensors of the outputs, of those on which the loss does not depend, such as hidden states.
+
+    Args:
+        outputs: of the model, in any tree.
+        loss_of: outputs -> loss.
+    """
+    leaves, form = tree_flatten(outputs)
+    apart = [leaf.detach().requires_grad_() if _is_inexact(leaf) else leaf for leaf in leaves]
+    with torch.enable_grad():
+        loss = loss_of(tree_unflatten(apart, form))
+    if not loss.requires_grad:
+        return frozenset()
+    variables = [leaf for leaf in apart if _is_inexact(leaf)]
+    slopes = torch.autograd.grad(loss, variables, allow_unused=True)
+    return frozenset(place for place, slope in enumerate(slopes) if slope is None)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return is_dense(leaf) and not is_whole(leaf)

@@ -272,3 +272,64 @@ def test_batch_norm_with_stored_statistics_is_no_difference():
     right = functional.cross_entropy(model.eval()(INPUTS), SORTED)
     with torch.inference_mode():
         assert objective.value() == pytest.approx(right.item(), rel=1e-6)
+
+
+class Pooled(nn.Module):
+    """Attention over places: the softmax cancels the bias of the scores, whose gradient is rounding alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.classes, self.score = nn.Linear(6, 3), nn.Linear(6, 1)
+
+    def forward(self, places):
+        weights = self.score(places).softmax(1)
+        return self.classes((weights * places).sum(1))
+
+
+class WithStates(nn.Module):
+    """Scores of sequences of any length, and the state at each place."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.scores = nn.Embedding(20, 6), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        states = self.words(ids)
+        return {"scores": self.scores(states.mean(1)), "states": states}
+
+
+def fitted(dtype):
+    """A model at weights that fit all data, where each gradient is rounding alone."""
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2)).to(dtype)
+    inputs = torch.randn(60, 5, dtype=dtype)
+    targets = teacher(inputs).detach()
+    return Objective(teacher, lambda outputs, targets: (outputs - targets).square().mean(), (inputs, targets))
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), lambda o, t: nn.functional.cross_entropy(o, t)])
+def test_a_gradient_that_is_rounding_alone_tells_nothing(loss):
+    torch.manual_seed(0)
+    data = (torch.randn(200, 12, 6), torch.arange(200) % 3)
+    assert Objective(Pooled(), loss, data, chunk_size=64).gradient().norm() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_fit_all_data_are_measured(dtype):
+    assert fitted(dtype).gradient().norm() < 1e-3
+
+
+def test_padding_and_states_that_the_loss_does_not_reach_may_have_any_length():
+    torch.manual_seed(0)
+    batches = [{"ids": torch.randint(20, (8, length)), "y": torch.arange(8) % 3} for length in (4, 6, 5)]
+    model = WithStates()
+    objective = Objective(
+        model,
+        lambda outputs, batch: nn.functional.cross_entropy(outputs["scores"], batch["y"]),
+        batches,
+        forward=lambda model, batch: model(batch["ids"]),
+    )
+    each = [
+        nn.functional.cross_entropy(model(batch["ids"])["scores"], batch["y"]).item() for batch in batches
+    ]
+    assert objective.value_and_gradient()[0].item() == pytest.approx(sum(each) / 3, rel=1e-6)
