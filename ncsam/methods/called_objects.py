@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -11,6 +12,8 @@ from torch import nn
 
 DEEPEST = 4
 """How deep functions are followed that hold each other, as decorated ones do."""
+BY_ANY_NAME = frozenset({"getattr", "vars", "__dict__", "super"})
+"""Names in code that may reach attributes that it does not name."""
 
 
 def objects_called(losses: list[Any], run: Any) -> list[Any]:
@@ -47,8 +50,9 @@ def _held_by(value: Any) -> Iterator[Any]:
     elif isinstance(value, MethodType):
         yield value.__func__
         yield value.__self__
-        yield from _modules_of(value.__self__)
+        yield from _modules_of(value.__self__, _names_in(getattr(value.__func__, "__code__", None)))
     elif isinstance(value, FunctionType):
+        names = _names_in(value.__code__)
         yield from value.__defaults__ or ()
         for cell in value.__closure__ or ():
             try:
@@ -56,22 +60,43 @@ def _held_by(value: Any) -> Iterator[Any]:
             except ValueError:  # not yet filled
                 continue
             yield held
-            yield from _modules_of(held)
-        named = (value.__globals__.get(name) for name in _names_in(value.__code__))
+            yield from _modules_of(held, names)
+        named = (value.__globals__.get(name) for name in names)
         yield from (found for found in named if isinstance(found, nn.Module))
     elif isinstance(value, list | tuple) and len(value) < 100:
         yield from value
 
 
-def _modules_of(value: Any) -> list[nn.Module]:
-    """The modules among the attributes of an object, such as the caller's trainer."""
+def _modules_of(value: Any, names: set[str]) -> list[nn.Module]:
+    """The modules among the attributes of an object, such as the caller's trainer, that code names.
+
+    Args:
+        value: the object.
+        names: what the code names. Methods of the object among them are looked into.
+    """
     attributes = getattr(value, "__dict__", None)
     if isinstance(value, nn.Module | type | FunctionType) or not isinstance(attributes, dict):
         return []
-    return [part for part in attributes.values() if isinstance(part, nn.Module)]
+    found, new = set(names), names
+    for _ in range(DEEPEST):
+        methods = (inspect.getattr_static(value, name, None) for name in new)
+        new = set().union(*(_names_in(_code_of(method)) for method in methods)) - found
+        found |= new
+    is_any = bool(found & BY_ANY_NAME)
+    return [
+        part for name, part in attributes.items() if isinstance(part, nn.Module) and (is_any or name in found)
+    ]
 
 
-def _names_in(code: CodeType) -> set[str]:
+def _code_of(method: Any) -> CodeType | None:
+    """The code of a function, a property, or a method of a class; None for other values."""
+    function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
+    return function.__code__ if isinstance(function, FunctionType) else None
+
+
+def _names_in(code: CodeType | None) -> set[str]:
+    if code is None:
+        return set()
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

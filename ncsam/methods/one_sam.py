@@ -10,7 +10,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncsam.methods.batches import ignored_label, is_known, is_sum
-from ncsam.methods.loss_checks import check_that_it_is_a_mean
+from ncsam.methods.loss_checks import check_that_it_is_a_mean, checked_loss
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
 from ncsam.methods.state import State
@@ -88,7 +88,7 @@ class OneSAM(SAM):
                 self._summed(weights, *piece)
                 for piece in zip(inputs.split(size), targets.split(size), strict=True)
             ]
-            self._check_that_no_state_moved(before)
+            self._check_that_no_state_moved(before, inputs[:1], targets[:1])
         passes.sample_gradients += 2 * len(targets)
         total = [torch.stack(parts).sum(0) / len(targets) for parts in zip(*pieces, strict=True)]
         loss, *mean = total
@@ -109,13 +109,33 @@ class OneSAM(SAM):
                 check_that_it_is_a_mean(self.loss_fn, outputs, targets, [1] * len(targets))
         self._is_mean = True
 
-    def _check_that_no_state_moved(self, before: State | None) -> None:
-        changed = before.change() if before is not None else None
+    @torch.no_grad()
+    def _check_that_no_state_moved(self, before: State | None, inputs: Tensor, targets: Tensor) -> None:
+        """Raises ValueError if passes move state, rather than write down what depends on their sample alone.
+
+        Args:
+            before: the state before the passes.
+            inputs, targets: one sample. Where the state is another, two ordinary passes of it must agree.
+        """
+        if before is None or before.change() is None:
+            return
+        before.restore()
+        first = self._loss_of_one(inputs, targets)
+        with self.passes.unmoved() as settled:
+            again = self._loss_of_one(inputs, targets)
+            changed = settled.change() if settled is not None else None
+        if changed is None and not torch.allclose(first, again, rtol=1e-5, atol=0, equal_nan=True):
+            changed = "an attribute"
         if changed is not None:
             raise ValueError(
                 f"model: {changed} of the model or the loss changes in a pass, and 1-SAM takes the samples apart, so "
                 "that state has no single new value; take SAM, or change it after optimizer.step()"
             )
+
+    def _loss_of_one(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a sample in an ordinary pass, always with the same random numbers."""
+        with borrowed_generators(inputs.device):
+            return checked_loss(self.loss_fn, self.passes.forward(self.passes.module, inputs), targets)
 
     def _summed(self, weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The sum of the losses at w, and the sums of the perturbed gradients, of a piece of the batch."""

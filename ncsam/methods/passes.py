@@ -388,7 +388,7 @@ class Passes:
 
     def forget_state(self) -> None:
         """Ends the step: what its pass at w began with is kept no longer."""
-        self._state = StepState()
+        self._state.forget()
 
     def _called(self) -> list[Any]:
         return objects_called([] if remembers_samples(self.loss_fn) else [self.loss_fn], self.run)

@@ -54,20 +54,21 @@ def check_beside_other_ranks(
         Whether the part could be checked. It must have 2 samples.
 
     Raises:
-        ValueError: the loss is no mean, or the targets of other ranks have another form.
+        ValueError: the loss is no mean, or the targets of other ranks have another form and outputs have positions.
     """
     samples = samples_in((outputs, targets)) or 0
     if samples < 2:
         return False
     few = _spread(samples, targets)
     own_outputs, own_targets = rows_of(outputs, few), rows_of(targets, few)
+    has_positions = any(leaf.ndim > 2 for leaf in tree_leaves(own_outputs))
     for other in others:
         count = samples_in(other) or 0
         rows = torch.arange(count, device=few.device) % len(few)
+        both_outputs = tree_map(lambda *leaves: torch.cat(leaves), own_outputs, rows_of(own_outputs, rows))
         try:
-            both = (
-                tree_map(lambda *leaves: torch.cat(leaves), own_outputs, rows_of(own_outputs, rows)),
-                tree_map(lambda *leaves: torch.cat(leaves), own_targets, other),
+            both_targets = tree_map(
+                lambda own, their, rows=rows: _joined(own, their, rows, has_positions), own_targets, other
             )
         except (RuntimeError, ValueError) as error:
             raise ValueError(
@@ -75,8 +76,18 @@ def check_beside_other_ranks(
                 "mean over the samples or over their entries, such as tokens; give count=, what the mean loss of a "
                 f"part divides by: {error}"
             ) from error
-        check_that_it_is_a_mean(loss_fn, *both, [len(few), count])
+        check_that_it_is_a_mean(loss_fn, both_outputs, both_targets, [len(few), count])
     return True
+
+
+def _joined(own: Tensor, their: Tensor, rows: Tensor, has_positions: bool) -> Tensor:
+    """Rows of two ranks; where they do not fit, as inputs of unequal length, this rank's own in their place.
+
+    Raises:
+        RuntimeError: they do not fit, and the outputs have positions, each of which may have a label.
+    """
+    fits = own.shape[1:] == their.shape[1:]
+    return torch.cat([own, their if fits or has_positions else own[rows]])
 
 
 def _spread(samples: int, batch: Batch) -> Tensor:

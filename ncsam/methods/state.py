@@ -7,7 +7,7 @@ hidden state, the place in a queue, a running mean of the loss.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from ncsam.methods.moving_tensors import MovingTensors
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
 """Attributes that every module has; parameters, buffers and parts among them are looked at by themselves."""
@@ -36,7 +38,9 @@ SMALL = 1 << 20
 class State:
     """The state of modules and other objects at one time.
 
-    Objects of the caller's own types among the attributes are put back, but what changes within them is not.
+    Objects of the caller's own types among the attributes are put back, but what changes within them is not. A large
+    tensor that is written to for the first time, and not in a step in which all are copied, begins the second pass of
+    that step as the first left it.
     """
 
     tables: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = field(default_factory=list)
@@ -45,17 +49,22 @@ class State:
     registered: list[tuple[MutableMapping[str, Any], str, Tensor]] = field(default_factory=list)
     copies: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
     watched: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    still: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
+    moving: MovingTensors = field(default_factory=MovingTensors)
 
     @classmethod
-    def of(cls, model: nn.Module, others: Sequence[Any], *, is_read: bool = False) -> State:
+    def of(
+        cls, model: nn.Module, others: Sequence[Any], moving: MovingTensors, *, is_read: bool = False
+    ) -> State:
         """The state now.
 
         Args:
             model: whose trainable weights are no state; nor is what shares their memory.
             others: modules and objects that passes call beside the model.
+            moving: what is known of large tensors; one that no pass has moved is not copied.
             is_read: whether only state that a pass reads is wanted, without the statistics of BatchNorm.
         """
-        found = cls()
+        found = cls(moving=moving)
         walk = _Walk(found, is_read=is_read)
         own = list(model.modules())
         trained = [
@@ -94,6 +103,26 @@ class State:
                 tensor.data = numbers.clone()
             elif not _is_known_to_equal(tensor, numbers):
                 tensor.data.copy_(numbers)
+        for tensor, _, alias in self.still:
+            # what was written in place for the first time stays as it is in this step
+            if tensor.data_ptr() != alias.data_ptr():
+                tensor.data = alias
+
+    @torch.no_grad()
+    def note_moves(self) -> None:
+        """Takes down which large tensors have moved since; a copy that stayed is needed no longer."""
+        for tensor, place, numbers in self.copies:
+            if not self.moving.is_known_to_move(tensor):
+                moved = _place(tensor) != place or not _has_same_numbers(tensor, numbers)
+                self.moving.note(tensor, moved=moved)
+        self.copies = [each for each in self.copies if self.moving.is_known_to_move(each[0])]
+        self.note_moves_of_still()
+
+    def note_moves_of_still(self) -> None:
+        """Takes down which tensors have moved since that were not copied."""
+        for tensor, version, alias in self.still:
+            if _has_moved(tensor, version, alias):
+                self.moving.note(tensor, moved=True)
 
     def check_watched(self) -> None:
         """Raises ValueError if a tensor changed that is too large to be kept aside in each step."""
@@ -109,15 +138,23 @@ class State:
     def change(self) -> str | None:
         """What has changed since, in words; None if nothing has."""
         for table, kept in self.tables:
-            for key in table.keys() | kept.keys():
-                same = key in table and key in kept and (table[key] is kept[key])
-                if key not in OF_ALL_MODULES and not same:
+            for key in (table.keys() | kept.keys()) - OF_ALL_MODULES:
+                if key not in table or key not in kept or not _is_same_value(table[key], kept[key]):
                     return f"the attribute {key!r}"
         for container, entries in self.containers:
-            if not _is_as_it_was(container, entries):
+            if not _is_as_it_was(container, entries, _is_same_value):
                 return f"a {type(container).__name__} among the attributes"
+        for array, entries in self.arrays:
+            if not np.array_equal(array, entries, equal_nan=array.dtype.kind in "fc"):
+                return "an array among the attributes"
+        for registry, name, tensor in self.registered:
+            if not _is_same_value(registry[name], tensor):
+                return f"the tensor {name!r}"
         for tensor, place, numbers in self.copies:
-            if _place(tensor) != place or not torch.equal(tensor, numbers):
+            if _place(tensor) != place or not _has_same_numbers(tensor, numbers):
+                return f"a tensor of shape {tuple(tensor.shape)}"
+        for tensor, version, alias in self.still:
+            if _has_moved(tensor, version, alias):
                 return f"a tensor of shape {tuple(tensor.shape)}"
         return None
 
@@ -205,7 +242,11 @@ class _Walk:
             self.tensors.append(tensor)
 
     def _keep(self, tensor: Tensor) -> None:
-        if not self._is_trained(tensor):
+        if self._is_trained(tensor):
+            return
+        if self.found.moving.is_still(tensor) and tensor.layout == torch.strided:
+            self.found.still.append((tensor, tensor._version, tensor.detach()))
+        else:
             self.found.copies.append((tensor, _place(tensor), tensor.detach().clone()))
 
     def _is_trained(self, tensor: Tensor) -> bool:
@@ -248,11 +289,42 @@ def _refill(container: Any, entries: Any) -> None:
         container.extend(entries)
 
 
-def _is_as_it_was(container: Any, entries: Any) -> bool:
+def _is_as_it_was(container: Any, entries: Any, is_same: Callable[[Any, Any], bool] = is_) -> bool:
     if len(container) != len(entries):
         return False
     if isinstance(container, set):
         return all(entry in container for entry in entries)
     if isinstance(container, dict):
-        return all(key in container and container[key] is value for key, value in entries.items())
-    return all(now is then for now, then in zip(container, entries, strict=True))
+        return all(key in container and is_same(container[key], value) for key, value in entries.items())
+    return all(is_same(now, then) for now, then in zip(container, entries, strict=True))
+
+
+def _is_same_value(now: Any, then: Any) -> bool:
+    """Whether two values are the same object, or equal ones of a type that is known."""
+    if now is then:
+        return True
+    if type(now) is not type(then):
+        return False
+    if isinstance(now, Tensor):
+        return _has_same_numbers(now, then)
+    if isinstance(now, tuple):
+        return len(now) == len(then) and all(map(_is_same_value, now, then))
+    # NaN is not equal to itself
+    return type(now) in UNCHANGEABLE and (now == then or (now != now and then != then))
+
+
+def _has_same_numbers(now: Tensor, then: Tensor) -> bool:
+    """Whether tensors are equal, where NaN equals NaN."""
+    # what is left of a pass that was mapped over samples has no numbers
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in (now, then)):
+        return False
+    if now.shape != then.shape or now.device != then.device or now.dtype != then.dtype:
+        return False
+    if torch.equal(now, then):
+        return True
+    is_whole = not (now.is_floating_point() or now.is_complex()) or now.layout != torch.strided
+    return not is_whole and bool(((now == then) | ((now != now) & (then != then))).all())
+
+
+def _has_moved(tensor: Tensor, version: int, alias: Tensor) -> bool:
+    return tensor._version != version or tensor.data_ptr() != alias.data_ptr()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from ncsam.methods.moving_tensors import MovingTensors
 from ncsam.methods.perturbation import unmoved_buffers
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.state import State
@@ -20,9 +21,15 @@ class StepState:
 
     Attributes:
         before: the state that the pass at w began with; None before that pass.
+        tensors: which large tensors passes move, as earlier steps have told.
     """
 
     before: State | None = None
+    tensors: MovingTensors = field(default_factory=MovingTensors)
+
+    def forget(self) -> None:
+        """Ends the step."""
+        self.before = None
 
     @contextmanager
     def moving(self, model: nn.Module, others: Sequence[Any]) -> Iterator[None]:
@@ -35,8 +42,11 @@ class StepState:
         if is_sharded(model):
             yield
             return
-        self.before = State.of(model, others, is_read=True)
+        self.tensors.begin_step()
+        self.before = State.of(model, others, self.tensors, is_read=True)
         yield
+        self.before.note_moves()
+        self.tensors.end_look()
         self.before.check_watched()
 
     @contextmanager
@@ -54,11 +64,12 @@ class StepState:
             with unmoved_buffers(model):
                 yield None
             return
-        after = State.of(model, others)
+        after = State.of(model, others, self.tensors)
         try:
             if self.before is not None:
                 self.before.restore()
             yield after
         finally:
+            after.note_moves_of_still()
             after.restore()
         after.check_watched()

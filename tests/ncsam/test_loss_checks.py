@@ -138,3 +138,19 @@ def test_targets_of_another_form_on_another_rank_are_refused_with_the_remedy():
         ValueError, match="^loss_fn: the targets of another rank have another form, .* count="
     ):
         check_beside_other_ranks(tokens, outputs, labels, [labels[:8, :3]])
+
+
+def test_inputs_of_another_length_on_another_rank_do_not_hide_one_label_a_sample():
+    def batch(samples, tokens):
+        return {"x": torch.zeros(samples, tokens), "y": torch.arange(samples) % 3}
+
+    def mean(outputs, batch):
+        return nn.functional.cross_entropy(outputs, batch["y"])
+
+    def total(outputs, batch):
+        return nn.functional.cross_entropy(outputs, batch["y"], reduction="sum")
+
+    outputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    assert check_beside_other_ranks(mean, outputs, batch(8, 7), [batch(6, 8)])
+    with pytest.raises(ValueError, match="^loss_fn: the loss of the batch .* give count="):
+        check_beside_other_ranks(total, outputs, batch(8, 7), [batch(6, 8)])
