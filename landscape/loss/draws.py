@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from landscape.loss.generators import (
@@ -15,16 +15,22 @@ from landscape.loss.generators import (
     default_generator,
     generators_of,
     global_generators,
+    has_one_thread,
     key_of,
+    shared_generators,
     source_of,
 )
 from landscape.loss.repeated_runs import share_apart
+from landscape.loss.uncompiled import Uncompiled
 
 FIRST_SEED = 3_141_592_653
 """Of the runs with other seeds; none that a user sets, whose numbers would be those of the first run."""
 
 RUNS = 32
 """Runs with other seeds, of a computation that draws."""
+
+REPEATS = 4
+"""Runs without other seeds, of a computation that may draw where other threads may draw too."""
 
 MARGIN = 2.0**-16
 """Distance of forced uniform numbers from the ends of their range, as a share of it."""
@@ -41,39 +47,78 @@ def share_by_draws(run: Callable[[], Any], device: torch.device, owners: Iterabl
     A computation that draws is run again, twice with forced numbers and `RUNS` times with other seeds. Forced are the
     uniform numbers, all small or all large, and torch's decisions by a probability, all for or all against. So a
     layer that is left out once in a hundred passes is noticed. Numbers that are the same for all seeds, because the
-    computation seeds by itself, are not forced.
+    computation seeds by itself, are not forced. Nor are torch's, where the computation fails while its draws are noted.
 
     All generators get their state back. Generators of Python and NumPy are noticed if they are global, or held by the
-    owners.
+    owners. While other threads of Python run, the global ones of Python and NumPy may be theirs, and are neither seeded
+    nor set back. A computation that moves only these is repeated as it is, `REPEATS` times at most.
 
     Args:
         run: the computation. Its results are tensors in any tree.
         device: on which it draws, beside the CPU.
         owners: modules and functions that may hold generators.
     """
+    is_alone = has_one_thread()
     generators = {id(each): each for each in (*global_generators(device), *generators_of(owners))}
     sources = {place: source_of(generator) for place, generator in generators.items()}
     starts = {place: source.read() for place, source in sources.items()}
+    shared: dict[int, Source] = {}
     noted = _Draws()
     try:
-        with noted:
-            once = run()
-        if not noted.states and all(
-            key_of(source.read()) == key_of(starts[place]) for place, source in sources.items()
-        ):
+        once, is_noted = _first_run(run, noted)
+        moved = {place for place, source in sources.items() if key_of(source.read()) != key_of(starts[place])}
+        if not noted.states and not moved:
             return 0.0
+        if not (is_alone and has_one_thread()):
+            shared = {id(each): sources.pop(id(each)) for each in shared_generators()}
+        if not noted.states and moved <= shared.keys():
+            return _share_of_repeats(run, once, [shared[place] for place in moved])
         for place, (generator, start) in noted.generators.items():
             sources.setdefault(place, source_of(generator))
             starts.setdefault(place, start)
-        others = _with_other_draws(run, list(sources.values()), noted.states)
+        others = _with_other_draws(run, list(sources.values()), noted.states, is_noted)
         # no end at the first difference, because ranks of one model wait for each other in each pass
         return max(share_apart(other, once) for other in others)
     finally:
-        for place, source in sources.items():
-            source.restore(starts[place])
+        if not (is_alone and has_one_thread()):
+            shared = {id(each): source_of(each) for each in shared_generators()}
+        for place in sources.keys() - shared.keys():
+            sources[place].restore(starts[place])
 
 
-def _with_other_draws(run: Callable[[], Any], sources: list[Source], states: set[bytes]) -> Iterator[Any]:
+def _first_run(run: Callable[[], Any], noted: _Draws) -> tuple[Any, bool]:
+    """The results of a run, and whether torch's draws could be noted in it."""
+    try:
+        with noted:
+            return run(), True
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        # some operations take no such context; another failure occurs again
+        return run(), False
+
+
+def _share_of_repeats(run: Callable[[], Any], once: Any, moved: list[Source]) -> float:
+    """The largest share by which results differ between runs, until a run moves none of these generators."""
+    shares = []
+    for _ in range(REPEATS):
+        before = [key_of(source.read()) for source in moved]
+        try:
+            again = run()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            again = None
+        shares.append(share_apart(again, once))
+        if before == [key_of(source.read()) for source in moved]:
+            # another thread drew before
+            break
+    return max(shares)
+
+
+def _with_other_draws(
+    run: Callable[[], Any], sources: list[Source], states: set[bytes], is_noted: bool
+) -> Iterator[Any]:
     for number in range(len(SHARES) + RUNS):
         share = SHARES[number] if number < len(SHARES) else None
         for source in sources:
@@ -81,7 +126,7 @@ def _with_other_draws(run: Callable[[], Any], sources: list[Source], states: set
             if share is not None and source.repeat:
                 source.repeat(share)
         try:
-            with _Draws(share, states):
+            with _Draws(share, states) if is_noted else nullcontext():
                 result = run()
         except torch.OutOfMemoryError:
             raise
@@ -91,7 +136,7 @@ def _with_other_draws(run: Callable[[], Any], sources: list[Source], states: set
         yield result
 
 
-class _Draws(TorchDispatchMode):
+class _Draws(Uncompiled):
     """A context that notes what torch draws, and may force it.
 
     Attributes:

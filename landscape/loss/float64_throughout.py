@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.loss.complex_numbers import is_whole
+from landscape.loss.uncompiled import Uncompiled
 
 LONG = (torch.float64, torch.complex128)
 
@@ -21,7 +21,7 @@ LONG_OF = {
 }
 
 
-class Float64Throughout(TorchDispatchMode):
+class Float64Throughout(Uncompiled):
     """A context that leaves out casts to shorter dtypes (`.float()`, `dtype=torch.float32`), for checks in float64.
 
     Models of transformers compute their norms, and losses of logits, in float32 in any case. New tensors of floating

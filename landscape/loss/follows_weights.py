@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.loss.complex_numbers import cast, is_whole
 from landscape.loss.fully_sharded import is_sharded
-from landscape.loss.long_vectors import norm
+from landscape.loss.long_vectors import PIECE, norm
 from landscape.loss.repeated_runs import is_dense, share_apart
 from landscape.loss.shared_memory import copy_with_shared_memory
 from landscape.loss.weights import ParameterLayout, with_weights
@@ -45,7 +45,8 @@ def check_that_copy_follows_its_weights(
 ) -> None:
     """Compares outputs of the measured copy at other weights with a new copy that gets them before `eval()`.
 
-    There is no comparison for a model under FSDP2, and for one that fails at the other weights.
+    There is no comparison for a model under FSDP2, and for one that fails at the other weights. One copy of the model
+    and one vector as long as the weights are held at a time, which is no more than the other checks hold.
 
     Args:
         original: the caller's model. It is copied and stays as it is.
@@ -62,9 +63,14 @@ def check_that_copy_follows_its_weights(
         return
     try:
         moved = copy_with_shared_memory(original).train()
-        weights = _moved_in_place([moved.get_parameter(name) for name in layout.names]).to(theta)
+        _move([moved.get_parameter(name) for name in layout.names])
+        weights = torch.empty_like(theta)
+        for name, part in layout.unflatten(weights).items():
+            part.copy_(moved.get_parameter(name))
         shortest = _shortest(moved)
         right = with_weights(cast(moved.eval(), theta.dtype if _was_cast(moved, measured) else None), {}, run)
+        # frees the memory of the copy
+        del moved
         found = copy_at(weights)
     except Exception:
         # some models have no training mode, or no outputs at weights that are not their own
@@ -76,18 +82,19 @@ def check_that_copy_follows_its_weights(
         raise ValueError(DOES_NOT_FOLLOW.format(share=share))
 
 
-def _moved_in_place(parameters: list[nn.Parameter]) -> Tensor:
-    """Moves weights by random signs. Returns all as one vector (n,)."""
+def _move(parameters: list[nn.Parameter]) -> None:
+    """Moves weights by random signs, in place and some at a time."""
     generator = torch.Generator().manual_seed(0)
     entries = sum(parameter.numel() for parameter in parameters)
     total = sum(norm(parameter.detach().flatten()) ** 2 for parameter in parameters)
     # weights of 0 must move too, such as the factor of a LoRA layer that begins with 0
     size = (total / entries) ** 0.5 or 1.0
     for parameter in parameters:
-        signs = torch.randint(2, parameter.shape, generator=generator, dtype=torch.int8, device="cpu")
-        signs.mul_(2).sub_(1)
-        parameter.add_(signs.to(parameter) * (parameter.abs() + size), alpha=MOVED)
-    return torch.cat([parameter.detach().flatten() for parameter in parameters])
+        whole = parameter.view(-1) if parameter.is_contiguous() else parameter
+        for piece in whole.split(PIECE):
+            signs = torch.randint(2, piece.shape, generator=generator, dtype=torch.int8, device="cpu")
+            signs.mul_(2).sub_(1)
+            piece.add_(signs.to(piece) * (piece.abs() + size), alpha=MOVED)
 
 
 def _shortest(model: nn.Module) -> torch.dtype:

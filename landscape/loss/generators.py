@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,10 +46,19 @@ def key_of(state: Any) -> bytes:
 
 def global_generators(device: torch.device) -> list[Any]:
     """The generators that draw where none is named: Python's, NumPy's, and torch's of the CPU and of a device."""
+    return [*shared_generators(), torch.default_generator, default_generator(device)]
+
+
+def shared_generators() -> list[Any]:
+    """The global generators of Python and NumPy, from which all threads draw."""
     numpys: Any = np.random.get_state
     of_python: Any = random.getstate
-    torchs = [torch.default_generator, default_generator(device)]
-    return [of_python.__self__, numpys.__self__, *torchs]
+    return [of_python.__self__, numpys.__self__]
+
+
+def has_one_thread() -> bool:
+    """Whether no other thread of Python runs, so that draws from shared generators are this thread's."""
+    return threading.active_count() == 1
 
 
 def default_generator(device: torch.device) -> torch.Generator:
@@ -94,15 +104,20 @@ def generators_of(owners: Iterable[object]) -> list[Any]:
 
 @contextmanager
 def borrowed_for_checks(device: torch.device) -> Iterator[None]:
-    """`borrowed_generators`, and at the end those of Python and NumPy have their state back too."""
+    """`borrowed_generators`, and at the end those of Python and NumPy have their state back too.
+
+    They do not get it back if other threads run, which may have drawn from them.
+    """
     with borrowed_generators(device):
-        sources = list(map(source_of, global_generators(device)))
+        is_alone = has_one_thread()
+        sources = list(map(source_of, shared_generators()))
         starts = [source.read() for source in sources]
         try:
             yield
         finally:
-            for source, start in zip(sources, starts, strict=True):
-                source.restore(start)
+            if is_alone and has_one_thread():
+                for source, start in zip(sources, starts, strict=True):
+                    source.restore(start)
 
 
 def _is_generator(held: object) -> bool:
@@ -114,9 +129,10 @@ def _is_generator(held: object) -> bool:
 def _held_by(owner: Any) -> Iterator[object]:
     function = type(owner).forward if isinstance(owner, nn.Module) else getattr(owner, "func", owner)
     for holder in (owner, getattr(function, "__self__", None)):
-        yield from getattr(holder, "__dict__", {}).values()
+        yield from list(getattr(holder, "__dict__", {}).values())
     function = getattr(function, "__func__", function)
-    yield from getattr(function, "__globals__", {}).values()
+    # other threads may add names meanwhile
+    yield from list(getattr(function, "__globals__", {}).values())
     for cell in getattr(function, "__closure__", None) or ():
         try:
             yield cell.cell_contents
