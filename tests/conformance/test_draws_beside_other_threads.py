@@ -123,7 +123,7 @@ class Choosing(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_with_flex_attention_has_a_loss_and_runs_afterwards():
+def test_a_model_with_flex_attention_has_a_loss_and_runs_afterward():
     torch.manual_seed(1)
     data = torch.randn(20, 8, 16), torch.randint(3, (20,))
     objective = Objective(Attending(), cross_entropy, data)
