@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
@@ -17,6 +16,7 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 from ncsam.beta_draw import beta_draw
 from ncsam.options import Registry, check_at_least, check_below_1, check_not_negative
 from ncsam.plain_numbers import with_plain_numbers
+from ncsam.random_state import generator_from
 
 
 @with_plain_numbers
@@ -214,8 +214,7 @@ class StochasticLabelNoise(nn.Module):
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
         """Draws the noise of these samples for the step that begins."""
         of_rank = [self.rank] if self.rank else []
-        words = np.random.SeedSequence([self.seed, self.draws, *of_rank]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(words[0]))
+        generator = generator_from(self.seed, self.draws, *of_rank)
         drawn = torch.randn(len(outputs), self.noise.shape[1], generator=generator, device="cpu")
         self.noise[indices] = drawn.to(self.noise, non_blocking=True)
         self.draws += 1

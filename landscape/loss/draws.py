@@ -24,7 +24,7 @@ from landscape.loss.repeated_runs import share_apart
 from landscape.loss.uncompiled import Uncompiled
 
 FIRST_SEED = 3_141_592_653
-"""Of the runs with other seeds; none that a user sets, whose numbers would be those of the first run."""
+"""Seed of the first run with another seed. No user sets this seed, so that the run draws other numbers."""
 
 RUNS = 32
 """Runs with other seeds, of a computation that draws."""

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from landscape.loss.complex_numbers import cast, is_whole
 from landscape.loss.fully_sharded import is_sharded
 from landscape.loss.long_vectors import PIECE, norm
-from landscape.loss.repeated_runs import is_dense, share_apart
+from landscape.loss.repeated_runs import is_inexact, share_apart
 from landscape.loss.shared_memory import copy_with_shared_memory
 from landscape.loss.weights import ParameterLayout, with_weights
 
@@ -76,7 +76,7 @@ def check_that_copy_follows_its_weights(
         # some models have no training mode, or no outputs at weights that are not their own
         return
     share = share_apart(
-        *([leaf for leaf in tree_leaves(each) if _is_inexact(leaf)] for each in (found, right))
+        *([leaf for leaf in tree_leaves(each) if is_inexact(leaf)] for each in (found, right))
     )
     if share > ALLOWED.get(shortest, 0.05):
         raise ValueError(DOES_NOT_FOLLOW.format(share=share))
@@ -109,7 +109,3 @@ def _was_cast(moved: nn.Module, measured: nn.Module) -> bool:
         one.dtype != other.dtype
         for one, other in zip(moved.parameters(), measured.parameters(), strict=False)
     )
-
-
-def _is_inexact(leaf: Any) -> bool:
-    return is_dense(leaf) and not is_whole(leaf)

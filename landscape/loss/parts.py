@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from landscape.loss.batches import rows_of, samples_in
-from landscape.loss.complex_numbers import is_whole
 from landscape.loss.counts import Pair
-from landscape.loss.repeated_runs import is_dense
+from landscape.loss.repeated_runs import is_dense, is_inexact
 
 ROUNDINGS = 50
 """Roundings of the largest output by which losses may differ: cross-entropy is a difference of outputs."""
@@ -57,7 +56,7 @@ class Found:
             variable: the parameter whose gradient is taken, if one is.
             unused: places of outputs on which the loss does not depend.
         """
-        leaves = [leaf for leaf in tree_leaves(outputs) if _is_inexact(leaf)]
+        leaves = [leaf for leaf in tree_leaves(outputs) if is_inexact(leaf)]
         largest = max((float(leaf.detach().abs().amax()) for leaf in leaves if leaf.numel()), default=0.0)
         gradient = None
         if variable is not None and loss.requires_grad:
@@ -149,15 +148,11 @@ def unused_outputs(outputs: Any, loss_of: Callable[[Any], Tensor]) -> frozenset[
         loss_of: outputs -> loss.
     """
     leaves, form = tree_flatten(outputs)
-    apart = [leaf.detach().requires_grad_() if _is_inexact(leaf) else leaf for leaf in leaves]
+    apart = [leaf.detach().requires_grad_() if is_inexact(leaf) else leaf for leaf in leaves]
     with torch.enable_grad():
         loss = loss_of(tree_unflatten(apart, form))
     if not loss.requires_grad:
         return frozenset()
-    variables = [leaf for leaf in apart if _is_inexact(leaf)]
+    variables = [leaf for leaf in apart if is_inexact(leaf)]
     slopes = torch.autograd.grad(loss, variables, allow_unused=True)
     return frozenset(place for place, slope in enumerate(slopes) if slope is None)
-
-
-def _is_inexact(leaf: Any) -> bool:
-    return is_dense(leaf) and not is_whole(leaf)

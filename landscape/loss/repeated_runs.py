@@ -92,6 +92,11 @@ def _share_of_tensors(again: Tensor, result: Tensor) -> float:
     return difference / float(other[finite].abs().amax() or difference) if difference else 0.0
 
 
+def is_inexact(leaf: Any) -> bool:
+    """Whether a part of results is a dense tensor of floating-point or complex numbers."""
+    return is_dense(leaf) and not is_whole(leaf)
+
+
 def is_dense(leaf: Any) -> bool:
     """Whether a part of results is a tensor of which all entries are stored."""
     return isinstance(leaf, Tensor) and leaf.layout == torch.strided

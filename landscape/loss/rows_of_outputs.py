@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.utils._pytree import tree_flatten
 
 from landscape.loss.batches import Batch, copied_to, rows_of, samples_in
@@ -30,7 +29,7 @@ def have_rows(objective: Objective, outputs: Any, inputs: Batch, outputs_of: Cal
     if objective.is_supervised:
         # looked at when the Objective was made
         return True
-    with torch.no_grad():
+    with objective.without_gradients():
         alone, form = tree_flatten(outputs_of(copied_to(rows_of(inputs, slice(0, 1)), objective.device)))
     first, form_of_first = tree_flatten(rows_of(outputs, slice(0, 1)))
     return form == form_of_first and all(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.loss.batches import copied_to, rows_of, samples_in
-from landscape.loss.checks import agree_but_for_rounding
 from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.precision import full_float32
+from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.samples import Chunk
 from landscape.loss.weights import with_weights
 from landscape.matrices.of_objective import MatrixOfObjective
@@ -110,38 +109,18 @@ class EmpiricalFisher(MatrixOfObjective):
             return loss.reshape(1), torch.full_like(loss.detach().reshape(1), chunk.weight)
         weights = objective.counting.of_samples(chunk.pair).cpu()
         counted = weights.nonzero().flatten()
-        outputs = self._outputs_in_rows(model, chunk)
+        run = partial(objective.run, model)
+        # a copy, because the model may change its inputs
+        outputs = run(copied_to(chunk.pair[0], self.device)) if objective.has_outputs else None
+        has_rows = have_rows(objective, outputs, chunk.pair[0], run)
         losses = []
         for index in counted.tolist():
             row = slice(index, index + 1)
             inputs, targets = copied_to(rows_of(chunk.pair, row), self.device)
-            scores = objective.run(model, inputs) if outputs is None else rows_of(outputs, row)
+            scores = rows_of(outputs, row) if has_rows else run(inputs)
             losses.append(objective.loss_fn(scores, targets).reshape(()))
         stacked = torch.stack(losses)
         return stacked, weights[counted].to(stacked)
-
-    def _outputs_in_rows(self, model: nn.Module, chunk: Chunk) -> Any:
-        """The outputs of all samples, run at once; None if their rows are not the samples.
-
-        A table that is part of the outputs, such as a codebook, may have as many rows as there are samples. So the
-        last sample is run alone too.
-        """
-        objective = self._objective
-        if not objective.has_outputs:
-            return None
-        last = slice(chunk.samples - 1, chunk.samples)
-        with objective.without_gradients():
-            alone = objective.run(model, copied_to(rows_of(chunk.pair[0], last), self.device))
-        if samples_in(alone) != 1:
-            return None
-        outputs = objective.run(model, copied_to(chunk.pair[0], self.device))
-        if samples_in(outputs) != chunk.samples:
-            return None
-        pairs = [tree_leaves(each) for each in (rows_of(outputs, last), alone)]
-        are_alike = len(pairs[0]) == len(pairs[1]) and all(
-            agree_but_for_rounding(one.detach(), other.detach()) for one, other in zip(*pairs, strict=True)
-        )
-        return outputs if are_alike else None
 
 
 def _by_two_derivatives(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from ncsam.evaluation import predicted_by
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.plain_numbers import with_plain_numbers
+from ncsam.random_state import generator_from
 from ncsam.training import fit
 
 
@@ -104,8 +104,7 @@ def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:
     """The fold of each sample, int64 (n,): drawn, and dealt out label by label."""
     labels = labels.cpu()
     # not the bare seed, with which the wrong labels may have been drawn
-    drawn_with = int(np.random.SeedSequence([seed, folds]).generate_state(1, np.uint64)[0] >> 1)
-    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(drawn_with), device="cpu")
+    drawn = torch.randperm(len(labels), generator=generator_from(seed, folds), device="cpu")
     by_label = drawn[labels[drawn].argsort(stable=True)]
     found = torch.empty(len(labels), dtype=torch.int64, device="cpu")
     found[by_label] = torch.arange(len(labels), device="cpu") % folds

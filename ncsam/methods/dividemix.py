@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
 from ncsam.methods.method import check_share
-from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
+from ncsam.methods.mixtures import Mixture, check_mixing
 from ncsam.methods.passes import Passes
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
@@ -18,6 +18,7 @@ from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_at_least, check_not_negative
+from ncsam.random_state import generator_from
 
 
 class DivideMix(TwoNetworks):
@@ -118,7 +119,7 @@ class DivideMix(TwoNetworks):
             raise ValueError("before_epoch: DivideMix divides the samples there; call it before each epoch")
         self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.share_precision()
-        generator = generator_of_step(self.seed, self.steps)
+        generator = generator_from(self.seed, self.steps)
         self.steps += 1
         losses = []
         both = (self.passes, self.peer)

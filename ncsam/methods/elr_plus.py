@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softmax
 
 from ncsam.methods.method import check_share
-from ncsam.methods.mixtures import Mixture, check_mixing, generator_of_step
+from ncsam.methods.mixtures import Mixture, check_mixing
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
@@ -18,6 +18,7 @@ from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.methods.weight_average import WeightAverage
 from ncsam.options import check_at_least, check_below_1, check_not_negative
+from ncsam.random_state import generator_from
 
 SMALLEST = 1e-4
 """Probabilities are kept that far from 0 and 1."""
@@ -110,7 +111,7 @@ class ELRPlus(TwoNetworks):
         self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.known_progress()
         self.share_precision()
-        generator = generator_of_step(self.seed, self.steps)
+        generator = generator_from(self.seed, self.steps)
         self.steps += 1
         losses = []
         for number, passes in enumerate((self.passes, self.peer)):

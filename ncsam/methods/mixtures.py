@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,12 +40,6 @@ class Mixture:
     def of(self, rows: Tensor) -> Tensor:
         """The mixed rows."""
         return self.share * rows + (1 - self.share) * rows[self.partner]
-
-
-def generator_of_step(seed: int, step: int) -> torch.Generator:
-    """The draws of a step, which a checkpoint need not hold."""
-    words = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0]))
 
 
 def check_mixing(alpha: float) -> None:

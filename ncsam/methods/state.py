@@ -38,9 +38,9 @@ SMALL = 1 << 20
 class State:
     """The state of modules and other objects at one time.
 
-    Objects of the caller's own types among the attributes are put back, but what changes within them is not. A large
-    tensor that is written to for the first time, and not in a step in which all are copied, begins the second pass of
-    that step as the first left it.
+    Objects of the caller's own types among the attributes are put back, but what changes within them is not. Large
+    tensors are copied in some steps only. If a pass first writes to one in another step, the second pass of that step
+    begins with what the first pass wrote.
     """
 
     tables: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = field(default_factory=list)

@@ -20,13 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from ncsam.methods.method import Method
-from ncsam.methods.mixtures import generator_of_step
 from ncsam.methods.outputs import one_tensor
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam_by_part import mean_inner_product
 from ncsam.methods.training_loss import LossFunction
 from ncsam.options import check_at_least, check_not_negative
+from ncsam.random_state import generator_from
 
 COST_OF_DOUBLE_BACKWARD = 2
 """The penalty's two further backward passes, in gradients: one in the outputs, and one through it."""
@@ -88,7 +88,7 @@ class TracePenalty(Method):
 
     def estimated_trace(self, outputs: Tensor) -> Tensor:
         """An estimate of the trace at the current weights, with its graph; its draw is that of the next step."""
-        mean = self.drawn_mean(outputs, generator_of_step(self.seed, self.steps))
+        mean = self.drawn_mean(outputs, generator_from(self.seed, self.steps))
         parameters = trainable_parameters(self.passes.module)
         if not parameters:
             raise ValueError("model: none of its parameters requires a gradient")

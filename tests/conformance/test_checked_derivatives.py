@@ -7,22 +7,10 @@ from torch.nn.functional import cross_entropy, ctc_loss
 
 from landscape import FunctionalHessian, GaussNewton, Objective
 from landscape.loss.float64_throughout import Float64Throughout
+from tests.conformance.test_refused_or_right import Detached
 
 COUNT = 200
 INPUTS, TARGETS = torch.randn(COUNT, 24, generator=torch.Generator().manual_seed(0)), torch.arange(COUNT) % 3
-
-
-class Squared(torch.autograd.Function):
-    """Its derivative is right, and its second derivative is not."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.x = x.detach()
-        return x * x
-
-    @staticmethod
-    def backward(ctx, slope):
-        return 2 * ctx.x * slope
 
 
 class Network(nn.Module):
@@ -87,7 +75,7 @@ def test_right_derivatives_behind_casts_raise_no_alarm(cast):
 
 @pytest.mark.parametrize("cast", CASTS)
 def test_a_wrong_second_derivative_is_found_behind_casts_to_float32(cast):
-    objective = of(lambda hidden, _: Squared.apply(hidden), cast)
+    objective = of(lambda hidden, _: Detached.apply(hidden), cast)
     with pytest.raises(ValueError, match="^model: its second derivatives are wrong"):
         objective.hvp(torch.ones_like(objective.theta))
 
@@ -112,7 +100,7 @@ def test_a_gradient_that_is_wrong_for_few_samples_is_refused():
 
 
 def test_second_derivatives_that_are_wrong_for_few_samples_are_refused():
-    objective = of(rarely(Squared.apply))
+    objective = of(rarely(Detached.apply))
     assert objective.gradient().norm() > 0
     with pytest.raises(ValueError, match="^model: its second derivatives are wrong"):
         objective.hvp(torch.ones_like(objective.theta))

@@ -8,48 +8,20 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.data import Dataset
 
-from ncsam import (
-    ASAM,
-    BSAM,
-    GSAM,
-    NCSAM,
-    SAM,
-    SANER,
-    WSAM,
-    FriendlySAM,
-    JacobianSAM,
-    LogitSAM,
-    LookSAM,
-    OneSAM,
-    Plain,
-    Split,
-    fit,
-    human_labels,
-)
+from ncsam import NCSAM, OneSAM, Plain, Split, fit, human_labels
+from tests.ncsam.methods_like_sam import LIKE_SAM
 
 INPUTS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(16) % 3
 WORDS = torch.randint(30, (16, 3), generator=torch.Generator().manual_seed(0))
 NOISE = {"flip_ratio": 0.5, "strength": 0.5, "warmup": 0.0}
-METHODS = {
-    "sam": (SAM, {}),
-    "asam": (ASAM, {}),
-    "gsam": (GSAM, {}),
-    "bsam": (BSAM, {}),
-    "saner": (SANER, {}),
-    "looksam": (LookSAM, {}),
-    "wsam": (WSAM, {}),
-    "friendly-sam": (FriendlySAM, {}),
-    "j-sam": (JacobianSAM, {}),
-    "l-sam": (LogitSAM, {}),
-    "ncsam": (NCSAM, NOISE),
-}
-WITH_ONE_SAM = {**METHODS, "1-sam": (OneSAM, {})}
+OPTIONS = {"ncsam": NOISE}
+METHODS = {**LIKE_SAM, "ncsam": NCSAM}
+WITH_ONE_SAM = {**METHODS, "1-sam": OneSAM}
 
 
 def made(name, model):
-    method_type, options = WITH_ONE_SAM[name]
-    method = method_type(model, nn.CrossEntropyLoss(), rho=0.3, **options)
+    method = WITH_ONE_SAM[name](model, nn.CrossEntropyLoss(), rho=0.3, **OPTIONS.get(name, {}))
     method.progress = 0.5
     return method
 

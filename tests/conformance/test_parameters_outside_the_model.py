@@ -8,23 +8,17 @@ from torch import nn
 
 from ncsam import (
     ASAM,
-    BSAM,
     GSAM,
     NCSAM,
     SAM,
-    SANER,
-    WSAM,
     ClusterNCSAM,
     FisherPenalty,
     FriendlySAM,
     JacobianPenalty,
-    JacobianSAM,
-    LogitSAM,
-    LookSAM,
-    OneSAM,
     OracleSAM,
     Plain,
 )
+from tests.ncsam.methods_like_sam import WITH_ONE_SAM
 
 RHO = 0.3
 INPUTS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
@@ -46,14 +40,8 @@ FILLING = {
     "jacobian": (JacobianPenalty, {"seed": 0, "strength": 0.1}),
 }
 COMBINING = {
-    "gsam": GSAM,
-    "bsam": BSAM,
-    "saner": SANER,
-    "looksam": LookSAM,
-    "wsam": WSAM,
-    "j-sam": JacobianSAM,
-    "l-sam": LogitSAM,
-    "1-sam": OneSAM,
+    name: WITH_ONE_SAM[name]
+    for name in ("gsam", "bsam", "saner", "looksam", "wsam", "j-sam", "l-sam", "1-sam")
 }
 
 

@@ -6,51 +6,27 @@ taken on a fresh copy of model and loss.
 
 import copy
 from collections import deque
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ncsam import (
-    ASAM,
-    BSAM,
-    GSAM,
-    NCSAM,
-    SAM,
-    SANER,
-    WSAM,
-    CleanSAM,
-    ClusterNCSAM,
-    FriendlySAM,
-    JacobianSAM,
-    LogitSAM,
-    LookSAM,
-    OneSAM,
-    OracleSAM,
-    Plain,
-)
+from ncsam import NCSAM, SAM, CleanSAM, ClusterNCSAM, OneSAM, OracleSAM, Plain
+from tests.ncsam.methods_like_sam import LIKE_SAM
 
 RHO = 0.5
 INPUTS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(16) % 3
 NOISE = {"flip_ratio": 0.5, "strength": 0.5, "warmup": 0.0}
 METHODS = {
-    "plain": lambda m, loss_fn: Plain(m, loss_fn),
-    "sam": lambda m, loss_fn: SAM(m, loss_fn, rho=RHO),
-    "asam": lambda m, loss_fn: ASAM(m, loss_fn, rho=RHO),
-    "gsam": lambda m, loss_fn: GSAM(m, loss_fn, rho=RHO),
-    "bsam": lambda m, loss_fn: BSAM(m, loss_fn, rho=RHO),
-    "saner": lambda m, loss_fn: SANER(m, loss_fn, rho=RHO),
-    "looksam": lambda m, loss_fn: LookSAM(m, loss_fn, rho=RHO),
-    "wsam": lambda m, loss_fn: WSAM(m, loss_fn, rho=RHO),
-    "friendly-sam": lambda m, loss_fn: FriendlySAM(m, loss_fn, rho=RHO),
-    "j-sam": lambda m, loss_fn: JacobianSAM(m, loss_fn, rho=RHO),
-    "l-sam": lambda m, loss_fn: LogitSAM(m, loss_fn, rho=RHO),
-    "oracle": lambda m, loss_fn: OracleSAM(m, loss_fn, rho=RHO, clean_targets=TARGETS),
-    "clean": lambda m, loss_fn: CleanSAM(m, loss_fn, rho=RHO, clean_targets=TARGETS),
-    "ncsam": lambda m, loss_fn: NCSAM(m, loss_fn, rho=RHO, **NOISE),
-    "cluster-ncsam": lambda m, loss_fn: ClusterNCSAM(m, loss_fn, rho=RHO, **NOISE),
+    "plain": Plain,
+    **{name: partial(kind, rho=RHO) for name, kind in LIKE_SAM.items()},
+    "oracle": partial(OracleSAM, rho=RHO, clean_targets=TARGETS),
+    "clean": partial(CleanSAM, rho=RHO, clean_targets=TARGETS),
+    "ncsam": partial(NCSAM, rho=RHO, **NOISE),
+    "cluster-ncsam": partial(ClusterNCSAM, rho=RHO, **NOISE),
 }
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from ncsam import FisherPenalty, JacobianPenalty, Plain
-from ncsam.methods.mixtures import generator_of_step
+from ncsam.random_state import generator_from
 from tests.ncsam.small_network import assert_same, batch, grads, loss_fn, network, weights_of
 
 STRENGTH = 0.3
@@ -48,7 +48,7 @@ def test_over_draws_the_estimate_is_the_trace_of_the_dense_matrix(name):
 
 def drawn_slopes(name, outputs, seed):
     """v of the first step: the penalty's own draw, by another route."""
-    generator = generator_of_step(seed, 0)
+    generator = generator_from(seed, 0)
     if name == "jacobian":
         return 2 * torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) - 1
     levels = torch.rand(len(outputs), 1, generator=generator)

@@ -11,8 +11,9 @@ from torch import nn
 from ncsam import CORES2, PES, SOP, AUMFilter, CleanSAM, DivideMix, ELRPlus, RegCE, build_method, predict
 from ncsam.methods import method as base
 from ncsam.methods.dividemix import chances_of_small
-from ncsam.methods.mixtures import Mixture, generator_of_step
+from ncsam.methods.mixtures import Mixture
 from ncsam.methods.training_set import TrainingSet
+from ncsam.random_state import generator_from
 from tests.ncsam.small_network import batch, grads, loss_fn, network
 from tests.ncsam.small_training import train
 
@@ -57,11 +58,11 @@ def assert_same_networks(method, twins):
 def test_a_mixture_has_the_larger_share_of_each_row():
     rows = torch.arange(6.0).view(3, 2)
     for step in range(20):
-        mixture = Mixture.drawn(rows, 1.0, generator_of_step(0, step))
+        mixture = Mixture.drawn(rows, 1.0, generator_from(0, step))
         assert 0.5 <= mixture.share <= 1
         torch.testing.assert_close(mixture.of(rows), mixed(mixture, rows).float())
     with pytest.raises(ValueError, match="^inputs: only tensors of floating-point numbers"):
-        Mixture.drawn(torch.ones(3, 2, dtype=torch.int64), 1.0, generator_of_step(0, 0))
+        Mixture.drawn(torch.ones(3, 2, dtype=torch.int64), 1.0, generator_from(0, 0))
 
 
 class TestELRPlus:
@@ -79,7 +80,7 @@ class TestELRPlus:
             method.backward(inputs, targets, indices)
             optimizer.step()
             method.after_step()
-            generator = generator_of_step(7, number)
+            generator = generator_from(7, number)
             for k in range(2):
                 mixture = Mixture.drawn(inputs, 1.0, generator)
                 with torch.no_grad():
@@ -120,7 +121,7 @@ class TestDivideMix:
             inputs, targets = batch(number)
             optimizer.zero_grad()
             method.backward(inputs, targets, indices)
-            generator = generator_of_step(7, number)
+            generator = generator_from(7, number)
             losses = []
             for k in range(2):
                 with torch.no_grad():
