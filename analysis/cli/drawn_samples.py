@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from analysis.cli.python_names import called
-from landscape.loss.endless import EndlessData
+from landscape.data.endless import EndlessData
 from landscape.results.storage import write
 from landscape.seeds import generator_for
 from ncsam import DATASETS, load_dataset

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape.data.batches import copied_to
+from landscape.data.gathered import SharedSamples
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.evaluation.for_one import with_arguments_of
-from landscape.loss.batches import copied_to
-from landscape.loss.gathered import SharedSamples
 from landscape.loss.gradients import Gradients
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
-from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
+from landscape.model.weights import Weights
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.curvature.with_pyhessian import ask_pyhessian
+from landscape.guards.repeated_runs import HALF
 from landscape.krylov.counted import counted_products
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.eigenpairs import (
@@ -23,7 +24,6 @@ from landscape.krylov.eigenpairs import (
 )
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
-from landscape.loss.repeated_runs import HALF
 from landscape.loss.wrapped import of_whole_or_sharded
 from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from landscape.loss.batches import samples_in
-from landscape.loss.counts import Counting, check_that_it_is_a_mean
+from landscape.data.batches import samples_in
+from landscape.data.counts import Counting, check_that_it_is_a_mean
+from landscape.data.samples import Chunk, Cut
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
-from landscape.loss.samples import Chunk, Cut
 from landscape.loss.wrapped import of_objective
+from landscape.model.precision import full_float32
 from landscape.progress import Progress, counted
 from landscape.results.fields import described
 from landscape.results.registry import result

@@ -14,7 +14,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import VECTORS, TraceEstimate, trace
-from landscape.loss.checks import are_class_scores
+from landscape.data.class_scores import are_class_scores
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.wrapped import of_objective

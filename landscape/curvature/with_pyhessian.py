@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
+from landscape.data.random_state import borrowed_generators
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
-from landscape.loss.random_state import borrowed_generators
+from landscape.model.precision import full_float32
 
 
 @full_float32()

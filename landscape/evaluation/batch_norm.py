@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.loss.batches import Batch, copied_to, digest_of, in_precision, rows_of, samples_in
-from landscape.loss.copies import copied
-from landscape.loss.gathered import gathered
+from landscape.data.batches import Batch, copied_to, digest_of, in_precision, rows_of, samples_in
+from landscape.data.gathered import gathered
 from landscape.loss.objective import Objective
-from landscape.loss.weights import with_weights
+from landscape.model.copies import copied
+from landscape.model.weights import with_weights
 
 CALIBRATION_SAMPLES = 2048
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.data.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.evaluation.channels_last import channels_last_if_faster
-from landscape.loss.batches import Batch, bytes_of, mapped, rows_of, samples_in
 from landscape.loss.objective import Objective
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.data.batches import Batch, rows_of, samples_in
+from landscape.data.class_scores import are_class_scores
+from landscape.data.samples import Chunk
 from landscape.evaluation.losses import SUMS, error_sums
-from landscape.loss.batches import Batch, rows_of, samples_in
-from landscape.loss.checks import are_class_scores
 from landscape.loss.loss_and_accuracy import correct
 from landscape.loss.objective import Objective
 from landscape.loss.rows_of_outputs import have_rows
-from landscape.loss.samples import Chunk
 
 
 class DirectPass:

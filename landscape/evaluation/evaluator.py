@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
+from landscape.data.batches import copied_to
 from landscape.evaluation.batch_norm import BatchStatistics
 from landscape.evaluation.direct_pass import DirectPass
 from landscape.evaluation.losses import SUMS
 from landscape.evaluation.prepared_pass import PreparedPass, combination
-from landscape.loss.batches import copied_to
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
-from landscape.loss.precision import full_float32
 from landscape.loss.rows_of_outputs import have_rows
-from landscape.loss.weights import tensor_of
 from landscape.loss.wrapped import check_whole_vectors
+from landscape.model.precision import full_float32
+from landscape.model.weights import tensor_of
 from landscape.results.fields import FloatArray
 
 BATCH_NORM = ("eval", "recalibrate")

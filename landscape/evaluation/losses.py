@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from landscape.loss.batches import Batch, rows_of
+from landscape.data.batches import Batch, rows_of
 from landscape.loss.objective import Objective
 
 SUMS = 9

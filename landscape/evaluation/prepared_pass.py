@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from landscape.data.batches import Batch, copied_to, samples_in, tensors_in
+from landscape.data.class_scores import are_class_scores
 from landscape.evaluation.chunks import PassChunk, held_chunks
 from landscape.evaluation.losses import SUMS, can_be_mapped, error_sums, mean_losses, sample_losses
 from landscape.fx.flops import with_flops
 from landscape.fx.forward import Forward, traced_forward
 from landscape.fx.threads import TRACING
-from landscape.loss.batches import Batch, copied_to, samples_in, tensors_in
-from landscape.loss.checks import are_class_scores
 from landscape.loss.loss_and_accuracy import correct
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.loss.allocator import give_back_freed_memory
-from landscape.loss.derivatives import add_derivative, derivative
-from landscape.loss.reading import Chunks
-from landscape.loss.task import LossFunction
-from landscape.loss.weights import ParameterLayout, with_weights
+from landscape.data.reading import Chunks
+from landscape.data.task import LossFunction
+from landscape.model.allocator import give_back_freed_memory
+from landscape.model.derivatives import add_derivative, derivative
+from landscape.model.weights import ParameterLayout, with_weights
 
 
 @dataclass(frozen=True)

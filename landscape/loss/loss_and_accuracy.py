@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.batches import Batch
-from landscape.loss.checks import are_class_scores
-from landscape.loss.counts import Counting
-from landscape.loss.reading import Chunks
-from landscape.loss.task import LossFunction
+from landscape.data.batches import Batch
+from landscape.data.class_scores import are_class_scores
+from landscape.data.counts import Counting
+from landscape.data.reading import Chunks
+from landscape.data.task import LossFunction
 
 
 @dataclass(frozen=True)

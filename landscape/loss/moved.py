@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock
-from landscape.loss.copies import make_gradients_plain, unwrapped
 from landscape.loss.objective import Objective
-from landscape.loss.penalty import Penalty
-from landscape.loss.weights import outputs_at, share_memory, tensors_of
+from landscape.model.copies import make_gradients_plain, unwrapped
+from landscape.model.penalty import Penalty
+from landscape.model.weights import outputs_at, share_memory, tensors_of
 
 
 @torch.no_grad()

@@ -12,33 +12,33 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from landscape.data.batches import Batch, copied_to, tensors_in
+from landscape.data.complex_numbers import cast
+from landscape.data.counts import Count, Pair
+from landscape.data.reading import Chunks, Source, read
+from landscape.data.samples import Cut, held
+from landscape.data.task import Forward, LossFunction, Regularizer, Task, by_inputs, in_one_line, loss_itself
 from landscape.fx.threads import ThreadLock, one_thread_at_a_time
-from landscape.loss.batches import Batch, copied_to, tensors_in
-from landscape.loss.checks import Linearize, check_settings
-from landscape.loss.complex_numbers import cast
-from landscape.loss.copies import constant_copy, copied, measured_copy, unwrapped
-from landscape.loss.counts import Count, Pair
-from landscape.loss.derivatives import check_that_gradients_are_recorded
-from landscape.loss.first_derivatives import check_first_derivatives
-from landscape.loss.first_look import FirstLook
+from landscape.guards.first_derivatives import check_first_derivatives
+from landscape.guards.first_look import FirstLook
+from landscape.guards.halves import Halves
+from landscape.guards.in_float64 import InFloat64
+from landscape.guards.kept_state import KeptState
+from landscape.guards.mixed_samples import Precisely
+from landscape.guards.model_and_loss import NO_DERIVATIVES, check_model_and_loss, check_variables
+from landscape.guards.no_numbers import names_what_is_no_number
+from landscape.guards.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
+from landscape.guards.settings import Linearize, check_settings
 from landscape.loss.gradients import Gradients
-from landscape.loss.halves import Halves
-from landscape.loss.in_float64 import InFloat64
-from landscape.loss.kept_state import KeptState
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
-from landscape.loss.memory import Memory
-from landscape.loss.mixed_samples import Precisely
-from landscape.loss.model_checks import NO_DERIVATIVES, check_model_and_loss, check_variables
-from landscape.loss.no_numbers import names_what_is_no_number
-from landscape.loss.penalty import Penalty
-from landscape.loss.precision import full_float32
-from landscape.loss.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
-from landscape.loss.reading import Chunks, Source, read
-from landscape.loss.samples import Cut, held
-from landscape.loss.task import Forward, LossFunction, Regularizer, Task, by_inputs, in_one_line, loss_itself
-from landscape.loss.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
-from landscape.loss.without_gradients import without_gradients
+from landscape.model.copies import constant_copy, copied, measured_copy, unwrapped
+from landscape.model.derivatives import check_that_gradients_are_recorded
+from landscape.model.memory import Memory
+from landscape.model.penalty import Penalty
+from landscape.model.precision import full_float32
+from landscape.model.weights import ParameterLayout, Weights, outputs_at, share_memory, tensors_of
+from landscape.model.without_gradients import without_gradients
 from landscape.plain_numbers import with_plain_numbers
 
 

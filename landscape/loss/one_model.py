@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from landscape.loss.batches import copied_to, tensors_in
+from landscape.data.batches import copied_to, tensors_in
 from landscape.loss.objective import Objective
 
 

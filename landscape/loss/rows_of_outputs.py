@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils._pytree import tree_flatten
 
-from landscape.loss.batches import Batch, copied_to, rows_of, samples_in
-from landscape.loss.checks import agree_but_for_rounding
+from landscape.data.batches import Batch, copied_to, rows_of, samples_in
+from landscape.guards.agreement import agree_but_for_rounding
 from landscape.loss.objective import Objective
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from landscape.loss.batches import copied_to
-from landscape.loss.complex_numbers import as_real, is_whole
+from landscape.data.batches import copied_to
+from landscape.data.complex_numbers import as_real, is_whole
+from landscape.data.random_state import borrowed_generators
+from landscape.guards.repeated_runs import allowed_between_runs
 from landscape.loss.objective import Objective
-from landscape.loss.random_state import borrowed_generators
-from landscape.loss.repeated_runs import allowed_between_runs
 
 SAMPLES = 4
 """Samples that are looked at. A batch that cannot be cut is looked at as a whole."""

@@ -7,8 +7,8 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
 from landscape.loss.same_function import same_function
+from landscape.model.precision import full_float32
 from landscape.plain_numbers import with_plain_numbers
 
 P = ParamSpec("P")

@@ -7,15 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from landscape.data.batches import copied_to, rows_of, samples_in
+from landscape.data.samples import Chunk
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import copied_to, rows_of, samples_in
-from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
-from landscape.loss.precision import full_float32
 from landscape.loss.rows_of_outputs import have_rows
-from landscape.loss.samples import Chunk
-from landscape.loss.weights import with_weights
 from landscape.matrices.of_objective import MatrixOfObjective
+from landscape.model.derivatives import derivative
+from landscape.model.precision import full_float32
+from landscape.model.weights import with_weights
 from landscape.ranks import is_settled
 
 ALLOWED = 0.02

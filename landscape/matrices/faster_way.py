@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from landscape.loss.weights import ParameterLayout
 from landscape.matrices.rule import Rule
+from landscape.model.weights import ParameterLayout
 
 ROUNDS = 5
 """Most rounds of a comparison."""

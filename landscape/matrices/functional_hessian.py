@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from landscape.data.task import LossFunction
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import derivative
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
-from landscape.loss.task import LossFunction
 from landscape.matrices.gauss_newton import check_that_it_has_outputs
 from landscape.matrices.hessian import double_backward, double_backward_in_place
 from landscape.matrices.mean_over_samples import MeanOverSamples
 from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 from landscape.matrices.rule import Loss, ProductSums, Rule, Run
+from landscape.model.derivatives import derivative
 
 
 def with_fixed_slope(outputs: Any, loss: Loss) -> Tensor:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp
 
+from landscape.data.task import LossFunction
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.derivatives import add_derivative, derivative, gradient_edges
 from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.objective import Objective
-from landscape.loss.task import LossFunction
 from landscape.matrices.mean_over_samples import MeanOverSamples
 from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 from landscape.matrices.rule import Loss, ProductSums, Rule, Run
+from landscape.model.derivatives import add_derivative, derivative, gradient_edges
 
 
 def three_reverse_passes(theta: Tensor, outputs: Any, loss: Loss) -> Callable[[Tensor], Tensor]:

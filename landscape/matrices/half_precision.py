@@ -7,11 +7,11 @@ import warnings
 
 import torch
 
+from landscape.data.batches import copied_to
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import copied_to
-from landscape.loss.in_float64 import few_and_more
+from landscape.guards.in_float64 import few_and_more
+from landscape.guards.repeated_runs import HALF
 from landscape.loss.objective import Objective
-from landscape.loss.repeated_runs import HALF
 from landscape.matrices.rule import Rule
 
 SEED = 0

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from landscape.loss.batches import tensors_in
-from landscape.loss.changed_data import changes_of
-from landscape.loss.reading import Chunks
-from landscape.loss.samples import Held
+from landscape.data.batches import tensors_in
+from landscape.data.changed_data import changes_of
+from landscape.data.reading import Chunks
+from landscape.data.samples import Held
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from landscape.loss.no_numbers import are_numbers, warn_of_no_number
+from landscape.data.samples import Chunk
+from landscape.guards.no_numbers import are_numbers, warn_of_no_number
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
-from landscape.loss.samples import Chunk
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
 from landscape.matrices.second_derivatives import check_second_derivatives
+from landscape.model.precision import full_float32
 
 
 class MeanOverSamples(MatrixOfObjective):

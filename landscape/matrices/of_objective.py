@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from landscape.data.samples import Chunk
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
-from landscape.loss.samples import Chunk
+from landscape.model.precision import full_float32
 from landscape.ranks import Ranks
 
 

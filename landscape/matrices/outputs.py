@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from landscape.loss.complex_numbers import as_complex, as_real, is_whole
-from landscape.loss.derivatives import derivative
+from landscape.data.complex_numbers import as_complex, as_real, is_whole
+from landscape.model.derivatives import derivative
 
 
 def as_one_tensor(outputs: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:

@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.data.reading import Chunks
+from landscape.data.samples import Chunk, Held
+from landscape.data.task import Forward, LossFunction
 from landscape.fx.linearize import Outputs
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.checks import Linearize
-from landscape.loss.in_float64 import InFloat64
-from landscape.loss.memory import Memory
-from landscape.loss.reading import Chunks
-from landscape.loss.samples import Chunk, Held
-from landscape.loss.task import Forward, LossFunction
-from landscape.loss.weights import ParameterLayout, outputs_at, with_weights
+from landscape.guards.in_float64 import InFloat64
+from landscape.guards.settings import Linearize
 from landscape.matrices.faster_way import Form, least_seconds, remember, traced_was_faster
 from landscape.matrices.last_seen import Seen
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 from landscape.matrices.traced_products import TracedProducts
 from landscape.matrices.worth_tracing import Work, pays
+from landscape.model.memory import Memory
+from landscape.model.weights import ParameterLayout, outputs_at, with_weights
 from landscape.ranks import ALONE, Ranks, is_settled
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}

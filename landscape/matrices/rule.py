@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from landscape.data.task import LossFunction
 from landscape.fx.linearize import Outputs, Product
-from landscape.loss.task import LossFunction
 
 Loss = Callable[[Any], Tensor]
 """The mean loss of one chunk as a function of the model's outputs."""

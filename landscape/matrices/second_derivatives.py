@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.derivatives import derivative
-from landscape.loss.in_float64 import InFloat64, few_and_more
+from landscape.guards.in_float64 import InFloat64, few_and_more
 from landscape.loss.objective import Objective
 from landscape.matrices.half_precision import warn_of_half_precision
 from landscape.matrices.rule import Rule
 from landscape.matrices.slopes import check_slope_in_outputs
+from landscape.model.derivatives import derivative
 
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.loss.in_float64 import EPS, InFloat64
+from landscape.guards.in_float64 import EPS, InFloat64
 from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 
 STEP = 1e-7

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from landscape.data.samples import Chunk
+from landscape.data.task import LossFunction
 from landscape.fx.linearize import Linearized, Outputs, linearized
-from landscape.loss.memory import Memory
-from landscape.loss.samples import Chunk
-from landscape.loss.task import LossFunction
 from landscape.matrices.outputs import as_one_tensor, holds_constants
 from landscape.matrices.rule import Rule
+from landscape.model.memory import Memory
 
 
 class TracedProducts:

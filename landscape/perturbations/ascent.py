@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from landscape.loss.long_vectors import dot, norm
+from landscape.model.long_vectors import dot, norm
 from landscape.perturbations.secant_model import SecantModel
 
 NORMS = ("l2", "linf")

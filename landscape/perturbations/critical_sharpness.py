@@ -10,8 +10,8 @@ import torch
 
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
-from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
+from landscape.model.weights import Weights
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import Result

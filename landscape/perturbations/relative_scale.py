@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
-from landscape.loss.weights import filter_norms
+from landscape.model.weights import filter_norms
 
 ADAPTIVE = ("none", "elementwise", "filter")
 

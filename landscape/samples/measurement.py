@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.data.batches import copied_to, rows_of, samples_in
+from landscape.data.class_scores import are_class_scores
+from landscape.data.complex_numbers import is_whole
+from landscape.data.counts import Pair
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.loss.batches import copied_to, rows_of, samples_in
-from landscape.loss.checks import are_class_scores
-from landscape.loss.complex_numbers import is_whole
-from landscape.loss.counts import Pair
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
 from landscape.matrices.second_derivatives import check_second_derivatives
+from landscape.model.precision import full_float32
 from landscape.progress import Progress, as_progress
 from landscape.samples.one_sample import OneSample
 from landscape.samples.probes import Probes

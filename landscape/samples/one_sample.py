@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import grad, jacrev, vjp
 from torch.utils._pytree import tree_map
 
-from landscape.loss.counts import Pair
+from landscape.data.counts import Pair
+from landscape.data.task import LossFunction
 from landscape.loss.objective import Objective
-from landscape.loss.task import LossFunction
 from landscape.matrices.outputs import as_one_tensor
 
 

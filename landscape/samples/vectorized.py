@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from landscape.loss.batches import samples_in
+from landscape.data.batches import samples_in
 
 
 class Vectorized:

@@ -10,10 +10,10 @@ from typing import ParamSpec
 import torch
 from torch import Tensor
 
-from landscape.loss.counts import check_that_it_is_a_mean
+from landscape.data.counts import check_that_it_is_a_mean
+from landscape.data.samples import Chunk
 from landscape.loss.objective import Objective
-from landscape.loss.precision import full_float32
-from landscape.loss.samples import Chunk
+from landscape.model.precision import full_float32
 from landscape.seeds import generator_for
 
 FEWEST_UNITS = 8

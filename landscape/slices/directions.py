@@ -12,8 +12,8 @@ from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
-from landscape.loss.weights import Weights, filter_norms
 from landscape.loss.wrapped import check_whole_vectors, of_objective, of_weights
+from landscape.model.weights import Weights, filter_norms
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from landscape.loss.objective import Objective
-from landscape.loss.weights import Weights
 from landscape.loss.wrapped import of_objective
+from landscape.model.weights import Weights
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from landscape.loss.copies import unwrapped
 from landscape.loss.moved import moved
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import check_whole_vectors
+from landscape.model.copies import unwrapped
 from landscape.results.storage import save
 from landscape.tracking.cost import SHARED, Clock, Cost, seconds
 from landscape.tracking.measures import Kept, Look, Measure, Update, measure_named

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 from landscape import Objective
-from landscape.loss.endless import Repeats
+from landscape.data.endless import Repeats
 from tests.conformance.right import D, assert_right, network, samples
 
 cross_entropy = nn.functional.cross_entropy
@@ -248,13 +248,13 @@ def drawn_for_ever():
 
 
 def test_data_without_a_length_are_refused_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr("landscape.loss.endless._memory", lambda: 1e5)
+    monkeypatch.setattr("landscape.data.endless._memory", lambda: 1e5)
     with pytest.raises(ValueError, match=r"^data: its batches, which are kept, .* most of the memory"):
         Objective(network(), nn.CrossEntropyLoss(), drawn_for_ever())
 
 
 def test_a_long_first_pass_over_data_without_a_length_says_how_far_it_is(monkeypatch):
-    monkeypatch.setattr("landscape.loss.endless.SECONDS", 0.0)
+    monkeypatch.setattr("landscape.data.endless.SECONDS", 0.0)
     with pytest.warns(
         UserWarning, match="^data: 1 batches were read .* if it never ends, give data that end"
     ):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss
 
 from landscape import FunctionalHessian, GaussNewton, Objective
-from landscape.loss.float64_throughout import Float64Throughout
+from landscape.guards.float64_throughout import Float64Throughout
 from tests.conformance.test_refused_or_right import Detached
 
 COUNT = 200

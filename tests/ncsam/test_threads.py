@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import landscape.loss.random_state
+import landscape.data.random_state
 from ncsam import SAM, build_model, corrupt_labels, fit, load_dataset, random_state
 
 
@@ -66,4 +66,4 @@ def test_a_thread_that_borrows_the_generators_waits_for_the_one_that_has_them():
 
 
 def test_training_and_measuring_wait_for_each_other():
-    assert random_state.LOCK is landscape.loss.random_state.LOCK
+    assert random_state.LOCK is landscape.data.random_state.LOCK

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from landscape.loss.derivatives import add_derivative, gradient_edges
+from landscape.model.derivatives import add_derivative, gradient_edges
 
 
 class Failing(torch.autograd.Function):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.loss.kept_state import KeptState
+from landscape.guards.kept_state import KeptState
 
 
 class Caching(nn.Module):

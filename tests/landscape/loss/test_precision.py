@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Objective, filter_normalized_directions, surface
-from landscape.loss.precision import NEWER, OLDER, full_float32
+from landscape.model.precision import NEWER, OLDER, full_float32
 
 
 def settings() -> list[object]:

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from landscape.loss.loss_checks import check_that_it_repeats
-from landscape.loss.repeated_runs import changes, share_apart
+from landscape.guards.loss_value import check_that_it_repeats
+from landscape.guards.repeated_runs import changes, share_apart
 
 VERDICTS = {
     # dtype, relative difference, relative difference in float64 -> whether the outputs changed

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from landscape import Objective, filter_normalized_directions, line, surface, top_eigenvalues, trace
+from landscape.data.reading import Streamed
 from landscape.evaluation.evaluator import Evaluator
-from landscape.loss.reading import Streamed
 
 D = torch.float64
 cross_entropy = nn.CrossEntropyLoss()

@@ -1,0 +1,235 @@
+"""Reads the caller's data: once and kept in memory, or again for each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from landscape.data.batches import Batch, bytes_of, mapped, rows_of, samples_in
+from landscape.data.class_labels import LabelBounds
+from landscape.data.counts import Pair
+from landscape.data.endless import EndlessData
+from landscape.data.first_pass import FirstPass
+from landscape.data.loader_checks import warn_of_augmentation, warn_of_drawn_samples, warn_of_samples_left_out
+from landscape.data.random_state import borrowed_generators
+from landscape.data.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
+
+KEEP = ("all", "none", "auto")
+"""The data are kept in memory, or read again for each pass, or kept if they fit into the memory budget."""
+
+LOOKED_AT = 128
+"""Number of samples of a stream that the checks look at."""
+
+RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+END = object()
+
+
+@dataclass
+class Source:
+    """The caller's data as pairs.
+
+    Args:
+        data: one batch, or an iterable of batches.
+        as_pair: batch -> (inputs, targets).
+    """
+
+    data: Any
+    as_pair: Callable[[Batch], Pair]
+    # each pass continues the random numbers of the last one, so that a random augmentation is noticed
+    _random_state: Tensor = field(default_factory=torch.get_rng_state)
+
+    @property
+    def is_one_batch(self) -> bool:
+        """Whether data are one batch: a dict, or a tuple with a tensor in it. A tuple of batches holds no tensor."""
+        data = self.data
+        return isinstance(data, Mapping) or (
+            isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data)
+        )
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether a DataLoader draws the order of the samples."""
+        if not isinstance(self.data, DataLoader):
+            return False
+        samplers = (self.data.sampler, getattr(self.data.batch_sampler, "sampler", None))
+        return any(
+            isinstance(each, RANDOM) or (isinstance(each, DistributedSampler) and each.shuffle)
+            for each in samplers
+        )
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether data can be read several times. A DataLoader can, and a generator cannot."""
+        return not isinstance(self.data, Iterator)
+
+    def __iter__(self) -> Iterator[Pair]:
+        if self.is_one_batch:
+            yield self.as_pair(self.data)
+            return
+        # a DataLoader draws from the global random state, even without shuffling
+        with self._own_random_numbers():
+            batches = iter(self.data)
+        while True:
+            with self._own_random_numbers():
+                batch = next(batches, END)
+            if batch is END:
+                return
+            yield self.as_pair(batch)
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        with borrowed_generators():
+            torch.set_rng_state(self._random_state)
+            yield
+            self._random_state = torch.get_rng_state()
+
+
+class Streamed:
+    """A data set that is read again for each pass. It must hold the same samples each time, in any order.
+
+    Args:
+        source: the batches; the first pass over them calls `note`.
+        cut: cuts the batches into chunks.
+
+    Attributes:
+        samples: number of samples. A batch that cannot be cut counts as one.
+        weight: sum of the chunks' weights.
+        labels: the bounds of the labels.
+        first_pass: what is done with the chunks in the first pass over them.
+    """
+
+    is_uniform = False
+
+    def __init__(self, source: Source, cut: Cut) -> None:
+        self._source = source
+        self._cut = cut
+        self._digest = 0
+        self._first: Pair | None = None
+        self._length = 0
+        self.labels = LabelBounds(cut.counting.ignored)
+        self.samples = 0
+        self.weight = 0.0
+        self.first_pass: FirstPass[Chunk] = FirstPass()
+
+    def note(self, pair: Pair) -> None:
+        """Records a batch in the first pass."""
+        self._digest += digest_of_pair(pair)
+        self.labels.note(pair)
+        for chunk in self._cut(pair):
+            self._length += 1
+            self.samples += chunk.samples
+            self.weight += chunk.weight
+        if self._first is None and samples_in(pair) != 0:
+            self._first = _some_of(pair)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that is equal for streams of the same samples, in any order."""
+        return f"{self._digest:x}"
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self.first_pass.over(self._read())
+
+    def _read(self) -> Iterator[Chunk]:
+        digest = 0
+        for pair in self._source:
+            digest += digest_of_pair(pair)
+            yield from self._cut(pair)
+        if digest != self._digest:
+            raise ValueError(
+                "data: this pass read other samples than the first one, so that the numbers would be of no one loss; "
+                "turn off random augmentation and random sampling (a shuffled order is fine), or keep='all', which "
+                "reads the data once"
+            )
+
+    def first(self, count: int) -> Pair:
+        """Some of the first samples: at most 128, and at most `count` if the first batch can be cut."""
+        assert self._first is not None
+        return self._first if samples_in(self._first) is None else rows_of(self._first, slice(0, count))
+
+    def all_or_first(self) -> Pair:
+        """The samples that checks may look at: some of the first."""
+        return self.first(LOOKED_AT)
+
+    def rows(self, _: slice | Tensor) -> tuple[Pair, ...]:
+        """Raises an error, because samples of a stream cannot be picked by index.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "samples: these data are streamed, so that single samples cannot be picked; make an Objective of a loader "
+            "of the samples wanted, or keep='all'"
+        )
+
+
+Chunks = Held | Streamed
+"""The data of an Objective, as chunks that can be iterated again and again."""
+
+
+def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
+    """The data in memory, or a stream of them.
+
+    Args:
+        source: the batches.
+        cut: cuts the batches into chunks.
+        keep: `"all"` keeps the data, `"none"` streams them, and `"auto"` keeps them if they fit into `budget` bytes,
+            are in memory already, or can be read only once.
+        budget: number of bytes.
+
+    Raises:
+        ValueError: there are no samples, the data seem never to end, or data that can be read only once shall be
+            streamed.
+    """
+    if keep not in KEEP:
+        raise ValueError(f"keep: must be one of {', '.join(KEEP)}, got {keep!r}")
+    if keep == "none" and not source.can_be_read_again:
+        raise ValueError(
+            f"keep: {type(source.data).__name__} can be read only once; give what begins anew at each iteration, such "
+            "as a DataLoader, or keep='all'"
+        )
+    warn_of_samples_left_out(source.data)
+    warn_of_drawn_samples(source.data)
+    in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
+    may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
+    most = 0 if keep == "none" else budget
+    batches, size = [], 0
+    stream, endless = Streamed(source, cut), EndlessData(source.data)
+    for pair in source:
+        batches.append(pair)
+        size += bytes_of(pair)
+        endless.check(pair, 0 if may_stream else size)
+        if may_stream and size > most:
+            for each in batches:
+                stream.note(each)
+            batches = []
+    if not stream.samples:
+        warn_of_augmentation(source.data)
+        return held(batches, cut, budget)
+    for each in batches:
+        stream.note(each)
+    check_that_something_counts(stream.weight)
+    return stream
+
+
+def _some_of(pair: Pair) -> Pair:
+    """A copy of a few samples that holds no more memory than these samples need."""
+    if samples_in(pair) is None:
+        return pair
+    return mapped(rows_of(pair, slice(0, LOOKED_AT)), lambda tensor: tensor.clone())

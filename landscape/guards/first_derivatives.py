@@ -1,0 +1,161 @@
+"""Checks that a model's gradient is the gradient of its loss, by a derivative and a difference of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.data.counts import Pair
+from landscape.guards.in_float64 import EPS, MOVED, InFloat64, few_and_more
+from landscape.model.derivatives import padding_rows
+from landscape.model.long_vectors import PIECE
+
+STEP = 1e-7
+"""Length of a step, relative to the weights. So short a step needs float64, and seldom crosses the kink of a ReLU."""
+
+ALLOWED = 1e-3
+"""Largest relative difference of a right gradient. Right ones differ by about 1e-6, wrong ones by 1e-2 or more."""
+
+SPREAD = 10
+"""The differences over a step and over half a step give an error. The gradient may differ by this many errors."""
+
+ROUNDING = 100
+"""Two equal losses may differ by this many units in the last place of the loss, or of the largest output."""
+
+REENTRANT = (
+    "model: it uses reentrant checkpoints (torch.utils.checkpoint), of which torch gives no gradient in chosen "
+    "weights; give checkpoint use_reentrant=False, or gradient_checkpointing_kwargs={'use_reentrant': False} for a "
+    "model of transformers; losses and surfaces can be computed as it is"
+)
+
+
+def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> None:
+    """Compares the gradient of some samples' loss along a direction with differences of the loss.
+
+    There is no comparison if the model does not run in float64. Casts to shorter dtypes are left out. A point at which
+    the differences do not settle is not compared either.
+
+    Args:
+        of, data, chunk_size: as for `few_and_more`.
+
+    Raises:
+        ValueError: the derivatives and the differences disagree at two points and in two directions, or the model uses
+            reentrant checkpoints.
+    """
+    errors = []
+    few = few_and_more(of, data, chunk_size)[1]
+    for seed in range(2):
+        try:
+            if few.loses_precision:
+                return
+            with few.throughout():
+                error = _error(few, seed)
+        except Exception as failure:
+            if "use_reentrant" in str(failure):
+                raise ValueError(REENTRANT) from failure
+            # the model or the loss has a dtype of its own inside
+            return
+        if error is None:
+            return
+        errors.append(error)
+    raise ValueError(
+        f"model: its gradient is not that of its loss: along a direction the two differ by {max(errors):.2g} "
+        "of the gradient; a straight-through estimator, a reversed or scaled gradient, a hook that changes gradients, "
+        "a detach() or no_grad() of what depends on the weights, a reentrant checkpoint, or a write to weights within "
+        "forward gives such gradients; freeze weights that are cut off (requires_grad_(False)), give checkpoints "
+        "use_reentrant=False; "
+        "losses and surfaces can still be computed"
+    )
+
+
+@torch.enable_grad()
+def _error(few: InFloat64, seed: int) -> float | None:
+    """The relative difference at a point near theta; None if it is within the error of the differences."""
+    line = _Line.drawn(few, seed)
+    found = line.slope()
+    short = line.rise(STEP / 2)
+    allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
+    # also false if both are NaN; the error of the difference is needed only where the two differ
+    if abs(found - short) > allowed and abs(found - short) > allowed + SPREAD * abs(line.rise(STEP) - short):
+        return abs(found - short) / max(abs(short), abs(found))
+    return None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line near the weights. Beside one copy of the weights in float64, it holds two bytes a weight.
+
+    Attributes:
+        few: the loss along the line.
+        size: of a step of length 1.
+        shifts: int8 (n,), signs of the way from the weights to the line.
+        signs: int8 (n,), direction of the line. A weight of sign 0 is not moved.
+    """
+
+    few: InFloat64
+    size: float
+    shifts: Tensor
+    signs: Tensor
+
+    @classmethod
+    def drawn(cls, few: InFloat64, seed: int) -> _Line:
+        """A random line."""
+        generator = torch.Generator().manual_seed(seed)
+        shifts, signs = (
+            torch.randint(2, few.theta.shape, generator=generator, dtype=torch.int8, device="cpu")
+            .mul_(2)
+            .sub_(1)
+            for _ in range(2)
+        )
+        return cls(few, few.size, shifts.to(few.theta.device), signs.to(few.theta.device))
+
+    def weights(self, step: float) -> dict[str, Tensor]:
+        """The weights, by name, at a point of the line."""
+        point = self.few.theta.to(torch.float64, copy=True)
+        for part, shift, sign in zip(
+            *(each.split(PIECE) for each in (point, self.shifts, self.signs)), strict=True
+        ):
+            part.add_(shift, alpha=MOVED * self.size).add_(sign, alpha=step * self.size)
+        return self.few.layout.unflatten(point)
+
+    def slope(self) -> float:
+        """The derivative of the loss along the line. Padding rows of embeddings are not moved any more.
+
+        A padding row is a constant to torch, and yet moves the loss. Other weights that are constants were cut off.
+        """
+        leaves = {name: part.detach().requires_grad_() for name, part in self.weights(0.0).items()}
+        signs = self.few.layout.unflatten(self.signs)
+        slopes = []
+
+        def take(leaf: Tensor, name: str) -> None:
+            assert leaf.grad is not None
+            pieces = zip(leaf.grad.flatten().split(PIECE), signs[name].flatten().split(PIECE), strict=True)
+            slopes.append(sum((part * sign).sum().item() for part, sign in pieces) * self.size)
+            leaf.grad = None
+
+        for name, leaf in leaves.items():
+            leaf.register_post_accumulate_grad_hook(partial(take, name=name))
+
+        def differentiate(outputs: Any) -> None:
+            loss = self.few.loss(outputs)
+            if loss.requires_grad:
+                names = {id(leaf): name for name, leaf in leaves.items()}
+                for weight, row in padding_rows(loss):
+                    if id(weight) in names:
+                        signs[names[id(weight)]][row] = 0
+                loss.backward(inputs=list(leaves.values()))
+
+        self.few.at(leaves, differentiate)
+        return self.few.total(sum(slopes))
+
+    def rise(self, step: float) -> float:
+        """The difference of the losses ahead and behind, by the length between."""
+        ahead, behind = (
+            self.few.at(self.weights(h), lambda outputs: self.few.loss(outputs).item()) for h in (step, -step)
+        )
+        return (self.few.total(ahead) - self.few.total(behind)) / (2 * step)

@@ -1,0 +1,354 @@
+"""Checks on a few samples, made once before anything is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from landscape.data.batches import Batch, copied_to, rows_of, samples_in, tensors_in
+from landscape.data.class_labels import LabelBounds
+from landscape.data.complex_numbers import is_whole
+from landscape.data.counts import Counting, Pair
+from landscape.data.reading import Chunks
+from landscape.data.task import Forward, LossFunction
+from landscape.guards.agreement import agree_but_for_rounding
+from landscape.guards.draws import share_by_draws
+from landscape.guards.follows_weights import check_that_copy_follows_its_weights
+from landscape.guards.generators import borrowed_for_checks
+from landscape.guards.kept_state import KeptState, check_that_passes_keep_nothing
+from landscape.guards.likely_mistakes import warn_of_outputs
+from landscape.guards.loss_of_samples import (
+    RANDOM_LOSS,
+    check_that_classes_count_alike,
+    check_that_loss_is_a_mean,
+)
+from landscape.guards.loss_value import check_that_it_repeats, checked_loss, loss_in_float64
+from landscape.guards.mean_over_parts import check_that_counts_add_up, check_that_losses_add_up
+from landscape.guards.mixed_samples import Precisely
+from landscape.guards.model_and_loss import (
+    LOSS_WITH_WEIGHTS,
+    OUTPUTS_OF_THE_CALLER,
+    REGULARIZER_OF_OTHERS,
+    check_that_no_parameter_enters,
+    writes_to_its_weights,
+)
+from landscape.guards.outputs_of_samples import CHANGING, MIXING, RANDOM, checked_outputs
+from landscape.guards.repeated_runs import (
+    allowed_between_runs,
+    changes,
+    is_dense,
+    share_apart,
+    share_between_runs,
+)
+from landscape.guards.telling_samples import FEWEST, telling_rows, telling_samples
+from landscape.model.penalty import Penalty
+from landscape.model.precision import full_float32
+from landscape.model.weights import ParameterLayout, outputs_at
+from landscape.model.without_gradients import without_gradients
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """Checks on a few samples.
+
+    Attributes:
+        model: the measured copy.
+        layout: names and shapes of the variables.
+        theta: the variables (n,).
+        loss_fn: (outputs, targets) -> mean loss.
+        counting: the weights of batches.
+        chunks: the data.
+        labels: the bounds of the labels of all data.
+        precisely: the same model and loss in float64.
+        state: what the model held before its first pass.
+        run: (model, inputs) -> outputs.
+    """
+
+    model: nn.Module
+    layout: ParameterLayout
+    theta: Tensor
+    loss_fn: LossFunction
+    counting: Counting
+    chunks: Chunks
+    labels: LabelBounds
+    precisely: Precisely
+    state: KeptState
+    run: Forward
+
+    def forward(self, theta: Tensor, inputs: Batch) -> Any:
+        """The outputs with the weights `theta`."""
+        return outputs_at(self.model, self.layout, self.run, theta, inputs)
+
+    @full_float32()
+    @torch.no_grad()
+    def takes_derivatives(self) -> bool:
+        """Whether a forward pass takes derivatives, like that of a PINN. Torch must then record the pass.
+
+        Raises:
+            ValueError: the model cannot be run on a batch.
+        """
+        # a model that draws is refused, but must not move the caller's random state
+        with borrowed_for_checks(self.theta.device):
+            try:
+                with without_gradients(False), torch.inference_mode():
+                    self._at_its_weights(self._few()[0])
+                    return False
+            except RuntimeError:
+                # a pass that takes derivatives is recorded, and then succeeds
+                pass
+            except Exception as error:
+                raise self._fails(error) from error
+            try:
+                with without_gradients(True):
+                    self._at_its_weights(self._few()[0])
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise self._fails(error) from error
+        return True
+
+    def _fails(self, error: Exception) -> ValueError:
+        inputs = self.chunks.first(4)[0]
+        tensors = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in tensors_in(inputs)[:3])
+        remedy = "say by forward= how the model is run on a batch, and let it take batches of any size"
+        if "dtype" in str(error) and isinstance(inputs, Tensor) and is_whole(inputs):
+            remedy = "give inputs.float(), for images of bytes normalized, such as inputs.float() / 255"
+        return ValueError(
+            f"data: the model cannot be run on {type(inputs).__name__} inputs of some of the samples ({tensors}): "
+            f"{error}; {remedy}"
+        )
+
+    @full_float32()
+    @torch.no_grad()
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+        """Checks the outputs and losses of a hundred samples; of a few if the loss is one of torch's, which is a mean.
+
+        Args:
+            are_tensors: whether inputs and targets are tensors. Then outputs must have a row for each sample.
+            differentiates: whether a forward pass takes derivatives.
+            chunk_size: largest number of samples that are run at a time.
+
+        Raises:
+            ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
+                random or depend on the other samples.
+        """
+        with borrowed_for_checks(self.theta.device), without_gradients(differentiates):
+            self._check_draws()
+            if are_tensors:
+                self._check_rows(chunk_size)
+            else:
+                self._check_outputs()
+                samples = telling_samples(self.chunks.all_or_first(), chunk_size)
+                check_that_losses_add_up(
+                    self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
+                )
+            self._check_first_chunk(chunk_size)
+
+    def _check_first_chunk(self, chunk_size: int) -> None:
+        """Samples may share what only a large batch exhausts, such as the capacity of experts."""
+        inputs = self.chunks.first(chunk_size)[0]
+        samples = samples_in(inputs) or 0
+        if samples <= 2 * FEWEST:
+            return
+        later = rows_of(inputs, slice(samples // 2, samples))
+        whole, half = (self._at_its_weights(copied_to(part, self.theta.device)) for part in (inputs, later))
+        if not (is_dense(whole) and is_dense(half) and whole.ndim and len(whole) == samples):
+            return
+        if not agree_but_for_rounding(half.detach(), whole.detach()[samples // 2 :]):
+            raise ValueError(MIXING)
+
+    def _check_draws(self) -> None:
+        pair, device = self._few(), self.theta.device
+        owners = [*(module for module, _ in self.state.attributes), self.run]
+
+        # a pass may change its inputs
+        def outputs() -> Any:
+            return self._at_its_weights(copied_to(pair[0], device))
+
+        if _changes_by_draws(outputs, lambda: self.precisely.outputs(pair), device, owners):
+            raise ValueError(RANDOM)
+
+    def _check_draws_of_loss(self, outputs: Any, targets: Batch) -> None:
+        owners = self.loss_fn.modules() if isinstance(self.loss_fn, nn.Module) else [self.loss_fn]
+        loss = partial(self._loss, outputs, targets)
+        precise = partial(loss_in_float64, self._loss, outputs, targets)
+        if _changes_by_draws(loss, precise, self.theta.device, list(owners)):
+            raise ValueError(RANDOM_LOSS)
+
+    def _small_change(self, pair: Pair) -> float | None:
+        """The share by which runs in float64 differ; 0 where another check names what passes keep."""
+        return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
+
+    def _check_outputs(self) -> None:
+        inputs, targets = self._few()
+        # a pass may change its inputs, as a model does that fills a cache
+        outputs, again = (self._at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
+        pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
+        # a number alone is the loss, of which its own check says more
+        dense = [pair for pair in pairs if all(map(is_dense, pair)) and pair[0].ndim]
+        in_float64 = partial(self._small_change, (inputs, targets))
+        if any(changes(share_apart(after, before), before, in_float64) for before, after in dense):
+            raise ValueError(CHANGING)
+        if isinstance(outputs, Tensor):
+            self.labels.check(outputs)
+        # a loss that fails is refused with what it was given
+        self._check_draws_of_loss(outputs, targets)
+        warn_of_outputs(self.loss_fn, outputs, targets)
+
+    def _check_rows(self, chunk_size: int) -> None:
+        device, dtype = self.theta.device, self.theta.dtype
+        inputs, targets = self.chunks.all_or_first()
+        rows = telling_rows(targets)
+        if self.counting.is_known:
+            # torch's own losses are known to be means; fewer samples tell whether the model mixes them
+            rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 2 * FEWEST), device="cpu").long()]
+
+        def outputs_of(rows: Tensor) -> Any:
+            # some models cannot take a single sample
+            pieces = rows.tensor_split(math.ceil(len(rows) / max(chunk_size, FEWEST)))
+            parts = [self._at_its_weights(copied_to(rows_of(inputs, piece), device)) for piece in pieces]
+            can_be_joined = all(isinstance(part, Tensor) and part.ndim for part in parts)
+            return torch.cat(parts) if len(parts) > 1 and can_be_joined else parts[0]
+
+        pair = rows_of((inputs, targets), rows)
+        check_that_counts_add_up(self.counting, pair, float(self.counting.of_samples(pair).sum()))
+        mixes, in_float64 = partial(self.precisely.mixes, pair), partial(self._small_change, pair)
+        outputs = checked_outputs(outputs_of, rows, device, mixes, in_float64)
+        self.labels.check(outputs)
+        labels = targets[rows].to(device)
+        if self.counting.is_known:
+            # a few outputs tell whether torch's loss takes such outputs and targets
+            outputs, labels = outputs[:FEWEST], labels[:FEWEST]
+        self._check_draws_of_loss(outputs, labels)
+        check_that_it_repeats(self._loss, outputs, labels)
+        warn_of_outputs(self.loss_fn, outputs, labels)
+        check = partial(check_that_loss_is_a_mean, self._loss, self.counting, dtype=dtype)
+        check(outputs, labels)
+        if not self.counting.is_known:
+            check_that_classes_count_alike(check, outputs, targets)
+
+    @full_float32()
+    def writes_weights(self, original: nn.Module, penalty: Penalty | None, differentiates: bool) -> bool:
+        """Whether a forward pass writes to its weights. Other dependencies of the outputs are checked.
+
+        Args:
+            original: the model that was copied.
+            penalty: the regularizer.
+            differentiates: whether a forward pass takes derivatives by itself.
+
+        Raises:
+            ValueError: the outputs depend on earlier passes, or the outputs, the loss or the regularizer depend on
+                weights outside of the copy.
+        """
+        if self._was_made_in_inference_mode():
+            return False
+
+        def outputs(theta: Tensor) -> Any:
+            with without_gradients(differentiates):
+                return self.forward(theta, self._few()[0])
+
+        with borrowed_for_checks(self.theta.device):
+            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
+        writes = writes_to_its_weights(outputs, self.theta)
+        self._check_dependence(original, penalty, outputs(self.theta.clone()))
+
+        def of_model(model: nn.Module) -> Any:
+            with without_gradients(differentiates):
+                return self.run(model, self._few()[0])
+
+        with borrowed_for_checks(self.theta.device):
+            check_that_copy_follows_its_weights(
+                original, self.model, self.layout, self.theta, outputs, of_model
+            )
+        return writes
+
+    def _check_dependence(self, original: nn.Module, penalty: Penalty | None, plain: Any) -> None:
+        targets = self._few()[1]
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = self._recorded(plain)
+            check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER, copied=self.model)
+            detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
+            loss = self._loss(detached, targets)
+            check_that_no_parameter_enters(loss, original, LOSS_WITH_WEIGHTS)
+            if penalty:
+                penalty.check(self.theta)
+                check_that_no_parameter_enters(penalty(self.theta), original, REGULARIZER_OF_OTHERS)
+
+    def _recorded(self, plain: Any) -> Any:
+        """The outputs of a pass that torch records for derivatives. They must be those of a pass without, `plain`."""
+        try:
+            with self._own_weights_noticed():
+                recorded = self.forward(self.theta.clone().requires_grad_(), self._few()[0])
+        except RuntimeError:
+            # a forward that writes to its weights cannot be recorded
+            return self._at_its_weights(self._few()[0])
+        leaves, others = tree_leaves(recorded), tree_leaves(plain)
+        pairs = zip(leaves, others, strict=False)
+        dense = [(a.detach(), b) for a, b in pairs if is_dense(a)]
+        if len(leaves) != len(others) or not all(agree_but_for_rounding(*pair) for pair in dense):
+            raise ValueError(
+                "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
+                "so that losses and their derivatives would be of two functions; let forward not depend on "
+                "torch.is_grad_enabled() or requires_grad"
+            )
+        return recorded
+
+    @contextmanager
+    def _own_weights_noticed(self) -> Iterator[None]:
+        """The copy's own parameters require a gradient, so that torch records where forward reaches them."""
+        own = [self.model.get_parameter(name).requires_grad_() for name in self.layout.names]
+        try:
+            yield
+        finally:
+            for parameter in own:
+                parameter.requires_grad_(False)
+
+    def _was_made_in_inference_mode(self) -> bool:
+        return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))
+
+    def _loss_of(self, pair: Pair) -> Tensor:
+        inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
+        return self._loss(self._at_its_weights(inputs), targets).detach()
+
+    @property
+    def _loss(self) -> LossFunction:
+        return partial(checked_loss, self.loss_fn)
+
+    def _at_its_weights(self, inputs: Batch) -> Any:
+        return self.forward(self.theta.clone(), inputs)
+
+    def _few(self) -> Pair:
+        inputs, targets = self.chunks.first(4)
+        return copied_to(inputs, self.theta.device), copied_to(targets, self.theta.device)
+
+
+def _changes_by_draws(
+    run: Callable[[], Any], in_float64: Callable[[], Any], device: torch.device, owners: Sequence[object]
+) -> bool:
+    """Whether results depend on random numbers, by more than rounding.
+
+    Args:
+        run: the computation.
+        in_float64: the same in float64; its result is None where it does not run in float64.
+        device, owners: as for `share_by_draws`.
+    """
+    results: list[Any] = []
+
+    def noted() -> Any:
+        results[:] = [run()]
+        return results[0]
+
+    def precise() -> float | None:
+        return None if in_float64() is None else share_by_draws(in_float64, device, owners)
+
+    share = share_by_draws(noted, device, owners)
+    dense = [leaf for leaf in tree_leaves(results) if is_dense(leaf)]
+    return bool(dense) and changes(share, max(dense, key=allowed_between_runs), precise)

@@ -1,0 +1,72 @@
+"""Outputs and losses of samples in float64, which tell a model that mixes samples from one that rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.data.batches import rows_of, samples_in
+from landscape.data.counts import Pair
+from landscape.guards.agreement import agree_within
+from landscape.guards.float64_throughout import Float64Throughout
+from landscape.guards.in_float64 import InFloat64
+from landscape.guards.repeated_runs import ALLOWED_IN_FLOAT64
+
+MOST = 16
+"""Samples that are run in float64."""
+
+
+@dataclass(frozen=True)
+class Precisely:
+    """Decides in float64 what shorter dtypes leave open.
+
+    Attributes:
+        in_float64: (inputs, targets) -> their loss as a function of the weights, in float64.
+    """
+
+    in_float64: Callable[[Pair], InFloat64]
+
+    def mixes(self, pair: Pair, few: int) -> bool:
+        """Whether the outputs of the last few samples depend on the samples before them.
+
+        False for a model that does not run in float64, rounds to a shorter dtype inside, or changes from one pass to
+        the next, which another check names.
+        """
+        samples = samples_in(pair) or 0
+        some = rows_of(pair, slice(max(0, samples - MOST), samples))
+        whole, alone, again = (
+            self._run(part, lambda _, outputs: outputs)
+            for part in (some, rows_of(pair, slice(samples - few, samples)), some)
+        )
+        if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
+            return False
+        return agree_within(whole, again, ALLOWED_IN_FLOAT64) and not agree_within(
+            whole[-few:], alone, ALLOWED_IN_FLOAT64
+        )
+
+    def outputs(self, pair: Pair) -> Any:
+        """The outputs of the last samples, or of a batch that cannot be cut; None as for `loss`."""
+        samples = samples_in(pair)
+        some = pair if samples is None else rows_of(pair, slice(max(0, samples - MOST), samples))
+        return self._run(some, lambda _, outputs: outputs)
+
+    def loss(self, pair: Pair) -> Tensor | None:
+        """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
+        found: Tensor | None = self._run(pair, lambda few, outputs: few.loss(outputs))
+        return found
+
+    @torch.no_grad()
+    def _run(self, pair: Pair, use: Callable[[InFloat64, Any], Any]) -> Any:
+        try:
+            few = self.in_float64(pair)
+            weights = few.layout.unflatten(few.theta.double())
+            with Float64Throughout() as kept:
+                found = few.at(weights, lambda outputs: use(few, outputs))
+        except Exception:
+            # the model or the loss has a dtype of its own inside
+            return None
+        return None if kept.shortens else found

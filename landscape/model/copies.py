@@ -1,0 +1,94 @@
+"""The copies of a model and a loss that an Objective keeps."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from landscape.model.fully_sharded import copy_of_parts, is_sharded
+from landscape.model.recurrent_layers import avoid_cudnn_recurrence
+
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model without wrappers that change only how it runs: `torch.compile`, DataParallel, DistributedDataParallel.
+
+    Some wrappers cannot be differentiated twice. Others cannot be called with other weights.
+    """
+    while True:
+        inner: Any = getattr(model, "_orig_mod", None)
+        if isinstance(model, PARALLEL):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def measured_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that can be differentiated twice.
+
+    Raises:
+        TypeError: the model cannot be copied.
+    """
+    copy_of_it = copy_of_parts(model) if is_sharded(model) else copied("model", model)
+    copy_of_it.eval()
+    avoid_cudnn_recurrence(copy_of_it)
+    make_gradients_plain(copy_of_it)
+    return copy_of_it
+
+
+def make_gradients_plain(model: nn.Module) -> None:
+    """Turns off, in place, gradients of embeddings that are sparse or scaled.
+
+    Gradients are joined to one vector, which takes dense tensors. Gradients that are divided by the counts of words are
+    not those of the loss.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
+            module.scale_grad_by_freq = False
+
+
+def constant_copy(loss_fn: nn.Module) -> nn.Module:
+    """A copy of a loss in evaluation mode, whose own parameters are constants."""
+    constant = copied("loss_fn", loss_fn).eval()
+    if learned := sum(p.numel() for p in loss_fn.parameters() if p.requires_grad):
+        warnings.warn(
+            f"loss_fn: its own {learned} trainable parameters are constants of the measured loss, not variables; put "
+            "them into the model to make them variables, or freeze them by requires_grad_(False)",
+            stacklevel=3,
+        )
+    return constant.requires_grad_(False)
+
+
+def copied(field: str, module: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Tensors that a module computed from its weights and keeps, such as a feature or a pruned weight, are constants in
+    the copy, until its next forward pass computes them anew.
+
+    Raises:
+        TypeError: the module cannot be copied. The message names the field.
+    """
+    try:
+        with _ComputedAsConstants():
+            return copy.deepcopy(module)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
+
+
+class _ComputedAsConstants(TorchFunctionMode):
+    """A context in which `copy.deepcopy` copies a computed tensor as a constant. Torch alone refuses to copy it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,166 @@
+"""The chosen parameters of a model as one vector, and the norms of its filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+
+from landscape.model.copies import unwrapped
+from landscape.model.fully_sharded import keeps_no_gathered_weights, own_part
+
+Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
+"""One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
+
+
+def tensor_of(values: object) -> Tensor:
+    """A tensor as it is, and anything else on the CPU, whatever the default device of torch."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Names and shapes of the chosen parameters, in the order in which the vector holds them."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Entries of each parameter."""
+        return [shape.numel() for shape in self.shapes]
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector (n,) as tensors by parameter name; views, not copies."""
+        parts = vector.split(self.sizes)
+        return {name: part.view(s) for name, part, s in zip(self.names, parts, self.shapes, strict=True)}
+
+    def variables(self, vector: Tensor) -> dict[str, Tensor]:
+        """The same as leaves that require a gradient each."""
+        return {name: part.detach().requires_grad_() for name, part in self.unflatten(vector).items()}
+
+    def flatten(self, weights: Weights, like: Tensor) -> Tensor:
+        """Weights in any form as one vector with the length, dtype and device of `like`.
+
+        Raises:
+            TypeError: neither numbers nor a model, such as a file name.
+            ValueError: tensors are missing, or have other sizes.
+        """
+        if isinstance(weights, str | PurePath):
+            raise TypeError(
+                f"weights: must be tensors, got the name {str(weights)!r}; load the file first (torch.load)"
+            )
+        if isinstance(weights, np.ndarray):
+            weights = torch.from_numpy(weights)
+        if isinstance(weights, nn.Module):
+            weights = dict(unwrapped(weights).named_parameters())
+        if isinstance(weights, Mapping):
+            missing = [name for name in self.names if name not in weights]
+            if missing:
+                raise ValueError(f"weights: no {missing[0]!r} among them")
+            weights = [weights[name] for name in self.names]
+        if not isinstance(weights, Tensor):
+            parts = [own_part(tensor_of(part)) for part in weights]
+            shapes = [part.shape for part in parts]
+            if shapes != list(self.shapes):
+                raise ValueError(
+                    f"weights: must be tensors of the shapes {list(map(tuple, self.shapes))}, got "
+                    f"{list(map(tuple, shapes))}"
+                )
+            weights = torch.cat([part.detach().flatten().to(like) for part in parts])
+        if weights.shape != like.shape:
+            raise ValueError(f"weights: must be ({len(like)},), got {tuple(weights.shape)}")
+        return weights.detach().to(like)
+
+
+T = TypeVar("T")
+
+
+class _Lent(nn.Module):
+    """A module that calls a function with a model, so that `functional_call` puts other weights there meanwhile."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, use: Callable[[nn.Module], T]) -> T:
+        return use(self.model)
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[[nn.Module], T]) -> T:
+    """`use(model)`, while `weights` stand in place of the model's own parameters and buffers of these names.
+
+    A derivative that is taken within `use` is right for activation checkpointing too, which runs parts of the model
+    again in the backward pass.
+    """
+    with keeps_no_gathered_weights(model), _nothing_cached():
+        result: T = functional_call(
+            _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
+        )
+    return result
+
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """Inside the block `parametrize.cached()` of the caller is off, because it keeps what other weights gave."""
+    if not parametrize._cache_enabled:
+        yield
+        return
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
+
+
+def outputs_at(
+    model: nn.Module,
+    layout: ParameterLayout,
+    run: Callable[[nn.Module, Any], Any],
+    theta: Tensor,
+    inputs: Any,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> Any:
+    """`run(model, inputs)`, while `theta`, and other buffers if given, stand in place of the model's own."""
+    return with_weights(
+        model, {**layout.unflatten(theta), **(buffers or {})}, lambda model: run(model, inputs)
+    )
+
+
+def share_memory(model: nn.Module, layout: ParameterLayout, theta: Tensor) -> None:
+    """Makes the parameters views of `theta`, which holds the same values, so that these are held once."""
+    for name, part in layout.unflatten(theta).items():
+        parameter = model.get_parameter(name)
+        # those made in inference mode cannot be moved
+        if not parameter.is_inference():
+            parameter.data = part
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name. `state_dict` leaves out the buffers that are not persistent."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def filter_norms(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    """The norms of the output filters or rows of one weight tensor, in a shape that broadcasts to the tensor's.
+
+    The outputs lie along the first axis. A transposed convolution is another case: its weights are (inputs, outputs of
+    a group, ...), so the outputs lie along the second axis, in each group of inputs. The torch module that holds the
+    tensor tells the case. Weights that are computed from others (`torch.nn.utils.parametrizations`) are the first case.
+    """
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return torch.linalg.vector_norm(tensor.flatten(1), dim=1).view(-1, *[1] * (tensor.ndim - 1))
+    groups = tensor.unflatten(0, (owner.groups, -1))
+    norms = torch.linalg.vector_norm(groups, dim=[1, *range(3, groups.ndim)], keepdim=True)
+    return norms.expand(-1, groups.shape[1], *[-1] * (groups.ndim - 2)).flatten(0, 1)
