@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from landscape.data.batches import copied_to, form_of, joined, mapped, rows_of, samples_in
+from landscape.data.batches import form_of, joined, mapped, rows_of, samples_in
 from landscape.data.counts import Counting, Pair
 from landscape.data.random_state import borrowed_generators
 from landscape.data.samples import Chunk
-from landscape.data.task import Forward, LossFunction, Task
 from landscape.fx.threads import ThreadLock
 from landscape.guards.agreement import agree_but_for_rounding
-from landscape.guards.float64_throughout import Float64Throughout
-from landscape.guards.in_float64 import InFloat64
 from landscape.guards.mean_over_parts import ALLOWED, check_that_counts_add_up
 from landscape.guards.one_form import OneForm
-from landscape.guards.parts import Difference, Found, reversed_rows, unused_outputs
+from landscape.guards.parts import Difference, Found, reversed_rows
+from landscape.guards.passes import FLOOR, LEAST, Passes
 from landscape.guards.repeated_runs import UNORDERED
 from landscape.model.precision import full_float32
-from landscape.model.weights import ParameterLayout, with_weights
-from landscape.model.without_gradients import without_gradients
 from landscape.ranks import Ranks, is_settled
 
 ALLOWED_OF_GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -34,24 +30,11 @@ ALLOWED_OF_GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}
 UNSURE = 0.1
 """Above this share a gradient is refused where it cannot be had in float64."""
 
-IN_FLOAT64 = 1e-6
-"""Allowed share in float64, of losses and gradients."""
-
 DOUBTS = 4
 """Chunks whose differences float64 may explain as rounding. Gradients of further chunks are not compared."""
 
 FEW = 8
 """Samples that tell in which parameter the loss has a gradient; and those that are compared beside the chunk before."""
-
-TRIED = 16
-"""Parameters, from the last one on, of which one must have a gradient that is more than rounding."""
-
-NOISE = {torch.float64: 1e-8}
-"""By this share, 0.05 in shorter dtypes, a gradient may change with the order of the samples. It changes by all of
-itself where only rounding is left of it, as before a softmax that cancels a bias, and at weights that fit all data."""
-
-FLOOR = 10
-"""A difference is none where the order of the samples alone makes a tenth of it."""
 
 
 @dataclass(eq=False)
@@ -63,43 +46,30 @@ class Halves:
     about the same loss.
 
     Attributes:
-        model: in evaluation mode.
-        run: (model, inputs) -> outputs.
-        layout: of the variables.
-        theta: the variables (n,).
-        loss_fn: (outputs, targets) -> mean loss.
+        passes: over samples at the model's own weights.
         counting: the weights of batches.
         ranks: the processes that measure together. Under FSDP2 all take the same passes, and compare losses alone.
         exclusive: held while the model runs.
-        differentiates: whether a forward pass takes derivatives by itself.
-        writes_weights: whether a forward pass writes to its weights; it has no gradient.
-        task: how batches are given to the model and the loss.
     """
 
-    model: nn.Module
-    run: Forward
-    layout: ParameterLayout
-    theta: Tensor
-    loss_fn: LossFunction
+    passes: Passes
     counting: Counting
     ranks: Ranks
     exclusive: ThreadLock
-    differentiates: bool
-    writes_weights: bool
-    task: Task
 
     @classmethod
     def of(cls, objective: Any) -> Halves:
         """The check of an Objective. It does not hold the Objective, which holds it."""
-        return cls(**{name: getattr(objective, name) for name in cls.__dataclass_fields__})
+        taken = {
+            each.name: getattr(objective, each.name) for each in fields(Passes) if each.name != "parameter"
+        }
+        return cls(Passes(**taken), objective.counting, objective.ranks, objective.exclusive)
 
     def __post_init__(self) -> None:
-        self._parameter: str | None = None
-        self._was_chosen = self.writes_weights or self.ranks.share_vectors
+        self._has_parameter = self.passes.writes_weights or self.ranks.share_vectors
         self._doubts = self._samples = 0
-        self._form = OneForm(self.counting, self.task.takes_whole_batches)
+        self._form = OneForm(self.counting, self.passes.task.takes_whole_batches)
         self._before: Pair | None = None
-        self._unused: frozenset[int] | None = None
 
     @full_float32()
     def __call__(self, index: int, chunk: Chunk) -> None:
@@ -120,17 +90,19 @@ class Halves:
         with (
             self.ranks.together() if together else nullcontext(),
             self.exclusive,
-            borrowed_generators(self.theta.device),
+            borrowed_generators(self.passes.theta.device),
             torch.inference_mode(False),
         ):
-            self._choose_parameter(rows_of(chunk.pair, slice(0, FEW)))
+            if not self._has_parameter:
+                self._has_parameter = True
+                self.passes.choose_parameter(rows_of(chunk.pair, slice(0, FEW)))
             self._compare_halves(place, chunk.pair, samples)
             if not together:
                 self._compare_with_before(place, chunk.pair, samples)
 
     def _compare_halves(self, place: str, pair: Pair, samples: int) -> None:
         if samples == 1:
-            self._form.check(place, pair, samples, self._found(pair), None)
+            self._form.check(place, pair, samples, self.passes.found(pair), None)
             return
         halves = [rows_of(pair, rows) for rows in (slice(0, samples // 2), slice(samples // 2, samples))]
         found = self._compare(place, pair, halves)
@@ -151,7 +123,7 @@ class Halves:
         if not any(weights):
             return None
         try:
-            whole, *apart = [self._found(each) for each in (pair, *parts)]
+            whole, *apart = [self.passes.found(each) for each in (pair, *parts)]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -160,107 +132,23 @@ class Halves:
             # some models take batches of one size only; a batch that fails does so again in the measure
             return None
         found = Difference.between(whole, apart, weights, self.counting.whole)
-        dtype = self.theta.dtype
+        dtype = self.passes.theta.dtype
         of_loss = max(ALLOWED.get(each, 0.05) for each in (dtype, whole.dtype))
         if found.exceeds(of_loss, ALLOWED_OF_GRADIENT.get(dtype, UNSURE)):
             self._check_that_it_repeats(place, pair, whole)
-            precise = None if self.ranks.share_vectors else self._in_float64(pair, parts, weights)
+            asked = pair, parts, weights, self.counting.whole
+            precise = None if self.ranks.share_vectors else self.passes.difference_in_float64(*asked)
             if precise is None and found.of_gradient > UNSURE:
-                found = found.beyond(FLOOR * whole.change(self._found(reversed_rows(pair))))
-            if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(IN_FLOAT64, IN_FLOAT64):
+                found = found.beyond(FLOOR * whole.change(self.passes.found(reversed_rows(pair))))
+            if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(LEAST, LEAST):
                 raise self._refusal(place, pair, parts, precise or found)
             self._doubts += 1
-            self._parameter = self._parameter if self._doubts < DOUBTS else None
+            if self._doubts == DOUBTS:
+                self.passes.parameter = None
         return whole, apart[0]
 
-    def _choose_parameter(self, few: Pair) -> None:
-        """Chooses the last parameter in which the loss of a few samples has a gradient of more than rounding."""
-        if self._was_chosen:
-            return
-        self._was_chosen = True
-        for name in list(reversed(self.layout.names))[:TRIED]:
-            self._parameter = name
-            try:
-                found, other = (self._found(each) for each in (few, reversed_rows(few)))
-            except Exception:
-                # models without derivatives, whose losses can be had
-                break
-            if found.change(other) <= NOISE.get(self.theta.dtype, 0.05):
-                return
-        self._parameter = None
-
-    def _found(self, pair: Pair) -> Found:
-        weights = self.layout.unflatten(self.theta.clone() if self.writes_weights else self.theta)
-        variable = self._variable_among(weights)
-
-        def found(model: nn.Module) -> Found:
-            inputs, targets = self._copied(pair)
-            outputs = self.run(model, inputs)
-            if self._unused is None:
-                self._unused = self._unused_among(outputs, targets)
-            loss = self.loss_fn(outputs, targets)
-            return Found.of(loss, outputs, self._targets_of(pair), variable, self._unused)
-
-        with self._recording(variable):
-            return with_weights(self.model, weights, found)
-
-    def _in_float64(self, pair: Pair, parts: Sequence[Pair], weights: Sequence[float]) -> Difference | None:
-        """The difference in float64; None if the model or the loss does not run in it."""
-
-        def found(part: Pair) -> Found:
-            few = InFloat64(self.model, self.run, self.layout, self.theta, self._copied(part), self.loss_fn)
-            at = few.layout.unflatten(few.theta.double())
-            variable = self._variable_among(at)
-            with self._recording(variable):
-                return few.at(
-                    at, lambda outputs: Found.of(few.loss(outputs), outputs, self._targets_of(part), variable)
-                )
-
-        try:
-            with Float64Throughout() as kept:
-                whole, *apart = [found(each) for each in (pair, *parts)]
-                difference = Difference.between(whole, apart, weights, self.counting.whole)
-                if difference.of_gradient > IN_FLOAT64:
-                    difference = difference.beyond(FLOOR * whole.change(found(reversed_rows(pair))))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            # the model or the loss has a dtype of its own inside
-            return None
-        # in a shorter dtype samples are rounded alike in any batch, and their sums are not
-        is_rounding = kept.shortens and not difference.exceeds(*[1e-3] * 2)
-        return Difference(difference.whole, difference.mean, 0.0, 0.0) if is_rounding else difference
-
-    def _unused_among(self, outputs: Any, targets: Any) -> frozenset[int]:
-        if isinstance(outputs, Tensor):
-            return frozenset()
-        try:
-            return unused_outputs(outputs, lambda some: self.loss_fn(some, targets))
-        except Exception:
-            # outputs of a form that cannot be made anew, or a loss without a derivative
-            return frozenset()
-
-    def _variable_among(self, weights: dict[str, Tensor]) -> Tensor | None:
-        """Puts the parameter whose gradient is taken among the weights as a variable, and returns it."""
-        if self._parameter is None:
-            return None
-        weights[self._parameter] = weights[self._parameter].detach().requires_grad_()
-        return weights[self._parameter]
-
-    def _recording(self, variable: Tensor | None) -> AbstractContextManager[Any]:
-        return without_gradients(self.differentiates) if variable is None else torch.enable_grad()
-
-    def _copied(self, pair: Pair) -> Pair:
-        inputs = copied_to(pair[0], self.theta.device)
-        # one object, as the model and the loss get it
-        return inputs, inputs if self.task.takes_whole_batches else copied_to(pair[1], self.theta.device)
-
-    def _targets_of(self, pair: Pair) -> Any:
-        """The targets; None where they are a part of the whole batch."""
-        return None if self.task.takes_whole_batches else pair[1]
-
     def _check_that_it_repeats(self, place: str, pair: Pair, whole: Found) -> None:
-        again = self._found(pair)
+        again = self.passes.found(pair)
         if abs(again.loss - whole.loss) > UNORDERED * max(abs(again.loss), abs(whole.loss)) + whole.rounding:
             raise ValueError(
                 f"model: the loss of {place} is {whole.loss:.6g} in one run and {again.loss:.6g} in the next, and so "
@@ -287,15 +175,6 @@ class Halves:
 
     def _mixes(self, pair: Pair, parts: Sequence[Pair]) -> bool:
         """Whether the outputs of a part depend on the others."""
-
-        def outputs_of(part: Pair) -> Any:
-            return with_weights(
-                self.model,
-                self.layout.unflatten(self.theta.clone()),
-                lambda model: self.run(model, self._copied(part)[0]),
-            )
-
-        with without_gradients(self.differentiates):
-            outputs, apart = outputs_of(pair), [outputs_of(part) for part in parts]
+        outputs, apart = self.passes.outputs(pair), [self.passes.outputs(part) for part in parts]
         are_rows = isinstance(outputs, Tensor) and samples_in(outputs) == samples_in(pair)
         return are_rows and not agree_but_for_rounding(torch.cat(apart), outputs)

@@ -122,7 +122,7 @@ def test_a_purpose_and_a_seed_give_the_same_numbers_again(seed):
 
 
 OF_CHECKS = (
-    *("loss/penalty.py", "loss/first_derivatives.py", "loss/in_float64.py", "loss/follows_weights.py"),
+    *("model/penalty.py", "guards/first_derivatives.py", "guards/in_float64.py", "guards/follows_weights.py"),
     *("matrices/products.py", "matrices/slopes.py", "matrices/half_precision.py"),
 )
 """Constant seeds of checks, which take no seed from a caller."""

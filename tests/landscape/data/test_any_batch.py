@@ -22,7 +22,7 @@ from landscape import (
     trace,
 )
 from landscape.evaluation.evaluator import Evaluator
-from tests.landscape.loss.any_batches import (
+from tests.landscape.data.any_batches import (
     CASES,
     Case,
     D,
