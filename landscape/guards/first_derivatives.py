@@ -105,14 +105,7 @@ class _Line:
     @classmethod
     def drawn(cls, few: InFloat64, seed: int) -> _Line:
         """A random line."""
-        generator = torch.Generator().manual_seed(seed)
-        shifts, signs = (
-            torch.randint(2, few.theta.shape, generator=generator, dtype=torch.int8, device="cpu")
-            .mul_(2)
-            .sub_(1)
-            for _ in range(2)
-        )
-        return cls(few, few.size, shifts.to(few.theta.device), signs.to(few.theta.device))
+        return cls(few, few.size, *few.signs(seed))
 
     def weights(self, step: float) -> dict[str, Tensor]:
         """The weights, by name, at a point of the line."""

@@ -166,14 +166,17 @@ class InFloat64:
         except Exception:
             return None
 
-    def draws(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Weights nearby, and a direction of the weights' size."""
+    def signs(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Two draws of a sign for each weight, int8 (n,): a byte a weight, where normal numbers would take eight."""
         generator = torch.Generator().manual_seed(seed)
-        shift, vector = (
-            self.size * torch.randn(self.theta.shape, generator=generator, dtype=torch.float64, device="cpu")
+        one, other = (
+            torch.randint(2, self.theta.shape, generator=generator, dtype=torch.int8, device="cpu")
+            .mul_(2)
+            .sub_(1)
+            .to(self.theta.device)
             for _ in range(2)
         )
-        return self.theta.double() + MOVED * shift.to(self.theta.device), vector.to(self.theta.device)
+        return one, other
 
     def run(self, theta: Tensor, use: Callable[[Tensor, Any], T]) -> T:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
