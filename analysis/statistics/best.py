@@ -91,12 +91,16 @@ def _one_sided(test: Test, sign: int) -> float:
 
 
 def _corrected(test: Test, tests: list[list[Test]]) -> Test:
-    """The test of one pair of values, with the p-values of the whole comparison."""
+    """The test of one pair of values, with the p-values of the whole comparison.
+
+    It has no standard error, as that of one pair plans no study in which several pairs must be told apart.
+    """
     p_value, _ = _decided(tests)
     return replace(
         test,
         p_value=p_value if np.isfinite(test.p_value) else np.nan,
         equivalence_p=float(np.max([each.equivalence_p for row in tests for each in row])),
         method=f"{test.method}, of each value against each",
+        standard_error=test.standard_error if test.is_without_spread else np.nan,
         smallest_p=min(1.0, len(tests) * test.smallest_p),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
@@ -87,14 +86,18 @@ def independent(
     found, block_of, sizes, totals = [], [], [], []
     for number, block in enumerate(np.unique(shared.blocks)):
         members = np.flatnonzero(shared.blocks == block)
-        inside = np.isin(where, members)
-        # a single cell may hold several values of a draw, such as pairs
-        rows = np.arange(len(where)) if len(members) == 1 else shared.draws
-        table = pd.DataFrame({"draw": rows[inside], "cell": where[inside], "value": values[inside]})
-        whole = table.pivot_table(index="draw", columns="cell", values="value").dropna().to_numpy()
+        inside = shared.blocks[where] == block
         total = float(np.abs(weights[members]).sum())
         parts = weights[members] / total if total else np.full(len(members), 1 / len(members))
-        found.append(whole @ parts)
+        if len(members) == 1:
+            # a single cell may hold several values of a draw, such as pairs
+            whole = values[inside] * parts[0]
+        else:
+            whole = (
+                _by_draw(shared.draws[inside], np.searchsorted(members, where[inside]), values[inside])
+                @ parts
+            )
+        found.append(whole)
         block_of.append(np.full(len(whole), number))
         sizes.append(len(members))
         totals.append(total)
@@ -105,6 +108,17 @@ def independent(
         # a mean over several cells has another spread than one over fewer, which a single value cannot borrow
         blocks = replace(blocks, variances=np.where(blocks.counts > 1, blocks.variances, np.nan))
     return blocks, np.array(totals)
+
+
+def _by_draw(draws: Codes, cell: Codes, values: Values) -> Values:
+    """The mean value of each draw in each cell, float64 (draws, cells), of draws that are in every cell."""
+    names, row = np.unique(draws, return_inverse=True)
+    shape = (len(names), int(cell.max()) + 1)
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (row, cell), values)
+    np.add.at(counts, (row, cell), 1)
+    whole = (counts > 0).all(1)
+    return np.asarray(sums[whole] / counts[whole])
 
 
 def _without_a_test(cells: Cells) -> Cells:
