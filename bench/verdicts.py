@@ -1,8 +1,10 @@
 """Error rates of verdicts on planted truths: wrong verdicts, effects that are found, and intervals that hold them.
 
-`python bench/verdicts.py` writes `docs/verdict_errors.csv`: one row for each kind of prediction, planted truth, number
+`python -m bench.verdicts` writes `docs/verdict_errors.csv`: one row for each kind of prediction, planted truth, number
 of cells and seeds, and correlation of the seeds within a cell. A cell's value is normal around the planted mean, and
-its seeds are normal around the cell's value; both together have a variance of 1.
+its seeds are normal around the cell's value; both together have a variance of 1. Where the cells of a series are alike,
+the correlation is that of the cells of a series, and a cell's value has a variance of 1. Where one run is in several
+cells, it is that of the runs of a seed.
 """
 
 from __future__ import annotations
@@ -28,33 +30,33 @@ from analysis.claims.effect import (
     MIXED,
     SUPPORTED,
     SUPPORTED_HERE,
-    Effect,
 )
-from analysis.statistics import THESE, failing_share, paired_effect, rank_association, slope_of, trend
+from analysis.statistics import THESE
+from bench.planted import (
+    ALLOWED,
+    Generator,
+    Outcome,
+    alike,
+    association,
+    best_value,
+    difference,
+    noise_trend,
+    one_run_in_cells,
+    option_trend,
+    share,
+)
 
 TABLE = Path(__file__).parents[1] / "docs" / "verdict_errors.csv"
 CORRELATIONS = (0.0, 0.3, 0.5, 0.9)
-RATES = np.array([0.0, 0.2, 0.4, 0.6])
-MARGIN, ALLOWED = 0.5, 0.05
-
-Generator = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One simulated study.
-
-    Attributes:
-        effect: the effect that was found.
-        these: the true value in the cells at hand.
-        population: the true value in cells like these.
-        places: the true values of the cells or series.
-    """
-
-    effect: Effect
-    these: float
-    population: float
-    places: np.ndarray
+MARGIN = 0.5
+FEWER = {"association": 6, "partial association": 6, "best value": 2}
+"""Divisors of the number of studies of a prediction each of which takes thousands of permutations, or many tests."""
+ALIKE = (0.0, 0.5, 0.9)
+"""Correlations of the cells of one series."""
+DESIGNS = ((1, 6), (3, 3), (6, 3), (6, 1))
+"""Numbers of series, and of rates in each."""
+UNEQUAL = "no effect, one cell of 10 times the spread"
+"""A truth under which a verdict about these cells is wrong more often: its docs say how often."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class Scenario:
     Attributes:
         prediction: kind of prediction.
         truth: the planted truth.
-        cells: number of cells, or of series of cells.
+        cells: number of cells, or for trends of series of cells.
         seeds: number of seeds in each cell.
-        correlation: correlation of the seeds within a cell.
+        correlation: correlation of the seeds within a cell, of the cells within a series, or of one seed's runs.
         simulate: draws a study.
     """
 
@@ -76,108 +78,6 @@ class Scenario:
     seeds: int
     correlation: float
     simulate: Callable[[Generator], Outcome]
-
-
-def difference(
-    rng: Generator, means: np.ndarray, seeds: int, correlation: float, **options: object
-) -> Outcome:
-    """Paired differences; `options` change the prediction, or the spread of each cell."""
-    cells = len(means)
-    spread = np.asarray(options.get("spread", np.ones(cells)))
-    true = means + correlation**0.5 * rng.normal(size=cells)
-    within = (1 - correlation) ** 0.5 * spread[:, None] * rng.normal(size=(cells, seeds))
-    values = (true[:, None] + within).ravel()
-    predicted, margin = int(options.get("predicted", 1)), float(options.get("margin", np.nan))
-    null = options.get("null", (0.0, 0.0))
-    finding = paired_effect(np.repeat(np.arange(cells), seeds), values, null=null, margin=margin)
-    effect = Effect(name="", predicted=predicted, unit="", finding=finding, margin=margin, null=null)
-    return Outcome(effect, float(true.mean()), float(means.mean()), true)
-
-
-def noise_trend(
-    rng: Generator, slopes: np.ndarray, seeds: int, correlation: float, sd: float = 1.0
-) -> Outcome:
-    """The slope against the noise rate in series of four rates."""
-    series = len(slopes)
-    cells = slopes[:, None] * RATES + sd * correlation**0.5 * rng.normal(size=(series, len(RATES)))
-    values = cells[:, :, None] + sd * (1 - correlation) ** 0.5 * rng.normal(size=(*cells.shape, seeds))
-    labels = np.repeat(np.arange(series), len(RATES) * seeds)
-    levels = np.tile(np.repeat(RATES, seeds), series)
-    true = np.array([slope_of(RATES, of_series) for of_series in cells])
-    effect = Effect(name="", predicted=1, unit="", finding=trend(labels, levels, values.ravel()))
-    return Outcome(effect, float(true.mean()), float(slopes.mean()), true)
-
-
-def option_trend(rng: Generator, slope: float, cells: int, seeds: int, correlation: float) -> Outcome:
-    """The slope against a hyper-parameter with four values; runs of a seed share its offset, and a cell its slope."""
-    of_cells = slope + correlation**0.5 * rng.normal(size=cells)
-    slopes = of_cells[:, None] + (1 - correlation) ** 0.5 * rng.normal(size=(cells, seeds))
-    offsets = 3 * rng.normal(size=(cells, seeds, 1))
-    runs = offsets + slopes[:, :, None] * RATES + 0.05 * rng.normal(size=(cells, seeds, len(RATES)))
-    found = [slope_of(RATES, of_seed) for of_seed in runs.reshape(-1, len(RATES))]
-    finding = paired_effect(np.repeat(np.arange(cells), seeds), found)
-    effect = Effect(name="", predicted=1, unit="", finding=finding)
-    return Outcome(effect, float(of_cells.mean()), slope, of_cells)
-
-
-def association(
-    rng: Generator,
-    shared: float,
-    cells: int,
-    families: int,
-    kin: int,
-    confounding: float | None = None,
-    reversed_cell: int | None = None,
-) -> Outcome:
-    """Two quantities of methods in families; `shared` is their correlation over families, the same in all cells.
-
-    With `confounding`, a third quantity has this correlation with both, and is held fixed.
-    """
-    first, second, third = rng.normal(size=(3, families))
-    second = shared * first + (1 - shared**2) ** 0.5 * second
-    if confounding is not None:
-        rest = (1 - confounding**2) ** 0.5
-        first, second = confounding * third + rest * first, confounding * third + rest * second
-
-    signs = np.where(np.arange(cells) == reversed_cell, -1.0, 1.0)
-
-    def of_runs(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values, kin)[None] + 0.3 * rng.normal(size=(cells, families * kin))
-
-    x, y = of_runs(first), of_runs(second) * signs[:, None]
-    given = None
-    if confounding is not None:
-        # the third quantity is known, and x and y have no other noise, which it could not explain
-        x, y = (np.repeat(np.repeat(v, kin)[None], cells, 0) for v in (first, second))
-        given = np.repeat(np.repeat(third, kin)[None], cells, 0).ravel()
-    methods = np.tile(np.arange(families * kin), cells)
-    finding = rank_association(
-        np.repeat(np.arange(cells), families * kin),
-        methods,
-        methods // kin,
-        x.ravel(),
-        y.ravel(),
-        given=given,
-    )
-    noise = 0.0 if confounding is not None else 0.3**2 / kin
-    true = (
-        2 / np.pi * np.arcsin(shared / (1 + noise))
-        if confounding is None
-        else 6 / np.pi * np.arcsin(shared / 2)
-    )
-    places = true * signs
-    effect = Effect(name="", predicted=1, unit="", finding=finding)
-    return Outcome(effect, float(places.mean()), float(places.mean()), places)
-
-
-def share(rng: Generator, failing: float, cells: int, seeds: int, together: bool) -> Outcome:
-    """Runs of six methods on each draw. They fail independently, or all runs of a draw fail together."""
-    fails = rng.random((cells * seeds, 1 if together else 6)) < failing
-    fails = np.broadcast_to(fails, (cells * seeds, 6)).astype(float)
-    draws = np.repeat(np.arange(cells * seeds), 6)
-    finding = failing_share(draws, draws // seeds, fails.ravel(), allowed=ALLOWED)
-    effect = Effect(name="", predicted=-1, unit="", finding=finding, null=(ALLOWED, ALLOWED))
-    return Outcome(effect, failing, failing, np.array([failing]))
 
 
 def mixed_model(rng: Generator, cells: int, seeds: int, correlation: float) -> bool:
@@ -194,7 +94,9 @@ def mixed_model(rng: Generator, cells: int, seeds: int, correlation: float) -> b
 def scenarios() -> Iterable[Scenario]:
     """All scenarios."""
     yield from _differences()
+    yield from _dependent_differences()
     yield from _other_differences()
+    yield from _best_values()
     yield from _trends()
     yield from _associations()
     for together, failing, (cells, seeds) in itertools.product(
@@ -225,6 +127,37 @@ def _differences() -> Iterable[Scenario]:
         ):
             simulate = partial(difference, means=means, seeds=seeds, correlation=0.0, **options)
             yield Scenario("difference", truth, cells, seeds, 0.0, simulate)
+
+
+def _dependent_differences() -> Iterable[Scenario]:
+    for (series, rates), correlation in itertools.product(DESIGNS, ALIKE):
+        for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
+            simulate = partial(alike, mean=mean, series=series, rates=rates, seeds=3, correlation=correlation)
+            name = f"difference, {series} series of {rates} rate{'s' * (rates > 1)}"
+            yield Scenario(name, truth, series * rates, 3, correlation, simulate)
+    for correlation in ALIKE:
+        for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
+            simulate = partial(one_run_in_cells, mean=mean, cells=3, seeds=8, correlation=correlation)
+            yield Scenario("difference, runs of a seed alike", truth, 3, 8, correlation, simulate)
+    for cells, seeds in ((5, 2), (3, 3), (3, 8)):
+        spread = np.r_[10.0, np.ones(cells - 1)]
+        simulate = partial(difference, means=np.zeros(cells), seeds=seeds, correlation=0.0, spread=spread)
+        yield Scenario("difference", UNEQUAL, cells, seeds, 0.0, simulate)
+
+
+def _best_values() -> Iterable[Scenario]:
+    inside = np.array([False, True, True, True, False])
+    for truth, means in (
+        ("no value is better", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("the values inside are worse by 1", [0.0, -1.0, -1.0, -1.0, 0.0]),
+        ("a value outside is better by 1", [1.0, 0.0, 0.0, 0.0, 0.0]),
+        ("a value inside and one outside alike", [0.0, -9.0, 0.0, -9.0, -9.0]),
+        ("effect of 1 inside", [0.0, 0.0, 1.0, 0.0, 0.0]),
+        ("effect of 2 inside", [0.0, 0.0, 2.0, 0.0, 0.0]),
+    ):
+        for cells, seeds in itertools.product((1, 3, 6), (3, 8)):
+            simulate = partial(best_value, means=np.array(means), inside=inside, cells=cells, seeds=seeds)
+            yield Scenario("best value", truth, cells, seeds, 0.0, simulate)
 
 
 def _other_differences() -> Iterable[Scenario]:
@@ -336,7 +269,7 @@ def _coverage(tests: list) -> float:
     return float(np.mean(held)) if held else np.nan
 
 
-PLANTED = ("effect of 1", "slope of", "correlation of 0.9", "none", "no lower")
+PLANTED = ("effect of", "slope of", "correlation of 0.9", "none", "no lower")
 """Beginnings of the truths under which a prediction is true."""
 
 
@@ -344,19 +277,20 @@ def summary(table: pd.DataFrame) -> str:
     """The table by kind of prediction, for the documentation, in Markdown."""
     head = "| prediction | rows | wrong verdicts: mean, most | supported where true | mixed wrongly, most | "
     lines = [
-        f"{head}interval holds these cells | cells like these |",
+        f"{head}interval holds these cells | data and noise like these |",
         "|---|---|---|---|---|---|---|",
     ]
     for prediction, rows in table.groupby("prediction", sort=False):
         planted = rows[rows["truth"].str.startswith(PLANTED) & ~rows["truth"].str.contains("in one cell")]
+        usual = rows[rows["truth"] != UNEQUAL]
         cells = [
             prediction,
-            str(len(rows)),
-            f"{_percent(rows['wrong'].mean())}, {_percent(rows['wrong'].max())}",
+            str(len(usual)),
+            f"{_percent(usual['wrong'].mean())}, {_percent(usual['wrong'].max())}",
             _range(planted["supported"]),
-            _percent(rows["wrongly_mixed"].max()),
-            _range(rows["covers_these"]),
-            _range(rows["covers_population"]),
+            _percent(usual["wrongly_mixed"].max()),
+            _range(usual["covers_these"]),
+            _range(usual["covers_population"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace("nan%, nan%", "–").replace("nan%", "–")
@@ -371,6 +305,29 @@ def _range(values: pd.Series) -> str:
     return f"{found.min():.0%} to {found.max():.0%}" if len(found) else "–"
 
 
+def _mixed_models(draws: int) -> Iterable[dict[str, object]]:
+    """Rows of a rival that is not used: whether its interval holds the mean of the population, 0."""
+    rng = np.random.default_rng(0)
+    for cells, correlation in itertools.product((3, 6, 12), (0.0, 0.5, 0.9)):
+        held = np.mean([mixed_model(rng, cells, 3, correlation) for _ in range(draws // 5)])
+        yield _rival("difference, by a mixed model (not used)", cells, correlation, draws // 5, held)
+
+
+def _cells_as_units(draws: int) -> Iterable[dict[str, object]]:
+    """As `_mixed_models`, of the t test over cells that takes no notice of their series."""
+    rng = np.random.default_rng(0)
+    for (series, rates), correlation in itertools.product(DESIGNS, ALIKE):
+        outcomes = [alike(rng, 0.0, series, rates, 3, correlation, by_cells=True) for _ in range(draws)]
+        held = _coverage([(each.effect.finding.like_these, 0.0) for each in outcomes])
+        name = f"difference, {series} series of {rates} rate{'s' * (rates > 1)}, cells as units (not used)"
+        yield _rival(name, series * rates, correlation, draws, held)
+
+
+def _rival(prediction: str, cells: int, correlation: float, draws: int, held: float) -> dict[str, object]:
+    common = {"prediction": prediction, "truth": "no effect", "cells": cells, "seeds": 3}
+    return {**common, "correlation": correlation, "draws": draws, "covers_population": held}
+
+
 def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -378,21 +335,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
-    # fewer studies if each takes thousands of permutations
-    asked = [(s, options.draws // 6 if "association" in s.prediction else options.draws) for s in scenarios()]
+    asked = [(s, options.draws // FEWER.get(s.prediction.split(",")[0], 1)) for s in scenarios()]
     with get_context("fork").Pool(options.processes) as pool:
         rows = pool.starmap(tally, asked, 1)
-    rng = np.random.default_rng(0)
-    for cells, correlation in itertools.product((3, 6, 12), (0.0, 0.5, 0.9)):
-        draws = options.draws // 5
-        held = np.mean([mixed_model(rng, cells, 3, correlation) for _ in range(draws)])
-        common = {
-            "prediction": "difference, by a mixed model (not used)",
-            "truth": "no effect",
-            "cells": cells,
-            "seeds": 3,
-        }
-        rows.append({**common, "correlation": correlation, "draws": draws, "covers_population": held})
+    rows += [*_mixed_models(options.draws), *_cells_as_units(options.draws)]
     pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4f")
 
 

@@ -1,9 +1,9 @@
 """The paper's claims (arXiv:2601.19947) and its rivals, as predictions that a study's table of runs can contradict.
 
-`claim.py` defines a claim and judges claims. `prediction.py`, `differences.py`, `trends.py`, `associations.py` and
-`shares.py` hold the kinds of predictions. `effect.py` holds the rules of verdicts, `coverage.py` finds missing runs,
-`variants.py` finds the runs of a method, and `quantities.py` defines what is measured. The other files hold the claims,
-one file for each family.
+`claim.py` defines a claim and judges claims. `prediction.py`, `differences.py`, `trends.py`, `best.py`,
+`associations.py` and `shares.py` hold the kinds of predictions. `effect.py` holds the rules of verdicts, `coverage.py`
+finds missing runs, `variants.py` finds the runs of a method, and `quantities.py` defines what is measured. The other
+files hold the claims, one file for each family.
 """
 
 from analysis.claims import (
@@ -23,6 +23,7 @@ from analysis.claims import (
     wrong_perturbations,
 )
 from analysis.claims.associations import Association, Information
+from analysis.claims.best import Best
 from analysis.claims.claim import (
     CLAIMS,
     Claim,
@@ -37,7 +38,7 @@ from analysis.claims.differences import Difference, Level
 from analysis.claims.effect import VERDICTS, Effect
 from analysis.claims.quantities import QUANTITIES, Quantity, register_quantity
 from analysis.claims.shares import Holds
-from analysis.claims.trends import Best, Trend
+from analysis.claims.trends import Trend
 from analysis.claims.variants import (
     CONSTANT_SCHEDULE,
     LARGER_SAM,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from analysis.claims.best import Best
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference
-from analysis.claims.trends import Best, Trend
+from analysis.claims.trends import Trend
 from analysis.claims.variants import CONSTANT_SCHEDULE, NCSAM, NOT_PROJECTED
 
 CLAIMS = (

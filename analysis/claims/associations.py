@@ -11,7 +11,16 @@ import pandas as pd
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.differences import check_margin
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, effect_of, lacking, noisy_runs, not_measured
+from analysis.claims.prediction import (
+    SIGNS,
+    cell_names,
+    draws_of,
+    effect_of,
+    lacking,
+    noisy_runs,
+    not_measured,
+    series_of,
+)
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import (
     UNCHANGED,
@@ -76,6 +85,8 @@ class Association:
                 values[0],
                 values[1],
                 given=values[2] if self.given else None,
+                series=series_of(noisy),
+                draws=draws_of(noisy),
             ),
             coverage=coverage_of_all(noisy, quantities),
         )

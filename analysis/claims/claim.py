@@ -201,7 +201,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
 
 
 def _plain(effect: Effect) -> dict[str, object]:
-    """All numbers of an effect, about these cells and about cells like these."""
+    """All numbers of an effect, about these cells and about data and noise like these."""
     finding = effect.finding
     return {
         "name": effect.name,
@@ -218,7 +218,8 @@ def _plain(effect: Effect) -> dict[str, object]:
         "samples": effect.samples,
         **_numbers(effect.test),
         "these_cells": _numbers(finding.these),
-        "cells_like_these": _numbers(finding.like_these),
+        "data_and_noise_like_these": _numbers(finding.like_these),
+        "series": finding.series,
         "places": finding.places,
         "place": finding.place,
         "reversal_p": _without_nan(finding.reversal_p),

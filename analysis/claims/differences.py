@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,15 +15,14 @@ from analysis.claims.prediction import (
     NEEDS_CLEAN,
     SIGNS,
     Prediction,
-    cell_names,
     effect_of,
+    effect_over_cells,
     lacking,
     noisy_runs,
     not_measured,
 )
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, UNCHANGED, Variant, changes, select, select_both
-from analysis.statistics import paired_effect
 
 
 def null_of(sign: int, margin: float) -> tuple[float, float]:
@@ -84,7 +84,14 @@ class Side:
 
 
 def paired_difference(
-    prediction: Prediction, what: Quantity, table: pd.DataFrame, more: Side, less: Side, *, unpaired: str = ""
+    prediction: Prediction,
+    what: Quantity,
+    table: pd.DataFrame,
+    more: Side,
+    less: Side,
+    *,
+    unpaired: str = "",
+    draw: Sequence[str] = CELL,
 ) -> Effect:
     """The mean over cells of the mean difference of two sides in each cell.
 
@@ -96,6 +103,7 @@ def paired_difference(
         less: the other side.
         unpaired: what a prediction without any pair of runs needs. If empty, such a prediction is open, and its runs
             without partner are named as missing.
+        draw: the columns that name a pair's random draws, see `draws_of`.
     """
     grid = pd.concat([more.grid, less.grid])
     needs = lacking(table, grid, [what], (more.method, more.runs), (less.method, less.runs))
@@ -109,8 +117,8 @@ def paired_difference(
     return effect_of(
         prediction,
         unit=what.unit,
-        finding=paired_effect(
-            cell_names(pairs), pairs["more"] - pairs["less"], null=null, margin=what.margin
+        finding=effect_over_cells(
+            pairs, pairs["more"] - pairs["less"], draw=draw, null=null, margin=what.margin
         ),
         margin=what.margin,
         null=null,
@@ -222,8 +230,8 @@ class Level:
         return effect_of(
             self,
             unit=what.unit,
-            finding=paired_effect(
-                cell_names(seeds),
+            finding=effect_over_cells(
+                seeds,
                 seeds["value"],
                 null=null,
                 margin=math.nan if self.non_inferior else what.margin,

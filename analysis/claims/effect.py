@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analysis.claims.coverage import Coverage
-from analysis.statistics import FEWEST_CELLS, THESE, Finding, Part, Test, holm, nothing_found
+from analysis.statistics import FEWEST_SERIES, THESE, Finding, Part, Test, holm, nothing_found
 
 SIGNIFICANCE = 0.05
 
@@ -29,13 +29,16 @@ IN_THESE_CELLS = {
     CONTRADICTED: CONTRADICTED_HERE,
     EQUIVALENT: EQUIVALENT_HERE,
 }
-"""Verdict about cells like these -> the same verdict about the cells at hand only."""
+"""Verdict about data and noise like these -> the same verdict about the cells at hand only."""
 
 VERDICTS = {
-    SUPPORTED: "the effect has the predicted sign in cells like these",
-    CONTRADICTED: "the effect has the opposite sign in cells like these",
-    EQUIVALENT: "the effect in cells like these is smaller than the margin below which it does not matter",
-    SUPPORTED_HERE: f"the same of the cells at hand: fewer than {FEWEST_CELLS} cells say nothing of others",
+    SUPPORTED: "the effect has the predicted sign in data and noise like these",
+    CONTRADICTED: "the effect has the opposite sign in data and noise like these",
+    EQUIVALENT: "the effect in data and noise like these is smaller than the margin below which it does not matter",
+    SUPPORTED_HERE: (
+        f"the same of the cells at hand: fewer than {FEWEST_SERIES} series (data set and kind of noise) say nothing of "
+        "others"
+    ),
     CONTRADICTED_HERE: "the effect has the opposite sign in the cells at hand",
     EQUIVALENT_HERE: "the effect in the cells at hand is smaller than the margin",
     MIXED: "the sign depends on the cell",
@@ -86,7 +89,7 @@ class Effect:
 
     @property
     def estimand(self) -> str:
-        """Whether the effect is a property of these cells, `THESE`, or of cells like these, `LIKE_THESE`."""
+        """Whether the effect is a property of these cells, `THESE`, or of data and noise like these, `LIKE_THESE`."""
         return self.test.estimand
 
     @property
@@ -158,7 +161,7 @@ class Effect:
 
     @property
     def _verdict_of_the_population(self) -> str:
-        """The verdict by rules that are the same for the cells at hand and for cells like these.
+        """The verdict by rules that are the same for the cells at hand and for data and noise like these.
 
         The first rule asks whether the sign depends on the cell, the second whether the pooled effect is too small to
         matter, and the last one its sign. An effect can differ from zero and still be too small to matter. A reversal

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from analysis.claims.coverage import Coverage
 from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
-from analysis.claims.variants import CELL, Variant
-from analysis.statistics import Finding
+from analysis.claims.variants import CELL, REDRAWN, Variant
+from analysis.statistics import Finding, paired_effect
 from landscape.results.wording import percent
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
@@ -98,6 +99,54 @@ def series_names(runs: pd.DataFrame) -> pd.Series:
     """The series of each run: its data set and kind of noise, without the part that all runs share."""
     several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
     return joined(runs, several or ["dataset"], ", ")
+
+
+def series_of(runs: pd.DataFrame) -> pd.Series:
+    """The series of each run: its data set and kind of noise. Without wrong labels no kind differs from another."""
+    return joined(runs.assign(noise_kind=runs["noise_kind"].where(runs["noise_rate"] > 0, "")), CELL[:2])
+
+
+def draws_of(runs: pd.DataFrame, draw: Sequence[str] = CELL) -> pd.Series:
+    """What names the random draws of each run, as the plan derives their seeds (`analysis.plan.seeds`).
+
+    Labels that are redrawn and labels that stay share the seeds of their kind of noise: initial weights, order of
+    samples, and first labels.
+
+    Args:
+        runs: the runs.
+        draw: the columns that name a draw: without the noise rate, if one run is compared at several rates.
+    """
+    return joined(runs.assign(noise_kind=runs["noise_kind"].str.removesuffix(REDRAWN)), draw)
+
+
+def effect_over_cells(
+    runs: pd.DataFrame,
+    values: ArrayLike,
+    *,
+    draw: Sequence[str] = CELL,
+    null: tuple[float, float] = (0.0, 0.0),
+    margin: float = math.nan,
+    counted: str = "pairs",
+) -> Finding:
+    """The mean over cells of the mean of each, with the series and the shared draws of the runs.
+
+    Args:
+        runs: a row with the columns `CELL` for each value.
+        values: float64 (rows,), NaN where a run has no number.
+        draw: the columns that name a draw, see `draws_of`.
+        null: values that the null hypothesis allows.
+        margin: the smallest value that matters.
+        counted: word for the values.
+    """
+    return paired_effect(
+        cell_names(runs),
+        values,
+        series=series_of(runs),
+        draws=draws_of(runs, draw),
+        null=null,
+        margin=margin,
+        counted=counted,
+    )
 
 
 def lacking(

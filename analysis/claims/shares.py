@@ -8,9 +8,8 @@ import pandas as pd
 
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import NOISE, effect_of, joined, lacking, not_measured
+from analysis.claims.prediction import NOISE, draws_of, effect_of, joined, lacking, not_measured
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL
 from analysis.statistics import failing_share
 
 
@@ -55,7 +54,7 @@ class Holds:
             self,
             unit="share of runs",
             finding=failing_share(
-                joined(runs, CELL),
+                draws_of(runs),
                 joined(runs, NOISE),
                 (values <= 0).where(values.notna()),
                 allowed=self.exceptions,

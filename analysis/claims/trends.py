@@ -1,21 +1,27 @@
-"""Predictions about trends with the noise rate or a hyper-parameter, and about the best value."""
+"""Predictions about trends with the noise rate or a hyper-parameter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from analysis.claims.coverage import coverage, coverage_of_all
 from analysis.claims.differences import check_margin, check_margin_of, null_of
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import SIGNS, cell_names, effect_of, noisy_runs, not_measured, series_names
+from analysis.claims.prediction import (
+    SIGNS,
+    draws_of,
+    effect_of,
+    effect_over_cells,
+    noisy_runs,
+    not_measured,
+    series_names,
+)
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, Variant, select, series_over
-from analysis.statistics import Finding, paired_effect, slope_of, trend
-from landscape.results.wording import percent
+from analysis.statistics import Finding, slope_of, trend
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,13 @@ class Trend:
         return what.lacks(table) or (self.runs() if runs.groupby(groups)[level].nunique().max() < 2 else "")
 
     def _by_rate(self, runs: pd.DataFrame, what: Quantity) -> Finding:
-        return trend(series_names(runs), runs["noise_rate"], what.values(runs), margin=what.margin)
+        return trend(
+            series_names(runs),
+            runs["noise_rate"],
+            what.values(runs),
+            draws=draws_of(runs),
+            margin=what.margin,
+        )
 
     def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
         """One slope for each seed, because runs of a seed share their draws. Seeds of a cell repeat one measurement."""
@@ -103,98 +115,4 @@ class Trend:
             lambda of_seed: slope_of(of_seed["option"].to_numpy(), of_seed["value"].to_numpy())
         )
         by_seed = slopes.rename("slope").reset_index()
-        return paired_effect(cell_names(by_seed), by_seed["slope"], counted="slopes of seeds")
-
-
-@dataclass(frozen=True)
-class Best:
-    """The value of a hyper-parameter with the best outcome minus the noise rate, at one noise rate, seed by seed.
-
-    Values that tie count as their mean.
-
-    Attributes:
-        option: a hyper-parameter. Three or more of its values were run with nothing else changed.
-        rate: the noise rate.
-        sign: 0 predicts that the best value is the noise rate, within `margin`.
-    """
-
-    option: str
-    outcome: str
-    method: Variant
-    rate: float
-    sign: int
-    margin: float = np.nan
-
-    def __post_init__(self) -> None:
-        check_margin(self.sign, self.margin, "give Best its margin")
-
-    def describe(self) -> str:
-        """Quantity, comparison and sign."""
-        return (
-            f"best {self.option.replace('_', ' ')} of {self.method.title} by {quantity(self.outcome).words}, less the "
-            f"noise rate, at {percent(self.rate)} {SIGNS[self.sign]}"
-        )
-
-    def runs(self) -> str:
-        """The runs that it needs."""
-        values = f"three or more values of {self.option} at {percent(self.rate)}"
-        return f"{self.method.title} with {values}, other things equal"
-
-    def effect(self, table: pd.DataFrame) -> Effect:
-        """The mean over cells of the mean over seeds. A seed in which a run diverged is lost."""
-        what = quantity(self.outcome)
-        at_rate = table[np.isclose(table["noise_rate"], self.rate)]
-        runs = series_over(at_rate, self.method, self.option)
-        if runs.empty or runs["option"].nunique() < 3:
-            return not_measured(self, "share", self.runs())
-        outcomes = runs.assign(outcome=what.values(runs)).pivot(
-            index=CELL, columns="option", values="outcome"
-        )
-        # a seed without a run for each value does not belong to this grid
-        there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
-        outcomes = outcomes[there == runs["option"].nunique()]
-        whole = outcomes.dropna()
-        best = _best_values(whole).reindex(outcomes.index).rename("best").reset_index()
-        null = null_of(self.sign, self.margin)
-        found = paired_effect(
-            cell_names(best),
-            best["best"].to_numpy(dtype=np.float64) - self.rate,
-            null=null,
-            margin=self.margin,
-            counted="seeds in cells",
-        )
-        return effect_of(
-            self,
-            unit="share",
-            finding=_where_values_differ(found, whole.to_numpy(dtype=np.float64)),
-            margin=self.margin,
-            null=null,
-            coverage=coverage_of_all(runs, [what]),
-        )
-
-
-def _best_values(outcomes: pd.DataFrame) -> pd.Series:
-    """For each row the column with the largest number; if several tie, their mean, as none of them is better."""
-    ties = outcomes.eq(outcomes.max(axis=1), axis=0)
-    return ties.mul(outcomes.columns.to_numpy(dtype=np.float64), axis=1).sum(axis=1) / ties.sum(axis=1)
-
-
-def _where_values_differ(found: Finding, outcomes: np.ndarray) -> Finding:
-    """The finding, with the p-values of Friedman's test over seeds if these are larger.
-
-    Some value is always the best one, and by chance the middle one on average. So a verdict also needs evidence that
-    the values differ at all.
-    """
-    differ = 1.0
-    if len(outcomes) > 1 and np.ptp(outcomes) > 0:
-        differ = float(scipy.stats.friedmanchisquare(*outcomes.T).pvalue)
-    these, like_these = (
-        replace(
-            test,
-            p_value=float(np.maximum(test.p_value, differ)),
-            equivalence_p=float(np.maximum(test.equivalence_p, differ)),
-            method=f"{test.method} and Friedman's",
-        )
-        for test in (found.these, found.like_these)
-    )
-    return replace(found, these=these, like_these=like_these)
+        return effect_over_cells(by_seed, by_seed["slope"], counted="slopes of seeds")

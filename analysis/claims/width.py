@@ -11,10 +11,17 @@ from analysis.claims.claim import Claim
 from analysis.claims.coverage import Coverage, coverage
 from analysis.claims.differences import check_margin_of, null_of, pairs_of
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import CLEAN, SIGNS, cell_names, effect_of, noisy_runs, not_measured
+from analysis.claims.prediction import (
+    CLEAN,
+    SIGNS,
+    effect_of,
+    effect_over_cells,
+    noisy_runs,
+    not_measured,
+)
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import CELL, SAM, SGD, UNCHANGED, Variant, changes, select_both
-from analysis.statistics import paired_effect, slope_of
+from analysis.statistics import slope_of
 
 SIZE = "weight_count"
 """The column that says how large a network is."""
@@ -73,8 +80,8 @@ class Widening:
         return effect_of(
             self,
             unit=unit,
-            finding=paired_effect(
-                cell_names(by_seed),
+            finding=effect_over_cells(
+                by_seed,
                 by_seed["slope"],
                 null=null,
                 margin=what.margin,

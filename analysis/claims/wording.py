@@ -16,7 +16,8 @@ from analysis.claims.effect import (
     Effect,
 )
 from analysis.statistics import (
-    FEWEST_CELLS,
+    FEWEST_SERIES,
+    LIKE_THESE,
     THESE,
     Test,
     detectable_effect,
@@ -70,19 +71,20 @@ def _place(effect: Effect) -> str:
 
 
 def _about(effect: Effect) -> str:
-    """The cells that the verdict is about, and the answer to the other question."""
-    places, place = effect.finding.places, effect.finding.place
-    named = f"{places} {_place(effect) if places == 1 else place}"
+    """The cells or series that the verdict is about, and the answer to the other question."""
+    finding = effect.finding
+    named = f"{finding.places} {_place(effect) if finding.places == 1 else finding.place}"
     if effect.estimand == THESE:
-        whose = "this" if places == 1 else "these"
-        return f"About {whose} {named}; {place} like these are judged from {FEWEST_CELLS} on."
-    these = effect.finding.these
+        whose = "this" if finding.places == 1 else "these"
+        if not finding.series:
+            return f"About {whose} {named}."
+        of_series = f" of {finding.series} series" if finding.place == "cells" else ""
+        return f"About {whose} {named}{of_series}; {LIKE_THESE} are judged from {FEWEST_SERIES} series on."
+    said = f"About {LIKE_THESE} {finding.series} series"
+    these = finding.these
     if not math.isfinite(these.low) or these.method == effect.test.method:
-        return f"About {place} like these {places}."
-    return (
-        f"About {place} like these {places}; of these {places} themselves the 95% interval is "
-        f"[{these.low:+.3g}, {these.high:+.3g}]."
-    )
+        return f"{said}."
+    return f"{said}; of the {named} themselves the 95% interval is [{these.low:+.3g}, {these.high:+.3g}]."
 
 
 def _coverage(effect: Effect) -> list[str]:

@@ -10,12 +10,13 @@ import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from analysis.statistics.cells import signs_of
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found
+from analysis.statistics.judged import means_of, over_series
 from analysis.statistics.methods import FEWEST, family_means, method_means
 from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
+from analysis.statistics.shared_draws import codes_of, shared_by
 from analysis.statistics.signs import reordered, sign_matrices
-from analysis.statistics.student import CONFIDENCE, student
+from analysis.statistics.student import CONFIDENCE
 
 SPREAD = math.sqrt(0.437)
 """SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957)."""
@@ -29,6 +30,8 @@ def rank_association(
     y: ArrayLike,
     *,
     given: ArrayLike | None = None,
+    series: ArrayLike | None = None,
+    draws: ArrayLike | None = None,
     seed: int = 0,
 ) -> Finding:
     """The rank correlation of x and y over families of methods within each cell, averaged over the cells.
@@ -44,7 +47,8 @@ def rank_association(
     show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. Values alone find
     one if the effect of z is curved. The interval is that of the jackknife over families.
 
-    For cells like these, the correlation must also differ from zero in a t test over cells.
+    For data and noise like these, the mean correlation of the cells of each series must also differ from zero in a t
+    test over series.
 
     Args:
         cells: the cell of each run.
@@ -54,6 +58,8 @@ def rank_association(
         x: one number for each run.
         y: one number for each run.
         given: z, one number for each run.
+        series: the series of each run: its data set and kind of noise. None: each cell is a series of its own.
+        draws: what names the random draws of each run. Series that share draws are one. None: no two runs share a draw.
         seed: seed of the permutations.
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
@@ -87,46 +93,53 @@ def rank_association(
         freedom=count - 1,
         smallest_p=smallest_p(count),
     )
+    units = _unit_of_cell(runs["cell"], series, draws)
+    of_series = means_of(by_cell, np.array([units[str(name)] for name in table.index]))
     parts = tuple(
         Part(str(name), float(number), np.nan, np.nan, count)
         for name, number in zip(table.index, by_cell, strict=True)
     )
     return Finding(
         these,
-        _of_the_population(these, by_cell),
+        _of_the_population(these, of_series),
         len(by_cell),
         parts=parts if len(parts) > 1 else (),
         reversal_p=_reversal_p(found),
         lost=means.lost,
+        series=len(of_series),
     )
+
+
+def _unit_of_cell(cells: pd.Series, series: ArrayLike | None, draws: ArrayLike | None) -> dict[str, int]:
+    """The series of each cell, as a number that is equal for series which share draws."""
+    where = codes_of(cells)
+    if not len(where):
+        return {}
+    shared = shared_by(
+        where,
+        where if series is None else codes_of(series),
+        np.arange(len(where)) if draws is None else codes_of(draws),
+    )
+    return dict(zip(np.unique(cells.to_numpy().astype(str)).tolist(), shared.units.tolist(), strict=True))
 
 
 def _two_sided(found: Values) -> float:
     return min(1.0, 2 * float(min(one_sided(found))))
 
 
-def _of_the_population(these: Test, by_cell: Values) -> Test:
-    """The larger p-value and the wider interval of two tests, that of families and the t test over cells."""
-    count = len(by_cell)
-    error = float(by_cell.std(ddof=1) / count**0.5) if count > 1 else np.nan
-    over_cells = student(
-        LIKE_THESE,
-        these.estimate,
-        error,
-        count - 1,
-        units=count,
-        counted="cells",
-        method="t test over cells",
-        signs=signs_of(by_cell),
-    )
+def _of_the_population(these: Test, of_series: Values) -> Test:
+    """The larger p-value and the wider interval of two tests, that of families and the t test over series."""
+    population = over_series(of_series)
+    shift = population.estimate - these.estimate
     return replace(
         these,
         estimand=LIKE_THESE,
-        low=float(np.fmin(these.low, over_cells.low)),
-        high=float(np.fmax(these.high, over_cells.high)),
-        p_value=float(np.maximum(these.p_value, over_cells.p_value)),
-        method=f"{these.method} and {over_cells.method}",
-        smallest_p=max(these.smallest_p, over_cells.smallest_p),
+        estimate=population.estimate,
+        low=float(np.fmin(these.low + shift, population.low)),
+        high=float(np.fmax(these.high + shift, population.high)),
+        p_value=float(np.maximum(these.p_value, population.p_value)),
+        method=f"{these.method} and {population.method}",
+        smallest_p=max(these.smallest_p, population.smallest_p),
     )
 
 

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 
 THESE = "these cells"
-LIKE_THESE = "cells like these"
+LIKE_THESE = "data and noise like these"
 
-FEWEST_CELLS = 6
-"""With at least this number of cells (or series of cells), the population of cells is judged; else the cells at hand.
+FEWEST_SERIES = 6
+"""With at least this number of series of cells, their population is judged; else the cells at hand.
 
-For fewer values, a test that assumes only symmetry has no p-value below 5%: five cells of one sign occur by chance in 2
-of 2^5 cases, which is 6%.
+A series is a data set with one kind of noise. The cells of a series, its noise rates, are alike, and say little more of
+other data and noise than one of them. For fewer series, a test that assumes only symmetry has no p-value below 5%: five
+series of one sign occur by chance in 2 of 2^5 cases, which is 6%.
 """
 
 ROUNDING = 1e-12
@@ -27,7 +28,8 @@ class Test:
     """One number with its interval, and the test of a null hypothesis about the number.
 
     Attributes:
-        estimand: whether the number is a property of these cells, `THESE`, or of cells like these, `LIKE_THESE`.
+        estimand: whether the number is a property of these cells, `THESE`, or of data and noise like these,
+            `LIKE_THESE`.
         estimate: the number; NaN if nothing could be compared.
         low: lower end of the 95% interval; NaN if the values have no spread.
         high: upper end of the interval.
@@ -36,7 +38,7 @@ class Test:
             no test was possible.
         method: name of the test.
         units: number of independent units.
-        counted: word for the units, such as "pairs" or "cells".
+        counted: word for the units, such as "pairs" or "series".
         standard_error: standard error of the estimate; NaN if it is not known.
         freedom: degrees of freedom of the standard error.
         smallest_p: the smallest p-value that the test can give with `units` units.
@@ -89,12 +91,13 @@ class Finding:
 
     Attributes:
         these: the test about the cells at hand.
-        like_these: the test about the population of cells.
+        like_these: the test about the population of series.
         places: number of cells (or series of cells).
         place: word for the places: "cells" or "series".
         parts: the number in each place; empty for a single place.
         reversal_p: p-value of the null hypothesis that no two places have opposite signs.
         lost: number of units that could not enter, because a run diverged, did not converge or was not measured.
+        series: number of independent series, the units of the test about the population; 0 if there is no such test.
     """
 
     these: Test
@@ -104,11 +107,24 @@ class Finding:
     parts: tuple[Part, ...] = ()
     reversal_p: float = math.nan
     lost: int = 0
+    series: int = 0
 
     @property
     def deciding(self) -> Test:
-        """The test that decides: that of the population if there are enough cells, else that of the cells at hand."""
-        return self.like_these if self.places >= FEWEST_CELLS else self.these
+        """The test that decides: that of the population if there are enough series, else that of the cells at hand."""
+        return self.like_these if self.series >= FEWEST_SERIES else self.these
+
+
+def no_population(these: Test) -> Test:
+    """The test about the population where none is possible: it has the same number and no p-value."""
+    return Test(
+        LIKE_THESE,
+        these.estimate,
+        method="none over series",
+        units=these.units,
+        counted=these.counted,
+        smallest_p=1.0,
+    )
 
 
 def nothing_found(why: str, units: int, counted: str, lost: int) -> Finding:

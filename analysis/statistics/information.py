@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Test, nothing_found
+from analysis.statistics.finding import THESE, Finding, Test, no_population, nothing_found
 from analysis.statistics.methods import FEWEST, method_means
 from analysis.statistics.resampling import PERMUTATIONS, Values
 from analysis.statistics.signs import reordered, sign_matrices
@@ -46,7 +46,8 @@ def conditional_information(
 
     The test permutes whole methods, in the same way in all cells (see `rank_association`). Its p-value is the largest
     over the sets: x has to tell something for each of them. A permutation also breaks the dependence of x on S, which
-    makes the test conservative for measures that depend on S. Sets that leave no uncertainty about y are left out.
+    makes the test conservative for measures that depend on S. Sets that leave no uncertainty about y are left out. The
+    answer is about these cells, as permutations of methods say nothing of other data and noise.
 
     Args:
         cells: the cell of each run.
@@ -93,21 +94,18 @@ def conditional_information(
     estimate = float((found - chance).min())
     by_chance = (random - chance[:, None]).min(0)
     spread = np.quantile(by_chance, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]) - by_chance.mean()
-    these, like_these = (
-        Test(
-            estimand,
-            estimate,
-            float(estimate - spread[0]),
-            float(estimate - spread[1]),
-            float(p_values.max()),
-            method=f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
-            units=means.count,
-            counted="methods",
-            smallest_p=1 / (1 + PERMUTATIONS),
-        )
-        for estimand in (THESE, LIKE_THESE)
+    these = Test(
+        THESE,
+        estimate,
+        float(estimate - spread[0]),
+        float(estimate - spread[1]),
+        float(p_values.max()),
+        method=f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
+        units=means.count,
+        counted="methods",
+        smallest_p=1 / (1 + PERMUTATIONS),
     )
-    return Finding(these, like_these, len(means.table), lost=means.lost)
+    return Finding(these, no_population(these), len(means.table), lost=means.lost)
 
 
 @dataclass(frozen=True)

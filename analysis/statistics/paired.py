@@ -5,23 +5,32 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.cells import cells_of, judged_by_cells
+from analysis.statistics.cells import cells_at
 from analysis.statistics.finding import Finding, Region, nothing_found
+from analysis.statistics.judged import judged_by_cells
+from analysis.statistics.shared_draws import codes_of, shared_by
 
 
 def paired_effect(
     cells: ArrayLike,
     differences: ArrayLike,
     *,
+    series: ArrayLike | None = None,
+    draws: ArrayLike | None = None,
     null: Region = (0.0, 0.0),
     margin: float = np.nan,
     counted: str = "pairs",
 ) -> Finding:
     """The mean over cells of the mean difference in each cell. All cells have one weight, also those with few seeds.
 
+    Of data and noise like these, the mean over series of the mean over the cells of each.
+
     Args:
         cells: the cell of each pair.
         differences: one number for each pair; NaN if a run has no number. Such pairs are left out and counted as lost.
+        series: the series of each pair: its data set and kind of noise. None: each cell is a series of its own.
+        draws: what names the random draws of each pair. Pairs of one draw in several cells are one unit, and series
+            that share draws are one, too. None: no two pairs share a draw.
         null: values that the null hypothesis allows; (-margin, margin) if no difference is predicted.
         margin: the smallest difference that matters. Two one-sided t tests say whether the mean is smaller.
         counted: word for the pairs.
@@ -31,11 +40,20 @@ def paired_effect(
     lost = int((~finite).sum())
     if not finite.any():
         return nothing_found(f"too few {counted}", 0, counted, lost)
-    found = cells_of(np.asarray(cells)[finite], values[finite])
+    names, where = np.unique(np.asarray(cells).astype(str)[finite], return_inverse=True)
+    values = values[finite]
+    found = cells_at(names.tolist(), where, values)
     return judged_by_cells(
         found,
-        np.eye(len(found.labels)),
-        found.labels,
+        np.eye(len(names)),
+        names.tolist(),
+        where=where,
+        values=values,
+        shared=shared_by(
+            where,
+            where if series is None else codes_of(np.asarray(series)[finite]),
+            np.arange(len(values)) if draws is None else codes_of(np.asarray(draws)[finite]),
+        ),
         means=True,
         counted=counted,
         null=null,

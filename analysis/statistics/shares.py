@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Test, nothing_found
+from analysis.statistics.finding import THESE, Finding, Test, no_population, nothing_found
 from analysis.statistics.student import CONFIDENCE
 
 FACTOR = math.e
@@ -23,7 +23,8 @@ def failing_share(draws: ArrayLike, cells: ArrayLike, fails: ArrayLike, *, allow
     Runs on one draw of data and labels depend on each other, so draws are the units. The tests are valid for any
     dependence within a draw. A share above the allowed one is found from the sum over draws of the share of failing
     runs. A share below it is found from the number of draws in which any run fails: if runs fail with probability p, a
-    draw holds a failure with a probability of at least p.
+    draw holds a failure with a probability of at least p. The answer is about these cells: their draws are independent,
+    but say nothing of other data and noise, where runs may fail more often.
 
     Args:
         draws: the draw of each run.
@@ -48,18 +49,15 @@ def failing_share(draws: ArrayLike, cells: ArrayLike, fails: ArrayLike, *, allow
     beta = scipy.stats.beta
     low = float(beta.ppf(tail / factor, least, count - least + 1)) if least else 0.0
     high = float(beta.ppf(1 - tail, failed + 1, count - failed)) if failed < count else 1.0
-    these, like_these = (
-        Test(
-            estimand,
-            float(shares.mean()),
-            low,
-            high,
-            min(1.0, 2 * min(above, below)),
-            method="exact binomial test of draws",
-            units=count,
-            counted="draws",
-            smallest_p=2 * min((1 - allowed) ** count, factor * allowed**count),
-        )
-        for estimand in (THESE, LIKE_THESE)
+    these = Test(
+        THESE,
+        float(shares.mean()),
+        low,
+        high,
+        min(1.0, 2 * min(above, below)),
+        method="exact binomial test of draws",
+        units=count,
+        counted="draws",
+        smallest_p=2 * min((1 - allowed) ** count, factor * allowed**count),
     )
-    return Finding(these, like_these, runs["cell"].nunique(), lost=lost)
+    return Finding(these, no_population(these), runs["cell"].nunique(), lost=lost)

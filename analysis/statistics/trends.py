@@ -7,17 +7,26 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.cells import Cells, cells_at, judged_by_cells
+from analysis.statistics.cells import Cells, cells_at
 from analysis.statistics.finding import Finding, nothing_found
+from analysis.statistics.judged import judged_by_cells
 from analysis.statistics.resampling import Values
+from analysis.statistics.shared_draws import codes_of, shared_by
 
 
-def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: float = np.nan) -> Finding:
+def trend(
+    series: ArrayLike,
+    levels: ArrayLike,
+    values: ArrayLike,
+    *,
+    draws: ArrayLike | None = None,
+    margin: float = np.nan,
+) -> Finding:
     """The mean over series of the least-squares slope of the cell means against the level.
 
     A series is a data set with one kind of noise, at several rates. A cell is one level of one series. The places of
-    the finding are the series, because only further series tell more about cells like these; so a slope that reverses
-    between series is found. If no cell has two values, the deviations of the cell means from the lines take the place
+    the finding are the series, because only further series tell more about others; so a slope that reverses between
+    series is found. If no cell has two values, the deviations of the cell means from the lines take the place
     of the spread within cells. Without any spread, a slope of these cells has no test: that all values lie on one side
     says nothing of a slope.
 
@@ -25,6 +34,8 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
         series: the series of each run.
         levels: the level of each run, such as its noise rate.
         values: the value of each run. Runs without a finite value are left out and counted as lost.
+        draws: what names the random draws of each run. Runs of one draw in several cells are one unit, and series that
+            share draws are one of the population. None: no two runs share a draw.
         margin: the smallest slope that matters.
     """
     names, where = np.unique(np.asarray(series).astype(str), return_inverse=True)
@@ -38,18 +49,25 @@ def trend(series: ArrayLike, levels: ArrayLike, values: ArrayLike, *, margin: fl
     if not used.any():
         return nothing_found("too few runs", 0, "runs", lost)
     places, cell = np.unique(np.column_stack([where, level])[used], axis=0, return_inverse=True)
-    cells = cells_at([""] * len(places), cell.ravel(), value[used])
+    cell = cell.ravel()
+    cells = cells_at([""] * len(places), cell, value[used])
+    shared = shared_by(
+        cell, where[used], np.arange(len(cell)) if draws is None else codes_of(np.asarray(draws)[used])
+    )
     kept = np.flatnonzero(several)
     belongs = places[None, :, 0] == kept[:, None]
     level = places[:, 1]
     centered = np.where(belongs, level - belongs @ level / belongs.sum(1) @ belongs, 0.0)
     weights = centered / (centered**2).sum(1, keepdims=True)
-    if cells.freedom == 0:
+    if cells.freedom == 0 and not shared.is_any:
         cells = _with_deviations_from_lines(cells, belongs, centered, weights)
     return judged_by_cells(
         cells,
         weights,
         names[kept].tolist(),
+        where=cell,
+        values=value[used],
+        shared=shared,
         means=False,
         place="series",
         counted="runs",

@@ -22,13 +22,21 @@ METHODS = {
     # the method with other settings, of which A1 and A3 ask
     **{
         f"flip {flip}": ("ncsam", {"rho": 0.2, "strength": 0.1, "flip_ratio": flip})
-        for flip in (0.2, 0.3, 0.5)
+        for flip in (0.2, 0.3, 0.5, 0.6)
     },
     **{f"kappa {k}": ("ncsam", {"rho": 0.2, "strength": k, "flip_ratio": 0.4}) for k in (0.2, 0.4)},
 }
 QUALITY = {
     **{"SGD": 0.0, "SAM": 0.1, "SAM, rho 0.5": 0.08, "NCSAM": 0.2, "opposite": 0.05, "constant": 0.12},
-    **{"random": 0.15, "bare": 0.13, "oracle": 0.25, "flip 0.2": 0.16, "flip 0.3": 0.18, "flip 0.5": 0.17},
+    **{
+        "random": 0.15,
+        "bare": 0.13,
+        "oracle": 0.25,
+        "flip 0.2": 0.16,
+        "flip 0.3": 0.18,
+        "flip 0.5": 0.17,
+        "flip 0.6": 0.1,
+    },
     **{"kappa 0.2": 0.14, "kappa 0.4": 0.11},
 }
 LOSSES = ("zero_one", "cross_entropy")

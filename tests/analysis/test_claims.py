@@ -10,7 +10,6 @@ import pytest
 from analysis import claims
 from analysis.claims import (
     CLAIMS,
-    NCSAM,
     QUANTITIES,
     SAM,
     SGD,
@@ -186,29 +185,6 @@ def test_neither_does_the_order_of_studies_that_are_judged_together():
     together = [judge(pd.concat(both, ignore_index=True), some) for both in ((one, other), (other, one))]
     for first, second in zip(*together, strict=True):
         np.testing.assert_equal([asdict(e) for e in first.effects], [asdict(e) for e in second.effects])
-
-
-def test_a_flip_ratio_without_effect_supports_no_best_one():
-    same = dict.fromkeys(METHODS, 0.2)
-    found = [verdict(table(seed=seed, quality=same, noise=0.01, seeds=12), "A1") for seed in range(10)]
-    # Friedman's test errs in one of twenty
-    assert found.count(verdicts.SUPPORTED_HERE) <= 1
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "expected"),
-    [
-        ({0.2: 0.70, 0.3: 0.75, 0.4: 0.75, 0.5: 0.75}, 0.4),
-        ({0.2: 0.75, 0.3: 0.70, 0.4: 0.70, 0.5: 0.75}, 0.35),
-        ({0.2: 0.70, 0.3: 0.71, 0.4: 0.72, 0.5: 0.75}, 0.5),
-    ],
-)
-def test_values_that_are_equally_good_count_as_their_mean(accuracies, expected):
-    runs = table()
-    flips = runs["hyperparameters"].map(lambda text: json.loads(text).get("flip_ratio"))
-    runs["test_accuracy"] = flips.map(accuracies)
-    found = Best("flip_ratio", "test_accuracy", NCSAM, 0.6, -1).effect(runs)
-    assert found.estimate == pytest.approx(expected - 0.6)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
+from analysis.claims import SAM, SGD, Association, Difference, Level, Trend
 from analysis.claims.effect import (
     CONTRADICTED_HERE,
     EQUIVALENT_HERE,
     INCONCLUSIVE,
     SUPPORTED_HERE,
 )
+from analysis.claims.variants import REDRAWN
 from tests.analysis.synthetic_study import judged, table, verdict
 
 UNIFORM = {"draw": "uniform", "labels": "uniform"}
@@ -64,6 +67,59 @@ def redrawn_beside_their_mean(decades):
 )
 def test_redrawn_labels_are_compared_with_true_labels_smoothed_to_their_mean(decades, expected):
     assert verdict(redrawn_beside_their_mean(decades), "F3") == expected
+
+
+def test_the_smoothed_runs_of_a_seed_are_one_unit_at_all_smoothings():
+    """All of them have the noise rate 0, and with it the same initial weights and order of samples."""
+    runs = redrawn_beside_their_mean(-1.0)
+    effect = judged(runs, "F3")["F3"].effects[0]
+    assert (effect.samples, effect.counted, effect.finding.places) == (6, "seeds", 3)
+    decades = np.log10(runs["jacobian_trace_observed"])
+    rates = runs["noise_rate"].where(runs["noise_rate"] > 0, (runs["label_smoothing"] * 0.9).round(6))
+    means = decades.groupby([runs["noise_rate"] > 0, runs["seed"], rates]).mean().groupby(level=[0, 1]).mean()
+    expected = scipy.stats.ttest_1samp(means[True] - means[False], 0).confidence_interval()
+    assert (effect.low, effect.high) == pytest.approx(tuple(expected))
+
+
+def fixed_and_redrawn():
+    return pd.concat(
+        [
+            table(seed=seed).assign(noise_kind=f"symmetric{suffix}")
+            for seed, suffix in enumerate(("", REDRAWN))
+        ],
+        ignore_index=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        Level("clean_noise_cosine", SGD, -1),
+        Difference("test_accuracy", SAM, SGD, 1),
+        Trend("sharpness_clean", SGD, 1),
+    ],
+)
+def test_labels_that_stay_and_labels_that_are_redrawn_share_the_draws_of_a_seed(prediction):
+    finding = prediction.effect(fixed_and_redrawn()).finding
+    rates = 4 if isinstance(prediction, Trend) else 3
+    assert (finding.these.units, finding.these.counted, finding.series) == (6 * rates, "seeds", 1)
+
+
+def test_a_bound_on_labels_that_stay_and_that_are_redrawn_holds_on_one_draw():
+    effect = judged(fixed_and_redrawn(), "T1")["T1"].effects[0]
+    assert effect.samples == 6 * 4
+
+
+def test_associations_over_both_are_of_one_series():
+    effect = Association("sharpness_observed", "test_accuracy", -1).effect(fixed_and_redrawn())
+    assert (effect.finding.places, effect.finding.series) == (6, 1)
+
+
+@pytest.mark.parametrize(("clean", "series"), [(False, 2), (True, 1)])
+def test_without_wrong_labels_no_kind_of_noise_differs_from_another(clean, series):
+    kinds = [table(seed=seed).assign(noise_kind=kind) for seed, kind in enumerate(("symmetric", "pair"))]
+    effect = Difference("test_accuracy", SAM, SGD, 1, clean=clean).effect(pd.concat(kinds, ignore_index=True))
+    assert effect.finding.series == series
 
 
 def test_a_smoothed_run_that_did_not_converge_is_counted():

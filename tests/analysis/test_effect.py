@@ -113,7 +113,7 @@ def test_what_cannot_fail_is_vacuous_unless_it_fails():
         ).verdict
 
     assert share(0.0) == VACUOUS
-    assert share(1.0) == CONTRADICTED
+    assert share(1.0) == CONTRADICTED_HERE
 
 
 def test_losses_forbid_a_verdict_and_the_rest_is_said():
@@ -145,9 +145,15 @@ def test_runs_that_did_not_converge_are_counted():
 @pytest.mark.parametrize(
     ("means", "words"),
     [
-        ([1.0], "About this 1 cell; cells like these are judged from 6 on."),
-        ([1.0] * FEW, "About these 3 cells; cells like these are judged from 6 on."),
-        ([1.0] * MANY, "About cells like these 8; of these 8 themselves the 95% interval is [+"),
+        ([1.0], "About this 1 cell of 1 series; data and noise like these are judged from 6 series on."),
+        (
+            [1.0] * FEW,
+            "About these 3 cells of 3 series; data and noise like these are judged from 6 series on.",
+        ),
+        (
+            [1.0] * MANY,
+            "About data and noise like these 8 series; of the 8 cells themselves the 95% interval is [+",
+        ),
     ],
 )
 def test_every_effect_says_what_it_is_about(means, words):

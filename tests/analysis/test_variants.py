@@ -98,8 +98,8 @@ def test_a_method_whose_runs_are_all_another_ones_is_no_further_unit_over_method
 def test_methods_that_differ_in_tuned_values_only_are_kin():
     runs = table(seeds=1).drop_duplicates("method")
     families = family_of(runs).groupby(family_of(runs)).size()
-    # NCSAM with three more flip ratios, two more strengths, and a strength of 0; SAM with two radii
-    assert sorted(families) == [1, 1, 1, 1, 1, 2, 7]
+    # NCSAM with four more flip ratios, two more strengths, and a strength of 0; SAM with two radii
+    assert sorted(families) == [1, 1, 1, 1, 1, 2, 8]
 
 
 def test_a_larger_radius_is_told_by_its_size():
@@ -125,5 +125,5 @@ def test_sam_with_perturbations_as_long_is_told_by_their_recorded_norm_noise_by_
 
 def test_a_series_over_a_hyper_parameter_changes_nothing_else():
     runs = series_over(table(), NCSAM, "flip_ratio")
-    assert set(runs["method"]) == {"NCSAM", "flip 0.2", "flip 0.3", "flip 0.5"}
+    assert set(runs["method"]) == {"NCSAM", "flip 0.2", "flip 0.3", "flip 0.5", "flip 0.6"}
     assert set(series_over(table(), NCSAM, "strength")["method"]) == {"NCSAM", "kappa 0.2", "kappa 0.4"}
