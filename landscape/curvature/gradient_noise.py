@@ -48,9 +48,9 @@ def gradient_noise(
     pieces of n_b samples, and g the gradient of all samples. Then the sum of n_b ||g_b - g||^2 / (B - 1) is unbiased,
     for pieces of any size. If samples have weights, such as those of classes, let a piece's be W_b in all, and w the
     mean over all samples. The mean gradient is then a ratio of sums, and to first order (Cochran 1977, section 6.4) the
-    covariance is the sum of (W_b / w)^2 ||g_b - g||^2 / n_b / (B - 1). The noise scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2). It
-    divides by an unbiased estimate of the true gradient's squared norm: ||g||^2 minus its noise. The regularizer is left out of noise and gradient.
-    The cost is two gradients.
+    covariance is the sum of (W_b / w)^2 ||g_b - g||^2 / n_b / (B - 1). The noise scale is that of McCandlish et al.
+    2018 (arXiv:1812.06162, section 2.2). It divides by an unbiased estimate of the true gradient's squared norm:
+    ||g||^2 minus its noise. The regularizer is left out of noise and gradient. The cost is two gradients.
 
     Samples in memory are cut in random order, because data are often sorted by class. A stream is cut in its own order,
     and should be a random draw.
