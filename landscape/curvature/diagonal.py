@@ -22,7 +22,10 @@ class MatrixDiagonal(DrawnResult):
     """The diagonal entries of a matrix, in the order of the weights, with their errors."""
 
     values: FloatArray = described("diagonal entries, one a weight", dims=("weight",))
-    standard_errors: FloatArray = described("of the values, over probes; 0 where exact", dims=("weight",))
+    standard_errors: FloatArray = described(
+        "of the values, over probes; 0 where exact; their intervals are Student's, of products - 1 degrees of freedom",
+        dims=("weight",),
+    )
     layer: NDArray[np.str_] = described("names of the parameter tensors", dims=("layer",), coordinate=True)
     parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
     converged: bool = described("the errors are within rtol of the diagonal, in root mean square")
@@ -62,7 +65,7 @@ def diagonal(
         raise ValueError(f"max_products: must be at least 2, got {max_products}")
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol: must be positive, got {rtol}")
-    # two sums, what is estimated of these, a probe and its product
+    # three sums, a fourth that takes the place of one, a probe and its product
     objective.memory.check_room(6, "diagonal", in_float64=True)
     operator = matrix_named(matrix, objective)
     operator.expect(min(max_products, objective.n_parameters))

@@ -44,12 +44,13 @@ def gradient_noise(
 ) -> GradientNoise:
     """The trace of the covariance of the samples' gradients, from the gradients of pieces of the data.
 
-    The covariance of the mean gradient of w samples is 1 / w of that of one sample. Let g_b be the gradients of B
-    pieces of w_b samples, and g the gradient of all samples. Then the sum of w_b ||g_b - g||^2 / (B - 1) is unbiased,
-    for pieces of any size. The noise scale is that of McCandlish et al. 2018 (arXiv:1812.06162, section 2.2). It
-    divides by an unbiased estimate of the true gradient's squared norm: ||g||^2 minus its noise. Samples have the
-    weights of the mean loss, of which one sample has 1 on average. The regularizer is left out of noise and gradient.
-    The cost is two gradients.
+    The covariance of the mean gradient of n samples is 1 / n of that of one sample. Let g_b be the gradients of B
+    pieces of n_b samples, and g the gradient of all samples. Then the sum of n_b ||g_b - g||^2 / (B - 1) is unbiased,
+    for pieces of any size. If samples have weights, such as those of classes, let a piece's be W_b in all, and w the
+    mean over all samples. The mean gradient is then a ratio of sums, and to first order (Cochran 1977, section 6.4) the
+    covariance is the sum of (W_b / w)^2 ||g_b - g||^2 / n_b / (B - 1). The noise scale is that of McCandlish et al.
+    2018 (arXiv:1812.06162, section 2.2). It divides by an unbiased estimate of the true gradient's squared norm:
+    ||g||^2 minus its noise. The regularizer is left out of noise and gradient. The cost is two gradients.
 
     Samples in memory are cut in random order, because data are often sorted by class. A stream is cut in its own order,
     and should be a random draw.
@@ -77,7 +78,7 @@ def gradient_noise(
         )
     cut = Cut(objective.counting, max(1, objective.chunks.samples // pieces), objective.device)
     mean = torch.zeros(objective.n_parameters, dtype=torch.float64, device=objective.device)
-    # the sum of the parts' w ||g_b - g||^2, of its squares, of the parts, and of their samples
+    # the sum of the parts' W^2 ||g_b - g||^2 / n_b, of its squares, of the parts, and of their samples
     sums = torch.zeros(4, dtype=torch.float64, device=objective.device)
     with counted(2 * pieces, progress, "gradient noise", "gradients of pieces") as spend:
         with objective.ranks.together():
@@ -88,26 +89,31 @@ def gradient_noise(
         mean = objective.ranks.over_samples(mean) / objective.weight
         with objective.ranks.together():
             for part in _parts(parts, cut):
-                spread = (_gradient(objective, part) - mean).square().sum() * part.weight
-                samples = torch.full_like(spread, _counted_samples(objective.counting, part))
+                count = _counted_samples(objective.counting, part)
+                squared = (_gradient(objective, part) - mean).square().sum()
+                # by one factor after the other: the sum of weights squared may be large
+                spread = squared * part.weight * (part.weight / count)
+                samples = torch.full_like(spread, count)
                 sums += torch.stack([spread, spread.square(), torch.ones_like(spread), samples])
                 spend(1)
     objective.gradients += 2
-    total, squares, count, samples_that_count = objective.ranks.over_samples(sums).tolist()
-    if count < 2:
+    total, squares, parts_that_count, samples_that_count = objective.ranks.over_samples(sums).tolist()
+    if parts_that_count < 2:
         raise ValueError("data: the noise needs 2 pieces with samples that count; these data are one")
     # a loss may count a sample as any number, such as its class weight or the number of its targets
     a_sample = objective.weight / samples_that_count
-    value = total / (count - 1) / a_sample
-    variance = max(squares / count - (total / count) ** 2, 0.0) if math.isfinite(squares) else math.nan
+    value = total / (parts_that_count - 1) / a_sample**2
+    mean_square = (total / parts_that_count) ** 2
+    variance = max(squares / parts_that_count - mean_square, 0.0) if math.isfinite(squares) else math.nan
+    error = math.sqrt(variance / parts_that_count) * parts_that_count / (parts_that_count - 1)
     norm_squared = mean.square().sum().item()
     true_squared = norm_squared - value / samples_that_count
     return GradientNoise(
         value=value,
-        standard_error=math.sqrt(variance / count) * count / (count - 1) / a_sample,
+        standard_error=error / a_sample**2,
         gradient_norm=math.sqrt(norm_squared),
         noise_scale=value / true_squared if true_squared > 0 else math.nan,
-        pieces=int(count),
+        pieces=int(parts_that_count),
         samples=objective.n_samples,
     )
 

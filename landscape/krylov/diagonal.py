@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class DiagonalEstimate:
 
     Attributes:
         values: (n,), float64.
-        standard_errors: (n,), over the probes; 0 where the diagonal is exact.
+        standard_errors: (n,), over the probes; 0 where the diagonal is exact, NaN where an exact one is no number.
         converged: whether the errors are within the tolerance.
         products: number of products spent.
     """
@@ -37,10 +38,14 @@ class DiagonalEstimate:
 def diagonal_of(
     operator: Operator, *, rtol: float | None, max_products: int, generator: torch.Generator
 ) -> DiagonalEstimate:
-    """The diagonal: exact if as many products as rows are allowed, else the mean of z * (A z) over random signs z.
+    """The diagonal: exact if as many products as rows are allowed, else the slopes of A z over Gaussian probes z.
 
-    The estimate of an entry is unbiased. Its variance is the sum of the squares of the other entries in the row (Bekas,
-    Kokiopoulou, Saad 2007).
+    Let a be a row's entry on the diagonal, and s the length of its other entries. For Gaussian z the row's product is
+    a z_i + s e, with e a standard normal number that does not depend on z_i. So the least-squares slope over the probes
+    (Bekas, Kokiopoulou, Saad 2007) is unbiased, and with its standard error it follows Student's distribution, of one
+    degree of freedom less than probes, whatever the matrix is. Random signs would have a variance s^2 / probes in the
+    place of s^2 / (probes - 2), but two of them may agree in all probes by chance: an entry is then wrong, and all
+    probes agree on it.
 
     Args:
         operator: an operator A with n rows.
@@ -51,26 +56,33 @@ def diagonal_of(
     """
     n = operator.dimension
     if max_products >= n:
-        return DiagonalEstimate(_exact(operator), torch.zeros(n, dtype=torch.float64, device="cpu"), True, n)
-    total = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
+        exact = _exact(operator)
+        are_numbers = torch.isfinite(exact)
+        return DiagonalEstimate(exact, torch.where(are_numbers, 0.0, math.nan), bool(are_numbers.all()), n)
+    slope, squares, residual = torch.zeros(3, n, dtype=torch.float64, device=operator.device)
     drawn = 0
 
     def estimate(count: int) -> tuple[Tensor, Tensor]:
         nonlocal drawn
         for _ in range(drawn, count):
-            signs = torch.randint(0, 2, (n,), generator=generator, device=operator.device).double() * 2 - 1
-            product = signs * (operator @ signs).double()
-            total.add_(torch.stack([product, product.square()]))
+            probe = torch.randn(n, dtype=torch.float64, device=operator.device, generator=generator)
+            # recursive least squares: no sum of large numbers is subtracted from another
+            surprise = (operator @ probe).double().addcmul_(probe, slope, value=-1)
+            total = torch.addcmul(squares, probe, probe)
+            slope.add_(probe.mul_(surprise).div_(total))
+            residual.add_(surprise.square_().mul_(squares).div_(total))
+            squares.copy_(total)
         drawn = count
-        mean, square = total / count
-        variance = (square - mean.square()).clamp(min=0) / (count - 1)
-        return mean, variance.sqrt()
+        return slope, (residual / squares / (count - 1)).sqrt_()
 
     def is_within(found: tuple[Tensor, Tensor]) -> bool:
         values, errors = found
         return rtol is not None and bool(errors.norm() <= rtol * values.norm())
 
-    found, products = sampled_until(is_within, estimate, first=FIRST, most=max_products)
+    def is_done(found: tuple[Tensor, Tensor]) -> bool:
+        return is_within(found) or not bool(torch.isfinite(found[0]).all())
+
+    found, products = sampled_until(is_done, estimate, first=FIRST, most=max_products)
     return DiagonalEstimate(*found, is_within(found), products)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from landscape.krylov.orthogonal import combine, orthogonalize, orthonormal, precision_of
+from landscape.krylov.orthogonal import combine, lengths_of, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
 
@@ -276,14 +276,16 @@ def _with_a_random_image(start: Tensor, width: int, operator: Operator, generato
     eigenvector, and a larger part of the extreme ones than the random vector does.
     """
     image = (operator @ _random(start, 1, generator)).to(start)
-    image = torch.nan_to_num(image / image.norm() * start.norm(), 0, 0, 0)
+    found, wanted = lengths_of(image).to(image), torch.linalg.vector_norm(lengths_of(start)).to(image)
+    image = torch.nan_to_num(image / found * wanted, 0, 0, 0)
     joined = torch.cat([start, image], 1)
     return _in_one_vector(joined) if width == 1 else joined
 
 
 def _in_one_vector(start: Tensor) -> Tensor:
     """The sum of the start vectors. The last one, the random image, has a smaller part, because most of it is noise."""
-    directions = torch.nn.functional.normalize(start, dim=0)
+    lengths = lengths_of(start)
+    directions = start / torch.where(lengths > 0, lengths, 1).to(start)
     return directions[:, :-1].sum(1, keepdim=True) + RANDOM_PART * directions[:, -1:]
 
 

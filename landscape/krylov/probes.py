@@ -18,6 +18,13 @@ from landscape.ranks import ALONE, Ranks
 SKETCH_NOISE = 1e-9
 """Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
 
+ENOUGH_SIGNS = 16
+"""So many probes of random signs show a spread. The product of two signs is the same in all of fewer probes by chance,
+in one of 128 for 8. Where a form hangs on few such products, the probes then agree, and their mean is wrong."""
+
+NO_SPREAD = 1e-12
+"""A variance below this share of the largest one that is possible is only rounding, in float32 too."""
+
 Image = Callable[[Tensor], Tensor]
 """A block (n, k) -> A times the block, in float64."""
 
@@ -59,8 +66,14 @@ class Signs:
         """Draws more random signs; each costs one product."""
         for _ in range(count):
             probe = self._draw()
-            sample = _forms(self._image, probe)
-            sample = sample if self._less is None else sample - _forms(self._less, probe)
+            image = self._image(probe)
+            forms, squares = _forms(probe, image), image.square().sum()
+            if self._less is not None:
+                other = self._less(probe)
+                forms -= _forms(probe, other)
+                squares = torch.maximum(squares, other.square().sum())
+                image -= other
+            sample = torch.cat([forms, torch.stack([image.square().sum(), squares])])
             self._samples.append(self._ranks.over_entries(sample))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
@@ -68,12 +81,30 @@ class Signs:
 
         Each is a pair: one value for each probe, and the variance that a part common to all values adds to their mean.
         """
-        return [(values, values.new_zeros(())) for values in torch.stack(self._samples, 1)]
+        *forms, squares, largest = torch.stack(self._samples, 1)
+        # the variances of w^T A w and w^T A^2 w are at most 2 ||A||^2 and 2 ||A^2||^2 in Frobenius' norm
+        most = 2 * squares.mean(), 2 * largest.mean().square()
+        return [(values, unseen_variance(values, bound)) for values, bound in zip(forms, most, strict=True)]
 
 
-def _forms(image: Image, probe: Tensor) -> Tensor:
-    """w^T A w and w^T A^2 w of a probe w (n, 1)."""
-    applied = image(probe)
+def unseen_variance(values: Tensor, most: Tensor) -> Tensor:
+    """The variance of the mean of values (probes, ...) of random signs that agree by chance; 0 if they do not.
+
+    Args:
+        values: of the probes.
+        most: the largest variance of a value that is possible, (...).
+    """
+    count = len(values)
+    agree = (
+        values.var(0) <= NO_SPREAD * most
+        if 1 < count < ENOUGH_SIGNS
+        else torch.zeros_like(most, dtype=torch.bool)
+    )
+    return torch.where(agree, most / count, 0.0)
+
+
+def _forms(probe: Tensor, applied: Tensor) -> Tensor:
+    """w^T A w and w^T A^2 w of a probe w (n, 1) and A w."""
     return torch.stack([(probe * applied).sum(), applied.square().sum()])
 
 

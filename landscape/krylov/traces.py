@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.krylov.deflation import Deflation
-from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions
+from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions, unseen_variance
 from landscape.krylov.stopping import QUANTILE, WIDER_QUANTILE, sampled_until, student
 from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
@@ -242,15 +242,18 @@ def block_traces(
     basis, values = known.basis.double(), known.values.double()
     exact = torch.stack([(part.square() * values).sum() for part in basis.split(list(sizes))])
     samples: list[Tensor] = []
+    squares: list[Tensor] = []
 
     def look(wanted: int) -> tuple[Tensor, Tensor, Tensor, bool]:
         for _ in range(wanted - len(samples)):
             signs = random_signs(operator.dimension, operator.device, generator)
             rest = (operator @ signs).double() - basis @ (values.unsqueeze(1) * (basis.T @ signs))
             samples.append(torch.stack([part.sum() for part in (signs * rest)[:, 0].split(list(sizes))]))
+            squares.append(torch.stack([part.square().sum() for part in rest[:, 0].split(list(sizes))]))
         drawn = torch.stack(samples)
         means = (exact + drawn.mean(0)).cpu()
-        errors = (drawn.std(0) / math.sqrt(wanted)).cpu()
+        unseen = unseen_variance(drawn, 2 * torch.stack(squares).mean(0))
+        errors = (drawn.var(0) / wanted + unseen).sqrt().cpu()
         margins = student(WIDER_QUANTILE, wanted) * errors
         finite = bool(torch.isfinite(means).all())
         met = finite and (rtol is None or bool((margins <= 2 * rtol * means.sum().abs()).all()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -14,6 +15,7 @@ from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.rows_of_outputs import have_rows
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.model.derivatives import derivative
+from landscape.model.long_vectors import norm, power_of_two
 from landscape.model.precision import full_float32
 from landscape.model.weights import with_weights
 from landscape.ranks import is_settled
@@ -54,7 +56,7 @@ class EmpiricalFisher(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            ValueError: the vectors have another length.
+            ValueError: the vectors have another length, or the products of gradients are no numbers of the dtype.
         """
         objective = self._objective
         n = len(self._theta)
@@ -70,6 +72,7 @@ class EmpiricalFisher(MatrixOfObjective):
                         total += self._of_chunk(chunk, block)
             product = objective.ranks.vector_over_samples(total) / objective.weight
             objective.products += block.shape[1]
+        _check_the_range(product, self.dtype)
         return product.to(self.dtype).view(vectors.shape)
 
     def _product_of_chunk(self, index: int, chunk: Chunk, block: Tensor) -> Tensor:  # noqa: ARG002
@@ -123,6 +126,22 @@ class EmpiricalFisher(MatrixOfObjective):
         return stacked, weights[counted].to(stacked)
 
 
+def _check_the_range(product: Tensor, dtype: torch.dtype) -> None:
+    """Checks that a product in float64 is one in another dtype too.
+
+    Raises:
+        ValueError: its largest entry is smaller than all numbers of full precision of the dtype, or larger.
+    """
+    largest, numbers = float(torch.linalg.vector_norm(product, math.inf)), torch.finfo(dtype)
+    if not 0 < largest < math.inf or numbers.tiny <= largest <= numbers.max:
+        return
+    raise ValueError(
+        f"matrix: entries of a product with the empirical Fisher matrix are up to {largest:.2g}, out of the range of "
+        f"{str(dtype).removeprefix('torch.')}, because gradients enter it squared; give the Objective "
+        "dtype=torch.float64, or multiply the loss by a constant"
+    )
+
+
 def _by_two_derivatives(
     losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor, *, compares: bool
 ) -> Tensor:
@@ -142,20 +161,23 @@ def _by_two_derivatives(
         # a backward pass that detaches loses the dependence on u without an error
         if whole is not None and not _is_sum(moved, whole, vector):
             raise RuntimeError("the derivative of a backward pass is wrong")
-        columns.append(derivative((losses * moved).sum(), variable, retain_graph=True))
+        # squares of gradients may be smaller or larger than any number of the dtype
+        unit = power_of_two(moved)
+        found = derivative((losses * (moved / unit)).sum(), variable, retain_graph=True)
+        columns.append(found.double() * unit.double())
     return torch.stack(columns, 1)
 
 
 def _is_sum(moved: Tensor, whole: Tensor, vector: Tensor) -> bool:
     """Whether the derivatives of the samples' losses along a vector sum to that of their sum, or are no numbers."""
-    rounding = ROUNDING * torch.finfo(whole.dtype).eps * whole.norm() * vector.norm()
+    rounding = ROUNDING * torch.finfo(whole.dtype).eps * norm(whole) * norm(vector)
     return not bool((moved.sum() - whole @ vector).abs() > ALLOWED * moved.abs().sum() + rounding)
 
 
 def _by_gradients(losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor) -> Tensor:
     """The same by the gradient of each sample."""
-    total = torch.zeros_like(block)
+    total = torch.zeros_like(block, dtype=torch.float64)
     for loss, weight in zip(losses, weights, strict=True):
         gradient = derivative(loss, variable, retain_graph=True)
-        total += weight * torch.outer(gradient, gradient @ block)
+        total += weight * torch.outer(gradient.double(), (gradient @ block).double())
     return total

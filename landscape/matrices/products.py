@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
 from landscape.matrices.traced_products import TracedProducts
 from landscape.matrices.worth_tracing import Work, pays
+from landscape.model.long_vectors import norm
 from landscape.model.memory import Memory
 from landscape.model.weights import ParameterLayout, outputs_at, with_weights
 from landscape.ranks import ALONE, Ranks, is_settled
@@ -332,7 +334,8 @@ class Products:
         if is_small and self._compile_mode is None:
             self._traced.maps_vectors = True
             traced = self._traced.of_chunk(self._theta, chunk, 0, some)
-        error = torch.linalg.vector_norm(traced - direct) / torch.linalg.vector_norm(direct)
+        size, apart = norm(direct.flatten()), norm((traced - direct).flatten())
+        error = apart / size if size else math.nan
         if error > AGREEMENT.get(direct.dtype, 0.1):
             raise RuntimeError(f"the traced product differs from the direct one by {error:.2g} of it")
 

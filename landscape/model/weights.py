@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from landscape.model.copies import unwrapped
 from landscape.model.fully_sharded import keeps_no_gathered_weights, own_part
+from landscape.model.long_vectors import lengths
 
 Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
@@ -160,7 +161,7 @@ def filter_norms(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """
     owner = model.get_submodule(name.rpartition(".")[0])
     if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return torch.linalg.vector_norm(tensor.flatten(1), dim=1).view(-1, *[1] * (tensor.ndim - 1))
+        return lengths(tensor.flatten(1), 1).view(-1, *[1] * (tensor.ndim - 1))
     groups = tensor.unflatten(0, (owner.groups, -1))
-    norms = torch.linalg.vector_norm(groups, dim=[1, *range(3, groups.ndim)], keepdim=True)
+    norms = lengths(groups, [1, *range(3, groups.ndim)])
     return norms.expand(-1, groups.shape[1], *[-1] * (groups.ndim - 2)).flatten(0, 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from landscape.model.long_vectors import dot, norm
+from landscape.model.long_vectors import dot, length, norm, of_length
 from landscape.perturbations.secant_model import SecantModel
 
 NORMS = ("l2", "linf")
@@ -45,15 +45,14 @@ class Neighborhood:
         """The point of the border at which a linear function with this gradient is largest; 0 if the gradient is 0."""
         if self.norm == "linf":
             return torch.sign(direction, out=out).mul_(self.rho)
-        length = torch.linalg.vector_norm(direction)
-        return torch.mul(direction, torch.where(length == 0, 0.0, self.rho / length), out=out)
+        return of_length(direction, self.rho, out)
 
     def nearest(self, point: Tensor) -> Tensor:
         """The nearest point of the neighborhood, in place."""
         if self.norm == "linf":
             return point.clamp_(-self.rho, self.rho)
-        length = torch.linalg.vector_norm(point)
-        return point.mul_(torch.where(length > self.rho, self.rho / length, torch.ones_like(length)))
+        found = length(point)
+        return of_length(point, self.rho, out=point) if found > self.rho else point
 
     def gain(self, gradient: Tensor, point: Tensor | None = None) -> float:
         """The largest value of a linear function with this gradient in the neighborhood, minus its value at `point`.
@@ -190,7 +189,7 @@ def ascend(
         goes_far = model is not None and failures == 0 and neighborhood.norm == "l2"
         maximum = model.maximum(neighborhood.rho) if model is not None and goes_far else None
         assert best.gradient is not None
-        whole_step = float(torch.linalg.vector_norm(best.gradient)) / neighborhood.rho
+        whole_step = length(best.gradient) / neighborhood.rho
         given_up = best.gradient if model is None else None
         offset = _next_point(best.offset, best.gradient, maximum, neighborhood, stiffness, out=given_up)
         del maximum, given_up
@@ -230,10 +229,10 @@ def _next_point(
 ) -> Tensor:
     """The next point after the highest one and its gradient; in the tensor `out` if given."""
     if model_maximum is not None:
-        length = float(torch.linalg.vector_norm(model_maximum[0])) / neighborhood.rho
-        if length > 1 - INSIDE:
+        share = length(model_maximum[0]) / neighborhood.rho
+        if share > 1 - INSIDE:
             point, gradient = model_maximum
-        elif length > INSIDE:
+        elif share > INSIDE:
             return model_maximum[0]
         # otherwise the highest point is the center: the loss falls in all directions that were tried
     if stiffness == 0:
@@ -254,5 +253,9 @@ def _downward_curvature(best: _Visit, trial: _Visit) -> float:
     if best.gradient is None or trial.gradient is None:
         return 0.0
     step = trial.offset - best.offset
-    length = float(step @ step)
-    return float((best.gradient - trial.gradient) @ step) / length if length > 0 else 0.0
+    change = best.gradient - trial.gradient
+    far, steep = length(step), length(change)
+    if far == 0 or steep == 0:
+        return 0.0
+    # of unit length, so that no product is 0 or infinite
+    return float(dot(change, step) / far) / far

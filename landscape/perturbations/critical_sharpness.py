@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
+from landscape.model.long_vectors import dot, norm
 from landscape.model.weights import Weights
+from landscape.perturbations.critical_rate import Bounds, Trial, bracketed, narrowed
+from landscape.perturbations.rounding import rounding_of
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
 from landscape.results.shown import Result
 
-MOST_DOUBLINGS = 20
-"""All tried learning rates are within a factor of 2^20, a million, of the first one."""
+MOST_ROUNDED = 0.1
+"""The largest change of an update by the rounding of the moved weights, as a share of the tolerance."""
 
 
 @result
@@ -26,13 +28,13 @@ class CriticalSharpness(Result):
 
     value: float = described(
         "critical sharpness, 2 / critical learning rate: the curvature along the update of the parabola that rises "
-        "there; infinite where the loss rises at once"
+        "there; infinite where the loss rises at once; NaN where rounding hides its fall"
     )
     learning_rate: float = described(
         "critical learning rate: the middle between the bounds; 0 where the loss rises at once, infinite where it does "
-        "not rise"
+        "not rise, NaN where rounding hides the fall or the rise"
     )
-    low: float = described("largest learning rate tried at which the loss does not rise")
+    low: float = described("largest learning rate tried at which the loss does not rise; 0 if none")
     high: float = described("smallest learning rate tried at which the loss rises")
     steps: float = described("critical learning rate as a multiple of the update's own")
     center_loss: float = described("mean loss before the update", unit=LOSS_UNIT)
@@ -85,24 +87,32 @@ def critical_sharpness(
     center = objective.value()
     passes = 1
 
-    def rise(rate: float) -> float:
+    rounding = rounding_of(center, objective.dtype)
+
+    def tried(rate: float) -> Trial:
         nonlocal passes
         passes += 1
-        loss = objective.value(objective.theta + rate * step)
-        return loss - center if math.isfinite(loss) else math.inf
+        change = rate * step
+        moved = objective.theta + change
+        is_rounded = _share_of_rounding(moved - objective.theta, change) > MOST_ROUNDED * tol
+        del change
+        loss = objective.value(moved)
+        if not math.isfinite(loss):
+            return Trial(rate, math.inf, 0.0)
+        return Trial(rate, loss - center, math.inf if is_rounded else rounding)
 
     if not math.isfinite(center) or not bool(torch.isfinite(step).all()):
-        bounds = _Bounds(math.nan, math.nan)
+        bounds = Bounds.of_no_number()
     else:
         first = 2 * learning_rate if guess is None else guess
-        bounds = _bracketed(rise, first, max_passes - 1)
-        bounds = _narrowed(rise, bounds, tol, lambda: passes < max_passes)
+        bounds = bracketed(tried, first, max_passes - 1)
+        bounds = narrowed(tried, bounds, tol, lambda: passes < max_passes)
     found = bounds.middle
     return CriticalSharpness(
         value=2 / found if found else math.inf,
         learning_rate=found,
-        low=bounds.low,
-        high=bounds.high,
+        low=bounds.lower,
+        high=bounds.upper,
         steps=found / learning_rate,
         center_loss=center,
         converged=bounds.are_within(tol),
@@ -113,66 +123,18 @@ def critical_sharpness(
     )
 
 
-@dataclass(frozen=True)
-class _Bounds:
-    """Learning rates at which the loss does not rise (`low`) and at which it rises (`high`), and the rises there.
+def _share_of_rounding(moved: Tensor, asked: Tensor) -> float:
+    """By how much the rounding of the weights changes what a change (n,) of them does to the loss, as a share.
 
-    The slope is the rise divided by the learning rate. It has the sign of the rise, and is linear for a quadratic loss.
+    In float32 a short change of long weights is another one than was asked for. Its part along the change counts in
+    full. The rest has no direction of its own, and a slope in n dimensions meets 1 / sqrt(n) of it.
     """
-
-    low: float
-    high: float
-    low_slope: float = math.nan
-    high_slope: float = math.nan
-
-    @property
-    def middle(self) -> float:
-        """A learning rate between the bounds; 0 or infinite if a bound is missing."""
-        if self.low == 0 or math.isinf(self.high):
-            return self.low if self.low == 0 else math.inf
-        return (self.low + self.high) / 2
-
-    def are_within(self, tol: float) -> bool:
-        """Whether the bounds lie close together."""
-        return self.low > 0 and self.high < math.inf and self.high - self.low <= tol * self.high
-
-    def with_rate(self, rate: float, rise: float) -> _Bounds:
-        """The bounds after a trial of one more learning rate between them."""
-        slope = rise / rate
-        if rise > 0:
-            return _Bounds(self.low, rate, self.low_slope, slope)
-        return _Bounds(rate, self.high, slope, self.high_slope)
-
-
-def _bracketed(rise: Callable[[float], float], first: float, most_passes: int) -> _Bounds:
-    """Doubles or halves the learning rate until the loss rises at one rate and does not rise at another."""
-    bounds = _Bounds(0.0, math.inf)
-    rate = first
-    for _ in range(min(MOST_DOUBLINGS, most_passes)):
-        bounds = bounds.with_rate(rate, rise(rate))
-        if bounds.low > 0 and math.isfinite(bounds.high):
-            break
-        rate = 2 * bounds.low if bounds.low > 0 else bounds.high / 2
-    return bounds
-
-
-def _narrowed(
-    rise: Callable[[float], float], bounds: _Bounds, tol: float, may_go_on: Callable[[], bool]
-) -> _Bounds:
-    """Tries rates on both sides of the slope's estimated root, until the bounds are close together."""
-    if bounds.low == 0 or math.isinf(bounds.high):
-        return bounds
-    while not bounds.are_within(tol) and may_go_on():
-        width = bounds.high - bounds.low
-        root = bounds.low + width / 2
-        if math.isfinite(bounds.high_slope):
-            root = bounds.low - bounds.low_slope * width / (bounds.high_slope - bounds.low_slope)
-        # just beyond the root, on the side where the bound is still far
-        margin = 0.4 * tol * root
-        rate = root + margin if bounds.high - root > root - bounds.low else root - margin
-        rate = min(max(rate, bounds.low + 0.05 * width), bounds.high - 0.05 * width)
-        bounds = bounds.with_rate(rate, rise(rate))
-    return bounds
+    length = norm(asked)
+    if not 0 < length < math.inf:
+        return math.inf
+    error = moved.sub_(asked)
+    along = abs(dot(error, asked)) / length**2
+    return max(along, 3 * norm(error) / length / math.sqrt(max(len(asked), 9)))
 
 
 def _check(learning_rate: float, guess: float | None, tol: float, max_passes: int) -> None:

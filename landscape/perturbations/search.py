@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.loss.objective import Objective
 from landscape.perturbations.ascent import SHORT, Ascent, Neighborhood, Slope, ascend
+from landscape.perturbations.rounding import rounding_of
 from landscape.perturbations.starts import (
     CONTINUED,
     LEAST_VECTORS,
@@ -202,7 +203,7 @@ def search(
     objective.memory.check_room(LEAST_VECTORS, what := "a search for the sharpness")
     points = remembered_points(objective)
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
-    rounding = 8 * torch.finfo(objective.dtype).eps * abs(float(center))
+    rounding = rounding_of(float(center), objective.dtype)
     columns = list(eigenvectors().to(objective.theta).T) if is_finite and starts.eigenvectors else []
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:

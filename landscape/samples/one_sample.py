@@ -15,6 +15,7 @@ from landscape.data.counts import Pair
 from landscape.data.task import LossFunction
 from landscape.loss.objective import Objective
 from landscape.matrices.outputs import as_one_tensor
+from landscape.model.long_vectors import power_of_two
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class OneSample:
 
         pullback: Any = vjp(grad(loss), sample[0])[1]
         product = pullback(direction)[0]
-        return (direction * product).sum(), product.square().sum()
+        return (direction * product).sum(), product.double().square().sum()
 
     def _scores(self, theta: Tensor, inputs: Any) -> Tensor:
         return as_one_tensor(self.forward(theta, inputs))[0].flatten()
@@ -141,8 +142,10 @@ def _batch_of(sample: Pair) -> Pair:
 
 def _norm_and_cosine(gradient: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Norm and cosine. The cosine of a vector of zeros is NaN."""
-    norm = torch.linalg.vector_norm(gradient)
-    return norm, (gradient / norm) @ (other / torch.linalg.vector_norm(other))
+    unit = power_of_two(gradient)
+    scaled, other = gradient / unit, other / power_of_two(other)
+    length = torch.linalg.vector_norm(scaled)
+    return length * unit, (scaled / length) @ (other / torch.linalg.vector_norm(other))
 
 
 def _covariance_of_labels(scores: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import check_whole_vectors, of_objective, of_weights
+from landscape.model.long_vectors import length, of_length, power_of_two
 from landscape.model.weights import Weights, filter_norms
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -228,7 +229,7 @@ def _normalize(vector: Tensor, objective: Objective, per: str, one_dimensional: 
         elif per != "model":
             part.copy_(_with_norms(part, weights[name], per, partial(filter_norms, objective.model, name)))
     if per == "model":
-        vector.copy_(_of_norm(vector, torch.linalg.vector_norm(objective.theta)))
+        of_length(vector, length(objective.theta), out=vector)
 
 
 def _with_norms(
@@ -236,20 +237,19 @@ def _with_norms(
 ) -> Tensor:
     """The direction of one tensor with the norms of its weights."""
     if weight.ndim < 2 or per == "layer":
-        return _of_norm(direction, torch.linalg.vector_norm(weight))
+        return of_length(direction, length(weight))
+    direction = direction / power_of_two(direction)
     norms, wanted = of_filters(direction), of_filters(weight)
     return direction * torch.where(norms > 0, wanted / norms, torch.zeros_like(norms))
 
 
-def _of_norm(vector: Tensor, norm: Tensor) -> Tensor:
-    """The vector scaled to a norm. Zero stays zero."""
-    length = torch.linalg.vector_norm(vector)
-    return vector * torch.where(length > 0, norm / length, torch.zeros_like(length))
-
-
 def _cosines(vectors: Tensor) -> FloatArray:
     products = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    units = power_of_two(vectors, 0).double()
     for piece in vectors.split(PIECE):
-        products += piece.double().T @ piece.double()
-    lengths = products.diagonal().sqrt().clamp(min=1e-12)
+        scaled = piece.double() / units
+        products += scaled.T @ scaled
+    lengths = products.diagonal().sqrt()
+    # the cosine of a vector of zeros is 0
+    lengths = torch.where(lengths == 0, 1.0, lengths)
     return np.asarray((products / lengths.outer(lengths)).cpu().numpy(), dtype=np.float64)

@@ -176,6 +176,11 @@ def _sampled(
             raise ValueError(
                 f"samples: must lie between 2 and the {objective.n_samples} there are, got {samples}"
             )
+        if samples < objective.n_samples and objective.counting.is_sum:
+            raise ValueError(
+                f"samples: the loss of {name!r} is a sum, which is smaller for some of the samples; make the Objective "
+                "with reduction='mean', or leave out samples"
+            )
         if objective.process_group is not None:
             raise ValueError(
                 "samples: with a process group, give each rank's objective fewer samples instead"

@@ -281,7 +281,10 @@ def critical_sharpness(*, tol: float = 0.1) -> Measure:
         }
 
     metrics = {
-        "critical_sharpness": ("", "2 / critical learning rate; infinite where the loss rises at once"),
+        "critical_sharpness": (
+            "",
+            "2 / critical learning rate; infinite where the loss rises at once; NaN where rounding hides it",
+        ),
         "critical_learning_rate": (
             "",
             "smallest learning rate along the last update at which the loss rises",

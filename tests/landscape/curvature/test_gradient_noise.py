@@ -79,6 +79,26 @@ def test_a_common_factor_of_the_class_weights_changes_nothing(case, weight):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=1e-9)
 
 
+@pytest.mark.parametrize("pieces", [60, 15, 8])
+def test_with_class_weights_it_is_the_covariance_of_batches_of_random_samples(case, pieces):
+    """A rare class of a large weight: the truth is the spread of the mean gradients of 4,000 batches."""
+    model, inputs, _ = case
+    targets = (torch.arange(60) % 10 == 0).long()
+    class_weights = torch.tensor([1.0, 20.0, 1.0], dtype=D)
+    each, weights = gradients_of_samples(model, inputs, targets), class_weights[targets]
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 60, (4000, 240), generator=generator)
+    sums = torch.einsum("bs,bsp->bp", weights[rows], each[rows])
+    truth = 240 * (sums / weights[rows].sum(1, keepdim=True)).var(0).sum().item()
+    objective = Objective(model, nn.CrossEntropyLoss(weight=class_weights), (inputs, targets))
+    found = [gradient_noise(objective, pieces=pieces, seed=seed) for seed in range(40)]
+    values = torch.tensor([one.value for one in found], dtype=D)
+    # the batches give the truth to 3%; in few pieces the bias of a ratio is of relative order 1 / pieces
+    assert values.mean().item() == pytest.approx(truth, rel=0.05 + 0.5 / pieces)
+    squared = (each * weights[:, None]).sum(0).div(weights.sum()).square().sum().item()
+    assert found[0].gradient_norm == pytest.approx(math.sqrt(squared), rel=1e-9)
+
+
 def test_a_mean_over_outputs_has_the_noise_of_samples(case):
     model, inputs, _ = case
     targets = torch.randn(60, 3, dtype=D, generator=torch.Generator().manual_seed(1))

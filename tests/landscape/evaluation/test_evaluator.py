@@ -373,3 +373,15 @@ def test_losses_that_run_models_of_other_layers_are_refused():
     objectives = {name: Objective.of_loss(loss, m, data) for name, m in (("one", one), ("other", other))}
     with pytest.raises(ValueError, match="^objectives: 'other' is of another model"):
         lines(objectives, random_directions(objectives["one"], 1), steps=3)
+
+
+@pytest.mark.parametrize("draw", [lines, surfaces], ids=["lines", "surfaces"])
+def test_a_sum_over_some_of_the_samples_is_no_estimate_of_the_sum_over_all(draw):
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, nn.CrossEntropyLoss(reduction="sum"), (inputs, targets))
+    directions = random_directions(objective, 1 if draw is lines else 2)
+    with pytest.raises(ValueError, match="^samples: the loss of 'a' is a sum"):
+        draw({"a": objective}, directions, steps=3, samples=20)
+    whole, drawn = (draw({"a": objective}, directions, steps=3, samples=each)["a"] for each in (None, 37))
+    np.testing.assert_allclose(drawn.loss, whole.loss, rtol=1e-12)
+    assert drawn.loss_error.max() == 0

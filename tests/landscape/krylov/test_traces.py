@@ -135,7 +135,7 @@ def test_hutchinsons_signs_see_a_diagonal_without_error():
         SymmetricOperator(lambda b: values * b, 100),
         method="hutchinson",
         rtol=None,
-        max_products=5,
+        max_products=16,
         generator=generator(0),
     )
     assert result.trace.value == pytest.approx(5050, rel=1e-12)
@@ -275,3 +275,34 @@ def test_block_traces_are_those_of_the_diagonal_blocks():
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         ask(random_symmetric(), **options)
+
+
+def coupled(n=3):
+    """Few signs decide over the forms of these matrices, so that few probes often agree by chance."""
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 2.0] + [0.5] * (n - 3), dtype=torch.float64))
+    matrix[0, 1] = matrix[1, 0] = 0.6
+    return matrix
+
+
+@pytest.mark.parametrize(("n", "probes"), [(3, 2), (40, 2), (40, 4)])
+def test_probes_that_agree_by_chance_do_not_pass_for_a_known_trace(n, probes):
+    matrix = coupled(n)
+    truth, square = matrix.trace().item(), matrix.square().sum().item()
+    for seed in range(60):
+        found = ask(matrix, seed, method="hutchinson", rtol=None, max_products=probes)
+        assert found.trace.low <= truth <= found.trace.high
+        assert found.square.low <= square <= found.square.high
+        by_rule = ask(matrix, seed, method="hutchinson", rtol=0.05, max_products=probes)
+        assert not by_rule.converged or by_rule.trace.standard_error > 1e-6
+
+
+@pytest.mark.parametrize("probes", [2, 4])
+def test_blocks_whose_probes_agree_by_chance_are_not_known(probes):
+    matrix = coupled(40)
+    truth = [matrix[:1, :1].trace().item(), matrix[1:, 1:].trace().item()]
+    for seed in range(60):
+        found, _, _ = block_traces(
+            SymmetricOperator.of_matrix(matrix), [1, 39], max_products=probes, generator=generator(seed)
+        )
+        for block, expected in zip(found, truth, strict=True):
+            assert block.low <= expected <= block.high

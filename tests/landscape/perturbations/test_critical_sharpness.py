@@ -59,6 +59,63 @@ def test_a_good_guess_takes_6_forward_passes_at_most(guess):
     assert found.passes <= 6
 
 
+def regression(dtype, off, rows=200):
+    """A linear regression at this distance from its minimum, its gradient, and the true critical learning rate."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(rows, 6, generator=generator)
+    targets = inputs @ torch.randn(6, 1, generator=generator) + 0.3 * torch.randn(
+        rows, 1, generator=generator
+    )
+    model = nn.Linear(6, 1, bias=False, dtype=dtype)
+    away = torch.randn(6, 1, generator=generator)
+    best = torch.linalg.lstsq(inputs.double(), targets.double()).solution
+    model.weight.data = (best + off * away).T.to(dtype)
+    objective = Objective(model, nn.MSELoss(), (inputs.to(dtype), targets.to(dtype)))
+    hessian = 2 * inputs.double().T @ inputs.double() / rows
+    slope = hessian @ (model.weight.data.double().T - best)
+    update = -objective.gradient()
+    step = update.double()
+    return objective, update, float(-2 * (slope.T @ step).squeeze() / (step @ hessian @ step))
+
+
+@pytest.mark.parametrize("off", [1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6, 1e-7])
+@pytest.mark.parametrize("guess", [None, 1e-3, 0.8, 1e3])
+@pytest.mark.parametrize(("dtype", "resolved"), [(torch.float32, 1e-2), (D, 1e-6)])
+def test_near_a_minimum_the_bounds_hold_or_the_rate_is_not_known(dtype, resolved, off, guess):
+    objective, update, truth = regression(dtype, off)
+    found = critical_sharpness(objective, update, guess=guess, max_passes=60)
+    assert found.low <= 1.001 * truth
+    assert found.high >= truth / 1.001
+    assert found.converged or off < resolved
+    if found.converged:
+        assert found.value == pytest.approx(2 / truth, rel=0.07)
+    elif not found.low:
+        assert math.isnan(found.value)
+        assert math.isnan(found.learning_rate)
+
+
+@pytest.mark.parametrize("slope", [1.0, 1e-2, 1e-4])
+def test_in_float32_a_loss_that_rises_at_once_is_told_from_one_whose_fall_is_rounding(slope):
+    model = Weights([0.5, 0.5]).to(torch.float32)
+    loss = Objective.of_loss(
+        lambda each, _: 1 + slope * each.weights.sum() + each.weights.square().sum(), model, (torch.zeros(1),)
+    )
+    found = critical_sharpness(loss, torch.tensor([0.7, 0.8]))
+    assert (found.value, found.learning_rate, found.low) == (math.inf, 0, 0)
+    assert not found.converged
+
+
+@pytest.mark.parametrize("length", [1e-7, 1e-8])
+def test_an_update_that_the_rounding_of_the_weights_swallows_tells_nothing(length):
+    # a loss of 0 at the minimum has no rounding of its own, but weights of 1 move in steps of 1e-7
+    model = Weights([1.0, 1.0]).to(torch.float32)
+    loss = Objective.of_loss(
+        lambda each, _: (each.weights - 1 - 2 * length).square().sum(), model, (torch.zeros(1),)
+    )
+    found = critical_sharpness(loss, torch.tensor([length, length]), guess=1.0, max_passes=4)
+    assert not found.converged
+
+
 def test_for_another_loss_it_is_how_far_the_update_may_go_before_that_loss_rises():
     # the observed loss leads from 0 to 2, the clean one is lowest at 1 and back at its first value at 2
     observed = objective_of([0.0], lambda w: (w - 4).square().sum() / 2)
