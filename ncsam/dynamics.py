@@ -21,12 +21,23 @@ class TrainingDynamics:
             probability 0, and NaN if an output is NaN or several outputs are +inf.
         margins: float32 (epochs, n), the observed label's logit minus the largest of the other logits (Pleiss et al.
             2020, equation 1).
-        predictions: int16 (epochs, n), the predicted class; -1 if an output is NaN.
+        predictions: int16 (epochs, n), int32 for more classes than int16 can number: the predicted class; -1 if an
+            output is NaN.
+
+    Raises:
+        ValueError: predictions of a class below -1, as earlier versions recorded them for more than 32,767 classes.
     """
 
     losses: Tensor
     margins: Tensor
     predictions: Tensor
+
+    def __post_init__(self) -> None:
+        if bool((self.predictions < NO_CLASS).any()):
+            raise ValueError(
+                f"predictions: hold the class {int(self.predictions.min())}; earlier versions recorded classes above "
+                "32,767 so; record them anew"
+            )
 
     @property
     def epochs(self) -> int:
@@ -76,7 +87,7 @@ class Recorder:
         # torch returns NaN for an output of +inf, although the loss has a limit
         losses = losses.masked_fill(margins == -torch.inf, torch.inf).masked_fill(margins == torch.inf, 0)
         # scores with a NaN among them have no largest one
-        predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(torch.int16)
+        predictions = torch.where(outputs.isnan().any(1), NO_CLASS, outputs.argmax(1)).to(_dtype_for(outputs))
         old = self.dynamics
         self.dynamics = TrainingDynamics(
             torch.cat([old.losses, losses.cpu()[None]]),
@@ -91,3 +102,8 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continues after the epochs of an earlier process."""
         self.dynamics = TrainingDynamics(**{name: tensor.cpu() for name, tensor in state.items()})
+
+
+def _dtype_for(outputs: Tensor) -> torch.dtype:
+    """The shortest dtype, from int16 on, that numbers all classes of outputs (n, classes)."""
+    return torch.int16 if outputs.shape[1] - 1 <= torch.iinfo(torch.int16).max else torch.int32

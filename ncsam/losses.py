@@ -1,7 +1,8 @@
 """Losses that resist label noise, as baselines. The defaults are those of the papers.
 
 Every loss is (outputs, targets) -> mean over the samples, in nat where the paper has logarithms. Outputs are logits
-(batch, classes), targets int64 (batch,). ELR and SLN also take the positions of the samples in the training set.
+(batch, classes), targets int64 (batch,). ELR and SLN also take the positions of the samples in the training set. A
+sample with the label -100 has none, and does not count, as in torch's cross-entropy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
 from ncsam.beta_draw import beta_draw
+from ncsam.counted_mean import mean_over
 from ncsam.options import Registry, check_at_least, check_below_1, check_not_negative
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import generator_from
@@ -30,7 +32,29 @@ def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
 
-class GeneralizedCrossEntropy(nn.Module):
+class MeanOverLabels(nn.Module):
+    """A loss that is the mean over the samples whose label is not `ignore_index`; NaN if no sample has a label.
+
+    Whoever cuts batches weighs the parts by their labels, because of `counts_labels`.
+    """
+
+    ignore_index = -100
+    counts_labels = True
+
+    def _has_label(self, targets: Tensor) -> Tensor:
+        """Whether each sample counts.
+
+        Raises:
+            ValueError: the targets are no classes.
+        """
+        if targets.is_floating_point():
+            raise ValueError(
+                f"targets: {type(self).__name__} takes classes, not mixed ones; mix with cross-entropy"
+            )
+        return targets != self.ignore_index
+
+
+class GeneralizedCrossEntropy(MeanOverLabels):
     """GCE, (1 - p_y^q) / q (Zhang and Sabuncu 2018, arXiv:1805.07836, Eq. 6).
 
     Args:
@@ -46,12 +70,12 @@ class GeneralizedCrossEntropy(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
-        _check_classes(self, targets)
+        counts = self._has_label(targets)
         log_p = -cross_entropy(outputs, targets, reduction="none")
-        return -torch.expm1(self.q * log_p).mean() / self.q
+        return mean_over(-torch.expm1(self.q * log_p), counts) / self.q
 
 
-class SymmetricCrossEntropy(nn.Module):
+class SymmetricCrossEntropy(MeanOverLabels):
     """SCE, alpha CE + beta RCE (Wang et al. 2019, arXiv:1908.06112, Eq. 7).
 
     In the reverse cross-entropy A replaces log 0, so that it is -A (1 - p_y).
@@ -75,12 +99,12 @@ class SymmetricCrossEntropy(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
-        _check_classes(self, targets)
+        counts = self._has_label(targets)
         log_p = -cross_entropy(outputs, targets, reduction="none")
-        return (-self.alpha * log_p + self.beta * self.log_zero * torch.expm1(log_p)).mean()
+        return mean_over(-self.alpha * log_p + self.beta * self.log_zero * torch.expm1(log_p), counts)
 
 
-class ForwardCorrection(nn.Module):
+class ForwardCorrection(MeanOverLabels):
     """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
 
     Args:
@@ -104,10 +128,11 @@ class ForwardCorrection(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss."""
-        _check_classes(self, targets)
-        # log sum_i p_i T_iy is computed in logarithms, because a small p underflows
-        log_column = self.transition.to(outputs).log().T[targets]
-        return -(log_softmax(outputs, 1) + log_column).logsumexp(1).mean()
+        counts = self._has_label(targets)
+        # log sum_i p_i T_iy is computed in logarithms, because a small p underflows; brackets would take -1 for a class
+        columns = self.transition.to(outputs).log().T
+        log_column = columns.index_select(0, targets.where(counts, 0))
+        return mean_over(-(log_softmax(outputs, 1) + log_column).logsumexp(1), counts)
 
 
 @with_plain_numbers
@@ -134,7 +159,7 @@ def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Te
     return rows / rows.sum(1, keepdim=True)
 
 
-class EarlyLearningRegularization(nn.Module):
+class EarlyLearningRegularization(MeanOverLabels):
     """ELR, cross-entropy + lambda log(1 - <p, t>), with t the remembered predictions (Liu et al. 2020).
 
     Source: arXiv:2007.00151, Eq. 6 and 9. `remember` moves each sample's t <- beta t + (1 - beta) p once a step, at the
@@ -172,12 +197,12 @@ class EarlyLearningRegularization(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The mean loss; `indices` are the samples' positions in the training set."""
-        _check_classes(self, targets)
+        counts = self._has_label(targets)
         agreement = (self.targets[indices].to(outputs) * _clamped(outputs)).sum(1)
-        return cross_entropy(outputs, targets) + self.strength * torch.log1p(-agreement).mean()
+        return cross_entropy(outputs, targets) + self.strength * mean_over(torch.log1p(-agreement), counts)
 
 
-class StochasticLabelNoise(nn.Module):
+class StochasticLabelNoise(MeanOverLabels):
     """SLN, cross-entropy with labels y + sigma z, z ~ N(0, I) (Chen et al. 2021, section 3).
 
     ICLR 2021, "Noise against noise: stochastic label noise helps combat inherent label noise". z is drawn anew once
@@ -221,9 +246,10 @@ class StochasticLabelNoise(nn.Module):
 
     def forward(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The mean loss; `indices` are the samples' positions in the training set."""
-        _check_classes(self, targets)
-        noisy = one_hot(targets, outputs.shape[1]) + self.sigma * self.noise[indices].to(outputs)
-        return -(noisy * log_softmax(outputs, 1)).sum(1).mean()
+        counts = self._has_label(targets)
+        labels = one_hot(targets.where(counts, 0), outputs.shape[1])
+        noisy = labels + self.sigma * self.noise[indices].to(outputs)
+        return mean_over(-(noisy * log_softmax(outputs, 1)).sum(1), counts)
 
     def get_extra_state(self) -> dict[str, int]:
         """The number of draws so far, which is all that a checkpoint needs."""
@@ -274,13 +300,6 @@ def mixup(
         share * inputs + (1 - share) * inputs[partner],
         share * classes_of + (1 - share) * classes_of[partner],
     )
-
-
-def _check_classes(loss: nn.Module, targets: Tensor) -> None:
-    if targets.is_floating_point():
-        raise ValueError(
-            f"targets: {type(loss).__name__} takes classes, not mixed ones; mix with cross-entropy"
-        )
 
 
 def _check_table(samples: int, classes: int) -> None:

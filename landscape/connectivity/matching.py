@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import warnings
 
 import numpy as np
 import scipy
@@ -19,10 +19,16 @@ from landscape.connectivity.permutable_units import (
     permuted,
     units_of,
 )
+from landscape.data.complex_numbers import cast, in_dtype
+from landscape.guards.repeated_runs import UNORDERED, share_apart
+from landscape.model.copies import copied
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
 from landscape.seeds import generator_for
+
+PRECISE = 1e-8
+"""Share by which outputs in float64 may differ: sums in another order give far less."""
 
 
 @result
@@ -41,7 +47,12 @@ class Matching(Result):
 
 
 def matched(
-    model: nn.Module, other: nn.Module, *, max_sweeps: int = 100, seed: int = 0
+    model: nn.Module,
+    other: nn.Module,
+    *,
+    inputs: Tensor | None = None,
+    max_sweeps: int = 100,
+    seed: int = 0,
 ) -> tuple[nn.Module, Matching]:
     """A copy of `other` that computes the same function, with its units in the order that is nearest to `model`.
 
@@ -54,6 +65,9 @@ def matched(
     Args:
         model: a network; it is not changed.
         other: a network of the same architecture; it is not changed.
+        inputs: a batch of inputs. The outputs of the copy and of `other` are compared for them, in evaluation mode and
+            float64 where the network runs in it. The graph alone leaves some shapes open, such as whether a BatchNorm1d
+            behind a linear layer sees positions; without inputs the usual shape is assumed, and a warning names it.
         max_sweeps: the largest number of sweeps.
         seed: seed of the order of the groups.
 
@@ -61,7 +75,7 @@ def matched(
         The copy, and the permutation.
 
     Raises:
-        ValueError: the architectures differ, or the units cannot be followed.
+        ValueError: the architectures differ, the units cannot be followed, or the copy computes something else.
     """
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps: must be at least 1, got {max_sweeps}")
@@ -70,6 +84,14 @@ def matched(
     other_weights = {name: p.detach().double() for name, p in other.named_parameters()}
     if {n: p.shape for n, p in weights.items()} != {n: p.shape for n, p in other_weights.items()}:
         raise ValueError("other: must have parameters of the same names and shapes as model")
+    if units.signature() != _units_of_other(other).signature():
+        raise ValueError("other: its layers are connected otherwise than those of model")
+    if inputs is None and units.assumed:
+        warnings.warn(
+            f"model: it is assumed that {units.assumed[0]}; give inputs=, so that the outputs of the matched "
+            "network are compared with those of other",
+            stacklevel=2,
+        )
     other_weights = {name: p.to(weights[name].device) for name, p in other_weights.items()}
     permutations: Permutations = {group: torch.arange(group.size, device="cpu") for group in units.groups}
     generator = generator_for("order of matching", seed)
@@ -87,8 +109,10 @@ def matched(
                 permutations[group] = best
                 changed = True
         sweeps += 1
-    moved = copy.deepcopy(other)
+    moved = copied("other", other)
     moved.load_state_dict(permuted(dict(other.state_dict()), units, permutations))
+    if inputs is not None:
+        _check_that_it_computes_the_same(moved, other, inputs, units.assumed)
     after = permuted(other_weights, units, permutations)
     orders = [permutations[group].numpy() for group in units.groups]
     return moved, Matching(
@@ -100,6 +124,41 @@ def matched(
         converged=not changed,
         seed=seed,
     )
+
+
+def _units_of_other(other: nn.Module) -> PermutableUnits:
+    try:
+        return units_of(other)
+    except ValueError as error:
+        raise ValueError(f"other{str(error).removeprefix('model')}") from error
+
+
+@torch.no_grad()
+def _check_that_it_computes_the_same(
+    moved: nn.Module, other: nn.Module, inputs: Tensor, assumed: tuple[str, ...]
+) -> None:
+    """Raises ValueError if the outputs of two networks for a batch of inputs differ by more than rounding."""
+    networks = [copied("other", network).eval() for network in (moved, other)]
+    inputs = inputs.to(next(other.parameters()).device)
+    try:
+        outputs = [
+            cast(copied("other", each), torch.float64)(in_dtype(inputs, torch.float64)) for each in networks
+        ]
+        allowed = PRECISE
+    except RuntimeError:
+        # some layers insist on their own dtype
+        outputs, allowed = [each(inputs.clone()) for each in networks], UNORDERED
+    share = share_apart(*outputs)
+    if share > allowed:
+        cause = (
+            f"it was assumed that {assumed[0]}"
+            if assumed
+            else "its units move where its graph does not show it"
+        )
+        raise ValueError(
+            "model: its units cannot be followed: for these inputs the matched network differs from other by "
+            f"{share:.1e} of the largest output; {cause}"
+        )
 
 
 def _similarity(

@@ -17,45 +17,10 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.connectivity.signals import Group, Segment, Signal, fix, join
+
 Axis = tuple[str, int]
 """(name of a parameter or buffer, axis)."""
-
-
-class Group:
-    """Units that may be permuted among themselves. A group is split if its parts turn out to be permuted separately."""
-
-    def __init__(self, size: int, *, fixed: bool = False) -> None:
-        self.size = size
-        self.fixed = fixed
-        self.parts: list[Group] = []
-
-    def leaves(self) -> list[Group]:
-        """The groups of which this group now consists: itself, unless it was split or joined to another."""
-        return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Consecutive entries of an axis that belong to one group. Each unit has `repeat` entries."""
-
-    group: Group
-    repeat: int = 1
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Activations of shape (samples, units, ...space), or (samples, ..., units) as linear layers return them.
-
-    Attributes:
-        segments: the units.
-        space: number of axes behind the axis of the units.
-        flat: whether axes of space were flattened into the axis of units. A unit then may have several entries in a
-            row.
-    """
-
-    segments: list[Segment]
-    space: int = 0
-    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +30,26 @@ class PermutableUnits:
     Attributes:
         axes: the segments of each axis, in order.
         groups: the groups that may be permuted, in order of first appearance.
+        assumed: what the graph leaves open, and was taken for granted.
     """
 
     axes: dict[Axis, list[Segment]]
     groups: list[Group]
+    assumed: tuple[str, ...] = ()
+
+    def signature(self) -> list[tuple[Axis, list[tuple[int, int, bool]]]]:
+        """Which axes hold which groups, equal for networks of one structure."""
+        number: dict[Group, int] = {}
+        return [
+            (
+                axis,
+                [
+                    (number.setdefault(s.group, len(number)), s.group.size * s.repeat, s.group.fixed)
+                    for s in along
+                ],
+            )
+            for axis, along in self.axes.items()
+        ]
 
 
 def units_of(model: nn.Module) -> PermutableUnits:
@@ -87,17 +68,26 @@ def units_of(model: nn.Module) -> PermutableUnits:
     axes = _Axes()
     signals: dict[fx.Node, Signal | None] = {}
     modules = dict(model.named_modules())
+    assumed: list[str] = []
+    flattened: set[fx.Node] = set()
     for node in graph.nodes:
+        if node.op.startswith("call_"):
+            module = modules[node.target] if node.op == "call_module" else None
+            arriving = signals[node.all_input_nodes[0]] if node.all_input_nodes else None
+            assumed += _assumptions(node, module, arriving)
+            if _flattens(node, module) or (module is not None and node.all_input_nodes[0] in flattened):
+                flattened.add(node)
         if node.op == "placeholder":
             # the inputs are not permuted
             signals[node] = None
         elif node.op == "output":
             signals[node] = None
             for source in node.all_input_nodes:
-                _fix(signals[source])
+                fix(signals[source])
         elif node.op == "call_module":
             module = modules[node.target]
-            signals[node] = _through(module, node.target, signals[node.all_input_nodes[0]], axes)
+            source = node.all_input_nodes[0]
+            signals[node] = _through(module, node.target, signals[source], axes, source in flattened)
         elif node.op in ("call_function", "call_method"):
             signals[node] = _combined(node, signals)
         else:
@@ -107,7 +97,21 @@ def units_of(model: nn.Module) -> PermutableUnits:
         for key, segments in axes.segments.items()
     }
     groups = dict.fromkeys(segment.group for segments in leaves.values() for segment in segments)
-    return PermutableUnits(leaves, [group for group in groups if not group.fixed and group.size > 1])
+    movable = [group for group in groups if not group.fixed and group.size > 1]
+    return PermutableUnits(leaves, movable, tuple(assumed))
+
+
+def _assumptions(node: fx.Node, module: nn.Module | None, signal: Signal | None) -> list[str]:
+    """What is taken for granted of the shape of activations, on which the place of the units depends."""
+    if signal is None:
+        return []
+    if isinstance(module, nn.BatchNorm1d) and not signal.exact:
+        return [
+            f"the inputs of {node.target!r} (BatchNorm1d) are (samples, units), not (samples, positions, units)"
+        ]
+    if node.target == "squeeze" and signal.space and not signal.single:
+        return [f"the axes that {str(node)!r} takes away are all but those of samples and units"]
+    return []
 
 
 class _Axes:
@@ -132,7 +136,10 @@ class _Axes:
         self.segments[name, axis] = segments
 
 
-def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -> Signal | None:
+def _through(
+    module: nn.Module, name: str, signal: Signal | None, axes: _Axes, is_matrix: bool
+) -> Signal | None:
+    """The signal after a module; `is_matrix` says whether inputs of the network that reach it were flattened."""
     kind = f"{name!r} ({type(module).__name__})"
     names = {key for key, _ in module.named_parameters()}
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -151,7 +158,8 @@ def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -
         axes.add(name + ".weight", 0, module.weight, made)
         if module.bias is not None:
             axes.add(name + ".bias", 0, module.bias, made)
-        return Signal(made, space)
+        exact = space > 0 or (is_matrix if signal is None else signal.exact)
+        return Signal(made, space, exact=exact)
     if isinstance(module, _BatchNorm):
         if signal is None:
             raise ValueError(f"model: BatchNorm {name!r} of the inputs cannot be followed")
@@ -163,18 +171,29 @@ def _through(module: nn.Module, name: str, signal: Signal | None, axes: _Axes) -
         return signal
     if names or any(True for _ in module.buffers()):
         raise ValueError(f"model: {kind} cannot be followed")
-    if (
-        signal is None
-        or type(module) in UNITWISE_MODULES
-        or SPATIAL_MODULES.get(type(module)) == signal.space
-    ):
+    if signal is None or type(module) in UNITWISE_MODULES:
         return signal
+    if SPATIAL_MODULES.get(type(module)) == signal.space:
+        return replace(signal, single=_is_of_one(getattr(module, "output_size", None)))
     flattened = (
         _flattened(signal, module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else None
     )
     if flattened is None:
         raise ValueError(f"model: {kind} cannot be followed")
     return flattened
+
+
+def _is_of_one(size: Any) -> bool:
+    """Whether all axes of space get length 1."""
+    return size == 1 or (isinstance(size, tuple | list) and len(size) > 0 and all(part == 1 for part in size))
+
+
+def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether a node makes a matrix (samples, features) of any inputs."""
+    if module is not None:
+        return isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
+    start, end = _argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1)
+    return FOLLOWED.get(node.target) is _flatten and (start, end) == (1, -1)
 
 
 def _entries(signal: Signal, count: int, kind: str) -> list[Segment]:
@@ -234,8 +253,11 @@ def _combined(node: fx.Node, signals: dict[fx.Node, Signal | None]) -> Signal | 
     if signal is not None:
         if target in FOLLOWED:
             return FOLLOWED[target](node, signal)
-        if target in UNITWISE or SPATIAL.get(target) == signal.space:
+        if target in UNITWISE:
             return signal
+        if SPATIAL.get(target) == signal.space:
+            adapts = target is nn.functional.adaptive_avg_pool2d
+            return replace(signal, single=adapts and _is_of_one(_argument(node, 1, "output_size")))
     raise _refusal(node)
 
 
@@ -251,13 +273,14 @@ def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> A
 
 def _sum(node: fx.Node, first: Signal | None, second: Signal | None) -> Signal | None:
     if first is None or second is None:
-        _fix(first)
-        _fix(second)
+        fix(first)
+        fix(second)
         return first or second
     if first.space != second.space:
         raise _refusal(node)
-    _join(first.segments, second.segments)
-    return Signal(first.segments, first.space, first.flat and second.flat)
+    join(first.segments, second.segments)
+    single, exact = first.single and second.single, first.exact and second.exact
+    return Signal(first.segments, first.space, first.flat and second.flat, single, exact)
 
 
 def _selected(node: fx.Node, signal: Signal) -> Signal:
@@ -277,7 +300,8 @@ def _mean(node: fx.Node, signal: Signal) -> Signal:
     if not dims or not all(dim % (2 + signal.space) >= 2 for dim in dims):
         raise _refusal(node)
     kept = _argument(node, 2, "keepdim", False)
-    return signal if kept else replace(signal, space=signal.space - len(dims))
+    is_whole = len(dims) == signal.space
+    return replace(signal, single=is_whole) if kept else replace(signal, space=signal.space - len(dims))
 
 
 def _squeezed(node: fx.Node, signal: Signal) -> Signal:
@@ -297,7 +321,7 @@ def _flattened(signal: Signal, start: int, end: int) -> Signal | None:
         return None
     if start > 1:
         return replace(signal, space=start - 1)
-    return Signal(signal.segments, flat=signal.flat or signal.space > 0)
+    return Signal(signal.segments, flat=signal.flat or signal.space > 0, exact=True)
 
 
 def _flatten(node: fx.Node, signal: Signal) -> Signal:
@@ -312,8 +336,10 @@ def _padded(node: fx.Node, signal: Signal) -> Signal:
     amounts = [*_argument(node, 1, "pad")]
     beyond = amounts[2 * signal.space :]
     if not any(beyond):
-        return signal
-    if signal.flat or any(beyond[2:]):
+        return replace(signal, single=False)
+    # other modes repeat units, in their order
+    mode = _argument(node, 2, "mode", "constant")
+    if signal.flat or any(beyond[2:]) or mode != "constant":
         raise _refusal(node)
     before, after = ([Segment(Group(size))] if size else [] for size in beyond[:2])
     return replace(signal, segments=[*before, *signal.segments, *after])
@@ -327,41 +353,6 @@ FOLLOWED: dict[Any, Callable[[fx.Node, Signal], Signal]] = {
     "mean": _mean,
     "squeeze": _squeezed,
 }
-
-
-def _fix(signal: Signal | None) -> None:
-    for segment in signal.segments if signal else []:
-        for leaf in segment.group.leaves():
-            leaf.fixed = True
-
-
-def _join(first: list[Segment], second: list[Segment]) -> None:
-    """Ties the permutations of two signals that are added. Groups are split where their borders differ."""
-    left = [leaf for segment in first for leaf in segment.group.leaves()]
-    right = [leaf for segment in second for leaf in segment.group.leaves()]
-    if sum(leaf.size for leaf in left) != sum(leaf.size for leaf in right):
-        raise ValueError("model: a sum of different numbers of units cannot be followed")
-    while left:
-        a, b = left[0], right[0]
-        if a.size == b.size:
-            if a is not b:
-                _merge(a, b)
-            left, right = left[1:], right[1:]
-        elif a.size > b.size:
-            left[:1] = _split(a, b.size)
-        else:
-            right[:1] = _split(b, a.size)
-
-
-def _merge(group: Group, other: Group) -> None:
-    """Makes `other` the same group as `group`."""
-    group.fixed = group.fixed or other.fixed
-    other.parts = [group]
-
-
-def _split(group: Group, size: int) -> list[Group]:
-    group.parts = [Group(size, fixed=group.fixed), Group(group.size - size, fixed=group.fixed)]
-    return group.parts
 
 
 Permutations = dict[Group, Any]

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.data.batches import copied_to
 from landscape.data.gathered import SharedSamples
 from landscape.evaluation.batch_norm import BatchStatistics, keeps_statistics
 from landscape.evaluation.evaluator import Evaluator
 from landscape.evaluation.for_one import with_arguments_of
+from landscape.evaluation.other_network import check_that_weights_lead_to
 from landscape.loss.gradients import Gradients
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
@@ -80,7 +81,8 @@ def paths(
 
     Args:
         objectives: of one model, as for `surfaces`.
-        other: the other solution's weights.
+        other: the other solution's weights. A module, or its tensors by name, is compared with the objectives' model in
+            all that stays on the path: frozen parameters, buffers, and what layers hold besides.
         bend: the control point of a quadratic Bezier curve (`low_loss_bend`); a straight line if not given.
         steps: number of points on the path, its ends included.
         batch_norm: `"eval"` uses the statistics of the objectives' model everywhere. `"recalibrate"` computes the
@@ -90,15 +92,15 @@ def paths(
         progress: as for `surfaces`.
 
     Raises:
-        ValueError: an argument is out of range, the objectives are of different models, or the other model differs in
-            parameters that are no variables of the objectives, so that the path would not end at that model.
+        ValueError: an argument is out of range, the objectives are of different models, or their model does not become
+            the other one with its weights, so that the path would not end there.
     """
     if steps < 2:
         raise ValueError(f"steps: must be at least 2, got {steps}")
     if not objectives:
         raise ValueError("objectives: holds none")
     first = next(iter(objectives.values()))
-    _check_that_the_rest_is_shared(first, other)
+    check_that_weights_lead_to(first, other)
     position = np.linspace(0, 1, steps)
     chord = first.flatten(other) - first.theta
     vectors, multiples = [chord], position[:, None]
@@ -140,21 +142,6 @@ def path(objective: Objective, *arguments: Any, **options: Any) -> Path:
     return paths({"loss": objective}, *arguments, **options)["loss"]
 
 
-def _check_that_the_rest_is_shared(objective: Objective, other: Weights) -> None:
-    if isinstance(other, nn.Module):
-        other = dict(other.named_parameters())
-    if not isinstance(other, Mapping):
-        return
-    for name, tensor in objective.tensors().items():
-        if name in objective.names or name not in other:
-            continue
-        if tensor.shape != other[name].shape or not torch.equal(tensor, other[name].to(tensor)):
-            raise ValueError(
-                f"other: its {name!r} differs, but is frozen or not among the objective's parameters, and would stay; "
-                "make it a variable of the objective too, or the same in both"
-            )
-
-
 @of_objective
 def low_loss_bend(
     objective: Objective,
@@ -184,7 +171,7 @@ def low_loss_bend(
         progress: called with the steps done and the steps in all. True writes a line on the terminal.
 
     Raises:
-        ValueError: an argument is out of range, or the other model differs in other parameters, as for `paths`.
+        ValueError: an argument is out of range, or the path would not end at the other model, as for `paths`.
     """
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
@@ -196,7 +183,7 @@ def low_loss_bend(
         raise ValueError(f"learning_rate: must be positive and finite, got {learning_rate}")
     # two ends, the control point, Adam's two averages, a point and its gradient
     objective.memory.check_room(7, "low_loss_bend")
-    _check_that_the_rest_is_shared(objective, other)
+    check_that_weights_lead_to(objective, other)
     samples, batch_loss = _samples_and_loss(objective)
     start, end = objective.theta, objective.flatten(other)
     report = as_progress(progress, "bend")

@@ -101,8 +101,14 @@ def counting_by(count: Count, of_whole_batches: Callable[[], bool]) -> Counting:
 
 
 def counting_of(loss_fn: object) -> Counting:
-    """Counting by samples. For torch's own losses, by the number by which they divide, for all of their options."""
+    """Counting by samples. For torch's own losses, by the number by which they divide, for all of their options.
+
+    A loss of the caller's own with `counts_labels = True` says that it is the mean over the labels that are not its
+    `ignore_index`, as those of ncsam do.
+    """
     loss = _as_module(loss_fn)
+    if loss is None and (ignored := _left_out(loss_fn)) is not None:
+        return Counting(partial(_labels_but, ignored), ignored=ignored)
     if loss is None:
         return Counting(_one_each)
     if loss.reduction == "sum":
@@ -133,6 +139,20 @@ def _as_module(loss_fn: Any) -> Any:
         if loss_fn is function:
             return module(**options)
     return None
+
+
+def _left_out(loss_fn: object) -> int | None:
+    """The label that a loss leaves out by its own word."""
+    ignored = getattr(loss_fn, "ignore_index", None)
+    return ignored if isinstance(ignored, int) and getattr(loss_fn, "counts_labels", False) is True else None
+
+
+def _labels_but(ignored: int, pair: Pair) -> Tensor:
+    """The number of labels of each sample that are not the ignored one."""
+    targets, ones = pair[1], _one_each(pair)
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        return ones
+    return (targets != ignored).double().reshape(len(ones), -1).sum(1)
 
 
 def _one_each(pair: Pair) -> Tensor:

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from landscape.fx.threads import ThreadLock
 from landscape.loss.objective import Objective
-from landscape.model.copies import make_gradients_plain, unwrapped
+from landscape.model.attributes import TakenOver
+from landscape.model.copies import copied, make_gradients_plain, unwrapped
 from landscape.model.penalty import Penalty
 from landscape.model.weights import outputs_at, share_memory, tensors_of
 
 
 @torch.no_grad()
 def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Objective:
-    """The Objective at the current weights, buffers and plain attributes (numbers, words) of `model`.
+    """The Objective at the current weights, buffers and attributes of layers (`TakenOver`) of `model`.
 
     Data, loss and settings are shared with the given Objective, which does not change. They are not checked again.
 
@@ -35,7 +36,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
     made.exclusive, made.memory = ThreadLock(), objective.memory.empty()
     made.gradients = made.products = 0
     with objective.exclusive:
-        made.model = copy.deepcopy(objective.model)
+        made.model = copied("model", objective.model)
     theirs = {**tensors_of(unwrapped(model)), **(weights or {})}
     for name, own in tensors_of(made.model).items():
         if name not in theirs or theirs[name].shape != own.shape:
@@ -45,7 +46,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
                 "model"
             )
         own.copy_(theirs[name])
-    _take_over_attributes(made.model, unwrapped(model))
+    _take_over_attributes(made, unwrapped(model))
     make_gradients_plain(made.model)
     made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
     share_memory(made.model, made.layout, made.theta)
@@ -56,20 +57,18 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
     return made
 
 
-def _take_over_attributes(own: nn.Module, other: nn.Module) -> None:
-    """Copies numbers and words, such as an annealed temperature, from the modules of `other`.
+def _take_over_attributes(made: Objective, other: nn.Module) -> None:
+    """Gives each layer what the same layer of `other` holds besides parameters and buffers.
 
     Raises:
         ValueError: `other` has other layers.
     """
-    modules = dict(own.named_modules())
+    modules = dict(made.model.named_modules())
+    taken_over = TakenOver(made.device)
     for name, module in other.named_modules():
         if name not in modules or type(modules[name]) is not type(module):
             raise ValueError(
                 f"model: its layer {name!r} is a {type(module).__name__}, which the objective's model has not; make "
                 "the objective of this model"
             )
-        for key, value in vars(module).items():
-            is_plain = isinstance(value, bool | int | float | str)
-            if is_plain and key != "training" and not key.startswith("_"):
-                setattr(modules[name], key, value)
+        taken_over.into(modules[name], module)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.eigenvalues import TopEigenvalues
+from landscape.evaluation.other_network import check_that_weights_lead_to
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import check_whole_vectors, of_objective, of_weights
 from landscape.model.long_vectors import length, of_length, power_of_two
@@ -171,9 +172,14 @@ def given_direction(objective: Objective, vector: Weights, kind: str = "given") 
 def direction_to(objective: Objective, other: Weights, kind: str = "to another checkpoint") -> Directions:
     """The direction from the objective's weights to other weights, which lie at the multiple 1.
 
+    BatchNorm's statistics are no weights: along the direction they stay, or are computed anew (`batch_norm=` of `line`
+    and `surface`).
+
     Raises:
-        ValueError: the sizes are not those of the weights.
+        ValueError: the sizes are not those of the weights, or the objective's model does not become the other network
+            with its weights, as for `paths`.
     """
+    check_that_weights_lead_to(objective, other)
     return _directions((objective.flatten(other) - objective.theta).unsqueeze(1), kind)
 
 

@@ -204,9 +204,9 @@ def _proposed(
     if dynamics is None:
         return np.full(len(labels), UNKNOWN, dtype=np.int64)
     predictions = early_predictions(dynamics, early_share)
-    classes = int(predictions.max().clamp(min=0)) + 1
-    votes = torch.zeros(len(labels), classes, device="cpu")
-    for of_epoch in predictions:
-        is_known = of_epoch != NO_CLASS
-        votes[is_known.nonzero().flatten(), of_epoch[is_known]] += 1
-    return torch.where(votes.any(1), votes.argmax(1), UNKNOWN).numpy()
+    # as many numbers as epochs for each sample, and not as classes, of which there may be thousands
+    votes = torch.stack([(predictions == of_epoch).sum(0) for of_epoch in predictions])
+    votes[predictions == NO_CLASS] = 0
+    most = votes.amax(0)
+    first = predictions.masked_fill(votes < most, torch.iinfo(predictions.dtype).max).amin(0)
+    return torch.where(most > 0, first, UNKNOWN).numpy()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
+from ncsam.methods.plain_loss import check_that_all_have_labels
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.two_networks import TwoNetworks
@@ -93,6 +94,7 @@ class AUMFilter(TwoNetworks):
         )
 
     def _rank(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        check_that_all_have_labels(self.loss_fn, targets, "AUMFilter")
         self.check_whole_batch("takes a batch whole")
         self.share_precision()
         outputs = self.peer.outputs(self.peer.model, inputs, indices, first=True)

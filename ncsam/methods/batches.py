@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
+IGNORED_BY_DEFAULT = -100
+"""The label that torch's losses ignore if they are told no other."""
+
 Batch = Any
 """Tensors in tuples, lists, dicts and any other objects."""
 
@@ -108,8 +111,13 @@ def as_module(loss_fn: Any) -> Any:
 
 
 def is_known(loss_fn: object) -> bool:
-    """Whether a loss is one of torch's own, whose divisor is known."""
-    return type(as_module(loss_fn)).__module__ == nn.modules.loss.__name__
+    """Whether the divisor of a loss is known: one of torch's own, or one that divides by the labels that count."""
+    return type(as_module(loss_fn)).__module__ == nn.modules.loss.__name__ or counts_labels(loss_fn)
+
+
+def counts_labels(loss_fn: object) -> bool:
+    """Whether a loss says that its mean is one over the samples whose label is not its `ignore_index`."""
+    return getattr(loss_fn, "counts_labels", False) is True
 
 
 def ignored_label(loss_fn: object) -> int | None:
@@ -118,10 +126,23 @@ def ignored_label(loss_fn: object) -> int | None:
     return label if isinstance(label, int) else None
 
 
+def has_label(loss_fn: object, targets: Tensor) -> Tensor:
+    """Whether each label is one that the loss does not ignore. A loss of one's own may ignore what torch's do."""
+    return targets.ne(ignored_or_default(loss_fn))
+
+
+def ignored_or_default(loss_fn: object) -> int:
+    """The label that a loss leaves out; what torch's leave out for a loss that does not say."""
+    ignored = ignored_label(loss_fn)
+    return IGNORED_BY_DEFAULT if ignored is None else ignored
+
+
 def weight_of(loss_fn: object, targets: Batch) -> float:
     """The weight of the mean loss of some samples: their number, or the sum by which a loss of torch divides."""
     samples = float(samples_in(targets) or 1)
     loss_fn = as_module(loss_fn)
+    if counts_labels(loss_fn) and isinstance(targets, Tensor):
+        return float(targets.ne(ignored_or_default(loss_fn)).sum())
     if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or not isinstance(targets, Tensor):
         return samples
     if targets.is_floating_point():

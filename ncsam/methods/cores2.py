@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from ncsam.counted_mean import mean_over
+from ncsam.methods.batches import has_label
 from ncsam.methods.method import Method, check_share
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
@@ -20,7 +22,7 @@ class CORES2(Method):
     whose second part makes predictions confident. beta is 0 first and then grows by equal steps. From `sieve_from` of
     the training on, a sample counts only if l_y <= mean_j l_j: its label is at least as probable as labels are in
     geometric mean. Labels are taken as equally frequent. The second phase of the paper (CORES2*, consistency training)
-    is not part of the method.
+    is not part of the method. Samples whose label the loss ignores do not count.
 
     Set `method.epoch_share = 1 / epochs` once, and `method.progress = epoch / epochs` at the start of each epoch;
     `fit()` does both. The defaults are those of the authors' code for CIFAR-10, in shares of its 100 epochs.
@@ -39,6 +41,7 @@ class CORES2(Method):
     """
 
     requires = Requirements(classes=True)
+    takes_ignored_labels = True
 
     def __init__(
         self,
@@ -82,12 +85,13 @@ class CORES2(Method):
         self.check_whole_batch("divides by the samples that it keeps of a whole batch")
         outputs = self.passes.outputs(self.passes.model, inputs, indices, first=True)
         losses = -log_softmax(outputs, 1)
-        own, mean = losses.gather(1, targets.unsqueeze(1)).squeeze(1), losses.mean(1)
-        kept = (own <= mean).to(own) if self.is_sieving() else torch.ones_like(own)
+        labeled = has_label(self.loss_fn, targets)
+        own, mean = losses.gather(1, targets.where(labeled, 0).unsqueeze(1)).squeeze(1), losses.mean(1)
+        kept = (labeled & (own <= mean) if self.is_sieving() else labeled).to(own)
         regularized = own - self.regularizer_weight() * mean
         # half precision rounds counts above 2048, and bfloat16 above 256
         count = kept.sum(dtype=torch.float32)
         loss = (kept * regularized).sum() / count.clamp(min=1)
         # ranks that share a batch divide by the samples that all of them keep
         self.passes.backward_of(part_of_rank(loss, outputs, self.passes.factor_by(count)))
-        return own.detach().mean()
+        return mean_over(own.detach(), labeled)

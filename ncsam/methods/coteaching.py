@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import ignored_label
+from ncsam.methods.batches import has_label
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.two_networks import TwoNetworks
-
-IGNORED_BY_DEFAULT = -100
-"""The label that torch's losses ignore if they are told no other."""
 
 
 class CoTeaching(TwoNetworks):
@@ -126,6 +123,5 @@ class CoTeaching(TwoNetworks):
             )
         if is_mixed:
             return torch.arange(len(targets), device=targets.device)
-        ignored = ignored_label(self.loss_fn)
         # cross-entropy, which chooses, has a loss of 0 for -100
-        return (targets != (IGNORED_BY_DEFAULT if ignored is None else ignored)).nonzero().flatten()
+        return has_label(self.loss_fn, targets).nonzero().flatten()

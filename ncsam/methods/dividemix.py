@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing
 from ncsam.methods.passes import Passes
-from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.plain_loss import check_plain_cross_entropy, check_that_all_have_labels
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
@@ -94,6 +94,7 @@ class DivideMix(TwoNetworks):
         """Finds, by the losses of each network, how probably each label is right."""
         if self.is_warming_up():
             return
+        check_that_all_have_labels(self.loss_fn, train.observed, "DivideMix")
         self.chances = []
         for network in self.predictors():
             losses = cross_entropy(train.outputs(network), train.observed, reduction="none")
@@ -117,6 +118,7 @@ class DivideMix(TwoNetworks):
         indices = self.known_positions(indices, "knows single samples")
         if not self.chances:
             raise ValueError("before_epoch: DivideMix divides the samples there; call it before each epoch")
+        check_that_all_have_labels(self.loss_fn, targets, "DivideMix")
         self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.share_precision()
         generator = generator_from(self.seed, self.steps)

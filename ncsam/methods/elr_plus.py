@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax, one_hot, softmax
 
 from ncsam.methods.method import check_share
 from ncsam.methods.mixtures import Mixture, check_mixing
-from ncsam.methods.plain_loss import check_plain_cross_entropy
+from ncsam.methods.plain_loss import check_plain_cross_entropy, check_that_all_have_labels
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS
@@ -108,6 +108,7 @@ class ELRPlus(TwoNetworks):
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of each network's loss to its `.grad`, and moves the targets of the batch."""
         indices = self.known_positions(indices, "remembers single samples")
+        check_that_all_have_labels(self.loss_fn, targets, "ELRPlus")
         self.check_whole_batch("mixes the samples of a batch and takes it whole")
         self.known_progress()
         self.share_precision()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import has_label
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
@@ -13,7 +15,9 @@ from ncsam.methods.training_loss import TrainingLoss
 class OracleSAM(SAM):
     """The perturbation is computed from the true labels, and the gradient of the descent from the observed ones.
 
-    This is a control and no method for use, because it knows which labels are wrong. `fit()` hands over the indices.
+    Samples whose observed label the loss ignores count in neither, so that the perturbation is SAM's where no label is
+    wrong. This is a control and no method for use, because it knows which labels are wrong. `fit()` hands over the
+    indices.
 
     Args:
         model: in training mode.
@@ -24,6 +28,7 @@ class OracleSAM(SAM):
     """
 
     requires = Requirements(classes=True)
+    takes_ignored_labels = True
 
     def __init__(
         self,
@@ -40,9 +45,9 @@ class OracleSAM(SAM):
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""
         indices = self.known_positions(indices, "looks up the true labels of single samples")
-        _, outputs, with_true_labels = self.passes.gradient(
-            inputs, self.clean_targets[indices], indices, moves_statistics=True
-        )
+        is_counted = has_label(self.loss_fn, targets)
+        true = torch.where(is_counted, self.clean_targets[indices], targets)
+        _, outputs, with_true_labels = self.passes.gradient(inputs, true, indices, moves_statistics=True)
         with self.passes.unmoved():
             loss = self.passes.loss(outputs, targets, indices)
         return Ascent(loss, with_true_labels, self.perturbation(with_true_labels))

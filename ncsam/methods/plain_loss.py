@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ncsam.methods.batches import ignored_label
+from ncsam.methods.batches import has_label, ignored_label
 from ncsam.methods.training_loss import TrainingLoss
 
 
@@ -18,6 +18,17 @@ def check_plain_cross_entropy(loss_fn: TrainingLoss, method: str) -> None:
         raise ValueError(
             f"loss_fn: ignores the label {ignored}, but {method} makes losses of its own, which would learn it as a "
             "class; leave out the samples with this label, and give nn.CrossEntropyLoss()"
+        )
+
+
+def check_that_all_have_labels(loss_fn: TrainingLoss, targets: Tensor, method: str) -> None:
+    """Raises ValueError if the loss ignores a label (batch,), for methods that need one of each sample."""
+    without = (~has_label(loss_fn, targets)).nonzero().flatten()
+    if len(without):
+        first = int(without[0])
+        raise ValueError(
+            f"targets: sample {first} of the batch has the label {int(targets[first])}, which the loss ignores, and "
+            f"{method} needs a label of each sample; leave out the samples without one"
         )
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, softmax
 
+from ncsam.counted_mean import mean_over
+from ncsam.methods.batches import has_label, ignored_or_default
 from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
@@ -27,7 +29,8 @@ class SOP(Method):
     s stays sparse. Source: the paper's algorithm; losses, clamps and first values are those of the authors' code.
 
     u and v move with rates of their own, without momentum and weight decay. The regularizers of SOP+ (consistency of
-    two augmentations, balance of classes) are not part of the method.
+    two augmentations, balance of classes) are not part of the method. Samples whose label the loss ignores do not
+    count, and their u and v stay.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -48,6 +51,7 @@ class SOP(Method):
     """
 
     requires = Requirements(classes=True, one_process=True)
+    takes_ignored_labels = True
 
     def __init__(
         self,
@@ -81,15 +85,19 @@ class SOP(Method):
         outputs = self.passes.outputs(self.passes.model, inputs, indices, first=True)
         noise_u, noise_v = self._noise(outputs)
         u, v = noise_u[indices].requires_grad_(), noise_v[indices].requires_grad_()
-        of_noise, squares = sop_losses(outputs.detach(), targets, u, v)
+        counts = has_label(self.loss_fn, targets)
+        labels = targets.where(counts, 0)
+        of_noise, squares = sop_losses(outputs.detach(), labels, u, v, counts)
         moved = torch.autograd.grad(of_noise + squares, [u, v])
-        loss, _ = sop_losses(outputs, targets, u.detach(), v.detach())
+        loss, _ = sop_losses(outputs, labels, u.detach(), v.detach(), counts)
         self.passes.backward_of(loss)
         # a scaler skips the step of a pass that overflowed; the noise must not move either
         if outputs.isfinite().all():
             noise_u[indices] = u.detach() - self.rate_u * moved[0]
             noise_v[indices] = v.detach() - self.rate_v * moved[1]
-        return nn.functional.cross_entropy(outputs.detach(), targets)
+        return nn.functional.cross_entropy(
+            outputs.detach(), targets, ignore_index=ignored_or_default(self.loss_fn)
+        )
 
     def _noise(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.noise_u is None or self.noise_v is None:
@@ -111,7 +119,9 @@ class SOP(Method):
         self.noise_u, self.noise_v = state["noise_u"], state["noise_v"]
 
 
-def sop_losses(outputs: Tensor, targets: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def sop_losses(
+    outputs: Tensor, targets: Tensor, u: Tensor, v: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
     """The mean cross-entropy, on which weights and u descend, and the mean squared distance, on which v does.
 
     Args:
@@ -119,13 +129,14 @@ def sop_losses(outputs: Tensor, targets: Tensor, u: Tensor, v: Tensor) -> tuple[
         targets: int64 (batch,).
         u: (batch, 1).
         v: (batch, classes).
+        counts: (batch,), whether a sample enters the means.
     """
     labels = one_hot(targets, outputs.shape[1]).to(outputs)
     added = (u**2 * labels).clamp(0, 1)
     taken = (v**2 * (1 - labels)).clamp(0, 1)
     mixed = (softmax(outputs, 1) + added - taken.detach()).clamp(min=SMALLEST)
     predicted = normalize(mixed, p=1.0, dim=1).clamp(SMALLEST, 1.0)
-    entropy = -(labels * predicted.log()).sum(1).mean()
+    entropy = mean_over(-(labels * predicted.log()).sum(1), counts)
     hard = one_hot(outputs.argmax(1), outputs.shape[1]).to(outputs)
-    squares = (hard + added.detach() - taken - labels).square().sum(1).mean()
+    squares = mean_over((hard + added.detach() - taken - labels).square().sum(1), counts)
     return entropy, squares

@@ -35,6 +35,8 @@ COST_OF_DOUBLE_BACKWARD = 2
 class TracePenalty(Method):
     """The gradient of the batch's mean loss plus `strength` times an estimate of a trace.
 
+    The trace needs no labels, and is that of all samples, also of those whose label the loss ignores.
+
     Args:
         model: in training mode. It returns one tensor, and can be differentiated twice.
         loss_fn: (outputs, targets) -> mean loss.

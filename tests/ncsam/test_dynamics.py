@@ -1,11 +1,13 @@
 """What `fit` records of every training sample."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 
-from ncsam import Plain, build_model, corrupt_labels, fit, load_dataset, predict
-from ncsam.dynamics import NO_CLASS, Recorder
+from ncsam import Plain, build_model, corrupt_labels, detect, fit, load_dataset, predict
+from ncsam.dynamics import NO_CLASS, Recorder, TrainingDynamics
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,39 @@ def test_outputs_that_are_no_numbers_are_recorded_as_such():
 def test_outputs_that_are_no_class_scores_are_refused(outputs):
     with pytest.raises(ValueError, match="record_samples"):
         Recorder(torch.tensor([0, 0])).record(outputs)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype"), [(10, torch.int16), (32_768, torch.int16), (40_000, torch.int32)]
+)
+def test_classes_of_any_number_are_recorded_and_proposed(classes, dtype):
+    labels = torch.tensor([1, classes - 1, classes // 2, 5])
+    predicted = torch.tensor([classes - 1, classes - 2, classes // 2, 0])
+    recorder = Recorder(labels)
+    for _ in range(3):
+        recorder.record(nn.functional.one_hot(predicted, classes).float())
+    assert recorder.dynamics.predictions.dtype == dtype
+    assert recorder.dynamics.predictions.tolist() == [predicted.tolist()] * 3
+    found = detect(recorder.dynamics, labels)
+    assert found.proposed.tolist() == predicted.tolist()
+
+
+def test_the_proposed_class_is_the_lowest_of_those_predicted_most_often():
+    generator = torch.Generator().manual_seed(0)
+    predictions = torch.randint(-1, 4, (6, 60), generator=generator, dtype=torch.int16)
+    predictions[:, 0] = NO_CLASS
+    numbers = torch.rand(6, 60, generator=generator)
+    found = detect(
+        TrainingDynamics(numbers, numbers, predictions), torch.arange(60) % 4, early_share=1.0
+    ).proposed
+    for sample in range(60):
+        votes = Counter(each for each in predictions[:, sample].tolist() if each != NO_CLASS)
+        most = max(votes.values(), default=0)
+        expected = min((each for each, count in votes.items() if count == most), default=NO_CLASS)
+        assert found[sample] == expected
+
+
+def test_wrapped_classes_of_earlier_versions_are_refused():
+    numbers = torch.zeros(1, 2)
+    with pytest.raises(ValueError, match="^predictions: hold the class -25537"):
+        TrainingDynamics(numbers, numbers, torch.tensor([[3, -25537]], dtype=torch.int16))

@@ -1,6 +1,7 @@
 """Permuting units changes no function, and matching finds the permutation again."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -233,6 +234,126 @@ UNFOLLOWED = {
 def test_a_network_whose_units_cannot_be_followed_is_refused(model):
     with pytest.raises(ValueError, match="^model: .*cannot be followed"):
         units_of(model)
+
+
+class Sequences(nn.Module):
+    """A norm over the positions of a sequence, of which there are as many as units."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)).relu())
+
+
+class Squeezed(nn.Module):
+    """Rows of a feature map, of which there are as many as channels."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.conv, self.pool, self.last = nn.Conv2d(2, 4, 3), pool, nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.pool(self.conv(x).relu()).squeeze())
+
+
+class Padded(nn.Module):
+    def __init__(self, mode):
+        super().__init__()
+        self.first, self.last, self.mode = nn.Linear(4, 5), nn.Linear(9, 3), mode
+
+    def forward(self, x):
+        return self.last(nn.functional.pad(self.first(x).relu(), (2, 2), mode=self.mode))
+
+
+def with_other_weights(make):
+    """Two networks in float64, whose norms move and scale."""
+    generator = torch.Generator().manual_seed(5)
+    networks = [make().double().eval() for _ in range(2)]
+    for network in networks:
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                tensor.data = 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+    return networks
+
+
+VECTORS, POSITIONS = INPUTS[:, 0, 0, :4], INPUTS[:, 0, :5, :4]
+SHAPES_LEFT_OPEN = {
+    "norm of units": (Sequences, VECTORS, True),
+    "norm of positions": (Sequences, POSITIONS, False),
+    "squeezed to units": (lambda: Squeezed(nn.AvgPool2d(4)), INPUTS, True),
+    "squeezed to rows": (lambda: Squeezed(nn.AdaptiveAvgPool2d((4, 1))), INPUTS, False),
+}
+
+
+@pytest.mark.parametrize(("make", "inputs", "is_right"), SHAPES_LEFT_OPEN.values(), ids=SHAPES_LEFT_OPEN)
+def test_shapes_that_the_graph_leaves_open_are_compared_for_inputs_or_warned_of(make, inputs, is_right):
+    model, other = with_other_weights(make)
+    with pytest.warns(UserWarning, match="^model: it is assumed that .* inputs="):
+        found, _ = matched(model, other)
+    assert torch.allclose(found(inputs), other(inputs), rtol=1e-12) == is_right
+    if is_right:
+        found, _ = matched(model, other, inputs=inputs)
+        torch.testing.assert_close(found(inputs), other(inputs), rtol=1e-12, atol=0)
+    else:
+        with pytest.raises(ValueError, match="^model: its units cannot be followed.*it was assumed that"):
+            matched(model, other, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(64, 5), nn.Tanh(), nn.Linear(5, 4), nn.BatchNorm1d(4),
+            nn.Linear(4, 2),
+        ),
+        lambda: Squeezed(nn.AdaptiveAvgPool2d(1)),
+    ],
+)  # fmt: skip
+def test_nothing_is_assumed_where_the_graph_tells_the_shapes(make):
+    model, other = with_other_weights(make)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, _ = matched(model, other)
+    torch.testing.assert_close(found(INPUTS), other(INPUTS), rtol=1e-12, atol=0)
+    half = [copy.deepcopy(each).float() for each in (model, other)]
+    matched(*half, inputs=INPUTS.float())
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_units_that_padding_repeats_are_refused(mode):
+    with pytest.raises(ValueError, match="^model: the operation 'pad'"):
+        matched(Padded(mode), Padded(mode))
+
+
+def test_zeros_beside_the_units_are_followed():
+    model, other = with_other_weights(lambda: Padded("constant"))
+    found, _ = matched(model, other, inputs=VECTORS)
+    torch.testing.assert_close(found(VECTORS), other(VECTORS), rtol=1e-12, atol=0)
+
+
+def test_hooks_that_treat_units_differently_are_found_by_inputs():
+    model, other = with_other_weights(lambda: nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)))
+    other[1].register_forward_hook(lambda _module, _inputs, outputs: outputs * torch.arange(5))
+    with pytest.raises(ValueError, match="^model: its units cannot be followed"):
+        matched(model, other, inputs=VECTORS)
+
+
+def test_layers_that_are_connected_otherwise_are_refused():
+    class Connected(nn.Module):
+        def __init__(self, adds):
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+            self.adds = adds
+
+        def forward(self, x):
+            x = self.first(x).relu()
+            return self.last(x + self.inner(x).relu() if self.adds else self.inner(x).relu())
+
+    with pytest.raises(ValueError, match="^other: its layers are connected otherwise"):
+        matched(Connected(True), Connected(False))
 
 
 def test_another_architecture_and_no_sweeps_are_refused():

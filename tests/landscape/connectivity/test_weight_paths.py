@@ -4,8 +4,9 @@ import scipy.integrate
 import torch
 import torch.utils.checkpoint
 from torch import nn
+from torch.nn.utils import prune
 
-from landscape import Objective, low_loss_bend, path, paths
+from landscape import Objective, direction_to, line, low_loss_bend, path, paths
 from tests.conftest import build
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -120,6 +121,111 @@ def test_frozen_layers_that_differ_are_refused_for_the_path_would_not_end_at_the
     other[0].load_state_dict(one[0].state_dict())
     truth = nn.functional.cross_entropy(other(inputs), targets).item()
     assert path(objective, other, steps=3).loss[-1] == pytest.approx(truth, rel=1e-12)
+
+
+WAYS = {
+    "path": lambda objective, other: path(objective, other, steps=3).loss[-1],
+    "bend": lambda objective, other: low_loss_bend(objective, other, steps=1, batch_size=2),
+    "line": lambda objective, other: line(objective, direction_to(objective, other), alpha=[0, 1]).loss[1],
+}
+FORMS = {
+    "module": lambda other: other,
+    "DataParallel": nn.DataParallel,
+    "torch.compile": torch.compile,
+    "state_dict": lambda other: other.state_dict(),
+}
+
+
+class Shifted(nn.Module):
+    """A network with a constant in a buffer, one in an attribute, and a number of steps without an effect."""
+
+    def __init__(self, shift=0.0, scale=1.0, steps=0, seed=0):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
+        self.register_buffer("steps", torch.tensor(steps))
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * self.inner(x - self.shift)
+
+
+def pruned(seed):
+    model = Shifted(seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    mask = (torch.rand(4, 3, generator=generator) < 0.5).double()
+    prune.custom_from_mask(model.inner[0], "weight", mask)
+    return model.eval()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("one", "other", "cause"),
+    [
+        (Shifted(), Shifted(shift=2.0, seed=1), "its 'shift' differs"),
+        (pruned(0), pruned(1), "its 'inner.0.weight_mask' differs"),
+        (Shifted(), Shifted(scale=3.0, seed=1), "its outputs are not those"),
+        (Shifted(), Shifted(steps=7, seed=1), None),
+        (pruned(0), pruned(0), None),
+    ],
+    ids=["buffer", "pruned otherwise", "attribute", "number of steps", "pruned alike"],
+)
+def test_a_way_to_another_network_ends_at_its_loss_or_is_refused(one, other, cause, way, form):
+    inputs, targets = torch.eye(3).double(), torch.tensor([0, 1, 0])
+    objective = Objective(one, cross_entropy, (inputs, targets))
+    if cause and not (form == "state_dict" and "outputs" in cause):
+        with pytest.raises(ValueError, match=f"^other: {cause}"):
+            WAYS[way](objective, FORMS[form](other))
+        return
+    found = WAYS[way](objective, FORMS[form](other))
+    if way != "bend" and not cause:
+        assert found == pytest.approx(cross_entropy(other(inputs), targets).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrapped_networks_with_other_frozen_layers_are_refused(way):
+    one, other = Shifted(), Shifted(seed=1)
+    one.inner[0].requires_grad_(False)
+    objective = Objective(one, cross_entropy, (torch.eye(3).double(), torch.tensor([0, 1, 0])))
+    for form in FORMS.values():
+        with pytest.raises(ValueError, match=r"^other: its 'inner.0.weight' differs \(and 1 more\)"):
+            WAYS[way](objective, form(other))
+
+
+def test_a_buffer_that_matters_for_the_last_sample_alone_is_compared():
+    def masked(last):
+        model = nn.Sequential(nn.Linear(9, 9, bias=False), nn.Linear(9, 2)).double()
+        prune.custom_from_mask(model[0], "weight", torch.diag(torch.tensor([1.0] * 8 + [last])))
+        return model
+
+    torch.manual_seed(0)
+    one, other = masked(1.0), masked(0.0)
+    other[0].weight_orig.data = one[0].weight_orig.data.clone()
+    inputs, targets = torch.eye(9).double(), torch.arange(9) % 2
+    objective = Objective(one, cross_entropy, (inputs, targets), chunk_size=4)
+    for form in (other, other.state_dict()):
+        with pytest.raises(ValueError, match=r"^other: its '0.weight_mask' differs"):
+            path(objective, form)
+
+
+def test_the_state_dict_of_a_network_with_batch_norm_gives_the_path_of_the_network():
+    model, inputs, targets = build("cnn-batchnorm-dropout")
+    other, _, _ = build("cnn-batchnorm-dropout")
+    with torch.no_grad():
+        other[1].running_mean += 1
+        other[1].num_batches_tracked += 5
+        for parameter in other.parameters():
+            parameter.mul_(-1.5)
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    of_module, of_dict = (path(objective, each, steps=3) for each in (other, other.state_dict()))
+    np.testing.assert_array_equal(of_module.loss, of_dict.loss)
+    bends = [low_loss_bend(objective, each, steps=2, batch_size=8) for each in (other, other.state_dict())]
+    assert torch.equal(bends[0].vector, bends[1].vector)
+    direction_to(objective, other.state_dict())
 
 
 @pytest.mark.parametrize(
