@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,6 +34,34 @@ def borrowed_generators(device: torch.device | None = None, seed: int | None = N
                 with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
         yield
+
+
+@dataclass(frozen=True)
+class GeneratorStates:
+    """Where torch's global generators stand: the CPU's, and that of a GPU."""
+
+    device: torch.device
+    of_cpu: torch.Tensor
+    of_device: torch.Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> GeneratorStates:
+        """The states now.
+
+        Args:
+            device: if it is a GPU, its generator is looked at too.
+        """
+        of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), of_device)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside the block the generators draw again what they drew from here on; then they are as before the block."""
+        with borrowed_generators(self.device):
+            torch.set_rng_state(self.of_cpu)
+            if self.of_device is not None:
+                torch.cuda.set_rng_state(self.of_device, self.device)
+            yield
 
 
 def generator_from(seed: int, *numbers: int) -> torch.Generator:

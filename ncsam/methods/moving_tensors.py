@@ -33,6 +33,11 @@ class MovingTensors:
         if self._looks:
             self._next_look *= 4
 
+    @property
+    def looks(self) -> bool:
+        """Whether tensors are copied and compared in this step."""
+        return self._looks
+
     def end_look(self) -> None:
         """Ends the look of this step; its pass at w is over."""
         self._looks = False

@@ -297,6 +297,7 @@ class Passes:
             ranks.agree()
         with self._waiting(ranks.waits_in_passes):
             outputs = self.forward(model, inputs)
+        self._state.check_set_up()
         if first and indices is not None and remembers_samples(self.loss_fn):
             self.loss_fn.remember(outputs.detach(), indices)
         return outputs

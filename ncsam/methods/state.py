@@ -1,13 +1,14 @@
 """State that forward passes move, put back as it was: each pass of a step computes the same function.
 
 Such state is what a module keeps from pass to pass: buffers, weights of an encoder that follows the trained one, a
-hidden state, the place in a queue, a running mean of the loss.
+hidden state, the place in a queue, a running mean of the loss. What a first pass sets up is state too: hooks, buffers
+and parts, with the attribute that says that they are there.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -17,10 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ncsam.methods.containers import is_as_it_was, refill
 from ncsam.methods.moving_tensors import MovingTensors
+from ncsam.methods.set_up import SetUp
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
-"""Attributes that every module has; parameters, buffers and parts among them are looked at by themselves."""
+"""Attributes that every module has; parameters, buffers, parts and hooks among them are looked at by themselves."""
+MODE = "training"
+"""The attribute that a method itself may change between the passes of a step."""
 UNCHANGEABLE = frozenset({bool, int, float, complex, str, bytes, type(None)})
 BY_THE_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 """Layers that in training mode write their statistics and do not read them."""
@@ -51,6 +56,7 @@ class State:
     watched: list[tuple[Tensor, int, int]] = field(default_factory=list)
     still: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
     moving: MovingTensors = field(default_factory=MovingTensors)
+    set_up: SetUp = field(default_factory=SetUp)
 
     @classmethod
     def of(
@@ -73,6 +79,7 @@ class State:
             for _, parameter in module._parameters.items()
             if parameter is not None and parameter.requires_grad and not is_lazy(parameter)
         ]
+        found.set_up.weights = {id(parameter): parameter for parameter in model.parameters()}
         walk.memory = {parameter.untyped_storage().data_ptr() for parameter in trained}
         walk.seen = {id(module) for module in own}
         for module in own:
@@ -88,14 +95,15 @@ class State:
         for table, kept in self.tables:
             if not _is_same_table(table, kept):
                 _put_back(table, kept)
+        self.set_up.restore()
         for container, entries in self.containers:
-            _refill(container, entries)
+            refill(container, entries)
         for array, entries in self.arrays:
             if not np.array_equal(array, entries):
                 np.copyto(array, entries)
         for registry, name, tensor in self.registered:
             # a forward pass may have put another tensor in its place
-            if registry[name] is not tensor:
+            if registry.get(name) is not tensor:
                 registry[name] = tensor
         for tensor, place, numbers in self.copies:
             # through `.data`, so that no graph takes the tensor for changed
@@ -135,20 +143,30 @@ class State:
                     "optimizer.step()"
                 )
 
+    def has_been_added_to(self) -> bool:
+        """Whether hooks, buffers, parts or attributes have come since, or attributes that were None have a value."""
+        return self.set_up.has_changed() or any(
+            not _is_same_table(table, kept)
+            and any(kept.get(key) is None and value is not None for key, value in table.items())
+            for table, kept in self.tables
+        )
+
     def change(self) -> str | None:
         """What has changed since, in words; None if nothing has."""
         for table, kept in self.tables:
             for key in (table.keys() | kept.keys()) - OF_ALL_MODULES:
                 if key not in table or key not in kept or not _is_same_value(table[key], kept[key]):
                     return f"the attribute {key!r}"
+        if self.set_up.has_changed():
+            return "a hook or a part"
         for container, entries in self.containers:
-            if not _is_as_it_was(container, entries, _is_same_value):
+            if not is_as_it_was(container, entries, _is_same_value):
                 return f"a {type(container).__name__} among the attributes"
         for array, entries in self.arrays:
             if not np.array_equal(array, entries, equal_nan=array.dtype.kind in "fc"):
                 return "an array among the attributes"
         for registry, name, tensor in self.registered:
-            if not _is_same_value(registry[name], tensor):
+            if not _is_same_value(registry.get(name), tensor):
                 return f"the tensor {name!r}"
         for tensor, place, numbers in self.copies:
             if _place(tensor) != place or not _has_same_numbers(tensor, numbers):
@@ -211,6 +229,7 @@ class _Walk:
             WRAPPERS
         ):
             self.look_at_table(vars(module))
+            self.found.set_up.note(module)
 
     def look_at_table(self, table: MutableMapping[str, Any]) -> None:
         """Keeps the attributes of an object."""
@@ -261,10 +280,10 @@ def _is_same_table(table: MutableMapping[str, Any], kept: dict[str, Any]) -> boo
 
 
 def _put_back(table: MutableMapping[str, Any], kept: dict[str, Any]) -> None:
-    for key in [key for key in table if key not in kept and key not in OF_ALL_MODULES]:
+    for key in [key for key in table if key not in kept]:
         del table[key]
     for key, value in kept.items():
-        if key not in OF_ALL_MODULES and (key not in table or table[key] is not value):
+        if key != MODE and (key not in table or table[key] is not value):
             table[key] = value
 
 
@@ -277,26 +296,6 @@ def _is_known_to_equal(tensor: Tensor, numbers: Tensor) -> bool:
     # to look at numbers on a GPU would wait for it
     is_comparable = tensor.device.type == "cpu" and tensor.layout == torch.strided
     return is_comparable and torch.equal(tensor, numbers)
-
-
-def _refill(container: Any, entries: Any) -> None:
-    if _is_as_it_was(container, entries):
-        return
-    container.clear()
-    if isinstance(container, dict | set):
-        container.update(entries)
-    else:
-        container.extend(entries)
-
-
-def _is_as_it_was(container: Any, entries: Any, is_same: Callable[[Any, Any], bool] = is_) -> bool:
-    if len(container) != len(entries):
-        return False
-    if isinstance(container, set):
-        return all(entry in container for entry in entries)
-    if isinstance(container, dict):
-        return all(key in container and is_same(container[key], value) for key, value in entries.items())
-    return all(is_same(now, then) for now, then in zip(container, entries, strict=True))
 
 
 def _is_same_value(now: Any, then: Any) -> bool:
