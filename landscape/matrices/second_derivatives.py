@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.guards.in_float64 import MOVED, InFloat64, few_and_more
+from landscape.guards.in_float64 import InFloat64, few_and_more
 from landscape.loss.objective import Objective
 from landscape.matrices.half_precision import warn_of_half_precision
 from landscape.matrices.rule import Rule
@@ -141,9 +141,9 @@ class _Compared:
     @torch.enable_grad()
     def __init__(self, rule: Rule, few: InFloat64, seed: int) -> None:
         self._rule, self._few = rule, few
-        shifts, signs = few.signs(seed)
-        self._point = few.theta.to(torch.float64, copy=True).add_(shifts, alpha=MOVED * few.size)
-        vector = few.size * signs.double()
+        drawn = few.drawn(seed)
+        self._point = drawn.add_to(few.theta.to(torch.float64, copy=True))
+        vector = drawn.unit * drawn.steps.double()
         with twice_differentiable():
             # the padding row of an embedding is a constant to torch, and yet moves the loss
             slope = few.run(self._point, lambda variable, outputs: derivative(few.loss(outputs), variable))
