@@ -41,6 +41,7 @@ from landscape.guards.model_and_loss import (
     writes_to_its_weights,
 )
 from landscape.guards.outputs_of_samples import CHANGING, MIXING, RANDOM, checked_outputs
+from landscape.guards.parts import Found
 from landscape.guards.repeated_runs import (
     allowed_between_runs,
     changes,
@@ -148,7 +149,7 @@ class FirstLook:
                 self._check_outputs()
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
                 check_that_losses_add_up(
-                    self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
+                    self._found, self.counting, samples, self.theta.dtype, self.precisely.found
                 )
             self._check_first_chunk(chunk_size)
 
@@ -314,9 +315,10 @@ class FirstLook:
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))
 
-    def _loss_of(self, pair: Pair) -> Tensor:
+    def _found(self, pair: Pair) -> Found:
         inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
-        return self._loss(self._at_its_weights(inputs), targets).detach()
+        outputs = self._at_its_weights(inputs)
+        return Found.of(self._loss(outputs, targets), outputs, None, None)
 
     @property
     def _loss(self) -> LossFunction:
