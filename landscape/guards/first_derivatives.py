@@ -12,6 +12,7 @@ from torch import Tensor
 
 from landscape.data.counts import Pair
 from landscape.guards.in_float64 import EPS, Drawn, InFloat64, few_and_more
+from landscape.guards.rounding import warn_of_rounded_gradient
 from landscape.model.derivatives import padding_rows
 from landscape.model.long_vectors import PIECE
 
@@ -46,9 +47,17 @@ def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_s
     Raises:
         ValueError: the derivatives and the differences disagree at two points and in two directions, or the model uses
             reentrant checkpoints.
+
+    Warns:
+        UserWarning: as `warn_of_rounded_gradient` says.
     """
-    errors = []
     few = few_and_more(of, data, chunk_size)[1]
+    _check_along_lines(few)
+    warn_of_rounded_gradient(few)
+
+
+def _check_along_lines(few: InFloat64) -> None:
+    errors = []
     for seed in range(2):
         try:
             if few.loses_precision:
