@@ -129,13 +129,16 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> bool:
         """Checks the outputs and losses of a hundred samples; of a few if the loss is one of torch's, which is a mean.
 
         Args:
-            are_tensors: whether inputs and targets are tensors. Then outputs must have a row for each sample.
+            are_tensors: whether inputs and targets are tensors.
             differentiates: whether a forward pass takes derivatives.
             chunk_size: largest number of samples that are run at a time.
+
+        Returns:
+            Whether the outputs are a tensor with a row for each sample, where the targets are a tensor.
 
         Raises:
             ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
@@ -143,15 +146,38 @@ class FirstLook:
         """
         with borrowed_for_checks(self.theta.device), without_gradients(differentiates):
             self._check_draws()
-            if are_tensors:
+            has_rows = self._has_rows()
+            if are_tensors and has_rows:
                 self._check_rows(chunk_size)
             else:
-                self._check_outputs()
+                self._check_outputs(has_rows)
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
                 check_that_losses_add_up(
                     self._found, self.counting, samples, self.theta.dtype, self.precisely.found
                 )
-            self._check_first_chunk(chunk_size)
+            if has_rows:
+                self._check_first_chunk(chunk_size)
+        return has_rows
+
+    def _has_rows(self) -> bool:
+        """Whether outputs have a row for each sample; also True where a batch does not show it.
+
+        Other outputs are measured as those of any batch: the loss of the samples must be the mean of their losses.
+        """
+        inputs, targets = self._few()
+        samples = samples_in(inputs)
+        if samples is None or not isinstance(targets, Tensor):
+            return True
+        # the first size may be the number of samples by chance, such as that of the members of an ensemble
+        for count in sorted({samples, max(1, samples // 2)}, reverse=True):
+            try:
+                outputs = self._at_its_weights(copied_to(rows_of(inputs, slice(0, count)), self.theta.device))
+            except Exception:
+                # some models take batches of one size only
+                return True
+            if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != count:
+                return False
+        return True
 
     def _check_first_chunk(self, chunk_size: int) -> None:
         """Samples may share what only a large batch exhausts, such as the capacity of experts."""
@@ -188,7 +214,7 @@ class FirstLook:
         """The share by which runs in float64 differ; 0 where another check names what passes keep."""
         return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
 
-    def _check_outputs(self) -> None:
+    def _check_outputs(self, has_rows: bool) -> None:
         inputs, targets = self._few()
         # a pass may change its inputs, as a model does that fills a cache
         outputs, again = (self._at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
@@ -198,7 +224,7 @@ class FirstLook:
         in_float64 = partial(self._small_change, (inputs, targets))
         if any(changes(share_apart(after, before), before, in_float64) for before, after in dense):
             raise ValueError(CHANGING)
-        if isinstance(outputs, Tensor):
+        if isinstance(outputs, Tensor) and has_rows:
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
         self._check_draws_of_loss(outputs, targets)

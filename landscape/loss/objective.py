@@ -90,7 +90,8 @@ class Objective:
         run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches.
         memory: results that further products at the same weights use.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
-        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
+        differentiates: whether a forward pass takes derivatives by itself, as that of a PINN does. has_rows: False
+            where the targets are a tensor, and the outputs are none with a row for each sample.
         writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
         gradients, products: how many were computed so far.
@@ -134,7 +135,7 @@ class Objective:
         self.linearize, self.compile_mode = linearize, compile_mode
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
         self.process_group, self.regularizer = self.ranks.group, regularizer
-        self.writes_weights = self.has_right_gradient = False
+        self.writes_weights, self.has_right_gradient, self.has_rows = False, False, True
         self.verified: frozenset[type] = frozenset()
         self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
@@ -151,7 +152,7 @@ class Objective:
         look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
-            look.check_samples(self.is_supervised, self.differentiates, chunk_size)
+            self.has_rows = look.check_samples(self.is_supervised, self.differentiates, chunk_size)
             self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
         self.chunks.first_pass.look = Halves.of(self)
 
@@ -206,8 +207,8 @@ class Objective:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether the data are tensors of inputs and of targets, which `inputs` and `targets` hold."""
-        are_pairs = self.chunks.is_uniform and not self.task.takes_whole_batches
+        """Whether `inputs` and `targets` hold tensors, and the outputs are one with a row for each sample."""
+        are_pairs = self.has_rows and self.chunks.is_uniform and not self.task.takes_whole_batches
         return are_pairs and isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
 
     @property
@@ -282,7 +283,7 @@ class Objective:
     def labeled(self) -> float:
         """The number of samples, over all ranks, whose label is not ignored; NaN if the data have no accuracy."""
         with self.ranks.together():
-            count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
+            count = self.has_rows * float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
         total = torch.tensor(count, dtype=torch.float64, device=self.device)
         return self.ranks.over_samples(total).item() or float("nan")
 
