@@ -49,7 +49,8 @@ from landscape.guards.repeated_runs import (
     share_apart,
     share_between_runs,
 )
-from landscape.guards.telling_samples import FEWEST, telling_rows, telling_samples
+from landscape.guards.telling_samples import FEWEST, MOST_SAMPLES, telling_rows, telling_samples
+from landscape.guards.unread_outputs import check_that_padded_places_are_unread, loss_reads_what_differs
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
 from landscape.model.weights import ParameterLayout, outputs_at
@@ -284,6 +285,8 @@ class FirstLook:
 
         with borrowed_for_checks(self.theta.device):
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
+        with without_gradients(differentiates):
+            self._check_padded_places(original)
         writes = writes_to_its_weights(outputs, self.theta)
         self._check_dependence(original, penalty, outputs(self.theta.clone()))
 
@@ -317,16 +320,29 @@ class FirstLook:
         except RuntimeError:
             # a forward that writes to its weights cannot be recorded
             return self._at_its_weights(self._few()[0])
-        leaves, others = tree_leaves(recorded), tree_leaves(plain)
-        pairs = zip(leaves, others, strict=False)
-        dense = [(a.detach(), b) for a, b in pairs if is_dense(a)]
-        if len(leaves) != len(others) or not all(agree_but_for_rounding(*pair) for pair in dense):
+        detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, recorded)
+        if loss_reads_what_differs(detached, plain, partial(self._loss_without_gradients, self._few()[1])):
             raise ValueError(
                 "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
                 "so that losses and their derivatives would be of two functions; let forward not depend on "
                 "torch.is_grad_enabled() or requires_grad"
             )
         return recorded
+
+    @torch.no_grad()
+    def _loss_without_gradients(self, targets: Batch, outputs: Any) -> Tensor:
+        return self._loss(outputs, targets)
+
+    def _check_padded_places(self, original: nn.Module) -> None:
+        inputs, targets = (
+            copied_to(part, self.theta.device)
+            for part in telling_samples(self.chunks.all_or_first(), MOST_SAMPLES)
+        )
+        loss = partial(self._loss_without_gradients, targets)
+        # a pass may change its inputs
+        check_that_padded_places_are_unread(
+            original, self.model, lambda: self._at_its_weights(copied_to(inputs, self.theta.device)), loss
+        )
 
     @contextmanager
     def _own_weights_noticed(self) -> Iterator[None]:
