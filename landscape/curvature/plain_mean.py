@@ -23,8 +23,8 @@ def check_that_it_is_a_plain_mean(objective: Objective, field: str, measure: str
     if all(of_ranks) and len(set().union(*of_ranks)) == 1:
         return
     raise ValueError(
-        f"{field}: {measure} needs a plain mean over samples; make the Objective of tensors (inputs, targets), without "
-        "class weights, ignored classes or a regularizer"
+        f"{field}: {measure} needs a plain mean over samples; make the Objective of tensors (inputs, targets), of a "
+        "model that returns one tensor, without class weights, ignored classes or a regularizer"
     )
 
 

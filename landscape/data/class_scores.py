@@ -12,4 +12,4 @@ def are_class_scores(outputs: object, targets: object) -> bool:
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return False
     are_scores = outputs.ndim == 2 and outputs.shape[1] > 1 and not outputs.is_complex()
-    return are_scores and targets.ndim == 1 and is_whole(targets)
+    return are_scores and targets.ndim == 1 and is_whole(targets) and len(outputs) == len(targets)

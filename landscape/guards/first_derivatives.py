@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from landscape.data.counts import Pair
-from landscape.guards.in_float64 import EPS, MOVED, InFloat64, few_and_more
+from landscape.guards.in_float64 import EPS, Drawn, InFloat64, few_and_more
+from landscape.guards.rounding import warn_of_rounded_gradient
 from landscape.model.derivatives import padding_rows
 from landscape.model.long_vectors import PIECE
 
@@ -46,9 +47,17 @@ def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_s
     Raises:
         ValueError: the derivatives and the differences disagree at two points and in two directions, or the model uses
             reentrant checkpoints.
+
+    Warns:
+        UserWarning: as `warn_of_rounded_gradient` says.
     """
-    errors = []
     few = few_and_more(of, data, chunk_size)[1]
+    _check_along_lines(few)
+    warn_of_rounded_gradient(few)
+
+
+def _check_along_lines(few: InFloat64) -> None:
+    errors = []
     for seed in range(2):
         try:
             if few.loses_precision:
@@ -76,7 +85,7 @@ def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_s
 @torch.enable_grad()
 def _error(few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within the error of the differences."""
-    line = _Line.drawn(few, seed)
+    line = _Line(few, few.drawn(seed))
     found = line.slope()
     short = line.rise(STEP / 2)
     allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
@@ -92,29 +101,16 @@ class _Line:
 
     Attributes:
         few: the loss along the line.
-        size: of a step of length 1.
-        shifts: int8 (n,), signs of the way from the weights to the line.
-        signs: int8 (n,), direction of the line. A weight of sign 0 is not moved.
+        drawn: the line.
     """
 
     few: InFloat64
-    size: float
-    shifts: Tensor
-    signs: Tensor
-
-    @classmethod
-    def drawn(cls, few: InFloat64, seed: int) -> _Line:
-        """A random line."""
-        return cls(few, few.size, *few.signs(seed))
+    drawn: Drawn
 
     def weights(self, step: float) -> dict[str, Tensor]:
         """The weights, by name, at a point of the line."""
         point = self.few.theta.to(torch.float64, copy=True)
-        for part, shift, sign in zip(
-            *(each.split(PIECE) for each in (point, self.shifts, self.signs)), strict=True
-        ):
-            part.add_(shift, alpha=MOVED * self.size).add_(sign, alpha=step * self.size)
-        return self.few.layout.unflatten(point)
+        return self.few.layout.unflatten(self.drawn.add_to(point, step))
 
     def slope(self) -> float:
         """The derivative of the loss along the line. Padding rows of embeddings are not moved any more.
@@ -122,13 +118,13 @@ class _Line:
         A padding row is a constant to torch, and yet moves the loss. Other weights that are constants were cut off.
         """
         leaves = {name: part.detach().requires_grad_() for name, part in self.weights(0.0).items()}
-        signs = self.few.layout.unflatten(self.signs)
+        steps = self.few.layout.unflatten(self.drawn.steps)
         slopes = []
 
         def take(leaf: Tensor, name: str) -> None:
             assert leaf.grad is not None
-            pieces = zip(leaf.grad.flatten().split(PIECE), signs[name].flatten().split(PIECE), strict=True)
-            slopes.append(sum((part * sign).sum().item() for part, sign in pieces) * self.size)
+            pieces = zip(leaf.grad.flatten().split(PIECE), steps[name].flatten().split(PIECE), strict=True)
+            slopes.append(sum((part * step).sum().item() for part, step in pieces) * self.drawn.unit)
             leaf.grad = None
 
         for name, leaf in leaves.items():
@@ -140,7 +136,7 @@ class _Line:
                 names = {id(leaf): name for name, leaf in leaves.items()}
                 for weight, row in padding_rows(loss):
                     if id(weight) in names:
-                        signs[names[id(weight)]][row] = 0
+                        steps[names[id(weight)]][row] = 0
                 loss.backward(inputs=list(leaves.values()))
 
         self.few.at(leaves, differentiate)

@@ -41,6 +41,7 @@ from landscape.guards.model_and_loss import (
     writes_to_its_weights,
 )
 from landscape.guards.outputs_of_samples import CHANGING, MIXING, RANDOM, checked_outputs
+from landscape.guards.parts import Found
 from landscape.guards.repeated_runs import (
     allowed_between_runs,
     changes,
@@ -48,7 +49,8 @@ from landscape.guards.repeated_runs import (
     share_apart,
     share_between_runs,
 )
-from landscape.guards.telling_samples import FEWEST, telling_rows, telling_samples
+from landscape.guards.telling_samples import FEWEST, MOST_SAMPLES, telling_rows, telling_samples
+from landscape.guards.unread_outputs import check_that_padded_places_are_unread, loss_reads_what_differs
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
 from landscape.model.weights import ParameterLayout, outputs_at
@@ -128,13 +130,16 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> None:
+    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> bool:
         """Checks the outputs and losses of a hundred samples; of a few if the loss is one of torch's, which is a mean.
 
         Args:
-            are_tensors: whether inputs and targets are tensors. Then outputs must have a row for each sample.
+            are_tensors: whether inputs and targets are tensors.
             differentiates: whether a forward pass takes derivatives.
             chunk_size: largest number of samples that are run at a time.
+
+        Returns:
+            Whether the outputs are a tensor with a row for each sample, where the targets are a tensor.
 
         Raises:
             ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
@@ -142,15 +147,38 @@ class FirstLook:
         """
         with borrowed_for_checks(self.theta.device), without_gradients(differentiates):
             self._check_draws()
-            if are_tensors:
+            has_rows = self._has_rows()
+            if are_tensors and has_rows:
                 self._check_rows(chunk_size)
             else:
-                self._check_outputs()
+                self._check_outputs(has_rows)
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
                 check_that_losses_add_up(
-                    self._loss_of, self.counting, samples, self.theta.dtype, self.precisely.loss
+                    self._found, self.counting, samples, self.theta.dtype, self.precisely.found
                 )
-            self._check_first_chunk(chunk_size)
+            if has_rows:
+                self._check_first_chunk(chunk_size)
+        return has_rows
+
+    def _has_rows(self) -> bool:
+        """Whether outputs have a row for each sample; also True where a batch does not show it.
+
+        Other outputs are measured as those of any batch: the loss of the samples must be the mean of their losses.
+        """
+        inputs, targets = self._few()
+        samples = samples_in(inputs)
+        if samples is None or not isinstance(targets, Tensor):
+            return True
+        # the first size may be the number of samples by chance, such as that of the members of an ensemble
+        for count in sorted({samples, max(1, samples // 2)}, reverse=True):
+            try:
+                outputs = self._at_its_weights(copied_to(rows_of(inputs, slice(0, count)), self.theta.device))
+            except Exception:
+                # some models take batches of one size only
+                return True
+            if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != count:
+                return False
+        return True
 
     def _check_first_chunk(self, chunk_size: int) -> None:
         """Samples may share what only a large batch exhausts, such as the capacity of experts."""
@@ -187,7 +215,7 @@ class FirstLook:
         """The share by which runs in float64 differ; 0 where another check names what passes keep."""
         return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
 
-    def _check_outputs(self) -> None:
+    def _check_outputs(self, has_rows: bool) -> None:
         inputs, targets = self._few()
         # a pass may change its inputs, as a model does that fills a cache
         outputs, again = (self._at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
@@ -197,7 +225,7 @@ class FirstLook:
         in_float64 = partial(self._small_change, (inputs, targets))
         if any(changes(share_apart(after, before), before, in_float64) for before, after in dense):
             raise ValueError(CHANGING)
-        if isinstance(outputs, Tensor):
+        if isinstance(outputs, Tensor) and has_rows:
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
         self._check_draws_of_loss(outputs, targets)
@@ -257,6 +285,8 @@ class FirstLook:
 
         with borrowed_for_checks(self.theta.device):
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
+        with without_gradients(differentiates):
+            self._check_padded_places(original)
         writes = writes_to_its_weights(outputs, self.theta)
         self._check_dependence(original, penalty, outputs(self.theta.clone()))
 
@@ -290,16 +320,29 @@ class FirstLook:
         except RuntimeError:
             # a forward that writes to its weights cannot be recorded
             return self._at_its_weights(self._few()[0])
-        leaves, others = tree_leaves(recorded), tree_leaves(plain)
-        pairs = zip(leaves, others, strict=False)
-        dense = [(a.detach(), b) for a, b in pairs if is_dense(a)]
-        if len(leaves) != len(others) or not all(agree_but_for_rounding(*pair) for pair in dense):
+        detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, recorded)
+        if loss_reads_what_differs(detached, plain, partial(self._loss_without_gradients, self._few()[1])):
             raise ValueError(
                 "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
                 "so that losses and their derivatives would be of two functions; let forward not depend on "
                 "torch.is_grad_enabled() or requires_grad"
             )
         return recorded
+
+    @torch.no_grad()
+    def _loss_without_gradients(self, targets: Batch, outputs: Any) -> Tensor:
+        return self._loss(outputs, targets)
+
+    def _check_padded_places(self, original: nn.Module) -> None:
+        inputs, targets = (
+            copied_to(part, self.theta.device)
+            for part in telling_samples(self.chunks.all_or_first(), MOST_SAMPLES)
+        )
+        loss = partial(self._loss_without_gradients, targets)
+        # a pass may change its inputs
+        check_that_padded_places_are_unread(
+            original, self.model, lambda: self._at_its_weights(copied_to(inputs, self.theta.device)), loss
+        )
 
     @contextmanager
     def _own_weights_noticed(self) -> Iterator[None]:
@@ -314,9 +357,10 @@ class FirstLook:
     def _was_made_in_inference_mode(self) -> bool:
         return any(tensor.is_inference() for tensor in (self.theta, *tensors_in(self.chunks.first(1))))
 
-    def _loss_of(self, pair: Pair) -> Tensor:
+    def _found(self, pair: Pair) -> Found:
         inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
-        return self._loss(self._at_its_weights(inputs), targets).detach()
+        outputs = self._at_its_weights(inputs)
+        return Found.of(self._loss(outputs, targets), outputs, None, None)
 
     @property
     def _loss(self) -> LossFunction:

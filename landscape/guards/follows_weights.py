@@ -13,6 +13,7 @@ from landscape.data.complex_numbers import cast, is_whole
 from landscape.guards.repeated_runs import is_inexact, share_apart
 from landscape.model.fully_sharded import is_sharded
 from landscape.model.long_vectors import PIECE, norm
+from landscape.model.padded_places import compute_padded_places
 from landscape.model.shared_memory import copy_with_shared_memory
 from landscape.model.weights import ParameterLayout, with_weights
 
@@ -63,6 +64,7 @@ def check_that_copy_follows_its_weights(
         return
     try:
         moved = copy_with_shared_memory(original).train()
+        compute_padded_places(moved)
         _move([moved.get_parameter(name) for name in layout.names])
         weights = torch.empty_like(theta)
         for name, part in layout.unflatten(weights).items():

@@ -20,7 +20,7 @@ from landscape.data.task import Forward, LossFunction
 from landscape.fx.flops import with_flops
 from landscape.guards.float64_throughout import Float64Throughout, inexact
 from landscape.guards.telling_samples import telling_samples
-from landscape.model.long_vectors import norm
+from landscape.model.long_vectors import PIECE, norm
 from landscape.model.weights import ParameterLayout, tensors_of, with_weights
 from landscape.ranks import ALONE, Ranks
 
@@ -60,6 +60,43 @@ class _FirstPass:
     operations: float
     loss: float
     largest_output: float
+
+
+LARGEST = 127
+"""Largest whole number of a draw."""
+
+ROOT_MEAN_SQUARE = LARGEST / math.sqrt(3)
+"""Of the whole numbers of a draw."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A way from the weights to a point near them, and a direction at that point. Each takes a byte a weight.
+
+    The amounts differ from weight to weight: a shift by equal amounts leaves weights equal that were equal, such as
+    biases of 0. Units that tie lie on a kink of `sort` and `max`, where no derivative is that of the loss.
+
+    Attributes:
+        shifts: int8 (n,), whole numbers to which fractions are added.
+        steps: int8 (n,), the direction. A weight of step 0 is not moved.
+        fractions: float64 (at most PIECE,), for the shifts of each piece of the weights.
+        unit: length of a step of 1.
+    """
+
+    shifts: Tensor
+    steps: Tensor
+    fractions: Tensor
+    unit: float
+
+    def add_to(self, theta: Tensor, step: float = 0.0) -> Tensor:
+        """Moves weights (n,), in float64, to the point, and by a step from there; in place, and some at a time."""
+        for part, shift, direction in zip(
+            *(each.split(PIECE) for each in (theta, self.shifts, self.steps)), strict=True
+        ):
+            part.add_(self.fractions[: len(part)] + shift, alpha=MOVED * self.unit)
+            if step:
+                part.add_(direction, alpha=step * self.unit)
+        return theta
 
 
 @dataclass(frozen=True)
@@ -166,17 +203,22 @@ class InFloat64:
         except Exception:
             return None
 
-    def signs(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Two draws of a sign for each weight, int8 (n,): a byte a weight, where normal numbers would take eight."""
+    def drawn(self, seed: int) -> Drawn:
+        """A draw of a way from the weights, and of a direction there."""
         generator = torch.Generator().manual_seed(seed)
-        one, other = (
-            torch.randint(2, self.theta.shape, generator=generator, dtype=torch.int8, device="cpu")
-            .mul_(2)
-            .sub_(1)
-            .to(self.theta.device)
+        shifts, steps = (
+            torch.randint(
+                -LARGEST, LARGEST, self.theta.shape, generator=generator, dtype=torch.int8, device="cpu"
+            )
             for _ in range(2)
         )
-        return one, other
+        fractions = torch.rand(
+            min(len(self.theta), PIECE), generator=generator, dtype=torch.float64, device="cpu"
+        )
+        # no weight stays where it is
+        steps += steps >= 0
+        device = self.theta.device
+        return Drawn(shifts.to(device), steps.to(device), fractions.to(device), self.size / ROOT_MEAN_SQUARE)
 
     def run(self, theta: Tensor, use: Callable[[Tensor, Any], T]) -> T:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""

@@ -31,6 +31,11 @@ def remedy_of(error: Exception, outputs: Any, targets: Batch) -> str:
         )
     if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
         return _of_classes(str(error), outputs) or _of_sizes(outputs, targets) or OF_ANY_CAUSE
+    if isinstance(targets, Tensor):
+        return (
+            f"the model returns a {type(outputs).__name__}: let the loss take its tensors from it, wrap the model in a "
+            "module that returns the outputs alone, or say by forward= which are wanted"
+        )
     return OF_ANY_CAUSE
 
 
@@ -61,6 +66,11 @@ def _of_classes(message: str, outputs: Tensor) -> str | None:
 
 def _of_sizes(outputs: Tensor, targets: Tensor) -> str | None:
     """The remedy of a loss that takes targets of the outputs' shape; None where these have it."""
+    if not outputs.ndim or len(outputs) != len(targets):
+        return (
+            "the model returns no row of outputs for each sample: let it do so, or let the loss reshape them (axes as "
+            "the model takes them: batch_first)"
+        )
     if outputs.shape == targets.shape:
         return "give targets.float()" if is_whole(targets) and not is_whole(outputs) else None
     if column := broadcasts(outputs, targets):

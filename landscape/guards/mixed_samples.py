@@ -14,6 +14,7 @@ from landscape.data.counts import Pair
 from landscape.guards.agreement import agree_within
 from landscape.guards.float64_throughout import Float64Throughout
 from landscape.guards.in_float64 import InFloat64
+from landscape.guards.parts import Found
 from landscape.guards.repeated_runs import ALLOWED_IN_FLOAT64
 
 MOST = 16
@@ -49,14 +50,16 @@ class Precisely:
         )
 
     def outputs(self, pair: Pair) -> Any:
-        """The outputs of the last samples, or of a batch that cannot be cut; None as for `loss`."""
+        """The outputs of the last samples, or of a batch that cannot be cut; None as for `found`."""
         samples = samples_in(pair)
         some = pair if samples is None else rows_of(pair, slice(max(0, samples - MOST), samples))
         return self._run(some, lambda _, outputs: outputs)
 
-    def loss(self, pair: Pair) -> Tensor | None:
+    def found(self, pair: Pair) -> Found | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
-        found: Tensor | None = self._run(pair, lambda few, outputs: few.loss(outputs))
+        found: Found | None = self._run(
+            pair, lambda few, outputs: Found.of(few.loss(outputs), outputs, None, None)
+        )
         return found
 
     @torch.no_grad()

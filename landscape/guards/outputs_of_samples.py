@@ -52,23 +52,17 @@ def checked_outputs(
         in_float64: as for `changes`.
 
     Raises:
-        ValueError: the outputs are no tensor, have not a row for each sample, are random, or depend on the other
-            samples.
+        ValueError: the outputs are random, depend on the other samples, or have a row for each of few samples only.
     """
     # the last ones, because alone they have other places in the batch
     few = rows[-min((len(rows) + 1) // 2, 4) :]
     # a model that draws is refused, but must not move the caller's random state
     with borrowed_generators(device):
         outputs = outputs_of(rows)
-        if not isinstance(outputs, Tensor):
+        if not isinstance(outputs, Tensor) or len(outputs) != len(rows):
             raise ValueError(
-                f"model: must return a tensor, got {type(outputs).__name__}; wrap it in a module that returns the "
-                "outputs alone, or say by forward= which are wanted"
-            )
-        if outputs.ndim == 0 or len(outputs) != len(rows):
-            raise ValueError(
-                f"model: must return a row of outputs for each sample, got shape {tuple(outputs.shape)} for "
-                f"{len(rows)} samples; leave it to loss_fn to reshape them"
+                "model: it returns a row of outputs for each of a few samples, and not for each of more; let it do so "
+                "for any number of samples"
             )
         try:
             again = outputs_of(few)

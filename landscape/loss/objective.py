@@ -61,8 +61,8 @@ class Objective:
             cut into chunks; any other batch stays whole.
         forward: (model, batch) -> outputs of any form. If not given: `model(inputs)`, or `model(**batch)` for dicts.
         count: batch -> the weight of the batch's mean loss: samples, tokens, pixels, a sum of weights. If not given:
-            samples; for torch's own losses their divisor (class weights, `ignore_index`, `reduction="sum"`). The first
-            pass over the data compares the loss of each chunk with the counted mean over its halves.
+            samples; for torch's own losses their divisor (class weights, `ignore_index`, `reduction="sum"`). The
+            first pass compares the loss of each chunk with the counted mean over its halves.
         regularizer: {name: parameter} -> a scalar, added to the mean: a part of the loss that no sample enters.
         keep: `"all"`: the data are read once and kept; `"none"`: the data are read again for each pass, in any order;
             `"auto"`: the data are kept if they fit into the memory budget, or if they can be read only once.
@@ -75,8 +75,7 @@ class Objective:
         linearize: whether products are traced, which takes seconds, and often makes them two or three times faster.
             `"counted"` traces once the products to come should save as much: each time the same bits. `"measured"` then
             keeps the faster way. If a model cannot be traced, only True raises an error.
-        compile_mode: of `torch.compile` for the traced product: `"default"`, or `"reduce-overhead"` for CUDA
-            graphs; not compiled if not given.
+        compile_mode: of `torch.compile` for the traced product: `"default"`, `"reduce-overhead"` (CUDA graphs), None.
         process_group: of `torch.distributed`. Every rank holds the same model and its own share of the data. All
             ranks get the mean over all data. A product costs one all-reduce. A model under FSDP2 (`fully_shard`) brings
             its own group: each rank then holds a part of the weights and of all vectors (docs/scale.md).
@@ -87,14 +86,15 @@ class Objective:
         ranks: the processes that measure together. penalty: the regularizer, as a function of theta.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
         chunks: the data, cut as they are read. weight: divisor of the weighted sum of the chunks' losses.
-        run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches.
-        memory: results that further products at the same weights use.
+        run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches. memory: results
+            that further products at the same weights use.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
-        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
-        writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
+        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does. has_rows: False if
+            the targets are a tensor, and the outputs none with a row for each sample. writes_weights: whether a pass
+            writes to its weights, so that there are losses and no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
-        gradients, products: how many were computed so far.
-        exclusive: a lock for the time in which `model` holds other weights. Threads with one Objective wait for it.
+        gradients, products: how many were computed so far. exclusive: a lock for the time in which `model` holds other
+            weights. Threads with one Objective wait for it.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter, complex weights, a loss that is not the counted mean
@@ -131,10 +131,10 @@ class Objective:
         state = KeptState.of(self.model)
         self.loss_fn = cast(constant_copy(loss_fn), dtype) if isinstance(loss_fn, nn.Module) else loss_fn
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
-        self.linearize, self.compile_mode = linearize, compile_mode
+        self.linearize, self.compile_mode, self.regularizer = linearize, compile_mode, regularizer
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
-        self.process_group, self.regularizer = self.ranks.group, regularizer
-        self.writes_weights = self.has_right_gradient = False
+        self.process_group = self.ranks.group
+        self.writes_weights, self.has_right_gradient, self.has_rows = False, False, True
         self.verified: frozenset[type] = frozenset()
         self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self._choose(trainable, parameters)
@@ -146,12 +146,12 @@ class Objective:
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
         self.run, self.is_shuffled = self.task.run, source.is_shuffled
-        seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
-        model_and_loss = self.model, self.layout, self.theta, self.loss_fn, self.counting
-        look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
+        measured = self.model, self.layout, self.theta, self.loss_fn, self.counting
+        seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
+        look = FirstLook(*measured, *seen, state, self.run)
         with self.ranks.together():
             self.differentiates = look.takes_derivatives()
-            look.check_samples(self.is_supervised, self.differentiates, chunk_size)
+            self.has_rows = look.check_samples(self.is_supervised, self.differentiates, chunk_size)
             self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
         self.chunks.first_pass.look = Halves.of(self)
 
@@ -206,8 +206,8 @@ class Objective:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether the data are tensors of inputs and of targets, which `inputs` and `targets` hold."""
-        are_pairs = self.chunks.is_uniform and not self.task.takes_whole_batches
+        """Whether `inputs` and `targets` hold tensors, and the outputs are one with a row for each sample."""
+        are_pairs = self.has_rows and self.chunks.is_uniform and not self.task.takes_whole_batches
         return are_pairs and isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor)
 
     @property
@@ -282,7 +282,7 @@ class Objective:
     def labeled(self) -> float:
         """The number of samples, over all ranks, whose label is not ignored; NaN if the data have no accuracy."""
         with self.ranks.together():
-            count = float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
+            count = self.has_rows * float(sum(self.counting.labeled(chunk.pair) for chunk in self.chunks))
         total = torch.tensor(count, dtype=torch.float64, device=self.device)
         return self.ranks.over_samples(total).item() or float("nan")
 

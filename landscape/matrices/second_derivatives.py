@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.guards.in_float64 import MOVED, InFloat64, few_and_more
+from landscape.guards.in_float64 import InFloat64, few_and_more
+from landscape.guards.repeated_runs import HALF
 from landscape.loss.objective import Objective
-from landscape.matrices.half_precision import warn_of_half_precision
+from landscape.matrices.rounding import Known, warn_of_rounded_products
 from landscape.matrices.rule import Rule
 from landscape.matrices.slopes import check_slope_in_outputs
 from landscape.model.derivatives import derivative
@@ -56,48 +57,52 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
         ValueError: product and difference differ, at two points and in two directions.
 
     Warns:
-        UserWarning: the weights are in half precision, whose rounding within the model no error of a result covers.
+        UserWarning: rounding within the model changes products by more than the error of a result covers.
     """
     if matrix in objective.verified:
         return
     fits = COPIES * 8 * objective.n_parameters <= objective.memory_budget
-    if fits and (error := _largest_error_of_samples(matrix.rule, objective)):
+    few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
+    known = _checked(matrix.rule, few, more) if fits else None
+    warn_of_rounded_products(matrix.rule, more, known, fits=fits)
+    # a new set, because a subset or a moved copy of the objective has the old one
+    objective.verified = objective.verified | {matrix}
+
+
+def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
+    """A right product of more samples, if there is one that agrees with a difference of gradients.
+
+    Raises:
+        ValueError: product and difference differ.
+    """
+    if rule.uses_slopes:
+        check_slope_in_outputs(few)
+    compared = _agreeing(rule, more) if more is not few else None
+    if compared is not None:
+        return compared.known
+    # more samples have more kinks, at which the differences do not settle
+    if error := _largest_error(rule, few) or (_largest_error(rule, more) if more is not few else 0.0):
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
             "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
             "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
         )
-    warn_of_half_precision(matrix.rule, objective, fits=fits)
-    # a new set, because a subset or a moved copy of the objective has the old one
-    objective.verified = objective.verified | {matrix}
+    return None
 
 
-def _largest_error_of_samples(rule: Rule, objective: Objective) -> float:
-    """The largest error for a few samples; for more of them if that is none."""
-    few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
-    if rule.uses_slopes:
-        check_slope_in_outputs(few)
-    if more is not few and _agree(rule, more):
-        return 0.0
-    error = _largest_error(rule, few)
-    if error or more is few:
-        return error
-    # more samples have more kinks, at which the differences do not settle
-    return _largest_error(rule, more)
-
-
-def _agree(rule: Rule, more: InFloat64) -> bool:
-    """Whether product and difference agree so well that also the product of each few of the samples is right."""
+def _agreeing(rule: Rule, more: InFloat64) -> _Compared | None:
+    """Product and difference, if they agree so well that also the product of each few of the samples is right."""
     try:
         if more.loses_precision or more.is_below_rounding(STEP):
-            return False
+            return None
         with more.throughout():
             compared = _Compared(rule, more, 0)
-            return more.length(compared.product - compared.short) <= SURE * more.length(compared.short)
+            agree = more.length(compared.product - compared.short) <= SURE * more.length(compared.short)
     except Exception:
         # the model or the loss fixes a dtype inside
-        return False
+        return None
+    return compared if agree else None
 
 
 def _largest_error(rule: Rule, few: InFloat64) -> float:
@@ -141,9 +146,12 @@ class _Compared:
     @torch.enable_grad()
     def __init__(self, rule: Rule, few: InFloat64, seed: int) -> None:
         self._rule, self._few = rule, few
-        shifts, signs = few.signs(seed)
-        self._point = few.theta.to(torch.float64, copy=True).add_(shifts, alpha=MOVED * few.size)
-        vector = few.size * signs.double()
+        drawn = few.drawn(seed)
+        self._point = drawn.add_to(few.theta.to(torch.float64, copy=True))
+        if few.theta.dtype == torch.float32:
+            # so that a product in float32 is one at the same point; half precision would make weights equal again
+            self._point = self._point.float().double()
+        vector = drawn.unit * drawn.steps.double()
         with twice_differentiable():
             # the padding row of an embedding is a constant to torch, and yet moves the loss
             slope = few.run(self._point, lambda variable, outputs: derivative(few.loss(outputs), variable))
@@ -152,6 +160,11 @@ class _Compared:
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
             )
         self.short = self.difference(STEP / 2)
+
+    @property
+    def known(self) -> Known | None:
+        """The product, if the point is exact in the dtype of the weights."""
+        return None if self._few.theta.dtype in HALF else Known(self._point, self._vector, self.product)
 
     @torch.enable_grad()
     def difference(self, step: float) -> Tensor:

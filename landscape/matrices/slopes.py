@@ -13,6 +13,9 @@ from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 STEP = 1e-7
 """Relative to the outputs. So short a step needs float64, and seldom crosses a kink."""
 
+SHIFT = 1e-5
+"""Slopes are compared at outputs this far from the model's own, relative to them: probabilities stay probabilities."""
+
 ALLOWED = 1e-3
 """Largest relative difference of a right slope."""
 
@@ -56,9 +59,13 @@ def check_slope_in_outputs(few: InFloat64) -> None:
 def _error(few: InFloat64, outputs: Any, seed: int) -> float | None:
     scores, whole = as_one_tensor(outputs)
     scores = scores.detach()
+    size = scores.square().mean().sqrt() or 1.0
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, scores.shape, generator=generator, device="cpu").mul_(2).sub_(1).to(scores)
-    direction = signs * (scores.square().mean().sqrt() or 1.0)
+    shift, direction = (
+        size * torch.randn(scores.shape, generator=generator, device="cpu").to(scores) for _ in range(2)
+    )
+    # equal scores, such as those of a head that begins with 0, lie on a kink of a loss that takes the largest
+    scores = scores + SHIFT * shift
 
     def loss(point: Tensor) -> float:
         return few.loss(whole(point)).item()
@@ -67,7 +74,7 @@ def _error(few: InFloat64, outputs: Any, seed: int) -> float | None:
         return few.total(loss(scores + step * direction) - loss(scores - step * direction)) / (2 * step)
 
     # ranks that communicate within a pass decide alike
-    found = few.total((slope_in_outputs(outputs, few.loss) * direction).sum().item())
+    found = few.total((slope_in_outputs(whole(scores), few.loss) * direction).sum().item())
     short = rise(STEP / 2)
     allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
     # also false if both are NaN

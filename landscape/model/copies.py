@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from landscape.model.fully_sharded import copy_of_parts, is_sharded
+from landscape.model.padded_places import compute_padded_places
 from landscape.model.recurrent_layers import avoid_cudnn_recurrence
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -39,6 +40,7 @@ def measured_copy(model: nn.Module) -> nn.Module:
     copy_of_it.eval()
     avoid_cudnn_recurrence(copy_of_it)
     make_gradients_plain(copy_of_it)
+    compute_padded_places(copy_of_it)
     return copy_of_it
 
 

@@ -1,8 +1,11 @@
 """Losses that are no mean over the samples, whose fault shows on few of them: refused, in float64 and bfloat16."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import kl_div
 
 from landscape import Objective
 
@@ -96,3 +99,60 @@ def test_targets_that_broadcast_against_outputs_are_refused():
         pytest.raises(ValueError, match="loss_fn: is not the mean"),
     ):
         Objective(network(1), nn.MSELoss(), data)
+
+
+def of_a_teacher(apart, count=60):
+    """A student whose weights differ from its teacher's by so much, in float32, and the teacher's outputs."""
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
+    inputs = torch.randn(count, 6)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(apart * torch.randn(parameter.shape))
+        return student, {"x": inputs, "t": teacher(inputs).log_softmax(1)}
+
+
+def to_the_teacher(outputs, batch):
+    return kl_div(outputs.log_softmax(1), batch["t"], reduction="batchmean", log_target=True)
+
+
+def to_the_student(outputs, batch):
+    return (outputs.softmax(1) * (outputs.log_softmax(1) - batch["t"])).sum(1).mean()
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("divergence", [to_the_teacher, to_the_student])
+@pytest.mark.parametrize("apart", [0.0, 1e-5, 1e-4, 1e-3])
+def test_a_divergence_near_its_minimum_is_a_mean_but_for_rounding(apart, divergence, dtype, keep):
+    student, batch = of_a_teacher(apart)
+    objective = Objective(
+        student, divergence, [batch], forward=lambda model, batch: model(batch["x"]), dtype=dtype, keep=keep
+    )
+    right = divergence(student.to(D)(batch["x"].to(D)), {"t": batch["t"].to(D)}).item()
+    assert objective.value() == pytest.approx(right, rel=1e-9 if dtype == D else 1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("apart", [1e-4, 1e-3, 1e-2])
+def test_a_divergence_near_its_minimum_that_weighs_samples_is_refused(apart):
+    student, batch = of_a_teacher(apart)
+    weights = torch.rand(60) + 0.5
+
+    def weighed(outputs, batch):
+        each = kl_div(outputs.log_softmax(1), batch["t"], reduction="none", log_target=True).sum(1)
+        return (batch["w"] * each).sum() / batch["w"].sum()
+
+    with pytest.raises(ValueError, match="is not the mean over the samples"):
+        Objective(student, weighed, {**batch, "w": weights}, forward=lambda model, batch: model(batch["x"]))
+
+
+def test_a_small_loss_that_float64_cannot_decide_names_it_as_a_remedy():
+    student, batch = of_a_teacher(1e-1)
+
+    def in_float32_alone(outputs, batch):
+        assert outputs.dtype == torch.float32
+        return to_the_teacher(outputs, batch) * len(outputs)
+
+    with pytest.raises(ValueError, match="no more than rounding, give dtype=torch.float64"):
+        Objective(student, in_float32_alone, batch, forward=lambda model, batch: model(batch["x"]))
