@@ -1,6 +1,6 @@
 """The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
-from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, value_at_loss
+from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, flag_at_loss, value_at_loss
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -11,6 +11,7 @@ from analysis.store.files import (
     write_bytes,
     write_text,
 )
+from analysis.store.flags import flags_of
 from analysis.store.folder import (
     check_is_study,
     check_writable,
@@ -74,6 +75,8 @@ __all__ = [
     "failure_path",
     "find_results",
     "fingerprint",
+    "flag_at_loss",
+    "flags_of",
     "is_of_the_disk",
     "load_weights",
     "locked",
