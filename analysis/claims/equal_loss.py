@@ -21,8 +21,8 @@ def with_equal_loss(table: pd.DataFrame) -> pd.DataFrame:
 
     The shared levels are those that all compared runs pass: a method's runs of one seed with fixed and with redrawn
     labels, or all its runs in a series of noise rates. The lowest and the highest of them are taken. The losses alone
-    decide: a value that did not converge there is lost, and no other level takes its place. Runs that diverged or failed
-    do not count. The table stays as it is if no run was probed along its training.
+    decide: a value that did not converge there is lost, and no other level takes its place. Runs that diverged or
+    failed do not count. The table stays as it is if no run was probed along its training.
     """
     columns: dict[str, pd.Series] = {}
     kind = table["noise_kind"].str.removesuffix(REDRAWN)

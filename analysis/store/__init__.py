@@ -16,6 +16,7 @@ from analysis.store.folder import (
     check_is_study,
     check_writable,
     locked,
+    look_into_folder,
     open_folder,
     other_settings,
     read_tables,
@@ -54,6 +55,7 @@ from analysis.store.table import (
     run_files,
     write_index,
 )
+from analysis.store.unfinished import Unfinished, unfinished, with_failed
 
 __all__ = [
     "AT_LOSS",
@@ -67,6 +69,7 @@ __all__ = [
     "StoreError",
     "StoredResult",
     "StoredRun",
+    "Unfinished",
     "cannot_write",
     "check_is_study",
     "check_writable",
@@ -80,6 +83,7 @@ __all__ = [
     "is_of_the_disk",
     "load_weights",
     "locked",
+    "look_into_folder",
     "open_folder",
     "opened",
     "other_settings",
@@ -99,8 +103,10 @@ __all__ = [
     "run_file_written",
     "run_files",
     "scalars",
+    "unfinished",
     "value_at_loss",
     "versions",
+    "with_failed",
     "write_bytes",
     "write_failure",
     "write_index",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+SINGULAR = {"families": "family", "series": "series"}
+"""Words whose singular is not the plural without its s."""
 MOST_DIGITS = 17
 """A float64 is given by so many digits."""
 
@@ -23,3 +25,18 @@ def percents(shares: Iterable[Any]) -> dict[Any, str]:
         if len(set(found.values())) == len(values):
             break
     return found
+
+
+def listed(shares: Iterable[Any]) -> str:
+    """Several shares in a line, each as `percents` says it: "0% 40%"."""
+    shares = list(shares)
+    words = percents(shares)
+    return " ".join(words[share] for share in shares)
+
+
+def counted(count: int, words: str) -> str:
+    """A number of things that are named in the plural: "1 pair", "3 seeds in cells"."""
+    first, *others = words.split(" ")
+    if count == 1:
+        first = SINGULAR.get(first, first.removesuffix("s"))
+    return " ".join([str(count), first, *others])
