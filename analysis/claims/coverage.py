@@ -67,7 +67,7 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
     for (*noise, seed), reason in sorted(states.items()):
         if reason:
             seeds.setdefault((*noise, reason), []).append(str(seed))
-    words = percents(rate for _, _, rate, *_ in seeds)
+    words = percents(rate for *_, rate, _ in states)
     missing = tuple(
         f"{title}, {dataset}, {kind} {words[rate]}, seed {', '.join(of_reason)}: {reason}"
         for (dataset, kind, rate, reason), of_reason in seeds.items()

@@ -26,7 +26,11 @@ def print_unfinished(roots: Sequence[Path], console: Console) -> None:
 
 def unfinished_lines(root: Path) -> Iterator[str]:
     """The lines about one study; none if all of its runs are done."""
-    state = store.unfinished(root)
+    try:
+        state = store.unfinished(root)
+    except (FileNotFoundError, ValueError) as error:
+        yield f"missing: which runs of {root} are planned is not known: {error}"
+        return
     for run, error in state.failed[:MOST_NAMED]:
         first = error.splitlines()[0]
         yield f"failed: {run.title}: {first}"

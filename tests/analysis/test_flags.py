@@ -1,4 +1,4 @@
-"""Every number of the table that a search or random probes found has a flag, and claims use no number that it refuses."""
+"""Every number of the table that a search or random probes found has a flag, which claims respect."""
 
 import re
 
