@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 import figures
 from analysis import store
-from analysis.claims import Judgement
+from analysis.claims import Judgement, judge
 from analysis.claims.effect import NOT_MEASURED, VERDICTS, Effect
 from analysis.claims.wording import conclusion, p_in_words, p_value
 from analysis.plan import read_study
 from analysis.report.answer import answer
-from analysis.report.chosen import judge_studies
+from analysis.report.chosen import claims_of
 from analysis.report.numbers import interval, spread
 from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, results_shown, scatter
 from analysis.report.results import COLUMNS, MEANING, rows_of_noise
@@ -69,7 +69,8 @@ def write_report(
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
     if judgements is None:
-        judgements = judge_studies([root])
+        runs = store.with_failed(table.assign(study=0), [root])
+        judgements = judge(runs, claims_of([root]))
     outputs = {
         "report.html": _page(root, table, judgements),
         "claims.md": markdown(judgements),
@@ -267,7 +268,9 @@ def _failures(root: Path, table: pd.DataFrame) -> list[str]:
         for run in diverged.itertuples()
     ]
     state = store.unfinished(root)
-    texts += [f"failed: {run.path}: {error}" for run, error in state.failed]
+    for run, error in state.failed:
+        file = store.failure_path(Path(run.path))
+        texts.append(f"failed: {file if (root / file).is_file() else run.path}: {error}")
     for path in sorted((root / "selection").rglob("*.failed")):
         # a run that has succeeded since may keep the file after a kill
         if not path.with_suffix(".h5").exists():
