@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.claims.quantities import flag_of
 from analysis.report.chosen import judge_studies, judgements_of
 from analysis.store import read_tables
 from ncsam.probes import GROUPS
@@ -86,11 +87,8 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     Measures count if they converged.
     """
     table = table.copy()
-    for name in MEANS:
-        parts = name.rsplit("_", 1)
-        for flag in (f"{parts[0]}_converged_{parts[-1]}", f"{name}_converged"):
-            if flag in table:
-                table[name] = table[name].where(table[flag] != 0)
+    for name in [name for name in MEANS if name in table]:
+        table[name] = table[name].where(~(flag_of(table, name) < 1))
     present = [name for name in MEANS if name in table and table[name].notna().any()]
     grouped = table.groupby(["dataset", "noise_kind", "noise_rate", "method"], sort=False)[present]
     means = grouped.agg(["mean", "std", "count"])

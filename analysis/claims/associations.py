@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,7 +20,7 @@ from analysis.claims.prediction import (
     not_measured,
     series_of,
 )
-from analysis.claims.quantities import Quantity, quantity
+from analysis.claims.quantities import quantity
 from analysis.claims.variants import (
     UNCHANGED,
     changes,
@@ -70,7 +69,7 @@ class Association:
         names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
         quantities = [quantity(name) for name in names]
         unit = PARTIAL if self.given else TAU
-        noisy = distinct_methods(_comparable(table, quantities))
+        noisy = distinct_methods(_comparable(table))
         needs = lacking(table, noisy, quantities)
         if needs:
             return not_measured(self, unit, needs)
@@ -129,7 +128,7 @@ class Information:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The smallest normalized conditional mutual information, minus the information by chance."""
         quantities = [quantity(self.quantity), quantity(self.outcome)]
-        noisy = distinct_methods(_comparable(table, quantities))
+        noisy = distinct_methods(_comparable(table))
         needs = lacking(table, noisy, quantities)
         if needs:
             return not_measured(self, SHARE, needs)
@@ -144,14 +143,11 @@ class Information:
         )
 
 
-def _comparable(table: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
+def _comparable(table: pd.DataFrame) -> pd.DataFrame:
     """The runs with wrong labels that a comparison over methods may use: those with one training loss, and architecture
     and training of their study.
     """
     noisy = noisy_runs(table)
     noisy = noisy[changes(noisy) == UNCHANGED]
     unchanged = (noisy["mixup"] == 0) & (noisy["label_smoothing"] == 0)
-    noisy = noisy[(noisy["loss"] == "cross-entropy") & unchanged]
-    for what in quantities:
-        noisy = what.measured(noisy)
-    return noisy
+    return noisy[(noisy["loss"] == "cross-entropy") & unchanged]

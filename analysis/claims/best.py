@@ -68,7 +68,7 @@ class Best:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over cells of the mean over seeds. A seed in which a run diverged is lost."""
         what = quantity(self.outcome)
-        at_rate = what.measured(table[np.isclose(table["noise_rate"], self.rate)])
+        at_rate = table[np.isclose(table["noise_rate"], self.rate)]
         runs = series_over(at_rate, self.method, self.option)
         values = np.sort(runs["option"].unique()) if len(runs) else np.array([])
         inside = self._inside(values)

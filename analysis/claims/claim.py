@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from analysis.claims.coverage import Coverage, not_by_study
 from analysis.claims.effect import NOT_MEASURED, Effect, combined_verdict, corrected
 from analysis.claims.equal_loss import with_equal_loss
 from analysis.claims.prediction import Prediction, not_measured
-from analysis.claims.quantities import QUANTITIES
+from analysis.claims.quantities import QUANTITIES, quantity, studies_without
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
 from analysis.plan.errors import one_of
@@ -175,10 +176,18 @@ def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]
 
 
 def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:
+    """The effect in the studies that measured the prediction's quantities. The others are named as missing."""
+    named = [getattr(prediction, field, None) for field in NAMING_FIELDS if field != "vacuous"]
+    quantities = [quantity(name) for name in named if isinstance(name, str) and name]
+    without = {study for what in quantities for study in studies_without(table, what)}
+    of_these = table["study"].isin(without) if without else pd.Series(False, index=table.index)
     try:
-        return prediction.effect(table)
+        found = prediction.effect(table[~of_these])
     except AmbiguousError as error:
         return not_measured(prediction, "", str(error))
+    if not without or found.needs:
+        return found
+    return replace(found, coverage=found.coverage + Coverage(not_by_study(table[of_these])))
 
 
 def write_json(judgements: list[Judgement], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runs that a comparison has, and those that it lacks: not run, diverged, not measured, or not converged."""
+"""The runs that a comparison has, and those that it lacks: not run, failed, diverged, not measured, not converged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import pandas as pd
 
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL
-from landscape.results.wording import percent
+from landscape.results.wording import percents
 
 NO_RUN, DIVERGED, NOT_CONVERGED, NO_VALUE = "no run", "diverged", "not converged", "not measured"
+FAILED = "failed"
+NOT_BY_STUDY = "not measured by this study"
+BROKEN = (FAILED, DIVERGED)
+"""Reasons that count before all others."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Coverage:
         missing: parts of the study's grid without a run, or without a number, each with the reason.
         runs: number of runs that exist.
         not_converged: number of runs whose value did not converge. Such a value is not used.
-        reasons: why runs that exist have no number: some of `DIVERGED`, `NOT_CONVERGED` and `NO_VALUE`.
+        reasons: why runs that exist have no number: some of `FAILED`, `DIVERGED`, `NOT_CONVERGED` and
+            `NO_VALUE`.
     """
 
     missing: tuple[str, ...] = ()
@@ -52,22 +57,22 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
     """
     values = pd.concat([what.values(runs) for what in quantities], axis=1).sum(axis=1, skipna=False)
     unconverged = np.logical_or.reduce([what.unconverged(runs) for what in quantities])
-    diverged = runs["diverged"].astype(bool) if "diverged" in runs else np.zeros(len(runs), dtype=bool)
     states = dict.fromkeys(_cells(grid), NO_RUN)
-    for cell, value, broke, open_ in zip(_cells(runs), values, diverged, unconverged, strict=True):
-        reason = "" if np.isfinite(value) else DIVERGED if broke else NOT_CONVERGED if open_ else NO_VALUE
+    for cell, value, broken, open_ in zip(_cells(runs), values, _broken(runs), unconverged, strict=True):
+        reason = "" if np.isfinite(value) else broken or (NOT_CONVERGED if open_ else NO_VALUE)
         # if a cell has several runs, the worst state counts
-        if reason == DIVERGED or states[cell] != DIVERGED:
+        if reason in BROKEN or states[cell] not in BROKEN:
             states[cell] = reason or ("" if states[cell] == NO_RUN else states[cell])
     seeds: dict[tuple[Any, ...], list[str]] = {}
     for (*noise, seed), reason in sorted(states.items()):
         if reason:
             seeds.setdefault((*noise, reason), []).append(str(seed))
+    words = percents(rate for *_, rate, _ in states)
     missing = tuple(
-        f"{title}, {dataset}, {kind} {percent(rate)}, seed {', '.join(of_reason)}: {reason}"
+        f"{title}, {dataset}, {kind} {words[rate]}, seed {', '.join(of_reason)}: {reason}"
         for (dataset, kind, rate, reason), of_reason in seeds.items()
     )
-    reasons = tuple(sorted({*states.values()} & {DIVERGED, NOT_CONVERGED, NO_VALUE}))
+    reasons = tuple(sorted({*states.values()} & {*BROKEN, NOT_CONVERGED, NO_VALUE}))
     return Coverage(missing, len(runs), int(unconverged.sum()), reasons)
 
 
@@ -77,6 +82,22 @@ def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Cove
     for title, runs in table.groupby("method", sort=True):
         found += coverage(table, runs, str(title), quantities)
     return found
+
+
+def not_by_study(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The data and noise of studies that did not measure a quantity, as missing parts."""
+    places = runs[["dataset", "noise_kind"]].drop_duplicates().itertuples(index=False)
+    return tuple(f"{dataset}, {kind}: {NOT_BY_STUDY}" for dataset, kind in places)
+
+
+def _broken(runs: pd.DataFrame) -> list[str]:
+    """For each run the reason why none of its numbers counts; empty if they count."""
+    states = [""] * len(runs)
+    for name, reason in (("diverged", DIVERGED), ("failed", FAILED)):
+        if name in runs:
+            marked = runs[name].fillna(False).astype(bool)
+            states = [reason if is_marked else state for is_marked, state in zip(marked, states, strict=True)]
+    return states
 
 
 def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:

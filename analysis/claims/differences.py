@@ -165,7 +165,7 @@ class Difference:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
-        noisy = what.measured(noisy_runs(table, clean=self.clean))
+        noisy = noisy_runs(table, clean=self.clean)
         if self.clean and noisy.empty:
             return not_measured(self, what.unit, NEEDS_CLEAN)
         runs = select_both(noisy, self.more, self.less)
@@ -211,7 +211,7 @@ class Level:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean over cells of the mean over seeds in each cell."""
         what = quantity(self.quantity)
-        noisy = what.measured(noisy_runs(table, clean=self.clean))
+        noisy = noisy_runs(table, clean=self.clean)
         if self.clean and noisy.empty:
             return not_measured(self, what.unit, NEEDS_CLEAN)
         runs = noisy[changes(noisy) == UNCHANGED] if self.method is None else select(noisy, self.method)

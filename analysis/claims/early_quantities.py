@@ -35,6 +35,7 @@ def of_early_training() -> dict[str, Quantity]:
             "share",
             margin=2 * POINT,
             needs=FITTED,
+            told_by=("early_fitted",),
         ),
         "early_train_loss": Quantity(
             f"training loss, {EARLY}", ("early_train_loss",), "nat", needs=NEW_INDEX

@@ -42,10 +42,9 @@ class RedrawnLessMean:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
-        measured = what.measured(table)
-        noisy = noisy_runs(measured)
+        noisy = noisy_runs(table)
         grid = noisy[noisy["noise_kind"] == SYMMETRIC]
-        smoothed = smoothed_runs(measured).merge(grid[CELL].drop_duplicates(), on=CELL)
+        smoothed = smoothed_runs(table).merge(grid[CELL].drop_duplicates(), on=CELL)
         redrawn = Side("SGD, redrawn", SGD, select(grid, SGD), grid)
         mean = Side("SGD, mean of redrawn labels", SGD, smoothed, grid)
         # the smoothed runs of a seed share their draws over all smoothings, as all of them have the noise rate 0

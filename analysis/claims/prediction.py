@@ -18,7 +18,7 @@ from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL, REDRAWN, Variant
 from analysis.statistics import Finding, paired_effect
-from landscape.results.wording import percent
+from landscape.results.wording import percents
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE, NEEDS_CLEAN = "runs with wrong labels", "runs without wrong labels"
@@ -89,8 +89,11 @@ def joined(table: pd.DataFrame, columns: Sequence[str], between: str = "|") -> p
 
 
 def cell_names(runs: pd.DataFrame) -> pd.Series:
-    """The cell of each run: the noise rate, as in "40%"; with data set and kind of noise if there are several."""
-    rate = runs["noise_rate"].map(percent)
+    """The cell of each run: the noise rate, as in "40%"; with data set and kind of noise if there are several.
+
+    Rates that differ have names that differ.
+    """
+    rate = runs["noise_rate"].map(percents(runs["noise_rate"]))
     several = [name for name in ("dataset", "noise_kind") if runs[name].nunique() > 1]
     return rate + ", " + joined(runs, several, ", ") if several else rate
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.store import AT_LOSS
+from analysis.store import AT_LOSS, flags_of
 from ncsam.probes import GROUPS
 
 MEASURES = ("top_eigenvalue", "trace", "sharpness")
@@ -53,6 +54,8 @@ class Quantity:
         margin: smallest difference that matters, in the unit; NaN if every difference matters.
         needs: how to get the columns, for tables that lack them.
         never_negative: whether the number is never below zero, so that a prediction of its sign alone cannot fail.
+        told_by: columns that hold a number in each run in which the quantity was looked for, if the quantity itself may
+            be undefined there, such as what is measured where a run reaches something. If empty, `columns`.
         lower_bound: whether a value that did not converge is a lower bound, which is enough where it is above zero.
             At or below zero it must say that it converged.
     """
@@ -65,69 +68,79 @@ class Quantity:
     needs: str = ""
     never_negative: bool = False
     lower_bound: bool = False
+    told_by: tuple[str, ...] = ()
 
     def values(self, table: pd.DataFrame) -> pd.Series:
-        """One number for each run; NaN if it is undefined or did not converge, or if the run diverged."""
+        """One number for each run; NaN if it is undefined or did not converge, or if the run diverged or failed."""
         columns = [table[name] for name in self.columns]
         found = self.of(*columns) if self.of else columns[0]
-        found = found.where(~self.unconverged(table))
-        return found.where(~table["diverged"].astype(bool)) if "diverged" in table else found
+        return found.where(~self.unconverged(table) & ~broke(table))
 
     def unconverged(self, table: pd.DataFrame) -> pd.Series:
         """Whether each run's number did not converge, or lacks the flag that it needs."""
         found = pd.Series(False, index=table.index)
         for name in self.columns:
-            flag = _flag(table, name)
-            must_say = name in MUST_SAY or self.lower_bound
-            unknown = flag.isna() if must_say else pd.Series(False, index=table.index)
-            matters = table[name] <= 0 if self.lower_bound else table[name].notna()
-            found |= ((flag == 0) | unknown) & matters
+            flag = flag_of(table, name)
+            # a mean over probes has the mean of their flags, which is below 1 if one of them did not converge
+            is_open = flag < 1
+            if name in MUST_SAY or self.lower_bound:
+                is_open |= flag.isna() & table[name].notna()
+            found |= is_open & ~(table[name] > 0) if self.lower_bound else is_open
         return found
-
-    def measured(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table without the studies, data sets and kinds of noise that did not measure the quantity.
-
-        Runs that lack the number for another reason stay, and count as lost. Such reasons are a measurement that is
-        missing in single runs, divergence, and a value that did not converge.
-        """
-        if table.empty or not set(self.columns) <= set(table):
-            return table
-        groups = [table[name] for name in ("study", "dataset", "noise_kind") if name in table]
-        is_there = table[list(self.columns)].notna().all(axis=1)
-        for name in MUST_SAY.intersection(self.columns):
-            is_there &= _flag(table, name).notna()
-        is_known = is_there.groupby(groups).transform("any")
-        if "diverged" in table:
-            is_known |= table["diverged"].astype(bool).groupby(groups).transform("all")
-        return table[is_known] if is_known.any() else table
 
     def lacks(self, table: pd.DataFrame) -> str:
         """What the table lacks for this quantity; empty if it lacks nothing."""
         absent = [name for name in self.columns if name not in table or table[name].isna().all()]
-        if absent:
+        if absent and not (set(self.columns) <= set(table) and self.unconverged(table).any()):
             return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
-        silent = [name for name in self.columns if name in MUST_SAY and _flag(table, name).isna().all()]
+        silent = [name for name in self.columns if name in MUST_SAY and flag_of(table, name).isna().all()]
         if silent:
             return (
                 f"values that converged; {' and '.join(silent)} {'are' if len(silent) > 1 else 'is'} not converged "
                 f"(measured before version {CONVERGED_SINCE}): run ncsam measure"
             )
         there = table[list(self.columns)].notna().all(axis=1)
-        if self.unconverged(table)[there].all():
-            return f"values that converged; {int(there.sum())} of {int(there.sum())} runs not converged"
+        unconverged = self.unconverged(table)
+        if not (there & ~unconverged).any() and unconverged.any():
+            tried = int((there | unconverged).sum())
+            return f"values that converged; {int(unconverged.sum())} of {tried} runs not converged"
         return ""
 
 
-def _flag(table: pd.DataFrame, column: str) -> pd.Series:
-    """Whether a column's values converged: 1, 0, or NaN if no flag says so.
-
-    The flag of `trace_observed` is called `trace_observed_converged` or `trace_converged_observed`.
-    """
-    measure, _, loss = column.rpartition("_")
-    for name in (f"{column}_converged", f"{measure}_converged_{loss}"):
+def flag_of(table: pd.DataFrame, column: str) -> pd.Series:
+    """Whether a column's values converged: 1, below 1, or NaN if no flag says so."""
+    for name in flags_of(column):
         if name in table:
-            return table[name].astype(np.float64)
+            flag = table[name].astype(np.float64)
+            # the search for a critical rate ends at 0, without bounds, where the loss rises at once
+            return flag.mask(table[column] == 0, 1.0) if column.startswith("critical_") else flag
     return pd.Series(np.nan, index=table.index)
+
+
+def broke(table: pd.DataFrame) -> pd.Series:
+    """Whether each run diverged or failed, so that none of its numbers counts."""
+    found = pd.Series(False, index=table.index)
+    for name in ("diverged", "failed"):
+        if name in table:
+            found |= table[name].fillna(False).astype(bool)
+    return found
+
+
+def studies_without(table: pd.DataFrame, what: Quantity) -> list[Any]:
+    """The studies, of several that are judged together, that did not measure a quantity in any run.
+
+    Only whole studies are left out. Within a study, a run, a data set or a kind of noise without values is lost. If no
+    study measured the quantity, none is left out. Runs that diverged or failed do not tell what a study measures.
+    """
+    told = [name for name in what.told_by or what.columns if name in table]
+    if "study" not in table or table["study"].nunique() < 2 or len(told) < len(what.told_by or what.columns):
+        return []
+    is_there = pd.Series(True, index=table.index)
+    for name in told:
+        is_there &= flag_of(table, name).notna() | (table[name].notna() if name not in MUST_SAY else False)
+    whole = table[~broke(table)]["study"]
+    without = [study for study in whole.unique() if not is_there[table["study"] == study].any()]
+    return without if len(without) < table["study"].nunique() else []
 
 
 def quantity(name: str) -> Quantity:
@@ -309,6 +322,7 @@ QUANTITIES: dict[str, Quantity] = {
             "",
             of=lambda right: right - 1,
             needs=BOUND,
+            lower_bound=True,
         )
         for loss, name in LOSSES_OF_BOUND.items()
     },
@@ -323,8 +337,11 @@ QUANTITIES: dict[str, Quantity] = {
         for loss, name in LOSSES_OF_BOUND.items()
     },
     **{
-        column: _in_decades(
-            f"{words} at the {level} equal training loss, observed labels", column, needs=PROBED_PARTS
+        column: replace(
+            _in_decades(
+                f"{words} at the {level} equal training loss, observed labels", column, needs=PROBED_PARTS
+            ),
+            told_by=(f"mean_probe_{name}_observed",),
         )
         for name, words in EQUAL_LOSS.items()
         for level in LEVELS

@@ -37,7 +37,7 @@ class Redrawn:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean of the paired differences."""
         what = quantity(self.quantity)
-        noisy = what.measured(noisy_runs(table))
+        noisy = noisy_runs(table)
         is_redrawn = noisy["noise_kind"].str.endswith(REDRAWN)
         # paired with the fixed labels of the same kind of noise
         noisy = noisy.assign(noise_kind=noisy["noise_kind"].str.removesuffix(REDRAWN))

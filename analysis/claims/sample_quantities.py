@@ -20,7 +20,7 @@ def above_half(area: pd.Series) -> pd.Series:
     return area - 0.5
 
 
-def _area(words: str, column: str) -> Quantity:
+def _area(words: str, column: str, *told_by: str) -> Quantity:
     return Quantity(
         f"chance that a wrong label has {words}, less 1/2",
         (column,),
@@ -28,6 +28,7 @@ def _area(words: str, column: str) -> Quantity:
         of=above_half,
         margin=2 * POINT,
         needs=BY_SAMPLE,
+        told_by=told_by,
     )
 
 
@@ -38,7 +39,7 @@ def of_samples() -> dict[str, Quantity]:
         larger = f"a larger {words} than a right one"
         found[f"{name}_separation"] = _area(larger, f"{name}_auroc")
         found[f"{name}_separation_at_equal_loss"] = _area(
-            f"{larger} of equal loss", f"{name}_auroc_at_equal_loss"
+            f"{larger} of equal loss", f"{name}_auroc_at_equal_loss", f"{name}_auroc"
         )
         found[f"{name}_gain"] = Quantity(
             f"chance that a wrong label has {larger}, less that of a larger loss",

@@ -44,22 +44,21 @@ class Holds:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The share of failing runs, averaged over draws of data and labels."""
         what = quantity(self.quantity)
-        runs = what.measured(table)
-        needs = lacking(table, runs, [what])
+        needs = lacking(table, table, [what])
         if needs:
             return not_measured(self, "share of runs", needs)
-        values = what.values(runs)
-        above = quantity(self.vacuous).values(runs) > 0 if self.vacuous else pd.Series([False])
+        values = what.values(table)
+        above = quantity(self.vacuous).values(table) > 0 if self.vacuous else pd.Series([False])
         return effect_of(
             self,
             unit="share of runs",
             finding=failing_share(
-                draws_of(runs),
-                joined(runs, NOISE),
+                draws_of(table),
+                joined(table, NOISE),
                 (values <= 0).where(values.notna()),
                 allowed=self.exceptions,
             ),
             null=(self.exceptions, self.exceptions),
-            coverage=coverage_of_all(runs, [what]),
+            coverage=coverage_of_all(table, [what]),
             vacuous=bool(above.all()),
         )

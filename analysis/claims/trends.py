@@ -73,7 +73,7 @@ class Trend:
         """The mean slope over series of cells, or for a hyper-parameter over cells."""
         what = quantity(self.quantity)
         unit = f"{what.unit} per {'100% wrong labels' if self.by_rate else 'unit of ' + self.against}".strip()
-        chosen = what.measured(noisy_runs(table) if self.noisy or not self.by_rate else table)
+        chosen = noisy_runs(table) if self.noisy or not self.by_rate else table
         if self.noise_kinds:
             chosen = chosen[chosen["noise_kind"].isin(self.noise_kinds)]
         runs = select(chosen, self.method) if self.by_rate else series_over(chosen, self.method, self.against)

@@ -63,7 +63,7 @@ class Widening:
         """The mean over cells of the mean slope of seeds."""
         what = quantity(self.quantity)
         unit = f"{what.unit} per decade of weights".strip()
-        chosen = what.measured(_sized(noisy_runs(table, clean=self.clean)))
+        chosen = _sized(noisy_runs(table, clean=self.clean))
         lacks = self.runs() if chosen.empty else what.lacks(chosen)
         if lacks:
             return not_measured(self, unit, lacks)

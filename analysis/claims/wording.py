@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analysis.claims.coverage import NOT_CONVERGED
+from analysis.claims.coverage import NO_RUN, NOT_CONVERGED
 from analysis.claims.effect import (
     CONTRADICTED,
     EQUIVALENT,
@@ -25,14 +25,24 @@ from analysis.statistics import (
     units_for_equivalence,
     units_needed,
 )
+from landscape.results.wording import counted
 
 SMALLEST_P = 0.001
 """Smaller p-values are not told apart in print."""
+MOST_DIGITS = 15
+MOST_NAMED = 2
+"""Runs without partner that a conclusion names."""
 
 
 def p_value(p: float) -> str:
-    """A p-value: "0.031", "< 0.001", or a dash if there is none."""
-    return f"{p:.3f}" if p >= SMALLEST_P else f"< {SMALLEST_P}" if math.isfinite(p) else "–"
+    """A p-value: "0.031", "< 0.001", or a dash if there is none.
+
+    It has three digits, or as many as show on which side of the significance level it lies: "0.0498".
+    """
+    if not p >= SMALLEST_P:
+        return f"< {SMALLEST_P}" if math.isfinite(p) else "–"
+    texts = (f"{p:.{digits}f}" for digits in range(3, MOST_DIGITS + 1))
+    return next((text for text in texts if (float(text) < SIGNIFICANCE) == (p < SIGNIFICANCE)), repr(p))
 
 
 def p_in_words(p: float) -> str:
@@ -46,6 +56,8 @@ def conclusion(effect: Effect) -> str:
     verdict = effect.verdict
     if verdict == NOT_MEASURED:
         return f"Not measured: needs {effect.needs}."
+    if not effect.finding.places and not effect.lost and effect.finding.these.counted == "pairs":
+        return f"No seed is common to both sides, so that there is no pair: {_without_partner(effect)}."
     sentences = [_about(effect), *_coverage(effect)]
     without_losses = effect.verdict_of_the_rest
     if verdict == MIXED:
@@ -59,6 +71,14 @@ def conclusion(effect: Effect) -> str:
     elif verdict == INCONCLUSIVE and not effect.lost:
         sentences.append(_open(effect))
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _without_partner(effect: Effect) -> str:
+    """The first runs that lack their partner."""
+    named = [text for text in effect.missing if text.endswith(NO_RUN)]
+    return "; ".join(named[:MOST_NAMED]) + (
+        f"; {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    )
 
 
 def by_part(effect: Effect) -> str:
@@ -99,16 +119,17 @@ def _coverage(effect: Effect) -> list[str]:
         these = effect.finding.these
         why = f" ({', '.join(found.reasons)})" if found.reasons else ""
         sentences.append(
-            f"{effect.lost} {these.counted} lost{why}; the {these.units} left would say: {effect.verdict_of_the_rest}. "
+            f"{counted(effect.lost, these.counted)} lost{why}; the {these.units} left would say: "
+            f"{effect.verdict_of_the_rest}. "
             "What is lost may differ from what is left, so this is no verdict."
         )
         if NOT_CONVERGED in found.reasons:
             sentences.append("Measure with more products or steps: ncsam measure.")
-    elif found.missing:
-        parts = len(found.missing)
+    elif found.missing and effect.finding.these.units:
+        more = counted(len(found.missing), "parts")
         sentences.append(
-            f"Holds for the {effect.finding.these.units} {effect.finding.these.counted} that are there; the grid has "
-            f"{parts} part{'s' if parts > 1 else ''} more."
+            f"Holds for the {counted(effect.finding.these.units, effect.finding.these.counted)} that "
+            f"{'is' if effect.finding.these.units == 1 else 'are'} there; the grid has {more} more."
         )
     return sentences
 
@@ -126,7 +147,8 @@ def _open(effect: Effect) -> str:
     if test.is_without_spread and not math.isfinite(test.p_value):
         return _no_test_without_spread(effect)
     if not math.isfinite(test.p_value):
-        return f"{test.units} {test.counted} give no test."
+        give = "gives" if test.units == 1 else "give"
+        return f"{counted(test.units, test.counted)} {give} no test."
     if test.counted == "draws":
         needed = draws_needed(effect.null[1], level)
         return f"Without any failure it takes {needed} draws; there are {test.units}."
@@ -149,8 +171,8 @@ def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     unit = f" {effect.unit}" if effect.unit else ""
     if test.smallest_p >= level:
         return [
-            f"{test.units} {test.counted} cannot decide: p cannot be below {test.smallest_p:.2g}, and {effect.tests} "
-            f"tests in the family ask for {level:.2g}."
+            f"{counted(test.units, test.counted)} cannot decide: p cannot be below {test.smallest_p:.2g}, and "
+            f"{effect.tests} tests in the family ask for {level:.2g}."
         ]
     found = detectable_effect(test, level) + max(effect.null)
     if not math.isfinite(found) or (test.counted == "families" and found >= 1):

@@ -32,6 +32,7 @@ from analysis.report.details import print_claims, print_details
 from analysis.report.page import markdown, write_report
 from analysis.report.results import print_results, print_results_of_one_rate
 from analysis.report.summary import print_verdicts
+from analysis.report.unfinished import print_unfinished
 from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
@@ -191,6 +192,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
         print_details(judgements, console, with_unmeasured=bool(options.claim))
     else:
         print_verdicts(judgements, console)
+    print_unfinished(options.results, console)
     if options.markdown:
         store.write_text(options.markdown, markdown(judgements))
         _say(console, f"written: {options.markdown}")
@@ -221,6 +223,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
 
 def _results(options: argparse.Namespace, console: Console) -> int:
     print_results(store.read_tables(options.results), console)
+    print_unfinished(options.results, console)
     return 0
 
 
@@ -236,6 +239,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
         _say(console, f"written: {path}")
+    print_unfinished([options.results], console)
     return 0
 
 

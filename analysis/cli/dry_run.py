@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,14 +16,15 @@ from rich.text import Text
 from analysis import store
 from analysis.engine import Resources
 from analysis.engine.processes import threads_of_each
+from analysis.engine.progress import say
+from analysis.engine.selection import check_choice, choose
 from analysis.engine.time_left import in_words, time_left
-from analysis.engine.work import kind_of
+from analysis.engine.work import kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, selection_runs
 from analysis.plan.against_data import check_against_data, memory_of_a_run
-from analysis.plan.data import load_data
 from analysis.run import RunContext
 from analysis.run.forecast import seconds_of_training
-from landscape.results.wording import percent
+from landscape.results.wording import listed
 
 
 def print_plan(study: Study, root: Path, resources: Resources, console: Console) -> None:
@@ -36,29 +38,37 @@ def print_plan(study: Study, root: Path, resources: Resources, console: Console)
 
     Raises:
         StudyError: the study is impossible on its data.
+        StoreError: the study itself would refuse the folder: it holds something else, another study, or runs of this
+            study with other settings, other data or another choice of hyper-parameters.
     """
     finals = final_runs(study)
     trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
-    left = [run for run in finals + trials if not (root / run.path).is_file()]
+    records = store.look_into_folder(root, study, finals + trials, partial(say, console))
+    for run in finals:
+        if choice := choose(study, run, records):
+            check_choice(root, run, records, choice)
+    left = [run for run in finals + trials if run.path not in records]
     lines = [
         f"study: {study.name}; dataset {study.dataset}; model {study.model.name}",
-        f"noise: {study.noise.kind}, rates {' '.join(map(percent, study.noise.rates))}",
+        f"noise: {study.noise.kind}, rates {listed(study.noise.rates)}",
         f"seeds: {' '.join(map(str, study.seeds))}",
         *(f"method: {method.title}{_candidates(study.candidates(method))}" for method in study.methods),
         f"trainings: {len(finals)} to judge and {len(trials)} to choose hyper-parameters; {len(left)} are left",
         f"epochs left: {sum(run.config.training.epochs for run in left):,}",
-        *_cost(study, root, finals + trials, left, resources),
+        *_cost(study, root, finals + trials, records, resources),
     ]
     for line in lines:
         console.print(Text(line))
 
 
-def _cost(study: Study, root: Path, runs: list[Run], left: list[Run], resources: Resources) -> list[str]:
+def _cost(
+    study: Study, root: Path, runs: list[Run], records: dict[str, store.Record], resources: Resources
+) -> list[str]:
     """Memory and time. Without the data, the memory is unknown, and only finished runs tell the time."""
     missing = ""
     memory = "memory of a run: "
     try:
-        dataset = load_data(runs[0].config, resources.data_dir)
+        dataset, _ = load_checked_data(root, runs[0], resources.data_dir, records)
     except FileNotFoundError as error:
         missing = str(error)
         memory += f"not known without the data ({error})"
@@ -70,22 +80,24 @@ def _cost(study: Study, root: Path, runs: list[Run], left: list[Run], resources:
             "beside libraries and activations"
         )
     workers = f"time left with {resources.workers} workers: "
-    return [memory, workers + _time(root, runs, left, resources, can_be_tried=not missing)]
+    return [memory, workers + _time(root, runs, records, resources, can_be_tried=not missing)]
 
 
 def _candidates(candidates: list[dict[str, object]]) -> str:
     return f" (the best of {len(candidates)} candidates)" if len(candidates) > 1 else ""
 
 
-def _time(root: Path, runs: list[Run], left: list[Run], resources: Resources, *, can_be_tried: bool) -> str:
+def _time(
+    root: Path, runs: list[Run], records: dict[str, store.Record], resources: Resources, *, can_be_tried: bool
+) -> str:
     """The time left, from the seconds of finished runs, and for other kinds of runs from a step that is timed now."""
+    left = [run for run in runs if run.path not in records]
     if not left:
         return "none"
     seconds: dict[str, list[float]] = {}
     for run in runs:
-        path = root / run.path
-        if path.is_file():
-            spent = float(store.read_history(path)["seconds"].iloc[-1])
+        if run.path in records:
+            spent = float(records[run.path].row["seconds"])
             if math.isfinite(spent):
                 seconds.setdefault(kind_of(run), []).append(spent)
     said = "measurements apart"

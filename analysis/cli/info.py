@@ -19,7 +19,8 @@ from rich.text import Text
 from analysis import store
 from analysis.plan import final_runs, read_study
 from analysis.printable import printable
-from landscape.results.wording import percent
+from analysis.store.unfinished import failure_of
+from landscape.results.wording import listed
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS
 
@@ -51,10 +52,10 @@ def _print_folder(root: Path, console: Console) -> None:
     study = read_study(root / "study.toml")
     planned = final_runs(study)
     there = [run for run in planned if (root / run.path).is_file()]
-    failed = [run for run in planned if store.failure_path(root / run.path).is_file()]
+    failed = [run for run in planned if run not in there and failure_of(root, study, run)]
     lines = [
         f"{root}: study {study.name}",
-        f"data: {study.dataset}; {study.noise.kind} noise, rates {' '.join(map(percent, study.noise.rates))}",
+        f"data: {study.dataset}; {study.noise.kind} noise, rates {listed(study.noise.rates)}",
         f"model: {study.model.name}; seeds {' '.join(map(str, study.seeds))}",
         f"methods: {'; '.join(method.title for method in study.methods)}",
         f"runs: {len(there)} of {len(planned)} finished" + (f", {len(failed)} failed" if failed else ""),

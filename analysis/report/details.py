@@ -23,6 +23,7 @@ from analysis.report.summary import (
     short_unit,
     short_verdict,
 )
+from landscape.results.wording import counted
 
 INDENT = 9
 """Columns of the labels at the left."""
@@ -64,8 +65,9 @@ def _lines(judgement: Judgement) -> Iterator[tuple[str, str, str]]:
     several = len(judgement.effects) > 1
     for number, effect in enumerate(judgement.effects, 1):
         label = f"{judgement.claim.id}.{number}" if several else "effect"
-        counted = f" ({effect.samples} {effect.counted}{f', {effect.lost} lost' if effect.lost else ''})"
-        yield label, _numbers(effect) + (counted if effect.verdict != NOT_MEASURED else ""), ""
+        lost = f", {effect.lost} lost" if effect.lost else ""
+        units = f" ({counted(effect.samples, effect.counted)}{lost})"
+        yield label, _numbers(effect) + (units if effect.verdict != NOT_MEASURED else ""), ""
     if judgement.verdict != NOT_MEASURED:
         decides = judgement.effects.index(deciding(judgement))
         yield "", (f"{decides + 1} decides. " if several else "") + judgement.conclusions[decides], "italic"

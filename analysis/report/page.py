@@ -18,14 +18,14 @@ from analysis import store
 from analysis.claims import Judgement, judge
 from analysis.claims.effect import NOT_MEASURED, VERDICTS, Effect
 from analysis.claims.wording import conclusion, p_in_words, p_value
-from analysis.plan import final_runs, read_study
+from analysis.plan import read_study
 from analysis.report.answer import answer
 from analysis.report.chosen import claims_of
 from analysis.report.numbers import interval, spread
 from analysis.report.pictures import WIDTH, embedded, landscape_of_two, landscapes, results_shown, scatter
 from analysis.report.results import COLUMNS, MEANING, rows_of_noise
 from analysis.report.summary import deciding
-from landscape.results.wording import percent
+from landscape.results.wording import counted, percent
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure | None]
 """(runs, histories) -> a figure, or None if they hold no data for it."""
@@ -69,7 +69,8 @@ def write_report(
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
     if judgements is None:
-        judgements = judge(table, claims_of([root]))
+        runs = store.with_failed(table.assign(study=0), [root])
+        judgements = judge(runs, claims_of([root]))
     outputs = {
         "report.html": _page(root, table, judgements),
         "claims.md": markdown(judgements),
@@ -101,7 +102,7 @@ def markdown(judgements: list[Judgement]) -> str:
             effect.name,
             f"{interval(effect)} {effect.unit}".strip(),
             p_value(effect.deciding_p),
-            f"{effect.samples} {effect.counted}" if effect.samples else "–",
+            counted(effect.samples, effect.counted) if effect.samples else "–",
             effect.verdict,
         ]
         for judgement in judgements
@@ -192,7 +193,7 @@ def _shown(effect: Effect) -> dict[str, str]:
         numbers = (
             f"{interval(effect)} {effect.unit}".rstrip()
             + f"; {p_in_words(effect.deciding_p)} ({effect.deciding_test}, Holm over {effect.tests}); "
-            f"n = {effect.samples} {effect.counted}, {effect.estimand}"
+            f"n = {counted(effect.samples, effect.counted)}, {effect.estimand}"
         )
     return {
         "name": effect.name,
@@ -266,16 +267,14 @@ def _failures(root: Path, table: pd.DataFrame) -> list[str]:
         f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {percent(run.noise_rate)}, seed {run.seed}"
         for run in diverged.itertuples()
     ]
-    for folder in ("runs", "selection"):
-        for path in sorted((root / folder).rglob("*.failed")):
-            if path.with_suffix(".h5").exists():
-                # the run has succeeded since, but a kill came before the file was removed
-                continue
-            texts.append(
-                f"failed: {path.relative_to(root)}: {path.read_text(encoding='utf-8', errors='replace').strip()}"
-            )
-    for run in final_runs(read_study(root / "study.toml")):
-        path = root / run.path
-        if not path.exists() and not store.failure_path(path).exists():
-            texts.append(f"not run: {run.title}")
-    return texts
+    state = store.unfinished(root)
+    for run, error in state.failed:
+        file = store.failure_path(Path(run.path))
+        texts.append(f"failed: {file if (root / file).is_file() else run.path}: {error}")
+    for path in sorted((root / "selection").rglob("*.failed")):
+        # a run that has succeeded since may keep the file after a kill
+        if not path.with_suffix(".h5").exists():
+            error = path.read_text(encoding="utf-8", errors="replace").strip()
+            texts.append(f"failed: {path.relative_to(root)}: {error}")
+    texts += [f"broken, or of other settings: {run.title}" for run in state.unusable]
+    return texts + [f"not run: {run.title}" for run in state.missing]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.report.numbers import chosen, spread
-from landscape.results.wording import percent
+from landscape.results.wording import percent, percents
 
 NARROW = 60
 """The fewest columns of a terminal that shows every line whole."""
@@ -69,12 +69,13 @@ def rows_of_noise(table: pd.DataFrame) -> Iterator[tuple[str, list[tuple[str, pd
     The name leaves out the data set and the kind of noise that all runs share.
     """
     several = [name for name in ("dataset", "noise_kind") if table[name].nunique() > 1]
+    words = percents(table["noise_rate"])
     for noise, of_noise in table.groupby([*several, "noise_rate"], sort=True):
         methods = [
             (_with_divergence(str(method), runs), runs)
             for method, runs in of_noise.groupby("method", sort=False)
         ]
-        yield ", ".join([*map(str, noise[:-1]), f"{percent(noise[-1])} wrong labels"]), methods
+        yield ", ".join([*map(str, noise[:-1]), f"{words[noise[-1]]} wrong labels"]), methods
 
 
 def _with_divergence(method: str, runs: pd.DataFrame) -> str:

@@ -11,13 +11,12 @@ from analysis.objectives import objective_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.measurements import subset
+from analysis.store.history_columns import EIGENVALUE_TOL
 from landscape import Objective, sharpness, top_eigenvalues
 from landscape.tracking.measures import Kept, Look, Update, measure_named
 from ncsam import Method, NoisyLabels, Split
 from ncsam.probes import Probe, gradient_probe
 
-EIGENVALUE_TOL = 0.1
-"""Tolerance of the residual. The error of the eigenvalue is of second order in the residual."""
 MAX_PRODUCTS = 60
 Predictor = Callable[[], nn.Module]
 """() -> the network that predicts at this point of the training."""

@@ -1,6 +1,6 @@
 """The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
-from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, value_at_loss
+from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, flag_at_loss, value_at_loss
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -11,10 +11,12 @@ from analysis.store.files import (
     write_bytes,
     write_text,
 )
+from analysis.store.flags import flags_of
 from analysis.store.folder import (
     check_is_study,
     check_writable,
     locked,
+    look_into_folder,
     open_folder,
     other_settings,
     read_tables,
@@ -53,6 +55,7 @@ from analysis.store.table import (
     run_files,
     write_index,
 )
+from analysis.store.unfinished import Unfinished, unfinished, with_failed
 
 __all__ = [
     "AT_LOSS",
@@ -66,6 +69,7 @@ __all__ = [
     "StoreError",
     "StoredResult",
     "StoredRun",
+    "Unfinished",
     "cannot_write",
     "check_is_study",
     "check_writable",
@@ -74,9 +78,12 @@ __all__ = [
     "failure_path",
     "find_results",
     "fingerprint",
+    "flag_at_loss",
+    "flags_of",
     "is_of_the_disk",
     "load_weights",
     "locked",
+    "look_into_folder",
     "open_folder",
     "opened",
     "other_settings",
@@ -96,8 +103,10 @@ __all__ = [
     "run_file_written",
     "run_files",
     "scalars",
+    "unfinished",
     "value_at_loss",
     "versions",
+    "with_failed",
     "write_bytes",
     "write_failure",
     "write_index",

@@ -134,12 +134,10 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
     for run in runs:
         if (root / run.path).exists():
             try:
-                record = read_record(root / run.path)
+                record = _record_as_planned(root, run)
             except BrokenFileError as error:
                 tell(f"{error}; set aside as {set_aside(root / run.path).name}, its run is done again")
                 continue
-            if record.fingerprint != run.fingerprint:
-                raise StoreError(other_settings(root, run))
             if not is_sealed(root / run.path):
                 write_bytes(root / run.path, sealed((root / run.path).read_bytes()))
                 tell(
@@ -150,6 +148,50 @@ def open_folder(root: Path, study: Study, runs: list[Run], tell: Callable[[str],
             _remove_leftovers(root / run.path)
     write_study(root, study)
     return records
+
+
+def look_into_folder(
+    root: Path, study: Study, runs: list[Run], tell: Callable[[str], None]
+) -> dict[str, Record]:
+    """What `open_folder` finds and refuses, of a folder that need not exist. Writes nothing.
+
+    Args:
+        root, study, runs: as for `open_folder`.
+        tell: called with a line for each broken file, whose run would be executed again.
+
+    Returns:
+        Path -> record of each finished run.
+
+    Raises:
+        StoreError: as for `open_folder`, or the folder holds something that is no regular file.
+    """
+    if not root.exists():
+        return {}
+    if not root.is_dir():
+        raise StoreError(f"out: cannot write to {root}: not a folder")
+    check_regular(root)
+    _check_owner(root, study)
+    records = {}
+    for run in runs:
+        if (root / run.path).exists():
+            try:
+                records[run.path] = _record_as_planned(root, run)
+            except BrokenFileError as error:
+                tell(f"{error}; its run would be done again")
+    return records
+
+
+def _record_as_planned(root: Path, run: Run) -> Record:
+    """The record of a finished run.
+
+    Raises:
+        BrokenFileError: the file is no whole run file.
+        StoreError: the run has other settings than the planned one.
+    """
+    record = read_record(root / run.path)
+    if record.fingerprint != run.fingerprint:
+        raise StoreError(other_settings(root, run))
+    return record
 
 
 def write_study(root: Path, study: Study) -> None:

@@ -119,9 +119,7 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     for loss in ("observed", "clean"):
         row.update(_measured_scalars(file, loss))
     for group in ("right", "wrong"):
-        row.update(
-            _scalars(file, {name: (f"curvature/observed_{group}/parts", name) for name in PARTS}, group)
-        )
+        row.update(_scalars(file, _fields_of_parts(f"observed_{group}"), group))
     row.update(_scalars(file, NOISE, "observed"))
     row.update(edge_columns(stored, row))
     row.update(sample_columns(file))
@@ -183,10 +181,18 @@ def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:
         "relative_flatness_converged": (f"flatness/{loss}", "converged"),
         "critical_learning_rate": (f"critical_sharpness/{loss}", "learning_rate"),
         "critical_learning_rate_found": (f"critical_sharpness/{loss}", "converged"),
-        **{name: (f"curvature/{loss}/parts", name) for name in PARTS},
-        **{f"{name}_converged": (f"curvature/{loss}/parts", "converged") for name in PARTS},
+        **_fields_of_parts(loss),
     }
     return _scalars(file, groups, loss)
+
+
+def _fields_of_parts(loss: str) -> dict[str, tuple[str, str]]:
+    """Column without its suffix -> (group, field), of the decomposed curvature and its flags."""
+    group = f"curvature/{loss}/parts"
+    return {
+        **{name: (group, name) for name in PARTS},
+        **{f"{name}_converged": (group, "converged") for name in PARTS},
+    }
 
 
 def _scalars(file: h5py.File, fields: dict[str, tuple[str, str]], suffix: str) -> dict[str, float]:

@@ -33,11 +33,13 @@ class Index:
         table: one row for each finished run.
         runs: paths of the run files in the study folder, in the order of the table.
         fingerprint: digest of all these files, which changes with any of their results.
+        files: digest of all run files that were in the folder. Those that are broken or of other settings have no row.
     """
 
     table: pd.DataFrame
     runs: list[str]
     fingerprint: str
+    files: str
 
 
 def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.DataFrame:
@@ -56,7 +58,7 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
 def _index_of(root: Path, runs: list[Run], records: dict[str, Record]) -> Index:
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
-    return Index(table, finished, _fingerprint_of(root, finished))
+    return Index(table, finished, _fingerprint_of(root, finished), _fingerprint_of(root, _files_of(root)))
 
 
 def _write(root: Path, index: Index) -> None:
@@ -69,7 +71,7 @@ def _write(root: Path, index: Index) -> None:
                 values = table[name]
                 columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
             columns.attrs["order"] = json.dumps(list(table.columns))
-            file.attrs["fingerprint"] = index.fingerprint
+            file.attrs["fingerprint"], file.attrs["files"] = index.fingerprint, index.files
             file.attrs["definitions"] = definitions()
             # an attribute cannot hold thousands of paths
             file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
@@ -83,8 +85,8 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. It is made anew from the run files if it is broken or was changed, or if its columns
-    were computed in another way than now.
+    """The index of a study folder. It is made anew from the run files if it is broken or was changed, if its columns
+    were computed in another way than now, or if the run files are no longer those that it was made of.
 
     Raises:
         FileNotFoundError: the folder or its index does not exist.
@@ -95,7 +97,9 @@ def read_index(root: Path) -> Index:
         raise FileNotFoundError(f"results: {root} holds no study.h5; run 'ncsam study' first")
     check_regular(root, besides=("study.h5",))
     try:
-        return _believed(path)
+        index = _believed(path)
+        _check_files(root, index)
+        return index
     except BrokenFileError as doubt:
         return _made_anew(root, doubt)
 
@@ -112,7 +116,7 @@ def _believed(path: Path) -> Index:
             check_trusted(file, path, besides=("links",))
             group, runs = file["table"], file["runs"].asstr()[()].tolist()
             columns = {name: _column(group[name], len(runs)) for name in json.loads(group.attrs["order"])}
-            fingerprint = str(file.attrs["fingerprint"])
+            fingerprint, files = str(file.attrs["fingerprint"]), str(file.attrs["files"])
             defined = str(file.attrs.get("definitions", ""))
         settings = [columns[name] for name in ("hyperparameters", "tuned", "changed")] if runs else []
         for texts in set(zip(*settings, strict=True)):
@@ -132,7 +136,30 @@ def _believed(path: Path) -> Index:
     inside = path.parent.resolve()
     if not all((path.parent / run).resolve().is_relative_to(inside) for run in runs):
         raise BrokenFileError(f"file: {path} names a run outside of the study's folder")
-    return Index(pd.DataFrame(columns), runs, fingerprint)
+    return Index(pd.DataFrame(columns), runs, fingerprint, files)
+
+
+def _check_files(root: Path, index: Index) -> None:
+    """Checks that the folder has the run files that it had when the index was made.
+
+    The last line of each file tells its checksum, so that thousands of files take less than a second. Only the files
+    that are newer than the index are read whole.
+
+    Raises:
+        BrokenFileError: a run file was added, removed or replaced since, or its bytes have changed.
+    """
+    found = _files_of(root)
+    if _fingerprint_of(root, found) != index.files:
+        raise BrokenFileError(f"file: {root / 'study.h5'} was made of other run files than there are now")
+    written = (root / "study.h5").stat().st_mtime_ns
+    for path in found:
+        if (root / path).stat().st_mtime_ns > written:
+            is_sealed(root / path)
+
+
+def _files_of(root: Path) -> list[str]:
+    """The paths of all files in the folder that may be files of final runs."""
+    return sorted(path.relative_to(root).as_posix() for path in (root / "runs").rglob("*.h5"))
 
 
 def _column(item: h5py.Dataset, length: int) -> Any:

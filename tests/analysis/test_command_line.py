@@ -235,6 +235,37 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(study_file, tmp_path, cap
     assert "measure.eigenvalues: 400 of a model with 310 parameters" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (("epochs = 3", "epochs = 4"), "has other settings than the study (training.epochs: 3 there, 4 now)"),
+        (('name = "tiny"', 'name = "other"'), "holds the study 'tiny', not 'other'"),
+    ],
+)
+def test_a_dry_run_refuses_a_folder_that_the_study_would_refuse(
+    undisturbed, study_file, tmp_path, capsys, change, refused
+):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    assert change[0] in TINY
+    study_file.write_text(TINY.replace(*change))
+    for options in (["--dry-run"], []):
+        command = ["study", str(study_file), "--out", str(tmp_path / "out"), "--engine", "serial", *options]
+        assert cli.main(command) == 2
+        assert refused in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_a_broken_file_as_a_run_that_is_left(undisturbed, study_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    path = out / "runs/digits/symmetric-0.4/sgd/seed1.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cli.main(["study", str(study_file), "--out", str(out), "--engine", "serial", "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "has lost its checksum: it was cut short or written to; its run would be done again" in printed
+    assert "1 are left" in printed
+    assert path.exists()
+
+
 @pytest.fixture
 def clock_of_samples(monkeypatch):
     """A clock that each sample of a forward pass moves on: by a second, with a backward pass to follow by three."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.claims.coverage import DIVERGED, NO_VALUE, NOT_CONVERGED, Coverage
@@ -22,8 +23,10 @@ from analysis.claims.effect import (
     combined_verdict,
     corrected,
 )
-from analysis.claims.wording import conclusion
+from analysis.claims.prediction import cell_names
+from analysis.claims.wording import conclusion, p_value
 from analysis.statistics import POWER, failing_share, paired_effect, trend, units_for_equivalence
+from tests.analysis.synthetic_study import judged, table
 
 
 def effect_of(means, predicted=1, margin=np.nan, null=(0.0, 0.0), noise=0.1, seeds=4, **fields):
@@ -133,7 +136,7 @@ def test_the_cause_of_a_loss_is_named(reason, remedy):
     finding = paired_effect(["a"] * 7, [1.0, 1.1, 0.9, 1.0, 1.2, 1.0, np.nan])
     effect = Effect("x", 1, "", finding=finding, coverage=Coverage(runs=7, reasons=(reason,)))
     said = conclusion(effect)
-    assert f"1 pairs lost ({reason}); the 6 left would say: supported in these cells." in said
+    assert f"1 pair lost ({reason}); the 6 left would say: supported in these cells." in said
     assert ("ncsam measure" in said) == remedy
 
 
@@ -270,3 +273,35 @@ def test_the_p_values_of_a_family_are_corrected_kind_by_kind():
     assert np.isnan(first.adjusted[1])
     # the only equivalence of the family
     assert second.adjusted[1] == second.finding.these.equivalence_p
+
+
+@pytest.mark.parametrize(
+    ("p", "printed"),
+    [
+        (0.0498, "0.0498"),
+        (0.04999996, "0.04999996"),
+        (0.05, "0.050"),
+        (0.0502, "0.050"),
+        (0.0494, "0.049"),
+        (0.2, "0.200"),
+        (1.0, "1.000"),
+        (0.0009, "< 0.001"),
+        (np.nan, "–"),
+    ],
+)
+def test_a_printed_p_value_lies_on_its_side_of_the_significance_level(p, printed):
+    assert p_value(p) == printed
+
+
+def test_cells_whose_rates_differ_by_little_stay_apart():
+    rates = [0.1764, 0.17644, 0.4]
+    runs = pd.DataFrame({"dataset": "d", "noise_kind": "symmetric", "noise_rate": rates})
+    assert cell_names(runs).tolist() == ["17.64%", "17.644%", "40%"]
+
+
+def test_methods_without_a_common_seed_are_said_to_have_none():
+    runs = table()
+    runs.loc[runs["method"] == "NCSAM", "seed"] += 100
+    judgement = judged(runs, "G1")["G1"]
+    assert judgement.conclusions[0].startswith("No seed is common to both sides, so that there is no pair: ")
+    assert (judgement.effects[0].verdict, judgement.effects[0].samples) == (INCONCLUSIVE, 0)

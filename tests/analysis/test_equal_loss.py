@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, SUPPORTED_HERE
+from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, INCONCLUSIVE, SUPPORTED_HERE
 from analysis.claims.equal_loss import with_equal_loss
-from analysis.claims.quantities import at_equal_loss
-from analysis.store import AT_LOSS, LOSS_LEVELS, column_at_loss, value_at_loss
+from analysis.claims.quantities import EQUAL_LOSS, at_equal_loss
+from analysis.store import AT_LOSS, LOSS_LEVELS, column_at_loss, flag_at_loss, value_at_loss
 from analysis.store.at_loss import columns_at_loss
-from tests.analysis.synthetic_study import table, verdict
+from tests.analysis.synthetic_study import judged, table, verdict
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -125,7 +125,7 @@ def test_an_effect_at_low_losses_alone_is_not_enough():
 def test_a_run_that_diverged_does_not_raise_the_level_of_the_others():
     runs = probed(FIXED, 0.0, "symmetric", seed=0)
     lost = runs.index[0]
-    runs.loc[lost, [name for name in runs if "_at_loss_" in name]] = NOTHING
+    runs.loc[lost, [name for name in runs if "at_loss_" in name]] = NOTHING
     runs.loc[lost, "diverged"] = True
     found = with_equal_loss(runs)[SERIES]
     assert np.isnan(found[lost])
@@ -135,3 +135,30 @@ def test_a_run_that_diverged_does_not_raise_the_level_of_the_others():
 def test_a_table_without_probes_stays_as_it_is():
     runs = table()
     assert list(with_equal_loss(runs)) == list(runs)
+
+
+@pytest.mark.parametrize("name", ["jacobian_trace", "sharpness"])
+def test_a_value_that_did_not_converge_at_the_shared_level_is_lost_and_no_other_level_takes_its_place(name):
+    fixed = probed(FIXED, 0.0, "symmetric", seed=0)
+    redrawn = probed(REDRAWN, 0.0, "symmetric, redrawn each step", seed=1)
+    late = [level for level in LOSS_LEVELS if level < 2.15]
+    redrawn[[column_at_loss(name, level) for level in late]] = NOTHING
+    redrawn[[flag_at_loss(name, level) for level in late]] = 0.0
+    runs = pd.concat([fixed, redrawn], ignore_index=True)
+    effects = judged(runs, "F4")["F4"]
+    of_name = [
+        effect
+        for effect in (*effects.effects, *effects.controls)
+        if effect.name.startswith(EQUAL_LOSS[name]) and effect.verdict != "not measured"
+    ]
+    lowest, highest = of_name
+    assert (lowest.verdict, lowest.lost, lowest.coverage.not_converged) == (INCONCLUSIVE, 18, 18)
+    assert highest.lost == 0
+
+
+def test_the_flag_of_a_level_says_whether_the_values_beside_it_converged():
+    losses = np.array([2.3, 1.5, NOTHING, 0.7])
+    converged = np.array([1.0, 1.0, NOTHING, 0.0])
+    found = columns_at_loss(history(losses, probe_curvature_parts_converged_observed=converged))
+    flags = [found[flag_at_loss("jacobian_trace", level)] for level in (1.8, 1.0, 0.5)]
+    np.testing.assert_equal(flags, [1.0, 0.0, NOTHING])

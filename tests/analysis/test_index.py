@@ -104,9 +104,46 @@ def test_a_suspect_index_is_made_anew_from_the_run_files(out, undisturbed, damag
     pd.testing.assert_frame_equal(store.read_table(out), expected)
     assert not (out / "study.h5").is_symlink()
     # and is whole from now on
-    (out / FIRST).unlink()
+    written = (out / "study.h5").stat().st_mtime_ns
     pd.testing.assert_frame_equal(store.read_table(out), expected)
+    assert (out / "study.h5").stat().st_mtime_ns == written
     assert store.fingerprint(out) == store.fingerprint(undisturbed)
+
+
+SECOND = FIRST.replace("seed0", "seed1")
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda path: path.unlink(), [SECOND]),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), [SECOND]),
+        (lambda path: flip(path, 5000), [SECOND]),
+        (lambda path: shutil.copy(path, path.with_name("seed7.h5")), [FIRST, SECOND]),
+    ],
+    ids=["deleted", "cut short", "a bit of its middle", "a file that no run has"],
+)
+def test_run_files_that_changed_since_are_indexed_again(out, change, left):
+    change(out / FIRST)
+    assert read_index(out).runs == left
+    # and once only
+    written = (out / "study.h5").stat().st_mtime_ns
+    assert read_index(out).runs == left
+    assert (out / "study.h5").stat().st_mtime_ns == written
+
+
+def test_a_run_that_was_finished_after_the_index_is_in_the_table(out, undisturbed):
+    kept = (out / FIRST).read_bytes()
+    (out / FIRST).unlink()
+    assert read_index(out).runs == [SECOND]
+    (out / FIRST).write_bytes(kept)
+    pd.testing.assert_frame_equal(store.read_table(out), store.read_table(undisturbed))
+
+
+def test_an_index_of_run_files_that_are_gone_is_refused(out, capsys):
+    shutil.rmtree(out / "runs")
+    assert cli.main(["results", str(out)]) == 2
+    assert "was made of other run files than there are now" in capsys.readouterr().err
 
 
 def test_equal_settings_with_other_results_have_another_fingerprint(out, undisturbed):

@@ -78,7 +78,7 @@ def test_a_diverged_run_is_lost_and_named_by_every_kind_of_comparison(claim, met
     assert named in judgement.missing
 
 
-def test_what_another_study_did_not_measure_is_not_lost():
+def test_what_another_study_did_not_measure_is_not_lost_but_named():
     runs = table(seeds=7).assign(study="one")
     columns = [name for name in runs if name.startswith(("mean_cos", "mean_draw", "mean_temp", "bound_"))]
     without = table(seed=1).assign(
@@ -90,9 +90,41 @@ def test_what_another_study_did_not_measure_is_not_lost():
         alone = judged(runs, *names)[name]
         assert judgement.verdict == (VACUOUS if name == "T1" else SUPPORTED_HERE)
         for found, expected in zip(judgement.effects, alone.effects, strict=True):
-            # the values of a series that the other study lacks are named
             np.testing.assert_equal(asdict(replace(found, coverage=expected.coverage)), asdict(expected))
-            assert not found.missing or name == "A1"
+            lacks = name != "A1"
+            assert ("d, symmetric: not measured by this study" in found.missing) == lacks
+            assert ("the grid has 1 part more" in conclusion(found)) >= lacks
+
+
+NOTHING_IN = {
+    "a data set": {"dataset": "e"},
+    "a kind of noise": {"noise_kind": "pair"},
+}
+
+
+@pytest.mark.parametrize("what", NOTHING_IN)
+@pytest.mark.parametrize("diverged", [[], ["SAM"]], ids=["none diverged", "SAM diverged"])
+def test_a_part_of_a_study_without_values_withholds_its_verdict(what, diverged):
+    runs = table()
+    other = table(seed=1).assign(**NOTHING_IN[what], test_accuracy=np.nan)
+    other["diverged"] = other["method"].isin(diverged)
+    both = pd.concat([runs, other], ignore_index=True)
+    for study in (both, both.assign(study=1)):
+        effect = judged(study, "G1")["G1"].effects[0]
+        assert (effect.verdict, effect.lost) == (INCONCLUSIVE, 18)
+        assert any(text.endswith("not measured") for text in effect.missing)
+
+
+def test_a_study_whose_runs_never_fit_is_lost_where_one_that_did_not_look_is_left_out():
+    runs = table().assign(study="one", memorized_at_fit=lambda t: t["memorized"], early_fitted=0.9)
+    for fitted, lost in ((0.1, 18), (np.nan, 0)):
+        other = table(seed=1).assign(study="two", dataset="e", memorized_at_fit=np.nan, early_fitted=fitted)
+        both = pd.concat([runs, other], ignore_index=True)
+        effect = next(
+            e for e in judged(both, "E8")["E8"].effects if e.name.startswith("wrong labels memorized when")
+        )
+        assert effect.lost == lost
+        assert ("e, symmetric: not measured by this study" in effect.missing) == (lost == 0)
 
 
 SHARPNESS = ["sharpness_observed", "sharpness_clean"]
