@@ -14,7 +14,7 @@ from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, 
 from analysis.statistics.judged import means_of, over_series
 from analysis.statistics.methods import FEWEST, family_means, method_means
 from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
-from analysis.statistics.shared_draws import codes_of, shared_by
+from analysis.statistics.shared_draws import codes_of, connected
 from analysis.statistics.signs import reordered, sign_matrices
 from analysis.statistics.student import CONFIDENCE
 
@@ -112,15 +112,11 @@ def rank_association(
 
 def _unit_of_cell(cells: pd.Series, series: ArrayLike | None, draws: ArrayLike | None) -> dict[str, int]:
     """The series of each cell, as a number that is equal for series which share draws."""
-    where = codes_of(cells)
-    if not len(where):
-        return {}
-    shared = shared_by(
-        where,
-        where if series is None else codes_of(series),
-        np.arange(len(where)) if draws is None else codes_of(draws),
+    units = connected(
+        codes_of(cells if series is None else series),
+        np.arange(len(cells)) if draws is None else codes_of(draws),
     )
-    return dict(zip(np.unique(cells.to_numpy().astype(str)).tolist(), shared.units.tolist(), strict=True))
+    return dict(zip(cells.tolist(), units.tolist(), strict=True))
 
 
 def _two_sided(found: Values) -> float:

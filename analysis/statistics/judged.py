@@ -18,8 +18,6 @@ def judged_by_cells(
     weights: Values,
     names: list[str],
     *,
-    where: Codes,
-    values: Values,
     shared: Shared,
     means: bool,
     place: str = "cells",
@@ -35,9 +33,7 @@ def judged_by_cells(
         weights: float64 (places, cells), the weights of the cell means in the number of each place. The identity if the
             places are the cells. The cells of a place are of one series.
         names: names of the places.
-        where: int64 (values,), the cell of each value.
-        values: float64 (values,).
-        shared: the draws that cells share, and the series.
+        shared: the values of the cells, the draws that they share, and their series.
         means: whether the places are the cells, so that a sign test is possible where the values have no spread.
         place: word for the places.
         counted: word for the values within the cells.
@@ -46,7 +42,7 @@ def judged_by_cells(
         lost: number of values that could not enter.
     """
     numbers = weights @ cells.means
-    behind, shares = independent(cells, where, values, weights.mean(0), shared)
+    behind, shares = independent(cells, weights.mean(0), shared)
     signs = Signs(behind.means, int(behind.counts.min()) if means else 0, _size(shares, behind.means))
     counted_here = "seeds" if shared.is_any else counted
     these = _of_these(behind, shares, signs=signs, counted=counted_here, null=null, margin=margin)

@@ -47,10 +47,9 @@ def paired_effect(
         found,
         np.eye(len(names)),
         names.tolist(),
-        where=where,
-        values=values,
         shared=shared_by(
             where,
+            values,
             where if series is None else codes_of(np.asarray(series)[finite]),
             np.arange(len(values)) if draws is None else codes_of(np.asarray(draws)[finite]),
         ),

@@ -21,14 +21,18 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shared:
-    """Which cells share draws, and which units of the population these cells belong to.
+    """Values of cells, which of the cells share draws, and to which units of the population they belong.
 
     Attributes:
+        where: int64 (values,), the cell of each value.
+        values: float64 (values,).
         draws: int64 (values,), the draw of each value.
         blocks: int64 (cells,), equal for cells that share draws, also through other cells.
         units: int64 (cells,), equal for cells of one series, and of series that share draws.
     """
 
+    where: Codes
+    values: Values
     draws: Codes
     blocks: Codes
     units: Codes
@@ -44,19 +48,20 @@ def codes_of(labels: ArrayLike) -> Codes:
     return np.asarray(np.unique(np.asarray(labels).astype(str), return_inverse=True)[1], dtype=np.int64)
 
 
-def shared_by(where: Codes, series: Codes, draws: Codes) -> Shared:
+def shared_by(where: Codes, values: Values, series: Codes, draws: Codes) -> Shared:
     """What the cells share.
 
     Args:
         where: int64 (values,), the cell of each value; each cell holds a value.
+        values: float64 (values,).
         series: int64 (values,), the series of each value. A cell has one series.
         draws: int64 (values,), the draw of each value.
     """
     first = np.unique(where, return_index=True)[1]
-    return Shared(draws, _connected(where, draws)[first], _connected(series, draws)[first])
+    return Shared(where, values, draws, connected(where, draws)[first], connected(series, draws)[first])
 
 
-def _connected(first: Codes, second: Codes) -> Codes:
+def connected(first: Codes, second: Codes) -> Codes:
     """The group of each row, int64 (rows,); rows with an equal number in either column are of one group."""
     size = int(first.max()) + 1
     edges = scipy.sparse.coo_array(
@@ -66,9 +71,7 @@ def _connected(first: Codes, second: Codes) -> Codes:
     return np.asarray(groups[first], dtype=np.int64)
 
 
-def independent(
-    cells: Cells, where: Codes, values: Values, weights: Values, shared: Shared
-) -> tuple[Cells, Values]:
+def independent(cells: Cells, weights: Values, shared: Shared) -> tuple[Cells, Values]:
     """The same weighted sum of cell means, as one of independent blocks of cells: the blocks, and their weights.
 
     The value of a draw in a block is the weighted mean over the cells of the block. Draws that are not in each of these
@@ -76,13 +79,12 @@ def independent(
 
     Args:
         cells: the cells.
-        where: int64 (values,), the cell of each value.
-        values: float64 (values,).
         weights: float64 (cells,), the weights of the cell means.
-        shared: what the cells share.
+        shared: their values, and what the cells share.
     """
     if not shared.is_any:
         return cells, weights
+    where, values = shared.where, shared.values
     found, block_of, sizes, totals = [], [], [], []
     for number, block in enumerate(np.unique(shared.blocks)):
         members = np.flatnonzero(shared.blocks == block)

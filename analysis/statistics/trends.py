@@ -52,7 +52,10 @@ def trend(
     cell = cell.ravel()
     cells = cells_at([""] * len(places), cell, value[used])
     shared = shared_by(
-        cell, where[used], np.arange(len(cell)) if draws is None else codes_of(np.asarray(draws)[used])
+        cell,
+        value[used],
+        where[used],
+        np.arange(len(cell)) if draws is None else codes_of(np.asarray(draws)[used]),
     )
     kept = np.flatnonzero(several)
     belongs = places[None, :, 0] == kept[:, None]
@@ -65,8 +68,6 @@ def trend(
         cells,
         weights,
         names[kept].tolist(),
-        where=cell,
-        values=value[used],
         shared=shared,
         means=False,
         place="series",
