@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from landscape import Objective
 from landscape.krylov.eigenpairs import most_vectors
-from landscape.loss import fully_sharded
+from landscape.model import fully_sharded
 
 TABLES = Path(__file__).parents[1] / "docs" / "tables"
 WEIGHTS = (10**8, 10**9, 10**10)

@@ -15,6 +15,7 @@ from landscape.curvature.eigenvalues import TopEigenvalues, top_eigenvalues
 from landscape.curvature.plain_mean import check_that_it_is_a_plain_mean
 from landscape.curvature.traces import VECTORS, TraceEstimate, trace
 from landscape.data.class_scores import are_class_scores
+from landscape.guards.agreement import agree_within
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.wrapped import of_objective
@@ -22,6 +23,9 @@ from landscape.progress import Progress
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+
+ROUNDING = 1e-3
+"""Share of the largest slope by which two ways to compute cross-entropy may differ."""
 
 
 @result
@@ -235,20 +239,28 @@ def _with_loss(objective: Objective, loss_fn: Callable[[Tensor, Tensor], Tensor]
 def _check_that_it_is_cross_entropy(objective: Objective) -> None:
     check_that_it_is_a_plain_mean(objective, "objective", "a decomposition")
     with objective.ranks.together():
-        _check_two_samples(objective)
+        if not all(_is_cross_entropy_of(objective, *chunk.read()) for chunk in objective.chunks):
+            raise ValueError(
+                "objective: the parts are those of the mean cross-entropy of outputs (samples, classes) with classes "
+                "as targets; make the Objective with nn.CrossEntropyLoss()"
+            )
 
 
-def _check_two_samples(objective: Objective) -> None:
-    inputs, targets = objective.inputs[:2].to(objective.device), objective.targets[:2].to(objective.device)
+@torch.enable_grad()
+def _is_cross_entropy_of(objective: Objective, inputs: Tensor, targets: Tensor) -> bool:
+    """Whether the loss and its gradient in the outputs, which tells each sample, are those of cross-entropy."""
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, inputs)
-        found = objective.loss_fn(outputs, targets)
-    is_scores = are_class_scores(outputs, targets) and targets.shape == outputs.shape[:1]
-    expected = (
-        torch.nn.functional.cross_entropy(outputs, targets) if is_scores else found.new_tensor(torch.nan)
+    if not are_class_scores(outputs, targets) or targets.shape != outputs.shape[:1]:
+        return False
+    own, plain = (outputs.detach().clone().requires_grad_() for _ in range(2))
+    found, expected = objective.loss_fn(own, targets), torch.nn.functional.cross_entropy(plain, targets)
+    if not torch.allclose(found, expected.to(found), rtol=1e-4, equal_nan=True):
+        return False
+    if not found.requires_grad:
+        return False
+    slope, slope_of_plain = (
+        torch.autograd.grad(loss, at, materialize_grads=True)[0]
+        for loss, at in ((found, own), (expected, plain))
     )
-    if not is_scores or not torch.allclose(found, expected.to(found), rtol=1e-4, equal_nan=True):
-        raise ValueError(
-            "objective: the parts are those of the mean cross-entropy of outputs (samples, classes) with classes as "
-            "targets; make the Objective with nn.CrossEntropyLoss()"
-        )
+    return agree_within(slope, slope_of_plain, ROUNDING)

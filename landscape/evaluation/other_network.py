@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def check_that_weights_lead_to(objective: Objective, other: Weights) -> None:
     What is no variable of the objective stays: frozen parameters, buffers such as the masks of pruning, and attributes
     of layers. Where such a tensor of the other network differs, the outputs of both are compared for all samples, and
     a difference without an effect, such as another number of steps, is accepted. A module is run itself, at least for
-    some samples. The statistics of BatchNorm are those of the objective in both. A vector or a list of tensors tells
+    some samples; where it cannot be copied and run, its tensors are compared as those of its `state_dict` would be. The
+    statistics of BatchNorm are those of the objective in both. A vector or a list of tensors tells
     nothing of the rest, and is not checked.
 
     Args:
@@ -54,13 +56,12 @@ def check_that_weights_lead_to(objective: Objective, other: Weights) -> None:
     theta = objective.flatten(other)
     with objective.ranks.together():
         rest = _Rest.of(objective, theirs)
-        if network is None:
-            outputs: Outputs = lambda inputs: objective.outputs(theta, inputs, rest.differing)  # noqa: E731
-        else:
-            outputs = _runs(objective, network, rest)
-        if not rest.differing and network is None:
-            return
-        if _differ(objective, outputs, lambda inputs: objective.outputs(theta, inputs), bool(rest.differing)):
+        outputs = None if network is None else _runs(objective, network, rest)
+        if outputs is None and rest.differing:
+            outputs = partial(objective.outputs, theta, buffers=rest.differing)
+        if outputs is not None and _differ(
+            objective, outputs, partial(objective.outputs, theta), bool(rest.differing)
+        ):
             raise ValueError(rest.complaint())
 
 
@@ -110,14 +111,29 @@ class _Rest:
         )
 
 
-def _runs(objective: Objective, network: nn.Module, rest: _Rest) -> Outputs:
-    """The outputs of a copy of the other network in evaluation mode."""
-    copy = copied("other", network).eval()
+def _runs(objective: Objective, network: nn.Module, rest: _Rest) -> Outputs | None:
+    """The outputs of a copy of the other network in evaluation mode; None if it cannot be copied or run."""
+    try:
+        copy = copied("other", network).eval()
+    except Exception:  # what a module holds may fail in any way, such as a trainer with its open files
+        return None
     avoid_cudnn_recurrence(copy)
     own, found = objective.tensors(), tensors_of(copy)
     tensors = {name: tensor.to(own[name]) if name in own else tensor for name, tensor in found.items()}
     tensors |= {name: tensor for name, tensor in rest.statistics.items() if name in found}
-    return lambda inputs: with_weights(copy, tensors, lambda model: objective.run(model, inputs))
+
+    def outputs(inputs: Batch) -> Any:
+        return with_weights(copy, tensors, lambda model: objective.run(model, inputs))
+
+    some = copied_to(objective.chunks.first(SAMPLES)[0], objective.device)
+    try:
+        with borrowed_generators(objective.device), objective.without_gradients():
+            outputs(some)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # its forward may need a device or a trainer that this copy has not
+        return None
+    return outputs
 
 
 def _differ(objective: Objective, one: Outputs, two: Outputs, for_all: bool) -> bool:

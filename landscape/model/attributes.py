@@ -17,9 +17,12 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"forward"}
 
 CONSTANT = (
     *(type(None), bool, int, float, complex, str, bytes, enum.Enum, np.generic, type, BuiltinFunctionType),
-    *(torch.dtype, torch.device, torch.Size),
+    torch.Size,
 )
 """Types of values that no one changes in place, so that both models can hold them."""
+
+OF_THE_COPY = (torch.device, torch.dtype)
+"""Types of values in which the copy may differ from the model in training, because it may lie elsewhere."""
 
 STAYS = object()
 """Stands for a value that is not followed, and that the copy lacks."""
@@ -53,6 +56,8 @@ class TakenOver:
 
     def _followed(self, own: Any, other: Any) -> Any:
         """The other value, of which nothing that can change is shared; the copy's own where that stays."""
+        if isinstance(other, OF_THE_COPY):
+            return own if isinstance(own, type(other)) else other
         if isinstance(other, CONSTANT):
             return other
         if isinstance(other, Tensor):

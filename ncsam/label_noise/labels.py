@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -82,14 +83,13 @@ class NoisyLabels:
     def _is_label(self, labels: Tensor) -> Tensor:
         return (labels >= 0) & (labels < len(self.transition))
 
-    def take(self, indices: Tensor) -> NoisyLabels:
-        """The labels of the samples at `indices`, in that order."""
+    def take(self, indices: Tensor | Sequence[int]) -> NoisyLabels:
+        """The labels of the samples at `indices`, in that order; a mask, a list and a NumPy array do too."""
         chances = self.probabilities
+        if chances is not None:
+            chances = chances[indices.to(chances.device) if isinstance(indices, Tensor) else indices]
         return replace(
-            self,
-            clean=self.clean[indices],
-            observed=self.observed[indices],
-            probabilities=None if chances is None else chances[indices.to(chances.device)],
+            self, clean=self.clean[indices], observed=self.observed[indices], probabilities=chances
         )
 
     def to(self, device: torch.device | str) -> NoisyLabels:

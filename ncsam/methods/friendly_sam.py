@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.by_parameter import ByParameter
 from ncsam.methods.sam import SAM, SAMOptions
 from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
 from ncsam.methods.training_loss import TrainingLoss
@@ -17,7 +18,8 @@ class FriendlySAM(SAM):
     """SAM along the part of the gradient that is special to the batch: d = g - sigma m, with m a moving average of g.
 
     The average stands for the full gradient. As in the authors' code, m is the average over the steps before. The first
-    step has no average and is a step of SAM.
+    step has no average and is a step of SAM. So it is for the parameters that are unfrozen later, whose average begins
+    then.
 
     Args:
         model: in training mode.
@@ -42,35 +44,30 @@ class FriendlySAM(SAM):
         check_below_1("momentum", momentum)
         self.sigma = sigma
         self.momentum = momentum
-        self.average: list[Tensor] | None = None
+        self.average = ByParameter()
 
     def perturbation(self, at_w: list[Tensor]) -> list[Tensor]:
-        """rho d / ||d||. The call also updates the average.
-
-        Raises:
-            ValueError: other parameters require a gradient than in the step before.
-        """
-        before = self.average
-        if before is not None and [g.shape for g in before] != [g.shape for g in at_w]:
-            raise ValueError(
-                "model: other parameters require a gradient than in the steps that the average gradient is of; make a "
-                "new FriendlySAM after freezing or unfreezing"
-            )
+        """rho d / ||d||. The call also updates the average."""
+        kept = self.average.of(self.passes.module)
+        known = [place for place, before in enumerate(kept) if before is not None]
+        before = [average for average in kept if average is not None]
+        own = [at_w[place] for place in known]
+        direction, moved = list(at_w), scaled(at_w, 1.0)
+        if known:
+            along = added(own, before, alpha=-self.sigma)
+            follows = added(scaled(before, self.momentum), own, alpha=1 - self.momentum)
+            for place, part, average in zip(known, along, follows, strict=True):
+                direction[place], moved[place] = part, average
         # a scaler skips the step of a gradient that overflowed; the average must leave that gradient out too
         if self.passes.scaler is None or torch.isfinite(norm(at_w)):
-            self.average = (
-                scaled(at_w, 1.0)
-                if before is None
-                else added(scaled(before, self.momentum), at_w, alpha=1 - self.momentum)
-            )
-        direction = at_w if before is None else added(at_w, before, alpha=-self.sigma)
+            self.average.keep(self.passes.module, moved)
         return scaled_to(direction, self.rho)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint needs for an exact resume, the average included."""
-        return {**super().state_dict(), "average": self.average}
+        return {**super().state_dict(), "average": self.average.state_dict(self.passes.module)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict()`."""
         super().load_state_dict(state)
-        self.average = state["average"]
+        self.average.load_state_dict(state["average"])

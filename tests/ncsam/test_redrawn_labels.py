@@ -179,3 +179,18 @@ def test_a_killed_run_with_redrawn_labels_resumes_to_the_same_bits(tmp_path):
     resumed = trained(corrupted("beta"), checkpoint=tmp_path / "run.ckpt")[1]
     assert torch.equal(resumed.model.weight, whole.model.weight)
     assert all(torch.equal(a[1], b[1]) for a, b in zip(resumed.seen, whole.seen[8:], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "form",
+    [torch.Tensor.tolist, np.asarray, lambda rows: torch.isin(torch.arange(COUNT), rows)],
+    ids=["list", "array", "mask"],
+)
+def test_samples_are_taken_by_indices_of_any_form(kind, form):
+    labels, rows = corrupted(kind), torch.tensor([2, 7, 33])
+    found, expected = labels.take(form(rows)), labels.take(rows)
+    assert torch.equal(found.observed, expected.observed)
+    assert torch.equal(found.clean, expected.clean)
+    if expected.probabilities is not None:
+        assert torch.equal(found.probabilities, expected.probabilities)

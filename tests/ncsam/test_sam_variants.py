@@ -7,7 +7,7 @@ import pytorch_optimizer
 import torch
 from torch import nn
 
-from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM
+from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM, LookSAM
 from ncsam.methods.cluster_ncsam import cluster, cluster_flip_rates
 from tests.ncsam import small_network as small
 
@@ -73,7 +73,7 @@ def test_friendly_sam_perturbs_along_what_the_average_of_earlier_gradients_lacks
     d = h - 0.8 * g
     method.backward(*others)
     small.assert_same([flat(method.ascent.perturbation)], [0.3 * d / d.norm()])
-    small.assert_same([flat(method.average)], [0.6 * g + 0.4 * h])
+    small.assert_same([flat(method.average.tensors)], [0.6 * g + 0.4 * h])
 
 
 def test_friendly_sam_goes_on_from_its_checkpoint():
@@ -85,6 +85,92 @@ def test_friendly_sam_goes_on_from_its_checkpoint():
     for m in (method, again):
         m.backward(*small.batch(seed=1))
     small.assert_same(method.ascent.perturbation, again.ascent.perturbation)
+
+
+def three_layers():
+    """A network of two inner layers of one shape."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 4)]
+    return nn.Sequential(*layers).double()
+
+
+def flat_of(model, seed):
+    """The gradient of a batch in the parameters that require one, by their names."""
+    found = small.gradient_at(model, small.weights_of(model), *small.batch(seed=seed))
+    named = zip(model.named_parameters(), found, strict=True)
+    return {name: gradient for (name, parameter), gradient in named if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize("unfreezes", [False, True])
+def test_friendly_sam_keeps_the_average_of_each_parameter_when_layers_are_frozen(resumes, unfreezes):
+    model = three_layers()
+    model[2].requires_grad_(not unfreezes)
+    method = FriendlySAM(model, small.loss_fn, rho=0.3, sigma=0.8, momentum=0.6)
+    g = flat_of(model, 0)
+    method.backward(*small.batch())
+    if resumes:
+        state = copy.deepcopy(method.state_dict())
+        method = FriendlySAM(model, small.loss_fn, rho=0.3, sigma=0.8, momentum=0.6)
+        method.load_state_dict(state)
+    model[0].requires_grad_(False)
+    model[2].requires_grad_(True)
+    h = flat_of(model, 1)
+    method.backward(*small.batch(seed=1))
+    direction = flat([h[name] - 0.8 * g[name] if name in g else h[name] for name in h])
+    assert ("2.weight" in g) != unfreezes
+    small.assert_same([flat(method.ascent.perturbation)], [0.3 * direction / direction.norm()])
+    expected = [0.6 * g[name] + 0.4 * h[name] if name in g else h[name] for name in h]
+    small.assert_same(method.average.tensors, expected)
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["frozen", "replaced"])
+@pytest.mark.parametrize("resumes", [False, True])
+def test_looksam_looks_again_after_layers_were_frozen_or_replaced(resumes, replaces):
+    model = three_layers()
+    model[2].requires_grad_(False)
+    method = LookSAM(model, small.loss_fn, rho=0.3)
+    method.backward(*small.batch())
+    if resumes and not replaces:
+        state = copy.deepcopy(method.state_dict())
+        method = LookSAM(model, small.loss_fn, rho=0.3)
+        method.load_state_dict(state)
+    if replaces:
+        model[0] = nn.Linear(5, 5).double()
+    else:
+        model[0].requires_grad_(False)
+        model[2].requires_grad_(True)
+    fresh = SAM(copy.deepcopy(model), small.loss_fn, rho=0.3)
+    for each in (method, fresh):
+        each.model.zero_grad()
+        each.backward(*small.batch(seed=1))
+    wanted = [p.grad for p in model.parameters() if p.requires_grad]
+    small.assert_same(wanted, [p.grad for p in fresh.model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("kind", [FriendlySAM, LookSAM])
+def test_checkpoints_of_earlier_versions_hold_lists_in_the_order_of_the_parameters(kind):
+    model = three_layers()
+    method, again = (kind(model, small.loss_fn, rho=0.3) for _ in range(2))
+    method.backward(*small.batch())
+    state = copy.deepcopy(method.state_dict())
+    key = "average" if kind is FriendlySAM else "kept"
+    state[key] = list(state[key].values())
+    again.load_state_dict(copy.deepcopy(state))
+    found = []
+    for each in (method, again):
+        model.zero_grad()
+        each.backward(*small.batch(seed=1))
+        found.append(small.grads(model))
+    small.assert_same(*found)
+    later = kind(model, small.loss_fn, rho=0.3)
+    later.load_state_dict(state)
+    model[0].requires_grad_(False)
+    with pytest.raises(
+        ValueError, match="^model: other parameters require a gradient than in the checkpoint"
+    ):
+        later.backward(*small.batch(seed=1))
 
 
 @pytest.mark.parametrize("rho_min", [None, 0.1])

@@ -196,6 +196,24 @@ def test_wrapped_networks_with_other_frozen_layers_are_refused(way):
             WAYS[way](objective, form(other))
 
 
+class InATrainer(Shifted):
+    """A network that can be neither copied nor run by itself."""
+
+    def __deepcopy__(self, _):
+        raise RuntimeError("holds an open file")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_that_cannot_be_copied_is_taken_by_its_tensors(way):
+    inputs, targets = torch.eye(3).double(), torch.tensor([0, 1, 0])
+    objective = Objective(Shifted(), cross_entropy, (inputs, targets))
+    found, expected = (WAYS[way](objective, kind(seed=1)) for kind in (InATrainer, Shifted))
+    if way != "bend":
+        assert found == expected
+    with pytest.raises(ValueError, match=r"^other: its 'shift' differs"):
+        WAYS[way](objective, InATrainer(shift=2.0, seed=1))
+
+
 def test_a_buffer_that_matters_for_the_last_sample_alone_is_compared():
     def masked(last):
         model = nn.Sequential(nn.Linear(9, 9, bias=False), nn.Linear(9, 2)).double()

@@ -73,6 +73,42 @@ def test_other_losses_are_refused(case, loss):
         curvature_parts(Objective(model, loss, (inputs, targets)))
 
 
+def truncated(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction="none").clamp(max=1.2).mean()
+
+
+def without_one_slope(outputs, targets):
+    """The value of cross-entropy, but not its slope in the last sample."""
+    each = nn.functional.cross_entropy(outputs, targets, reduction="none")
+    return torch.cat([each[:-1], each[-1:].detach()]).mean()
+
+
+def by_hand(outputs, targets):
+    return -outputs.softmax(1)[torch.arange(len(targets)), targets].log().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_right"), [(truncated, False), (without_one_slope, False), (by_hand, True)]
+)
+def test_a_loss_must_be_cross_entropy_for_every_sample(case, loss, is_right):
+    model, inputs, _ = case
+    model = copy.deepcopy(model)
+    right = model(inputs).argmax(1)
+    # the first samples have small losses, and the last one a large one
+    labels = torch.cat([right[:-1], (right[-1:] + 1) % 3])
+    with torch.no_grad():
+        for parameter in model[-1].parameters():
+            parameter.mul_(4)
+    each = nn.functional.cross_entropy(model(inputs), labels, reduction="none")
+    assert each[:2].max() < 1.2 < each[-1]
+    objective = Objective(model, loss, (inputs, labels), chunk_size=7)
+    if is_right:
+        curvature_parts(objective, max_products=10)
+        return
+    with pytest.raises(ValueError, match="^objective: the parts are those of the mean cross-entropy"):
+        curvature_parts(objective, max_products=10)
+
+
 def test_parts_of_several_labels_are_those_of_each_alone_in_fewer_products(case):
     model, inputs, targets = case
     observed, clean = (

@@ -141,6 +141,15 @@ def test_whatever_a_layer_holds_is_followed_and_not_shared(change):
     assert Objective(model, nn.CrossEntropyLoss(), DATA).value() == anew
 
 
+def test_devices_and_dtypes_stay_those_of_the_copy():
+    model = Tempered()
+    model._device, model.dtype, model.later = torch.device("cpu"), torch.float64, None
+    objective = Objective(model, nn.CrossEntropyLoss(), DATA)
+    model._device, model.dtype, model.later = torch.device("meta"), torch.float32, torch.float32
+    found = moved(objective, model).model
+    assert (found._device, found.dtype, found.later) == (torch.device("cpu"), torch.float64, torch.float32)
+
+
 def test_a_function_that_runs_a_layer_of_the_model_in_training_is_not_taken_over():
     model = Tempered()
     objective = Objective(model, nn.CrossEntropyLoss(), DATA)
