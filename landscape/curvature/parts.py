@@ -240,9 +240,9 @@ def _check_that_it_is_cross_entropy(objective: Objective) -> None:
 
 def _check_two_samples(objective: Objective) -> None:
     inputs, targets = objective.inputs[:2].to(objective.device), objective.targets[:2].to(objective.device)
-    with torch.no_grad():
-        outputs = objective.outputs(objective.theta, inputs)
-        found = objective.loss_fn(outputs, targets)
+    with objective.without_gradients():
+        outputs = objective.outputs(objective.theta, inputs).detach()
+        found = objective.loss_fn(outputs, targets).detach()
     is_scores = are_class_scores(outputs, targets) and targets.shape == outputs.shape[:1]
     expected = (
         torch.nn.functional.cross_entropy(outputs, targets) if is_scores else found.new_tensor(torch.nan)

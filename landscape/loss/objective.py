@@ -90,7 +90,7 @@ class Objective:
         run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches.
         memory: results that further products at the same weights use.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
-        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does.
+        differentiates: whether a forward pass or the loss takes derivatives by itself, as that of a PINN does.
         writes_weights: whether a forward pass writes to its weights. Such a model has losses, but no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
         gradients, products: how many were computed so far.
@@ -130,13 +130,12 @@ class Objective:
         cast(self.model, dtype).requires_grad_(False)
         state = KeptState.of(self.model)
         self.loss_fn = cast(constant_copy(loss_fn), dtype) if isinstance(loss_fn, nn.Module) else loss_fn
-        self.chunk_size, self.memory_budget = chunk_size, memory_budget
-        self.linearize, self.compile_mode = linearize, compile_mode
+        self.chunk_size, self.memory_budget, self.linearize = chunk_size, memory_budget, linearize
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
-        self.process_group, self.regularizer = self.ranks.group, regularizer
-        self.writes_weights = self.has_right_gradient = False
-        self.verified: frozenset[type] = frozenset()
+        self.process_group, self.regularizer, self.compile_mode = self.ranks.group, regularizer, compile_mode
+        self.writes_weights, self.has_right_gradient, self.verified = False, False, frozenset[type]()
         self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
+        self.run: Forward = self.task.forward
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
         self.counting = self.task.counting(self.loss_fn)
@@ -147,12 +146,14 @@ class Objective:
         self._hold(chunks)
         self.run, self.is_shuffled = self.task.run, source.is_shuffled
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels
-        model_and_loss = self.model, self.layout, self.theta, self.loss_fn, self.counting
-        look = FirstLook(*model_and_loss, *seen, Precisely(self.in_float64), state, self.run)
+        measured = self.model, self.layout, self.theta, self.loss_fn, self.counting
+        look = FirstLook(*measured, *seen, Precisely(self.in_float64), state, self.run)
         with self.ranks.together():
-            self.differentiates = look.takes_derivatives()
-            look.check_samples(self.is_supervised, self.differentiates, chunk_size)
-            self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
+            look = look.with_own_derivatives(trainable)
+            self.run, self.differentiates = look.run, look.differentiates
+            self.forward = partial(outputs_at, self.model, self.layout, self.run)
+            look.check_samples(self.is_supervised, chunk_size)
+            self.writes_weights = look.writes_weights(model, self.penalty)
         self.chunks.first_pass.look = Halves.of(self)
 
     @classmethod
@@ -384,13 +385,12 @@ class Objective:
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
         self.ranks, self.n_parameters = self.ranks.with_entries(len(self.theta))
         # no method of the objective, because a matrix keeps this function and must not hold the objective
-        self.forward = partial(outputs_at, self.model, self.layout, self.task.forward)
+        self.forward = partial(outputs_at, self.model, self.layout, self.run)
         self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
 
     def _hold(self, chunks: Chunks) -> None:
         """Makes these batches the data, and forgets all that was computed."""
-        self.chunks = chunks
-        self.gradients = self.products = 0
+        self.chunks, self.gradients, self.products = chunks, 0, 0
         vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
         self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)

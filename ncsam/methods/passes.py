@@ -113,9 +113,8 @@ class Passes:
         Returns:
             The mean loss, detached.
         """
-        losses, compared = [], []
+        losses, compared, factor = [], [], self.rank_factor(inputs, targets)
         pieces = self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
-        factor = self.rank_factor(inputs, targets)
         with nullcontext() if moves_statistics else self.unmoved():
             for number, piece in enumerate(pieces):
                 is_last = number == len(pieces) - 1
