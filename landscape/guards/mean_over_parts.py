@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.data.batches import rows_of, samples_in
 from landscape.data.counts import Counting, Pair
+from landscape.guards.loss_failures import SHARED, remedy_of_sum
 from landscape.guards.repeated_runs import (
     ALLOWED_IN_FLOAT64,
     HALF,
@@ -96,25 +97,27 @@ def _check(
     if not counted:
         return
 
-    def compared(loss_of: Callable[[Pair], float]) -> tuple[float, float, float]:
+    def compared(loss_of: Callable[[Pair], float]) -> tuple[float, float, float, float]:
         losses = [(weight, loss_of(part)) for weight, part in counted]
         mean = sum(weight * loss for weight, loss in losses) / counting.whole(sum(weights))
-        return loss_of(pair), mean, max(abs(loss) for _, loss in losses)
+        return loss_of(pair), mean, max(abs(loss) for _, loss in losses), sum(loss for _, loss in losses)
 
     found = compared(lambda part: loss_of(part).item())
-    differ = _differ(*found, allowed)
-    if not differ and _differ(*found, DECIDED) and all(precisely(part) is not None for _, part in counted):
+    differ = _differ(*found[:3], allowed)
+    if (
+        not differ
+        and _differ(*found[:3], DECIDED)
+        and all(precisely(part) is not None for _, part in counted)
+    ):
         found = compared(lambda part: float(precisely(part) or 0.0))
-        differ = _differ(*found, ALLOWED_IN_FLOAT64)
-    whole, mean, _ = found
+        differ = _differ(*found[:3], ALLOWED_IN_FLOAT64)
+    whole, mean, _, total = found
     if differ:
         raise ValueError(
             f"loss_fn: is not the mean over the samples, as they are counted: {samples_in(pair)} samples together have "
-            f"{whole:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}; give count=, a function from a "
-            "batch to what its mean loss divides by (samples, tokens, the sum of weights); a model or loss in which "
-            "the samples of a batch share something (pairs that are compared, the capacity of experts, statistics of "
-            "the batch) has no such mean: a batch stays whole if it also holds a tensor without samples, such as "
-            "torch.tensor(0), and count= says how much it counts for"
+            f"{whole:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}; "
+            f"{remedy_of_sum(whole, total, allowed)}give count=, a function from a batch to what its mean loss divides "
+            f"by (samples, tokens, the sum of weights); {SHARED}"
         )
 
 
